@@ -1,0 +1,1 @@
+"""The service: HTTP over normalizing flows. `service.app.create_app` is its entrance."""

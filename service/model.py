@@ -1,0 +1,136 @@
+"""What the routes know of a served model: facts, two queues of rows, and where to find them.
+
+Neither torch nor HTTP is known here: the routes speak to these names, the batcher and the
+repository stand behind them.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The immutable facts of one served model.
+
+    num_levels: how many values a pixel can take (256 for 8-bit images), None without pixels.
+    support: values outside it have log_prob = -inf; None where the density is everywhere.
+    dtype: "float32" or "float64", what the engine computes in and the wire carries.
+    """
+
+    name: str
+    version: str
+    family: str
+    event_shape: tuple[int, ...]
+    context_shape: tuple[int, ...] | None
+    num_classes: int | None
+    num_levels: int | None
+    support: tuple[float, float] | None
+    dtype: str
+    engine: str
+    device: str
+    num_parameters: int
+    provenance: dict[str, Any]
+    accuracy: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def features(self) -> int:
+        """D, the number of values in one event and in one latent."""
+        return math.prod(self.event_shape)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """`dtype` as numpy knows it."""
+        return np.dtype(self.dtype)
+
+    def describe(self) -> dict[str, Any]:
+        """All facts as JSON can hold them, with `features` (D) beside the shapes."""
+        return {**asdict(self), "features": self.features}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a row queue gives back for one request, rows in the order they were submitted.
+
+    value is z (B, D) of an encode and x (B, *event_shape) of a decode; log_det (B,) is in nats.
+    queue_seconds runs from submission to the start of the request's first batch, compute_seconds
+    is the engine's time summed over the batches the request took part in.
+    """
+
+    value: Array
+    log_det: Array
+    queue_seconds: float
+    compute_seconds: float
+
+
+class RowQueue(Protocol):
+    """Takes the rows of one request, answers when all of them are computed."""
+
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+        """Compute `rows` (B, ...) with `context` (B, *context_shape), both in the card's dtype.
+
+        Cancelling the call drops what is not computed yet.
+
+        Args:
+            rows: the request, validated: right shape, dtype and finite.
+            context: one context a row, None for an unconditional model.
+            deadline: a `time.monotonic()` value.
+
+        Raises:
+            TooLarge: the request has more rows than the queue can ever hold.
+            Overloaded: the queue is full now; `retry_after` says when to come back.
+            NotReady: the model is draining or gone.
+            DeadlineExceeded: the deadline passed, raised at the deadline and not later.
+            EngineError: the engine failed on these rows.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model ready for requests: `encode` takes x, `decode` takes z."""
+
+    card: ModelCard
+    encode: RowQueue
+    decode: RowQueue
+
+
+class Repository(Protocol):
+    """Where the routes find models."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model is loaded and warm and the service is not draining."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether every batcher's loop and worker still run."""
+        ...
+
+    def get(self, name: str | None) -> ServedModel:
+        """Find a model by name; None is the default or the only one.
+
+        Raises:
+            ModelNotFound: no such model, or None where several are served without a default.
+            NotReady: models are loading or the service is draining.
+        """
+        ...
+
+    def models(self) -> list[ServedModel]:
+        """All served models in order of name."""
+        ...
+
+    async def start(self) -> None:
+        """Load and warm up every model; called once from the application's lifespan."""
+        ...
+
+    async def drain(self) -> None:
+        """Refuse new rows, finish the accepted ones."""
+        ...
