@@ -1,0 +1,29 @@
+"""The mathematics of normalizing flows: torch and numpy, nothing of HTTP.
+
+`load`, `save`, `build` and `Flow` are imported on first use, so that `import models` costs no
+torch import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.checkpoint import load, save
+    from models.flow import Flow
+    from models.registry import build
+
+_HOMES = {
+    "Flow": "models.flow",
+    "build": "models.registry",
+    "load": "models.checkpoint",
+    "save": "models.checkpoint",
+}
+
+__all__ = ["Flow", "build", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

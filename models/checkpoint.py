@@ -1,0 +1,263 @@
+"""Native checkpoints: a folder of JSON and safetensors that proves itself when it is loaded.
+
+    config.json          format_version, family, config, shapes, dtype, provenance, accuracy
+    model.safetensors    weights and buffers, under the names of the flow's state dict
+    golden.safetensors   a few rows x [, context] with their z and log_prob, in float64
+
+Loading rebuilds the flow from `family` and `config`, compares every key, shape and dtype, and
+replays the golden rows: a flow that does not reproduce itself is refused. Nothing executable is
+ever read.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import golden
+from models.flow import Flow
+from models.registry import build
+
+FORMAT_VERSION: Literal[1] = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+GOLDEN_FILE = "golden.safetensors"
+MAX_CONFIG_BYTES = 4 * 2**20
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_Size = Annotated[int, Field(gt=0)]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, does not fit its configuration or does not reproduce itself."""
+
+
+class Manifest(BaseModel):
+    """The content of config.json."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    format_version: Literal[1]
+    family: str
+    config: dict[str, Any]
+    event_shape: tuple[_Size, ...]
+    context_shape: tuple[_Size, ...] | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    provenance: dict[str, Any] = {}
+    accuracy: dict[str, float] = {}
+
+
+def save(
+    flow: Flow,
+    folder: str | os.PathLike[str],
+    *,
+    rows: golden.Inputs | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a flow as a model folder; an existing model folder is replaced in one step.
+
+    Args:
+        flow: a flow made by `models.build` (it knows its family and config).
+        folder: where the files go.
+        rows: x (n, *event_shape) and, for a conditional flow, context, to be stored as golden rows;
+            left out, rows are drawn from the flow itself.
+        provenance: where the weights come from; plain JSON. Left out, the flow's own is kept.
+        dtype: what the flow should compute in when served, float32 or float64; left out, the dtype
+            of its weights. Weights are stored in the precision they have.
+
+    Raises:
+        ValueError: if the flow was not made by `models.build`.
+        CheckpointError: if the flow is not finite on its golden rows, or the folder holds something
+            that is not a model.
+    """
+    if not flow.family:
+        raise ValueError("flow: expected one made by models.build, got one without family")
+    target = Path(folder)
+    if target.exists() and not (target / CONFIG_FILE).is_file() and any(target.iterdir()):
+        raise CheckpointError(f"{target}: expected a model folder or none, got other files")
+    reference = copy.deepcopy(flow).to("cpu", torch.float64).eval()
+    record = golden.record(reference, rows)
+    if not golden.is_finite(record):
+        raise CheckpointError("golden rows: expected finite z and log_prob; check the weights")
+    compute = dtype or flow.dtype
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        family=flow.family,
+        config=flow.config,
+        event_shape=flow.event_shape,
+        context_shape=flow.context_shape,
+        dtype="float64" if compute == torch.float64 else "float32",
+        provenance=dict(flow.provenance if provenance is None else provenance),
+        accuracy=golden.accuracy(reference.to(compute), record),
+    )
+    metadata = {"format": "pt", "family": flow.family, "format_version": str(FORMAT_VERSION)}
+    weights = {key: value.detach().cpu() for key, value in flow.state_dict().items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        fresh = Path(scratch) / "model"
+        fresh.mkdir()
+        save_file(_contiguous(weights), fresh / WEIGHTS_FILE, metadata)
+        save_file(_contiguous(record), fresh / GOLDEN_FILE, metadata)
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
+        (fresh / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        _replace(fresh, target)
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Flow:
+    """Read a model folder and check that the flow reproduces its golden rows.
+
+    Args:
+        folder: holds config.json, model.safetensors and golden.safetensors.
+        dtype: what to compute in; left out, what config.json says.
+        device: where to put the flow.
+
+    Returns:
+        The flow in evaluation mode, with `provenance` and `accuracy` filled in.
+
+    Raises:
+        CheckpointError: names the file, the first thing that is wrong, and what to do about it.
+    """
+    source = Path(folder)
+    manifest = read_manifest(source)
+    flow = _build(source, manifest)
+    flow.load_state_dict(_read_weights(source / WEIGHTS_FILE, flow.state_dict()), assign=True)
+    flow.requires_grad_(False).eval()
+    record = _read_golden(source / GOLDEN_FILE, flow)
+    # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
+    exact = copy.deepcopy(flow).double()
+    _replay(source, exact, record, tolerance=exact.reproduces_to)
+    flow.to(device, dtype or DTYPES[manifest.dtype])
+    _replay(source, flow, record, tolerance=golden.COMPUTE_TOLERANCE)
+    flow.provenance = manifest.provenance
+    flow.accuracy = golden.accuracy(flow, record)
+    return flow
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate config.json.
+
+    Raises:
+        CheckpointError: if it is missing, too large, not JSON, or has missing, unknown or bad keys.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path}: expected at most {MAX_CONFIG_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
+
+
+def digest(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 of the weights file, in hex: what an export is bound to."""
+    with (Path(folder) / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build(source: Path, manifest: Manifest) -> Flow:
+    try:
+        flow = build(manifest.family, manifest.config)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{source / CONFIG_FILE}: {error}") from None
+    if flow.event_shape != manifest.event_shape or flow.context_shape != manifest.context_shape:
+        raise CheckpointError(
+            f"{source / CONFIG_FILE}: event_shape and context_shape: expected what the config "
+            f"builds, {flow.event_shape} and {flow.context_shape}; got {manifest.event_shape} and "
+            f"{manifest.context_shape}"
+        )
+    return flow
+
+
+def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = _read_tensors(path)
+    for key in expected:
+        if key not in found:
+            raise CheckpointError(
+                f"{path}: {key}: missing ({len(found.keys() & expected.keys())} of {len(expected)} "
+                "tensors are there); the config may be that of another model"
+            )
+    for key in found:
+        if key not in expected:
+            raise CheckpointError(f"{path}: {key}: not part of this flow; remove it or the config")
+    for key, tensor in found.items():
+        _check_tensor(path, key, tensor, expected[key])
+    return found
+
+
+def _check_tensor(path: Path, key: str, got: Tensor, expected: Tensor) -> None:
+    if got.shape != expected.shape:
+        raise CheckpointError(
+            f"{path}: {key}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+        )
+    floating = expected.is_floating_point() and got.dtype in DTYPES.values()
+    if got.dtype != expected.dtype and not floating:
+        wanted = "float32 or float64" if expected.is_floating_point() else str(expected.dtype)
+        raise CheckpointError(f"{path}: {key}: expected dtype {wanted}, got {got.dtype}")
+    if got.is_floating_point() and not got.isfinite().all():
+        count = int((~got.isfinite()).sum())
+        raise CheckpointError(f"{path}: {key}: {count} of {got.numel()} values are not finite")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _read_golden(path: Path, flow: Flow) -> golden.Record:
+    record = _read_tensors(path)
+    expected = golden.shapes(flow, rows=len(record.get("x", ())))
+    got = {key: tuple(tensor.shape) for key, tensor in record.items()}
+    if got != expected or not len(record["x"]):
+        raise CheckpointError(f"{path}: expected golden rows of shapes {expected}, got {got}")
+    return {key: tensor.double() for key, tensor in record.items()}
+
+
+def _replay(source: Path, flow: Flow, record: golden.Record, tolerance: float) -> None:
+    drift = golden.drift(flow, record)
+    if not drift <= tolerance:  # a NaN must fail too
+        raise CheckpointError(
+            f"{source}: the flow does not reproduce its golden rows in {flow.dtype}: off by "
+            f"{drift:.3g}, at most {tolerance:.3g} is allowed (relative to max(1, |value|)); the "
+            "weights, the config or the code that reads them have changed: save or import it again"
+        )
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses views and shared memory.
+    return {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
+
+
+def _replace(fresh: Path, target: Path) -> None:
+    if not target.exists():
+        fresh.rename(target)
+        return
+    old = fresh.parent / "old"
+    target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old)

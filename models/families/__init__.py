@@ -1,0 +1,1 @@
+"""Architectures, one a file: a validated configuration and the flow it stands for."""

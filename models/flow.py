@@ -1,0 +1,191 @@
+"""A normalizing flow: a chain of invertible maps over a standard normal base."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.noise import base_noise
+from models.transforms.transform import Transform
+
+_LOG_TWO_PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Where the density lives: values outside [low, high] have log_prob = -inf."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a flow says about itself beyond its shapes; all of it is shown to users.
+
+    num_levels: how many values a pixel can take (256 for 8-bit images), None where the data are
+        not pixels. With it, bits per dimension have a meaning and PNG bodies are accepted.
+    support: the closed box outside which the density is zero, None where it is everywhere.
+    num_classes: for a class-conditional flow the number of labels; its context is one-hot and
+        clients may send integer labels.
+    """
+
+    num_levels: int | None = None
+    support: Support | None = None
+    num_classes: int | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Flow(nn.Module):
+    """p(x) = N(f(x); 0, I) |det df/dx|, with f the composition of `transforms` in order.
+
+    x has shape (B, *event_shape). The last transform leaves a flat tensor, so z has shape (B, D),
+    D = prod(event_shape), and encode and decode are exact inverses on the whole of it.
+
+    Args:
+        transforms: the maps, data side first (preprocessing, then the flow, then `Flatten`).
+        event_shape: shape of one x.
+        context_shape: shape of one context, None for an unconditional flow.
+        facts: what users are told about the data the flow expects.
+
+    `family` and `config` are set by `models.build` and say how to build the same flow again;
+    `provenance` and `accuracy` come from a checkpoint.
+
+    Reference: Rezende & Mohamed 2015, eq. 5 (arXiv 1505.05770); Papamakarios et al. 2021,
+    eq. 6 (arXiv 1912.02762).
+    """
+
+    def __init__(
+        self,
+        transforms: Iterable[Transform],
+        event_shape: Sequence[int],
+        *,
+        context_shape: Sequence[int] | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        super().__init__()
+        self.transforms = nn.ModuleList(transforms)
+        self.event_shape = tuple(event_shape)
+        self.context_shape = None if context_shape is None else tuple(context_shape)
+        self.facts = facts or Facts()
+        self.family = ""
+        self.config: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
+        self.accuracy: dict[str, float] = {}
+
+    @property
+    def chain(self) -> list[Transform]:
+        """The transforms in order, data side first."""
+        return cast(list[Transform], list(self.transforms))
+
+    @property
+    def features(self) -> int:
+        """D, the number of values in one event."""
+        return math.prod(self.event_shape)
+
+    @property
+    def reproduces_to(self) -> float:
+        """Relative error within which two float64 evaluations of this flow agree."""
+        return max((t.reproduces_to for t in self.modules() if isinstance(t, Transform)), default=0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype of the weights; inputs are expected in it."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map data to latents, z = f(x).   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
+
+        Raises:
+            ValueError: if x or context has the wrong shape.
+        """
+        self._check("x", x, self.event_shape)
+        self._check_context(context, x.shape[0])
+        return self._run(x, context, decoding=False)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map latents to data, x = f^-1(z).   z (B, D) -> x (B, *event_shape), log_det (B,).
+
+        Raises:
+            ValueError: if z or context has the wrong shape.
+        """
+        self._check("z", z, (self.features,))
+        self._check_context(context, z.shape[0])
+        return self._run(z, context, decoding=True)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of the data as given, in nats: log N(z; 0, I) + log_det.   -> (B,)."""
+        z, log_det = self.encode(x, context)
+        return base_log_prob(z) + log_det
+
+    def sample(
+        self,
+        num_samples: int,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw x = f^-1(z), z ~ N(0, T^2 I).   -> x (num_samples, *event_shape), log_prob (B,).
+
+        Args:
+            context: (num_samples, *context_shape) for a conditional flow.
+            temperature: T; the returned log_prob is the model's own (T = 1) whatever T is.
+            seed: makes the draw reproducible; see `base_noise`.
+        """
+        noise = base_noise(num_samples, self.features, seed=seed, temperature=temperature)
+        z = torch.from_numpy(noise).to(device=self.device, dtype=self.dtype)
+        x, log_det = self.decode(z, context)
+        return x, base_log_prob(z) - log_det
+
+    def bits_per_dim(self, log_prob: Tensor) -> Tensor:
+        """-log_prob / (D ln 2), in bits: comparable between image flows on the same pixels."""
+        return -log_prob / (self.features * math.log(2))
+
+    def _run(
+        self, value: Tensor, context: Tensor | None, *, decoding: bool
+    ) -> tuple[Tensor, Tensor]:
+        # Log-dets of deep image flows add up thousands of nats with opposite signs: float64 here
+        # costs one (B,) addition a transform and keeps float32 models right to their own rounding.
+        total = value.new_zeros(value.shape[0], dtype=torch.float64)
+        chain = self.chain
+        for transform in reversed(chain) if decoding else chain:
+            step = transform.decode if decoding else transform.encode
+            value, log_det = step(value, context)
+            total = total + log_det
+        return value, total.to(value.dtype)
+
+    def _check(self, name: str, value: Tensor, event: tuple[int, ...]) -> None:
+        if tuple(value.shape[1:]) != event or value.dim() == 0:
+            expected = ", ".join(("*", *map(str, event)))
+            raise ValueError(f"{name}: expected shape ({expected}), got {tuple(value.shape)}")
+
+    def _check_context(self, context: Tensor | None, rows: int) -> None:
+        if self.context_shape is None:
+            if context is not None:
+                raise ValueError("context: this flow is unconditional and takes none")
+            return
+        expected = (rows, *self.context_shape)
+        if context is None:
+            raise ValueError(f"context: expected shape {expected}, got none")
+        if tuple(context.shape) != expected:
+            raise ValueError(f"context: expected shape {expected}, got {tuple(context.shape)}")
+
+
+def base_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats.   z (B, D) -> (B,)."""
+    wide = z.double()
+    return (-0.5 * (wide.square().sum(1) + z.shape[1] * _LOG_TWO_PI)).to(z.dtype)

@@ -1,0 +1,115 @@
+"""Golden rows: a few inputs with the float64 answers a flow gave when it was saved."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.flow import Flow, base_log_prob
+from models.noise import base_noise
+
+DEFAULT_ROWS = 8
+# A float32 flow further than this from its float64 self is not worth serving (relative).
+COMPUTE_TOLERANCE = 1e-2
+
+Record = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Rows to remember: x (n, *event_shape) and, for a conditional flow, context."""
+
+    x: Tensor
+    context: Tensor | None = None
+
+
+def record(flow: Flow, rows: Inputs | None = None) -> Record:
+    """Compute z and log_prob of `rows` (drawn from the flow where none are given)."""
+    rows = rows or _draw(flow)
+    x = rows.x.to("cpu", torch.float64)
+    context = None if rows.context is None else rows.context.to("cpu", torch.float64)
+    z, log_prob = _answers(flow, x, context)
+    found = {"x": x, "z": z, "log_prob": log_prob}
+    return found if context is None else {**found, "context": context}
+
+
+def shapes(flow: Flow, rows: int) -> dict[str, tuple[int, ...]]:
+    """The shapes a record of `rows` rows must have."""
+    expected = {
+        "x": (rows, *flow.event_shape),
+        "z": (rows, flow.features),
+        "log_prob": (rows,),
+    }
+    if flow.context_shape is not None:
+        expected["context"] = (rows, *flow.context_shape)
+    return expected
+
+
+def is_finite(rows: Record) -> bool:
+    """Whether every number of the record is finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in rows.values())
+
+
+def drift(flow: Flow, rows: Record) -> float:
+    """How far the flow's answers are from the record, relative to max(1, |recorded value|)."""
+    z, log_prob = _replay(flow, rows)
+    return max(_relative(z, rows["z"]), _relative(log_prob, rows["log_prob"]))
+
+
+def accuracy(flow: Flow, rows: Record) -> dict[str, float]:
+    """What the flow's own precision costs, measured on the golden rows.
+
+    Returns:
+        log_prob_max_abs_error: against float64, in nats; z_max_abs_error; round_trip_max_abs_error
+        of decode(encode(x)) against x, in the data's units; golden_rows, their number.
+    """
+    z, log_prob = _replay(flow, rows)
+    x, context = _inputs(flow, rows)
+    with torch.no_grad():
+        back, _ = flow.decode(flow.encode(x, context)[0], context)
+    return {
+        "golden_rows": float(len(x)),
+        "log_prob_max_abs_error": _absolute(log_prob, rows["log_prob"]),
+        "z_max_abs_error": _absolute(z, rows["z"]),
+        "round_trip_max_abs_error": _absolute(back.double().cpu(), rows["x"]),
+    }
+
+
+def _draw(flow: Flow) -> Inputs:
+    noise = torch.from_numpy(base_noise(DEFAULT_ROWS, flow.features, seed=0))
+    context = None
+    if flow.facts.num_classes is not None:
+        labels = torch.arange(DEFAULT_ROWS) % flow.facts.num_classes
+        context = torch.nn.functional.one_hot(labels, flow.facts.num_classes).double()
+    elif flow.context_shape is not None:
+        size = torch.Size(flow.context_shape).numel()
+        flat = torch.from_numpy(base_noise(DEFAULT_ROWS, size, seed=1))
+        context = flat.reshape(DEFAULT_ROWS, *flow.context_shape)
+    with torch.no_grad():
+        x, _ = flow.decode(noise, context)
+    return Inputs(x, context)
+
+
+def _inputs(flow: Flow, rows: Record) -> tuple[Tensor, Tensor | None]:
+    x = rows["x"].to(flow.device, flow.dtype)
+    context = rows.get("context")
+    return x, None if context is None else context.to(x)
+
+
+def _replay(flow: Flow, rows: Record) -> tuple[Tensor, Tensor]:
+    z, log_prob = _answers(flow, *_inputs(flow, rows))
+    return z.double().cpu(), log_prob.double().cpu()
+
+
+def _answers(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        z, log_det = flow.encode(x, context)
+    return z, base_log_prob(z) + log_det
+
+
+def _absolute(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).abs().max())
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    return float(((got - expected).abs() / expected.abs().clamp(min=1)).max())

@@ -1,0 +1,62 @@
+"""The table of families: a name, its configuration, and how to build it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.families.config import FamilyConfig
+from models.flow import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture: its configuration class and the function that turns one into a flow."""
+
+    config: type[FamilyConfig]
+    build: Callable[[Any], Flow]
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def build(family: str, config: Mapping[str, Any]) -> Flow:
+    """Build a freshly initialised flow.
+
+    Args:
+        family: a key of `FAMILIES`.
+        config: the family's plain, JSON-able arguments; types are checked strictly.
+
+    Raises:
+        ValueError: if the family is unknown, or an argument is unknown, missing or of a wrong type
+            or value; the message names each.
+    """
+    if family not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ValueError(f"family: expected one of {known}; got {family!r}{_hint(family)}")
+    entry = FAMILIES[family]
+    try:
+        validated = entry.config.model_validate_json(json.dumps(dict(config)))
+    except ValidationError as error:
+        raise ValueError(f"{family} config: {_explain(error)}") from None
+    flow = entry.build(validated)
+    flow.family = family
+    flow.config = validated.model_dump(mode="json")
+    return flow
+
+
+def _hint(name: str) -> str:
+    close = get_close_matches(name, FAMILIES, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        field = ".".join(map(str, item["loc"])) or "config"
+        got = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
+        lines.append(f"{field}: {item['msg']}{got}")
+    return "; ".join(lines)

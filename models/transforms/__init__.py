@@ -1,0 +1,1 @@
+"""Invertible maps, one a file. A flow is a chain of them."""

@@ -1,0 +1,38 @@
+"""The one interface every invertible map implements."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Transform(nn.Module, ABC):
+    """An invertible map y = f(x) between tensors with a batch axis in front.
+
+    Both directions return the mapped value and `log_det`, shape (B,), in nats: the log of
+    |det J| of the call just made, summed over the event. So for the same pair (x, y) the two
+    log-dets cancel. `context` (B, *context_shape) conditions the map; most maps ignore it.
+
+    Attributes:
+        reproduces_to: relative error within which two float64 evaluations agree on any machine.
+            Closed forms are good to rounding; numerical solvers say what they promise.
+    """
+
+    reproduces_to: float = 1e-9
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map towards the latents, y = f(x).   x (B, ...) -> y (B, ...), log_det (B,)."""
+
+    @abstractmethod
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map towards the data, x = f^-1(y).   y (B, ...) -> x (B, ...), log_det (B,)."""
+
+
+def sum_event(values: Tensor) -> Tensor:
+    """Sum everything but the batch axis.   (B, ...) -> (B,)."""
+    return values.flatten(1).sum(1)
+
+
+def constant_log_det(value: Tensor | float, like: Tensor) -> Tensor:
+    """Give every row of `like` (B, ...) the same log-det.   -> (B,)."""
+    return like.new_zeros(like.shape[0]) + value
