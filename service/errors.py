@@ -1,0 +1,288 @@
+"""Every error a client can meet, and how it looks on the wire.
+
+    ServiceError
+    ├── MalformedBody          400  the bytes are not what Content-Type says
+    ├── NotFound               404  no such path
+    │   └── ModelNotFound      404  no such model
+    ├── MethodNotAllowed       405
+    ├── NotAcceptable          406  Accept names nothing this call can answer with
+    ├── BodyTimeout            408  the body did not arrive in time
+    ├── TooLarge               413  more bytes, rows or values than the limits allow
+    ├── UnsupportedMediaType   415  Content-Type, Content-Encoding or image kind not taken here
+    ├── InvalidRequest         422  readable, but not a request this call can answer
+    │   ├── MissingField, UnknownField, InvalidParameter, OutOfRange
+    │   └── ShapeMismatch, BadDtype, NonFinite
+    ├── Overloaded             429  the queue is full; Retry-After
+    ├── InternalError          500  a fault of ours; the log has it under the request id
+    │   └── EngineError        500  the engine failed on these rows
+    ├── NotReady               503  loading or draining; Retry-After
+    └── DeadlineExceeded       504  no answer before the deadline
+
+    bytes ──decode──> fields ──find model──> rows ──queue──> answer ──encode──> bytes
+      400, 408, 413, 415  404, 503   422, 413    429, 500, 504     406
+
+All are rendered by `problem`: RFC 9457, `application/problem+json`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place in a request that is wrong; pointer is a JSON pointer (RFC 6901), as /x/3."""
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """What a client is told: `detail` says what was expected, what came, what to do.
+
+    Args:
+        detail: one sentence for the person who reads it.
+        faults: the places that are wrong, where naming them helps.
+        retry_after: whole seconds after which to try again.
+        headers: further headers of the response, for example Allow.
+        members: further members of the problem object.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        retry_after: int | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        members: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = tuple(faults)
+        self.retry_after = retry_after
+        self.headers = tuple(headers)
+        self.members = members or {}
+
+
+class MalformedBody(ServiceError):
+    """The bytes are not what Content-Type says they are."""
+
+    status = 400
+    code = "malformed_body"
+    title = "Malformed body"
+
+
+class NotFound(ServiceError):
+    """Nothing stands at this path."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class ModelNotFound(NotFound):
+    """No such model, or none named where several are served."""
+
+    code = "model_not_found"
+    title = "Model not found"
+
+
+class MethodNotAllowed(ServiceError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class NotAcceptable(ServiceError):
+    """Accept names no media type this call can answer with."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "Not acceptable"
+
+
+class BodyTimeout(ServiceError):
+    """The client did not send its body in time (so 408, not 504: the wait was for the client)."""
+
+    status = 408
+    code = "body_timeout"
+    title = "Body timeout"
+
+
+class TooLarge(ServiceError):
+    """More bytes, rows or values than the limits allow, in the request or in its answer."""
+
+    status = 413
+    code = "too_large"
+    title = "Too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """Content-Type, Content-Encoding or the kind of picture is not taken here."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
+class InvalidRequest(ServiceError):
+    """The body could be read but is not a request this call can answer."""
+
+    status = 422
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class MissingField(InvalidRequest):
+    """A field that this call or this model needs is not there."""
+
+    code = "missing_field"
+    title = "Missing field"
+
+
+class UnknownField(InvalidRequest):
+    """A field or query parameter that this call does not have."""
+
+    code = "unknown_field"
+    title = "Unknown field"
+
+
+class InvalidParameter(InvalidRequest):
+    """A field has the wrong type, or stands where it may not."""
+
+    code = "invalid_parameter"
+    title = "Invalid parameter"
+
+
+class OutOfRange(InvalidRequest):
+    """A number of the right type outside its bounds."""
+
+    code = "out_of_range"
+    title = "Out of range"
+
+
+class ShapeMismatch(InvalidRequest):
+    """A tensor with the wrong rank, row count or event shape, or with ragged rows."""
+
+    code = "shape_mismatch"
+    title = "Shape mismatch"
+
+
+class BadDtype(InvalidRequest):
+    """A tensor of something that is not a real number."""
+
+    code = "bad_dtype"
+    title = "Bad dtype"
+
+
+class NonFinite(InvalidRequest):
+    """A tensor that holds NaN, an infinity, or a number too large for the model's dtype."""
+
+    code = "non_finite"
+    title = "Non-finite value"
+
+
+class Overloaded(ServiceError):
+    """The queue is full; `retry_after` seconds later it should not be."""
+
+    status = 429
+    code = "overloaded"
+    title = "Overloaded"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class InternalError(ServiceError):
+    """A fault of ours. The log has all of it under the request id; the client gets no more."""
+
+
+class EngineError(InternalError):
+    """The engine failed on these rows."""
+
+    code = "engine_error"
+    title = "Engine error"
+
+
+class NotReady(ServiceError):
+    """Models are loading, or the service is draining."""
+
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
+
+    def __init__(
+        self, detail: str, *, retry_after: int = 1, members: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after, members=members)
+
+
+class DeadlineExceeded(ServiceError):
+    """No answer before the request's deadline."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
+def unexpected(request_id: str) -> InternalError:
+    """What a client is told of an exception nobody foresaw: where to find it, and no more."""
+    return InternalError(
+        f"an unexpected error; the server's log has it under request id {request_id}"
+    )
+
+
+def from_status(status: int, detail: str, headers: Sequence[tuple[str, str]] = ()) -> ServiceError:
+    """Turn a framework's bare status into one of ours, keeping its headers."""
+    known = {kind.status: kind for kind in (MalformedBody, NotFound, MethodNotAllowed, TooLarge)}
+    kind = known.get(status)
+    if kind is not None:
+        return kind(detail, headers=headers)
+    phrase = HTTPStatus(status).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    other = type("HTTPError", (ServiceError,), {"status": status, "code": code, "title": phrase})
+    error: ServiceError = other(detail, headers=headers)
+    return error
+
+
+def problem(error: ServiceError, request_id: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Render an error.   -> (body, headers) of an `application/problem+json` response.
+
+    `error` repeats `detail`: the Open Inference Protocol asks for a member of that name, and
+    RFC 9457 allows it, so one body serves both. `type` is a path below /problems, never fetched.
+
+    Reference: RFC 9457, Problem Details for HTTP APIs.
+    """
+    content: dict[str, Any] = {
+        "type": f"/problems/{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "error": error.detail,
+        "request_id": request_id,
+    }
+    if error.faults:
+        content["errors"] = [{"pointer": f.pointer, "detail": f.detail} for f in error.faults]
+    body = orjson.dumps(content | error.members)
+    headers = [
+        (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+    ]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    return body, headers
