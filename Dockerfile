@@ -1,0 +1,68 @@
+# syntax=docker/dockerfile:1
+#
+#   docker build -t pushforward .                   CPU (onnxruntime)
+#   docker build -t pushforward --target gpu .      CUDA (onnxruntime-gpu)
+#
+# PIP_EXTRA_INDEX_URL: give PyTorch's CPU index for a CPU image without the CUDA libraries that
+# the default torch wheel brings along.
+
+ARG PYTHON_VERSION=3.11
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+ARG PIP_EXTRA_INDEX_URL=
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH}
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        [print(*p['dependencies'], *p['optional-dependencies'][extra], sep='\n', \
+        file=open(f'{extra}.txt', 'w')) for extra in ('cpu', 'gpu')]"
+
+FROM build AS wheel
+COPY README.md LICENSE ./
+COPY models models
+COPY service service
+RUN pip wheel --no-deps --wheel-dir /dist .
+
+# The dependencies are a layer of their own: a change of the code does not install torch again.
+FROM build AS build-cpu
+RUN pip install -r cpu.txt -c constraints.txt
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+
+FROM build AS build-gpu
+RUN pip install -r gpu.txt -c constraints.txt
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps /dist/*.whl
+
+# What runs: no compiler, no pip cache, no source tree; writes nothing outside /tmp.
+FROM python:${PYTHON_VERSION}-slim-bookworm AS runtime
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="pushforward" \
+      org.opencontainers.image.description="Serves trained normalizing flows over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib
+WORKDIR /
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# ready = every model loaded, its golden rows replayed, warmed up. Proxies of the host are ignored.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "from urllib import request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/health/ready', timeout=4)"]
+ENTRYPOINT ["pushforward"]
+CMD ["serve", "/models", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-gpu /opt/venv /opt/venv
+
+# Last, so that a plain `docker build .` makes it.
+FROM runtime AS cpu
+COPY --from=build-cpu /opt/venv /opt/venv

@@ -1,0 +1,78 @@
+# Everything a person or a machine does with this project. Needs python3 >= 3.11 and make.
+#   make PYTHON=python3.12 serve     another interpreter
+#   make serve PORT=9000             another port
+
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+
+BIN     := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PINNED  := pyproject.toml constraints.txt
+TESTED  := models service tests benchmarks
+
+# One thread a process: the suite runs one process a core.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench zoo lock clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.installed ## serve the zoo on http://127.0.0.1:8000
+	@$(BIN)/pushforward serve --host $(HOST) --port $(PORT)
+
+test: check ## run the checks and all tests
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet
+
+check: $(VENV)/.installed-dev ## check format, lint, types, import direction and version
+	@$(BIN)/ruff format --check --quiet $(TESTED)
+	@$(BIN)/ruff check --quiet $(TESTED)
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest --quiet tests/test_house.py tests/test_imports.py
+
+format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
+	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)
+
+bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
+	@for file in benchmarks/bench_*.py; do \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
+	@$(BIN)/python -m models.zoo
+
+lock: $(VENV)/.installed-dev ## write the versions in the environment to constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check \
+		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==)' \
+		| sed -E 's/\+[A-Za-z0-9.]+$$//' \
+		| awk -F== '{ print } $$1 == "onnxruntime" { print "onnxruntime-gpu==" $$2 }' \
+		> constraints.tmp
+	@! grep -v -E '^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$$' constraints.tmp
+	@mv constraints.tmp constraints.txt
+	@touch $(VENV)/.installed $(VENV)/.installed-dev
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(TESTED) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. A stamp is newer than the files that decide what is in it.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is too old or missing: pushforward needs Python 3.11 or newer" \
+		"(make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@echo "creating the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(PINNED) | $(BIN)/python
+	@echo "installing pushforward in $(VENV) (once; PyTorch is large, so this takes minutes)"
+	@$(INSTALL) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(PINNED) | $(BIN)/python
+	@echo "installing pushforward and its tests' tools in $(VENV) (once; this takes minutes)"
+	@$(INSTALL) --editable '.[cpu,dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,40 @@
+"""What every test shares: one thread, a fixed seed, and the GPU switch. Imports no torch itself."""
+
+import os
+import sys
+
+# Before torch is imported: the suite runs one process a core, each on one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where tests that take the `device` fixture run: cpu (default), cuda or cuda:N",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device on this machine")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """The device chosen on the command line; `cuda` for a test marked gpu."""
+    chosen: str = request.config.getoption("--device")
+    is_gpu_test = request.node.get_closest_marker("gpu") is not None
+    return "cuda" if is_gpu_test and chosen == "cpu" else chosen
+
+
+@pytest.fixture(autouse=True)
+def _seed_torch() -> None:
+    # Tests that never touched torch stay fast: nothing is imported for them.
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -1,0 +1,62 @@
+"""The project's own papers agree with each other: version, changelog, pins, containers, CI."""
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_version_is_the_changelog_head() -> None:
+    heads = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d{2}-\d{2}$", _read("CHANGELOG.md"), re.M)
+    assert heads, "CHANGELOG.md: expected a heading like '## [0.1.0] - 2026-11-22'"
+    assert heads[0] == PROJECT["version"]
+
+
+def test_installed_version_is_the_project_version() -> None:
+    assert metadata.version("pushforward") == PROJECT["version"]
+
+
+def test_image_label_is_the_project_version() -> None:
+    assert re.findall(r"^ARG VERSION=(.+)$", _read("Dockerfile"), re.M) == [PROJECT["version"]]
+
+
+def test_constraints_are_plain_pins() -> None:
+    """Name==version only: no hash, address or local version, each package once and in order."""
+    lines = _read("constraints.txt").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    names = [_normal(line.split("==")[0]) for line in lines]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("group", ["dependencies", *PROJECT["optional-dependencies"]])
+def test_every_dependency_is_pinned(group: str) -> None:
+    required = PROJECT.get(group) or PROJECT["optional-dependencies"][group]
+    names = {_normal(re.split(r"[\[<>=!;\s]", line, maxsplit=1)[0]) for line in required}
+    pinned = {_normal(line.split("==")[0]) for line in _read("constraints.txt").splitlines()}
+    missing = names - pinned - {"pushforward"}
+    assert not missing, f"constraints.txt lacks {sorted(missing)}: install them and run make lock"
+
+
+def test_onnxruntime_builds_are_alternatives() -> None:
+    extras = PROJECT["optional-dependencies"]
+    named = [extra for extra, lines in extras.items() if "onnxruntime" in " ".join(lines)]
+    assert named == ["cpu", "gpu"]
+    assert "onnxruntime" not in " ".join(PROJECT["dependencies"])
+
+
+def test_ci_runs_the_readme_commands() -> None:
+    assert "make test" in _read(".ci/run")
+    assert {"serve", "test"} <= set(re.findall(r"^make (\w+)", _read("README.md"), re.M))

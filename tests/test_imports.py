@@ -1,0 +1,167 @@
+"""Imports point one way, service -> models -> torch: a table, checked against the ASTs."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Top to bottom: a module may import its own unit, units below it, and the leaves. A unit is a
+# module or a package with all it holds. Units on one line do not import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("service.cli",),
+    ("service.commands",),
+    ("service.client",),
+    ("service.server",),
+    ("service.app",),
+    ("service.routes",),
+    ("service.repository",),
+    ("service.model",),
+    ("service.codec", "service.batcher"),
+    ("service.schemas",),
+    ("service.engines",),
+    ("models",),
+)
+# Importable from the whole of `service`; import nothing of ours.
+LEAVES = ("service", "service.errors", "service.settings", "service.metrics", "service.logs")
+
+# What a unit may import beside the standard library, where that is a promise: the client is
+# usable without the server's dependencies.
+ONLY = {"service.client": {"httpx", "numpy"}}
+
+# What a unit must never import.
+WEB = {"fastapi", "starlette", "uvicorn", "httpx", "prometheus_client", "pydantic_settings"}
+NEVER = {
+    "models": WEB,
+    "service.engines": WEB,
+    "service.batcher": WEB | {"torch"},
+    "service.codec": {"torch"},
+}
+
+
+def _unit(module: str) -> str | None:
+    """The row of the tables that `module` belongs to: the longest that holds it."""
+    rows = [name for layer in (*LAYERS, LEAVES) for name in layer if name != "service"]
+    holding = [name for name in rows if f"{module}.".startswith(f"{name}.")]
+    if module == "service":
+        return "service"
+    return max(holding, key=len, default=None)
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    if importer == imported or importer == "benchmarks":
+        return True
+    if importer in LEAVES:
+        return False
+    if imported in LEAVES:
+        return importer not in ("models", "service.client")
+    if importer == "service.client":
+        return False
+    depth = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+    return depth[importer] < depth[imported]
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Every imported module with its line; `from service import app` counts as service.app."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            source = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield node.lineno, inner if _is_module(inner) else source
+
+
+def _problem(module: str, imported: str) -> str | None:
+    """Why `module` may not import `imported`, or None."""
+    importer = _unit(module) or ("benchmarks" if module.startswith("benchmarks") else None)
+    if importer is None:
+        return f"{module} has no row in LAYERS or LEAVES of tests/test_imports.py: give it one"
+    top = imported.split(".")[0]
+    if top == "tests":
+        return "nothing outside the tests imports them"
+    if top in ("models", "service"):
+        target = _unit(imported)
+        if target is None:
+            return f"{imported} has no row in LAYERS or LEAVES of tests/test_imports.py"
+        if not _may_import(importer, target):
+            return f"{importer} may not import {target}: the direction is service -> models"
+        return None
+    if importer in ONLY and top not in ONLY[importer] | sys.stdlib_module_names:
+        return f"{importer} imports only {', '.join(sorted(ONLY[importer]))} and the library"
+    if top in NEVER.get(importer, set()):
+        return f"{importer} knows nothing of {top}"
+    return None
+
+
+def _problems(path: Path, source: str) -> list[str]:
+    module = _module_name(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return [
+        f"{path.relative_to(ROOT)}:{line}: imports {imported}: {problem}"
+        for line, imported in _imports(ast.parse(source, str(path)), package)
+        if (problem := _problem(module, imported)) is not None
+    ]
+
+
+@pytest.mark.parametrize("folder", ["models", "service", "benchmarks"])
+def test_imports_point_one_way(folder: str) -> None:
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    problems = [line for path in paths for line in _problems(path, path.read_text("utf-8"))]
+    assert not problems, "\n".join(["backward imports:", *problems])
+
+
+@pytest.mark.parametrize(
+    ("path", "statement", "allowed"),
+    [
+        ("models/flow.py", "import service.app", False),
+        ("models/flow.py", "from models.noise import base_noise", True),
+        ("models/flow.py", "import torch.nn", True),
+        ("models/training.py", "from fastapi import FastAPI", False),
+        ("models/flow.py", "from tests.cases import CASES", False),
+        ("models/families/glow.py", "from ..transforms import coupling", True),
+        ("models/families/glow.py", "from ...service import errors", False),
+        ("service/errors.py", "from service.settings import Settings", False),
+        ("service/settings.py", "import models", False),
+        ("service/metrics.py", "import prometheus_client", True),
+        ("service/cli.py", "from service import app", True),
+        ("service/cli.py", "from service.commands.train import train", True),
+        ("service/commands/train.py", "import models.training", True),
+        ("service/app.py", "from .routes import health", True),
+        ("service/app.py", "import service.cli", False),
+        ("service/routes/operations.py", "from service.codec import decode_body", True),
+        ("service/routes/operations.py", "from service.app import create_app", False),
+        ("service/codec.py", "from service.batcher import Batcher", False),
+        ("service/codec.py", "import torch", False),
+        ("service/batcher.py", "from service.engines import Engine", True),
+        ("service/batcher.py", "from fastapi import Request", False),
+        ("service/engines/torch.py", "import models", True),
+        ("service/engines/torch.py", "from service.batcher import Batcher", False),
+        ("service/engines/torch.py", "from service.errors import ServiceError", True),
+        ("service/client.py", "import httpx, numpy, json", True),
+        ("service/client.py", "from service.errors import ServiceError", False),
+        ("service/client.py", "import rich", False),
+        ("service/newcomer.py", "import json", False),
+        ("benchmarks/bench_http.py", "from service.client import Client", True),
+        ("benchmarks/bench_http.py", "from tests.cases import CASES", False),
+    ],
+)
+def test_the_rule_itself(path: str, statement: str, allowed: bool) -> None:
+    problems = _problems(ROOT / path, f"def late():\n    {statement}\n")
+    assert (problems == []) is allowed, problems
+    assert all(line.startswith(f"{path}:2: ") for line in problems)
