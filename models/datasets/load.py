@@ -1,0 +1,62 @@
+"""From a text to a data set: the one way in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from models.datasets.dataset import Dataset, DatasetError
+from models.datasets.images import load_folder, load_idx
+from models.datasets.named import NAMED
+from models.datasets.spec import Spec
+from models.datasets.tables import load_array, load_table
+
+
+def load(text: str) -> Dataset:
+    """Load the data set that `text` names.
+
+    Text: a name (`two_moons`, `mnist`, ...) or a path, with options behind a question mark:
+    `two_moons?rows=5000&seed=1`, `flights.csv?label=carrier`, `faces/?size=32&mode=grey`,
+    `idx:train-images-idx3-ubyte.gz?labels=train-labels-idx1-ubyte.gz`. For every labelled set,
+    `normal=LABEL` marks the rows of all other labels as anomalies.
+
+    Raises:
+        DatasetError: saying what was expected, what is there and what to do.
+    """
+    spec = Spec.parse(text)
+    normal = spec.text_option("normal")
+    known = NAMED.get(spec.name)
+    if known is not None:
+        dataset = replace(known.load(spec), source=known.source, licence=known.licence)
+    else:
+        dataset = _load_path(spec)
+    spec.finish()
+    dataset = replace(dataset, spec=text)
+    return dataset if normal is None else dataset.with_normal(normal)
+
+
+def named_sets() -> tuple[str, ...]:
+    """The names `load` knows."""
+    return tuple(NAMED)
+
+
+def _load_path(spec: Spec) -> Dataset:
+    is_idx = spec.name.startswith("idx:")
+    path = Path(spec.name.removeprefix("idx:"))
+    if not path.exists():
+        raise DatasetError(
+            f"data {spec.text!r}: no such file or folder, and no such name; "
+            f"the names are {', '.join(named_sets())}"
+        )
+    if is_idx:
+        return load_idx(path, spec)
+    if path.is_dir():
+        return load_folder(path, spec)
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    match suffix:
+        case ".csv" | ".csv.gz" | ".parquet":
+            return load_table(path, spec)
+        case ".npy" | ".npz":
+            return load_array(path, spec)
+    raise DatasetError(
+        f"{path}: expected a folder of images or a file .csv, .csv.gz, .parquet, .npy or .npz, "
+        f"got {path.suffix or 'no suffix'}; name idx files as idx:{path.name}"
+    )

@@ -1,0 +1,138 @@
+"""Rows of numbers from files: .csv, .csv.gz and .parquet (through pyarrow), .npy and .npz."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
+from models.datasets.spec import Spec
+
+
+def load_table(path: Path, spec: Spec) -> Dataset:
+    """Read a .csv, .csv.gz or .parquet file.
+
+    Options: `label=COLUMN` (kept out of x), `columns=A,B` (only these), `drop=A,B` (not these).
+
+    Raises:
+        DatasetError: if the file cannot be read, a column is missing or does not hold numbers.
+    """
+    label = spec.text_option("label")
+    wanted, dropped = spec.list_option("columns"), spec.list_option("drop") or []
+    table = _read(path)
+    names: list[str] = table.column_names
+    for name in (*(wanted or ()), *dropped, *([label] if label else ())):
+        if name not in names:
+            raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
+    features = [name for name in (wanted or names) if name not in dropped and name != label]
+    if not features:
+        raise DatasetError(f"{path}: no column is left to train on")
+    columns = [_numbers(path, name, table.column(name)) for name in features]
+    classes = None
+    if label:
+        values = table.column(label)
+        if values.null_count:
+            raise DatasetError(f"{path}: {values.null_count} rows have no {label!r}; remove them")
+        classes = values.to_numpy(zero_copy_only=False)
+    labels, label_names = encode_labels(classes)
+    return Dataset(
+        name=path.name,
+        x=np.stack(columns, axis=1),
+        labels=labels,
+        label_names=label_names,
+        columns=tuple(features),
+        source=f"the file {path.name}",
+    )
+
+
+def load_array(path: Path, spec: Spec) -> Dataset:
+    """Read an .npy file, or x and, where present, y from an .npz file.
+
+    uint8 arrays of rank 3 or 4 are images, (N, H, W) or (N, C, H, W), with pixels 0 .. 255.
+    Option: `labels=FILE.npy`.
+
+    Raises:
+        DatasetError: if the file is damaged, holds Python objects or has no array `x`.
+    """
+    labels_path = spec.text_option("labels")
+    content = _read_numpy(path)
+    if isinstance(content, dict):
+        if "x" not in content:
+            held = ", ".join(sorted(content)) or "nothing"
+            raise DatasetError(f"{path}: expected an array named 'x', got {held}")
+        x, y = content["x"], content.get("y")
+    else:
+        x, y = content, None
+    if labels_path is not None:
+        given = _read_numpy(Path(labels_path))
+        if isinstance(given, dict):
+            raise DatasetError(f"{labels_path}: expected an .npy file of labels, got an .npz file")
+        y = given
+    labels, label_names = encode_labels(y)
+    is_image = x.dtype == np.uint8 and x.ndim in (3, 4)
+    return Dataset(
+        name=path.name,
+        x=x[:, None] if is_image and x.ndim == 3 else x,
+        labels=labels,
+        label_names=label_names,
+        num_levels=256 if is_image else None,
+        source=f"the file {path.name}",
+    )
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet")
+        read = parquet.read_table
+    else:
+        csv = optional_package("pyarrow.csv", needed_for="reading .csv")
+        read = csv.read_csv
+    pyarrow = optional_package("pyarrow", needed_for="reading tables")
+    try:
+        table = read(str(path))
+    except pyarrow.ArrowInvalid as error:
+        raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
+    if len(set(table.column_names)) != len(table.column_names):
+        raise DatasetError(f"{path}: two columns have the same name; rename one")
+    if all(_is_number(name) for name in table.column_names):
+        raise DatasetError(
+            f"{path}: the first line holds numbers where column names are expected; "
+            "add a line of names"
+        )
+    return table
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
+    types = optional_package("pyarrow.types", needed_for="reading tables")
+    kind = column.type
+    if types.is_null(kind):
+        raise DatasetError(f"{path}: column {name!r} is empty; leave it out with ?drop={name}")
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise DatasetError(
+            f"{path}: column {name!r} holds {kind}, not numbers; leave it out with ?drop={name} "
+            f"or, where it is the class, name it with ?label={name}"
+        )
+    # Nulls become NaN here, and Dataset says in which rows they are.
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _read_numpy(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file")
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return {name: content[name] for name in content.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
