@@ -1,0 +1,192 @@
+"""Invertible linear maps over the features of a vector or the channels of an image."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.transforms.elementwise import MIN_SCALE
+from models.transforms.preprocess import per_channel
+from models.transforms.transform import Transform, constant_log_det
+
+Diagonal = Literal["exp", "softplus"]
+
+
+class InvertibleLinear(Transform, ABC):
+    """y = W x + b along axis 1: a linear layer for (B, C), a 1x1 convolution for (B, C, H, W).
+
+    log_det = H W log|det W|. The subclasses differ in how W is parametrised.
+
+    Cost: decode inverts W (C x C) on every call, in float64; `fold` does it once for serving.
+
+    Reference: Kingma & Dhariwal 2018, section 3.2 (arXiv 1807.03039).
+    """
+
+    def __init__(self, channels: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """W, shape (C, C)."""
+
+    @abstractmethod
+    def inverse_matrix(self) -> Tensor:
+        """W^-1, shape (C, C): solved in float64, so that only its rounding is lost."""
+
+    @abstractmethod
+    def log_abs_det(self) -> Tensor:
+        """log|det W|, a scalar."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y = mix_channels(self.matrix(), x)
+        if self.bias is not None:
+            y = y + per_channel(self.bias, y)
+        return y, self._log_det(x)
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = -self._log_det(y)
+        if self.bias is not None:
+            y = y - per_channel(self.bias, y)
+        return mix_channels(self.inverse_matrix(), y), log_det
+
+    def _log_det(self, like: Tensor) -> Tensor:
+        return constant_log_det(self.log_abs_det() * like[0, 0].numel(), like)
+
+
+class PlainLinear(InvertibleLinear):
+    """W is trained as it stands, from a random rotation."""
+
+    def __init__(self, channels: int, *, bias: bool = False) -> None:
+        super().__init__(channels, bias=bias)
+        self.weight = nn.Parameter(_random_rotation(channels))
+
+    def matrix(self) -> Tensor:
+        return self.weight
+
+    def inverse_matrix(self) -> Tensor:
+        inverse: Tensor = torch.linalg.inv(self.weight.double())
+        return inverse.to(self.weight.dtype)
+
+    def log_abs_det(self) -> Tensor:
+        log_abs_det: Tensor = torch.linalg.slogdet(self.weight.double()).logabsdet
+        return log_abs_det.to(self.weight.dtype)
+
+
+class LULinear(InvertibleLinear):
+    """W = P L (U + diag(d)), with L unit lower and U strictly upper triangular.
+
+    - diagonal="exp": d = sign exp(raw), P and sign kept from the LU decomposition of a random
+      rotation, as buffers (Glow);
+    - diagonal="softplus": d = softplus(raw) + 1e-3, P = 1, sign = 1, starting near the identity
+      (nflows).
+
+    `lower` and `upper` are full matrices of which the other triangle and the diagonal are ignored.
+    `permutation` holds P as indices: row i of W is row permutation[i] of L (U + diag(d)).
+
+    Reference: Kingma & Dhariwal 2018, eq. 10 (arXiv 1807.03039).
+    """
+
+    permutation: Tensor
+    sign: Tensor
+
+    def __init__(self, channels: int, diagonal: Diagonal = "exp", *, bias: bool = False) -> None:
+        super().__init__(channels, bias=bias)
+        if diagonal not in get_args(Diagonal):
+            raise ValueError(f"diagonal: expected one of {get_args(Diagonal)}, got {diagonal!r}")
+        self.diagonal = diagonal
+        if diagonal == "exp":
+            permutation, lower, upper = torch.linalg.lu(_random_rotation(channels))
+            raw, sign = upper.diagonal().abs().log(), upper.diagonal().sign()
+            indices = permutation.argmax(1)
+        else:
+            lower, upper = torch.zeros(channels, channels), torch.zeros(channels, channels)
+            # softplus(raw) + 1e-3 = 1, as nflows starts
+            raw = torch.full((channels,), 1 - MIN_SCALE).expm1().log()
+            sign, indices = torch.ones(channels), torch.arange(channels)
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.raw_diagonal = nn.Parameter(raw)
+        self.register_buffer("sign", sign)
+        self.register_buffer("permutation", indices)
+
+    def matrix(self) -> Tensor:
+        lower, upper = self._triangles()
+        return (lower @ upper).index_select(0, self.permutation)
+
+    def inverse_matrix(self) -> Tensor:
+        lower, upper = (triangle.double() for triangle in self._triangles())
+        inverse: Tensor = torch.eye(self.channels, dtype=lower.dtype, device=lower.device)
+        inverse = torch.linalg.solve_triangular(lower, inverse, upper=False, unitriangular=True)
+        inverse = torch.linalg.solve_triangular(upper, inverse, upper=True)
+        inverse = inverse.index_select(1, self.permutation)
+        return inverse.to(self.lower.dtype)
+
+    def log_abs_det(self) -> Tensor:
+        log_diagonal = self.raw_diagonal if self.diagonal == "exp" else self._diagonal().log()
+        return log_diagonal.sum()
+
+    def _triangles(self) -> tuple[Tensor, Tensor]:
+        lower = self.lower.tril(-1) + torch.eye(
+            self.channels, dtype=self.lower.dtype, device=self.lower.device
+        )
+        return lower, self.upper.triu(1) + self._diagonal().diag()
+
+    def _diagonal(self) -> Tensor:
+        if self.diagonal == "exp":
+            return self.sign * self.raw_diagonal.exp()
+        return F.softplus(self.raw_diagonal) + MIN_SCALE
+
+
+class QRLinear(InvertibleLinear):
+    """W = Q (R + diag(exp(log_diagonal))), with R strictly upper triangular.
+
+    Q = H_1 H_2 ... H_C is a product of Householder reflections H_i = 1 - 2 v_i v_i^T / |v_i|^2,
+    so it is orthogonal whatever the v_i: |det Q| = 1 and Q^-1 = Q^T.
+
+    Reference: Hoogeboom et al. 2019, section 3.2.2 (arXiv 1901.11137); Tomczak & Welling 2016,
+    eq. 8 (arXiv 1611.09630).
+    """
+
+    def __init__(self, channels: int, *, bias: bool = False) -> None:
+        super().__init__(channels, bias=bias)
+        self.reflections = nn.Parameter(torch.randn(channels, channels))
+        self.upper = nn.Parameter(torch.zeros(channels, channels))
+        self.log_diagonal = nn.Parameter(torch.zeros(channels))
+
+    def matrix(self) -> Tensor:
+        return self._orthogonal(self.reflections) @ self._triangle()
+
+    def inverse_matrix(self) -> Tensor:
+        transposed = self._orthogonal(self.reflections.double()).T
+        triangle = self._triangle().double()
+        inverse: Tensor = torch.linalg.solve_triangular(triangle, transposed, upper=True)
+        return inverse.to(self.upper.dtype)
+
+    def log_abs_det(self) -> Tensor:
+        return self.log_diagonal.sum()
+
+    def _triangle(self) -> Tensor:
+        return self.upper.triu(1) + self.log_diagonal.exp().diag()
+
+    def _orthogonal(self, reflections: Tensor) -> Tensor:
+        units = F.normalize(reflections, dim=1)
+        product = torch.eye(self.channels, dtype=units.dtype, device=units.device)
+        for unit in units:
+            product = product - 2 * torch.outer(product @ unit, unit)
+        return product
+
+
+def mix_channels(matrix: Tensor, value: Tensor) -> Tensor:
+    """Multiply axis 1 by a matrix.   matrix (C', C), value (B, C, ...) -> (B, C', ...)."""
+    if value.dim() == 2:
+        return F.linear(value, matrix)
+    return F.conv2d(value, matrix[:, :, None, None])
+
+
+def _random_rotation(channels: int) -> Tensor:
+    rotation: Tensor = torch.linalg.qr(torch.randn(channels, channels)).Q
+    return rotation.contiguous()
