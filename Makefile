@@ -38,8 +38,8 @@ format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)
 
 bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
-	@for file in benchmarks/bench_*.py; do \
-		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	@for file in $(wildcard benchmarks/bench_*.py); do \
+		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; \
 	done
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards

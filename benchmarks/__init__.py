@@ -1,0 +1,1 @@
+"""Measurements that anybody can repeat: one `bench_*.py` a question (see README.md)."""
