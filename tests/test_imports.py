@@ -19,10 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.app",),
     ("service.routes",),
     ("service.repository",),
-    ("service.model",),
     ("service.codec", "service.batcher"),
     ("service.schemas",),
     ("service.engines",),
+    ("service.model",),
     ("models",),
 )
 # Importable from the whole of `service`; import nothing of ours.
@@ -112,9 +112,10 @@ def _problem(module: str, imported: str) -> str | None:
 def _problems(path: Path, source: str) -> list[str]:
     module = _module_name(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    imports = sorted(set(_imports(ast.parse(source, str(path)), package)))
     return [
         f"{path.relative_to(ROOT)}:{line}: imports {imported}: {problem}"
-        for line, imported in _imports(ast.parse(source, str(path)), package)
+        for line, imported in imports
         if (problem := _problem(module, imported)) is not None
     ]
 
