@@ -27,7 +27,7 @@ All are rendered by `problem`: RFC 9457, `application/problem+json`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 
@@ -47,20 +47,22 @@ class ServiceError(Exception):
 
     Args:
         detail: one sentence for the person who reads it.
-        faults: the places that are wrong, where naming them helps.
+        at: JSON pointer to the place that is wrong, where naming it helps.
+        faults: the places, where there are several.
         retry_after: whole seconds after which to try again.
         headers: further headers of the response, for example Allow.
         members: further members of the problem object.
     """
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    title: ClassVar[str] = "Internal error"
+    status: int = 500
+    code: str = "internal_error"
+    title: str = "Internal error"
 
     def __init__(
         self,
         detail: str,
         *,
+        at: str | None = None,
         faults: Sequence[Fault] = (),
         retry_after: int | None = None,
         headers: Sequence[tuple[str, str]] = (),
@@ -68,7 +70,7 @@ class ServiceError(Exception):
     ) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.faults = tuple(faults)
+        self.faults = tuple(faults) if at is None else (Fault(at, detail), *faults)
         self.retry_after = retry_after
         self.headers = tuple(headers)
         self.members = members or {}
@@ -247,13 +249,10 @@ def unexpected(request_id: str) -> InternalError:
 def from_status(status: int, detail: str, headers: Sequence[tuple[str, str]] = ()) -> ServiceError:
     """Turn a framework's bare status into one of ours, keeping its headers."""
     known = {kind.status: kind for kind in (MalformedBody, NotFound, MethodNotAllowed, TooLarge)}
-    kind = known.get(status)
-    if kind is not None:
-        return kind(detail, headers=headers)
-    phrase = HTTPStatus(status).phrase
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
-    other = type("HTTPError", (ServiceError,), {"status": status, "code": code, "title": phrase})
-    error: ServiceError = other(detail, headers=headers)
+    error = known.get(status, ServiceError)(detail, headers=headers)
+    if error.status != status:
+        error.status, error.title = status, HTTPStatus(status).phrase
+        error.code = error.title.lower().replace(" ", "_")
     return error
 
 
