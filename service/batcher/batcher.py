@@ -1,0 +1,263 @@
+"""The queue of one model's operation: admission, replies, deadlines, draining."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.batcher.handoff import Handoff
+from service.batcher.kernel import Kernel, Operation, Outcome
+from service.batcher.pace import Pace
+from service.batcher.ticket import Ticket
+from service.engines.engine import EngineLost
+from service.errors import (
+    DeadlineExceeded,
+    EngineError,
+    InternalError,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+)
+from service.metrics import QueueMetrics
+from service.model import Answer, Array
+
+_logger = logging.getLogger(__name__)
+
+# Deadlines closer together than this are answered together: it bounds the cost of many of them.
+_DEADLINE_STEP_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits of one batcher; rows are the unit.
+
+    max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
+    is_fixed: run every batch at exactly `max_batch_rows` (see `Kernel`).
+    """
+
+    max_batch_rows: int
+    max_queue_rows: int
+    max_delay_seconds: float = 0.0
+    is_fixed: bool = False
+
+
+class Batcher:
+    """A `RowQueue` over one engine function, with a worker thread of its own.
+
+    All state belongs to the event loop but for the hand-off, which is made for two threads, and
+    the pace, which the worker writes. The worker hands all replies of a batch back with one wake-up
+    of the loop. Deadlines are answered by one timer, whatever the engine is doing.
+
+    Args:
+        operation: what to run.
+        policy: the limits.
+        metrics: where to count.
+        name: for logs and the thread, "moons.encode".
+        clock: monotonic seconds; deadlines are given in it.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        policy: Policy,
+        metrics: QueueMetrics,
+        *,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_queue_rows = policy.max_queue_rows
+        self._metrics = metrics
+        self._name = name
+        self._clock = clock
+        rows, delay = policy.max_batch_rows, policy.max_delay_seconds
+        self._kernel = Kernel(operation, rows, is_fixed=policy.is_fixed, clock=clock)
+        self._handoff = Handoff(rows, max_delay_seconds=delay, clock=clock)
+        self._pace = Pace(rows)
+        self._pending: set[Ticket] = set()
+        self._is_accepting = False
+        self._is_lost = False
+        self._alarm: TimerHandle | None = None
+        self._alarm_at = math.inf
+        self._emptied = asyncio.Event()
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._loop: AbstractEventLoop | None = None
+        metrics.watch(lambda: self._handoff.waiting_rows, lambda: len(self._pending))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker runs and its engine is not lost; true before `start`."""
+        return not self._is_lost and (self._loop is None or self._worker.is_alive())
+
+    def start(self) -> None:
+        """Begin to take requests, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._is_accepting = True
+        self._worker.start()
+
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+        """Compute one request; see `service.model.RowQueue`."""
+        ticket = self._admit(rows, context, deadline)
+        try:
+            return await ticket.reply
+        except asyncio.CancelledError:
+            self._forget(ticket)
+            self._metrics.drop("cancelled")
+            raise
+
+    async def drain(self) -> None:
+        """Refuse new requests, answer the accepted ones, end the worker."""
+        self._is_accepting = False
+        self._handoff.hurry()
+        if self._pending:
+            self._emptied.clear()
+            await self._emptied.wait()
+        self._handoff.close()
+        if self._loop is not None:
+            await self._loop.run_in_executor(None, self._worker.join)
+
+    def abort(self, detail: str) -> None:
+        """Refuse new requests, fail the accepted ones as not ready, let the worker end."""
+        self._is_accepting = False
+        self._handoff.close()
+        self._fail_all(NotReady, detail)
+
+    # Admission.
+
+    def _admit(self, rows: Array, context: Array | None, deadline: float) -> Ticket:
+        loop = self._loop
+        if loop is None or not self._is_accepting or not self.is_alive:
+            raise NotReady(f"{self._name}: not taking requests now")
+        now = self._clock()
+        self._check_room(len(rows), deadline - now)
+        ticket = Ticket(rows, context, deadline=deadline, arrived=now, reply=loop.create_future())
+        self._pending.add(ticket)
+        if self._handoff.put(ticket):
+            # Not now but at the end of this turn of the loop: requests that came in the same
+            # burst of packets then share the batch.
+            loop.call_soon(self._handoff.ring)
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline)
+        return ticket
+
+    def _check_room(self, rows: int, seconds_left: float) -> None:
+        limit = self._max_queue_rows
+        if rows > limit:
+            raise TooLarge(f"expected at most {limit} rows a request, got {rows}: send fewer")
+        if seconds_left <= 0:
+            self._metrics.drop("deadline")
+            raise DeadlineExceeded("the deadline had passed on arrival")
+        waiting, ahead = self._handoff.waiting_rows, self._handoff.ahead_rows
+        if waiting + rows > limit:
+            problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
+        elif self._pace.seconds_for(ahead) > seconds_left:
+            # To accept it would only turn this 429 into a later 504, and waste the wait.
+            problem = f"the {ahead} rows ahead take longer than this request may wait"
+        else:
+            return
+        self._metrics.drop("overloaded")
+        raise Overloaded(problem, retry_after=self._pace.retry_after(ahead))
+
+    # Replies.
+
+    def _deliver(self, outcome: Outcome) -> None:
+        for ticket in outcome.finished:
+            try:
+                self._settle(ticket)
+            except Exception:  # a fault of ours in one reply must not cost its neighbours theirs
+                _logger.exception("%s: a reply could not be made", self._name)
+                self._fail(ticket, InternalError("the answer could not be put together"))
+        if outcome.rows:
+            self._metrics.batch(outcome.rows, outcome.seconds, outcome.non_finite_rows)
+
+    def _settle(self, ticket: Ticket) -> None:
+        if ticket.error is not None:
+            self._fail(ticket, ticket.error)
+            return
+        self._pending.discard(ticket)
+        if not ticket.reply.done():
+            answer = ticket.answer()
+            ticket.reply.set_result(answer)
+            self._metrics.queued(answer.queue_seconds)
+        if not self._pending:
+            self._emptied.set()
+
+    def _fail(self, ticket: Ticket, error: ServiceError) -> None:
+        self._forget(ticket)
+        if not ticket.reply.done():
+            ticket.reply.set_exception(error)
+
+    def _fail_all(self, kind: type[ServiceError], detail: str) -> None:
+        for ticket in list(self._pending):
+            self._fail(ticket, kind(detail))
+
+    def _forget(self, ticket: Ticket) -> None:
+        """Stop caring for a ticket: what no batch has taken yet is never computed."""
+        self._handoff.withdraw(ticket)
+        self._pending.discard(ticket)
+        if not self._pending:
+            self._emptied.set()
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        self._fail_all(EngineError, "the engine was lost")
+
+    # Deadlines.
+
+    def _set_alarm(self, deadline: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = None, deadline
+        if self._loop is not None and deadline < math.inf:
+            self._alarm = self._loop.call_later(deadline - self._clock(), self._expire)
+
+    def _expire(self) -> None:
+        """Answer every request whose deadline has passed."""
+        now = self._clock()
+        for ticket in [ticket for ticket in self._pending if ticket.deadline <= now]:
+            self._metrics.drop("deadline")
+            self._fail(ticket, DeadlineExceeded("no answer before the deadline"))
+        next_deadline = min((ticket.deadline for ticket in self._pending), default=math.inf)
+        self._set_alarm(max(next_deadline, now + _DEADLINE_STEP_SECONDS))
+
+    # The worker thread.
+
+    def _work(self) -> None:
+        try:
+            while self._step():
+                pass
+        except BaseException:
+            # The engine is lost, or the thread is being ended. Say so: liveness turns false, and
+            # nobody waits for an answer that cannot come.
+            _logger.critical("%s: the worker ended", self._name, exc_info=True)
+            self._post(self._lose)
+
+    def _step(self) -> bool:
+        """Run one batch.   -> whether there may be another."""
+        try:
+            pieces = self._handoff.take()
+            if pieces is None:
+                return False
+            outcome = self._kernel.run(pieces)
+            if outcome.first_error is not None:
+                _logger.error("%s: engine error", self._name, exc_info=outcome.first_error)
+            self._pace.observe(outcome.rows, outcome.seconds)
+            self._post(self._deliver, outcome)
+        except EngineLost:
+            raise
+        except Exception:  # a fault of ours: all that was accepted is told, the worker goes on
+            _logger.exception("%s: a batch could not be run", self._name)
+            self._handoff.clear()
+            self._post(self._fail_all, InternalError, "the batch could not be run")
+        return True
+
+    def _post(self, call: Callable[..., None], *arguments: object) -> None:
+        # A closed loop has nobody left to tell.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, *arguments)

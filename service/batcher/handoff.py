@@ -1,0 +1,115 @@
+"""Where the event loop puts rows and the worker takes them: the one place two threads share."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from service.batcher.lanes import Lanes
+from service.batcher.ticket import Piece, Ticket
+
+
+class Handoff:
+    """The lanes behind a lock, and a bell for a worker that sleeps.
+
+    The worker cuts its batch at the moment it is free, so rows that arrive while it computes join
+    the next batch until the very last, and no round trip through the event loop stands between
+    two batches. Nothing polls.
+
+    Args:
+        max_rows: rows in a batch.
+        max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        max_rows: int,
+        *,
+        max_delay_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_rows = max_rows
+        self._max_delay_seconds = max_delay_seconds
+        self._clock = clock
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._guard = threading.Lock()
+        # Below: only with the guard held, but for reading one number.
+        self._lanes = Lanes(max_rows)
+        self._running_rows = 0
+        self._is_sleeping = False
+        self._is_hurried = False
+        self._is_closed = False
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in no batch yet."""
+        return self._lanes.rows
+
+    @property
+    def ahead_rows(self) -> int:
+        """Rows a newcomer finds before it: those waiting and those in the batch that runs."""
+        return self._lanes.rows + self._running_rows
+
+    def put(self, ticket: Ticket) -> bool:
+        """Let a ticket wait.   -> whether to `ring`: the worker sleeps and this is news to it."""
+        with self._guard:
+            is_first = self._lanes.rows == 0
+            self._lanes.add(ticket)
+            # A worker that waits for company needs to hear of the first row and of the last.
+            if not self._is_sleeping or not (is_first or self._lanes.rows >= self._max_rows):
+                return False
+            self._is_sleeping = False
+            return True
+
+    def ring(self) -> None:
+        """Wake the worker."""
+        self._bell.put(None)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take a ticket back; rows already in a batch are not stopped."""
+        with self._guard:
+            self._lanes.discard(ticket)
+
+    def clear(self) -> None:
+        """Take everything back."""
+        with self._guard:
+            self._lanes.clear()
+
+    def hurry(self) -> None:
+        """Wait for company no longer."""
+        with self._guard:
+            self._is_hurried = True
+        self.ring()
+
+    def close(self) -> None:
+        """Let `take` return None from now on."""
+        with self._guard:
+            self._is_closed = True
+        self.ring()
+
+    def take(self) -> list[Piece] | None:
+        """Wait for rows and cut a batch, in the worker thread.   -> None once closed."""
+        while True:
+            with self._guard:
+                if self._is_closed:
+                    return None
+                pause = self._pause()
+                if pause == 0:
+                    pieces = self._lanes.take()
+                    self._running_rows = sum(stop - start for _, start, stop in pieces)
+                    return pieces
+                self._running_rows = 0
+                self._is_sleeping = True
+            with contextlib.suppress(Empty):
+                self._bell.get(timeout=pause)
+
+    def _pause(self) -> float | None:
+        """How long to wait for more rows: 0 to run now, None to wait for the bell."""
+        oldest = self._lanes.oldest()
+        if oldest is None:
+            return None
+        if self._is_hurried or self._lanes.rows >= self._max_rows:
+            return 0
+        return max(0.0, oldest + self._max_delay_seconds - self._clock())

@@ -1,0 +1,112 @@
+"""One request on its way through a batcher, and the pieces it is cut into."""
+
+from asyncio import Future
+from typing import NamedTuple
+
+import numpy as np
+
+from service.errors import ServiceError
+from service.model import Answer, Array
+
+
+class Ticket:
+    """The rows of one request, how far they are, and whom to tell.
+
+    The event loop makes it and settles `reply`; the worker thread alone writes results and
+    `error`. `taken` and `turn` belong to the lanes and are guarded with them.
+
+    Args:
+        rows: (n, ...) in the model's dtype.
+        context: (n, *context_shape), None for an unconditional model.
+        deadline: when the answer is worth nothing any more, by the batcher's clock.
+        arrived: when the request was admitted, by the same clock.
+        reply: a future of the batcher's event loop.
+    """
+
+    __slots__ = (
+        "_computed",
+        "_log_det",
+        "_value",
+        "arrived",
+        "compute_seconds",
+        "context",
+        "deadline",
+        "error",
+        "reply",
+        "rows",
+        "started",
+        "taken",
+        "total",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        rows: Array,
+        context: Array | None,
+        *,
+        deadline: float,
+        arrived: float,
+        reply: "Future[Answer]",
+    ) -> None:
+        self.rows = rows
+        self.context = context
+        self.total = len(rows)
+        self.deadline = deadline
+        self.arrived = arrived
+        self.reply = reply
+        self.taken = 0
+        self.turn = 0
+        self.started: float | None = None
+        self.compute_seconds = 0.0
+        self.error: ServiceError | None = None
+        self._computed = 0
+        self._value: Array | None = None
+        self._log_det: Array | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows no batch has taken yet."""
+        return self.total - self.taken
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether computing further rows would help nobody: cancelled, expired or failed."""
+        return self.error is not None or self.reply.done()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has its result."""
+        return self._computed == self.total
+
+    def accept(self, start: int, value: Array, log_det: Array) -> None:
+        """Take the results of rows `start`, `start + 1`, ...; a whole request is kept uncopied."""
+        count = len(value)
+        if count == self.total:
+            self._value, self._log_det = value, log_det
+        else:
+            if self._value is None or self._log_det is None:
+                self._value = np.empty((self.total, *value.shape[1:]), value.dtype)
+                self._log_det = np.empty(self.total, log_det.dtype)
+            self._value[start : start + count] = value
+            self._log_det[start : start + count] = log_det
+        self._computed += count
+
+    def answer(self) -> Answer:
+        """Join the results of a complete ticket.
+
+        Raises:
+            RuntimeError: if rows are missing.
+        """
+        if self._value is None or self._log_det is None or not self.is_complete:
+            raise RuntimeError(f"ticket: {self._computed} of {self.total} rows have a result")
+        started = self.arrived if self.started is None else self.started
+        return Answer(self._value, self._log_det, started - self.arrived, self.compute_seconds)
+
+
+class Piece(NamedTuple):
+    """Rows start .. stop - 1 of a ticket, going into one batch together."""
+
+    ticket: Ticket
+    start: int
+    stop: int

@@ -1,0 +1,1 @@
+"""What computes: one engine a model, arrays in and arrays out."""

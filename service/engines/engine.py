@@ -1,0 +1,54 @@
+"""The one interface every engine implements, and how it says that its device failed."""
+
+from typing import Protocol
+
+from service.model import Array
+
+
+class EngineOutOfMemory(RuntimeError):
+    """The batch did not fit into the device's memory; a smaller one may."""
+
+
+class EngineLost(RuntimeError):
+    """The device is in a state it cannot leave; only a new process can help."""
+
+
+class Engine(Protocol):
+    """Two deterministic functions of arrays; every row's result depends on that row alone.
+
+    They are called by one thread a function, never on the event loop. An engine may not keep or
+    change the arrays it is given, and never touches again what it has returned.
+    """
+
+    @property
+    def name(self) -> str:
+        """What users call it: "torch", "onnx"."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it really computes: "cpu", "cuda:0"."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in and takes: "float32", "float64"."""
+        ...
+
+    def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        """Map data to latents.   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
+
+        Raises:
+            EngineOutOfMemory: a smaller batch may pass.
+            EngineLost: the engine will never work again.
+        """
+        ...
+
+    def decode(self, z: Array, context: Array | None) -> tuple[Array, Array]:
+        """Map latents to data.   z (B, D) -> x (B, *event_shape), log_det (B,) in nats.
+
+        Raises:
+            EngineOutOfMemory: a smaller batch may pass.
+            EngineLost: the engine will never work again.
+        """
+        ...
