@@ -224,7 +224,9 @@ def _check_tensor(path: Path, key: str, got: Tensor, expected: Tensor) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Clones: tensors that map the file change with it, and where they lie in it decides
+            # their alignment, which moves the last bit of a convolution.
+            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
 

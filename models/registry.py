@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.families.config import FamilyConfig
+from models.families.glow import GlowConfig, build_glow
+from models.families.realnvp_image import RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
 
 
@@ -20,7 +22,10 @@ class Family:
     build: Callable[[Any], Flow]
 
 
-FAMILIES: dict[str, Family] = {}
+FAMILIES: dict[str, Family] = {
+    "glow": Family(GlowConfig, build_glow),
+    "realnvp_image": Family(RealNVPImageConfig, build_realnvp_image),
+}
 
 
 def build(family: str, config: Mapping[str, Any]) -> Flow:

@@ -39,7 +39,118 @@ class Case:
         return math.prod(self.config.get("event_shape", (self.config.get("features", 0),)))
 
 
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case] = {
+    "glow": Case(
+        "glow",
+        {"event_shape": [1, 4, 4], "num_levels": 2, "num_steps": 2, "hidden_channels": 4},
+        scale=0.1,
+    ),
+    "glow_additive_plain": Case(
+        "glow",
+        {
+            "event_shape": [3, 4, 4],
+            "num_levels": 1,
+            "num_steps": 2,
+            "hidden_channels": 4,
+            "permutation": "conv",
+            "coupling": "additive",
+            "top_prior": "standard",
+        },
+        scale=0.1,
+    ),
+    "glow_batch_norm_image_latents": Case(
+        "glow",
+        {
+            "event_shape": [2, 4, 8],
+            "num_levels": 2,
+            "num_steps": 1,
+            "hidden_channels": 4,
+            "permutation": "qr_conv",
+            "scale": "tanh",
+            "form": "scale_then_shift",
+            "normalisation": "batch_norm",
+            "negative_slope": 0.1,
+            "log_scale_factor": None,
+            "split_prior": "standard",
+            "top_prior": "standard",
+            "latent_order": "image",
+        },
+        scale=0.1,
+    ),
+    "glow_middle_padding_pixels": Case(
+        "glow",
+        {
+            "event_shape": [1, 8, 8],
+            "num_levels": 3,
+            "num_steps": 1,
+            "hidden_channels": 4,
+            "permutation": "reverse",
+            "form": "unshift_then_unscale",
+            "keep_first": False,
+            "actnorm_form": "unshift_then_unscale",
+            "actnorm_storage": "direct",
+            "output_padding": "middle",
+            "log_scale_factor": 1.0,
+            "split_prior": "channel",
+            "latent_order": "coarse_first",
+            "preprocessing": [
+                {"kind": "dequantise"},
+                {"kind": "shift_scale", "shift": -0.5, "scale": 0.00390625},
+            ],
+        },
+        scale=0.1,
+        pixels=True,
+    ),
+    "glow_class_conditional_logit": Case(
+        "glow",
+        {
+            "event_shape": [3, 4, 4],
+            "num_levels": 2,
+            "num_steps": 1,
+            "hidden_channels": 4,
+            "permutation": "shuffle",
+            "actnorm_form": "scale_then_shift",
+            "normalisation": "none",
+            "output_padding": "ones",
+            "split_prior": "element",
+            "top_prior": "element",
+            "num_classes": 3,
+            "squeeze_order": "checkerboard",
+            "preprocessing": [
+                {"kind": "reduce_bits", "bits": 5},
+                {"kind": "dequantise"},
+                {"kind": "shift_scale", "scale": 0.00390625},
+                {"kind": "logit", "alpha": 0.01},
+                {"kind": "standardise", "mean": [0.1, 0.2, 0.3], "std": [1.0, 1.1, 1.2]},
+            ],
+        },
+        scale=0.1,
+        pixels=True,
+    ),
+    "realnvp_image": Case(
+        "realnvp_image",
+        {"event_shape": [1, 4, 4], "num_scales": 2, "mid_channels": 3, "num_blocks": 1},
+    ),
+    "realnvp_image_three_scales": Case(
+        "realnvp_image",
+        {
+            "event_shape": [1, 8, 8],
+            "num_scales": 3,
+            "num_couplings": 1,
+            "mid_channels": 2,
+            "num_blocks": 0,
+            "scale": "exp",
+            "form": "shift_then_scale",
+            "latent_order": "fine_first",
+            "preprocessing": [
+                {"kind": "dequantise"},
+                {"kind": "shift_scale", "scale": 0.00390625},
+                {"kind": "logit", "alpha": 0.05},
+            ],
+        },
+        pixels=True,
+    ),
+}
 
 DISCRETE = [name for name, case in CASES.items() if not case.continuous]
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.transforms.elementwise import MIN_SCALE
+from models.transforms.permute import Permute
 from models.transforms.preprocess import per_channel
 from models.transforms.transform import Transform, constant_log_det
 
@@ -85,12 +86,11 @@ class LULinear(InvertibleLinear):
       (nflows).
 
     `lower` and `upper` are full matrices of which the other triangle and the diagonal are ignored.
-    `permutation` holds P as indices: row i of W is row permutation[i] of L (U + diag(d)).
+    P is held as indices: row i of W is row permutation.indices[i] of L (U + diag(d)).
 
     Reference: Kingma & Dhariwal 2018, eq. 10 (arXiv 1807.03039).
     """
 
-    permutation: Tensor
     sign: Tensor
 
     def __init__(self, channels: int, diagonal: Diagonal = "exp", *, bias: bool = False) -> None:
@@ -101,28 +101,28 @@ class LULinear(InvertibleLinear):
         if diagonal == "exp":
             permutation, lower, upper = torch.linalg.lu(_random_rotation(channels))
             raw, sign = upper.diagonal().abs().log(), upper.diagonal().sign()
-            indices = permutation.argmax(1)
+            indices = permutation.argmax(1).tolist()
         else:
             lower, upper = torch.zeros(channels, channels), torch.zeros(channels, channels)
             # softplus(raw) + 1e-3 = 1, as nflows starts
             raw = torch.full((channels,), 1 - MIN_SCALE).expm1().log()
-            sign, indices = torch.ones(channels), torch.arange(channels)
+            sign, indices = torch.ones(channels), list(range(channels))
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
         self.raw_diagonal = nn.Parameter(raw)
         self.register_buffer("sign", sign)
-        self.register_buffer("permutation", indices)
+        self.permutation = Permute(indices)
 
     def matrix(self) -> Tensor:
         lower, upper = self._triangles()
-        return (lower @ upper).index_select(0, self.permutation)
+        return (lower @ upper).index_select(0, self.permutation.indices)
 
     def inverse_matrix(self) -> Tensor:
         lower, upper = (triangle.double() for triangle in self._triangles())
         inverse: Tensor = torch.eye(self.channels, dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(lower, inverse, upper=False, unitriangular=True)
         inverse = torch.linalg.solve_triangular(upper, inverse, upper=True)
-        inverse = inverse.index_select(1, self.permutation)
+        inverse = inverse.index_select(1, self.permutation.indices)
         return inverse.to(self.lower.dtype)
 
     def log_abs_det(self) -> Tensor:

@@ -1,0 +1,193 @@
+"""Glow: actnorm, invertible 1x1 convolution and coupling, at several levels."""
+
+import dataclasses
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from models.conditioners.conv import GlowNet, Normalisation, OutputPadding, ScaledConv2d
+from models.families.config import FamilyConfig, PositiveInt, UnitFloat
+from models.families.preprocessing import FiniteFloat, Preprocessing, build_preprocessing
+from models.families.realnvp_image import ImageShape, check_sides
+from models.flow import Flow
+from models.transforms.actnorm import ActNorm, ScaleStorage
+from models.transforms.coupling import Coupling, half_mask
+from models.transforms.elementwise import Additive, Affine, AffineForm, ScaleFunction
+from models.transforms.linear import LULinear, PlainLinear, QRLinear
+from models.transforms.permute import Permute
+from models.transforms.split import Chain, FactorOut, GaussianPrior, LatentOrder
+from models.transforms.squeeze import Flatten, Squeeze, SqueezeOrder, Unsqueeze
+from models.transforms.transform import Transform
+
+Permutation = Literal["conv", "lu_conv", "qr_conv", "reverse", "shuffle"]
+SplitPrior = Literal["standard", "conv", "channel", "element"]
+TopPrior = Literal["standard", "channel", "element"]
+
+
+class GlowConfig(FamilyConfig):
+    """Glow over images (C, H, W), H and W divisible by 2^num_levels.
+
+    A level: squeeze, `num_steps` steps of actnorm, permutation and coupling; then, on all levels
+    but the last, the second half of the channels is factored out.
+
+    Attributes:
+        permutation: 1x1 convolution with W plain, as P L U or as Q R; or channels reversed, or
+            shuffled (drawn once, saved with the weights).
+        scale, form: of affine couplings, see `Affine`.
+        keep_first: the first half of the channels conditions and the second moves.
+        actnorm_form, actnorm_storage: see `ActNorm`; inside conditioners too.
+        normalisation, negative_slope, output_padding, log_scale_factor: see `GlowNet`; the last two
+            hold for the convolutions of split priors too.
+        split_prior: of the half factored out: "standard" is N(0, I); "conv" a Gaussian whose mean
+            and log_std are a convolution of the kept half; "channel" and "element" one learned
+            Gaussian a channel or an element.
+        top_prior: of the last level, likewise.
+        num_classes: K makes "channel" and "element" priors depend on a context of K numbers, the
+            one-hot class; at least one prior must be of these kinds.
+        latent_order: of z, see `FactorOut`.
+
+    Reference: Kingma & Dhariwal 2018 (arXiv 1807.03039).
+    """
+
+    event_shape: ImageShape
+    num_levels: PositiveInt = 2
+    num_steps: PositiveInt = 8
+    hidden_channels: PositiveInt = 128
+    permutation: Permutation = "lu_conv"
+    coupling: Literal["affine", "additive"] = "affine"
+    scale: ScaleFunction = "sigmoid"
+    form: AffineForm = "shift_then_scale"
+    keep_first: bool = True
+    actnorm_form: AffineForm = "shift_then_scale"
+    actnorm_storage: ScaleStorage = "log"
+    normalisation: Normalisation = "actnorm"
+    negative_slope: UnitFloat = 0.0
+    output_padding: OutputPadding = "zeros"
+    log_scale_factor: FiniteFloat | None = Field(default=3.0)
+    split_prior: SplitPrior = "conv"
+    top_prior: TopPrior = "channel"
+    num_classes: PositiveInt | None = None
+    squeeze_order: SqueezeOrder = "channel"
+    latent_order: LatentOrder = "fine_first"
+    preprocessing: Preprocessing = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_sides(self.event_shape, self.num_levels, "num_levels")
+        learned = {self.top_prior, *([self.split_prior] if self.num_levels > 1 else [])}
+        if self.num_classes is not None and not learned & {"channel", "element"}:
+            raise ValueError(
+                "num_classes: expected a top_prior or split_prior of 'channel' or 'element' that "
+                "depends on the class, got none; set one or leave num_classes out"
+            )
+        return self
+
+
+def build_glow(config: GlowConfig) -> Flow:
+    """Build a Glow.
+
+    Raises:
+        ValueError: if the preprocessing does not fit the event.
+    """
+    preprocessing, facts = build_preprocessing(config.preprocessing, config.event_shape)
+    transforms = [*preprocessing, *_level(config, config.event_shape, config.num_levels)]
+    if config.latent_order == "image":
+        transforms.append(Flatten(config.event_shape))
+    return Flow(
+        transforms,
+        config.event_shape,
+        context_shape=None if config.num_classes is None else (config.num_classes,),
+        facts=dataclasses.replace(facts, num_classes=config.num_classes),
+    )
+
+
+def _level(config: GlowConfig, shape: ImageShape, remaining: int) -> list[Transform]:
+    """Build one level and, inside its `FactorOut`, all that follow."""
+    channels, height, width = 4 * shape[0], shape[1] // 2, shape[2] // 2
+    squeezed = (channels, height, width)
+    transforms: list[Transform] = [Squeeze(config.squeeze_order)]
+    for _ in range(config.num_steps):
+        transforms += _step(config, channels)
+    if remaining == 1:
+        transforms += _gaussian(config, config.top_prior, squeezed)
+        if config.latent_order != "image":
+            transforms.append(Flatten(squeezed))
+    else:
+        half = (channels // 2, height, width)
+        if config.split_prior == "conv":
+            transforms.append(_split_prior(config, channels))
+        priors = _gaussian(config, config.split_prior, half)
+        transforms.append(
+            FactorOut(
+                Chain(_level(config, half, remaining - 1)),
+                squeezed,
+                order=config.latent_order,
+                prior=priors[0] if priors else None,
+            )
+        )
+    if config.latent_order == "image":
+        transforms.append(Unsqueeze(config.squeeze_order))
+    return transforms
+
+
+def _step(config: GlowConfig, channels: int) -> list[Transform]:
+    half = channels // 2
+    elementwise = (
+        Additive()
+        if config.coupling == "additive"
+        else Affine(config.scale, config.form, weight_shape=(half, 1, 1))
+    )
+    net = GlowNet(
+        half,
+        elementwise.num_params * half,
+        config.hidden_channels,
+        normalisation=config.normalisation,
+        negative_slope=config.negative_slope,
+        actnorm_form=config.actnorm_form,
+        actnorm_storage=config.actnorm_storage,
+        output_padding=config.output_padding,
+        log_scale_factor=config.log_scale_factor,
+    )
+    return [
+        ActNorm(channels, config.actnorm_form, config.actnorm_storage),
+        _permutation(config.permutation, channels),
+        Coupling(half_mask(channels, keep_first=config.keep_first), net, elementwise),
+    ]
+
+
+def _permutation(kind: Permutation, channels: int) -> Transform:
+    match kind:
+        case "conv":
+            return PlainLinear(channels)
+        case "lu_conv":
+            return LULinear(channels)
+        case "qr_conv":
+            return QRLinear(channels)
+        case "reverse":
+            return Permute(range(channels)[::-1])
+        case "shuffle":
+            return Permute(torch.randperm(channels).tolist())
+
+
+def _split_prior(config: GlowConfig, channels: int) -> Transform:
+    """z2 = (x2 - m(h)) exp(-a(h)): standardising half of the channels is an affine coupling."""
+    half = channels // 2
+    conv = ScaledConv2d(
+        half,
+        channels,
+        log_scale_factor=config.log_scale_factor,
+        padding="ones" if config.output_padding == "ones" else "zeros",
+    )
+    affine = Affine("exp", "unshift_then_unscale")
+    return Coupling(half_mask(channels, keep_first=True), conv, affine)
+
+
+def _gaussian(
+    config: GlowConfig, kind: SplitPrior | TopPrior, shape: ImageShape
+) -> list[Transform]:
+    """Build a prior that does not look at other latents: none, or one `GaussianPrior`."""
+    if kind not in ("channel", "element"):
+        return []
+    size = shape if kind == "element" else (shape[0], 1, 1)
+    return [GaussianPrior(size, context_features=config.num_classes)]

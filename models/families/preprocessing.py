@@ -1,0 +1,130 @@
+"""The `preprocessing` argument that every family takes: the first transforms of its flow.
+
+A list such as `[{"kind": "dequantise"}, {"kind": "shift_scale", "scale": 0.00390625}]`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from models.families.config import FamilyConfig, PositiveFloat
+from models.flow import Facts, Support
+from models.transforms.preprocess import (
+    PIXEL_BITS,
+    Dequantise,
+    Logit,
+    ReduceBits,
+    ShiftScale,
+    Standardise,
+)
+from models.transforms.transform import Transform
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class StandardiseStep(FamilyConfig):
+    """(x - mean) / std, one number a feature or channel, or one for all."""
+
+    kind: Literal["standardise"]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[PositiveFloat, ...]
+
+
+class ReduceBitsStep(FamilyConfig):
+    """Pixels 0..255 floored to n bits; they stay on the scale 0..255."""
+
+    kind: Literal["reduce_bits"]
+    bits: int = Field(ge=1, le=PIXEL_BITS)
+
+
+class DequantiseStep(FamilyConfig):
+    """Uniform noise over a pixel's bin while training, the bin's midpoint otherwise."""
+
+    kind: Literal["dequantise"]
+
+
+class ShiftScaleStep(FamilyConfig):
+    """x scale + shift."""
+
+    kind: Literal["shift_scale"]
+    shift: FiniteFloat = 0.0
+    scale: FiniteFloat = 1.0
+
+
+class LogitStep(FamilyConfig):
+    """logit(alpha + (1 - 2 alpha) x), for x in [0, 1]."""
+
+    kind: Literal["logit"]
+    alpha: float = Field(default=0.05, ge=0, lt=0.5)
+
+
+Step = Annotated[
+    StandardiseStep | ReduceBitsStep | DequantiseStep | ShiftScaleStep | LogitStep,
+    Field(discriminator="kind"),
+]
+Preprocessing = tuple[Step, ...]
+
+
+def build_preprocessing(
+    steps: Preprocessing, event_shape: Sequence[int]
+) -> tuple[list[Transform], Facts]:
+    """Build the transforms of a `preprocessing` argument.
+
+    Returns:
+        The transforms, and what they say about the data: pixels where they are dequantised
+        (`num_levels`), and where the density can be other than zero (`support`).
+
+    Raises:
+        ValueError: if the steps come in an order that has no meaning, or a size does not fit.
+    """
+    transforms: list[Transform] = []
+    num_levels: int | None = None
+    support: Support | None = None
+    notes: dict[str, Any] = {}
+    for index, step in enumerate(steps):
+        transform = _build_step(step, steps[:index], event_shape)
+        if isinstance(step, ReduceBitsStep):
+            notes["pixel_bits"] = step.bits
+        elif isinstance(transform, Dequantise):
+            num_levels = 2**PIXEL_BITS
+            notes["dequantisation"] = f"midpoints of bins of width {transform.width:g}"
+        elif isinstance(transform, Logit):
+            support = _pull_back(transform, transforms, event_shape)
+        transforms.append(transform)
+    return transforms, Facts(num_levels=num_levels, support=support, notes=notes)
+
+
+def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -> Transform:
+    match step:
+        case StandardiseStep(mean=mean, std=std):
+            if len(mean) not in (1, event_shape[0]):
+                raise ValueError(
+                    f"standardise: expected 1 or {event_shape[0]} means, got {len(mean)}"
+                )
+            return Standardise(mean, std)
+        case ReduceBitsStep(bits=bits):
+            if before:
+                raise ValueError("reduce_bits: it acts on pixels, put it first")
+            return ReduceBits(bits)
+        case DequantiseStep():
+            reduced = [other.bits for other in before if isinstance(other, ReduceBitsStep)]
+            if len(before) > len(reduced):
+                raise ValueError("dequantise: put it first, or directly after reduce_bits")
+            return Dequantise(2.0 ** (PIXEL_BITS - reduced[0]) if reduced else 1.0)
+        case ShiftScaleStep(shift=shift, scale=scale):
+            return ShiftScale(shift, scale)
+        case LogitStep(alpha=alpha):
+            if any(isinstance(other, LogitStep) for other in before):
+                raise ValueError("logit: expected it once, got it twice")
+            return Logit(alpha)
+
+
+def _pull_back(logit: Logit, before: list[Transform], event_shape: Sequence[int]) -> Support:
+    """Find the data that reach the support of the logit; all maps before it are monotone."""
+    ends = torch.tensor([logit.low, logit.high], dtype=torch.float64)
+    values = ends.view(2, *[1] * len(event_shape)).expand(2, *event_shape)
+    for transform in reversed(before):
+        values, _ = transform.decode(values)
+    return Support(float(values.min()), float(values.max()))
