@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from models.flow import Flow
 from models.transforms.elementwise import AffineForm
-from models.transforms.preprocess import per_channel
-from models.transforms.transform import Transform, sum_event
+from models.transforms.transform import Transform, channel_log_det, per_channel
 
 ScaleStorage = Literal["log", "direct"]
 
@@ -57,8 +56,7 @@ class ActNorm(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self._takes_statistics:
             self.initialise(x)
-        shift, scale, log_scale = self._constants(x)
-        log_det = sum_event(log_scale.expand_as(x))
+        shift, scale, log_det = self._constants(x)
         if self.form == "scale_then_shift":
             return x * scale + shift, log_det
         if self.form == "shift_then_scale":
@@ -66,8 +64,7 @@ class ActNorm(Transform):
         return (x - shift) / scale, -log_det
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._constants(y)
-        log_det = sum_event(log_scale.expand_as(y))
+        shift, scale, log_det = self._constants(y)
         if self.form == "scale_then_shift":
             return (y - shift) / scale, -log_det
         if self.form == "shift_then_scale":
@@ -98,12 +95,13 @@ class ActNorm(Transform):
             self.scale.copy_(scale)
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift and scale, lined up with `like`, and the log-det of multiplying by the scale."""
         shift = per_channel(self.shift, like)
         if self.storage == "log":
-            log_scale = per_channel(self.log_scale, like)
-            return shift, log_scale.exp(), log_scale
-        scale = per_channel(self.scale, like)
-        return shift, scale, scale.abs().log()
+            scale = per_channel(self.log_scale.exp(), like)
+            return shift, scale, channel_log_det(self.log_scale, like)
+        log_det = channel_log_det(self.scale.abs().log(), like)
+        return shift, per_channel(self.scale, like), log_det
 
 
 @torch.no_grad()

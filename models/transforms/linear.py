@@ -1,5 +1,6 @@
 """Invertible linear maps over the features of a vector or the channels of an image."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
@@ -9,8 +10,7 @@ from torch import Tensor, nn
 
 from models.transforms.elementwise import MIN_SCALE
 from models.transforms.permute import Permute
-from models.transforms.preprocess import per_channel
-from models.transforms.transform import Transform, constant_log_det
+from models.transforms.transform import Transform, constant_log_det, per_channel
 
 Diagonal = Literal["exp", "softplus"]
 
@@ -55,7 +55,7 @@ class InvertibleLinear(Transform, ABC):
         return mix_channels(self.inverse_matrix(), y), log_det
 
     def _log_det(self, like: Tensor) -> Tensor:
-        return constant_log_det(self.log_abs_det() * like[0, 0].numel(), like)
+        return constant_log_det(self.log_abs_det() * math.prod(like.shape[2:]), like)
 
 
 class PlainLinear(InvertibleLinear):

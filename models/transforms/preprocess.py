@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.transforms.transform import Transform, constant_log_det, sum_event
+from models.transforms.transform import (
+    Transform,
+    channel_log_det,
+    constant_log_det,
+    per_channel,
+    sum_event,
+)
 
 PIXEL_BITS = 8
 
@@ -38,11 +44,11 @@ class Standardise(Transform):
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, std = per_channel(self.mean, x), per_channel(self.std, x)
-        return (x - mean) / std, -sum_event(std.log().expand_as(x))
+        return (x - mean) / std, -channel_log_det(self.std.log(), x)
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, std = per_channel(self.mean, y), per_channel(self.std, y)
-        return y * std + mean, sum_event(std.log().expand_as(y))
+        return y * std + mean, channel_log_det(self.std.log(), y)
 
 
 class Dequantise(Transform):
@@ -161,8 +167,3 @@ class Logit(Transform):
     def _log_slope(self, y: Tensor) -> Tensor:
         """log dx/dy; written with y, where log s and log(1 - s) keep their digits."""
         return -F.softplus(y) - F.softplus(-y) - math.log1p(-2 * self.alpha)
-
-
-def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Line values (C,) up with axis 1 of `like` (B, C, ...).   -> (C, 1, ...)."""
-    return values.view(-1, *[1] * (like.dim() - 2))
