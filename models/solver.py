@@ -1,0 +1,267 @@
+"""Adaptive Runge-Kutta steps, every row on its own: no row's answer depends on its neighbours.
+
+Each row has its own position, step size and error control. Steps are powers of two of the whole
+interval and start at multiples of themselves, so a rounding error cannot change a step a little
+(it either changes nothing or a whole factor of two, which is rare), every row lands exactly on the
+end, and the times that occur are few and known beforehand.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+# dx/dt from t (B, 1), the state (B, M) and the context (B, ...) or None.
+Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class SolveStatus(IntEnum):
+    """How the solve of a row ended."""
+
+    SOLVED = 0
+    BUDGET_SPENT = 1  # max_evaluations were not enough
+    STEP_UNDERFLOW = 2  # the tolerance asks for steps below the resolution of the time
+    NON_FINITE = 3  # the field is not finite, however small the step
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSettings:
+    """How exactly to solve, and when to give a row up.
+
+    rtol, atol: the error estimate of a step is at most atol + rtol |y| in every component of a row;
+        values below a few units of rounding count as that.
+    max_evaluations: of the field, for one row.
+    """
+
+    rtol: float = 1e-6
+    atol: float = 1e-6
+    max_evaluations: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a solve gave for each row.
+
+    state: (B, M); NaN in rows that failed.
+    status: (B,) of `SolveStatus`.
+    evaluations: (B,) of the field.
+    """
+
+    state: Tensor
+    status: Tensor
+    evaluations: Tensor
+
+
+# Dormand & Prince 1980, RK5(4)7M: nodes, stages, and the difference of the two results. The last
+# stage is at the new point with the weights of the fifth-order result, so it starts the next step.
+_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+_STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_ERROR = (
+    35 / 384 - 5179 / 57600,
+    0.0,
+    500 / 1113 - 7571 / 16695,
+    125 / 192 - 393 / 640,
+    -2187 / 6784 + 92097 / 339200,
+    11 / 84 - 187 / 2100,
+    -1 / 40,
+)
+_ORDER = 5
+_EVALUATIONS_PER_STEP = len(_NODES)
+
+_FIRST_STEP = 2.0**-3
+_SAFETY = 0.9
+# A step is multiplied by 2^n, n in this range.
+_MOST_SHRINKING, _MOST_GROWTH = -4, 2
+# Below this step, positions would no longer be exact in the dtype of the state.
+_SMALLEST_STEP = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
+# Tolerances below a few units of rounding would make steps out of noise.
+_SMALLEST_TOLERANCE = {dtype: 4 * torch.finfo(dtype).eps for dtype in _SMALLEST_STEP}
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Rows that are done: where they stood in the batch, and how they ended."""
+
+    index: Tensor
+    state: Tensor
+    status: SolveStatus
+    evaluations: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows under way. position and step (B, 1) are fractions of the interval."""
+
+    index: Tensor
+    state: Tensor
+    slope: Tensor
+    position: Tensor
+    step: Tensor
+    context: Tensor | None
+
+    def select(self, chosen: Tensor) -> "_Rows":
+        return _Rows(
+            index=self.index[chosen],
+            state=self.state[chosen],
+            slope=self.slope[chosen],
+            position=self.position[chosen],
+            step=self.step[chosen],
+            context=None if self.context is None else self.context[chosen],
+        )
+
+    def finish(self, chosen: Tensor, status: SolveStatus, evaluations: int) -> _Outcome:
+        state = self.state[chosen]
+        if status is not SolveStatus.SOLVED:
+            state = torch.full_like(state, torch.nan)
+        return _Outcome(self.index[chosen], state, status, evaluations)
+
+
+def solve(
+    field: Field,
+    state: Tensor,
+    context: Tensor | None,
+    *,
+    start: Tensor,
+    end: Tensor,
+    settings: SolverSettings,
+) -> Solution:
+    """Integrate every row from `start` to `end` by Dormand and Prince's method of order 5(4).
+
+    The error of a step is measured in the max norm over the row's own components. Rows that are
+    done leave the batch. Gradients flow through the steps taken (not through their choice).
+
+    Args:
+        field: dx/dt; called with the times, states and contexts of the rows still under way.
+        state: (B, M) at `start`.
+        context: (B, ...) handed to the field row by row, or None.
+        start: scalar tensor; `end` too, and it may lie before `start`.
+
+    Reference: Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, Norsett &
+    Wanner 1993, "Solving Ordinary Differential Equations I", section II.4.
+    """
+    span = end - start
+    first = field(start.expand(state.shape[0], 1), state, context)
+    ok = torch.isfinite(state).all(1) & torch.isfinite(first).all(1)
+    rows = _Rows(
+        index=torch.arange(state.shape[0], device=state.device),
+        state=state,
+        slope=first,
+        position=torch.zeros_like(state[:, :1]),
+        step=torch.full_like(state[:, :1], _FIRST_STEP),
+        context=context,
+    )
+    evaluations = 1
+    outcomes = [rows.finish(~ok, SolveStatus.NON_FINITE, evaluations)]
+    rows = rows.select(ok)
+    while len(rows.index):
+        if evaluations + _EVALUATIONS_PER_STEP > settings.max_evaluations:
+            everyone = torch.ones_like(rows.index, dtype=torch.bool)
+            outcomes.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
+            break
+        evaluations += _EVALUATIONS_PER_STEP
+        rows, error = _try_step(field, rows, start, span, settings)
+        rows, ended = _sort_out(rows, error, evaluations)
+        outcomes += ended
+    return _collect(outcomes)
+
+
+def _try_step(
+    field: Field, rows: _Rows, start: Tensor, span: Tensor, settings: SolverSettings
+) -> tuple[_Rows, Tensor]:
+    """Advance the rows whose step is accurate enough, and choose everybody's next step.
+
+    Returns:
+        The rows, and the error of the step relative to the tolerance, (B, 1); accepted where <= 1.
+    """
+    nodes = rows.step.new_tensor(_NODES)
+    times = start + span * torch.addcmul(rows.position, rows.step, nodes)
+    length = span * rows.step
+    slopes = [rows.slope]
+    for i, weights in enumerate(_STAGES):
+        state = torch.addcmul(rows.state, length, _combine(weights, slopes))
+        slopes.append(field(times[:, i : i + 1], state, rows.context))
+    with torch.no_grad():
+        size = torch.maximum(rows.state.abs(), state.abs())
+        floor = _SMALLEST_TOLERANCE[state.dtype]
+        allowed = max(settings.atol, floor) + max(settings.rtol, floor) * size
+        error = length * _combine(_ERROR, slopes) / allowed
+        error = error.abs().amax(1, keepdim=True).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        accepted = error <= 1
+        position = rows.position + torch.where(accepted, rows.step, 0)
+        step = _next_step(position, rows.step, error)
+    moved = _Rows(
+        index=rows.index,
+        state=torch.where(accepted, state, rows.state),
+        slope=torch.where(accepted, slopes[-1], rows.slope),
+        position=position,
+        step=step,
+        context=rows.context,
+    )
+    return moved, error
+
+
+def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
+    """Weighted sum, element by element: the same bits whatever the number of rows."""
+    total = weights[0] * slopes[0]
+    for weight, slope in zip(weights[1:], slopes[1:], strict=False):
+        if weight:
+            total = torch.add(total, slope, alpha=weight)
+    return total
+
+
+def _next_step(position: Tensor, step: Tensor, error: Tensor) -> Tensor:
+    """The step times a power of two; larger ones only where they start at a multiple of themselves.
+
+    Shape: all (B, 1); position is the new one, error that of the step just tried.
+    """
+    wanted = torch.floor(math.log2(_SAFETY) - torch.log2(error) / _ORDER)
+    powers = step.new_tensor([2.0**n for n in range(_MOST_SHRINKING, _MOST_GROWTH + 1)])
+    shrinking = wanted.clamp(_MOST_SHRINKING, -1)
+    chosen = torch.where(error <= 1, 0, shrinking)
+    for growth in range(1, _MOST_GROWTH + 1):
+        aligned = torch.remainder(position, step * 2**growth) == 0
+        chosen = torch.where((error <= 1) & (wanted >= growth) & aligned, growth, chosen)
+    # Looked up, not computed: exp2 need not be exact, and the end is reached only by exact steps.
+    return step * powers[(chosen - _MOST_SHRINKING).long()]
+
+
+def _sort_out(rows: _Rows, error: Tensor, evaluations: int) -> tuple[_Rows, list[_Outcome]]:
+    """Take the rows that are done out of the batch."""
+    solved = (rows.position == 1).squeeze(1)
+    stuck = (rows.step < _SMALLEST_STEP[rows.step.dtype]).squeeze(1) & ~solved
+    leaving = solved | stuck
+    if not leaving.any():
+        return rows, []
+    infinite = torch.isinf(error).squeeze(1)
+    outcomes = [
+        rows.finish(solved, SolveStatus.SOLVED, evaluations),
+        rows.finish(stuck & infinite, SolveStatus.NON_FINITE, evaluations),
+        rows.finish(stuck & ~infinite, SolveStatus.STEP_UNDERFLOW, evaluations),
+    ]
+    return rows.select(~leaving), outcomes
+
+
+def _collect(outcomes: list[_Outcome]) -> Solution:
+    """Put the rows back in their order."""
+    order = torch.cat([outcome.index for outcome in outcomes]).argsort()
+
+    def column(values: list[int]) -> Tensor:
+        counts = [len(outcome.index) for outcome in outcomes]
+        repeated = torch.tensor(values).repeat_interleave(torch.tensor(counts))
+        return repeated.to(order.device)[order]
+
+    return Solution(
+        state=torch.cat([outcome.state for outcome in outcomes])[order],
+        status=column([outcome.status for outcome in outcomes]),
+        evaluations=column([outcome.evaluations for outcome in outcomes]),
+    )
