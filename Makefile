@@ -10,7 +10,7 @@ PORT   ?= 8000
 BIN     := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINNED  := pyproject.toml constraints.txt
-TESTED  := models service tests benchmarks
+TESTED  := models service tests benchmarks .ci
 
 # One thread a process: the suite runs one process a core.
 export OMP_NUM_THREADS ?= 1
@@ -46,7 +46,7 @@ zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model c
 	@$(BIN)/python -m models.zoo
 
 lock: $(VENV)/.installed-dev ## write the versions in the environment to constraints.txt
-	@$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check \
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check \
 		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==)' \
 		| sed -E 's/\+[A-Za-z0-9.]+$$//' \
 		| awk -F== '{ print } $$1 == "onnxruntime" { print "onnxruntime-gpu==" $$2 }' \
