@@ -131,7 +131,7 @@ class Batcher:
 
     def _admit(self, rows: Array, context: Array | None, deadline: float) -> Ticket:
         loop = self._loop
-        if loop is None or not self._is_accepting or not self.is_alive:
+        if loop is None or not self._is_accepting or self._is_lost:
             raise NotReady(f"{self._name}: not taking requests now")
         now = self._clock()
         self._check_room(len(rows), deadline - now)
@@ -152,9 +152,10 @@ class Batcher:
         if seconds_left <= 0:
             self._metrics.drop("deadline")
             raise DeadlineExceeded("the deadline had passed on arrival")
-        waiting, ahead = self._handoff.waiting_rows, self._handoff.ahead_rows
+        waiting, ahead = self._handoff.waiting_rows, self._handoff.rows_ahead_of(rows)
         if waiting + rows > limit:
             problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
+            ahead = waiting
         elif self._pace.seconds_for(ahead) > seconds_left:
             # To accept it would only turn this 429 into a later 504, and waste the wait.
             problem = f"the {ahead} rows ahead take longer than this request may wait"

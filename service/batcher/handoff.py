@@ -35,7 +35,7 @@ class Handoff:
         self._clock = clock
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._guard = threading.Lock()
-        # Below: only with the guard held, but for reading one number.
+        # Below: only with the guard held, but for reading numbers.
         self._lanes = Lanes(max_rows)
         self._running_rows = 0
         self._is_sleeping = False
@@ -47,10 +47,9 @@ class Handoff:
         """Rows in no batch yet."""
         return self._lanes.rows
 
-    @property
-    def ahead_rows(self) -> int:
-        """Rows a newcomer finds before it: those waiting and those in the batch that runs."""
-        return self._lanes.rows + self._running_rows
+    def rows_ahead_of(self, rows: int) -> int:
+        """Rows that a new request would see computed first, the batch that runs included."""
+        return self._lanes.ahead_of(rows) + self._running_rows
 
     def put(self, ticket: Ticket) -> bool:
         """Let a ticket wait.   -> whether to `ring`: the worker sleeps and this is news to it."""

@@ -80,7 +80,7 @@ class Kernel:
         while groups:
             group, is_retry = groups.pop()
             group = [piece for piece in group if not piece.ticket.is_gone]
-            if not group:
+            if not group:  # nobody is left to answer
                 continue
             calls_left -= 1
             try:
@@ -114,23 +114,22 @@ class Kernel:
         offset = 0
         for ticket, start, stop in group:
             end = offset + stop - start
-            ticket.accept(start, value[offset:end], log_det[offset:end])
             if ticket.started is None:
                 ticket.started = began
             ticket.compute_seconds += seconds
-            if ticket.is_complete:
+            if ticket.accept(start, value[offset:end], log_det[offset:end]):
                 outcome.finished.append(ticket)
             offset = end
 
     def _assemble(self, group: list[Piece]) -> tuple[Array, Array | None, int]:
         """Copy the pieces into the batch's memory.   -> rows, context, how many are real."""
-        count = 0
-        for ticket, start, stop in group:
-            end = count + stop - start
-            self._rows[count:end] = ticket.rows[start:stop]
-            if self._context is not None and ticket.context is not None:
-                self._context[count:end] = ticket.context[start:stop]
-            count = end
+        count = _count(group)
+        np.concatenate(
+            [ticket.rows[start:stop] for ticket, start, stop in group], out=self._rows[:count]
+        )
+        if self._context is not None:
+            parts = [_context(ticket)[start:stop] for ticket, start, stop in group]
+            np.concatenate(parts, out=self._context[:count])
         if self._is_fixed:
             self._rows[count:] = self._rows[0]
             if self._context is not None:
@@ -153,7 +152,13 @@ class Kernel:
 
 
 def _count(group: list[Piece]) -> int:
-    return sum(piece.stop - piece.start for piece in group)
+    return sum(stop - start for _, start, stop in group)
+
+
+def _context(ticket: Ticket) -> Array:
+    if ticket.context is None:
+        raise RuntimeError("ticket: a conditional model's rows came without context")
+    return ticket.context
 
 
 def _halve_rows(group: list[Piece]) -> tuple[list[Piece], list[Piece]]:

@@ -4,6 +4,7 @@ Short requests wait in one lane and long ones in another, so that a row behind 1
 not wait for them; the long lane keeps a fixed share of every batch, so that it never starves.
 """
 
+import math
 from collections import OrderedDict
 
 from service.batcher.ticket import Piece, Ticket
@@ -32,13 +33,25 @@ class Lanes:
         self._short: OrderedDict[Ticket, None] = OrderedDict()
         self._long: OrderedDict[Ticket, None] = OrderedDict()
         self._long_credit = 0.0
-        self.rows = 0
+        self._rows_in_short = 0
+        self._rows_in_long = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._rows_in_short + self._rows_in_long
+
+    def ahead_of(self, rows: int) -> int:
+        """About how many waiting rows a new request of `rows` rows would see computed first."""
+        if rows > self._short_rows:
+            return self.rows
+        return math.ceil(self._rows_in_short / (1 - LONG_SHARE if self._long else 1))
 
     def add(self, ticket: Ticket) -> None:
         """Put a ticket at the end of its lane."""
         lane = self._short if ticket.total <= self._short_rows else self._long
         lane[ticket] = None
-        self.rows += ticket.waiting
+        self._count(ticket, ticket.waiting)
 
     def discard(self, ticket: Ticket) -> int:
         """Take a ticket out wherever it is.   -> how many rows will never be computed."""
@@ -46,7 +59,7 @@ class Lanes:
         self._short.pop(ticket, None)
         self._long.pop(ticket, None)
         ticket.taken = ticket.total
-        self.rows -= dropped
+        self._count(ticket, -dropped)
         return dropped
 
     def clear(self) -> list[Ticket]:
@@ -111,5 +124,11 @@ class Lanes:
     def _cut(self, ticket: Ticket, count: int) -> Piece:
         piece = Piece(ticket, ticket.taken, ticket.taken + count)
         ticket.taken += count
-        self.rows -= count
+        self._count(ticket, -count)
         return piece
+
+    def _count(self, ticket: Ticket, rows: int) -> None:
+        if ticket.total <= self._short_rows:
+            self._rows_in_short += rows
+        else:
+            self._rows_in_long += rows

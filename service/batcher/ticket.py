@@ -74,23 +74,22 @@ class Ticket:
         """Whether computing further rows would help nobody: cancelled, expired or failed."""
         return self.error is not None or self.reply.done()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every row has its result."""
-        return self._computed == self.total
+    def accept(self, start: int, value: Array, log_det: Array) -> bool:
+        """Take the results of rows `start`, `start + 1`, ...   -> whether all rows have theirs.
 
-    def accept(self, start: int, value: Array, log_det: Array) -> None:
-        """Take the results of rows `start`, `start + 1`, ...; a whole request is kept uncopied."""
+        A request that comes back whole is kept uncopied.
+        """
         count = len(value)
+        self._computed += count
         if count == self.total:
             self._value, self._log_det = value, log_det
-        else:
-            if self._value is None or self._log_det is None:
-                self._value = np.empty((self.total, *value.shape[1:]), value.dtype)
-                self._log_det = np.empty(self.total, log_det.dtype)
-            self._value[start : start + count] = value
-            self._log_det[start : start + count] = log_det
-        self._computed += count
+            return True
+        if self._value is None or self._log_det is None:
+            self._value = np.empty((self.total, *value.shape[1:]), value.dtype)
+            self._log_det = np.empty(self.total, log_det.dtype)
+        self._value[start : start + count] = value
+        self._log_det[start : start + count] = log_det
+        return self._computed == self.total
 
     def answer(self) -> Answer:
         """Join the results of a complete ticket.
@@ -98,7 +97,7 @@ class Ticket:
         Raises:
             RuntimeError: if rows are missing.
         """
-        if self._value is None or self._log_det is None or not self.is_complete:
+        if self._value is None or self._log_det is None or self._computed < self.total:
             raise RuntimeError(f"ticket: {self._computed} of {self.total} rows have a result")
         started = self.arrived if self.started is None else self.started
         return Answer(self._value, self._log_det, started - self.arrived, self.compute_seconds)
