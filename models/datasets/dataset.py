@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import math
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -104,7 +105,7 @@ class Dataset:
         return replace(self, anomaly=self.labels != self.label_names.index(normal))
 
     def _check_values(self) -> None:
-        finite = np.isfinite(self.x.reshape(len(self.x), -1))
+        finite = np.isfinite(self.x.reshape(len(self.x), math.prod(self.event_shape)))
         if not finite.all():
             bad = ~finite.all(axis=1)
             row = int(np.argmax(bad))

@@ -1,0 +1,221 @@
+"""How good a flow is on data: likelihood, numerical accuracy, anomaly detection."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from models.datasets import Dataset, DatasetError
+from models.flow import Flow
+from models.transforms.preprocess import Dequantise
+
+Floats = NDArray[np.float64]
+DEFAULT_BATCH_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of one flow on one data set.
+
+    Attributes:
+        rows: normal rows scored.
+        nats: mean of -log_prob over them, in nats a row, without the non-finite rows. For pixels:
+            with uniform dequantization noise, which bounds the code length of the whole-number
+            pixels from above.
+        nats_standard_error: of that mean.
+        bits_per_dim: nats / (D ln 2); None where the data are not pixels.
+        bits_per_dim_midpoint: the same for the midpoint of each pixel's bin, which is what a
+            server answers.
+        float32_max_error, float32_median_error: |log_prob in float32 - in float64|, in nats.
+        round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data.
+        non_finite_rows: rows whose log_prob is infinite or NaN.
+        auroc: probability that an anomaly has a lower log_prob than a normal row; None where the
+            data mark no anomalies.
+        anomalies: anomalous rows scored.
+    """
+
+    rows: int
+    nats: float
+    nats_standard_error: float
+    bits_per_dim: float | None
+    bits_per_dim_midpoint: float | None
+    float32_max_error: float
+    float32_median_error: float
+    round_trip_max_error: float
+    non_finite_rows: int
+    auroc: float | None = None
+    anomalies: int = 0
+
+
+def evaluate(
+    flow: Flow,
+    data: Dataset,
+    *,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    accuracy_rows: int = 256,
+    seed: int = 0,
+) -> Evaluation:
+    """Score `data` with a flow in evaluation mode.
+
+    Args:
+        flow: left as it is, but for its mode, which becomes evaluation.
+        data: normal rows and, where `data.anomaly` marks them, anomalies.
+        batch_rows: rows a call.
+        accuracy_rows: how many rows float32 is compared with float64 on.
+        seed: of the dequantization noise.
+
+    Raises:
+        DatasetError: if the rows do not fit the flow, or all of them are anomalies.
+    """
+    check_fits(flow, data)
+    is_anomaly = np.zeros(len(data), bool) if data.anomaly is None else data.anomaly
+    normal, anomalous = data.take(~is_anomaly), data.take(is_anomaly)
+    if not len(normal):
+        raise DatasetError(f"{data.name}: no normal row to evaluate on; all are anomalies")
+    is_pixels = flow.facts.num_levels is not None
+    served = log_probs(flow, normal, batch_rows=batch_rows)
+    bound = log_probs(flow, normal, batch_rows=batch_rows, noise_seed=seed) if is_pixels else served
+    auroc = None
+    if len(anomalous):
+        auroc = area_under_roc(-served, -log_probs(flow, anomalous, batch_rows=batch_rows))
+    nats, standard_error = _mean(-bound)
+    return Evaluation(
+        rows=len(normal),
+        nats=nats,
+        nats_standard_error=standard_error,
+        bits_per_dim=_bits(flow, nats) if is_pixels else None,
+        bits_per_dim_midpoint=_bits(flow, _mean(-served)[0]) if is_pixels else None,
+        **_accuracy(flow, normal.take(np.arange(min(accuracy_rows, len(normal))))),
+        non_finite_rows=int((~np.isfinite(served)).sum()),
+        auroc=auroc,
+        anomalies=len(anomalous),
+    )
+
+
+def check_fits(flow: Flow, data: Dataset) -> None:
+    """Compare the data's shape, pixel levels and classes with the flow's.
+
+    Raises:
+        DatasetError: naming the first difference.
+    """
+    if data.event_shape != flow.event_shape:
+        raise DatasetError(
+            f"{data.name}: rows have shape {data.event_shape}, the model takes {flow.event_shape}; "
+            "give it the data it was trained on"
+        )
+    levels = flow.facts.num_levels
+    if levels is not None and data.num_levels is not None and data.num_levels > levels:
+        raise DatasetError(
+            f"{data.name}: pixels have {data.num_levels} levels, the model takes {levels}"
+        )
+    classes = flow.facts.num_classes
+    if flow.context_shape is not None and (data.labels is None or data.num_classes != classes):
+        raise DatasetError(
+            f"{data.name}: the model is conditional on {classes} classes, the data have "
+            f"{data.num_classes}"
+        )
+
+
+def batches(flow: Flow, data: Dataset, batch_rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Cut data into tensors the flow takes: x (b, *event_shape) and one-hot context (b, K)."""
+    for start in range(0, len(data), batch_rows):
+        yield as_tensors(flow, data, np.arange(start, min(start + batch_rows, len(data))))
+
+
+def as_tensors(flow: Flow, data: Dataset, rows: NDArray[Any]) -> tuple[Tensor, Tensor | None]:
+    """The rows given by index as x and, for a class-conditional flow, one-hot context."""
+    x = torch.from_numpy(np.ascontiguousarray(data.x[rows])).to(flow.device, flow.dtype)
+    if flow.facts.num_classes is None or data.labels is None:
+        return x, None
+    labels = torch.from_numpy(data.labels[rows])
+    return x, functional.one_hot(labels, flow.facts.num_classes).to(flow.device, flow.dtype)
+
+
+@torch.no_grad()
+def log_probs(
+    flow: Flow,
+    data: Dataset,
+    *,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    noise_seed: int | None = None,
+) -> Floats:
+    """log_prob of every row, in nats.   -> (N,).
+
+    Args:
+        noise_seed: draws dequantization noise with this seed; left out, midpoints are scored.
+    """
+    flow.eval()
+    with _dequantising(flow, noise_seed):
+        parts = [flow.log_prob(x, context) for x, context in batches(flow, data, batch_rows)]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def area_under_roc(normal: Floats, anomalous: Floats) -> float:
+    """P(anomalous > normal) + P(anomalous = normal) / 2, from mid-ranks.
+
+    Args:
+        normal: scores of normal rows, higher = more anomalous.
+        anomalous: scores of anomalous rows.
+
+    Reference: Hanley & McNeil 1982, "The meaning and use of the area under a ROC curve".
+    """
+    together = np.concatenate([normal, anomalous])
+    _, inverse, counts = np.unique(together, return_inverse=True, return_counts=True)
+    mid_ranks = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = mid_ranks[inverse][len(normal) :].sum()
+    pairs = len(normal) * len(anomalous)
+    return float((rank_sum - len(anomalous) * (len(anomalous) + 1) / 2) / pairs)
+
+
+@contextmanager
+def _dequantising(flow: Flow, seed: int | None) -> Iterator[None]:
+    # Only the dequantization is put in training mode: batch norm must keep its statistics.
+    if seed is None:
+        yield
+        return
+    layers = [module for module in flow.modules() if isinstance(module, Dequantise)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers:
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.eval()
+
+
+def _mean(values: Floats) -> tuple[float, float]:
+    """Mean and its standard error over the finite values; infinite where there is none."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return math.inf, math.inf
+    return float(finite.mean()), float(finite.std() / math.sqrt(finite.size))
+
+
+@torch.no_grad()
+def _accuracy(flow: Flow, data: Dataset) -> dict[str, float]:
+    narrow, wide = (copy.deepcopy(flow).to(kind).eval() for kind in (torch.float32, torch.float64))
+    with np.errstate(invalid="ignore"):  # inf - inf: rows outside the support agree
+        errors = np.nan_to_num(np.abs(log_probs(narrow, data) - log_probs(wide, data)))
+    worst = 0.0
+    for x, context in batches(narrow, data, DEFAULT_BATCH_ROWS):
+        z, _ = narrow.encode(x, context)
+        worst = max(worst, float((narrow.decode(z, context)[0] - x).abs().max()))
+    return {
+        "float32_max_error": float(errors.max()),
+        "float32_median_error": float(np.median(errors)),
+        "round_trip_max_error": worst,
+    }
+
+
+def _bits(flow: Flow, nats: float) -> float:
+    return nats / (flow.features * math.log(2))

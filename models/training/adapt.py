@@ -1,0 +1,53 @@
+"""What a configuration takes from the data: shapes and preprocessing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.datasets import Dataset, DatasetError
+from models.registry import FAMILIES
+
+_LOGIT_ALPHA = 0.05
+
+
+def adapt(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, Any]:
+    """Complete `config` from the training rows; what it already says is kept.
+
+    `event_shape` becomes that of the data. `preprocessing` becomes: for tables,
+    standardisation with the mean and standard deviation of each column; for pixels, dequantization
+    and the scale [-1/2, 1/2) (Kingma & Dhariwal 2018) for Glow, the logit with alpha = 0.05 (Dinh
+    et al. 2017, section 4.1) for all others.
+
+    Raises:
+        DatasetError: if a column to be standardised is constant.
+    """
+    fields = FAMILIES[family].config.model_fields if family in FAMILIES else {}
+    filled = dict(config)
+    if "event_shape" in fields:
+        filled.setdefault("event_shape", list(train.event_shape))
+    if "preprocessing" in fields and "preprocessing" not in filled:
+        if train.num_levels is not None:
+            filled["preprocessing"] = _pixels(train.num_levels, logit=family != "glow")
+        elif len(train.event_shape) == 1:
+            filled["preprocessing"] = [_standardise(train)]
+    return filled
+
+
+def _pixels(num_levels: int, *, logit: bool) -> list[dict[str, Any]]:
+    scale = {"kind": "shift_scale", "scale": 1 / num_levels}
+    if logit:
+        return [{"kind": "dequantise"}, scale, {"kind": "logit", "alpha": _LOGIT_ALPHA}]
+    return [{"kind": "dequantise"}, {**scale, "shift": -0.5}]
+
+
+def _standardise(train: Dataset) -> dict[str, Any]:
+    mean, std = train.x.mean(axis=0), train.x.std(axis=0)
+    if not (std > 0).all():
+        column = int(np.argmin(std))
+        name = train.columns[column] if train.columns else str(column)
+        raise DatasetError(
+            f"{train.name}: column {name!r} has one value only, {mean[column]:g}; a density has "
+            "no use for it: leave it out"
+        )
+    return {"kind": "standardise", "mean": mean.tolist(), "std": std.tolist()}

@@ -1,0 +1,118 @@
+"""The model card: README.md beside a trained model, for whoever finds the folder."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.training.options import TrainingOptions
+from models.training.pictures import LOSS_FILE, SAMPLES_FILE
+from models.training.report import TrainingReport
+
+CARD_FILE = "README.md"
+
+
+def write_card(
+    folder: Path,
+    report: TrainingReport,
+    *,
+    summary: str = "",
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> None:
+    """Write README.md.
+
+    Args:
+        folder: the model's; its name is the title.
+        report: the finished run.
+        summary: what the model is for, one sentence.
+        command: what makes it again; left out, a `pushforward train` line where the data have a
+            text for `load`.
+        notes: further paragraphs.
+    """
+    facts = report.data
+    held_out = f"{facts.validation_rows} validation and {facts.test_rows} test rows"
+    if facts.anomalies:
+        held_out += f" (of them {facts.anomalies} anomalies, never trained on)"
+    stop = "early stopping" if report.stopped_early else "all epochs"
+    rate, clip = report.options["learning_rate"], report.options["clip_norm"]
+    average = report.options["ema_decay"]
+    lines = [
+        f"# {folder.name}",
+        "",
+        summary or f"A `{report.family}` flow trained on {facts.name}.",
+        "",
+        f"![{_caption(report)}]({SAMPLES_FILE})",
+        "",
+        f"*{_caption(report)}.*",
+        "",
+        "## Figures",
+        "",
+        *_figures(report),
+        "",
+        "## Data",
+        "",
+        f"`{facts.spec or facts.name}`: {facts.source or 'given as an array'}.",
+        f"Licence: {facts.licence or 'not stated'}. {facts.train_rows} rows trained on, "
+        f"{held_out}; split with seed {facts.seed}. SHA-256 of the values: `{facts.sha256}`.",
+        "",
+        "## Recipe",
+        "",
+        f"Maximum likelihood, {report.parameters:,} parameters, Adam at {rate:g} "
+        f"({report.options['schedule']}, {report.options['warmup_steps']} steps of warm-up), "
+        f"{report.options['batch_rows']} rows a step, gradient norm at most {clip:g}, "
+        f"{f'EMA {average:g}, ' if average else ''}{len(report.history)} epochs ({stop}), best "
+        f"{report.best_epoch}, {report.seconds:.0f} s.",
+        "Everything else is in `config.json` and `training.json`.",
+        "",
+        *_command(command or (train_command(report, folder.name) if facts.spec else "")),
+        f"![Loss curve]({LOSS_FILE})",
+        *(line for note in notes for line in ("", note)),
+        "",
+    ]
+    (folder / CARD_FILE).write_text("\n".join(lines), encoding="utf-8")
+
+
+def train_command(report: TrainingReport, out: str) -> str:
+    """The `pushforward train` line that repeats a run."""
+    words = ["pushforward", "train", "--data", report.data.spec, "--family", report.family]
+    for name, value in report.arguments.items():
+        words += ["--set", f"{name}={json.dumps(value, separators=(',', ':'))}"]
+    defaults = TrainingOptions().model_dump(mode="json")
+    for name, value in report.options.items():
+        if value != defaults[name]:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--out", out])
+
+
+def _command(text: str) -> list[str]:
+    return ["```sh", text, "```", ""] if text else []
+
+
+def _figures(report: TrainingReport) -> list[str]:
+    test = report.test
+    rows = [("test rows", f"{test.rows}")]
+    if test.bits_per_dim is not None and test.bits_per_dim_midpoint is not None:
+        rows += [
+            ("test bits/dim (uniform dequantization)", f"{test.bits_per_dim:.3f}"),
+            ("test bits/dim (midpoint, as served)", f"{test.bits_per_dim_midpoint:.3f}"),
+        ]
+    rows += [
+        (
+            "test -log p, nats a row",
+            f"{test.nats:.3f} ± {test.nats_standard_error:.3f} (standard error)",
+        ),
+        ("log p, float32 against float64, largest", f"{test.float32_max_error:.1e} nats"),
+        ("log p, float32 against float64, median", f"{test.float32_median_error:.1e} nats"),
+        ("decode(encode(x)) - x in float32, largest", f"{test.round_trip_max_error:.1e}"),
+    ]
+    if test.auroc is not None:
+        rows.append((f"AUROC of -log p, {test.anomalies} anomalies", f"{test.auroc:.3f}"))
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _caption(report: TrainingReport) -> str:
+    temperature = report.options["picture_temperature"]
+    if report.test.bits_per_dim is not None:
+        return f"Left: test rows. Right: samples at temperature {temperature:g}"
+    return f"Test rows and samples at temperature {temperature:g}"

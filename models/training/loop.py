@@ -1,0 +1,168 @@
+"""The training loop: minimise the mean of -log_prob over the training rows."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import golden
+from models.checkpoint import CONFIG_FILE, save
+from models.datasets import Dataset, Split, split
+from models.evaluate import as_tensors, check_fits, evaluate
+from models.registry import build
+from models.training.adapt import adapt
+from models.training.card import write_card
+from models.training.options import TrainingError, TrainingOptions
+from models.training.pictures import check_pictures, write_pictures
+from models.training.progress import Listener, Silence, bits_scale
+from models.training.report import DataFacts, TrainingReport
+from models.training.run import Run
+from models.training.state import read_state, state_path, write_state
+
+GOLDEN_ROWS = 8
+
+
+def train(
+    data: Dataset,
+    family: str,
+    config: Mapping[str, Any],
+    out: Path,
+    *,
+    options: TrainingOptions | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> TrainingReport:
+    """Train a flow by maximum likelihood and write it as a model folder.
+
+    The same data, configuration, options and seed give the same weights on one thread, also when
+    the run was interrupted and resumed.
+
+    Args:
+        data: rows; anomalies and a seeded part of the others are held out.
+        family: a name in `models.registry.FAMILIES`.
+        config: its arguments; shapes and preprocessing are taken from the data where left out.
+        out: the model folder to write, with training.json, loss.png, samples.png and README.md.
+        options: how to train.
+        resume: go on with the interrupted run that was to write `out`.
+        listener: is told about steps and epochs.
+
+    Raises:
+        ValueError: if data, configuration and options do not go together.
+        TrainingError: if `out` is taken, there is nothing to resume, or the loss is not finite.
+    """
+    options = options or TrainingOptions()
+    check_pictures()
+    if (out / CONFIG_FILE).exists():
+        raise TrainingError(f"{out}: holds a model; delete it or choose another folder")
+    parts = split(
+        data, validation=options.validation_fraction, test=options.test_fraction, seed=options.seed
+    )
+    facts = _describe(data, parts, options)
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(options.seed)
+        flow = build(family, adapt(family, config, parts.train))
+        check_fits(flow, parts.train)
+        run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
+        if resume:
+            run.restore(read_state(state_path(out)))
+        else:
+            run.initialise(parts.train)
+        _fit(run, parts, out, listener or Silence())
+    return _finish(run, parts, facts, config, out)
+
+
+def _fit(run: Run, parts: Split, out: Path, listener: Listener) -> None:
+    steps = run.steps_per_epoch(parts.train)
+    scale = bits_scale(run.flow.features, run.flow.facts.num_levels)
+    listener.on_start(run.options.epochs * steps, run.step, scale)
+    saved = started = time.monotonic()
+    try:
+        while not run.is_finished:
+            run.run_epoch(parts, listener.on_step)
+            listener.on_epoch(len(run.history), run.history[-1], is_best=run.is_best)
+            now = time.monotonic()
+            run.seconds, started = run.seconds + now - started, now
+            if now - saved >= run.options.save_seconds:
+                write_state(state_path(out), run.state())
+                saved = now
+    finally:
+        listener.on_end()
+
+
+def _finish(
+    run: Run, parts: Split, facts: DataFacts, arguments: Mapping[str, Any], out: Path
+) -> TrainingReport:
+    flow = run.best_flow()
+    rows = np.arange(min(GOLDEN_ROWS, len(parts.validation)))
+    x, context = as_tensors(flow, parts.validation, rows)
+    report = TrainingReport(
+        family=flow.family,
+        arguments=dict(arguments),
+        config=flow.config,
+        options=run.options.model_dump(mode="json"),
+        data=facts,
+        parameters=sum(weights.numel() for weights in run.flow.parameters()),
+        best_epoch=run.best_epoch,
+        stopped_early=run.is_out_of_patience,
+        seconds=round(run.seconds, 1),
+        history=tuple(run.history),
+        test=evaluate(flow, parts.test, seed=run.options.seed),
+    )
+    save(flow, out, rows=golden.Inputs(x, context), provenance=_provenance(report))
+    report.write(out)
+    write_pictures(flow, parts, report, out)
+    write_card(out, report)
+    state_path(out).unlink(missing_ok=True)
+    return report
+
+
+def _describe(data: Dataset, parts: Split, options: TrainingOptions) -> DataFacts:
+    return DataFacts(
+        name=data.name,
+        spec=data.spec,
+        source=data.source,
+        licence=data.licence,
+        sha256=data.digest(),
+        train_rows=len(parts.train),
+        validation_rows=len(parts.validation),
+        test_rows=len(parts.test),
+        anomalies=0 if data.anomaly is None else int(data.anomaly.sum()),
+        validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+    )
+
+
+def _recipe(
+    family: str, config: Mapping[str, Any], options: TrainingOptions, facts: DataFacts
+) -> dict[str, Any]:
+    """What must be the same for a resumed run; more epochs or patience may be given."""
+    free = {"epochs", "patience", "save_seconds", "picture_temperature"}
+    return {
+        "family": family,
+        "config": dict(config),
+        "options": options.model_dump(mode="json", exclude=free),
+        "data": facts.sha256,
+    }
+
+
+def _provenance(report: TrainingReport) -> dict[str, Any]:
+    facts = report.data
+    return {
+        "trained_on": facts.name,
+        "source": facts.source,
+        "licence": facts.licence,
+        "data_sha256": facts.sha256,
+        "split": {
+            "validation_fraction": facts.validation_fraction,
+            "test_fraction": facts.test_fraction,
+            "seed": facts.seed,
+        },
+        "test_nats": report.test.nats,
+        "test_bits_per_dim": report.test.bits_per_dim,
+        "test_auroc": report.test.auroc,
+    }

@@ -1,0 +1,94 @@
+"""What a training run says about itself: kept as training.json beside the model."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.evaluate import Evaluation
+
+REPORT_FILE = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training rows; likelihoods are means of -log_prob in nats a row.
+
+    Attributes:
+        train_nats: mean over the steps of the epoch, weights moving.
+        validation_nats: at its end, of the weights that would be stored.
+        learning_rate: at its last step.
+        skipped_steps: steps left out because loss or gradient were not finite.
+    """
+
+    train_nats: float
+    validation_nats: float
+    learning_rate: float
+    skipped_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """Which rows a model was trained on; enough to draw the same split again."""
+
+    name: str
+    spec: str
+    source: str
+    licence: str
+    sha256: str
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    anomalies: int
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """A finished run.
+
+    Attributes:
+        family: name of the architecture.
+        arguments: the part of its configuration that was given.
+        config: the whole of it, with what came from the data and the defaults.
+        options: what was chosen, and what defaulted.
+        data: which rows.
+        parameters: number of trained numbers.
+        best_epoch: whose weights are stored, counted from 1.
+        stopped_early: whether patience ended the run.
+        seconds: wall clock, over all resumed parts.
+        history: one entry an epoch.
+        test: figures on the test rows.
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    config: dict[str, Any]
+    options: dict[str, Any]
+    data: DataFacts
+    parameters: int
+    best_epoch: int
+    stopped_early: bool
+    seconds: float
+    history: tuple[Epoch, ...]
+    test: Evaluation
+
+    def write(self, folder: Path) -> None:
+        """Write training.json."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingReport":
+        """Read training.json back."""
+        raw = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        return cls(
+            **{
+                **raw,
+                "data": DataFacts(**raw["data"]),
+                "history": tuple(Epoch(**epoch) for epoch in raw["history"]),
+                "test": Evaluation(**raw["test"]),
+            }
+        )

@@ -1,0 +1,215 @@
+"""One training run: the flow, its optimiser and average, how far it is, and its best weights."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.datasets import Dataset, Split
+from models.evaluate import as_tensors, log_probs
+from models.flow import Flow
+from models.training.average import Average
+from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
+from models.training.report import Epoch
+from models.training.state import State, optimiser_tensors, restore_optimiser
+from models.transforms.actnorm import initialise_actnorm
+
+# Rows actnorm layers take their statistics from: more than a batch, for smaller batches.
+ACTNORM_ROWS = 512
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class Run:
+    """The state of a run and the two things it does: train an epoch, judge it.
+
+    Everything random is drawn from torch's global generator, whose state is part of the run's.
+
+    Args:
+        flow: freshly built.
+        options: how to train.
+        recipe: plain JSON that a resumed run must share with the interrupted one.
+    """
+
+    def __init__(self, flow: Flow, options: TrainingOptions, recipe: Mapping[str, Any]) -> None:
+        self.flow = flow
+        self.options = options
+        self.recipe = dict(recipe)
+        self.optimiser = torch.optim.AdamW(
+            flow.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.average: Average | None = None
+        self.history: list[Epoch] = []
+        self.step = 0
+        self.skipped_in_a_row = 0
+        self.seconds = 0.0
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch = 0
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the last epoch is the best one."""
+        return self.best_epoch == len(self.history)
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the best epoch is `patience` epochs ago."""
+        return len(self.history) - self.best_epoch >= self.options.patience
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done or patience is out."""
+        return len(self.history) >= self.options.epochs or self.is_out_of_patience
+
+    def steps_per_epoch(self, train: Dataset) -> int:
+        """Full batches and the remainder; a remainder of one row is left out."""
+        full, rest = divmod(len(train), self.options.batch_rows)
+        return full + (rest > 1)
+
+    def initialise(self, train: Dataset) -> None:
+        """Set actnorm layers from the first rows, with dequantization noise."""
+        rows = torch.randperm(len(train))[:ACTNORM_ROWS].numpy()
+        x, context = as_tensors(self.flow, train, rows)
+        self.flow.train()
+        initialise_actnorm(self.flow, x, context)
+        self._start_average()
+
+    def run_epoch(self, parts: Split, on_step: Callable[[float], None]) -> None:
+        """Train on every row once, then judge the weights on the validation rows.
+
+        Raises:
+            TrainingError: if loss or gradient stay not finite.
+        """
+        self.flow.train()
+        order = torch.randperm(len(parts.train)).numpy()
+        steps = self.steps_per_epoch(parts.train)
+        losses, skipped, rate = [], 0, 0.0
+        for index in range(steps):
+            start = index * self.options.batch_rows
+            rows = order[start : start + self.options.batch_rows]
+            rate = self._set_rate(self.options.epochs * steps)
+            nats = self._step(*as_tensors(self.flow, parts.train, rows))
+            if nats is None:
+                skipped += 1
+            else:
+                losses.append(nats)
+                on_step(nats)
+        train_nats = float(np.mean(losses)) if losses else math.inf
+        validation = self._judge(parts.validation)
+        self.history.append(Epoch(train_nats, validation, rate, skipped))
+        best = self.history[self.best_epoch - 1].validation_nats if self.best_epoch else math.inf
+        if validation < best:
+            self.best_epoch = len(self.history)
+            self.best = {key: value.clone() for key, value in self._judged.state_dict().items()}
+
+    def best_flow(self) -> Flow:
+        """The flow with its best weights, in evaluation mode.
+
+        Raises:
+            TrainingError: if no epoch had a finite validation likelihood.
+        """
+        if not self.best:
+            raise TrainingError(
+                "no epoch had a finite validation likelihood; lower --learning-rate, or look for "
+                "outliers in the data"
+            )
+        self.flow.load_state_dict(self.best)
+        return self.flow.eval()
+
+    def state(self) -> State:
+        """Everything `restore` needs."""
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "flow": self.flow.state_dict(),
+            "best": self.best,
+            "optimiser": optimiser_tensors(self.optimiser),
+            "random": {"torch": torch.get_rng_state()},
+        }
+        if self.average is not None:
+            groups["average"] = self.average.flow.state_dict()
+        facts = {
+            "recipe": self.recipe,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_epoch": self.best_epoch,
+            "history": [
+                [e.train_nats, e.validation_nats, e.learning_rate, e.skipped_steps]
+                for e in self.history
+            ],
+        }
+        return State(groups, facts)
+
+    def restore(self, state: State) -> None:
+        """Go back to where `state` was taken.
+
+        Raises:
+            TrainingError: if the state belongs to another recipe.
+        """
+        for name, mine in self.recipe.items():
+            theirs = state.facts["recipe"][name]
+            if theirs != mine:
+                raise TrainingError(
+                    f"resume: the interrupted run had another {name}: expected {theirs}, got "
+                    f"{mine}; repeat its command, or delete the state and start again"
+                )
+        self.flow.load_state_dict(state.tensors["flow"])
+        self._start_average()
+        if self.average is not None:
+            self.average.flow.load_state_dict(state.tensors["average"])
+        restore_optimiser(self.optimiser, state.tensors["optimiser"])
+        self.best = dict(state.tensors.get("best", {}))
+        self.best_epoch = state.facts["best_epoch"]
+        self.step, self.seconds = state.facts["step"], state.facts["seconds"]
+        self.history = [Epoch(*values) for values in state.facts["history"]]
+        torch.set_rng_state(state.tensors["random"]["torch"])
+
+    @property
+    def _judged(self) -> Flow:
+        """The flow whose weights count: the average where there is one."""
+        return self.flow if self.average is None else self.average.flow
+
+    def _start_average(self) -> None:
+        if self.options.ema_decay is not None:
+            self.average = Average(self.flow, self.options.ema_decay)
+
+    def _set_rate(self, total_steps: int) -> float:
+        factor = learning_rate_factor(self.step, total_steps, self.options)
+        rate = self.options.learning_rate * factor
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _step(self, x: Tensor, context: Tensor | None) -> float | None:
+        """One update; the nats a row of the batch, None where the step was skipped."""
+        self.optimiser.zero_grad()
+        nats = -self.flow.log_prob(x, context).mean()
+        # Nats a dimension: one clipping threshold then fits tables and images.
+        (nats / self.flow.features).backward()
+        limit = self.options.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), limit)
+        self.step += 1
+        if not (torch.isfinite(nats) and torch.isfinite(norm)):
+            self._count_skipped()
+            return None
+        self.skipped_in_a_row = 0
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.flow, self.step - 1)
+        return float(nats.detach())
+
+    def _count_skipped(self) -> None:
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"loss or gradient were not finite {MAX_SKIPPED_IN_A_ROW} steps in a row (step "
+                f"{self.step}); lower --learning-rate or --clip-norm, or look for outliers in "
+                "the data"
+            )
+
+    def _judge(self, validation: Dataset) -> float:
+        """Mean of -log_prob in nats a row; the same noise at every epoch, so they compare."""
+        judged = self._judged
+        noise_seed = self.options.seed if judged.facts.num_levels is not None else None
+        scores = log_probs(judged, validation, noise_seed=noise_seed)
+        return float(-scores.mean())

@@ -1,0 +1,1 @@
+"""One module a command of `pushforward`; torch is imported when a command runs, not before."""

@@ -1,0 +1,156 @@
+"""`pushforward train`: from data to a model folder."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from service.commands.plain_errors import plain_errors
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A named set (two_moons, mnist, ...), a .csv, .parquet, .npy or .npz file, a folder "
+        "of images or idx:FILE; options follow a question mark, as in 'two_moons?rows=5000'."
+    ),
+]
+Family = Annotated[str, typer.Option(help="Architecture: nice, realnvp, glow, ffjord, ...")]
+Out = Annotated[Path, typer.Option(help="Model folder to write.")]
+Config = Annotated[
+    Path | None, typer.Option(help="JSON file with the arguments of the family.", exists=True)
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One argument of the family, key=value; the value is JSON."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; one makes runs repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data, at most (100).")]
+BatchRows = Annotated[int | None, typer.Option(help="Rows a step (256).")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate of Adam (0.001).")]
+WarmupSteps = Annotated[int | None, typer.Option(help="Steps of linear warm-up (100).")]
+Schedule = Annotated[
+    Literal["cosine", "constant"] | None, typer.Option(help="After the warm-up (cosine).")
+]
+WeightDecay = Annotated[float | None, typer.Option(help="Of AdamW; 0 is Adam (0.0).")]
+ClipNorm = Annotated[
+    float | None,
+    typer.Option(help="Largest gradient norm, loss in nats a dimension; 0: any (1.0)."),
+]
+Patience = Annotated[
+    int | None, typer.Option(help="Epochs without a better validation before stopping (20).")
+]
+EmaDecay = Annotated[
+    float | None, typer.Option(help="Store this moving average of the weights (None).")
+]
+ValidationFraction = Annotated[float | None, typer.Option(help="Of the rows (0.1).")]
+TestFraction = Annotated[float | None, typer.Option(help="Of the rows (0.1).")]
+Seed = Annotated[int | None, typer.Option(help="Of the split, weights and noise (0).")]
+SaveSeconds = Annotated[
+    float | None, typer.Option(help="How often the state for --resume is saved (30.0).")
+]
+PictureTemperature = Annotated[
+    float | None, typer.Option(help="Of the samples in samples.png (1.0).")
+]
+
+
+def train(
+    *,
+    data: Data,
+    family: Family,
+    out: Out,
+    config: Config = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    threads: Threads = 1,
+    epochs: Epochs = None,
+    batch_rows: BatchRows = None,
+    learning_rate: LearningRate = None,
+    warmup_steps: WarmupSteps = None,
+    schedule: Schedule = None,
+    weight_decay: WeightDecay = None,
+    clip_norm: ClipNorm = None,
+    patience: Patience = None,
+    ema_decay: EmaDecay = None,
+    validation_fraction: ValidationFraction = None,
+    test_fraction: TestFraction = None,
+    seed: Seed = None,
+    save_seconds: SaveSeconds = None,
+    picture_temperature: PictureTemperature = None,
+) -> None:
+    """Train a flow by maximum likelihood and write it as a model folder."""
+    flags = {
+        "epochs": epochs,
+        "batch_rows": batch_rows,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+        "patience": patience,
+        "ema_decay": ema_decay,
+        "validation_fraction": validation_fraction,
+        "test_fraction": test_fraction,
+        "seed": seed,
+        "save_seconds": save_seconds,
+        "picture_temperature": picture_temperature,
+    }
+    with plain_errors():
+        arguments = read_arguments(config, settings or [])
+        _run(data, family, arguments, out, flags=flags, resume=resume, threads=threads)
+
+
+def read_arguments(config: Path | None, settings: list[str]) -> dict[str, Any]:
+    """Join the arguments of --config and --set; the latter win.
+
+    Raises:
+        ValueError: if the file is not a JSON object, or a setting is not key=value.
+    """
+    arguments: dict[str, Any] = {}
+    if config is not None:
+        try:
+            content = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{config}: not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{config}: expected a JSON object of arguments")
+        arguments |= content
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not key or not equals:
+            raise ValueError(f"--set {setting}: expected key=value")
+        try:
+            arguments[key] = json.loads(text)
+        except ValueError:
+            arguments[key] = text  # a bare word is a string: --set permutation=lu_conv
+    return arguments
+
+
+def _run(
+    data: str,
+    family: str,
+    arguments: dict[str, Any],
+    out: Path,
+    *,
+    flags: dict[str, Any],
+    resume: bool,
+    threads: int,
+) -> None:
+    import torch
+
+    from models.datasets import load
+    from models.training import TrainingOptions, train
+    from models.training.progress import ProgressBar
+
+    torch.set_num_threads(threads)
+    options = TrainingOptions.parse({k: v for k, v in flags.items() if v is not None})
+    report = train(
+        load(data), family, arguments, out, options=options, resume=resume, listener=ProgressBar()
+    )
+    bits = report.test.bits_per_dim
+    typer.echo(
+        f"{out}: {report.parameters:,} parameters, test {report.test.nats:.4f} nats"
+        + (f", {bits:.4f} bits/dim" if bits is not None else "")
+        + f"; look at {out / 'samples.png'}"
+    )
