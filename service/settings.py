@@ -1,0 +1,171 @@
+"""All settings, as one table: each field is a flag, a variable and a row of the README.
+
+`max_batch_size` is `--max-batch-size` and `PUSHFORWARD_MAX_BATCH_SIZE`; a flag wins over a
+variable, a variable over the default.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX = "PUSHFORWARD_"
+# Read by the client, so not unknown.
+_CLIENT_VARIABLES = {f"{PREFIX}BASE_URL"}
+# What Kubernetes injects into the pods beside a Service called "pushforward".
+_KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names it as the user wrote it."""
+
+
+class _Variables(EnvSettingsSource):
+    """PUSHFORWARD_* variables, less Kubernetes' PUSHFORWARD_PORT=tcp://10.0.0.1:80."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Look a field up; None counts as absent."""
+        value, key, is_complex = super().get_field_value(field, field_name)
+        if field_name == "port" and isinstance(value, str) and value.startswith("tcp://"):
+            value = None
+        return value, key, is_complex
+
+
+class Settings(BaseSettings):
+    """What a service is told from outside; frozen once it is read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    model_repository: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description=f"Folders to serve, joined by {os.pathsep!r}: each one model (it holds "
+        "config.json) or a folder of models. Empty: the models that ship with the package.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; auto is cuda where there is one.",
+    )
+    engine: Literal["auto", "torch"] = Field("auto", description="What computes: auto or torch.")
+    default_model: str | None = Field(
+        None, description="Model of requests that name none; unset: the only one that is served."
+    )
+    batching: Literal["fast", "invariant"] = Field(
+        "fast",
+        description="fast: batches as load makes them; invariant: batches of one fixed size, so "
+        "that a row has the same bits alone and in company.",
+    )
+    max_batch_size: PositiveInt | None = Field(
+        None, description="Rows in a batch; unset: chosen from the size of the model's rows."
+    )
+    max_batch_delay_seconds: NonNegativeFloat = Field(
+        0.0, description="How long a row may wait for others; 0: load alone makes the batches."
+    )
+    max_queue_rows: PositiveInt | None = Field(
+        None,
+        description="Rows that may wait for one operation of one model, then 429; unset: 32 "
+        "batches.",
+    )
+    max_request_rows: PositiveInt = Field(16384, description="Rows in one request, then 413.")
+    max_body_bytes: PositiveInt = Field(64 * 2**20, description="Size of a body, then 413.")
+    max_response_bytes: PositiveInt = Field(
+        256 * 2**20, description="Size of an answer, estimated before it is computed, then 413."
+    )
+    request_timeout_seconds: PositiveFloat = Field(
+        30.0, description="From arrival to answer, then 504."
+    )
+    shutdown_grace_seconds: NonNegativeFloat = Field(
+        30.0, description="After SIGTERM: how long accepted requests may still take."
+    )
+    num_threads: PositiveInt | None = Field(
+        None, description="Threads of one engine call; unset: the CPU quota less one, at least 1."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console: for people; json: one JSON object a line."
+    )
+
+    @field_validator("model_repository", mode="before")
+    @classmethod
+    def _split_folders(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part for part in value.split(os.pathsep) if part]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables; no file is read that the user did not name."""
+        return init_settings, _Variables(settings_cls)
+
+
+def read(flags: Mapping[str, Any]) -> Settings:
+    """Join flags, variables and defaults.
+
+    Args:
+        flags: the fields given on the command line; text is parsed as variables are.
+
+    Raises:
+        SettingsError: names the first flag or variable that is wrong.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = str(first["loc"][0])
+        where = flag_name(field) if field in flags else variable_name(field)
+        raise SettingsError(f"{where}: {first['msg']}, got {first['input']!r}") from None
+
+
+def flag_name(field: str) -> str:
+    """The command line's name of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def variable_name(field: str) -> str:
+    """The environment's name of a field."""
+    return PREFIX + field.upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each PUSHFORWARD_* variable that means nothing, with the nearest that does."""
+    known = {variable_name(field) for field in Settings.model_fields} | _CLIENT_VARIABLES
+    warnings = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name):
+            continue
+        close = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        warnings.append(f"{name}: there is no such setting, it is ignored{hint}")
+    return warnings
