@@ -8,8 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.families.chain import ChainConfig, build_chain
 from models.families.config import FamilyConfig
+from models.families.ffjord import FFJORDConfig, build_ffjord
+from models.families.ffjord_image import FFJORDImageConfig, build_ffjord_image
 from models.families.glow import GlowConfig, build_glow
+from models.families.maf import MAFConfig, build_maf
+from models.families.nice import NICEConfig, build_nice
+from models.families.nsf import NSFConfig, build_nsf
+from models.families.realnvp import RealNVPConfig, build_realnvp
 from models.families.realnvp_image import RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
 
@@ -23,7 +30,14 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "chain": Family(ChainConfig, build_chain),
+    "ffjord": Family(FFJORDConfig, build_ffjord),
+    "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image),
     "glow": Family(GlowConfig, build_glow),
+    "maf": Family(MAFConfig, build_maf),
+    "nice": Family(NICEConfig, build_nice),
+    "nsf": Family(NSFConfig, build_nsf),
+    "realnvp": Family(RealNVPConfig, build_realnvp),
     "realnvp_image": Family(RealNVPImageConfig, build_realnvp_image),
 }
 

@@ -1,0 +1,76 @@
+"""Autoregressive maps: every feature is moved as the features before it say."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.transforms.elementwise import Elementwise, unpack_params
+from models.transforms.transform import Transform, sum_event
+
+
+class MaskedAutoregressive(Transform):
+    """y_i = f(x_i; net_i(x_<i, context)) for vectors (B, D), where "<" is a given order.
+
+    Cost: encode takes one pass of the network, decode one pass an order, D as a rule.
+
+    Args:
+        order: of each feature, 0 .. passes - 1. Features of one order move together and do not see
+            each other, so that two orders make a coupling.
+        conditioner: (B, D), context -> (B, num_params * D), where the outputs for a feature depend
+            on features of smaller order alone; see `models.conditioners.masked`.
+        elementwise: the scalar map f.
+
+    Raises:
+        ValueError: if a number between the first and the last order is nobody's.
+
+    Reference: Papamakarios et al. 2017, MAF, eqs. 3-5 (arXiv 1705.07057).
+    """
+
+    order: Tensor
+
+    def __init__(
+        self, order: Sequence[int], conditioner: nn.Module, elementwise: Elementwise
+    ) -> None:
+        super().__init__()
+        self.passes = 1 + max(order)
+        if set(order) != set(range(self.passes)):
+            raise ValueError(f"order: expected every number of 0 .. max, got {list(order)}")
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.conditioner = conditioner
+        self.elementwise = elementwise
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, log_slope = self.elementwise.encode(x, self._params(x, context))
+        return y, sum_event(log_slope)
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, log_slope = torch.zeros_like(y), torch.zeros_like(y)
+        for turn in range(self.passes):
+            # Features whose turn is yet to come are computed from zeros and thrown away.
+            found, slope = self.elementwise.decode(y, self._params(x, context))
+            now = self.order == turn
+            x, log_slope = torch.where(now, found, x), torch.where(now, slope, log_slope)
+        return x, sum_event(log_slope)
+
+    def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return unpack_params(self.conditioner(x, context), self.elementwise.num_params)
+
+
+class Swapped(Transform):
+    """A transform with encode and decode exchanged.
+
+    Around `MaskedAutoregressive` this is an IAF: sampling takes one pass, scoring D.
+
+    Reference: Kingma et al. 2016, IAF, eq. 10 (arXiv 1606.04934).
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.decode(x, context)
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.encode(y, context)
