@@ -22,6 +22,11 @@ class Chain(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
 
+    @property
+    def chain(self) -> list[Transform]:
+        """The transforms in order, data side first."""
+        return cast(list[Transform], list(self.transforms))
+
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._run(x, context, decoding=False)
 
@@ -32,7 +37,7 @@ class Chain(Transform):
         self, value: Tensor, context: Tensor | None, *, decoding: bool
     ) -> tuple[Tensor, Tensor]:
         total = constant_log_det(0, value).double()
-        chain = cast(list[Transform], list(self.transforms))
+        chain = self.chain
         for transform in reversed(chain) if decoding else chain:
             step = transform.decode if decoding else transform.encode
             value, log_det = step(value, context)
