@@ -118,19 +118,26 @@ def cast_finite(values: Array, name: str, dtype: np.dtype[Any]) -> Array:
     """
     if values.dtype.kind not in "fiu":
         raise BadDtype(f"{name}: expected real numbers, got {values.dtype}", at=f"/{name}")
-    is_short = values.dtype == np.float64 and values.size <= _SHORT
-    if is_short and np.vdot(values, values) < _SAFE_ENERGY[dtype]:
-        return values.astype(dtype, order="C", copy=not values.flags.writeable)
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = values.astype(dtype, order="C")
-    if is_finite(cast):
-        return cast
-    rows = non_finite_rows(cast)
-    worst = values[rows[0]].reshape(-1)[~np.isfinite(cast[rows[0]].reshape(-1))][0]
+    if _fits(values, dtype):
+        return _narrow(values, dtype)
+    narrow = cast(values, dtype)
+    if is_finite(narrow):
+        return narrow
+    rows = non_finite_rows(narrow)
+    worst = values[rows[0]].reshape(-1)[~np.isfinite(narrow[rows[0]].reshape(-1))][0]
     raise NonFinite(
         f"{name}: expected finite {dtype} numbers, row {rows[0]} holds {worst}",
         faults=[Fault(f"/{name}/{row}", "not finite") for row in rows[:_MAX_FAULTS]],
     )
+
+
+def cast(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Cast to `dtype`, writable and C-contiguous; what is too large for it becomes infinite."""
+    if _fits(values, dtype):
+        return _narrow(values, dtype)
+    # Entering this context costs more than the cast of a short array.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _narrow(values, dtype)
 
 
 def is_finite(values: Array) -> bool:
@@ -151,6 +158,16 @@ def non_finite_rows(values: Array) -> list[int]:
 def kind_of(value: Any) -> str:
     """Say in words of JSON what a value is."""
     return _KINDS.get(type(value), "something else")
+
+
+def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
+    """Prove cheaply that every value is finite in `dtype`; False means that nothing is known."""
+    is_short = values.dtype == np.float64 and values.size <= _SHORT
+    return is_short and bool(np.vdot(values, values) < _SAFE_ENERGY[dtype])
+
+
+def _narrow(values: Array, dtype: np.dtype[Any]) -> Array:
+    return values.astype(dtype, order="C", copy=not values.flags.writeable)
 
 
 def _odd_leaves(row: Any) -> Iterator[Any]:

@@ -1,0 +1,187 @@
+"""The application: the operations, the ordinary routes, and one form for every error."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import Fault, InvalidRequest, ServiceError, from_status, problem, unexpected
+from service.logs import AccessLog
+from service.metrics import Metrics
+from service.model import Repository
+from service.routes.clients import ClientWatch
+from service.routes.documentation import ANY_PROBLEM, add_operations
+from service.routes.exchange import request_id, respond
+from service.routes.health import health_router
+from service.routes.models import models_router
+from service.routes.operations import Decode, Desk, Encode, LogProb, Operation, Sample
+from service.routes.page import page_router
+from service.routes.register import Register
+from service.settings import Settings
+
+_DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
+# What a path that no route has is counted under: one series, whatever scanners try.
+_NO_ROUTE = "none"
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings,
+    repository: Repository,
+    metrics: Metrics | None = None,
+    access: AccessLog | None = None,
+) -> FastAPI:
+    """Build the application over a repository, which is started and drained with it."""
+    metrics = metrics or Metrics()
+    register = Register(metrics, access or AccessLog(settings.log_format))
+    desk = Desk(settings, repository, register, ClientWatch())
+    app = _Application(desk, [kind(desk) for kind in (LogProb, Encode, Decode, Sample)])
+    app.include_router(models_router(repository))
+    app.include_router(health_router(repository, metrics))
+    app.include_router(page_router())
+    app.add_middleware(_Frame, register=register)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    return app
+
+
+class _Application(FastAPI):
+    """FastAPI with four paths that are looked up before it: its stack costs more than they do."""
+
+    def __init__(self, desk: Desk, operations: list[Operation]) -> None:
+        super().__init__(
+            title="pushforward",
+            version=version("pushforward"),
+            description=_DESCRIPTION,
+            lifespan=_lifespan(desk),
+            redirect_slashes=False,
+            responses=ANY_PROBLEM,
+        )
+        self._repository = desk.repository
+        self._operations = operations
+        self._by_path = {f"/{operation.name}": operation for operation in operations}
+        # As routes too, for the sake of other methods: 405, not 404.
+        self.router.routes.extend(
+            Route(path, operation, methods=["POST"]) for path, operation in self._by_path.items()
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"]
+            if scope.get("root_path"):
+                path = path.removeprefix(scope["root_path"])
+            operation = self._by_path.get(path)
+            if operation is not None:
+                await operation(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Describe all routes, with examples for the models that are served now."""
+        cards = [served.card for served in self._repository.models()]
+        self.openapi_schema = None
+        document = super().openapi()
+        add_operations(document, self._operations, cards)
+        return document
+
+
+class _Frame:
+    """What surrounds every route but the operations, which do it themselves: id, count, errors."""
+
+    def __init__(self, app: ASGIApp, register: Register) -> None:
+        self._app = app
+        self._register = register
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        received = dict(scope["headers"])
+        identity = request_id(received)
+        scope.setdefault("state", {})["request_id"] = identity
+        status = 0
+
+        async def send_framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *(pair for pair in message["headers"] if pair[0] != b"x-request-id"),
+                    (b"x-request-id", identity.encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_framed)
+        except Exception:
+            _log.exception("unexpected error in request %s", identity)
+            if status:
+                raise
+            body, headers = problem(unexpected(identity), identity)
+            await respond(send_framed, 500, headers, body)
+        route = getattr(scope.get("route"), "path", _NO_ROUTE)
+        self._register.note(
+            scope,
+            received,
+            request_id=identity,
+            status=status,
+            seconds=time.monotonic() - started,
+            op=route,
+        )
+
+
+def _lifespan(desk: Desk) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.repository.start()
+        yield
+        await desk.repository.drain()
+        desk.register.access.flush()
+
+    return lifespan
+
+
+def _render(request: Request, error: ServiceError) -> Response:
+    body, headers = problem(error, request.state.request_id)
+    named = {name.decode(): value.decode() for name, value in headers}
+    return Response(body, error.status, named)
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    return _render(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own: no such path, no such method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = "no such path; GET /openapi.json has all of them"
+    elif error.status_code == 405:
+        detail = f"{request.method}: expected {headers.get('Allow', 'another method')}"
+    return _render(request, from_status(error.status_code, detail, tuple(headers.items())))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [
+        Fault("/" + "/".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors()
+    ]
+    detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    return _render(request, InvalidRequest(detail, faults=faults))

@@ -1,0 +1,1 @@
+"""Paths to calls. No mathematics and no formats here: see `models` and `service.codec`."""

@@ -1,0 +1,87 @@
+"""What goes back: outputs as JSON, npy, npz or a picture, and how large that may become."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.codec.image import grid, write_png
+from service.codec.json import write_object
+from service.codec.media import JSON, NPY, NPZ, PNG
+from service.codec.npy import write_npy, write_npz
+from service.codec.tensors import Array, non_finite_rows
+from service.errors import TooLarge
+from service.model import Answer, ModelCard
+from service.routes.exchange import Headers
+
+# The longest that orjson writes of a number with its comma: -1.1754944e-38 and
+# -2.2250738585072014e-308.
+_JSON_BYTES = {4: 15, 8: 25}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form an answer takes: its media type and, for pictures, the size of a pixel."""
+
+    media: str
+    scale: int = 1
+
+
+PLAIN = Form(JSON)
+
+
+def check_answer_size(card: ModelCard, form: Form, rows: int, values: int, max_bytes: int) -> None:
+    """Refuse an answer of `values` numbers a row that would be too large, before it is computed.
+
+    Raises:
+        TooLarge: saying how many rows fit.
+    """
+    itemsize = card.numpy_dtype.itemsize
+    bytes_per_row = values * (_JSON_BYTES[itemsize] if form.media == JSON else itemsize)
+    if form.media == PNG:
+        columns, lines = grid(rows)
+        tile = card.features * form.scale**2
+        bytes_per_row = max(bytes_per_row, -(-columns * lines * tile // rows))
+    if rows * bytes_per_row > max_bytes:
+        raise TooLarge(
+            f"answer: expected at most {max_bytes} bytes, {rows} rows take up to "
+            f"{rows * bytes_per_row} as {form.media}; ask for {max_bytes // bytes_per_row} at most"
+        )
+
+
+async def write_answer(
+    card: ModelCard, form: Form, head: dict[str, Any], outputs: dict[str, Array]
+) -> tuple[Headers, bytes]:
+    """Write the outputs in the form asked for.   -> (headers, body).
+
+    `head` holds the scalars of the answer. JSON has them inside, every other form as X- headers.
+    """
+    if form.media == JSON:
+        body = write_object({"model": card.name, "version": card.version, **head}, outputs)
+        return _content_headers(JSON, body), body
+    first = next(iter(outputs.values()))
+    if form.media == NPY:
+        body = write_npy(first)
+    elif form.media == NPZ:
+        scalars = {name: np.array(value) for name, value in head.items()}
+        body = await asyncio.to_thread(write_npz, outputs | scalars)
+    else:
+        body = await asyncio.to_thread(write_png, first, card.num_levels or 0, form.scale)
+    head = {"model": card.name, "model-version": card.version, **head}
+    shown = outputs if form.media == NPZ else {"": first}
+    bad = sorted({row for values in shown.values() for row in non_finite_rows(values)})
+    if bad:
+        head["non-finite"] = len(bad)
+    headers = [(f"x-{name}".encode(), str(value).encode()) for name, value in head.items()]
+    return _content_headers(form.media, body) + headers, body
+
+
+def server_timing(answer: Answer) -> tuple[bytes, bytes]:
+    """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
+    queue, compute = 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
+    return b"server-timing", b"queue;dur=%.3f, compute;dur=%.3f" % (queue, compute)
+
+
+def _content_headers(media: str, body: bytes) -> Headers:
+    return [(b"content-type", media.encode()), (b"content-length", b"%d" % len(body))]

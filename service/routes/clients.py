@@ -1,0 +1,128 @@
+"""Notices clients that leave or dawdle, at almost no cost to those that do neither.
+
+Uvicorn does not cancel a handler when its client hangs up; `receive()` returning
+`http.disconnect` is the only sign. A task a request that waits for it would cost more than most
+requests do, so only requests older than `PATIENCE_SECONDS` get one. One timer serves them all: it
+runs only while requests do.
+"""
+
+import asyncio
+import time
+from collections import deque
+from enum import StrEnum
+
+from starlette.types import Receive
+
+from service.metrics import NO_MODEL
+
+PATIENCE_SECONDS = 0.05
+
+
+class Ending(StrEnum):
+    """Why a request was stopped before its answer."""
+
+    GONE = "the client left"
+    LATE = "the body did not arrive in time"
+
+
+class Visit:
+    """One request from arrival to answer. Stopping it cancels its task and leaves the reason."""
+
+    __slots__ = (
+        "_guard",
+        "_has_body",
+        "_task",
+        "arrived",
+        "deadline",
+        "ending",
+        "is_over",
+        "model",
+        "receive",
+        "rows",
+    )
+
+    def __init__(self, receive: Receive, arrived: float, deadline: float) -> None:
+        self.receive = receive
+        self.arrived = arrived
+        self.deadline = deadline
+        self.model = NO_MODEL
+        self.rows: int | None = None
+        self.ending: Ending | None = None
+        self.is_over = False
+        self._task = asyncio.current_task()
+        self._has_body = False
+        self._guard: asyncio.Task[None] | asyncio.TimerHandle | None = None
+
+    def body_is_read(self) -> None:
+        """From now on the client waits for us, and may leave."""
+        self._has_body = True
+        if self._guard is not None:
+            self._guard.cancel()
+            self.grow_old()
+
+    def grow_old(self) -> None:
+        """Start to watch: for the deadline until the body is there, then for the client."""
+        loop = asyncio.get_running_loop()
+        if self._has_body:
+            self._guard = loop.create_task(self._await_departure())
+        else:
+            left = self.deadline - time.monotonic()
+            self._guard = loop.call_later(max(left, 0), self._stop, Ending.LATE)
+
+    def age(self) -> float:
+        """Seconds since arrival."""
+        return time.monotonic() - self.arrived
+
+    def resume(self) -> None:
+        """Go on in the task that was stopped, to answer or to clean up."""
+        if self._task is not None:
+            self._task.uncancel()
+
+    def end(self) -> None:
+        """The answer is known: nothing stops this request any more."""
+        self.is_over = True
+        if self._guard is not None:
+            self._guard.cancel()
+
+    async def _await_departure(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self._stop(Ending.GONE)
+
+    def _stop(self, ending: Ending) -> None:
+        if not self.is_over and self._task is not None:
+            self.ending = ending
+            self._task.cancel()
+
+
+class ClientWatch:
+    """All requests that are not answered yet, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._visits: deque[Visit] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def enter(self, receive: Receive, timeout_seconds: float) -> Visit:
+        """Begin a request in the task that serves it."""
+        now = time.monotonic()
+        visit = Visit(receive, now, now + timeout_seconds)
+        self._visits.append(visit)
+        # `_loop` is set while a timer is pending: an application may outlive a loop in tests.
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(PATIENCE_SECONDS, self._sweep)
+        return visit
+
+    def _sweep(self) -> None:
+        visits = self._visits
+        now = time.monotonic()
+        while visits and (visits[0].is_over or visits[0].arrived + PATIENCE_SECONDS <= now):
+            visit = visits.popleft()
+            if not visit.is_over:
+                visit.grow_old()
+        if visits and self._loop is not None:
+            wait = visits[0].arrived + PATIENCE_SECONDS - now
+            self._loop.call_later(wait, self._sweep)
+        else:
+            self._loop = None

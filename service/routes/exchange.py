@@ -1,0 +1,99 @@
+"""The HTTP side of one request: its id, its body, its answer."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from itertools import count
+
+from starlette.types import Receive, Send
+
+from service.errors import MalformedBody, TooLarge, UnsupportedMediaType
+
+Headers = list[tuple[bytes, bytes]]
+
+_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+# A slow network cuts 64 MiB into 46,000 packets; more pieces than this are an attack.
+_MAX_PIECES = 65_536
+
+# Unique in the world and in the process, at the price of a counter.
+_PREFIX = secrets.token_hex(8)
+_serial = count(1)
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete: there is nobody to answer."""
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """Take the client's X-Request-Id if it is 1 to 128 visible ASCII characters, else make one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _VISIBLE.fullmatch(given):
+        return given.decode("ascii")
+    return f"{_PREFIX}-{next(_serial):08x}"
+
+
+def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """Take the trace's id from a W3C traceparent; a malformed one counts as none."""
+    parent = headers.get(b"traceparent")
+    if parent is None:
+        return None
+    match = _TRACEPARENT.fullmatch(parent)
+    return match[1].decode() if match is not None and int(match[1], 16) else None
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
+) -> bytes | bytearray:
+    """Read a body, refusing one that is too large as early as that is known.
+
+    Compressed bodies are not taken: tensors hardly shrink, and none can then unfold.
+
+    Raises:
+        UnsupportedMediaType: a Content-Encoding.
+        TooLarge: by Content-Length before anything is read, else as soon as it has grown too far.
+        ClientGone: the client left in the middle.
+    """
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        raise UnsupportedMediaType("Content-Encoding: expected none, send the body uncompressed")
+    length = headers.get(b"content-length")
+    if length is not None:
+        if not length.isdigit():
+            raise MalformedBody("Content-Length: expected a whole number")
+        if len(length) > 18 or int(length) > max_bytes:
+            raise _too_large(max_bytes)
+    body, is_complete = await _read_piece(receive)
+    if not is_complete:
+        return await _read_pieces(bytearray(body), receive, max_bytes)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole answer."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _read_piece(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), not message.get("more_body", False)
+
+
+async def _read_pieces(body: bytearray, receive: Receive, max_bytes: int) -> bytearray:
+    for _ in range(_MAX_PIECES):
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        piece, is_complete = await _read_piece(receive)
+        body += piece
+        if is_complete and len(body) <= max_bytes:
+            return body
+    raise TooLarge(f"body: expected it in at most {_MAX_PIECES} pieces")
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"body: expected at most {max_bytes} bytes; send the rows in several requests")

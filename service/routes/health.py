@@ -1,0 +1,32 @@
+"""GET /health/live, /health/ready, /health and /metrics."""
+
+from fastapi import APIRouter, Response
+
+from service.errors import NotReady
+from service.metrics import CONTENT_TYPE, Metrics
+from service.model import Repository
+from service.schemas import Live, Ready
+
+
+def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
+    """Make the routes that probes and scrapers ask."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health/live", summary="Whether the process works")
+    async def live() -> Live:
+        if not repository.is_alive:
+            raise NotReady("a batcher has stopped: restart the process", members={"live": False})
+        return Live(live=True)
+
+    @router.get("/health", summary="The same as /health/ready")
+    @router.get("/health/ready", summary="Whether requests are taken")
+    async def ready() -> Ready:
+        if not repository.is_ready:
+            raise NotReady("models are loading, or draining", members={"ready": False})
+        return Ready(ready=True)
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    return router
