@@ -108,6 +108,11 @@ class Metrics:
         """Make the counters of one batcher."""
         return QueueMetrics(self, model, op, engine)
 
+    def serve(self, model: str, *, version: str, family: str, engine: str, device: str) -> None:
+        """Note that a model takes requests."""
+        self.model_info.labels(model, version, family, engine, device).set(1)
+        self.model_ready.labels(model).set(1)
+
     def request(self, model: str, op: str, code: int, seconds: float) -> None:
         """Count an answered request; `model` is one that is served, or `NO_MODEL`."""
         key = (model, op, code)

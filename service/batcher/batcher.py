@@ -81,6 +81,7 @@ class Batcher:
         self._pace = Pace(rows)
         self._pending: set[Ticket] = set()
         self._is_accepting = False
+        self._is_warming = False
         self._is_lost = False
         self._alarm: TimerHandle | None = None
         self._alarm_at = math.inf
@@ -109,6 +110,14 @@ class Batcher:
             self._forget(ticket)
             self._metrics.drop("cancelled")
             raise
+
+    async def warm_up(self, rows: Array, context: Array | None) -> Answer:
+        """Compute rows as `submit` does, uncounted; the pace is learned from them."""
+        self._is_warming = True
+        try:
+            return await self.submit(rows, context, math.inf)
+        finally:
+            self._is_warming = False
 
     async def drain(self) -> None:
         """Refuse new requests, answer the accepted ones, end the worker."""
@@ -173,7 +182,7 @@ class Batcher:
             except Exception:  # a fault of ours in one reply must not cost its neighbours theirs
                 _logger.exception("%s: a reply could not be made", self._name)
                 self._fail(ticket, InternalError("the answer could not be put together"))
-        if outcome.rows:
+        if outcome.rows and not self._is_warming:
             self._metrics.batch(outcome.rows, outcome.seconds, outcome.non_finite_rows)
 
     def _settle(self, ticket: Ticket) -> None:
@@ -184,7 +193,8 @@ class Batcher:
         if not ticket.reply.done():
             answer = ticket.answer()
             ticket.reply.set_result(answer)
-            self._metrics.queued(answer.queue_seconds)
+            if not self._is_warming:
+                self._metrics.queued(answer.queue_seconds)
         if not self._pending:
             self._emptied.set()
 

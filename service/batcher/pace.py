@@ -16,16 +16,18 @@ class Pace:
     def __init__(self, max_rows: int) -> None:
         self._half_rows = max_rows / 2
         self._rows_per_second = 0.0
+        self._has_seen_half = False
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one batch."""
         if seconds <= 0.0:
             return
         rate = rows / seconds
-        if not self._rows_per_second:
-            self._rows_per_second = rate
-        elif rows >= self._half_rows or rate > self._rows_per_second:
-            self._rows_per_second += _NEWEST * (rate - self._rows_per_second)
+        is_half = rows >= self._half_rows
+        if is_half or rate > self._rows_per_second:
+            weight = _NEWEST if self._has_seen_half else 1.0
+            self._rows_per_second += weight * (rate - self._rows_per_second)
+            self._has_seen_half |= is_half
 
     def seconds_for(self, rows: int) -> float:
         """Expected time for `rows` rows; 0 before the first batch."""

@@ -1,0 +1,72 @@
+"""How many processors this process may really use, and how many of them an engine gets.
+
+`os.cpu_count()` sees the machine, not the container: on a node of 64 cores with a quota of two,
+64 threads would fight over two cores.
+"""
+
+import math
+import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float:
+    """The processors this process may use: its affinity, capped by its control groups' quotas."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return min([float(allowed), *_quotas(cgroups, membership)])
+
+
+def engine_threads(asked: int | None) -> int:
+    """Threads of one engine call: those asked for, else the usable cores less one.
+
+    The one left is the event loop's. Two engine threads beside it on two cores were four times
+    slower than one: each waits for the other, and both for the loop.
+    """
+    return asked or max(1, math.floor(usable_cores()) - 1)
+
+
+def _quotas(cgroups: Path, membership: Path) -> list[float]:
+    """The quota, in processors, of every control group this process is in, where there is one."""
+    found = []
+    for line in _read(membership).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            found += [_quota_v2(folder) for folder in _lineage(cgroups, path)]
+        elif "cpu" in controllers.split(","):
+            for root in (cgroups / controllers, cgroups / "cpu"):
+                found += [_quota_v1(folder) for folder in _lineage(root, path)]
+    return [quota for quota in found if quota is not None]
+
+
+def _lineage(root: Path, path: str) -> list[Path]:
+    """A control group and those it is in; inside a container only the root can be seen."""
+    folder = root / path.strip("/")
+    return [folder, *(above for above in folder.parents if above.is_relative_to(root))]
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").partition(" ")
+    return _ratio(quota, period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    # "max" and -1 mean that there is no quota.
+    quota, period = quota.strip(), period.strip()
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""

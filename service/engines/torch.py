@@ -1,0 +1,90 @@
+"""The torch engine: a `models.Flow` behind arrays."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.flow import Flow
+from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.model import Array
+
+_Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+# How allocators other than CUDA's, which has an exception of its own, say that memory ran out.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def resolve_device(device: str) -> str:
+    """Turn "auto" into the device there is, and check one that was named.
+
+    Raises:
+        ValueError: if the device is not there.
+    """
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda:0" if devices else "cpu"
+    if device == "cpu":
+        return device
+    index = int(device.partition(":")[2] or 0)
+    if index >= devices:
+        raise ValueError(f"expected one of {devices} CUDA devices, got {device}; cpu always works")
+    return f"cuda:{index}"
+
+
+class TorchEngine:
+    """Runs a flow in evaluation mode, where it lies and in the dtype it has."""
+
+    name = "torch"
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow.eval()
+        self._device = flow.device
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._flow.dtype).removeprefix("torch.")
+
+    def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._run(self._flow.encode, x, context)
+
+    def decode(self, z: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._run(self._flow.decode, z, context)
+
+    def _run(self, call: _Map, rows: Array, context: Array | None) -> tuple[Array, Array]:
+        try:
+            with torch.inference_mode():
+                given = torch.from_numpy(rows)
+                condition = None if context is None else torch.from_numpy(context).to(self._device)
+                value, log_det = call(given.to(self._device), condition)
+                return _own(value, given), _own(log_det, given)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise EngineOutOfMemory(str(error)) from error
+        except RuntimeError as error:
+            judged = _judge(error)
+            if judged is error:
+                raise
+            raise judged from error
+
+
+def _own(value: Tensor, given: Tensor) -> Array:
+    """Bring a result home as an array that shares no memory with what was given."""
+    value = value.cpu().contiguous()
+    if value.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+        value = value.clone()
+    return value.numpy()
+
+
+def _judge(error: RuntimeError) -> RuntimeError:
+    """Tell what a smaller batch may mend and what nothing can from ordinary failures."""
+    text = str(error)
+    if "CUDA error" in text:
+        return EngineLost(text)
+    if any(phrase in text for phrase in _NO_MEMORY):
+        return EngineOutOfMemory(text)
+    return error

@@ -1,0 +1,100 @@
+"""Which models lie in which folders.
+
+    FOLDER/config.json                    one model, version 1, called as its folder is
+    FOLDER/<version>/config.json          one model; the highest version is served
+    FOLDER/<name>/config.json             a folder of models
+    FOLDER/<name>/<version>/config.json   a folder of models with versions
+
+Versions are whole numbers, so a model cannot be called by one. Every path comes from the operator;
+a client's text is only ever looked up among the names found here.
+"""
+
+import importlib.resources
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.checkpoint import CONFIG_FILE
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class StartupError(Exception):
+    """The service cannot start; the message is one line that names the setting or the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the served version of one model lies."""
+
+    name: str
+    version: str
+    folder: Path
+
+
+def zoo_folder() -> Path:
+    """The trained models that ship with the package."""
+    return Path(str(importlib.resources.files("models").joinpath("zoo")))
+
+
+def find_models(folders: Iterable[Path]) -> list[Source]:
+    """Find the models of all folders, in order of name.
+
+    Raises:
+        StartupError: a folder is missing or empty, a name is not usable, or two models share one.
+    """
+    found: dict[str, Source] = {}
+    for folder in folders:
+        for source in _models_in(folder):
+            other = found.setdefault(source.name, source)
+            if other is not source:
+                raise StartupError(
+                    f"{source.folder}: the name {source.name!r} is taken by {other.folder}; "
+                    "rename one of the folders"
+                )
+    return [found[name] for name in sorted(found)]
+
+
+def _models_in(folder: Path) -> list[Source]:
+    try:
+        own = _as_model(folder)
+        if own is not None:
+            return [own]
+        children = sorted(child for child in folder.iterdir() if child.is_dir())
+        visible = [child for child in children if not child.name.startswith(".")]
+        found = [source for source in map(_as_model, visible) if source is not None]
+    except OSError as error:
+        raise StartupError(f"{folder}: cannot be read: {error.strerror}") from None
+    if not found:
+        raise StartupError(
+            f"{folder}: no model here; expected {CONFIG_FILE}, or folders that hold one"
+        )
+    return found
+
+
+def _as_model(folder: Path) -> Source | None:
+    if (folder / CONFIG_FILE).is_file():
+        return Source(_name_of(folder), "1", folder)
+    if not folder.is_dir():
+        return None
+    versions = [
+        child
+        for child in folder.iterdir()
+        if _VERSION.fullmatch(child.name) and (child / CONFIG_FILE).is_file()
+    ]
+    if not versions:
+        return None
+    highest = max(versions, key=lambda child: int(child.name))
+    return Source(_name_of(folder), str(int(highest.name)), highest)
+
+
+def _name_of(folder: Path) -> str:
+    name = folder.resolve().name if folder.name in ("", "..") else folder.name
+    if not _NAME.fullmatch(name) or _VERSION.fullmatch(name):
+        raise StartupError(
+            f"{folder}: {name!r} cannot be a model's name; expected letters, digits, '.', '_' and "
+            "'-', a letter or digit first, and not a number alone"
+        )
+    return name

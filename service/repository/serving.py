@@ -1,0 +1,151 @@
+"""From a model folder to a model that takes requests: load, prove, batchers, warm-up."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+import models
+from models.checkpoint import CheckpointError
+from models.flow import Flow
+from service.batcher import Batcher, Operation, Policy
+from service.engines.engine import Engine
+from service.engines.torch import TorchEngine
+from service.errors import ServiceError
+from service.metrics import Metrics
+from service.model import Array, ModelCard, ServedModel
+from service.repository.folders import Source, StartupError
+from service.settings import Settings
+
+# A batch of about this many numbers keeps an engine busy and is still answered soon.
+_VALUES_IN_BATCH = 3 * 2**16
+_LEAST_ROWS_IN_BATCH = 16
+_MOST_ROWS_IN_BATCH = 1024
+# A batch of one fixed size costs a lone row as much as a full batch, so it is small.
+_ROWS_IN_FIXED_BATCH = 32
+_BATCHES_IN_QUEUE = 32
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A served model with the batchers behind it."""
+
+    served: ServedModel
+    encode: Batcher
+    decode: Batcher
+
+    @property
+    def batchers(self) -> tuple[Batcher, Batcher]:
+        """Both, for what is done to both."""
+        return self.encode, self.decode
+
+
+async def host(source: Source, settings: Settings, metrics: Metrics, device: str) -> Hosted:
+    """Load a model, replay its golden rows, start its batchers and warm them up.
+
+    Raises:
+        StartupError: the folder cannot be loaded, or the engine fails on the warm-up.
+    """
+    began = time.monotonic()
+    try:
+        flow = await asyncio.to_thread(models.load, source.folder, device=device)
+    except CheckpointError as error:
+        raise StartupError(str(error)) from None
+    engine = TorchEngine(flow)
+    card = make_card(source, flow, engine, settings.batching)
+    policy = make_policy(settings, card.features)
+    hosted = _connect(card, engine, policy, metrics)
+    try:
+        await _warm_up(hosted, policy.max_batch_rows)
+    except ServiceError as error:
+        raise StartupError(f"{source.folder}: warm-up: {error.detail}") from None
+    facts = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
+    _log.info(
+        "%s: %s, %d parameters, %s on %s in %s, %d rows a batch, ready after %.1f s",
+        *facts,
+        policy.max_batch_rows,
+        time.monotonic() - began,
+    )
+    return hosted
+
+
+def make_card(source: Source, flow: Flow, engine: Engine, batching: str) -> ModelCard:
+    """Collect what users are told about a model."""
+    support = flow.facts.support
+    promise = {"batching": batching, "is_bitwise_reproducible": batching == "invariant"}
+    return ModelCard(
+        name=source.name,
+        version=source.version,
+        family=flow.family,
+        event_shape=flow.event_shape,
+        context_shape=flow.context_shape,
+        num_classes=flow.facts.num_classes,
+        num_levels=flow.facts.num_levels,
+        support=None if support is None else (support.low, support.high),
+        dtype=engine.dtype,
+        engine=engine.name,
+        device=engine.device,
+        num_parameters=sum(parameter.numel() for parameter in flow.parameters()),
+        provenance=dict(flow.provenance),
+        accuracy={**flow.accuracy, **promise},
+        config=dict(flow.config),
+    )
+
+
+def make_policy(settings: Settings, features: int) -> Policy:
+    """Choose the limits of a model's batchers where the settings leave them open."""
+    is_fixed = settings.batching == "invariant"
+    fitting = max(1, _VALUES_IN_BATCH // features)
+    chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), _MOST_ROWS_IN_BATCH)
+    rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
+    queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
+    return Policy(
+        max_batch_rows=min(rows, queue_rows),
+        max_queue_rows=queue_rows,
+        max_delay_seconds=settings.max_batch_delay_seconds,
+        is_fixed=is_fixed,
+    )
+
+
+def _connect(card: ModelCard, engine: Engine, policy: Policy, metrics: Metrics) -> Hosted:
+    data, latent = card.event_shape, (card.features,)
+
+    def batcher(
+        name: str,
+        call: Callable[[Array, Array | None], tuple[Array, Array]],
+        *shapes: tuple[int, ...],
+    ) -> Batcher:
+        takes, gives = shapes
+        operation = Operation(call, takes, gives, card.context_shape, card.dtype)
+        counters = metrics.queue(card.name, name, card.engine)
+        return Batcher(operation, policy, counters, name=f"{card.name}.{name}")
+
+    encode = batcher("encode", engine.encode, data, latent)
+    decode = batcher("decode", engine.decode, latent, data)
+    return Hosted(ServedModel(card, encode, decode), encode, decode)
+
+
+async def _warm_up(hosted: Hosted, max_rows: int) -> None:
+    """Run both operations on one row and on a full batch, in the threads that will serve.
+
+    The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
+    """
+    card = hosted.served.card
+    for batcher in hosted.batchers:
+        batcher.start()
+    # The second full batch tells the pace: the first one pays for memory.
+    for rows in (1, max_rows, max_rows):
+        z = np.zeros((rows, card.features), card.numpy_dtype)
+        context = None
+        if card.context_shape is not None:
+            context = np.zeros((rows, *card.context_shape), card.numpy_dtype)
+            if card.num_classes is not None:
+                context[:, 0] = 1
+        answer = await hosted.decode.warm_up(z, context)
+        await hosted.encode.warm_up(answer.value, context)
