@@ -48,6 +48,8 @@ ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib
+# The zoo; a volume on /models takes its place.
+COPY models/zoo /models
 WORKDIR /
 USER 10001:10001
 EXPOSE 8000

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from service.settings import Settings, variable_name
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -60,3 +62,20 @@ def test_onnxruntime_builds_are_alternatives() -> None:
 def test_ci_runs_the_readme_commands() -> None:
     assert "make test" in _read(".ci/run")
     assert {"serve", "test"} <= set(re.findall(r"^make (\w+)", _read("README.md"), re.M))
+
+
+def _settings_rows() -> list[str]:
+    """The README's settings table as the settings themselves give it."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        unset = field.default in (None, ())
+        default = "" if unset else f"`{field.default}`"
+        rows.append(f"| `{variable_name(name)}` | {default} | {field.description} |")
+    return rows
+
+
+def test_readme_lists_every_setting() -> None:
+    expected = _settings_rows()
+    listed = [line for line in _read("README.md").splitlines() if line.startswith("| `PUSHFORWARD")]
+    table = "\n".join(expected)
+    assert listed == expected, f"README.md: the settings table should read\n{table}"
