@@ -137,7 +137,11 @@ def load(
     source = Path(folder)
     manifest = read_manifest(source)
     flow = _build(source, manifest)
-    flow.load_state_dict(_read_weights(source / WEIGHTS_FILE, flow.state_dict()), assign=True)
+    weights = _read_weights(source / WEIGHTS_FILE, flow.state_dict())
+    try:
+        flow.load_state_dict(weights, assign=True)
+    except (ValueError, RuntimeError) as error:  # a transform's own check, say of a permutation
+        raise CheckpointError(f"{source / WEIGHTS_FILE}: {error}") from None
     flow.requires_grad_(False).eval()
     record = _read_golden(source / GOLDEN_FILE, flow)
     # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
@@ -261,5 +265,9 @@ def _replace(fresh: Path, target: Path) -> None:
         return
     old = fresh.parent / "old"
     target.rename(old)
-    fresh.rename(target)
+    try:
+        fresh.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
     shutil.rmtree(old)

@@ -159,6 +159,19 @@ def test_a_malformed_checkpoint_is_refused(folder: Path, case: str) -> None:
         models.load(folder)
 
 
+def test_a_saved_permutation_must_be_one(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    models.save(make_flow("glow_class_conditional_logit"), folder)
+
+    def repeat(tensors: dict[str, torch.Tensor]) -> None:
+        key = next(key for key in tensors if tensors[key].dtype == torch.int64)
+        tensors[key].zero_()
+
+    edit_tensors(repeat)(folder)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .*permutation"):
+        models.load(folder)
+
+
 def test_weights_may_be_wider_than_what_is_computed(folder: Path) -> None:
     flow = make_flow(NAME)
     models.save(flow, folder, dtype=torch.float32)
