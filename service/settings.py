@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         None, description="Threads of one engine call; unset: the CPU quota less one, at least 1."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe message that is logged."
+        "info", description="Least severe message logged: debug, info, warning or error."
     )
     log_format: Literal["console", "json"] = Field(
         "console", description="console: for people; json: one JSON object a line."

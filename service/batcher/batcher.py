@@ -86,6 +86,7 @@ class Batcher:
         self._alarm: TimerHandle | None = None
         self._alarm_at = math.inf
         self._emptied = asyncio.Event()
+        self._ended = asyncio.Event()
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: AbstractEventLoop | None = None
         metrics.watch(lambda: self._handoff.waiting_rows, lambda: len(self._pending))
@@ -93,7 +94,9 @@ class Batcher:
     @property
     def is_alive(self) -> bool:
         """Whether the worker runs and its engine is not lost; true before `start`."""
-        return not self._is_lost and (self._loop is None or self._worker.is_alive())
+        if self._is_lost or self._ended.is_set():
+            return False
+        return self._loop is None or self._worker.is_alive()
 
     def start(self) -> None:
         """Begin to take requests, on the running event loop."""
@@ -128,13 +131,14 @@ class Batcher:
             await self._emptied.wait()
         self._handoff.close()
         if self._loop is not None:
-            await self._loop.run_in_executor(None, self._worker.join)
+            await self._ended.wait()
 
     def abort(self, detail: str) -> None:
         """Refuse new requests, fail the accepted ones as not ready, let the worker end."""
         self._is_accepting = False
         self._handoff.close()
         self._fail_all(NotReady, detail)
+        self._ended.set()  # the worker may be deep in the engine: nobody waits for it
 
     # Admission.
 
@@ -216,6 +220,7 @@ class Batcher:
 
     def _lose(self) -> None:
         self._is_lost = True
+        self._ended.set()
         self._fail_all(EngineError, "the engine was lost")
 
     # Deadlines.
@@ -242,6 +247,7 @@ class Batcher:
         try:
             while self._step():
                 pass
+            self._post(self._ended.set)
         except BaseException:
             # The engine is lost, or the thread is being ended. Say so: liveness turns false, and
             # nobody waits for an answer that cannot come.

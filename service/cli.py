@@ -1,0 +1,64 @@
+"""The `pushforward` command. Only the subcommand that is called is imported: help is immediate."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+# name -> what the help says; the first line of the command's own help (a test compares).
+COMMANDS = {
+    "serve": "Serve models over HTTP.",
+    "inspect": "Show what a model folder holds and whether it reproduces itself.",
+    "train": "Train a flow by maximum likelihood and write it as a model folder.",
+    "evaluate": "Score data with a model: likelihood, float32 error, round trip, and AUROC of "
+    "anomalies.",
+}
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    build(sys.argv[1:])()
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """Make the command line for these arguments: the command they name, and stand-ins."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    called = next((argument for argument in arguments if argument in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        command = load(name) if name == called else _stand_in
+        app.command(name, help=None if name == called else summary)(command)
+    return app
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Import the function of a command: that of its own name in its own module."""
+    command: Callable[..., Any] = getattr(import_module(f"service.commands.{name}"), name)
+    return command
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"pushforward {version('pushforward')}")
+        raise typer.Exit
+
+
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Serve trained normalizing flows over HTTP, train them, look into them."""
+
+
+def _stand_in() -> None:
+    """Stand in the help for a command that was not called."""

@@ -1,0 +1,78 @@
+"""`pushforward inspect`: what a model folder holds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.commands.plain_errors import plain_errors
+
+if TYPE_CHECKING:
+    from models.flow import Flow
+
+Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def inspect(folder: Folder, *, json: Json = False) -> None:
+    """Show what a model folder holds and whether it reproduces itself."""
+    with plain_errors():
+        _run(folder, as_json=json)
+
+
+def _run(folder: Path, *, as_json: bool) -> None:
+    import models
+    from models.checkpoint import digest
+
+    flow = models.load(folder)
+    facts = {**describe(flow), "weights_sha256": digest(folder)}
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(folder), title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _lines(facts):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def describe(flow: "Flow") -> dict[str, Any]:
+    """All that is known of a loaded flow, as JSON can hold it.
+
+    It was loaded, so it has reproduced its golden rows; `accuracy` says how closely.
+    """
+    support = flow.facts.support
+    return {
+        "family": flow.family,
+        "event_shape": list(flow.event_shape),
+        "features": flow.features,
+        "context_shape": None if flow.context_shape is None else list(flow.context_shape),
+        "num_classes": flow.facts.num_classes,
+        "num_levels": flow.facts.num_levels,
+        "support": None if support is None else [support.low, support.high],
+        "dtype": str(flow.dtype).removeprefix("torch."),
+        "parameters": sum(parameter.numel() for parameter in flow.parameters()),
+        "bytes": sum(tensor.nbytes for tensor in flow.state_dict().values()),
+        "golden_replay": "passed",
+        "accuracy": flow.accuracy,
+        "provenance": flow.provenance,
+        "config": flow.config,
+    }
+
+
+def _lines(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten nested facts to rows of a table; what is absent is left out."""
+    lines: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        label = f"{prefix}{name}"
+        if isinstance(value, dict):
+            lines += _lines(value, f"{label}.")
+        elif value is not None:
+            lines.append((label, f"{value:.6g}" if isinstance(value, float) else str(value)))
+    return lines

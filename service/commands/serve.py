@@ -1,0 +1,68 @@
+"""`pushforward serve`: its flags are the fields of `Settings`."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+
+from service.settings import Settings, SettingsError, flag_name, read
+
+EXIT_BAD_SETTING = 3
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FOLDER",
+        help="Models or folders of models, instead of --model-repository; without either, the "
+        "models that ship with the package are served.",
+    ),
+]
+
+
+def serve(folders: Folders = None, **flags: str | None) -> None:
+    """Serve models over HTTP.
+
+    Every flag is a variable too: --max-batch-size is PUSHFORWARD_MAX_BATCH_SIZE; the flag wins.
+    """
+    given: dict[str, Any] = {field: text for field, text in flags.items() if text is not None}
+    if folders:
+        given["model_repository"] = folders
+    try:
+        settings = read(given)
+    except SettingsError as error:
+        print(f"pushforward: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_BAD_SETTING) from None
+    from service.server import run
+
+    raise typer.Exit(run(settings))
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    """The folders, then one flag a field; texts, so that flags and variables are parsed alike."""
+    yield inspect.signature(serve).parameters["folders"]
+    for name, field in Settings.model_fields.items():
+        option = typer.Option(
+            flag_name(name),
+            metavar=name.rpartition("_")[2].upper(),
+            help=_help(field),
+            show_default=False,
+        )
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, option],
+        )
+
+
+def _help(field: FieldInfo) -> str:
+    default = "" if field.default in (None, ()) else f" ({field.default})"
+    return f"{field.description}{default}"
+
+
+# typer reads the flags from here: they are written down once, in `Settings`.
+vars(serve)["__signature__"] = inspect.Signature([*_parameters()])
