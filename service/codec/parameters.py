@@ -85,12 +85,12 @@ def read_query(query: bytes, known: Iterable[str]) -> dict[str, Any]:
         raise InvalidParameter(
             f"query string: expected at most {_MAX_QUERY_FIELDS} fields as name=value&name=value"
         ) from None
+    check_known((name for name, _ in pairs), known)
     fields: dict[str, Any] = {}
     for name, text in pairs:
         if name in fields:
             raise InvalidParameter(f"{name}: given twice in the query string", at=f"/{name}")
         fields[name] = text if name == "model" else _from_text(name, text)
-    check_known(fields, known)
     return fields
 
 

@@ -1,0 +1,160 @@
+"""Clients that leave or dawdle."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import orjson
+import pytest
+
+from service.app import create_app
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.service.houses import House
+
+PATIENCE_SECONDS = 20.0
+
+
+class Connection:
+    """A client on the other end of an ASGI application."""
+
+    def __init__(self, body: bytes | None) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._body = body
+        self._gone = asyncio.Event()
+        self.watched = asyncio.Event()
+
+    def hang_up(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        self.watched.set()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def request(self, app: Any, path: str = "/encode") -> Coroutine[Any, Any, None]:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        result: Coroutine[Any, Any, None] = app(scope, self.receive, self.send)
+        return result
+
+
+BODY = orjson.dumps({"model": "line", "x": [[2, 4, 6]]})
+
+
+class Scene:
+    """An application whose one model waits at a gate."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.house = House()
+        self.metrics = Metrics()
+        self.app = create_app(Settings(log_level="error", **settings), self.house, self.metrics)
+        self.queue = self.house.queue("line", "encode")
+        self.queue.gate, self.queue.entered = asyncio.Event(), asyncio.Event()
+
+    def count(self, code: int, model: str = "line") -> float | None:
+        labels = {"model": model, "op": "encode", "code": str(code)}
+        return self.metrics.registry.get_sample_value("pushforward_requests_total", labels)
+
+
+def run(scene: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await scene
+
+    asyncio.run(bounded())
+
+
+def test_a_client_that_leaves_frees_its_place_in_the_queue() -> None:
+    async def play() -> None:
+        scene = Scene()
+        assert scene.queue.entered is not None
+        client = Connection(BODY)
+        request = asyncio.create_task(client.request(scene.app))
+        await scene.queue.entered.wait()
+        client.hang_up()
+        await request
+        assert scene.queue.was_cancelled
+        assert client.sent == [], "nobody is there to answer"
+        assert scene.count(499) == 1
+
+    run(play())
+
+
+def test_a_client_that_waits_long_is_answered() -> None:
+    async def play() -> None:
+        scene = Scene()
+        assert scene.queue.entered is not None
+        assert scene.queue.gate is not None
+        client = Connection(BODY)
+        request = asyncio.create_task(client.request(scene.app))
+        await scene.queue.entered.wait()
+        await client.watched.wait()
+        scene.queue.gate.set()
+        await request
+        assert client.sent[0]["status"] == 200
+        assert scene.count(200) == 1
+
+    run(play())
+
+
+def test_neighbours_of_a_client_that_leaves_are_answered() -> None:
+    async def play() -> None:
+        scene = Scene()
+        assert scene.queue.gate is not None
+        clients = [Connection(BODY) for _ in range(5)]
+        requests = [asyncio.create_task(client.request(scene.app)) for client in clients]
+        clients[2].hang_up()
+        await requests[2]
+        scene.queue.gate.set()
+        await asyncio.gather(*requests)
+        assert [bool(client.sent) for client in clients] == [True, True, False, True, True]
+
+    run(play())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_answered() -> None:
+    async def play() -> None:
+        scene = Scene()
+        client = Connection(None)
+        client.hang_up()
+        await client.request(scene.app)
+        assert client.sent == []
+        assert scene.count(499, model="") == 1
+
+    run(play())
+
+
+def test_a_body_that_never_comes_is_408() -> None:
+    async def play() -> None:
+        scene = Scene(request_timeout_seconds=0.1)
+        client = Connection(None)
+        await client.request(scene.app)
+        assert client.sent[0]["status"] == 408
+        assert orjson.loads(client.sent[1]["body"])["code"] == "body_timeout"
+
+    run(play())
+
+
+def test_a_shutdown_is_not_mistaken_for_a_client_that_left() -> None:
+    async def play() -> None:
+        scene = Scene()
+        assert scene.queue.entered is not None
+        request = asyncio.create_task(Connection(BODY).request(scene.app))
+        await scene.queue.entered.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    run(play())

@@ -1,0 +1,120 @@
+"""What /openapi.json promises is what the operations do."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from service import schemas
+from tests.service.houses import House, app_over, ask, card, post
+
+OPERATIONS = ("log_prob", "encode", "decode", "sample")
+RESULTS: dict[str, type[schemas.Result]] = {
+    "log_prob": schemas.LogProbResult,
+    "encode": schemas.EncodeResult,
+    "decode": schemas.DecodeResult,
+    "sample": schemas.SampleResult,
+}
+STATUSES = {"200", "400", "404", "406", "408", "413", "415", "422", "429", "500", "503", "504"}
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return app_over(House())
+
+
+@pytest.fixture(scope="module")
+def document(app: FastAPI) -> dict[str, Any]:
+    answer = ask(app, "GET", "/openapi.json")
+    assert answer.status_code == 200
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+def test_every_path_is_documented(document: dict[str, Any]) -> None:
+    assert set(document["paths"]) >= {f"/{name}" for name in OPERATIONS} | {
+        "/models",
+        "/models/{name}",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
+
+
+def test_every_reference_has_its_schema(document: dict[str, Any]) -> None:
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if "$ref" in node else set()
+            return own.union(*map(references, node.values()))
+        if isinstance(node, list):
+            return set().union(*map(references, node))
+        return set()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= known
+
+
+def test_operation_ids_are_distinct(document: dict[str, Any]) -> None:
+    ids = [call["operationId"] for path in document["paths"].values() for call in path.values()]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_document_media_types_fields_and_errors(
+    document: dict[str, Any], name: str
+) -> None:
+    call = document["paths"][f"/{name}"]["post"]
+    bodies = {"application/json", "application/x-npz"}
+    if name != "sample":
+        bodies |= {"application/x-npy"}
+    if name in ("log_prob", "encode"):
+        bodies |= {"image/png", "image/jpeg"}
+    assert set(call["requestBody"]["content"]) == bodies
+    answers = {"application/json", "application/x-npy", "application/x-npz"}
+    if name in ("decode", "sample"):
+        answers |= {"image/png"}
+    assert set(call["responses"]["200"]["content"]) == answers
+    assert set(call["responses"]) == STATUSES
+    for status in STATUSES - {"200"}:
+        (problem,) = call["responses"][status]["content"].values()
+        assert problem["example"]["status"] == int(status)
+        schemas.Problem.model_validate(problem["example"])
+    for content in (
+        *call["requestBody"]["content"].values(),
+        *call["responses"]["200"]["content"].values(),
+    ):
+        assert content["examples"]
+    assert {"Retry-After"} == set(call["responses"]["429"]["headers"])
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_examples_work_as_they_stand(app: FastAPI, document: dict[str, Any], name: str) -> None:
+    call = document["paths"][f"/{name}"]["post"]
+    (example,) = call["requestBody"]["content"]["application/json"]["examples"].values()
+    answer = post(app, f"/{name}", json=example["value"])
+    assert answer.status_code == 200, answer.text
+    RESULTS[name].model_validate(answer.json())
+    (shown,) = call["responses"]["200"]["content"]["application/json"]["examples"].values()
+    RESULTS[name].model_validate(shown["value"])
+    assert shown["value"].keys() == answer.json().keys()
+
+
+def test_the_document_follows_what_is_served() -> None:
+    document = ask(app_over(House((card("rings", (2,)),))), "GET", "/openapi.json").json()
+    body = document["paths"]["/encode"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["examples"]["rows"]["value"] == {"model": "rings", "x": [[0.5, 0.5]]}
+    house = House(())
+    assert ask(app_over(house), "GET", "/openapi.json").status_code == 200
+
+
+def test_ordinary_routes_document_problems_not_the_frameworks_errors(
+    document: dict[str, Any],
+) -> None:
+    responses = document["paths"]["/models/{name}"]["get"]["responses"]
+    assert set(responses) == {"200", "default"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_docs_are_served(app: FastAPI) -> None:
+    assert ask(app, "GET", "/docs").status_code == 200
