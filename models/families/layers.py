@@ -227,6 +227,8 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
 def _coupling(layer: CouplingLayer, features: int, context_features: int) -> Transform:
     _check_length("mask", len(layer.mask), features)
     kept = sum(layer.mask)
+    if kept in (0, features):
+        raise ValueError(f"mask: expected some ones and some zeros, got {list(layer.mask)}")
     elementwise = build_elementwise(layer.elementwise, features - kept)
 
     def wire(num_params: int) -> Wiring:

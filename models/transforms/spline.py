@@ -76,8 +76,7 @@ class RationalQuadratic(Elementwise):
         divisor: of raw widths and heights (nflows' couplings: the square root of the hidden width).
 
     Raises:
-        ValueError: if K is 1, which leaves the identity alone, or if K bins of the smallest width do
-            not fit.
+        ValueError: if K is 1, which is the identity, or if K bins of the smallest width do not fit.
 
     Reference: Durkan et al. 2019, section 3.1 and appendix A (arXiv 1906.04032).
     """
