@@ -91,6 +91,7 @@ def save(
     record = golden.record(reference, rows)
     if not golden.is_finite(record):
         raise CheckpointError("golden rows: expected finite z and log_prob; check the weights")
+    _check_inverse(target, reference, record)
     compute = dtype or flow.dtype
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -147,6 +148,7 @@ def load(
     # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
     exact = copy.deepcopy(flow).double()
     _replay(source, exact, record, tolerance=exact.reproduces_to)
+    _check_inverse(source, exact, record)
     flow.to(device, dtype or DTYPES[manifest.dtype])
     _replay(source, flow, record, tolerance=golden.COMPUTE_TOLERANCE)
     flow.provenance = manifest.provenance
@@ -251,6 +253,16 @@ def _replay(source: Path, flow: Flow, record: golden.Record, tolerance: float) -
             f"{source}: the flow does not reproduce its golden rows in {flow.dtype}: off by "
             f"{drift:.3g}, at most {tolerance:.3g} is allowed (relative to max(1, |value|)); the "
             "weights, the config or the code that reads them have changed: save or import it again"
+        )
+
+
+def _check_inverse(source: Path, flow: Flow, record: golden.Record) -> None:
+    error = golden.inverse_error(flow, record)
+    if not error <= golden.INVERSE_TOLERANCE:
+        raise CheckpointError(
+            f"{source}: encode and decode are not each other's inverse on the golden rows: off by "
+            f"{error:.3g} in z, at most {golden.INVERSE_TOLERANCE:.3g} is allowed; a mask, an "
+            "order or a permutation is not what the weights were trained with"
         )
 
 

@@ -11,6 +11,8 @@ from models.noise import base_noise
 DEFAULT_ROWS = 8
 # A float32 flow further than this from its float64 self is not worth serving (relative).
 COMPUTE_TOLERANCE = 1e-2
+# In float64 even badly conditioned flows invert far better; a wrong mask or order does not.
+INVERSE_TOLERANCE = 1e-4
 
 Record = dict[str, Tensor]
 
@@ -54,6 +56,15 @@ def drift(flow: Flow, rows: Record) -> float:
     """How far the flow's answers are from the record, relative to max(1, |recorded value|)."""
     z, log_prob = _replay(flow, rows)
     return max(_relative(z, rows["z"]), _relative(log_prob, rows["log_prob"]))
+
+
+def inverse_error(flow: Flow, rows: Record) -> float:
+    """How far encode(decode(z)) is from the recorded z, relative to max(1, |z|)."""
+    _, context = _inputs(flow, rows)
+    z = rows["z"].to(flow.device, flow.dtype)
+    with torch.no_grad():
+        again, _ = flow.encode(flow.decode(z, context)[0], context)
+    return _relative(again.double().cpu(), rows["z"])
 
 
 def accuracy(flow: Flow, rows: Record) -> dict[str, float]:

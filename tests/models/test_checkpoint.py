@@ -172,6 +172,15 @@ def test_a_saved_permutation_must_be_one(tmp_path: Path) -> None:
         models.load(folder)
 
 
+def test_a_mask_that_breaks_the_inverse_is_refused(tmp_path: Path) -> None:
+    flow = make_flow("maf")
+    masks = [buffer for key, buffer in flow.named_buffers() if key.endswith("mask")]
+    for mask in masks:
+        mask.fill_(True)
+    with pytest.raises(CheckpointError, match=r"not each other's inverse.*off by"):
+        models.save(flow, tmp_path / "model")
+
+
 def test_weights_may_be_wider_than_what_is_computed(folder: Path) -> None:
     flow = make_flow(NAME)
     models.save(flow, folder, dtype=torch.float32)
