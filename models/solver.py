@@ -85,7 +85,56 @@ _MOST_SHRINKING, _MOST_GROWTH = -4, 2
 # Below this step, positions would no longer be exact in the dtype of the state.
 _SMALLEST_STEP = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 # Tolerances below a few units of rounding would make steps out of noise.
-_SMALLEST_TOLERANCE = {dtype: 4 * torch.finfo(dtype).eps for dtype in _SMALLEST_STEP}
+_ROUNDING_UNITS = 4
+
+
+def solve(
+    field: Field,
+    state: Tensor,
+    context: Tensor | None,
+    *,
+    start: Tensor,
+    end: Tensor,
+    settings: SolverSettings,
+) -> Solution:
+    """Integrate every row from `start` to `end` by Dormand and Prince's method of order 5(4).
+
+    The error of a step is measured in the max norm over the row's own components. Rows that are
+    done leave the batch. Gradients flow through the steps taken (not through their choice).
+
+    Args:
+        field: dx/dt; called with the times, states and contexts of the rows still under way.
+        state: (B, M) at `start`, float32 or float64.
+        context: (B, ...) handed to the field row by row, or None.
+        start: scalar tensor; `end` too, and it may lie before `start`.
+
+    Reference: Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, Norsett &
+    Wanner 1993, "Solving Ordinary Differential Equations I", section II.4.
+    """
+    problem = _Problem(field, start, end - start, settings, like=state)
+    first = field(start.expand(state.shape[0], 1), state, context)
+    rows = _Rows(
+        index=torch.arange(state.shape[0], device=state.device),
+        state=state,
+        slope=first,
+        position=torch.zeros_like(state[:, :1]),
+        step=torch.full_like(state[:, :1], _FIRST_STEP),
+        context=context,
+    )
+    finite = torch.isfinite(state).all(1) & torch.isfinite(first).all(1)
+    evaluations = 1
+    outcomes = [rows.finish(~finite, SolveStatus.NON_FINITE, evaluations)]
+    rows = rows.select(finite)
+    while len(rows.index):
+        if evaluations + _EVALUATIONS_PER_STEP > settings.max_evaluations:
+            everyone = torch.ones_like(rows.index, dtype=torch.bool)
+            outcomes.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
+            break
+        evaluations += _EVALUATIONS_PER_STEP
+        rows, error = problem.advance(rows)
+        rows, ended = problem.sort_out(rows, error, evaluations)
+        outcomes += ended
+    return _collect(outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,88 +175,82 @@ class _Rows:
         return _Outcome(self.index[chosen], state, status, evaluations)
 
 
-def solve(
-    field: Field,
-    state: Tensor,
-    context: Tensor | None,
-    *,
-    start: Tensor,
-    end: Tensor,
-    settings: SolverSettings,
-) -> Solution:
-    """Integrate every row from `start` to `end` by Dormand and Prince's method of order 5(4).
+class _Problem:
+    """A field, an interval, and the method's constants where the state is."""
 
-    The error of a step is measured in the max norm over the row's own components. Rows that are
-    done leave the batch. Gradients flow through the steps taken (not through their choice).
+    def __init__(
+        self, field: Field, start: Tensor, span: Tensor, settings: SolverSettings, *, like: Tensor
+    ) -> None:
+        self.field = field
+        self.start = start
+        self.span = span
+        self.smallest_step = _SMALLEST_STEP[like.dtype]
+        floor = _ROUNDING_UNITS * torch.finfo(like.dtype).eps
+        self.rtol = max(settings.rtol, floor)
+        self.atol = max(settings.atol, floor)
+        self.nodes = like.new_tensor(_NODES)
+        self.powers = like.new_tensor([2.0**n for n in range(_MOST_SHRINKING, _MOST_GROWTH + 1)])
 
-    Args:
-        field: dx/dt; called with the times, states and contexts of the rows still under way.
-        state: (B, M) at `start`.
-        context: (B, ...) handed to the field row by row, or None.
-        start: scalar tensor; `end` too, and it may lie before `start`.
+    def advance(self, rows: _Rows) -> tuple[_Rows, Tensor]:
+        """Try a step of every row, keep those that are accurate enough, choose the next steps.
 
-    Reference: Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, Norsett &
-    Wanner 1993, "Solving Ordinary Differential Equations I", section II.4.
-    """
-    span = end - start
-    first = field(start.expand(state.shape[0], 1), state, context)
-    ok = torch.isfinite(state).all(1) & torch.isfinite(first).all(1)
-    rows = _Rows(
-        index=torch.arange(state.shape[0], device=state.device),
-        state=state,
-        slope=first,
-        position=torch.zeros_like(state[:, :1]),
-        step=torch.full_like(state[:, :1], _FIRST_STEP),
-        context=context,
-    )
-    evaluations = 1
-    outcomes = [rows.finish(~ok, SolveStatus.NON_FINITE, evaluations)]
-    rows = rows.select(ok)
-    while len(rows.index):
-        if evaluations + _EVALUATIONS_PER_STEP > settings.max_evaluations:
-            everyone = torch.ones_like(rows.index, dtype=torch.bool)
-            outcomes.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
-            break
-        evaluations += _EVALUATIONS_PER_STEP
-        rows, error = _try_step(field, rows, start, span, settings)
-        rows, ended = _sort_out(rows, error, evaluations)
-        outcomes += ended
-    return _collect(outcomes)
+        Returns:
+            The rows, and the error of the step relative to the tolerance, (B, 1): kept where <= 1.
+        """
+        times = self.start + self.span * torch.addcmul(rows.position, rows.step, self.nodes)
+        length = self.span * rows.step
+        slopes = [rows.slope]
+        state = rows.state
+        for i, weights in enumerate(_STAGES):
+            state = torch.addcmul(rows.state, length, _combine(weights, slopes))
+            slopes.append(self.field(times[:, i : i + 1], state, rows.context))
+        with torch.no_grad():
+            size = torch.maximum(rows.state.abs(), state.abs())
+            error = length * _combine(_ERROR, slopes) / (self.atol + self.rtol * size)
+            error = error.abs().amax(1, keepdim=True).nan_to_num(nan=torch.inf, posinf=torch.inf)
+            accepted = error <= 1
+            position = rows.position + torch.where(accepted, rows.step, 0)
+            step = self._next_step(position, rows.step, error)
+        moved = _Rows(
+            index=rows.index,
+            state=torch.where(accepted, state, rows.state),
+            slope=torch.where(accepted, slopes[-1], rows.slope),
+            position=position,
+            step=step,
+            context=rows.context,
+        )
+        return moved, error
 
+    def sort_out(
+        self, rows: _Rows, error: Tensor, evaluations: int
+    ) -> tuple[_Rows, list[_Outcome]]:
+        """Take the rows that are done out of the batch."""
+        solved = (rows.position == 1).squeeze(1)
+        stuck = (rows.step < self.smallest_step).squeeze(1) & ~solved
+        leaving = solved | stuck
+        if not leaving.any():
+            return rows, []
+        infinite = torch.isinf(error).squeeze(1)
+        outcomes = [
+            rows.finish(solved, SolveStatus.SOLVED, evaluations),
+            rows.finish(stuck & infinite, SolveStatus.NON_FINITE, evaluations),
+            rows.finish(stuck & ~infinite, SolveStatus.STEP_UNDERFLOW, evaluations),
+        ]
+        return rows.select(~leaving), outcomes
 
-def _try_step(
-    field: Field, rows: _Rows, start: Tensor, span: Tensor, settings: SolverSettings
-) -> tuple[_Rows, Tensor]:
-    """Advance the rows whose step is accurate enough, and choose everybody's next step.
+    def _next_step(self, position: Tensor, step: Tensor, error: Tensor) -> Tensor:
+        """The step times a power of two; a larger one only at a multiple of itself.
 
-    Returns:
-        The rows, and the error of the step relative to the tolerance, (B, 1); accepted where <= 1.
-    """
-    nodes = rows.step.new_tensor(_NODES)
-    times = start + span * torch.addcmul(rows.position, rows.step, nodes)
-    length = span * rows.step
-    slopes = [rows.slope]
-    for i, weights in enumerate(_STAGES):
-        state = torch.addcmul(rows.state, length, _combine(weights, slopes))
-        slopes.append(field(times[:, i : i + 1], state, rows.context))
-    with torch.no_grad():
-        size = torch.maximum(rows.state.abs(), state.abs())
-        floor = _SMALLEST_TOLERANCE[state.dtype]
-        allowed = max(settings.atol, floor) + max(settings.rtol, floor) * size
-        error = length * _combine(_ERROR, slopes) / allowed
-        error = error.abs().amax(1, keepdim=True).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        Shape: all (B, 1); position is the new one, error that of the step just tried.
+        """
+        wanted = torch.floor(math.log2(_SAFETY) - torch.log2(error) / _ORDER)
         accepted = error <= 1
-        position = rows.position + torch.where(accepted, rows.step, 0)
-        step = _next_step(position, rows.step, error)
-    moved = _Rows(
-        index=rows.index,
-        state=torch.where(accepted, state, rows.state),
-        slope=torch.where(accepted, slopes[-1], rows.slope),
-        position=position,
-        step=step,
-        context=rows.context,
-    )
-    return moved, error
+        chosen = torch.where(accepted, 0, wanted.clamp(_MOST_SHRINKING, -1))
+        for growth in range(1, _MOST_GROWTH + 1):
+            aligned = torch.remainder(position, step * 2**growth) == 0
+            chosen = torch.where(accepted & (wanted >= growth) & aligned, growth, chosen)
+        # Looked up, not computed: exp2 need not be exact, and only exact steps reach the end.
+        return step * self.powers[(chosen - _MOST_SHRINKING).long()]
 
 
 def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
@@ -217,38 +260,6 @@ def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
         if weight:
             total = torch.add(total, slope, alpha=weight)
     return total
-
-
-def _next_step(position: Tensor, step: Tensor, error: Tensor) -> Tensor:
-    """The step times a power of two; larger ones only where they start at a multiple of themselves.
-
-    Shape: all (B, 1); position is the new one, error that of the step just tried.
-    """
-    wanted = torch.floor(math.log2(_SAFETY) - torch.log2(error) / _ORDER)
-    powers = step.new_tensor([2.0**n for n in range(_MOST_SHRINKING, _MOST_GROWTH + 1)])
-    shrinking = wanted.clamp(_MOST_SHRINKING, -1)
-    chosen = torch.where(error <= 1, 0, shrinking)
-    for growth in range(1, _MOST_GROWTH + 1):
-        aligned = torch.remainder(position, step * 2**growth) == 0
-        chosen = torch.where((error <= 1) & (wanted >= growth) & aligned, growth, chosen)
-    # Looked up, not computed: exp2 need not be exact, and the end is reached only by exact steps.
-    return step * powers[(chosen - _MOST_SHRINKING).long()]
-
-
-def _sort_out(rows: _Rows, error: Tensor, evaluations: int) -> tuple[_Rows, list[_Outcome]]:
-    """Take the rows that are done out of the batch."""
-    solved = (rows.position == 1).squeeze(1)
-    stuck = (rows.step < _SMALLEST_STEP[rows.step.dtype]).squeeze(1) & ~solved
-    leaving = solved | stuck
-    if not leaving.any():
-        return rows, []
-    infinite = torch.isinf(error).squeeze(1)
-    outcomes = [
-        rows.finish(solved, SolveStatus.SOLVED, evaluations),
-        rows.finish(stuck & infinite, SolveStatus.NON_FINITE, evaluations),
-        rows.finish(stuck & ~infinite, SolveStatus.STEP_UNDERFLOW, evaluations),
-    ]
-    return rows.select(~leaving), outcomes
 
 
 def _collect(outcomes: list[_Outcome]) -> Solution:

@@ -64,11 +64,18 @@ class ConvDynamics(Dynamics):
             )
         self._reaches = tuple(_reach(size, self.strides) for size in shape[1:])
         channels = (shape[0], *hidden_channels, shape[0])
+        # An upper bound: images are at their largest where no stride has halved them.
+        self._width = max(channels) * shape[1] * shape[2]
         self.layers = nn.ModuleList(
             conv_layer(layer_type, a, b, stride)
             for (a, b), stride in zip(pairwise(channels), self.strides, strict=True)
         )
         self.activations = nn.ModuleList(activation(nonlinearity) for _ in hidden_channels)
+
+    @property
+    def width(self) -> int:
+        """Numbers a row takes at its widest layer, at most."""
+        return self._width
 
     @property
     def num_exact_probes(self) -> int:

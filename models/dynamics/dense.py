@@ -76,10 +76,16 @@ class DenseDynamics(Dynamics):
         self._columns = slice(start, start + features)
         inputs = start + features + context_features + (time_input == "last")
         widths = (inputs, *hidden_features, features)
+        self._width = max(widths)
         self.layers = nn.ModuleList(dense_layer(layer_type, a, b) for a, b in pairwise(widths))
         self.activations = nn.ModuleList(activation(nonlinearity) for _ in hidden_features)
         if time_input == "fourier":
             self.register_buffer("frequencies", math.pi * torch.arange(1.0, num_frequencies + 1))
+
+    @property
+    def width(self) -> int:
+        """Numbers a row takes at its widest layer."""
+        return self._width
 
     @property
     def _stack(self) -> tuple[list[DenseLayer], list[Activation]]:
@@ -121,9 +127,9 @@ class DenseDynamics(Dynamics):
             (B, D) and (B, K).
         """
         dx, layers, slopes = self._linearise(t, x, context)
-        tangents = probes @ layers[0].weight[..., self._columns].mT
+        tangents = _push(probes, layers[0].weight[..., self._columns])
         for slope, layer in zip(slopes, layers[1:], strict=True):
-            tangents = (tangents * slope.unsqueeze(1)) @ layer.weight.mT
+            tangents = _push(tangents * slope.unsqueeze(1), layer.weight)
         gate = layers[-1].gate
         if gate is not None:
             tangents = tangents * gate.unsqueeze(1)
@@ -158,6 +164,15 @@ class DenseDynamics(Dynamics):
         return h, layers, slopes
 
 
+def _push(tangents: Tensor, weight: Tensor) -> Tensor:
+    """W v for tangents (B, K, in) or (K, in), as one product of matrices where W is shared."""
+    if weight.dim() == 2 and tangents.dim() == 3:
+        # torch.matmul would choose between this and B small products by looking at requires_grad.
+        flat = tangents.flatten(0, 1) @ weight.T
+        return flat.view(*tangents.shape[:2], -1)
+    return tangents @ weight.mT
+
+
 def _trace(layers: list[Affine], slopes: list[Tensor], columns: slice) -> Tensor:
     """Trace of diag(g) W_n diag(s_n-1) W_n-1 ... diag(s_1) W_1[:, columns].   -> (B,) or ()."""
     first, last = layers[0].weight[..., columns], layers[-1].weight
@@ -171,7 +186,7 @@ def _trace(layers: list[Affine], slopes: list[Tensor], columns: slice) -> Tensor
         return ((slopes[0] @ mixing.T) * slopes[1]).sum(1)
     tangents = first.mT
     for slope, layer in zip(slopes, layers[1:-1], strict=False):
-        tangents = (tangents * slope.unsqueeze(1)) @ layer.weight.mT
+        tangents = _push(tangents * slope.unsqueeze(1), layer.weight)
     # Only the diagonal of the last product is wanted: D H operations instead of D^2 H.
     mixing = tangents * last
     if gate is None:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 DenseLayerType = Literal["ignore", "concat", "squash", "concatsquash", "blend", "hyper"]
@@ -17,8 +16,8 @@ _HYPERNET_STD = 0.01
 class Affine(NamedTuple):
     """A dense layer frozen at a time: h -> gate * (W h) + bias.
 
-    Shape: weight (out, in), or (B, out, in) where it depends on time; bias (out,) or (B, out);
-    gate (B, out) or None for 1.
+    Shape: weight (out, in), or (B, out, in) where it depends on time and there is no gate;
+    bias (out,) or (B, out); gate (B, out) or None for 1.
     """
 
     weight: Tensor
@@ -28,14 +27,10 @@ class Affine(NamedTuple):
     def __call__(self, h: Tensor) -> Tensor:
         """h (B, in) -> (B, out)."""
         if self.weight.dim() == 3:
-            product = (self.weight @ h.unsqueeze(2)).squeeze(2)
-        elif self.gate is None and self.bias.dim() == 2:
+            return self.bias + (self.weight @ h.unsqueeze(2)).squeeze(2)
+        if self.gate is None:
             return torch.addmm(self.bias, h, self.weight.T)
-        elif self.gate is None:
-            return F.linear(h, self.weight, self.bias)
-        else:
-            product = h @ self.weight.T
-        return product + self.bias if self.gate is None else self.bias + self.gate * product
+        return torch.addcmul(self.bias, self.gate, h @ self.weight.T)
 
 
 class DenseLayer(nn.Module, ABC):

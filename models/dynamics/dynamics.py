@@ -27,6 +27,11 @@ class Dynamics(nn.Module, ABC):
         """dx/dt.   t (B, 1), x (B, *event_shape) -> (B, *event_shape)."""
 
     @property
+    def width(self) -> int:
+        """Numbers a row takes at the widest place of the field."""
+        return math.prod(self.event_shape)
+
+    @property
     def num_exact_probes(self) -> int:
         """How many probes the exact trace takes."""
         return math.prod(self.event_shape)

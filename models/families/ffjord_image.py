@@ -1,0 +1,98 @@
+"""FFJORD over images: continuous flows with convolutional dynamics, at one or several scales."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from models.dynamics.activations import Nonlinearity
+from models.dynamics.conv import ConvDynamics
+from models.dynamics.conv_layers import ConvLayerType, Stride
+from models.families.config import PositiveInt, Widths
+from models.families.continuous import (
+    BATCH_NORM_EPS,
+    ContinuousConfig,
+    build_continuous,
+    tell_trace,
+)
+from models.families.preprocessing import Preprocessing, build_preprocessing
+from models.families.realnvp_image import ImageShape, check_sides
+from models.flow import Flow
+from models.transforms.batchnorm import BatchNorm
+from models.transforms.split import Chain, FactorOut
+from models.transforms.squeeze import Flatten, Squeeze
+from models.transforms.transform import Transform
+
+
+class FFJORDImageConfig(ContinuousConfig):
+    """dx/dt = f(t, x) with f convolutional, over images (C, H, W).
+
+    Every scale but the last: `num_blocks` blocks, squeeze, as many blocks, then the second half of
+    the channels is factored out. The last scale: `num_blocks` blocks. Latents lie finest first.
+
+    Attributes:
+        num_scales: H and W must be divisible by 2^(num_scales - 1).
+        hidden_channels, strides, layer_type: of the dynamics, see `ConvDynamics`.
+        batch_norm: one behind the last block; for a single scale.
+
+    Reference: Grathwohl et al. 2019 (arXiv 1810.01367).
+    """
+
+    event_shape: ImageShape
+    num_scales: PositiveInt = 1
+    hidden_channels: Widths = (64, 64, 64)
+    strides: tuple[Stride, ...] | None = Field(default=None)
+    layer_type: ConvLayerType = "concat"
+    nonlinearity: Nonlinearity = "softplus"
+    preprocessing: Preprocessing = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_sides(self.event_shape, self.num_scales - 1, "num_scales - 1")
+        if self.batch_norm and self.num_scales > 1:
+            raise ValueError("batch_norm: expected false for more than one scale, got true")
+        return self
+
+
+def build_ffjord_image(config: FFJORDImageConfig) -> Flow:
+    """Build a continuous flow over images.
+
+    Raises:
+        ValueError: if the preprocessing or the strides do not fit the event.
+    """
+    preprocessing, facts = build_preprocessing(config.preprocessing, config.event_shape)
+    scales = _scale(config, config.event_shape, config.num_scales)
+    return Flow(
+        [*preprocessing, *scales],
+        config.event_shape,
+        facts=tell_trace(facts, config.divergence, scales),
+    )
+
+
+def _scale(config: FFJORDImageConfig, shape: ImageShape, remaining: int) -> list[Transform]:
+    """Build one scale and, inside its `FactorOut`, all that follow."""
+    channels, height, width = shape
+    transforms = _blocks(config, shape)
+    if remaining == 1:
+        if config.batch_norm:
+            transforms.append(BatchNorm(channels, eps=BATCH_NORM_EPS, statistics="running"))
+        return [*transforms, Flatten(shape)]
+    squeezed = (4 * channels, height // 2, width // 2)
+    rest = Chain(_scale(config, (2 * channels, height // 2, width // 2), remaining - 1))
+    return [*transforms, Squeeze(), *_blocks(config, squeezed), FactorOut(rest, squeezed)]
+
+
+def _blocks(config: FFJORDImageConfig, shape: ImageShape) -> list[Transform]:
+    return [
+        build_continuous(
+            config,
+            ConvDynamics(
+                shape,
+                config.hidden_channels,
+                strides=config.strides,
+                layer_type=config.layer_type,
+                nonlinearity=config.nonlinearity,
+                residual=config.residual,
+            ),
+        )
+        for _ in range(config.num_blocks)
+    ]
