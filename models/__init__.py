@@ -1,6 +1,6 @@
 """The mathematics of normalizing flows: torch and numpy, nothing of HTTP.
 
-`load`, `save`, `build` and `Flow` are imported on first use, so that `import models` costs no
+`load`, `save`, `build`, `import_checkpoint` and `Flow` are imported on first use, so that `import models` costs no
 torch import.
 """
 
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.checkpoint import load, save
     from models.flow import Flow
+    from models.importers.run import import_checkpoint
     from models.registry import build
 
 _HOMES = {
     "Flow": "models.flow",
     "build": "models.registry",
+    "import_checkpoint": "models.importers.run",
     "load": "models.checkpoint",
     "save": "models.checkpoint",
 }
 
-__all__ = ["Flow", "build", "load", "save"]
+__all__ = ["Flow", "build", "import_checkpoint", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

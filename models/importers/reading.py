@@ -1,0 +1,192 @@
+"""Reading checkpoint files of other code without running anything that is in them.
+
+`torch.load(weights_only=True)` and safetensors only; `argparse.Namespace`, a bag of plain values,
+is the one class allowed beyond torch's own list. What is not a checkpoint is recognised and named.
+"""
+
+import argparse
+import hashlib
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from models.importers.findings import Findings, ImportRefused
+
+_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
+# First bytes of files that people take for checkpoints.
+_OTHER_FORMATS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file it points to: run `git lfs pull`",
+    b"\x1f\x8b": "a gzip archive: unpack it and import the file inside",
+    b"\x89HDF": "an HDF5 file (Keras or Lightning of another kind): export a torch state dict",
+    b"\x93NUMPY": "a NumPy array: a checkpoint of torch or a .safetensors file is expected",
+    b"%PDF": "a PDF document",
+}
+_SAFE_MODULES = ("torch", "collections", "_codecs", "argparse", "builtins")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(path: Path, findings: Findings, *, allow_pickle: bool = False) -> Any:
+    """Read what a checkpoint file holds: tensors in dicts and lists, with plain values.
+
+    Args:
+        path: a file of `torch.save` or safetensors.
+        findings: where what was seen is noted.
+        allow_pickle: run whatever code a pickle asks for, where the safe reader refuses. Only for
+            files whose author is trusted.
+
+    Raises:
+        ImportRefused: says what the file is instead, or which class it asks for.
+    """
+    if path.is_dir():
+        raise ImportRefused(f"{path}: expected a checkpoint file, got a folder")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ImportRefused(f"{path}: cannot be read: {error.strerror}") from None
+    _refuse_other_formats(path, head)
+    if path.suffix == ".safetensors" or _is_safetensors(head):
+        findings.recognised("file", "safetensors: holds tensors and nothing else")
+        return _read_safetensors(path)
+    _refuse_other_zips(path, head)
+    return _read_torch(path, findings, allow_pickle=allow_pickle)
+
+
+def _refuse_other_formats(path: Path, head: bytes) -> None:
+    if not head:
+        raise ImportRefused(f"{path}: the file is empty; download or copy it again")
+    if head.lstrip().lower().startswith(_PAGE_STARTS):
+        raise ImportRefused(
+            f"{path}: this is a web page (HTML) saved under the name of a checkpoint; download the "
+            "file itself, not the page that shows it"
+        )
+    for start, name in _OTHER_FORMATS.items():
+        if head.startswith(start):
+            raise ImportRefused(f"{path}: this is {name}")
+    if head.lstrip()[:1] in (b"{", b"[") and head.isascii():
+        raise ImportRefused(f"{path}: this is JSON text; give the weights here, JSON to --config")
+
+
+def _refuse_other_zips(path: Path, head: bytes) -> None:
+    if not head.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ImportRefused(
+            f"{path}: the file is truncated or damaged ({error}); download or copy it again"
+        ) from None
+    if damaged is not None:
+        raise ImportRefused(f"{path}: {damaged} inside it is damaged; download or copy it again")
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise ImportRefused(
+            f"{path}: this is a TorchScript program; expected a state dict: load it where it was "
+            "made and torch.save(module.state_dict(), ...)"
+        )
+    if not any(name.endswith("/data.pkl") for name in names):
+        inside = ", ".join(names[:3]) or "nothing"
+        raise ImportRefused(f"{path}: a zip file, but not one of torch.save: it holds {inside}")
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ImportRefused(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
+    try:
+        content = _load(path, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _refused_class(path, str(error))
+        if not allow_pickle:
+            raise ImportRefused(
+                f"{path}: the file asks for {found}, which is code and not data, so it was not "
+                "read (and nothing in it ran). Save the state dict alone, or, if you trust who "
+                "made the file, import it with --allow-pickle"
+            ) from None
+        findings.warning("file", f"read with --allow-pickle: {found} was loaded and may run code")
+    except Exception as error:
+        # torch raises RuntimeError, EOFError, KeyError, UnicodeDecodeError, ... on damaged files.
+        raise ImportRefused(
+            f"{path}: not a checkpoint of torch.save, or a truncated or damaged one: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
+    else:
+        findings.recognised("file", "torch.save: read with weights_only=True")
+        return content
+    try:
+        return _load(path, weights_only=False)
+    except Exception as error:
+        raise ImportRefused(
+            f"{path}: cannot be unpickled here: {type(error).__name__}: {error}; put the code that "
+            "defines the class on PYTHONPATH, or save the state dict alone"
+        ) from None
+
+
+def _load(path: Path, *, weights_only: bool) -> Any:
+    with (
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals([argparse.Namespace]),
+    ):
+        # Old files bring warnings about their format that a reader can do nothing about.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=weights_only)
+
+
+def _refused_class(path: Path, message: str) -> str:
+    """The class that the safe reader stopped at: from its message, else from the opcodes."""
+    named = re.search(r"GLOBAL ([\w.]+)", message)
+    if named:
+        return named.group(1)
+    for name in _classes(path):
+        if name.split(".")[0] not in _SAFE_MODULES:
+            return name
+    return "something other than tensors"
+
+
+def _classes(path: Path) -> Iterator[str]:
+    """The classes and functions a pickle names, read off its opcodes; nothing is executed."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                with archive.open(name) as file:
+                    yield from _globals(file)
+        else:
+            with path.open("rb") as file:
+                yield from _globals(file)
+    except (ValueError, OSError, StopIteration):
+        return
+
+
+def _globals(file: IO[bytes]) -> Iterator[str]:
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL":
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+            yield ".".join(strings[-2:])
+        elif isinstance(argument, str):
+            strings.append(argument)

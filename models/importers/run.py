@@ -1,0 +1,161 @@
+"""From a checkpoint of other code to one of our flows: every step of an import, in order."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from models.flow import Flow
+from models.importers.doctor import Prefer, examine
+from models.importers.findings import ImportRefused, Report
+from models.importers.images import log_det
+from models.importers.likelihood import Term, ledger
+from models.importers.reading import read, sha256
+from models.importers.settings import settle
+from models.importers.source import Conversion, Fragment, numbered, prefixed
+from models.importers.sources import choose, is_known
+from models.importers.weights import Weights
+from models.registry import build
+
+Preprocessing = Literal["source", "none"]
+PREPROCESSING: tuple[Preprocessing, ...] = ("source", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for; see `import_checkpoint`."""
+
+    source: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing = "source"
+    weights: Prefer = "model"
+    allow_pickle: bool = False
+
+
+def import_checkpoint(
+    path: str | os.PathLike[str],
+    source: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing = "source",
+    *,
+    weights: Prefer = "model",
+    allow_pickle: bool = False,
+) -> Flow:
+    """Turn a checkpoint of public code into a flow with the same likelihood.
+
+    Args:
+        path: a file of `torch.save` or safetensors.
+        source: the repository or library that made it, such as "rosinality/glow-pytorch"; left
+            out, it is recognised by the keys.
+        config: hyper-parameters under the source's own names; those that can be read off the
+            weights may be left out, and keys that begin with "_" are notes.
+        preprocessing: "source": the flow takes data as users have them (pixels 0..255) and does
+            what the source does to them; "none": it takes the source's own inputs.
+        weights: "model" takes the weights as trained, "ema" their moving average, where the file
+            holds both.
+        allow_pickle: let the file run code while it is read, where the safe reader refuses it.
+
+    Returns:
+        The flow in evaluation mode and float64, with `provenance` filled in: source, file and its
+        digest, hyper-parameters and where each came from, findings, and the likelihood ledger.
+        `models.save(flow, folder, dtype=torch.float32)` writes it to be served in float32.
+
+    Raises:
+        ImportRefused: says what is wrong and what to do; `report` holds what was found.
+    """
+    request = Request(source, config or {}, preprocessing, weights, allow_pickle)
+    return run(Path(path), request)[0]
+
+
+def run(path: Path, request: Request) -> tuple[Flow, Report]:
+    """Import a checkpoint and report on it.
+
+    Raises:
+        ImportRefused: with the report as far as it came.
+    """
+    report = Report(file=path.name)
+    try:
+        return _run(path, request, report), report
+    except ImportRefused as error:
+        error.report = report
+        raise
+
+
+def _run(path: Path, request: Request, report: Report) -> Flow:
+    if request.preprocessing not in PREPROCESSING:
+        raise ImportRefused(
+            f"preprocessing: expected one of {', '.join(PREPROCESSING)}, got "
+            f"{request.preprocessing!r}"
+        )
+    content = read(path, report.findings, allow_pickle=request.allow_pickle)
+    report.sha256 = sha256(path)
+    state, stored = examine(content, report.findings, is_known, prefer=request.weights)
+    name = request.source or request.config.get("source")
+    source = choose(name, state)
+    report.source = source.name
+    how = "named" if name else "recognised by its keys"
+    report.findings.recognised("source", f"{source.name}: {how}")
+    weights = Weights(state, report.findings)
+    config = settle(source, request.config, stored, source.infer(weights), report)
+    conversion = source.convert(config, weights)
+    weights.finish()
+    flow = _assemble(conversion, request.preprocessing, report)
+    flow.provenance = report.provenance()
+    return flow
+
+
+def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Report) -> Flow:
+    outer = conversion.pixels if preprocessing == "source" else ()
+    steps = [*outer, *conversion.inputs]
+    config = {**conversion.config, **({"preprocessing": steps} if steps else {})}
+    try:
+        flow = build(conversion.family, config)
+        state = prefixed("transforms.", numbered(conversion.layers, start=len(steps)))
+        flow.double().load_state_dict(_complete(state, flow.state_dict(), len(steps)), assign=True)
+    except (ValueError, RuntimeError) as error:
+        raise ImportRefused(f"the checkpoint does not make a flow: {error}") from error
+    flow.requires_grad_(False).eval()
+    report.family, report.config = flow.family, flow.config
+    scale = Term(
+        "scale of the data",
+        -log_det(outer, flow.features),
+        f"our density is over the data as users have them, the source's over {conversion.data}",
+    )
+    report.likelihood = ledger(
+        conversion.reported,
+        (scale,) if outer else (),
+        "pixels 0..255" if outer else conversion.data,
+        flow.features,
+    )
+    return flow
+
+
+def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> Fragment:
+    """Add what preprocessing holds, and make every tensor one of its own."""
+    own = {key: built[key] for key in built if int(key.split(".")[1]) < num_steps}
+    return {key: value.clone().contiguous() for key, value in {**own, **state}.items()}
+
+
+def narrow(flow: Flow) -> Flow:
+    """Keep in float32 what float32 holds exactly: nothing is lost, and the file is half the size.
+
+    For a flow about to be saved: weights that were copied are float32 again, those that were
+    computed stay float64.
+    """
+    for module in flow.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter.data = _narrowest(parameter.data)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, _narrowest(buffer))
+    return flow
+
+
+def _narrowest(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float64:
+        return tensor
+    short = tensor.float()
+    return short if torch.equal(short.double(), tensor) else tensor

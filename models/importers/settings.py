@@ -1,0 +1,120 @@
+"""Hyper-parameters: what the user gives, what the weights say, and where the two disagree."""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.importers.findings import Findings, ImportRefused, Origin, Report, Setting
+from models.importers.source import Inference, Inferred, Source, SourceConfig, plain
+
+# In every config.json of a source, whatever its own names are: who made it, not how.
+_LABELS = ("source", "family", "version")
+
+
+def settle(
+    source: Source,
+    given: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    inference: Inference,
+    report: Report,
+) -> SourceConfig:
+    """Join given, stored and inferred hyper-parameters, and validate them.
+
+    What the user gives comes first, then what the file itself holds, then what the weights imply,
+    then the source's own defaults. Weights are never overruled: a given value that they exclude is
+    an error, a stored one is mended.
+
+    Args:
+        source: whose hyper-parameters.
+        given: by the user; keys that begin with "_" are notes.
+        stored: arguments found in the file; names that the source does not know are passed over.
+        inference: what the weights say.
+        report: gets a `Setting` each, before anything is refused.
+
+    Raises:
+        ImportRefused: names everything that is unknown, in conflict, missing or of a wrong type.
+    """
+    fields = source.config.model_fields
+    wanted = _clean(source, given, report.findings)
+    held = {name: value for name, value in source.unfold(stored).items() if name in fields}
+    faults: list[str] = []
+    for name, info in fields.items():
+        inferred = inference.found.get(name)
+        fitting = inference.asked.get(name) or info.description or "no default fits all"
+        if name in wanted:
+            setting = Setting(name, plain(wanted[name]), "given", "by the user")
+            faults += _conflict(setting, inferred)
+        elif name in held and not _contradicts(held[name], inferred):
+            setting = Setting(name, plain(held[name]), "checkpoint", "stored beside the weights")
+        elif inferred is not None:
+            origin: Origin = "inferred" if inferred.firm else "default"
+            setting = Setting(name, plain(inferred.value), origin, inferred.reason)
+            if name in held:
+                report.findings.mended(
+                    name,
+                    f"the file says {held[name]!r}, its weights {inferred.value!r} "
+                    f"({inferred.reason}): the weights are right",
+                )
+        elif not info.is_required() and name not in inference.asked:
+            default = plain(info.get_default(call_default_factory=True))
+            setting = Setting(name, default, "default", info.description or "of the source")
+        else:
+            setting = Setting(name, None, "missing", fitting)
+            faults.append(f"{name} is not in the checkpoint; give it, it may be {fitting}")
+        report.settings.append(setting)
+    if faults:
+        raise ImportRefused(_plural(source, faults))
+    return _validate(source, {setting.name: setting.value for setting in report.settings})
+
+
+def _clean(source: Source, given: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
+    fields = source.config.model_fields
+    settings = {name: value for name, value in given.items() if not name.startswith("_")}
+    clean: dict[str, Any] = {}
+    for name, value in source.unfold(settings).items():
+        if name in fields:
+            clean[name] = value
+        elif name in source.training_only:
+            findings.ignored(name, "a setting of the training script: no part of the function")
+        elif name not in _LABELS:
+            close = get_close_matches(name, fields, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ImportRefused(
+                f"{name}: not a hyper-parameter of {source.name}{hint}; expected one of "
+                f"{', '.join(fields)}"
+            )
+    return clean
+
+
+def _conflict(setting: Setting, inferred: Inferred | None) -> list[str]:
+    if inferred is None or not _contradicts(setting.value, inferred):
+        return []
+    return [
+        f"{setting.name}: {json.dumps(setting.value)} was given, but the weights say "
+        f"{json.dumps(plain(inferred.value))} ({inferred.reason}); leave it out or correct it"
+    ]
+
+
+def _contradicts(value: Any, inferred: Inferred | None) -> bool:
+    try:
+        return inferred is not None and inferred.firm and plain(value) != plain(inferred.value)
+    except (TypeError, ValueError):  # not JSON, so nothing a source has
+        return True
+
+
+def _validate(source: Source, values: Mapping[str, Any]) -> SourceConfig:
+    try:
+        return source.config.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors(include_url=False, include_context=False)
+        ]
+        raise ImportRefused(_plural(source, faults)) from None
+
+
+def _plural(source: Source, faults: list[str]) -> str:
+    return f"{source.name}: {'; '.join(faults)}"

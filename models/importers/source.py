@@ -1,0 +1,144 @@
+"""What the importer knows of one code base: its keys, its hyper-parameters, its conversion."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from models.importers.likelihood import Reported
+from models.importers.weights import Weights
+
+Count = Annotated[int, Field(gt=0)]
+Step = Mapping[str, Any]
+Fragment = dict[str, Tensor]
+
+
+class SourceConfig(BaseModel):
+    """Hyper-parameters under the names that the source gives them: strict types, no others."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A hyper-parameter read off a checkpoint.
+
+    Attributes:
+        firm: the weights leave no choice, so another value given by the user is an error; a
+            value that is only the source's habit gives way.
+    """
+
+    value: Any
+    reason: str
+    firm: bool = True
+
+
+@dataclass(slots=True)
+class Inference:
+    """What the shapes of a checkpoint say, and what they cannot say.
+
+    Attributes:
+        found: values by name.
+        asked: for what is not in a checkpoint, the values that would fit.
+    """
+
+    found: dict[str, Inferred] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
+
+    def know(self, name: str, value: Any, reason: str) -> None:
+        """Note a value that the weights fix."""
+        self.found[name] = Inferred(value, reason)
+
+    def suppose(self, name: str, value: Any, reason: str) -> None:
+        """Note a value that the source has unless told otherwise, and that no weight shows."""
+        self.found[name] = Inferred(value, reason, firm=False)
+
+    def ask(self, name: str, fitting: str) -> None:
+        """Note that a value must be given, and which would fit."""
+        self.asked[name] = fitting
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A checkpoint as one of our families.
+
+    Attributes:
+        family, config: for `models.build`, without `preprocessing`.
+        layers: for every transform behind the preprocessing, in order, its part of the state dict
+            (keys as in the transform's own state dict), in float64 or int64.
+        inputs: preprocessing steps that are part of the source's model, acting on its input x.
+        pixels: steps from data as users have them to x; none where the source has no preprocessing
+            of its own, as with tables.
+        data: what x is, in words.
+        reported: the source's own number.
+    """
+
+    family: str
+    config: Mapping[str, Any]
+    layers: list[Fragment]
+    reported: Reported
+    inputs: tuple[Step, ...] = ()
+    pixels: tuple[Step, ...] = ()
+    data: str = "the inputs of the source"
+
+
+def _as_given(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One code base, or one architecture of it.
+
+    Attributes:
+        name: as its checkpoints' `config.json` gives it.
+        short_names: what users may write instead.
+        signature: patterns of keys; each must match some key of a checkpoint of this source.
+        config: its hyper-parameters.
+        infer: reads them off the weights.
+        convert: (config, weights) -> one of our families. Takes every key, or sets it aside.
+        training_only: hyper-parameters of its training scripts that do not change the function.
+        unfold: turns nested settings, as the source's own files have them, into flat ones.
+    """
+
+    name: str
+    short_names: tuple[str, ...]
+    signature: tuple[str, ...]
+    config: type[SourceConfig]
+    infer: Callable[[Weights], Inference]
+    convert: Callable[[Any, Weights], Conversion]
+    training_only: frozenset[str] = frozenset()
+    unfold: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_given
+
+    def knows(self, keys: Iterable[str]) -> bool:
+        """Whether these are the keys of a checkpoint of this source."""
+        keys = list(keys)
+        return all(any(re.match(pattern, key) for key in keys) for pattern in self.signature)
+
+    def goes_by(self, name: str) -> bool:
+        """Whether a user's word means this source, alone or with others."""
+        word = name.strip().lower()
+        own = self.name.lower()
+        return word in {own, *self.short_names} or word in re.split(r"[/ ]", own)
+
+
+def prefixed(prefix: str, fragment: Mapping[str, Tensor]) -> Fragment:
+    """Put a prefix in front of every key."""
+    return {f"{prefix}{key}": value for key, value in fragment.items()}
+
+
+def numbered(fragments: Iterable[Mapping[str, Tensor]], start: int = 0) -> Fragment:
+    """Join fragments as the state of a list of modules: "0.key", "1.key", ..."""
+    joined: Fragment = {}
+    for index, fragment in enumerate(fragments, start):
+        joined |= prefixed(f"{index}.", fragment)
+    return joined
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it: tuples become lists."""
+    return json.loads(json.dumps(value))

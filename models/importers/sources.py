@@ -1,0 +1,73 @@
+"""The table of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from models.importers import rosinality
+from models.importers.findings import ImportRefused
+from models.importers.source import Source
+
+SOURCES: dict[str, Source] = {source.name: source for source in (rosinality.SOURCE,)}
+
+_KEYS_SHOWN = 3
+
+
+def is_known(keys: Iterable[str]) -> bool:
+    """Whether any source recognises these keys."""
+    return bool(_recognise(SOURCES.values(), keys))
+
+
+def choose(name: str | None, keys: Iterable[str]) -> Source:
+    """Find the source that a user names, or that keys belong to.
+
+    Args:
+        name: a full or short name; a name that several sources share leaves the choice to the
+            keys; None leaves it to them altogether.
+        keys: of the state dict.
+
+    Raises:
+        ImportRefused: if no source fits, several do, or another than the named one does.
+    """
+    keys = list(keys)
+    candidates = _named(name) if name else list(SOURCES.values())
+    fitting = _recognise(candidates, keys)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(source.name for source in fitting)
+        raise ImportRefused(f"the keys fit several sources: {names}; name one of them")
+    sample = ", ".join(keys[:_KEYS_SHOWN]) or "none"
+    others = _recognise(SOURCES.values(), keys)
+    if name and others:
+        guess = " or ".join(source.name for source in others)
+        raise ImportRefused(
+            f"{name} was named, but these are the keys of {guess} ({sample}, ...): name that, or "
+            "no source at all"
+        )
+    if name:
+        raise ImportRefused(
+            f"{name}: expected keys such as {_example(candidates[0])}, got {sample}, ...; is this "
+            "a checkpoint of another architecture?"
+        )
+    raise ImportRefused(
+        f"no source has keys such as {sample}, ...; known sources: {', '.join(SOURCES)}"
+    )
+
+
+def _named(name: str) -> list[Source]:
+    found = [source for source in SOURCES.values() if source.goes_by(name)]
+    if not found:
+        known = {short: source for source in SOURCES.values() for short in source.short_names}
+        close = get_close_matches(name.lower(), [*SOURCES, *known], n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ImportRefused(f"source: expected one of {', '.join(SOURCES)}; got {name!r}{hint}")
+    return found
+
+
+def _recognise(sources: Iterable[Source], keys: Iterable[str]) -> list[Source]:
+    keys = list(keys)
+    return [source for source in sources if source.knows(keys)]
+
+
+def _example(source: Source) -> str:
+    return source.signature[0].replace(r"\.", ".").replace(r"\d+", "0")
