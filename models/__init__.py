@@ -1,7 +1,6 @@
 """The mathematics of normalizing flows: torch and numpy, nothing of HTTP.
 
-`load`, `save`, `build`, `import_checkpoint` and `Flow` are imported on first use, so that `import models` costs no
-torch import.
+Everything here is imported on first use, so that `import models` costs no torch import.
 """
 
 from typing import TYPE_CHECKING, Any
