@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import uvicorn
 
@@ -57,8 +58,7 @@ def run(settings: Settings) -> int:
         access.flush()
     if code != EXIT_OK:
         # A worker may be deep in the engine and never come back: do not wait for its thread.
-        logging.shutdown()
-        os._exit(code)
+        _leave(code)
     return code
 
 
@@ -91,7 +91,7 @@ class _Service:
             timeout_notify=_WATCHDOG_SECONDS,
         )
         self._server = _Server(config)
-        self._loading: asyncio.Future[None] | None = None
+        self._is_loading = True
         self._ending: asyncio.Task[None] | None = None
         self._code = EXIT_OK
 
@@ -113,11 +113,8 @@ class _Service:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
         began = time.monotonic()
-        self._loading = asyncio.ensure_future(self._repository.start())
-        try:
-            await self._loading
-        except asyncio.CancelledError:
-            return self._code
+        await self._repository.start()
+        self._is_loading = False
         host, port = listener.getsockname()[:2]
         names = ", ".join(model.card.name for model in self._repository.models())
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
@@ -126,8 +123,9 @@ class _Service:
         return self._code
 
     def _on_signal(self, number: int) -> None:
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()
+        if self._is_loading:
+            # Nobody was served yet, and a thread that reads a model cannot be told to stop.
+            _leave(EXIT_OK)
         elif self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._end(number))
         else:
@@ -161,6 +159,11 @@ class _Service:
         if not self._repository.is_alive:
             _log.critical("an engine was lost: only a new process can help")
             self._give_up(EXIT_FAILED)
+
+
+def _leave(code: int) -> NoReturn:
+    logging.shutdown()
+    os._exit(code)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -1,0 +1,47 @@
+"""The real server, whose engine waits for a byte from the test before every batch.
+
+    python -m tests.e2e.stuck_server FOLDER MODEL field=value ...
+
+FOLDER holds two named pipes: a byte comes out of `started` when a batch begins, and one goes into
+`orders` to let it end: "g" gives the answer, "e" raises, "x" ends the worker's thread. The engine
+waits only while the file `armed` is there, so that the warm-up can pass.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from models.flow import Flow
+from service import server
+from service.engines.torch import TorchEngine
+from service.model import Array
+from service.repository import serving
+from service.settings import read
+
+FOLDER = Path(sys.argv[1])
+
+
+class StuckEngine(TorchEngine):
+    """The torch engine, when it is told so."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__(flow)
+        # Read and write: opening waits for nobody, and no end of file ever comes.
+        self._started = os.open(FOLDER / "started", os.O_RDWR)
+        self._orders = os.open(FOLDER / "orders", os.O_RDWR)
+
+    def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        if (FOLDER / "armed").exists():
+            os.write(self._started, b"s")
+            order = os.read(self._orders, 1)
+            if order == b"e":
+                raise RuntimeError("the engine failed, as told")
+            if order == b"x":
+                raise SystemExit
+        return super().encode(x, context)
+
+
+if __name__ == "__main__":
+    serving.TorchEngine = StuckEngine
+    fields = dict(argument.split("=", 1) for argument in sys.argv[3:])
+    sys.exit(server.run(read({"model_repository": sys.argv[2], **fields})))
