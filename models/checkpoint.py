@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
@@ -109,8 +109,9 @@ def save(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         fresh = Path(scratch) / "model"
         fresh.mkdir()
-        save_file(_contiguous(weights), fresh / WEIGHTS_FILE, metadata)
-        save_file(_contiguous(record), fresh / GOLDEN_FILE, metadata)
+        # Not save_file, which makes files that only their owner may read, whatever the umask is.
+        (fresh / WEIGHTS_FILE).write_bytes(to_bytes(_contiguous(weights), metadata))
+        (fresh / GOLDEN_FILE).write_bytes(to_bytes(_contiguous(record), metadata))
         text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
         (fresh / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         _replace(fresh, target)
@@ -229,6 +230,7 @@ def _check_tensor(path: Path, key: str, got: Tensor, expected: Tensor) -> None:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
+        path.open("rb").close()  # safe_open calls a file that it may not read "not found"
         with safe_open(path, framework="pt") as file:
             # Clones: tensors that map the file change with it, and where they lie in it decides
             # their alignment, which moves the last bit of a convolution.

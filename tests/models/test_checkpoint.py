@@ -229,3 +229,9 @@ def test_unknown_families_are_named() -> None:
     with pytest.raises(ValueError, match=r"expected one of .*realnvp"):
         models.build("nothing", {})
     assert "realnvp" in FAMILIES
+
+
+def test_all_files_are_readable_by_whom_the_umask_allows(folder: Path) -> None:
+    """A model made by one user is served by another: containers run as a user of their own."""
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == dict.fromkeys(modes, modes["config.json"])
