@@ -169,7 +169,7 @@ def _push(tangents: Tensor, weight: Tensor) -> Tensor:
     if weight.dim() == 2 and tangents.dim() == 3:
         # torch.matmul would choose between this and B small products by looking at requires_grad.
         flat = tangents.flatten(0, 1) @ weight.T
-        return flat.view(*tangents.shape[:2], -1)
+        return flat.view(*tangents.shape[:2], weight.shape[0])
     return tangents @ weight.mT
 
 
