@@ -123,7 +123,8 @@ class Source:
         """Whether a user's word means this source, alone or with others."""
         word = name.strip().lower()
         own = self.name.lower()
-        return word in {own, *self.short_names} or word in re.split(r"[/ ]", own)
+        repository, *_ = own.split(" (")
+        return word in {own, repository, *repository.split("/"), *self.short_names}
 
 
 def prefixed(prefix: str, fragment: Mapping[str, Tensor]) -> Fragment:

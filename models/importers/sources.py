@@ -3,18 +3,36 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from models.importers import rosinality
+from models.importers import (
+    chaiyujin,
+    chrischute_glow,
+    chrischute_realnvp,
+    kamenbliznashki_glow,
+    normflows_glow,
+    rosinality,
+    y0ast,
+)
 from models.importers.findings import ImportRefused
 from models.importers.source import Source
 
-SOURCES: dict[str, Source] = {source.name: source for source in (rosinality.SOURCE,)}
+# One line a source; several may share a name, then the keys tell them apart.
+SOURCES: tuple[Source, ...] = (
+    chaiyujin.SOURCE,
+    chrischute_glow.SOURCE,
+    chrischute_realnvp.SOURCE,
+    kamenbliznashki_glow.SOURCE,
+    normflows_glow.SOURCE,
+    rosinality.SOURCE,
+    y0ast.SOURCE,
+)
+NAMES = sorted({source.name for source in SOURCES})
 
 _KEYS_SHOWN = 3
 
 
 def is_known(keys: Iterable[str]) -> bool:
     """Whether any source recognises these keys."""
-    return bool(_recognise(SOURCES.values(), keys))
+    return bool(_recognise(SOURCES, keys))
 
 
 def choose(name: str | None, keys: Iterable[str]) -> Source:
@@ -29,7 +47,7 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
         ImportRefused: if no source fits, several do, or another than the named one does.
     """
     keys = list(keys)
-    candidates = _named(name) if name else list(SOURCES.values())
+    candidates = _named(name) if name else list(SOURCES)
     fitting = _recognise(candidates, keys)
     if len(fitting) == 1:
         return fitting[0]
@@ -37,7 +55,7 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
         names = ", ".join(source.name for source in fitting)
         raise ImportRefused(f"the keys fit several sources: {names}; name one of them")
     sample = ", ".join(keys[:_KEYS_SHOWN]) or "none"
-    others = _recognise(SOURCES.values(), keys)
+    others = _recognise(SOURCES, keys)
     if name and others:
         guess = " or ".join(source.name for source in others)
         raise ImportRefused(
@@ -50,17 +68,17 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
             "a checkpoint of another architecture?"
         )
     raise ImportRefused(
-        f"no source has keys such as {sample}, ...; known sources: {', '.join(SOURCES)}"
+        f"no source has keys such as {sample}, ...; known sources: {', '.join(NAMES)}"
     )
 
 
 def _named(name: str) -> list[Source]:
-    found = [source for source in SOURCES.values() if source.goes_by(name)]
+    found = [source for source in SOURCES if source.goes_by(name)]
     if not found:
-        known = {short: source for source in SOURCES.values() for short in source.short_names}
-        close = get_close_matches(name.lower(), [*SOURCES, *known], n=1)
+        known = {short: source for source in SOURCES for short in source.short_names}
+        close = get_close_matches(name.lower(), [*NAMES, *known], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ImportRefused(f"source: expected one of {', '.join(SOURCES)}; got {name!r}{hint}")
+        raise ImportRefused(f"source: expected one of {', '.join(NAMES)}; got {name!r}{hint}")
     return found
 
 
