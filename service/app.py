@@ -19,10 +19,11 @@ from service.metrics import Metrics
 from service.model import Repository
 from service.routes.clients import ClientWatch
 from service.routes.documentation import ANY_PROBLEM, add_operations
+from service.routes.endpoint import Desk, Operation
 from service.routes.exchange import request_id, respond
 from service.routes.health import health_router
 from service.routes.models import models_router
-from service.routes.operations import Decode, Desk, Encode, LogProb, Operation, Sample
+from service.routes.operations import Decode, Encode, LogProb, Sample
 from service.routes.page import page_router
 from service.routes.register import Register
 from service.settings import Settings

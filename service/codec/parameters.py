@@ -1,7 +1,7 @@
 """The small fields of a request: whole numbers, numbers and names, with their bounds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl
@@ -64,7 +64,7 @@ def read_name(value: Any, name: str) -> str | None:
     raise InvalidParameter(f"{name}: expected a string, got {_shown(value)}", at=f"/{name}")
 
 
-def read_query(query: bytes, known: Iterable[str]) -> dict[str, Any]:
+def read_query(query: bytes, known: Sequence[str]) -> dict[str, Any]:
     """Read the fields in a query string: `model` as it is, every other as JSON.
 
     Raises:
@@ -94,7 +94,7 @@ def read_query(query: bytes, known: Iterable[str]) -> dict[str, Any]:
     return fields
 
 
-def check_known(fields: Iterable[str], known: Iterable[str]) -> None:
+def check_known(fields: Iterable[str], known: Sequence[str]) -> None:
     """Refuse fields that a call does not have.
 
     Raises:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from enum import StrEnum
+from typing import Any
 
 from starlette.types import Receive
 
@@ -41,7 +42,9 @@ class Visit:
         "rows",
     )
 
-    def __init__(self, receive: Receive, arrived: float, deadline: float) -> None:
+    def __init__(
+        self, receive: Receive, task: asyncio.Task[Any] | None, arrived: float, deadline: float
+    ) -> None:
         self.receive = receive
         self.arrived = arrived
         self.deadline = deadline
@@ -49,7 +52,7 @@ class Visit:
         self.rows: int | None = None
         self.ending: Ending | None = None
         self.is_over = False
-        self._task = asyncio.current_task()
+        self._task = task
         self._has_body = False
         self._guard: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
@@ -81,6 +84,8 @@ class Visit:
     def end(self) -> None:
         """The answer is known: nothing stops this request any more."""
         self.is_over = True
+        # The watch keeps visits for a while, and must not keep connections with them.
+        self._task = None
         if self._guard is not None:
             self._guard.cancel()
 
@@ -105,10 +110,10 @@ class ClientWatch:
     def enter(self, receive: Receive, timeout_seconds: float) -> Visit:
         """Begin a request in the task that serves it."""
         now = time.monotonic()
-        visit = Visit(receive, now, now + timeout_seconds)
+        loop = asyncio.get_running_loop()
+        visit = Visit(receive, asyncio.current_task(loop), now, now + timeout_seconds)
         self._visits.append(visit)
         # `_loop` is set while a timer is pending: an application may outlive a loop in tests.
-        loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
             loop.call_later(PATIENCE_SECONDS, self._sweep)

@@ -28,7 +28,8 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.model import ModelCard
-from service.routes.operations import Operation, log_density
+from service.routes.endpoint import Operation
+from service.routes.operations import log_density
 
 # Every other error of every route, for FastAPI(responses=...).
 ANY_PROBLEM: dict[int | str, dict[str, Any]] = {

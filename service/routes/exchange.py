@@ -63,8 +63,11 @@ async def read_body(
             raise MalformedBody("Content-Length: expected a whole number")
         if len(length) > 18 or int(length) > max_bytes:
             raise _too_large(max_bytes)
-    body, is_complete = await _read_piece(receive)
-    if not is_complete:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
         return await _read_pieces(bytearray(body), receive, max_bytes)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
@@ -77,20 +80,15 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_piece(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    return message.get("body", b""), not message.get("more_body", False)
-
-
 async def _read_pieces(body: bytearray, receive: Receive, max_bytes: int) -> bytearray:
     for _ in range(_MAX_PIECES):
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
-        piece, is_complete = await _read_piece(receive)
-        body += piece
-        if is_complete and len(body) <= max_bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if not message.get("more_body", False) and len(body) <= max_bytes:
             return body
     raise TooLarge(f"body: expected it in at most {_MAX_PIECES} pieces")
 

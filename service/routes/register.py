@@ -1,16 +1,19 @@
 """The one place where answered requests are counted and logged."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from service.logs import Access, AccessLog
+from service.logs import ACCESS_LOGGER, Access, AccessLog
 from service.metrics import NO_MODEL, Metrics
 from service.routes.exchange import trace_id
 
 # Asked every few seconds by machines: counted, but not worth a line each.
 _SILENT = frozenset(("/health", "/health/live", "/health/ready", "/metrics"))
+
+_access_log = logging.getLogger(ACCESS_LOGGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Register:
         """Count and log one exchange; `op` is an operation or the template of a route."""
         self.metrics.request(model, op, status, seconds)
         path = scope["path"]
-        if path in _SILENT:
+        if path in _SILENT or not _access_log.isEnabledFor(logging.INFO):
             return
         line = Access(
             request_id, scope["method"], path, status, seconds, model, op, rows, trace_id(headers)

@@ -1,0 +1,209 @@
+"""What the four operations have in common: one request from its head to its answer.
+
+Plain ASGI endpoints: no framework stands between them and the server, so that a one-row request
+costs little more than its HTTP exchange. `service.routes.documentation` describes them in OpenAPI.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from starlette.types import Receive, Scope, Send
+
+from service.codec.image import MAX_SCALE, is_picture
+from service.codec.json import read_object
+from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_type
+from service.codec.npy import read_npy, read_npz
+from service.codec.parameters import check_known, read_integer, read_name, read_query
+from service.codec.tensors import Array
+from service.errors import BodyTimeout, InvalidParameter, ServiceError, problem, unexpected
+from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
+from service.routes.answers import PLAIN, Form, server_timing, write_answer, write_plain
+from service.routes.clients import ClientWatch, Ending, Visit
+from service.routes.exchange import ClientGone, Headers, read_body, request_id, respond
+from service.routes.register import Register
+from service.settings import Settings
+
+# What is counted when nobody is there to read a status; nginx made the number known.
+_CLIENT_GONE = 499
+_PLAIN_ACCEPT = (None, b"*/*", b"application/json")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all operations share."""
+
+    settings: Settings
+    repository: Repository
+    register: Register
+    clients: ClientWatch
+
+
+class Order(NamedTuple):
+    """A checked request: the rows for the engine and what else its answer will say."""
+
+    rows: Array
+    context: Array | None
+    head: dict[str, Any]
+
+
+class Picture(NamedTuple):
+    """A body that is a picture, not decoded yet: the model says what size it must have."""
+
+    media: str
+    body: bytes | bytearray
+
+
+class Operation(ABC):
+    """One operation as an ASGI application.
+
+    name: of the path and in the metrics. fields: what a request may name. tensor: the field that a
+    binary body is. bodies: the media types taken. draws: whether the answer can be a picture.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]]
+    tensor: ClassVar[str | None]
+    bodies: ClassVar[tuple[str, ...]]
+    draws: ClassVar[bool]
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._settings = desk.settings
+        self._in_query = tuple(name for name in self.fields if name != self.tensor)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; whatever happens, it is answered and counted once, here."""
+        headers = dict(scope["headers"])
+        identity = request_id(headers)
+        visit = self._desk.clients.enter(receive, self._settings.request_timeout_seconds)
+        status = 200
+        try:
+            answer_headers, body = await self._answer(scope, headers, visit)
+            answer_headers.append((b"x-request-id", identity.encode()))
+        except (Exception, asyncio.CancelledError) as reason:
+            error = _explain(reason, visit, identity)
+            status = _CLIENT_GONE if error is None else error.status
+            if error is not None:
+                body, answer_headers = problem(error, identity)
+        visit.end()
+        if status != _CLIENT_GONE:
+            await respond(send, status, answer_headers, body)
+        self._desk.register.note(
+            scope,
+            headers,
+            request_id=identity,
+            status=status,
+            seconds=visit.age(),
+            op=self.name,
+            model=visit.model,
+            rows=visit.rows,
+        )
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, bytes], visit: Visit
+    ) -> tuple[Headers, bytes]:
+        media = read_content_type(headers.get(b"content-type"), self.bodies)
+        body = await read_body(headers, visit.receive, self._settings.max_body_bytes)
+        visit.body_is_read()
+        query = scope["query_string"]
+        if media == JSON and not query:
+            fields = self._read_json(body)
+        else:
+            fields = await self._read_fields(media, body, query)
+        served = self._desk.repository.get(read_name(fields.get("model"), "model"))
+        card = served.card
+        visit.model = card.name
+        form = self._choose_form(headers.get(b"accept"), fields, card)
+        order = await self._prepare(fields, card, form)
+        visit.rows = len(order.rows)
+        answer = await self._queue(served).submit(order.rows, order.context, visit.deadline)
+        outputs = self._outputs(card, order, answer)
+        if form is PLAIN:
+            answer_headers, answer_body = write_plain(card, order.head, outputs)
+        else:
+            answer_headers, answer_body = await write_answer(card, form, order.head, outputs)
+        answer_headers.append(server_timing(answer))
+        return answer_headers, answer_body
+
+    async def _read_fields(
+        self, media: str, body: bytes | bytearray, query: bytes
+    ) -> dict[str, Any]:
+        """Collect the fields of body and query; each stands in one of them only."""
+        content: dict[str, Any]
+        if media == JSON:
+            content = self._read_json(body)
+        elif media == NPZ:
+            members = tuple(filter(None, (self.tensor, "context")))
+            limit = self._settings.max_body_bytes
+            content = await asyncio.to_thread(read_npz, body, members, limit)
+        elif self.tensor is not None:
+            content = {
+                self.tensor: read_npy(body, self.tensor) if media == NPY else Picture(media, body)
+            }
+        if not query:
+            return content
+        fields = read_query(query, self._in_query)
+        for name in fields.keys() & content.keys():
+            raise InvalidParameter(
+                f"{name}: given in the query string and in the body, expected one of them",
+                at=f"/{name}",
+            )
+        return fields | content
+
+    def _read_json(self, body: bytes | bytearray) -> dict[str, Any]:
+        if not body and self.tensor is None:
+            # `curl -X POST "/sample?num_samples=4"` has no body at all.
+            return {}
+        fields = read_object(body)
+        check_known(fields, self.fields)
+        return fields
+
+    def _choose_form(self, accept: bytes | None, fields: dict[str, Any], card: ModelCard) -> Form:
+        if accept in _PLAIN_ACCEPT and "scale" not in fields:
+            return PLAIN
+        offers: tuple[str, ...] = (JSON, NPY, NPZ)
+        if self.draws and is_picture(card.event_shape, card.num_levels):
+            offers = (*offers, PNG)
+        media = negotiate(accept, offers)
+        scale = fields.get("scale")
+        if scale is None:
+            return Form(media)
+        if media != PNG:
+            raise InvalidParameter(
+                "scale: only pictures have one, send Accept: image/png", at="/scale"
+            )
+        return Form(media, read_integer(scale, "scale", 1, MAX_SCALE))
+
+    @abstractmethod
+    async def _prepare(self, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
+        """Check the fields against the model and make the rows for its engine."""
+
+    @abstractmethod
+    def _queue(self, served: ServedModel) -> RowQueue:
+        """Which of the model's two queues computes this operation."""
+
+    @abstractmethod
+    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+        """Name what the engine gave back; the first is the answer of `application/x-npy`."""
+
+
+def _explain(reason: BaseException, visit: Visit, identity: str) -> ServiceError | None:
+    """Turn what ended a request into what its client is told; None where it is gone."""
+    if isinstance(reason, ServiceError):
+        return reason
+    if isinstance(reason, ClientGone):
+        return None
+    if isinstance(reason, asyncio.CancelledError):
+        if visit.ending is None:
+            raise reason
+        visit.resume()
+        if visit.ending is Ending.GONE:
+            return None
+        return BodyTimeout("body: it did not arrive before the request's deadline")
+    _log.error("unexpected error in request %s", identity, exc_info=reason)
+    return unexpected(identity)
