@@ -1,0 +1,302 @@
+"""Masked networks evaluated piece by piece: a decode costs one pass of the network, not D.
+
+An autoregressive map asks its network D times, each time with one more feature known. A hidden
+unit that sees the features up to order m is the same from then on: it is computed when feature m
+is known, and remembered. So every weight is used once in the whole decode.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.conditioners.dense import MLP, Bridge, ResidualBlock, ResNet
+from models.fold.affine import scale_and_shift
+
+# What the steps of a network remember of earlier turns, by step.
+Memory = dict[int, Tensor]
+
+# The degree of units that see the context alone, or nothing: known before the first feature.
+_BEFORE_ALL = -1
+
+
+class Step(nn.Module, ABC):
+    """One operation of a network, or the part of it that falls into one turn."""
+
+    key: int = 0
+
+    def degrees(self, before: Tensor) -> Tensor:
+        """The turn in which each output is known, from those of the inputs."""
+        return before
+
+    def part(self, units: Tensor, known: Tensor) -> "Step":
+        """What computes the outputs `units` from the inputs `known`, in this order."""
+        return self
+
+    @abstractmethod
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        """Compute the units of this turn.   (B, n) or None for no units -> the same."""
+
+
+class Linear(Step):
+    """value <- W value + b; earlier inputs are taken from memory."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def degrees(self, before: Tensor) -> Tensor:
+        seen = torch.where(self.weight != 0, before, _BEFORE_ALL)
+        return seen.amax(1)
+
+    def part(self, units: Tensor, known: Tensor) -> Step:
+        return Linear(self.weight[units][:, known], self.bias[units])
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        known = memory.get(self.key)
+        if value is not None:
+            known = value if known is None else torch.cat((known, value), 1)
+            memory[self.key] = known
+        if not len(self.bias):
+            return None
+        return (
+            self.bias.expand(rows, -1) if known is None else F.linear(known, self.weight, self.bias)
+        )
+
+
+class Pointwise(Step):
+    """value <- function(value)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        return None if value is None else self.function(value)
+
+
+class Affine(Step):
+    """value <- scale value + shift, unit by unit."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def part(self, units: Tensor, known: Tensor) -> Step:
+        return Affine(self.scale[units], self.shift[units])
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        return None if value is None else value * self.scale + self.shift
+
+
+class Listen(Step):
+    """value <- value + a(V context + d), or value * a(V context + d) for a gate."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        function: Callable[[Tensor], Tensor] | None,
+        *,
+        is_gate: bool,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.function = function
+        self.is_gate = is_gate
+
+    def part(self, units: Tensor, known: Tensor) -> Step:
+        return Listen(self.weight[units], self.bias[units], self.function, is_gate=self.is_gate)
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        if value is None or context is None:
+            return value
+        told = F.linear(context, self.weight, self.bias)
+        if self.function is not None:
+            told = self.function(told)
+        return value * told if self.is_gate else value + told
+
+
+class Save(Step):
+    """Remember the units of this turn for `AddSaved` of the same key."""
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        if value is not None:
+            memory[self.key] = value
+        return value
+
+
+class AddSaved(Step):
+    """value <- value + what `Save` remembered of the same units."""
+
+    def forward(
+        self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor | None:
+        return None if value is None else value + memory[self.key]
+
+
+class IncrementalNetwork(nn.Module):
+    """A network in turns: turn g gives what is wanted when features of order < g are known.
+
+    Args:
+        turns: the parts of the steps that fall into each turn.
+        takes_context: whether the first layer sees the context beside the features.
+    """
+
+    def __init__(self, turns: Sequence[Sequence[Step]], *, takes_context: bool) -> None:
+        super().__init__()
+        self.turns = nn.ModuleList(nn.ModuleList(turn) for turn in turns)
+        self.takes_context = takes_context
+
+    def take_turn(
+        self, turn: int, news: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor:
+        """Compute the outputs of one turn; turns come in order, with one memory.
+
+        Args:
+            turn: 0 .. P - 1.
+            news: the features of order turn - 1, (B, n); None in turn 0.
+            memory: of the turns before; empty in turn 0.
+            context: (B, K).
+            rows: B.
+        """
+        value = context if news is None and self.takes_context else news
+        for step in cast(nn.ModuleList, self.turns[turn]):
+            value = step(value, memory, context, rows)
+        return cast(Tensor, value)
+
+
+def incremental(
+    net: nn.Module, order: Tensor, wanted: Sequence[Sequence[int]]
+) -> IncrementalNetwork | None:
+    """Cut a simplified network into turns; None if it is of a kind that is not known here.
+
+    Args:
+        net: its masks multiplied into the weights.
+        order: of the D features, 0 .. P - 1; inputs behind them are context.
+        wanted: the outputs of each turn, in the order in which they are wanted.
+
+    Raises:
+        ValueError: if an output depends on features that are not known in its turn.
+    """
+    steps = _steps(net)
+    if steps is None:
+        return None
+    entry, exit_key = cast(Linear, steps[0]), max(s.key for s in steps if isinstance(s, Linear))
+    context = torch.full((entry.weight.shape[1] - len(order),), _BEFORE_ALL)
+    degrees = [torch.cat((order, context))]
+    saved: dict[int, Tensor] = {}
+    for step in steps:
+        degrees.append(step.degrees(degrees[-1]))
+        if isinstance(step, Save):
+            saved[step.key] = degrees[-1]
+        elif isinstance(step, AddSaved) and not torch.equal(saved[step.key], degrees[-1]):
+            return None
+    for turn, rows in enumerate(wanted):
+        if bool((degrees[-1][list(rows)] >= turn).any()):
+            raise ValueError(f"conditioner: outputs of order {turn} see features that come later")
+    turns = []
+    for turn, rows in enumerate(wanted):
+        parts = []
+        for step, before, after in zip(steps, degrees, degrees[1:], strict=False):
+            known = before.argsort(stable=True)[: int((before < turn).sum())]
+            units = (after == turn - 1).nonzero().flatten()
+            part = step.part(torch.tensor(rows) if step.key >= exit_key else units, known)
+            part.key = step.key
+            parts.append(part)
+        turns.append(parts)
+    return IncrementalNetwork(turns, takes_context=len(context) > 0)
+
+
+def _steps(net: nn.Module) -> list[Step] | None:
+    match net:
+        case MLP() if not net.normalise:
+            steps = _mlp_steps(net)
+        case ResNet():
+            steps = _resnet_steps(net)
+        case _:
+            return None
+    saved = 0
+    for key, step in enumerate(steps):
+        saved = key if isinstance(step, Save) else saved
+        step.key = saved if isinstance(step, AddSaved) else key
+    return steps
+
+
+def _mlp_steps(net: MLP) -> list[Step]:
+    entry, *others = net.layers
+    steps: list[Step] = [_linear(entry), *_listen(net.context_layer, net.activations[0])]
+    for layer, activation in zip(others, net.activations, strict=False):
+        steps += [Pointwise(activation), _linear(layer)]
+    return [*steps, Pointwise(net.activations[-1])]
+
+
+def _resnet_steps(net: ResNet) -> list[Step]:
+    steps: list[Step] = [_linear(net.entry), *_listen(net.context_layer, net.activation)]
+    for block in net.blocks:
+        if isinstance(block, Bridge):
+            steps.append(_linear(block.linear))
+        else:
+            steps += _block_steps(cast(ResidualBlock, block))
+    return [*steps, _linear(net.exit)]
+
+
+def _block_steps(block: ResidualBlock) -> list[Step]:
+    activate = Pointwise(block.activation)
+    told = block.context_layer
+    return [
+        Save(),
+        *_norm(block.norms[0]),
+        *([activate] if block.pre_activation else []),
+        _linear(block.first),
+        *(_listen(told, None) if block.context_mode == "add" else []),
+        *_norm(block.norms[1]),
+        Pointwise(block.activation),
+        _linear(block.second),
+        *(_listen(told, torch.sigmoid, is_gate=True) if block.context_mode == "gate" else []),
+        AddSaved(),
+    ]
+
+
+def _norm(norm: nn.Module) -> list[Step]:
+    return [] if isinstance(norm, nn.Identity) else [Affine(*scale_and_shift(norm))]
+
+
+def _linear(layer: nn.Module) -> Step:
+    linear = cast(nn.Linear, layer)
+    return Linear(linear.weight.detach(), linear.bias.detach())
+
+
+def _listen(
+    layer: nn.Linear | None, function: Callable[[Tensor], Tensor] | None, *, is_gate: bool = False
+) -> list[Step]:
+    if layer is None:
+        return []
+    return [Listen(layer.weight.detach(), layer.bias.detach(), function, is_gate=is_gate)]
