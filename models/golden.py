@@ -25,9 +25,25 @@ class Inputs:
     context: Tensor | None = None
 
 
+def draw(flow: Flow, temperature: float = 1.0) -> Inputs:
+    """Draw rows from a flow in float64, always the same ones; every class in turn."""
+    noise = base_noise(DEFAULT_ROWS, flow.features, seed=0, temperature=temperature)
+    context = None
+    if flow.facts.num_classes is not None:
+        labels = torch.arange(DEFAULT_ROWS) % flow.facts.num_classes
+        context = torch.nn.functional.one_hot(labels, flow.facts.num_classes).double()
+    elif flow.context_shape is not None:
+        size = torch.Size(flow.context_shape).numel()
+        flat = torch.from_numpy(base_noise(DEFAULT_ROWS, size, seed=1))
+        context = flat.reshape(DEFAULT_ROWS, *flow.context_shape)
+    with torch.no_grad():
+        x, _ = flow.decode(torch.from_numpy(noise), context)
+    return Inputs(x, context)
+
+
 def record(flow: Flow, rows: Inputs | None = None) -> Record:
     """Compute z and log_prob of `rows` (drawn from the flow where none are given)."""
-    rows = rows or _draw(flow)
+    rows = rows or draw(flow)
     x = rows.x.to("cpu", torch.float64)
     context = None if rows.context is None else rows.context.to("cpu", torch.float64)
     z, log_prob = _answers(flow, x, context)
@@ -84,21 +100,6 @@ def accuracy(flow: Flow, rows: Record) -> dict[str, float]:
         "z_max_abs_error": _absolute(z, rows["z"]),
         "round_trip_max_abs_error": _absolute(back.double().cpu(), rows["x"]),
     }
-
-
-def _draw(flow: Flow) -> Inputs:
-    noise = torch.from_numpy(base_noise(DEFAULT_ROWS, flow.features, seed=0))
-    context = None
-    if flow.facts.num_classes is not None:
-        labels = torch.arange(DEFAULT_ROWS) % flow.facts.num_classes
-        context = torch.nn.functional.one_hot(labels, flow.facts.num_classes).double()
-    elif flow.context_shape is not None:
-        size = torch.Size(flow.context_shape).numel()
-        flat = torch.from_numpy(base_noise(DEFAULT_ROWS, size, seed=1))
-        context = flat.reshape(DEFAULT_ROWS, *flow.context_shape)
-    with torch.no_grad():
-        x, _ = flow.decode(noise, context)
-    return Inputs(x, context)
 
 
 def _inputs(flow: Flow, rows: Record) -> tuple[Tensor, Tensor | None]:

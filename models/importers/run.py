@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from models.flow import Flow
@@ -62,7 +61,7 @@ def import_checkpoint(
     Returns:
         The flow in evaluation mode and float64, with `provenance` filled in: source, file and its
         digest, hyper-parameters and where each came from, findings, and the likelihood ledger.
-        `models.save(flow, folder, dtype=torch.float32)` writes it to be served in float32.
+        `models.importers.store.save_import` writes it to be served in float32.
 
     Raises:
         ImportRefused: says what is wrong and what to do; `report` holds what was found.
@@ -138,24 +137,3 @@ def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> F
     """Add what preprocessing holds, and make every tensor one of its own."""
     own = {key: built[key] for key in built if int(key.split(".")[1]) < num_steps}
     return {key: value.clone().contiguous() for key, value in {**own, **state}.items()}
-
-
-def narrow(flow: Flow) -> Flow:
-    """Keep in float32 what float32 holds exactly: nothing is lost, and the file is half the size.
-
-    For a flow about to be saved: weights that were copied are float32 again, those that were
-    computed stay float64.
-    """
-    for module in flow.modules():
-        for parameter in module.parameters(recurse=False):
-            parameter.data = _narrowest(parameter.data)
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, _narrowest(buffer))
-    return flow
-
-
-def _narrowest(tensor: Tensor) -> Tensor:
-    if tensor.dtype != torch.float64:
-        return tensor
-    short = tensor.float()
-    return short if torch.equal(short.double(), tensor) else tensor
