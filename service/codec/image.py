@@ -30,7 +30,8 @@ _TAKEN_MODES = ("1", "L", "P", "RGB")
 
 def is_picture(event_shape: Shape, num_levels: int | None) -> bool:
     """Whether a flow's events can be shown as pictures."""
-    return num_levels is not None and len(event_shape) == 3 and event_shape[0] in _MODES
+    has_levels = num_levels is not None and num_levels > 1
+    return has_levels and len(event_shape) == 3 and event_shape[0] in _MODES
 
 
 def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_levels: int) -> Array:

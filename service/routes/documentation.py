@@ -54,6 +54,14 @@ _BINARY_ANSWERS = {
     NPZ: "all outputs by name",
     PNG: "one picture, or a near-square grid; models over pixels only",
 }
+_HEADERS = {
+    "X-Request-Id": "the request's, or one that was made",
+    "Server-Timing": "queue;dur=0.210, compute;dur=0.480 (milliseconds)",
+    "X-Model": "the model that answered; not beside JSON, which has it inside",
+    "X-Model-Version": "its version; not beside JSON",
+    "X-Seed": "the seed of /sample; not beside JSON",
+    "X-Non-Finite": "how many rows hold a NaN or an infinity, if any; not beside JSON",
+}
 _PROBLEMS: tuple[tuple[type[ServiceError], str], ...] = (
     (MalformedBody, "body: not valid JSON: unexpected end of data: line 1 column 12 (char 11)"),
     (ModelNotFound, "model: expected one of moons, digits, got 'moon'"),
@@ -221,10 +229,8 @@ def _answer(operation: Operation, reference: dict[str, Any], example: _Example) 
     }
     for media in (NPY, NPZ, PNG) if operation.draws else (NPY, NPZ):
         content[media] = _binary(_BINARY_ANSWERS[media])
-    timing = "queue;dur=0.210, compute;dur=0.480 (milliseconds)"
     headers = {
-        "X-Request-Id": {"schema": {"type": "string"}},
-        "Server-Timing": {"description": timing, "schema": {"type": "string"}},
+        name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()
     }
     return {"description": "The answer, row by row", "headers": headers, "content": content}
 

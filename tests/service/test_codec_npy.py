@@ -194,9 +194,14 @@ def encrypted() -> bytes:
     return bytes(body)
 
 
-def locator_before_the_end() -> bytes:
+def zip64() -> bytes:
+    """An archive whose directory is described by ZIP64 records too, which a reader prefers."""
     body = zipped({"x.npy": X})
-    return body[:-22] + b"PK\x06\x07" + bytes(16) + body[-22:]
+    rest, end = body[:-22], body[-22:]
+    size, offset = struct.unpack_from("<II", end, 12)
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(rest), 1)
+    return rest + record + locator + end
 
 
 WRONG_ARCHIVES: dict[str, tuple[bytes, int]] = {
@@ -205,7 +210,7 @@ WRONG_ARCHIVES: dict[str, tuple[bytes, int]] = {
     "truncated": (zipped({"x.npy": X})[:-30], 400),
     "end record alone": (b"PK\x05\x06" + bytes(18), 200),
     "directory announces 4 GB": (b"PK\x05\x06" + bytes(8) + b"\xff" * 4 + bytes(6), 400),
-    "zip64": (locator_before_the_end(), 400),
+    "zip64": (zip64(), 400),
     "a thousand members": (zipped({f"{n}.npy": b"" for n in range(1000)}), 400),
     "unknown member": (zipped({"y.npy": X}), 422),
     "path as member": (zipped({"../../x.npy": X}), 422),

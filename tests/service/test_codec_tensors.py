@@ -77,6 +77,7 @@ WRONG_ROWS: dict[str, tuple[Any, str, str]] = {
     "nan": ([[0, 0, 0], [0, float("nan"), 0]], "non_finite", "row 1 holds nan"),
     "infinity": ([[float("inf"), 0, 0]], "non_finite", "row 0 holds inf"),
     "too large for float32": ([[0, 0, 0], [0, 0, -1e39]], "non_finite", r"row 1 holds -1e\+39"),
+    "hardly too large for float32": ([[3.5e38, 0, 0]], "non_finite", r"holds 3\.5e\+38"),
     "too large for any float": ([[10**400, 0, 0]], "non_finite", "no float can hold"),
     "too many": ([[1, 2, 3]] * 101, "too_large", "at most 100 rows a request, got 101"),
     "too many in an array": (np.zeros((101, 3)), "too_large", "got 101"),

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import logging
 import math
 from typing import Any
 
@@ -12,6 +14,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from models.noise import base_noise
+from service.app import create_app
+from service.logs import ACCESS_LOGGER, AccessLog
+from service.settings import Settings
 from tests.service.houses import SCALE, House, app_over, ask, card, log_normal, post
 
 LOG_2 = math.log(SCALE)
@@ -397,6 +402,33 @@ def test_every_exchange_is_counted_once(app: FastAPI) -> None:
     }
 
 
+def test_every_exchange_but_those_of_probes_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stream = io.StringIO()
+    access = AccessLog("json", stream)
+    app = create_app(Settings(), House(), access=access)
+    caplog.set_level(logging.INFO, ACCESS_LOGGER)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"X-Request-Id": "mine", "traceparent": parent}
+    post(app, "/sample", json={"model": "line", "num_samples": 3}, headers=headers)
+    post(app, "/encode", json={"model": "line", "x": [[1]]}, headers={"traceparent": "00-0-0-0"})
+    ask(app, "GET", "/models")
+    for path in ("/health/live", "/health/ready", "/health", "/metrics"):
+        ask(app, "GET", path)
+    access.flush()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == [
+        "POST /sample 200",
+        "POST /encode 422",
+        "GET /models 200",
+    ]
+    assert lines[0]["request_id"] == "mine"
+    assert lines[0]["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (lines[0]["model"], lines[0]["op"], lines[0]["rows"]) == ("line", "sample", 3)
+    assert "trace_id" not in lines[1]
+
+
 def test_the_page_is_served(app: FastAPI) -> None:
     start = ask(app, "GET", "/")
     assert start.status_code == 307
@@ -417,3 +449,6 @@ def test_a_root_path_is_stripped() -> None:
     answer = asyncio.run(exchange())
     assert answer.status_code == 200
     assert len(answer.headers.get_list("x-request-id")) == 1
+    counted = 'pushforward_requests_total{code="200",model="line",op="sample"} 1.0'
+    metrics = ask(app, "GET", "/metrics").text.splitlines()
+    assert [line for line in metrics if line.startswith("pushforward_requests_total{")] == [counted]

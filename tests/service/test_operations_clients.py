@@ -143,6 +143,9 @@ def test_a_body_that_never_comes_is_408() -> None:
         await client.request(scene.app)
         assert client.sent[0]["status"] == 408
         assert orjson.loads(client.sent[1]["body"])["code"] == "body_timeout"
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0, "the task goes on as if it had never been cancelled"
 
     run(play())
 
