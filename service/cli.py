@@ -15,7 +15,10 @@ COMMANDS = {
     "train": "Train a flow by maximum likelihood and write it as a model folder.",
     "evaluate": "Score data with a model: likelihood, float32 error, round trip, and AUROC of "
     "anomalies.",
+    "import": "Turn a checkpoint of public code into a model folder with the same likelihood.",
 }
+# Commands that cannot be names in Python.
+_FUNCTIONS = {"import": "import_checkpoint"}
 
 
 def main() -> None:
@@ -41,7 +44,8 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def load(name: str) -> Callable[..., Any]:
     """Import the function of a command: that of its own name in its own module."""
-    command: Callable[..., Any] = getattr(import_module(f"service.commands.{name}"), name)
+    function = _FUNCTIONS.get(name, name)
+    command: Callable[..., Any] = getattr(import_module(f"service.commands.{function}"), function)
     return command
 
 

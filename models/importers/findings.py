@@ -95,3 +95,7 @@ class ImportRefused(CheckpointError):
     """
 
     report: Report | None = None
+
+
+class HyperParametersMissing(ImportRefused):
+    """The checkpoint is understood, and some hyper-parameters must still be given."""

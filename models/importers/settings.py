@@ -7,7 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.importers.findings import Findings, ImportRefused, Origin, Report, Setting
+from models.importers.findings import (
+    Findings,
+    HyperParametersMissing,
+    ImportRefused,
+    Origin,
+    Report,
+    Setting,
+)
 from models.importers.source import Inference, Inferred, Source, SourceConfig, plain
 
 # In every config.json of a source, whatever its own names are: who made it, not how.
@@ -35,12 +42,14 @@ def settle(
         report: gets a `Setting` each, before anything is refused.
 
     Raises:
-        ImportRefused: names everything that is unknown, in conflict, missing or of a wrong type.
+        ImportRefused: names everything that is unknown, in conflict or of a wrong type.
+        HyperParametersMissing: if all that is wrong is that some are missing; names them.
     """
     fields = source.config.model_fields
     wanted = _clean(source, given, report.findings)
     held = {name: value for name, value in source.unfold(stored).items() if name in fields}
     faults: list[str] = []
+    missing: list[str] = []
     for name, info in fields.items():
         inferred = inference.found.get(name)
         fitting = inference.asked.get(name) or info.description or "no default fits all"
@@ -63,10 +72,12 @@ def settle(
             setting = Setting(name, default, "default", info.description or "of the source")
         else:
             setting = Setting(name, None, "missing", fitting)
-            faults.append(f"{name} is not in the checkpoint; give it, it may be {fitting}")
+            missing.append(f"{name} is not in the checkpoint; give it, it may be {fitting}")
         report.settings.append(setting)
     if faults:
-        raise ImportRefused(_plural(source, faults))
+        raise ImportRefused(_plural(source, [*faults, *missing]))
+    if missing:
+        raise HyperParametersMissing(_plural(source, missing))
     return _validate(source, {setting.name: setting.value for setting in report.settings})
 
 
@@ -79,6 +90,8 @@ def _clean(source: Source, given: Mapping[str, Any], findings: Findings) -> dict
             clean[name] = value
         elif name in source.training_only:
             findings.ignored(name, "a setting of the training script: no part of the function")
+        elif name in source.read_off_keys:
+            findings.ignored(name, "read off the keys instead")
         elif name not in _LABELS:
             close = get_close_matches(name, fields, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""

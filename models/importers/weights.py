@@ -1,7 +1,7 @@
 """Tensors of a source, taken one by one: what is missing, left over or misshapen is known."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ class Weights:
 
     def __contains__(self, key: str) -> bool:
         return key in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
 
     def keys(self) -> Iterable[str]:
         """All keys, taken or not."""

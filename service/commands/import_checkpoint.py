@@ -1,0 +1,208 @@
+"""`pushforward import`: from a checkpoint of public code to a model folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from service.commands.plain_errors import plain_errors
+from service.commands.train import read_arguments
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from models.importers.findings import Report
+
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[SOURCE] CHECKPOINT",
+        help="The code that made the checkpoint, such as rosinality/glow-pytorch (left out, it is "
+        "recognised by the keys), and its file.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Model folder to write.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="JSON file with hyper-parameters, named as in the source.", exists=True),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One hyper-parameter, key=value; the value is JSON."),
+]
+Preprocessing = Annotated[
+    Literal["source", "none"],
+    typer.Option(
+        help="source: the flow takes data as users have them, such as pixels 0..255; none: it "
+        "takes the source's own inputs."
+    ),
+]
+Weights = Annotated[
+    Literal["model", "ema"],
+    typer.Option(help="The weights as trained, or their moving average, if the file has both."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report, and write nothing.")]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Run code that the file asks for; only for files whose author you trust.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+# Where output is not a terminal, tables are wide: nothing is cut off in logs.
+_WIDTH_OF_LOGS = 180
+_COLOURS = {
+    "recognised": "green",
+    "mended": "cyan",
+    "ignored": "dim",
+    "warning": "yellow",
+    "refused": "bold red",
+    "missing": "bold red",
+}
+
+
+def import_checkpoint(
+    words: Words,
+    *,
+    out: Out = None,
+    config: Config = None,
+    settings: Settings = None,
+    preprocessing: Preprocessing = "source",
+    weights: Weights = "model",
+    dry_run: DryRun = False,
+    allow_pickle: AllowPickle = False,
+    json: Json = False,
+) -> None:
+    """Turn a checkpoint of public code into a model folder with the same likelihood."""
+    with plain_errors():
+        if len(words) > 2:
+            raise ValueError(f"expected [SOURCE] CHECKPOINT, got {' '.join(words)}")
+        if out is None and not dry_run:
+            raise ValueError("--out: expected a folder to write, or --dry-run")
+        if allow_pickle:
+            typer.secho(
+                "warning: --allow-pickle lets the file run any code it holds, as you",
+                err=True,
+                fg=typer.colors.YELLOW,
+            )
+        asked = {
+            "source": words[0] if len(words) == 2 else None,
+            "config": read_arguments(config, settings or []),
+            "preprocessing": preprocessing,
+            "weights": weights,
+            "allow_pickle": allow_pickle,
+        }
+        _run(Path(words[-1]), asked, None if dry_run else out, as_json=json)
+
+
+def _run(path: Path, asked: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+    from models.importers.findings import HyperParametersMissing, ImportRefused
+    from models.importers.run import Request, run
+    from models.importers.store import save_import
+
+    try:
+        flow, report = run(path, Request(**asked))
+    except ImportRefused as error:
+        if error.report is not None:
+            _show(error.report, as_json=as_json)
+        if out is None and isinstance(error, HyperParametersMissing):
+            typer.echo(f"to import it: {error}")
+            return
+        raise
+    if out is None:
+        _show(report, as_json=as_json)
+        return
+    report.likelihood = save_import(flow, out).provenance["likelihood"]
+    _show(report, as_json=as_json)
+    typer.echo(f"{out}: written; serve it with: pushforward serve {out}", err=as_json)
+
+
+def _show(report: "Report", *, as_json: bool) -> None:
+    if as_json:
+        import orjson
+
+        facts = {**report.provenance(), "family": report.family, "config": report.config}
+        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_LOGS)
+    _show_findings(console, report)
+    _show_settings(console, report)
+    _show_likelihood(console, report)
+
+
+def _show_findings(console: "Console", report: "Report") -> None:
+    rows = [
+        (f"[{_COLOURS[item.kind]}]{item.kind}[/]", _plain(item.what), _plain(item.detail))
+        for item in report.findings.items
+    ]
+    _table(console, report.file, ("", "what", "finding"), rows)
+
+
+def _show_settings(console: "Console", report: "Report") -> None:
+    rows = []
+    for item in report.settings:
+        colour = _COLOURS.get(item.origin, "")
+        origin = f"[{colour}]{item.origin}[/]" if colour else item.origin
+        value = "?" if item.origin == "missing" else _value(item.value)
+        rows.append((item.name, value, origin, _plain(item.reason)))
+    if rows:
+        _table(console, f"hyper-parameters of {report.source}", ("", "value", "", "why"), rows)
+
+
+def _show_likelihood(console: "Console", report: "Report") -> None:
+    if not report.likelihood:
+        return
+    ledger = report.likelihood
+    rows = [
+        (
+            term["name"],
+            f"{term['nats']:+.6g}" if term["nats"] else "",
+            f"{term['bits_per_dim']:+.6g}" if term["nats"] else "",
+            _plain(term["note"]),
+        )
+        for term in ledger["terms"]
+    ]
+    number = ledger["source_number"]
+    total = f"{number['factor']:.6g} * (log_prob {number['nats']:+.8g})"
+    rows.append(("source's number", total, "", _plain(number["name"])))
+    if "on_golden_rows" in ledger:
+        example = ledger["on_golden_rows"]
+        means = f"ours {example['log_prob']:.6g} nats, the source's {example['source_number']:.6g}"
+        rows.append(("golden rows", means, f"{example['bits_per_dim']:.6g}", "means"))
+    title = f"likelihood: log_prob is the {ledger['log_prob']}"
+    _table(console, title, ("the source adds", "nats", "bits/dim", "why"), rows)
+
+
+def _table(
+    console: "Console", title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> None:
+    from rich.table import Table
+
+    table = Table(title=_plain(title), title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", style="bold" if index == 0 else "")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+
+
+def _value(value: Any) -> str:
+    import orjson
+
+    return _plain(orjson.dumps(value).decode())
+
+
+def _plain(text: str) -> str:
+    """Text that rich prints as it is: brackets in keys and shapes are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
