@@ -235,7 +235,8 @@ class Batcher:
     def _expire(self) -> None:
         """Answer every request whose deadline has passed."""
         now = self._clock()
-        for ticket in [ticket for ticket in self._pending if ticket.deadline <= now]:
+        late = [ticket for ticket in self._pending if ticket.deadline <= now]
+        for ticket in sorted(late, key=lambda ticket: ticket.deadline):
             self._metrics.drop("deadline")
             self._fail(ticket, DeadlineExceeded("no answer before the deadline"))
         next_deadline = min((ticket.deadline for ticket in self._pending), default=math.inf)
