@@ -9,6 +9,14 @@ from models.importers.likelihood import Reported, Term
 from models.importers.source import Fragment, Step
 from models.importers.weights import Weights
 
+# Arguments of both training scripts that do not change the function.
+TRAINING = frozenset(
+    {
+        *("batch_size", "benchmark", "gpu_ids", "lr", "max_grad_norm", "num_epochs", "num_samples"),
+        *("num_workers", "resume", "seed", "warm_up", "weight_decay"),
+    }
+)
+
 
 def logit(weights: Weights, key: str) -> Step:
     """The logit inside both of this author's models: v = a u + (1 - a) / 2, y = log v / (1 - v)."""

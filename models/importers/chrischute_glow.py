@@ -11,7 +11,7 @@ Reference: github.com/chrischute/glow, models/glow, train.py (2021-01-18).
 import re
 
 from models.importers import glow_layout as glow
-from models.importers.chrischute import batch_norm, logit, nats_loss
+from models.importers.chrischute import TRAINING, batch_norm, logit, nats_loss
 from models.importers.images import ImageSize, multiples, pixel_steps, sides
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig, prefixed
 from models.importers.weights import Weights
@@ -119,4 +119,5 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    training_only=TRAINING,
 )

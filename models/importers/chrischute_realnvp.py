@@ -10,7 +10,7 @@ Reference: github.com/chrischute/real-nvp, models/real_nvp, models/resnet, util 
 
 import re
 
-from models.importers.chrischute import batch_norm, logit, nats_loss
+from models.importers.chrischute import TRAINING, batch_norm, logit, nats_loss
 from models.importers.glow_layout import swap_halves
 from models.importers.images import ImageSize, multiples, pixel_steps, sides
 from models.importers.source import (
@@ -161,4 +161,5 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    training_only=TRAINING,
 )

@@ -69,7 +69,7 @@ def examine(
     plain = {name: _plain_keys(state, name, findings) for name, state in patient.states.items()}
     states = _split_averages(plain, findings)
     state = states[_choose(states, findings, is_known, prefer)]
-    _check_tensors(state)
+    _check_tensors(state, findings)
     return _without_common_prefix(state, findings, is_known), patient.stored
 
 
@@ -214,8 +214,10 @@ def _without_common_prefix(
     return state
 
 
-def _check_tensors(state: State) -> None:
+def _check_tensors(state: State, findings: Findings) -> None:
     """Refuse what no conversion can use: tensors that are not plain, finite numbers.
+
+    Half precision is widened, which is exact.
 
     Raises:
         ImportRefused: names the first keys and what is wrong with each.
@@ -224,6 +226,14 @@ def _check_tensors(state: State) -> None:
     if wrong:
         more = f" (and {len(wrong) - _MAX_NAMED} more)" if len(wrong) > _MAX_NAMED else ""
         raise ImportRefused(f"{'; '.join(wrong[:_MAX_NAMED])}{more}")
+    for dtype in (torch.float16, torch.bfloat16):
+        count = sum(tensor.dtype == dtype for tensor in state.values())
+        if count:
+            findings.warning(
+                "precision",
+                f"{count} tensors in {dtype}: widened without loss; the source's own numbers in "
+                "half precision are coarser",
+            )
 
 
 def _fault(tensor: Tensor) -> str:

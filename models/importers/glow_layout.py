@@ -145,16 +145,18 @@ def multiplied_out(lu: Fragment) -> Fragment:
 
 
 def check_flag(weights: Weights, key: str, *shape: int) -> None:
-    """Take the flag of an actnorm; one that was never set from data is a problem."""
-    if key in weights and weights.peek(key).count_nonzero() == 0:
-        weights.take_integers(key, *shape)
+    """Take the flag of an actnorm; one that was never set from data is a problem.
+
+    A flag that is missing is taken as set: the weights beside it say what the layer does.
+    """
+    if key not in weights:
+        weights.findings.mended(key, "missing; this actnorm is taken as initialised")
+    elif not weights.take_integers(key, *shape).any():
         weights.problem(
             key,
             "this actnorm was never initialised: the source would set it from the first batch it "
             "sees, so the checkpoint does not fix a density; run one batch through and save again",
         )
-    else:
-        weights.take_integers(key, *shape)
 
 
 def same_everywhere(name: str, values: list[int]) -> int:

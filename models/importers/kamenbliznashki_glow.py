@@ -177,6 +177,17 @@ def _reported(config: Config) -> Reported:
     )
 
 
+# Arguments of glow.py that do not change the function.
+_TRAINING = frozenset(
+    {
+        *("train", "evaluate", "generate", "visualize", "restore_file", "seed", "data_dir", "lr"),
+        *("output_dir", "results_file", "log_interval", "save_interval", "eval_interval"),
+        *("dataset", "z_std", "batch_size", "batch_size_init", "n_epochs", "n_epochs_warmup"),
+        *("start_epoch", "mini_data_size", "grad_norm_clip", "checkpoint_grads", "distributed"),
+        *("world_size", "local_rank", "vis_img", "vis_attrs", "vis_alphas"),
+    }
+)
+
 SOURCE = Source(
     name="kamenbliznashki/normalizing_flows (glow.py)",
     short_names=(
@@ -189,5 +200,5 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
-    training_only=frozenset({"checkpoint_grads"}),
+    training_only=_TRAINING,
 )

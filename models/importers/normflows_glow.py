@@ -288,4 +288,5 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    training_only=frozenset({"init_zeros"}),
 )

@@ -52,7 +52,10 @@ def read(path: Path, findings: Findings, *, allow_pickle: bool = False) -> Any:
         ImportRefused: says what the file is instead, or which class it asks for.
     """
     if path.is_dir():
-        raise ImportRefused(f"{path}: expected a checkpoint file, got a folder")
+        raise ImportRefused(
+            f"{path}: expected a checkpoint file, got a folder (a model folder of ours needs no "
+            "import: serve it)"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(512)

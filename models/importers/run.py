@@ -1,5 +1,6 @@
 """From a checkpoint of other code to one of our flows: every step of an import, in order."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Request:
 def import_checkpoint(
     path: str | os.PathLike[str],
     source: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing = "source",
     *,
     weights: Prefer = "model",
@@ -50,8 +51,8 @@ def import_checkpoint(
         path: a file of `torch.save` or safetensors.
         source: the repository or library that made it, such as "rosinality/glow-pytorch"; left
             out, it is recognised by the keys.
-        config: hyper-parameters under the source's own names; those that can be read off the
-            weights may be left out, and keys that begin with "_" are notes.
+        config: hyper-parameters under the source's own names, or a JSON file of them; those that
+            can be read off the weights may be left out, and keys that begin with "_" are notes.
         preprocessing: "source": the flow takes data as users have them (pixels 0..255) and does
             what the source does to them; "none": it takes the source's own inputs.
         weights: "model" takes the weights as trained, "ema" their moving average, where the file
@@ -66,8 +67,26 @@ def import_checkpoint(
     Raises:
         ImportRefused: says what is wrong and what to do; `report` holds what was found.
     """
-    request = Request(source, config or {}, preprocessing, weights, allow_pickle)
+    given = config if isinstance(config, Mapping) else read_config(config)
+    request = Request(source, given, preprocessing, weights, allow_pickle)
     return run(Path(path), request)[0]
+
+
+def read_config(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
+    """Read hyper-parameters from a JSON file; without one there are none.
+
+    Raises:
+        ImportRefused: if the file cannot be read or is not a JSON object.
+    """
+    if path is None:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImportRefused(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ImportRefused(f"{path}: expected a JSON object of hyper-parameters")
+    return content
 
 
 def run(path: Path, request: Request) -> tuple[Flow, Report]:
