@@ -108,6 +108,9 @@ def solve(
         context: (B, ...) handed to the field row by row, or None.
         start: scalar tensor; `end` too, and it may lie before `start`.
 
+    Raises:
+        ValueError: if the state has another dtype.
+
     Reference: Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, Norsett &
     Wanner 1993, "Solving Ordinary Differential Equations I", section II.4.
     """
@@ -184,6 +187,8 @@ class _Problem:
         self.field = field
         self.start = start
         self.span = span
+        if like.dtype not in _SMALLEST_STEP:
+            raise ValueError(f"state: expected float32 or float64, got {like.dtype}")
         self.smallest_step = _SMALLEST_STEP[like.dtype]
         floor = _ROUNDING_UNITS * torch.finfo(like.dtype).eps
         self.rtol = max(settings.rtol, floor)

@@ -199,3 +199,8 @@ def test_no_rows_are_no_work() -> None:
     solution = run(net_field(), net_states(0))
     assert solution.state.shape == (0, 4)
     assert solution.status.shape == solution.evaluations.shape == (0,)
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"state: expected float32 or float64, got torch\.float16"):
+        run(lambda t, y, c: y, torch.ones(1, 1, dtype=torch.float16))
