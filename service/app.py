@@ -70,6 +70,7 @@ class _Application(FastAPI):
         )
         self._repository = desk.repository
         self._operations = operations
+        self._described: list[tuple[str, str]] = []
         self._by_path = {f"/{operation.name}": operation for operation in operations}
         # As routes too, for the sake of other methods: 405, not 404.
         self.router.routes.extend(
@@ -90,10 +91,13 @@ class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Describe all routes, with examples for the models that are served now."""
         cards = [served.card for served in self._repository.models()]
-        self.openapi_schema = None
-        document = super().openapi()
-        add_operations(document, self._operations, cards)
-        return document
+        described = [(card.name, card.version) for card in cards]
+        if self.openapi_schema is None or described != self._described:
+            # Written anew only when the models have changed: it takes a good part of a second.
+            self.openapi_schema = None
+            add_operations(super().openapi(), self._operations, cards)
+            self._described = described
+        return super().openapi()
 
 
 class _Frame:

@@ -90,7 +90,8 @@ class Operation(ABC):
             status = _CLIENT_GONE if error is None else error.status
             if error is not None:
                 body, answer_headers = problem(error, identity)
-        visit.end()
+        finally:
+            visit.end()
         if status != _CLIENT_GONE:
             await respond(send, status, answer_headers, body)
         self._desk.register.note(

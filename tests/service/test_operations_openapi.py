@@ -104,8 +104,20 @@ def test_the_document_follows_what_is_served() -> None:
     document = ask(app_over(House((card("rings", (2,)),))), "GET", "/openapi.json").json()
     body = document["paths"]["/encode"]["post"]["requestBody"]["content"]["application/json"]
     assert body["examples"]["rows"]["value"] == {"model": "rings", "x": [[0.5, 0.5]]}
+
+
+def test_the_document_is_written_anew_when_the_models_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     house = House(())
-    assert ask(app_over(house), "GET", "/openapi.json").status_code == 200
+    app = app_over(house)
+    before = ask(app, "GET", "/openapi.json").json()
+    assert ask(app, "GET", "/openapi.json").json() == before
+    monkeypatch.setattr(house, "models", House((card("rings", (2,)),)).models)
+    after = ask(app, "GET", "/openapi.json").json()
+    assert after["paths"].keys() == before["paths"].keys()
+    assert "rings" in str(after)
+    assert "rings" not in str(before)
 
 
 def test_ordinary_routes_document_problems_not_the_frameworks_errors(
