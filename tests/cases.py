@@ -448,7 +448,7 @@ CASES: dict[str, Case] = {
     "ffjord_flow_matching_classes": Case(
         "ffjord",
         {
-            "event_shape": [1, 2],
+            "event_shape": [1, 3],
             "num_classes": 3,
             "hidden_features": [5, 4, 5],
             "layer_type": "ignore",
@@ -462,7 +462,7 @@ CASES: dict[str, Case] = {
     "ffjord_squash": Case(
         "ffjord",
         {
-            "event_shape": [2],
+            "event_shape": [3],
             "hidden_features": [4],
             "layer_type": "squash",
             "end_time": 0.5,
