@@ -9,28 +9,26 @@ _NEWEST = 0.2
 class Pace:
     """Rows per second of batches at least half full, as an exponential mean.
 
-    Small batches say nothing about a backlog: one row alone may cost as much as fifty. They count
+    Smaller batches say nothing about a backlog: one row alone may cost as much as fifty. They count
     only where they are faster than what is known.
     """
 
     def __init__(self, max_rows: int) -> None:
         self._half_rows = max_rows / 2
         self._rows_per_second = 0.0
-        self._has_seen_half = False
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one batch."""
         if seconds <= 0.0:
             return
         rate = rows / seconds
-        is_half = rows >= self._half_rows
-        if is_half or rate > self._rows_per_second:
-            weight = _NEWEST if self._has_seen_half else 1.0
-            self._rows_per_second += weight * (rate - self._rows_per_second)
-            self._has_seen_half |= is_half
+        if not self._rows_per_second:
+            self._rows_per_second = rate if rows >= self._half_rows else 0.0
+        elif rows >= self._half_rows or rate > self._rows_per_second:
+            self._rows_per_second += _NEWEST * (rate - self._rows_per_second)
 
     def seconds_for(self, rows: int) -> float:
-        """Expected time for `rows` rows; 0 before the first batch."""
+        """Expected time for `rows` rows; 0 as long as nothing is known."""
         return rows / self._rows_per_second if self._rows_per_second else 0.0
 
     def retry_after(self, rows: int) -> int:

@@ -9,13 +9,24 @@ def test_before_the_first_batch_nothing_is_known() -> None:
     assert pace.retry_after(1000) == 1
 
 
-def test_the_first_full_batch_replaces_what_small_ones_said() -> None:
+def test_a_small_batch_alone_tells_nothing() -> None:
     pace = Pace(10)
-    pace.observe(1, 1.0)
-    assert pace.seconds_for(100) == 100
+    pace.observe(1, 100.0)
+    assert pace.seconds_for(1000) == 0
+
+
+def test_a_full_batch_tells_the_pace() -> None:
+    pace = Pace(10)
     pace.observe(10, 1.0)
     assert pace.seconds_for(100) == 10
     assert pace.retry_after(101) == 11
+
+
+def test_a_small_batch_that_is_faster_counts() -> None:
+    pace = Pace(10)
+    pace.observe(10, 10.0)
+    pace.observe(4, 1.0)
+    assert pace.seconds_for(16) == 10.0
 
 
 def test_slow_small_batches_say_nothing_of_a_backlog() -> None:
