@@ -123,6 +123,8 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
         content = _load(path, weights_only=True)
     except pickle.UnpicklingError as error:
         found = _refused_class(path, str(error))
+        if not found:
+            raise _unreadable(path, "it has no tensors of torch") from None
         if not allow_pickle:
             raise ImportRefused(
                 f"{path}: the file asks for {found}, which is code and not data, so it was not "
@@ -132,10 +134,7 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
         findings.warning("file", f"read with --allow-pickle: {found} was loaded and may run code")
     except Exception as error:
         # torch raises RuntimeError, EOFError, KeyError, UnicodeDecodeError, ... on damaged files.
-        raise ImportRefused(
-            f"{path}: not a checkpoint of torch.save, or a truncated or damaged one: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from None
+        raise _unreadable(path, str(error).partition("\n")[0] or type(error).__name__) from None
     else:
         findings.recognised("file", "torch.save: read with weights_only=True")
         return content
@@ -146,6 +145,12 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
             f"{path}: cannot be unpickled here: {type(error).__name__}: {error}; put the code that "
             "defines the class on PYTHONPATH, or save the state dict alone"
         ) from None
+
+
+def _unreadable(path: Path, reason: str) -> ImportRefused:
+    return ImportRefused(
+        f"{path}: not a checkpoint of torch.save, or a truncated or damaged one: {reason}"
+    )
 
 
 def _load(path: Path, *, weights_only: bool) -> Any:
@@ -159,14 +164,14 @@ def _load(path: Path, *, weights_only: bool) -> Any:
 
 
 def _refused_class(path: Path, message: str) -> str:
-    """The class that the safe reader stopped at: from its message, else from the opcodes."""
+    """The class that the safe reader stopped at, if any: from its message, else the opcodes."""
     named = re.search(r"GLOBAL ([\w.]+)", message)
     if named:
         return named.group(1)
     for name in _classes(path):
         if name.split(".")[0] not in _SAFE_MODULES:
             return name
-    return "something other than tensors"
+    return ""
 
 
 def _classes(path: Path) -> Iterator[str]:

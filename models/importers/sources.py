@@ -47,17 +47,17 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
         ImportRefused: if no source fits, several do, or another than the named one does.
     """
     keys = list(keys)
-    candidates = _named(name) if name else list(SOURCES)
-    fitting = _recognise(candidates, keys)
+    others = _recognise(SOURCES, keys)
+    candidates = _named(name, others) if name else list(SOURCES)
+    fitting = [source for source in others if source in candidates]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(source.name for source in fitting)
         raise ImportRefused(f"the keys fit several sources: {names}; name one of them")
     sample = ", ".join(keys[:_KEYS_SHOWN]) or "none"
-    others = _recognise(SOURCES, keys)
     if name and others:
-        guess = " or ".join(source.name for source in others)
+        guess = " or ".join(sorted({source.name for source in others}))
         raise ImportRefused(
             f"{name} was named, but these are the keys of {guess} ({sample}, ...): name that, or "
             "no source at all"
@@ -72,13 +72,16 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
     )
 
 
-def _named(name: str) -> list[Source]:
+def _named(name: str, fitting: list[Source]) -> list[Source]:
     found = [source for source in SOURCES if source.goes_by(name)]
     if not found:
         known = {short: source for source in SOURCES for short in source.short_names}
         close = get_close_matches(name.lower(), [*NAMES, *known], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ImportRefused(f"source: expected one of {', '.join(NAMES)}; got {name!r}{hint}")
+        guess = f"; the keys are those of {fitting[0].name}" if fitting else ""
+        raise ImportRefused(
+            f"source: expected one of {', '.join(NAMES)}; got {name!r}{hint}{guess}"
+        )
     return found
 
 
