@@ -60,7 +60,7 @@ def ledger(reported: Reported, extra: tuple[Term, ...], data: str, features: int
             {
                 "name": term.name,
                 "nats": term.nats,
-                "bits_per_dim": -term.nats / (features * math.log(2)),
+                "bits_per_dim": 0.0 - term.nats / (features * math.log(2)),
                 "note": term.note,
             }
             for term in terms
