@@ -8,6 +8,7 @@ from pathlib import Path
 from models.training.options import TrainingOptions
 from models.training.pictures import LOSS_FILE, SAMPLES_FILE
 from models.training.report import TrainingReport
+from models.transforms.preprocess import PIXEL_BITS
 
 CARD_FILE = "README.md"
 
@@ -96,6 +97,7 @@ def _figures(report: TrainingReport) -> list[str]:
         rows += [
             ("test bits/dim (uniform dequantization)", f"{test.bits_per_dim:.3f}"),
             ("test bits/dim (midpoint, as served)", f"{test.bits_per_dim_midpoint:.3f}"),
+            *_reduced_bits(report, test.bits_per_dim),
         ]
     rows += [
         (
@@ -109,6 +111,19 @@ def _figures(report: TrainingReport) -> list[str]:
     if test.auroc is not None:
         rows.append((f"AUROC of -log p, {test.anomalies} anomalies", f"{test.auroc:.3f}"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _reduced_bits(report: TrainingReport, bits_per_dim: float) -> list[tuple[str, str]]:
+    """The code length of the coarser image, where the flow drops bits: a bin is 2^(8-n) wide."""
+    steps = report.config.get("preprocessing", ())
+    return [
+        (
+            f"the same of the {step['bits']}-bit image (uniform dequantization)",
+            f"{bits_per_dim - (PIXEL_BITS - step['bits']):.3f}",
+        )
+        for step in steps
+        if step["kind"] == "reduce_bits"
+    ]
 
 
 def _caption(report: TrainingReport) -> str:

@@ -22,7 +22,7 @@ SAMPLES_FILE = "samples.png"
 _GRID_SIDE = 8
 _GAP_PIXELS = 2
 _MAX_CLASSES = 10
-_MIN_SIDE_PIXELS = 640
+_WIDTH_PIXELS = 900
 _POINTS = 4000
 _DENSITY_SIDE = 160
 _MAX_MARGINALS = 12
@@ -101,7 +101,7 @@ def _write_grids(flow: Flow, test: Dataset, temperature: float, path: Path) -> N
     pictures = [_grid(to_bytes(x, levels), columns) for x in (data.x, samples)]
     gap = np.full((pictures[0].shape[0], 8, pictures[0].shape[2]), 255, np.uint8)
     joined = np.concatenate([pictures[0], gap, pictures[1]], axis=1)
-    zoom = max(1, _MIN_SIDE_PIXELS // joined.shape[1])
+    zoom = max(1, round(_WIDTH_PIXELS / joined.shape[1]))
     joined = joined.repeat(zoom, axis=0).repeat(zoom, axis=1)
     Image.fromarray(joined.squeeze(2) if joined.shape[2] == 1 else joined).save(path, optimize=True)
 

@@ -1,0 +1,80 @@
+"""Make the zoo from its recipes: `python -m models.zoo [NAME ...]`.
+
+Every model is trained on one thread from the seed of its recipe, in a hidden folder; a finished one
+takes the place of the old. An interrupted run goes on where it stopped.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from models.datasets import Dataset, load, split
+from models.training import TrainingOptions, TrainingReport, train
+from models.training.card import write_card
+from models.training.progress import Listener, ProgressBar
+from models.training.state import state_path
+from models.zoo.baselines import baseline_aurocs
+from models.zoo.overview import write_overview
+from models.zoo.recipes import RECIPES, Recipe
+
+ZOO = Path(__file__).resolve().parent
+_BUILD = ".building"
+
+
+def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None) -> TrainingReport:
+    """Train one model and put it in the zoo as the folder `name`."""
+    options = TrainingOptions.parse(recipe.options)
+    build = zoo / _BUILD / name
+    if build.exists():
+        shutil.rmtree(build)
+    data = load(recipe.data)
+    resume = state_path(build).exists()
+    report = train(
+        data, recipe.family, recipe.config, build,
+        options=options, resume=resume, listener=listener,
+    )  # fmt: skip
+    notes = (*recipe.notes, *_baselines(data, options, report))
+    write_card(
+        build, report, summary=recipe.summary, command=f"python -m models.zoo {name}", notes=notes
+    )
+    if (zoo / name).exists():
+        shutil.rmtree(zoo / name)
+    build.rename(zoo / name)
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the models named on the command line, or all, then write the zoo's README.md."""
+    parser = argparse.ArgumentParser(prog="python -m models.zoo", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("--out", type=Path, default=ZOO, help="folder of the zoo")
+    parser.add_argument(
+        "--overview", action="store_true", help="train nothing, only write README.md"
+    )
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.names if name not in RECIPES]
+    if unknown:
+        parser.error(f"no recipe {unknown[0]!r}; the recipes are {', '.join(RECIPES)}")
+    torch.set_num_threads(1)
+    if not chosen.overview:
+        for name in chosen.names or RECIPES:
+            make(name, RECIPES[name], chosen.out, ProgressBar())
+    write_overview(chosen.out)
+
+
+def _baselines(data: Dataset, options: TrainingOptions, report: TrainingReport) -> list[str]:
+    if report.test.auroc is None:
+        return []
+    parts = split(
+        data, validation=options.validation_fraction, test=options.test_fraction, seed=options.seed
+    )
+    rows = {f"{report.family}, this model": report.test.auroc, **baseline_aurocs(parts)}
+    table = "\n".join(f"| {name} | {auroc:.3f} |" for name, auroc in rows.items())
+    return [
+        "## Anomaly detection\n\nAUROC on the test rows, higher is better; the other detectors saw "
+        f"the same training rows (scikit-learn, default settings).\n\n| detector | AUROC |\n"
+        f"|---|---|\n{table}"
+    ]

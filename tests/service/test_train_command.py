@@ -1,0 +1,116 @@
+"""`pushforward train` and `pushforward evaluate`: flags, arguments, output, refusals."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.training import TrainingOptions
+from service import cli
+from service.commands.train import read_arguments, train
+
+FLOW = [
+    "--family",
+    "realnvp",
+    "--set",
+    "num_layers=2",
+    "--set",
+    'conditioner={"kind":"mlp","widths":[8]}',
+]
+DATA = "two_moons?rows=200"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.build(arguments), list(arguments))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "moons"
+    result = run("train", "--data", DATA, *FLOW, "--epochs", "2", "--seed", "3", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"moons: \d+ parameters, test \d+\.\d+ nats", result.output)
+    return out
+
+
+def test_every_option_of_training_is_a_flag_whose_help_states_its_default() -> None:
+    parameters = inspect.signature(train).parameters
+    for name, field in TrainingOptions.model_fields.items():
+        help_text = parameters[name].annotation.__metadata__[0].help
+        assert f"({field.default})" in help_text, name
+
+
+def test_flags_and_arguments_reach_the_run(trained: Path) -> None:
+    report = json.loads((trained / "training.json").read_text())
+    assert (report["options"]["epochs"], report["options"]["seed"]) == (2, 3)
+    assert report["config"]["num_layers"] == 2
+    assert report["config"]["conditioner"]["widths"] == [8]
+
+
+def test_settings_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"num_layers": 3, "actnorm": false}')
+    arguments = read_arguments(path, ["num_layers=5", "permutation=shuffle", "widths=[1,2]"])
+    assert arguments == {
+        "num_layers": 5, "actnorm": False, "permutation": "shuffle", "widths": [1, 2]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere.csv", *FLOW], "no such file or folder"),
+        (["--data", DATA, "--family", "realnpv"], "did you mean 'realnvp'"),
+        (["--data", DATA, *FLOW, "--set", "num_layers"], "expected key=value"),
+        (["--data", DATA, *FLOW, "--set", "depth=3"], "depth"),
+        (["--data", DATA, *FLOW, "--epochs", "0"], "epochs: "),
+        (["--data", DATA, *FLOW, "--resume"], "nothing to resume"),
+    ],
+    ids=["data", "family", "setting", "argument", "option", "resume"],
+)
+def test_refusals_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = run("train", *arguments, "--out", str(tmp_path / "m"))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_bad_file_of_arguments_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config.json: (not JSON|expected a JSON object)"):
+        read_arguments(path, [])
+
+
+def test_evaluate_takes_the_rows_the_model_was_not_trained_on(trained: Path) -> None:
+    report = json.loads((trained / "training.json").read_text())
+    result = run("evaluate", str(trained), "--data", DATA, "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["rows"] == 20
+    assert figures["nats"] == pytest.approx(report["test"]["nats"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [(["--rows", "all"], "200"), (["--rows", "test"], "20"), ([], "20")],
+    ids=["all", "test", "auto"],
+)
+def test_evaluate_prints_a_table(trained: Path, options: list[str], rows: str) -> None:
+    result = run("evaluate", str(trained), "--data", DATA, *options)
+    assert result.exit_code == 0, result.output
+    table = dict(line.split() for line in result.stdout.splitlines())
+    assert table["rows"] == rows
+    assert "auroc" not in table
+
+
+def test_evaluate_scores_all_of_other_data(trained: Path) -> None:
+    other = "two_moons?rows=50&seed=9"
+    assert "rows                   50" in run("evaluate", str(trained), "--data", other).stdout
+    result = run("evaluate", str(trained), "--data", other, "--rows", "test")
+    assert result.exit_code == 2
+    assert "was not trained on these data" in result.output
