@@ -60,8 +60,8 @@ def infer(weights: Weights) -> Inference:
     seen.know("filter_size", width, f"{first}.coupling.net.0.weight")
     outputs = weights.shape(f"{first}.coupling.net.4.conv.weight")[0]
     seen.know("affine", outputs == 2 * half, f"the coupling network has {outputs} outputs")
-    if blocks > 1:
-        is_plain = f"{first}.invconv.weight" in weights
+    is_plain = f"{first}.invconv.weight" in weights
+    if blocks > 1 or is_plain:
         seen.know("no_lu", is_plain, "invconv.weight, or invconv.w_l, in the first block")
     else:
         seen.suppose("no_lu", False, "the last block, here the only one, is LU whatever was asked")
