@@ -104,11 +104,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """X (B, in_features), context (B, context_features) -> (B, out_features)."""
+        # A slice of a ModuleList is a new module: at small batches that costs as much as a layer.
+        entry, *others = self.layers
         if self.context_layer is None or context is None:
-            value = self.layers[0](join(x, context))
+            value = entry(join(x, context))
         else:
-            value = self.layers[0](x) + self.activations[0](self.context_layer(context))
-        for layer, activation in zip(self.layers[1:], self.activations, strict=False):
+            value = entry(x) + self.activations[0](self.context_layer(context))
+        for layer, activation in zip(others, self.activations, strict=False):
             hidden = activation(value)
             value = layer(standardise_rows(hidden) if self.normalise else hidden)
         raw: Tensor = self.activations[-1](value)
