@@ -90,13 +90,13 @@ def _layers(config: Config, weights: Weights, scale: int) -> list[Fragment]:
     channels, middle = config.in_channels * 2**scale, config.mid_channels * 2**scale
     is_last = scale == config.num_scales - 1
     checkerboards = [
-        _coupling(weights, f"{name}.in_couplings.{index}", channels, middle, config)
+        _coupling(weights, f"{name}.in_couplings.{index}", (channels, middle), config)
         for index in range(_COUPLINGS + is_last)
     ]
     if is_last:
         return checkerboards
     channel_wise = [
-        _coupling(weights, f"{name}.out_couplings.{index}", 2 * channels, 2 * middle, config)
+        _coupling(weights, f"{name}.out_couplings.{index}", (2 * channels, 2 * middle), config)
         for index in range(_COUPLINGS)
     ]
     rest = prefixed("rest.transforms.", numbered(_layers(config, weights, scale + 1)))
@@ -104,19 +104,20 @@ def _layers(config: Config, weights: Weights, scale: int) -> list[Fragment]:
     return [*checkerboards, squeeze, *channel_wise, squeeze, squeeze, rest]
 
 
-def _coupling(weights: Weights, name: str, channels: int, middle: int, config: Config) -> Fragment:
+def _coupling(weights: Weights, name: str, size: tuple[int, int], config: Config) -> Fragment:
+    channels, _ = size
     gain = weights.take(f"{name}.rescale.weight_g", channels, 1, 1)
     direction = weights.take(f"{name}.rescale.weight_v", channels, 1, 1)
-    net = _residual_net(weights, f"{name}.st_net", channels, middle, config.num_blocks)
+    net = _residual_net(weights, f"{name}.st_net", size, config.num_blocks)
     return {
         "elementwise.scale_weight": gain * direction / direction.abs(),
         **prefixed("conditioner.", net),
     }
 
 
-def _residual_net(
-    weights: Weights, name: str, channels: int, middle: int, num_blocks: int
-) -> Fragment:
+def _residual_net(weights: Weights, name: str, size: tuple[int, int], num_blocks: int) -> Fragment:
+    channels, middle = size
+
     def conv(part: str, size: int, inputs: int = middle, *, bias: bool = True) -> Fragment:
         return _normed_conv(weights, f"{name}.{part}.conv", (middle, inputs, size), bias=bias)
 

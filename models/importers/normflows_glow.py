@@ -119,40 +119,10 @@ def convert(config: Config, weights: Weights) -> Conversion:
     """
     if config.split_mode.startswith("checkerboard"):
         raise ImportRefused(_CHECKERBOARD)
-    colours, height, width = config.input_shape
-    levels = []
-    for index in range(config.L):
-        level = config.L - 1 - index
-        channels = 4 * colours * 2**index
-        blocks = reversed(range(config.K))
-        steps = [_block(weights, f"flows.{level}.{block}", channels, config) for block in blocks]
-        latent = channels if level == 0 else channels // 2
-        shape = (latent, height >> (index + 1), width >> (index + 1))
-        levels.append(glow.Level(steps, _base(weights, f"q0.{level}", shape, config)))
-    kind = "channel" if config.base == "glow" else "element"
-    form = _FORMS[config.scale_map]
     return Conversion(
         family="glow",
-        config={
-            "event_shape": list(config.input_shape),
-            "num_levels": config.L,
-            "num_steps": config.K,
-            "hidden_channels": config.hidden_channels,
-            "permutation": "lu_conv" if config.use_lu else "conv",
-            "coupling": "affine" if config.scale else "additive",
-            "scale": form.scale,
-            "form": form.form,
-            "keep_first": config.split_mode == "channel",
-            "actnorm_form": "unshift_then_unscale",
-            "normalisation": "actnorm" if config.net_actnorm else "none",
-            "negative_slope": config.leaky,
-            "log_scale_factor": None,
-            "split_prior": kind,
-            "top_prior": kind,
-            "num_classes": config.num_classes,
-            "latent_order": "coarse_first",
-        },
-        layers=glow.lay_out(levels),
+        config=_family_config(config),
+        layers=glow.lay_out([_level(weights, index, config) for index in range(config.L)]),
         inputs=_transform(config),
         pixels=pixel_steps(),
         data="x = pixels / 256",
@@ -161,6 +131,42 @@ def convert(config: Config, weights: Weights) -> Conversion:
             (dequantisation("uniform noise of one pixel value (Jitter in the examples)"),),
         ),
     )
+
+
+def _family_config(config: Config) -> dict[str, Any]:
+    prior = "channel" if config.base == "glow" else "element"
+    form = _FORMS[config.scale_map]
+    return {
+        "event_shape": list(config.input_shape),
+        "num_levels": config.L,
+        "num_steps": config.K,
+        "hidden_channels": config.hidden_channels,
+        "permutation": "lu_conv" if config.use_lu else "conv",
+        "coupling": "affine" if config.scale else "additive",
+        "scale": form.scale,
+        "form": form.form,
+        "keep_first": config.split_mode == "channel",
+        "actnorm_form": "unshift_then_unscale",
+        "normalisation": "actnorm" if config.net_actnorm else "none",
+        "negative_slope": config.leaky,
+        "log_scale_factor": None,
+        "split_prior": prior,
+        "top_prior": prior,
+        "num_classes": config.num_classes,
+        "latent_order": "coarse_first",
+    }
+
+
+def _level(weights: Weights, index: int, config: Config) -> glow.Level:
+    """Level `index` counted from the data; the library counts from the other end."""
+    colours, height, width = config.input_shape
+    number = config.L - 1 - index
+    channels = 4 * colours * 2**index
+    blocks = reversed(range(config.K))
+    steps = [_block(weights, f"flows.{number}.{block}", channels, config) for block in blocks]
+    latent = channels if number == 0 else channels // 2
+    shape = (latent, height >> (index + 1), width >> (index + 1))
+    return glow.Level(steps, _base(weights, f"q0.{number}", shape, config))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ class Names:
     upper: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """What every step of a conversion needs."""
+
+    weights: Weights
+    config: PortConfig
+    names: Names
+
+
 def infer(weights: Weights, names: Names) -> Inference:
     """Read everything off the weights, but for permutations that leave none."""
     seen = Inference()
@@ -136,20 +145,19 @@ def convert(
     """
     if config.flow_permutation == "shuffle":
         raise ImportRefused(SHUFFLE_REFUSED)
-    numbers = _levels(weights)
+    port = _Port(weights, config, names)
     height, width, colours = config.image_shape
+    numbers = _levels(weights)
     levels = []
     for index, steps in enumerate(numbers):
         channels = 4 * colours * 2**index
-        parts = [_step(weights, f"flow.layers.{step}", channels, config, names) for step in steps]
+        parts = [_step(port, f"flow.layers.{step}", channels) for step in steps]
         if index < len(numbers) - 1:
             split = f"flow.layers.{steps[-1] + 1}.conv"
-            prior = _zeros_conv(
-                weights, split, names, (channels, channels // 2), glow.even_then_odd
-            )
+            prior = _zeros_conv(port, split, (channels, channels // 2), glow.even_then_odd)
             levels.append(glow.Level(parts, prior, is_conv=True))
         else:
-            levels.append(glow.Level(parts, _top_prior(weights, channels, config, names)))
+            levels.append(glow.Level(parts, _top_prior(port, channels)))
     has_prior = config.learn_top or config.y_condition
     settings: dict[str, object] = {
         "event_shape": [colours, height, width],
@@ -171,9 +179,8 @@ def _permutation(config: PortConfig) -> str:
     return "lu_conv" if config.LU_decomposed else "conv"
 
 
-def _step(
-    weights: Weights, name: str, channels: int, config: PortConfig, names: Names
-) -> glow.Step:
+def _step(port: _Port, name: str, channels: int) -> glow.Step:
+    weights, config, names = port.weights, port.config, port.names
     half, width = channels // 2, config.hidden_channels
     is_affine = config.flow_coupling == "affine"
     net = f"{name}.{names.net}"
@@ -189,12 +196,10 @@ def _step(
     }
     outputs = channels if is_affine else half
     rows = glow.even_then_odd if is_affine else glow.as_it_is
-    output = _zeros_conv(weights, f"{net}.4", names, (outputs, width), rows)
+    output = _zeros_conv(port, f"{net}.4", (outputs, width), rows)
     coupling |= prefixed("conditioner.layers.6.", output)
     actnorm = _actnorm(weights, f"{name}.actnorm", channels)
-    return glow.Step(
-        actnorm, _mixing(weights, f"{name}.invconv", channels, config, names), coupling
-    )
+    return glow.Step(actnorm, _mixing(port, f"{name}.invconv", channels), coupling)
 
 
 def _actnorm(weights: Weights, name: str, channels: int) -> Fragment:
@@ -204,9 +209,8 @@ def _actnorm(weights: Weights, name: str, channels: int) -> Fragment:
     }
 
 
-def _mixing(
-    weights: Weights, name: str, channels: int, config: PortConfig, names: Names
-) -> Fragment:
+def _mixing(port: _Port, name: str, channels: int) -> Fragment:
+    weights, config, names = port.weights, port.config, port.names
     if config.flow_permutation == "reverse":
         return {"indices": torch.arange(channels).flip(0)}
     if config.LU_decomposed:
@@ -215,11 +219,10 @@ def _mixing(
     return glow.plain_conv(weights, f"{name}.weight", channels, channels)
 
 
-def _zeros_conv(
-    weights: Weights, name: str, names: Names, size: tuple[int, int], rows: glow.Rows
-) -> Fragment:
+def _zeros_conv(port: _Port, name: str, size: tuple[int, int], rows: glow.Rows) -> Fragment:
+    weights = port.weights
     outputs, inputs = size
-    conv = f"{name}{names.conv}"
+    conv = f"{name}{port.names.conv}"
     return {
         "conv.weight": rows(weights.take(f"{conv}.weight", outputs, inputs, 3, 3)),
         "conv.bias": rows(weights.take(f"{conv}.bias", outputs)),
@@ -227,14 +230,15 @@ def _zeros_conv(
     }
 
 
-def _top_prior(weights: Weights, channels: int, config: PortConfig, names: Names) -> Fragment:
+def _top_prior(port: _Port, channels: int) -> Fragment:
     """The top prior, computed once: a padded convolution of zeros is its bias everywhere."""
+    weights, config, names = port.weights, port.config, port.names
     weights.skip(r"project_class\..*", "a classifier beside the flow: no part of the density")
     _check_start(weights, channels, config)
     total = torch.zeros(2 * channels, dtype=torch.float64)
     if config.learn_top:
         size = (2 * channels, 2 * channels)
-        conv = _zeros_conv(weights, names.learn_top, names, size, glow.as_it_is)
+        conv = _zeros_conv(port, names.learn_top, size, glow.as_it_is)
         total = total + conv["conv.bias"] * _gain(conv["log_scale"])
     if not config.y_condition:
         return _gaussian(total) if config.learn_top else {}

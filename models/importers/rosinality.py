@@ -84,7 +84,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
         ]
         name = f"blocks.{block}.prior"
         if block < last:
-            prior = _zero_conv(weights, name, channels // 2, channels, glow.as_it_is)
+            prior = _zero_conv(weights, name, (channels, channels // 2), glow.as_it_is)
         else:
             size = (height >> config.n_block, width >> config.n_block)
             prior = _top_prior(weights, name, channels, size)
@@ -132,7 +132,7 @@ def _step(weights: Weights, name: str, channels: int, config: Config) -> glow.St
         "conditioner.layers.2.weight": weights.take(f"{net}.2.weight", width, width, 1, 1),
         "conditioner.layers.2.bias": weights.take(f"{net}.2.bias", width),
     }
-    output = _zero_conv(weights, f"{net}.4", width, outputs, rows)
+    output = _zero_conv(weights, f"{net}.4", (outputs, width), rows)
     coupling |= {f"conditioner.layers.4.{key}": value for key, value in output.items()}
     return glow.Step(actnorm, _invconv(weights, f"{name}.invconv", channels), coupling)
 
@@ -145,7 +145,8 @@ def _invconv(weights: Weights, name: str, channels: int) -> Fragment:
     return glow.multiplied_out(fragment) if _has_plain(weights) else fragment
 
 
-def _zero_conv(weights: Weights, name: str, inputs: int, outputs: int, rows: glow.Rows) -> Fragment:
+def _zero_conv(weights: Weights, name: str, size: tuple[int, int], rows: glow.Rows) -> Fragment:
+    outputs, inputs = size
     return {
         "conv.weight": rows(weights.take(f"{name}.conv.weight", outputs, inputs, 3, 3)),
         "conv.bias": rows(weights.take(f"{name}.conv.bias", outputs)),
@@ -155,7 +156,7 @@ def _zero_conv(weights: Weights, name: str, inputs: int, outputs: int, rows: glo
 
 def _top_prior(weights: Weights, name: str, channels: int, size: tuple[int, int]) -> Fragment:
     """What the convolution makes of zeros with ones around them, computed once in float64."""
-    conv = _zero_conv(weights, name, channels, 2 * channels, glow.as_it_is)
+    conv = _zero_conv(weights, name, (2 * channels, channels), glow.as_it_is)
     zeros = conv["conv.weight"].new_zeros(1, channels, *size)
     framed = F.pad(zeros, (1, 1, 1, 1), value=1.0)
     made = F.conv2d(framed, conv["conv.weight"], conv["conv.bias"])[0]

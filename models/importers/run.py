@@ -15,7 +15,7 @@ from models.importers.findings import ImportRefused, Report
 from models.importers.images import log_det
 from models.importers.likelihood import Term, ledger
 from models.importers.reading import read, sha256
-from models.importers.settings import settle
+from models.importers.settings import Evidence, settle
 from models.importers.source import Conversion, Fragment, numbered, prefixed
 from models.importers.sources import choose, is_known
 from models.importers.weights import Weights
@@ -118,7 +118,8 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     how = "named" if name else "recognised by its keys"
     report.findings.recognised("source", f"{source.name}: {how}")
     weights = Weights(state, report.findings)
-    config = settle(source, request.config, stored, source.infer(weights), report)
+    evidence = Evidence(request.config, stored, source.infer(weights))
+    config = settle(source, evidence, report)
     conversion = source.convert(config, weights)
     weights.finish()
     flow = _assemble(conversion, request.preprocessing, report)

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from models.importers.findings import (
     Findings,
@@ -21,13 +23,22 @@ from models.importers.source import Inference, Inferred, Source, SourceConfig, p
 _LABELS = ("source", "family", "version")
 
 
-def settle(
-    source: Source,
-    given: Mapping[str, Any],
-    stored: Mapping[str, Any],
-    inference: Inference,
-    report: Report,
-) -> SourceConfig:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where hyper-parameters come from.
+
+    Attributes:
+        given: by the user; keys that begin with "_" are notes.
+        stored: arguments found in the file; names that the source does not know are passed over.
+        inference: what the weights say.
+    """
+
+    given: Mapping[str, Any]
+    stored: Mapping[str, Any]
+    inference: Inference
+
+
+def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
     """Join given, stored and inferred hyper-parameters, and validate them.
 
     What the user gives comes first, then what the file itself holds, then what the weights imply,
@@ -36,9 +47,7 @@ def settle(
 
     Args:
         source: whose hyper-parameters.
-        given: by the user; keys that begin with "_" are notes.
-        stored: arguments found in the file; names that the source does not know are passed over.
-        inference: what the weights say.
+        evidence: where they come from.
         report: gets a `Setting` each, before anything is refused.
 
     Raises:
@@ -46,39 +55,50 @@ def settle(
         HyperParametersMissing: if all that is wrong is that some are missing; names them.
     """
     fields = source.config.model_fields
-    wanted = _clean(source, given, report.findings)
-    held = {name: value for name, value in source.unfold(stored).items() if name in fields}
+    given = _clean(source, evidence.given, report.findings)
+    stored = source.unfold(evidence.stored)
+    known = Evidence(given, stored, evidence.inference)
+    report.settings = [_setting(name, info, known) for name, info in fields.items()]
     faults: list[str] = []
     missing: list[str] = []
-    for name, info in fields.items():
-        inferred = inference.found.get(name)
-        fitting = inference.asked.get(name) or info.description or "no default fits all"
-        if name in wanted:
-            setting = Setting(name, plain(wanted[name]), "given", "by the user")
+    for setting in report.settings:
+        inferred = evidence.inference.found.get(setting.name)
+        if setting.origin == "given":
             faults += _conflict(setting, inferred)
-        elif name in held and not _contradicts(held[name], inferred):
-            setting = Setting(name, plain(held[name]), "checkpoint", "stored beside the weights")
-        elif inferred is not None:
-            origin: Origin = "inferred" if inferred.firm else "default"
-            setting = Setting(name, plain(inferred.value), origin, inferred.reason)
-            if name in held:
-                report.findings.mended(
-                    name,
-                    f"the file says {held[name]!r}, its weights {inferred.value!r} "
-                    f"({inferred.reason}): the weights are right",
-                )
-        elif not info.is_required() and name not in inference.asked:
-            default = plain(info.get_default(call_default_factory=True))
-            setting = Setting(name, default, "default", info.description or "of the source")
-        else:
-            setting = Setting(name, None, "missing", fitting)
-            missing.append(f"{name} is not in the checkpoint; give it, it may be {fitting}")
-        report.settings.append(setting)
+        elif setting.origin == "missing":
+            missing.append(
+                f"{setting.name} is not in the checkpoint; give it, it may be {setting.reason}"
+            )
+        elif setting.name in stored and inferred is not None and setting.origin == "inferred":
+            report.findings.mended(
+                setting.name,
+                f"the file says {stored[setting.name]!r}, its weights {inferred.value!r} "
+                f"({inferred.reason}): the weights are right",
+            )
     if faults:
-        raise ImportRefused(_plural(source, [*faults, *missing]))
+        raise ImportRefused(_sentence(source, [*faults, *missing]))
     if missing:
-        raise HyperParametersMissing(_plural(source, missing))
+        raise HyperParametersMissing(_sentence(source, missing))
     return _validate(source, {setting.name: setting.value for setting in report.settings})
+
+
+def _setting(name: str, info: FieldInfo, evidence: Evidence) -> Setting:
+    """Choose where one hyper-parameter comes from."""
+    inferred = evidence.inference.found.get(name)
+    if name in evidence.given:
+        return Setting(name, plain(evidence.given[name]), "given", "by the user")
+    if name in evidence.stored and not _contradicts(evidence.stored[name], inferred):
+        value = plain(evidence.stored[name])
+        return Setting(name, value, "checkpoint", "stored beside the weights")
+    if inferred is not None:
+        origin: Origin = "inferred" if inferred.firm else "default"
+        return Setting(name, plain(inferred.value), origin, inferred.reason)
+    asked = evidence.inference.asked.get(name)
+    if asked is None and not info.is_required():
+        default = plain(info.get_default(call_default_factory=True))
+        return Setting(name, default, "default", info.description or "of the source")
+    fitting = asked or info.description or "any value of its type"
+    return Setting(name, None, "missing", fitting)
 
 
 def _clean(source: Source, given: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
@@ -126,8 +146,8 @@ def _validate(source: Source, values: Mapping[str, Any]) -> SourceConfig:
             f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}, got {item['input']!r}"
             for item in error.errors(include_url=False, include_context=False)
         ]
-        raise ImportRefused(_plural(source, faults)) from None
+        raise ImportRefused(_sentence(source, faults)) from None
 
 
-def _plural(source: Source, faults: list[str]) -> str:
+def _sentence(source: Source, faults: list[str]) -> str:
     return f"{source.name}: {'; '.join(faults)}"

@@ -102,6 +102,8 @@ class Source:
         infer: reads them off the weights.
         convert: (config, weights) -> one of our families. Takes every key, or sets it aside.
         training_only: hyper-parameters of its training scripts that do not change the function.
+        read_off_keys: hyper-parameters that shape the function and that its keys show: they may be
+            given, and are not needed.
         unfold: turns nested settings, as the source's own files have them, into flat ones.
     """
 
@@ -112,6 +114,7 @@ class Source:
     infer: Callable[[Weights], Inference]
     convert: Callable[[Any, Weights], Conversion]
     training_only: frozenset[str] = frozenset()
+    read_off_keys: frozenset[str] = frozenset()
     unfold: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_given
 
     def knows(self, keys: Iterable[str]) -> bool:
