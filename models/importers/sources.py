@@ -7,10 +7,17 @@ from models.importers import (
     chaiyujin,
     chrischute_glow,
     chrischute_realnvp,
+    ffjord,
+    ikostrikov,
     kamenbliznashki_glow,
+    kamenbliznashki_maf,
+    nflows,
     normflows_glow,
+    normflows_tables,
     rosinality,
+    torchcfm,
     y0ast,
+    zuko,
 )
 from models.importers.findings import ImportRefused
 from models.importers.source import Source
@@ -20,10 +27,17 @@ SOURCES: tuple[Source, ...] = (
     chaiyujin.SOURCE,
     chrischute_glow.SOURCE,
     chrischute_realnvp.SOURCE,
+    ffjord.SOURCE,
+    ikostrikov.SOURCE,
     kamenbliznashki_glow.SOURCE,
+    kamenbliznashki_maf.SOURCE,
+    nflows.SOURCE,
     normflows_glow.SOURCE,
+    normflows_tables.SOURCE,
     rosinality.SOURCE,
+    torchcfm.SOURCE,
     y0ast.SOURCE,
+    zuko.SOURCE,
 )
 NAMES = sorted({source.name for source in SOURCES})
 

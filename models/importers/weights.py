@@ -42,6 +42,10 @@ class Weights:
         """Whether a key matches the whole of a regular expression."""
         return any(re.fullmatch(pattern, key) for key in self._tensors)
 
+    def under(self, prefix: str) -> list[str]:
+        """All keys that begin with a prefix, in the order of the file."""
+        return [key for key in self._tensors if key.startswith(prefix)]
+
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of a tensor that a configuration is read off.
 

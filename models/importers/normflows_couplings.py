@@ -1,0 +1,146 @@
+"""The affine couplings of normflows over vectors: MaskedAffineFlow and AffineCouplingBlock."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.importers import networks, tables
+from models.importers.findings import ImportRefused
+from models.importers.networks import Linear, Net, parameter_rows
+from models.importers.nsf_parts import Spline, dense
+from models.importers.tables import Part
+from models.importers.weights import Weights
+
+ScaleMap = Literal["exp", "sigmoid", "sigmoid_inv"]
+SplitMode = Literal["channel", "channel_inv", "checkerboard", "checkerboard_inv"]
+
+_UNSHIFT = {"kind": "affine", "scale": "exp", "form": "unshift_then_unscale"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the flows need to know beside their tensors.
+
+    Attributes:
+        deaf_to: length of a context that only the base takes.
+    """
+
+    features: int
+    activation: str
+    spline: Spline
+    leaky: float
+    scale_map: ScaleMap
+    split_mode: SplitMode
+    deaf_to: int
+
+
+def block_inputs(weights: Weights, name: str) -> int:
+    """How many features the network of an AffineCouplingBlock sees."""
+    return weights.shape(f"{_param_map(weights, name)[0]}.weight")[1]
+
+
+def block_outputs(weights: Weights, name: str) -> int:
+    """How many outputs the network of an AffineCouplingBlock has."""
+    return weights.shape(f"{_param_map(weights, name)[-1]}.weight")[0]
+
+
+def _mlp_layers(weights: Weights, name: str) -> list[str]:
+    """The linear layers of a `nets.MLP`."""
+    if weights.has(rf"{re.escape(name)}\.net\.\d+\.scale"):
+        raise ImportRefused(
+            f"{name}: a network with an output function and scales around it (output_fn) cannot "
+            "be imported"
+        )
+    places = weights.indices(rf"{re.escape(name)}\.net\.(\d+)\.weight")
+    if not places:
+        raise ImportRefused(
+            f"{name}: expected a nets.MLP of normflows ({name}.net.0.weight, ...); networks of "
+            "users' own cannot be imported, their code is not in the checkpoint"
+        )
+    return [f"{name}.net.{place}" for place in places]
+
+
+def _param_map(weights: Weights, name: str) -> list[str]:
+    return _mlp_layers(weights, f"{name}.flows.1.param_map")
+
+
+def _mlp(linears: list[Linear], settings: Settings) -> Net:
+    linears[0] = linears[0].ignoring(settings.deaf_to)
+    if not settings.leaky:
+        return networks.mlp(linears, "relu")
+    return networks.mlp(linears, "leaky_relu", negative_slope=settings.leaky)
+
+
+def masked(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    """A MaskedAffineFlow, with networks for shift, scale or both."""
+    mask = weights.peek(f"{name}.b").flatten()
+    weights.skip(re.escape(f"{name}.b"), "a mask: the features a coupling keeps")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ImportRefused(f"{name}.b: expected a mask of zeros and ones, got {mask.tolist()}")
+    kept, moved = (mask == 1).nonzero().flatten().tolist(), (mask == 0).nonzero().flatten().tolist()
+
+    def net(part: str) -> list[Linear]:
+        linears = [dense(weights, layer) for layer in _mlp_layers(weights, f"{name}.{part}")]
+        linears[0] = linears[0].columns(kept)
+        linears[-1] = linears[-1].rows(moved)
+        return linears
+
+    if not weights.has(rf"{re.escape(name)}\.s\..*"):
+        shift = net("t")
+        shift[-1] = shift[-1].negated()
+        additive = {"kind": "additive"}
+        return [tables.coupling(kept, settings.features, additive, _mlp(shift, settings))]
+    scale = net("s")
+    has_shift = weights.has(rf"{re.escape(name)}\.t\..*")
+    shift = net("t") if has_shift else [_silent(linear) for linear in scale]
+    both = networks.pair(_mlp(shift, settings), _mlp(scale, settings))
+    return [tables.coupling(kept, settings.features, _UNSHIFT, both)]
+
+
+def _silent(linear: Linear) -> Linear:
+    return Linear(linear.weight * 0, linear.bias * 0)
+
+
+def block(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    """An AffineCouplingBlock; without a scale it is additive."""
+    linears = [dense(weights, layer) for layer in _param_map(weights, name)]
+    kept = _kept(settings)
+    moved = settings.features - len(kept)
+    found = len(linears[-1].bias)
+    if found == moved:
+        linears[-1] = linears[-1].negated()
+        elementwise: dict[str, Any] = {"kind": "additive"}
+    elif found == 2 * moved:
+        elementwise, linears[-1] = _scaled(settings.scale_map, linears[-1], moved)
+    else:
+        raise ImportRefused(
+            f"{name}: the network has {found} outputs for {moved} features that move; expected "
+            f"{moved} or {2 * moved}: is split_mode {settings.split_mode!r} right?"
+        )
+    return [tables.coupling(kept, settings.features, elementwise, _mlp(linears, settings))]
+
+
+def _kept(settings: Settings) -> list[int]:
+    size = settings.features
+    half = (size + 1) // 2
+    match settings.split_mode:
+        case "channel":
+            return list(range(half))
+        case "channel_inv":
+            return list(range(half, size))
+        case "checkerboard":
+            return list(range(1, size, 2))
+        case "checkerboard_inv":
+            return list(range(0, size, 2))
+
+
+def _scaled(scale_map: ScaleMap, last: Linear, moved: int) -> tuple[dict[str, Any], Linear]:
+    """The scalar map, and the last layer in our order: shifts, then scales."""
+    last = last.rows(parameter_rows(moved, [0, 1]))
+    if scale_map != "sigmoid":
+        scale = "exp" if scale_map == "exp" else "sigmoid"
+        return {"kind": "affine", "scale": scale, "form": "unshift_then_unscale"}, last
+    signs = last.bias.new_ones(2 * moved)
+    signs[:moved] = -1
+    turned = Linear(last.weight * signs[:, None], last.bias * signs)
+    return {"kind": "affine", "scale": "sigmoid", "form": "shift_then_scale"}, turned

@@ -1,0 +1,211 @@
+"""normflows: flows over vectors.
+
+The library's own direction is from latents to data, and `flows` are listed in it, so data go
+through them from the last to the first. From data to latents: MaskedAffineFlow (x - t) exp(-s)
+where b is 0; AffineCouplingBlock the same with (shift, scale) as even and odd outputs and the scale
+by `scale_map`; ActNorm (x - t) exp(-s); InvertibleAffine x W; LULinearPermute L U x[perm] + b;
+spline flows as in nflows; MaskedAffineAutoregressive is an inverse autoregressive flow, fast from
+latents to data.
+
+Not in a checkpoint: activations, the bound of splines, `scale_map`, `split_mode`, and the places of
+Permute(mode="swap"), the one flow over vectors without tensors.
+
+Reference: normflows 1.7.3, flows/, nets/, distributions/base.py, core.py.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from models.importers import normflows_base, normflows_couplings, normflows_layers, tables
+from models.importers.findings import ImportRefused
+from models.importers.likelihood import Reported, Term
+from models.importers.networks import ACTIVATIONS, ActivationName
+from models.importers.normflows_couplings import ScaleMap, Settings, SplitMode
+from models.importers.nsf_parts import Spline, num_bins
+from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
+from models.importers.tables import Part
+from models.importers.weights import Weights
+
+Swaps = Literal["none", "swap", "swap_between"]
+
+
+class Config(SourceConfig):
+    """Arguments of the library's constructors that decide about the function."""
+
+    D: Count
+    num_context_channels: Annotated[int, Field(ge=0)]
+    num_classes: Count | None
+    num_bins: Count | None
+    tail_bound: Annotated[float, Field(gt=0)]
+    activation: ActivationName
+    leaky: Annotated[float, Field(ge=0, lt=1)]
+    output_fn: str | None
+    scale_map: ScaleMap
+    split_mode: SplitMode
+    permute: Swaps
+    encoder_activation: ActivationName
+
+
+def infer(weights: Weights) -> Inference:
+    """Read the sizes off the weights; ask for activation and bound where they are used.
+
+    Raises:
+        ImportRefused: names the first flow or base that cannot be imported.
+    """
+    places = weights.indices(r"flows\.(\d+)\.")
+    kinds = {place: normflows_layers.kind_of(weights, f"flows.{place}") for place in places}
+    seen = Inference()
+    features = normflows_base.features(weights) or normflows_layers.features(weights, kinds)
+    seen.know("D", features, "the base, or the first flow")
+    base = normflows_base.recognise(weights, features)
+    seen.know("num_classes", base.num_classes, "the base")
+    _infer_nets(weights, seen, kinds, base.context)
+    _infer_encoder(seen, base)
+    seen.suppose("leaky", 0.0, "the default of nets.MLP: plain ReLU")
+    seen.suppose("output_fn", None, "the default of nets.MLP")
+    seen.suppose("scale_map", "exp", "the default of AffineCouplingBlock")
+    _infer_split(weights, seen, kinds, features)
+    if len(places) == places[-1] + 1:
+        seen.suppose("permute", "none", "every flow has tensors")
+    else:
+        seen.ask(
+            "permute",
+            'swap or swap_between: flows without tensors are Permute(mode="swap"); "swap" has one '
+            'behind every block, the last too, "swap_between" only between blocks',
+        )
+    return seen
+
+
+def _infer_nets(
+    weights: Weights, seen: Inference, kinds: Mapping[int, str], base_context: int
+) -> None:
+    nets = {
+        f"flows.{place}": kind for place, kind in kinds.items() if kind in normflows_layers.NETS
+    }
+    contexts = [normflows_layers.context(weights, name, kind) for name, kind in nets.items()]
+    seen.know("num_context_channels", max([0, base_context, *contexts]), "inputs of the networks")
+    splines = {name: kind for name, kind in nets.items() if kind in normflows_layers.SPLINES}
+    outputs = {normflows_layers.outputs(weights, name, kind) for name, kind in splines.items()}
+    bins = sorted(num_bins(count, "the splines") for count in outputs)
+    seen.suppose("num_bins", bins[0] if bins else None, "outputs of the networks")
+    if nets:
+        seen.ask("activation", f"{ACTIVATIONS} (the library's default is relu)")
+    else:
+        seen.suppose("activation", "relu", "there is no network that needs it")
+    if bins:
+        seen.ask("tail_bound", "a positive number (the library's default is 3)")
+    else:
+        seen.suppose("tail_bound", 3.0, "there are no splines")
+
+
+def _infer_encoder(seen: Inference, base: normflows_base.Base) -> None:
+    if len(base.encoder) > 1 and not base.is_library_mlp:
+        seen.ask("encoder_activation", f"{ACTIVATIONS}; of the base's context encoder")
+    else:
+        seen.suppose("encoder_activation", "relu", "the base's encoder has none of its own")
+
+
+def _infer_split(
+    weights: Weights, seen: Inference, kinds: Mapping[int, str], features: int
+) -> None:
+    blocks = [place for place, kind in kinds.items() if kind == "coupling"]
+    if blocks and features % 2:
+        inputs = normflows_couplings.block_inputs(weights, f"flows.{blocks[0]}")
+        mode = "channel" if inputs > features // 2 else "channel_inv"
+        seen.know("split_mode", mode, f"the network sees {inputs} of {features} features")
+    else:
+        seen.suppose("split_mode", "channel", "the default of AffineCouplingBlock")
+
+
+def convert(config: Config, weights: Weights) -> Conversion:
+    """Turn the weights into a chain.
+
+    Raises:
+        ImportRefused: names what cannot be expressed.
+    """
+    if config.output_fn is not None:
+        raise ImportRefused(
+            f"output_fn {config.output_fn!r}: of nets.MLP those without an output function can be "
+            "imported"
+        )
+    weights.skip(r"(.*\.)?degrees", "the masks say the same")
+    weights.skip(r".*\.data_dep_init_done", "a flag of ActNorm: its constants are what they are")
+    weights.skip(r"flows\.\d+\.(eye|inv_perm)", "a constant")
+    weights.skip(r"p\..*", "the target of the reverse Kullback-Leibler loss")
+    settings = Settings(
+        features=config.D,
+        activation=config.activation,
+        spline=Spline(config.tail_bound, 1e-3, 1e-3),
+        leaky=config.leaky,
+        scale_map=config.scale_map,
+        split_mode=config.split_mode,
+        deaf_to=config.num_classes or 0,
+    )
+    parts: list[Part] = []
+    for place in _order(weights, config.permute):
+        parts += normflows_layers.convert(weights, f"flows.{place}", settings)
+    parts += normflows_base.convert(weights, config.D, config.encoder_activation, config.leaky)
+    described, layers = tables.chain(
+        parts,
+        config.D,
+        context_features=config.num_context_channels,
+        num_classes=config.num_classes,
+    )
+    return Conversion(
+        family="chain",
+        config=described,
+        layers=layers,
+        reported=_reported(),
+        data="the inputs of the flow",
+    )
+
+
+def _order(weights: Weights, permute: Swaps) -> list[int]:
+    """The places of flows as data go through them, swaps among them."""
+    last = weights.indices(r"flows\.(\d+)\.")[-1]
+    if permute == "swap":
+        last += 1
+    return list(range(last + 1))[::-1]
+
+
+def _reported() -> Reported:
+    rounding = Term(
+        "rounding",
+        0.0,
+        "forward_kld() adds its log-determinants in float32, whatever the model has; log_prob() "
+        "does not",
+    )
+    return Reported("log_prob of normflows: nats; forward_kld() is minus its mean", (rounding,))
+
+
+def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the word "Permute" in a description of the layers for swaps."""
+    if "permute" not in settings and "swap" in str(settings.get("layer", "")).lower():
+        return {**settings, "permute": "swap"}
+    return settings
+
+
+SOURCE = Source(
+    name="normflows",
+    short_names=("vincentstimper/normalizing-flows", "normalizing-flows"),
+    signature=(
+        r"flows\.\d+\.(b|s|t|u|z_0|perm|W|P|prqct\..*|mprqat\..*|autoregressive_net\..*|"
+        r"linear\.lower_entries|flows\.1\.param_map\..*|iresblock\..*)$",
+        r"(q0\.(?!\d)|flows)",
+    ),
+    config=Config,
+    infer=infer,
+    convert=convert,
+    training_only=frozenset({"dropout_probability", "dropout", "trainable", "target"}),
+    read_off_keys=frozenset(
+        {
+            *("K", "layer", "layers", "mlp", "base", "num_blocks", "num_hidden_channels", "scale"),
+            *("reverse_mask", "permute_mask", "init_identity", "identity_init", "use_lu", "tails"),
+            *("hidden_features", "features", "context_features", "use_residual_blocks", "mask"),
+            *("random_mask", "use_batch_norm", "init_zeros", "actnorm", "linear"),
+        }
+    ),
+    unfold=_unfold,
+)
