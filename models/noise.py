@@ -5,22 +5,47 @@ from numpy.typing import NDArray
 
 MAX_SEED = 2**64 - 1
 
+# Rows that share one stretch of the generator: drawing row n costs at most this many rows before
+# it. Part of the contract: another number gives other samples.
+_ROWS_IN_BLOCK = 256
+
 
 def base_noise(
-    rows: int, features: int, *, seed: int | None = None, temperature: float = 1.0
+    rows: int,
+    features: int,
+    *,
+    seed: int | None = None,
+    temperature: float = 1.0,
+    first_row: int = 0,
 ) -> NDArray[np.float64]:
-    """Draw z ~ N(0, T^2 I) in float64.   -> (rows, features).
+    """Draw rows first_row, first_row + 1, ... of z ~ N(0, T^2 I) in float64.   -> (rows, features).
 
-    One seed gives one stream: the first k rows are the same whatever `rows` is. The generator is
-    Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+    One seed gives one endless table, from which any rows can be had: row n is the same whatever is
+    drawn before it or with it. The generator is Philox (Salmon et al. 2011, "Parallel random
+    numbers: as easy as 1, 2, 3"), whose counter is set anew for each block of 256 rows, 2^128
+    numbers apart.
 
     Raises:
         ValueError: if the seed is not in 0 .. 2^64 - 1.
     """
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed: expected 0 .. {MAX_SEED}, got {seed}")
-    generator = np.random.Generator(np.random.Philox(seed))
-    return temperature * generator.standard_normal((rows, features))
+    philox = np.random.Philox(seed)
+    generator = np.random.Generator(philox)
+    if first_row + rows <= _ROWS_IN_BLOCK:
+        return temperature * generator.standard_normal((first_row + rows, features))[first_row:]
+    start = philox.state
+    noise = np.empty((rows, features))
+    row = first_row
+    while row < first_row + rows:
+        block, skipped = divmod(row, _ROWS_IN_BLOCK)
+        count = min(_ROWS_IN_BLOCK - skipped, first_row + rows - row)
+        start["state"]["counter"][2] = block
+        philox.state = start
+        drawn = generator.standard_normal((skipped + count, features))
+        noise[row - first_row : row - first_row + count] = drawn[skipped:]
+        row += count
+    return temperature * noise
 
 
 def draw_seed() -> int:

@@ -68,6 +68,9 @@ class SampleRequest(Request):
     temperature: float | None = Field(
         1.0, ge=0, le=1000, description="T of z ~ N(0, T^2 I); 0 gives the mode of the base."
     )
+    first_row: int | None = Field(
+        0, ge=0, le=2**53, description="Row of the seed's endless draw to begin with."
+    )
     scale: int | None = Field(None, ge=1, le=16, description="Size of a pixel, for pictures only.")
 
 

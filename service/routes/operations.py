@@ -2,27 +2,20 @@
 
 import asyncio
 import math
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from models.noise import MAX_SEED, base_noise, draw_seed
 from service.codec.context import read_context
 from service.codec.image import is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
-from service.codec.parameters import read_integer, read_number
 from service.codec.tensors import Array, cast, read_rows
-from service.errors import MissingField, TooLarge, UnsupportedMediaType
+from service.errors import MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
+from service.routes.draw import read_draw
 from service.routes.endpoint import Operation, Order, Picture
 
-MAX_TEMPERATURE = 1000.0
-MAX_SAMPLES = 2**63 - 1
-
-# Drawing more numbers than this takes longer than a hop to a thread and back.
-_DRAWN_INLINE = 32_768
 _LOG_TWO_PI = math.log(2 * math.pi)
 # float32 ends here; beyond, the cast of `cast` makes infinities without a warning.
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -119,28 +112,20 @@ class Sample(Operation):
     """
 
     name = "sample"
-    fields = ("model", "num_samples", "seed", "temperature", "context", "scale")
+    fields = ("model", "num_samples", "seed", "temperature", "first_row", "context", "scale")
     tensor = None
     bodies = (JSON, NPZ)
     draws = True
 
     async def _prepare(self, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
-        rows, seed, temperature = _read_draw(fields)
-        limit = self._settings.max_request_rows
-        if rows > limit:
-            raise TooLarge(
-                f"num_samples: expected at most {limit} a request, got {rows}", at="/num_samples"
-            )
+        draw = read_draw(fields, self._settings.max_request_rows)
         width, max_bytes = card.features + 1, self._settings.max_response_bytes
-        check_answer_size(card, form, rows, width, max_bytes)
+        check_answer_size(card, form, draw.rows, width, max_bytes)
         dtype = card.numpy_dtype
         context = read_context(
-            fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=rows
+            fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=draw.rows
         )
-        draw = partial(base_noise, rows, card.features, seed=seed, temperature=temperature)
-        is_small = rows * card.features <= _DRAWN_INLINE
-        noise = draw() if is_small else await asyncio.to_thread(draw)
-        return Order(noise.astype(dtype), context, {"seed": seed})
+        return Order(await draw.latents(card), context, {"seed": draw.seed})
 
     def _queue(self, served: ServedModel) -> RowQueue:
         return served.decode
@@ -173,14 +158,4 @@ async def _decode_picture(picture: Picture, card: ModelCard) -> Array:
         )
     return await asyncio.to_thread(
         read_image, picture.body, picture.media, card.event_shape, levels
-    )
-
-
-def _read_draw(fields: dict[str, Any]) -> tuple[int, int, float]:
-    """Read num_samples (1), seed (a new one) and temperature (1); null is as good as absent."""
-    rows, seed, temperature = (fields.get(name) for name in ("num_samples", "seed", "temperature"))
-    return (
-        1 if rows is None else read_integer(rows, "num_samples", 1, MAX_SAMPLES),
-        draw_seed() if seed is None else read_integer(seed, "seed", 0, MAX_SEED),
-        1.0 if temperature is None else read_number(temperature, "temperature", 0, MAX_TEMPERATURE),
     )

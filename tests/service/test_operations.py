@@ -120,6 +120,15 @@ def test_a_longer_draw_begins_with_the_shorter_one(app: FastAPI) -> None:
     assert draws[1][:2] == draws[0], "large draws are made on a thread, from the same stream"
 
 
+@pytest.mark.parametrize(("first", "rows"), [(0, 3), (7, 5), (250, 20), (2000, 1)])
+def test_a_draw_can_begin_at_any_row(app: FastAPI, first: int, rows: int) -> None:
+    draw = {"model": "line", "seed": 1}
+    whole = content(post(app, "/sample", json=draw | {"num_samples": 2001}))
+    part = content(post(app, "/sample", json=draw | {"num_samples": rows, "first_row": first}))
+    assert part["x"] == whole["x"][first : first + rows]
+    assert part["log_prob"] == whole["log_prob"][first : first + rows]
+
+
 def test_temperature_zero_is_the_mode(app: FastAPI) -> None:
     request = {"model": "line", "num_samples": 2, "temperature": 0}
     answer = content(post(app, "/sample", json=request))
