@@ -40,12 +40,12 @@ def create_app(
     repository: Repository,
     metrics: Metrics | None = None,
     access: AccessLog | None = None,
-) -> FastAPI:
+) -> "Application":
     """Build the application over a repository, which is started and drained with it."""
     metrics = metrics or Metrics()
     register = Register(metrics, access or AccessLog(settings.log_format))
     desk = Desk(settings, repository, register, ClientWatch())
-    app = _Application(desk, [kind(desk) for kind in (LogProb, Encode, Decode, Sample)])
+    app = Application(desk, [kind(desk) for kind in (LogProb, Encode, Decode, Sample)])
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
     app.include_router(page_router())
@@ -56,8 +56,11 @@ def create_app(
     return app
 
 
-class _Application(FastAPI):
-    """FastAPI with four paths that are looked up before it: its stack costs more than they do."""
+class Application(FastAPI):
+    """FastAPI with four paths that are looked up before it: its stack costs more than they do.
+
+    operations: what serves each of the four.
+    """
 
     def __init__(self, desk: Desk, operations: list[Operation]) -> None:
         super().__init__(
@@ -69,20 +72,20 @@ class _Application(FastAPI):
             responses=ANY_PROBLEM,
         )
         self._repository = desk.repository
-        self._operations = operations
         self._described: list[tuple[str, str]] = []
-        self._by_path = {f"/{operation.name}": operation for operation in operations}
+        self.operations = {f"/{operation.name}": operation for operation in operations}
         # As routes too, for the sake of other methods: 405, not 404.
         self.router.routes.extend(
-            Route(path, operation, methods=["POST"]) for path, operation in self._by_path.items()
+            Route(path, operation, methods=["POST"]) for path, operation in self.operations.items()
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's message: an operation, or what the framework has."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"]
             if scope.get("root_path"):
                 path = path.removeprefix(scope["root_path"])
-            operation = self._by_path.get(path)
+            operation = self.operations.get(path)
             if operation is not None:
                 await operation(scope, receive, send)
                 return
@@ -95,7 +98,7 @@ class _Application(FastAPI):
         if self.openapi_schema is None or described != self._described:
             # Written anew only when the models have changed: it takes a good part of a second.
             self.openapi_schema = None
-            add_operations(super().openapi(), self._operations, cards)
+            add_operations(super().openapi(), list(self.operations.values()), cards)
             self._described = described
         return super().openapi()
 
@@ -137,7 +140,8 @@ class _Frame:
             await respond(send_framed, 500, headers, body)
         route = getattr(scope.get("route"), "path", _NO_ROUTE)
         self._register.note(
-            scope,
+            scope["method"],
+            scope["path"],
             received,
             request_id=identity,
             status=status,

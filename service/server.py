@@ -21,6 +21,7 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.express import Lane, protocol_over
 from service.metrics import Metrics
 from service.repository import FolderRepository, StartupError
 from service.settings import Settings, flag_name, unknown_variables
@@ -76,9 +77,11 @@ class _Service:
         self._settings = settings
         metrics = Metrics()
         self._repository = FolderRepository(settings, metrics)
+        app = create_app(settings, self._repository, metrics, access)
+        self._lane = Lane(settings, app.operations)
         config = uvicorn.Config(
-            create_app(settings, self._repository, metrics, access),
-            http="httptools",
+            app,
+            http=protocol_over(self._lane),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -138,6 +141,7 @@ class _Service:
         grace = self._settings.shutdown_grace_seconds
         farewell = asyncio.create_task(asyncio.sleep(_FAREWELL_SECONDS))
         _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
+        self._lane.is_open = False
         # Every answer from now on ends its connection, those under way included: they share a list.
         self._server.server_state.default_headers.append((b"connection", b"close"))
         self._server.config.encoded_headers.append((b"connection", b"close"))

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.commands",),
     ("service.client",),
     ("service.server",),
-    ("service.app",),
+    ("service.app", "service.express"),
     ("service.routes",),
     ("service.repository",),
     ("service.codec", "service.batcher"),

@@ -13,7 +13,7 @@ from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.errors import TooLarge
 from service.model import Answer, ModelCard
-from service.routes.exchange import Headers
+from service.routes.exchange import Headers, Reply
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.
@@ -52,18 +52,16 @@ def check_answer_size(card: ModelCard, form: Form, rows: int, values: int, max_b
         )
 
 
-def write_plain(
-    card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]
-) -> tuple[Headers, bytes]:
-    """Write the outputs as JSON.   -> (headers, body)."""
+def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]) -> Reply:
+    """Write the outputs as JSON."""
     body = write_object({"model": card.name, "version": card.version, **head}, outputs)
-    return _content_headers(JSON, body), body
+    return Reply(200, _content_headers(JSON, body), body)
 
 
 async def write_answer(
     card: ModelCard, form: Form, head: dict[str, Any], outputs: dict[str, Array]
-) -> tuple[Headers, bytes]:
-    """Write the outputs in the form asked for.   -> (headers, body).
+) -> Reply:
+    """Write the outputs in the form asked for.
 
     `head` holds the scalars of the answer. JSON has them inside, every other form as X- headers.
     """
@@ -83,7 +81,7 @@ async def write_answer(
     if bad:
         head["non-finite"] = len(bad)
     headers = [(f"x-{name}".encode(), str(value).encode()) for name, value in head.items()]
-    return _content_headers(form.media, body) + headers, body
+    return Reply(200, _content_headers(form.media, body) + headers, body)
 
 
 def server_timing(answer: Answer) -> tuple[bytes, bytes]:

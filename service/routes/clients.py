@@ -27,32 +27,58 @@ class Ending(StrEnum):
 
 
 class Visit:
-    """One request from arrival to answer. Stopping it cancels its task and leaves the reason."""
+    """One request from arrival to answer. Stopping it cancels its task and leaves the reason.
 
-    __slots__ = (
-        "_guard",
-        "_has_body",
-        "_task",
-        "arrived",
-        "deadline",
-        "ending",
-        "is_over",
-        "model",
-        "receive",
-        "rows",
-    )
+    Args:
+        arrived: `time.monotonic()` when its head was there.
+        deadline: when its answer is worth nothing any more, by the same clock.
+        task: what computes the answer.
+    """
+
+    __slots__ = ("arrived", "deadline", "ending", "is_over", "model", "rows", "task")
 
     def __init__(
-        self, receive: Receive, task: asyncio.Task[Any] | None, arrived: float, deadline: float
+        self, arrived: float, deadline: float, task: asyncio.Task[Any] | None = None
     ) -> None:
-        self.receive = receive
         self.arrived = arrived
         self.deadline = deadline
+        self.task = task
         self.model = NO_MODEL
         self.rows: int | None = None
         self.ending: Ending | None = None
         self.is_over = False
-        self._task = task
+
+    def age(self) -> float:
+        """Seconds since arrival."""
+        return time.monotonic() - self.arrived
+
+    def stop(self, ending: Ending) -> None:
+        """Compute no answer; nothing happens where it is known already."""
+        if not self.is_over and self.task is not None:
+            self.ending = ending
+            self.task.cancel()
+
+    def resume(self) -> None:
+        """Go on in the task that was stopped, to answer or to clean up."""
+        if self.task is not None:
+            self.task.uncancel()
+
+    def end(self) -> None:
+        """The answer is known: nothing stops this request any more."""
+        self.is_over = True
+        self.task = None
+
+
+class WatchedVisit(Visit):
+    """A request whose body and whose client's departure come through ASGI's `receive`."""
+
+    __slots__ = ("_guard", "_has_body", "receive")
+
+    def __init__(
+        self, receive: Receive, task: asyncio.Task[Any] | None, arrived: float, deadline: float
+    ) -> None:
+        super().__init__(arrived, deadline, task)
+        self.receive = receive
         self._has_body = False
         self._guard: asyncio.Task[None] | asyncio.TimerHandle | None = None
 
@@ -70,48 +96,33 @@ class Visit:
             self._guard = loop.create_task(self._await_departure())
         else:
             left = self.deadline - time.monotonic()
-            self._guard = loop.call_later(max(left, 0), self._stop, Ending.LATE)
-
-    def age(self) -> float:
-        """Seconds since arrival."""
-        return time.monotonic() - self.arrived
-
-    def resume(self) -> None:
-        """Go on in the task that was stopped, to answer or to clean up."""
-        if self._task is not None:
-            self._task.uncancel()
+            self._guard = loop.call_later(max(left, 0), self.stop, Ending.LATE)
 
     def end(self) -> None:
         """The answer is known: nothing stops this request any more."""
-        self.is_over = True
         # The watch keeps visits for a while, and must not keep connections with them.
-        self._task = None
+        super().end()
         if self._guard is not None:
             self._guard.cancel()
 
     async def _await_departure(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        self._stop(Ending.GONE)
-
-    def _stop(self, ending: Ending) -> None:
-        if not self.is_over and self._task is not None:
-            self.ending = ending
-            self._task.cancel()
+        self.stop(Ending.GONE)
 
 
 class ClientWatch:
-    """All requests that are not answered yet, in order of arrival."""
+    """All requests of ASGI that are not answered yet, in order of arrival."""
 
     def __init__(self) -> None:
-        self._visits: deque[Visit] = deque()
+        self._visits: deque[WatchedVisit] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def enter(self, receive: Receive, timeout_seconds: float) -> Visit:
+    def enter(self, receive: Receive, timeout_seconds: float) -> WatchedVisit:
         """Begin a request in the task that serves it."""
         now = time.monotonic()
         loop = asyncio.get_running_loop()
-        visit = Visit(receive, asyncio.current_task(loop), now, now + timeout_seconds)
+        visit = WatchedVisit(receive, asyncio.current_task(loop), now, now + timeout_seconds)
         self._visits.append(visit)
         # `_loop` is set while a timer is pending: an application may outlive a loop in tests.
         if self._loop is not loop:

@@ -1,13 +1,16 @@
 """What the four operations have in common: one request from its head to its answer.
 
-Plain ASGI endpoints: no framework stands between them and the server, so that a one-row request
-costs little more than its HTTP exchange. `service.routes.documentation` describes them in OpenAPI.
+No framework stands between them and the server, so that a one-row request costs little more than
+its HTTP exchange. They are ASGI applications, and `service.express` calls them without even that.
+`service.routes.documentation` describes them in OpenAPI.
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -21,14 +24,16 @@ from service.codec.tensors import Array
 from service.errors import BodyTimeout, InvalidParameter, ServiceError, problem, unexpected
 from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, server_timing, write_answer, write_plain
-from service.routes.clients import ClientWatch, Ending, Visit
-from service.routes.exchange import ClientGone, Headers, read_body, request_id, respond
+from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
+from service.routes.exchange import ClientGone, Head, Reply, receive_body, request_id, respond
 from service.routes.register import Register
 from service.settings import Settings
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499
 _PLAIN_ACCEPT = (None, b"*/*", b"application/json")
+
+ReadBody = Callable[[], Awaitable[bytes | bytearray]]
 
 _log = logging.getLogger(__name__)
 
@@ -77,41 +82,55 @@ class Operation(ABC):
         self._in_query = tuple(name for name in self.fields if name != self.tensor)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; whatever happens, it is answered and counted once, here."""
-        headers = dict(scope["headers"])
-        identity = request_id(headers)
+        """Serve one request as an ASGI application."""
         visit = self._desk.clients.enter(receive, self._settings.request_timeout_seconds)
-        status = 200
+        head = Head(scope["path"], scope["query_string"], dict(scope["headers"]))
+        reply = await self.serve(head, visit, partial(self._receive_body, head, visit))
+        if reply is not None:
+            await respond(send, *reply)
+
+    async def serve(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply | None:
+        """Answer one request, whatever happens, and count it; None where nobody is left to read.
+
+        Args:
+            head: what stands before the body.
+            visit: the request's time and place, in the task that runs this.
+            read_body: gives the body, whole.
+        """
+        identity = request_id(head.headers)
         try:
-            answer_headers, body = await self._answer(scope, headers, visit)
-            answer_headers.append((b"x-request-id", identity.encode()))
+            reply = await self._answer(head, visit, read_body)
+            reply.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
             error = _explain(reason, visit, identity)
-            status = _CLIENT_GONE if error is None else error.status
+            reply = None
             if error is not None:
-                body, answer_headers = problem(error, identity)
+                body, headers = problem(error, identity)
+                reply = Reply(error.status, headers, body)
         finally:
             visit.end()
-        if status != _CLIENT_GONE:
-            await respond(send, status, answer_headers, body)
         self._desk.register.note(
-            scope,
-            headers,
+            "POST",
+            head.path,
+            head.headers,
             request_id=identity,
-            status=status,
+            status=_CLIENT_GONE if reply is None else reply.status,
             seconds=visit.age(),
             op=self.name,
             model=visit.model,
             rows=visit.rows,
         )
+        return reply
 
-    async def _answer(
-        self, scope: Scope, headers: dict[bytes, bytes], visit: Visit
-    ) -> tuple[Headers, bytes]:
-        media = read_content_type(headers.get(b"content-type"), self.bodies)
-        body = await read_body(headers, visit.receive, self._settings.max_body_bytes)
+    async def _receive_body(self, head: Head, visit: WatchedVisit) -> bytes | bytearray:
+        body = await receive_body(head.headers, visit.receive, self._settings.max_body_bytes)
         visit.body_is_read()
-        query = scope["query_string"]
+        return body
+
+    async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
+        headers, query = head.headers, head.query
+        media = read_content_type(headers.get(b"content-type"), self.bodies)
+        body = await read_body()
         if media == JSON and not query:
             fields = self._read_json(body)
         else:
@@ -125,11 +144,11 @@ class Operation(ABC):
         answer = await self._queue(served).submit(order.rows, order.context, visit.deadline)
         outputs = self._outputs(card, order, answer)
         if form is PLAIN:
-            answer_headers, answer_body = write_plain(card, order.head, outputs)
+            reply = write_plain(card, order.head, outputs)
         else:
-            answer_headers, answer_body = await write_answer(card, form, order.head, outputs)
-        answer_headers.append(server_timing(answer))
-        return answer_headers, answer_body
+            reply = await write_answer(card, form, order.head, outputs)
+        reply.headers.append(server_timing(answer))
+        return reply
 
     async def _read_fields(
         self, media: str, body: bytes | bytearray, query: bytes

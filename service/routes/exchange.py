@@ -1,15 +1,33 @@
-"""The HTTP side of one request: its id, its body, its answer."""
+"""The HTTP side of one request: its head, its id, its body, its answer."""
 
 import re
 import secrets
 from collections.abc import Mapping
 from itertools import count
+from typing import NamedTuple
 
 from starlette.types import Receive, Send
 
 from service.errors import MalformedBody, TooLarge, UnsupportedMediaType
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class Head(NamedTuple):
+    """What stands before a request's body; names of headers are lower case."""
+
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+
+
+class Reply(NamedTuple):
+    """A whole answer, its length among its headers."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
 
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -42,7 +60,7 @@ def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
     return match[1].decode() if match is not None and int(match[1], 16) else None
 
 
-async def read_body(
+async def receive_body(
     headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
 ) -> bytes | bytearray:
     """Read a body, refusing one that is too large as early as that is known.

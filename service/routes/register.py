@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from starlette.types import Scope
-
 from service.logs import ACCESS_LOGGER, Access, AccessLog
 from service.metrics import NO_MODEL, Metrics
 from service.routes.exchange import trace_id
@@ -25,7 +23,8 @@ class Register:
 
     def note(
         self,
-        scope: Scope,
+        method: str,
+        path: str,
         headers: Mapping[bytes, bytes],
         *,
         request_id: str,
@@ -37,10 +36,7 @@ class Register:
     ) -> None:
         """Count and log one exchange; `op` is an operation or the template of a route."""
         self.metrics.request(model, op, status, seconds)
-        path = scope["path"]
         if path in _SILENT or not _access_log.isEnabledFor(logging.INFO):
             return
-        line = Access(
-            request_id, scope["method"], path, status, seconds, model, op, rows, trace_id(headers)
-        )
+        line = Access(request_id, method, path, status, seconds, model, op, rows, trace_id(headers))
         self.access.write(line)
