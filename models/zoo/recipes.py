@@ -75,4 +75,28 @@ RECIPES: Mapping[str, Recipe] = {
         config={"num_layers": 8, "conditioner": {"kind": "mlp", "widths": [128, 128]}},
         options={"epochs": 150, "learning_rate": 1e-3, "ema_decay": 0.995},
     ),
+    "digits-glow": Recipe(
+        summary=(
+            "Glow on handwritten digits of 28 x 28 pixels: two scales of eight steps, 5-bit pixels."
+        ),
+        data="mnist",
+        family="glow",
+        config={
+            "num_levels": 2,
+            "num_steps": 8,
+            "hidden_channels": 64,
+            "preprocessing": [
+                {"kind": "reduce_bits", "bits": 5},
+                {"kind": "dequantise"},
+                {**_PIXELS_TO_UNIT, "shift": -0.5},
+            ],
+        },
+        options={
+            "epochs": 20,
+            "batch_rows": 32,
+            "learning_rate": 1e-3,
+            "ema_decay": 0.999,
+            "picture_temperature": 0.8,
+        },
+    ),
 }
