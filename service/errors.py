@@ -12,6 +12,7 @@
     ├── InvalidRequest         422  readable, but not a request this call can answer
     │   ├── MissingField, UnknownField, InvalidParameter, OutOfRange
     │   └── ShapeMismatch, BadDtype, NonFinite
+    ├── ModelRefused           422  a folder that was to be loaded cannot be served
     ├── Overloaded             429  the queue is full; Retry-After
     ├── InternalError          500  a fault of ours; the log has it under the request id
     │   └── EngineError        500  the engine failed on these rows
@@ -194,6 +195,14 @@ class NonFinite(InvalidRequest):
 
     code = "non_finite"
     title = "Non-finite value"
+
+
+class ModelRefused(ServiceError):
+    """What lies in a model's folder cannot be served; the version before, if any, still is."""
+
+    status = 422
+    code = "model_refused"
+    title = "Model refused"
 
 
 class Overloaded(ServiceError):

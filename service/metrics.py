@@ -106,6 +106,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._watched: defaultdict[str, dict[str, Callable[[], int]]] = defaultdict(dict)
+        self._served: dict[str, tuple[str, str, str, str]] = {}
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def queue(self, model: str, op: str, engine: str) -> QueueMetrics:
@@ -113,9 +114,24 @@ class Metrics:
         return QueueMetrics(self, model, op, engine)
 
     def serve(self, model: str, *, version: str, family: str, engine: str, device: str) -> None:
-        """Note that a model takes requests."""
-        self.model_info.labels(model, version, family, engine, device).set(1)
+        """Note that a model takes requests, in place of the version before."""
+        labels = (version, family, engine, device)
+        former = self._served.get(model)
+        if former is not None and former != labels:
+            self.model_info.remove(model, *former)
+        self._served[model] = labels
+        self.model_info.labels(model, *labels).set(1)
         self.model_ready.labels(model).set(1)
+
+    def retire(self, model: str) -> None:
+        """Forget which version of a model was served, and whom its gauges ask."""
+        labels = self._served.pop(model, None)
+        if labels is not None:
+            self.model_info.remove(model, *labels)
+        self.model_ready.labels(model).set(0)
+        for op in self._watched.pop(model, ()):
+            self.queue_rows.remove(model, op)
+        self.running.remove(model)
 
     def request(self, model: str, op: str, code: int, seconds: float) -> None:
         """Count an answered request; `model` is one that is served, or `NO_MODEL`."""

@@ -101,6 +101,16 @@ class ServedModel:
     decode: RowQueue
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One version of a model in the index: served, or why not."""
+
+    name: str
+    version: str
+    is_ready: bool
+    reason: str = ""
+
+
 class Repository(Protocol):
     """Where the routes find models."""
 
@@ -125,6 +135,28 @@ class Repository(Protocol):
 
     def models(self) -> list[ServedModel]:
         """All served models in order of name."""
+        ...
+
+    def index(self) -> list[Listing]:
+        """All models in order of name: the served versions, and those that were refused."""
+        ...
+
+    async def load(self, name: str) -> None:
+        """Load a model from its folder; its version before, if any, is served until then.
+
+        Raises:
+            ModelNotFound: no folder is called so.
+            ModelRefused: what lies there cannot be served; nothing has changed.
+            NotReady: the service is shutting down.
+        """
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer, until it is loaded by name; accepted rows are finished.
+
+        Raises:
+            ModelNotFound: no such model.
+        """
         ...
 
     async def start(self) -> None:

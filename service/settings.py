@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."
     )
+    watch_models: bool = Field(
+        True,
+        description="Load a model anew when its files change, add new ones, unload removed ones.",
+    )
+    enable_model_control: bool = Field(
+        False,
+        description="Whether clients may load and unload models: POST "
+        "/v2/repository/models/{name}/load and /unload.",
+    )
     batching: Literal["fast", "invariant"] = Field(
         "fast",
         description="fast: batches as load makes them; invariant: batches of one fixed size, so "

@@ -89,7 +89,6 @@ class Batcher:
         self._ended = asyncio.Event()
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: AbstractEventLoop | None = None
-        metrics.watch(lambda: self._handoff.waiting_rows, lambda: len(self._pending))
 
     @property
     def is_alive(self) -> bool:
@@ -103,6 +102,10 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._is_accepting = True
         self._worker.start()
+
+    def show(self) -> None:
+        """Let the gauges of its model and operation be those of this batcher from now on."""
+        self._metrics.watch(lambda: self._handoff.waiting_rows, lambda: len(self._pending))
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
         """Compute one request; see `service.model.RowQueue`."""
@@ -130,6 +133,7 @@ class Batcher:
             self._emptied.clear()
             await self._emptied.wait()
         self._handoff.close()
+        self._set_alarm(math.inf)  # a timer would keep a drained batcher, and its engine, alive
         if self._loop is not None:
             await self._ended.wait()
 

@@ -10,6 +10,7 @@ a client's text is only ever looked up among the names found here.
 """
 
 import importlib.resources
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,21 @@ class Source:
     name: str
     version: str
     folder: Path
+
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+def stamp(source: Source) -> Stamp:
+    """What changes when a model's files do: their names, times, sizes and inodes."""
+    try:
+        entries = [entry for entry in os.scandir(source.folder) if entry.is_file()]
+        found = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return ()  # changing at this moment: another change follows
+    return tuple(
+        sorted((name, info.st_mtime_ns, info.st_size, info.st_ino) for name, info in found)
+    )
 
 
 def zoo_folder() -> Path:

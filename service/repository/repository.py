@@ -1,33 +1,48 @@
-"""The models of some folders: loaded at start, found by name, drained at the end."""
+"""The models of some folders: loaded at start, found by name, changed while they serve."""
 
 import asyncio
+import logging
 
 import torch
 
 from service.batcher import Batcher
 from service.engines.threads import engine_threads
 from service.engines.torch import resolve_device
-from service.errors import ModelNotFound, NotReady
+from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.metrics import Metrics
-from service.model import ServedModel
-from service.repository.folders import StartupError, find_models, zoo_folder
+from service.model import Listing, ServedModel
+from service.repository.folders import Source, StartupError, find_models, stamp, zoo_folder
 from service.repository.serving import Hosted, host
+from service.repository.watch import Watch
 from service.settings import Settings, flag_name
+
+_log = logging.getLogger(__name__)
 
 
 class FolderRepository:
     """A `service.model.Repository` over `settings.model_repository`, or over the zoo.
 
     One model that cannot be loaded keeps the whole service from starting: a service that answers
-    404 for a model its operator configured would look healthy and be wrong.
+    404 for a model its operator configured would look healthy and be wrong. After the start it is
+    the other way round: a version that cannot be loaded is refused, and the one before it stays.
+
+        folder changes ──> load ──> golden rows ──> warm-up ──> swap ──> drain the one before
+                             └────────────┴────────────┴──> refused, with the reason
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._folders = settings.model_repository or (zoo_folder(),)
         self._hosted: dict[str, Hosted] = {}
+        self._refused: dict[str, Listing] = {}
+        self._unloaded: dict[str, str] = {}
         self._has_started = False
         self._is_draining = False
+        # One change at a time, so that no two loads of a model overtake each other.
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._watch = Watch(self._folders, self.refresh)
 
     @property
     def is_ready(self) -> bool:
@@ -59,6 +74,14 @@ class FolderRepository:
         """All served models in order of name."""
         return [self._hosted[name].served for name in sorted(self._hosted)]
 
+    def index(self) -> list[Listing]:
+        """All models in order of name: the served versions, and those that were refused."""
+        served = [Listing(model.card.name, model.card.version, True) for model in self.models()]
+        gone = [Listing(*item, False, "unloaded") for item in self._unloaded.items()]
+        return sorted(
+            [*served, *self._refused.values(), *gone], key=lambda one: (one.name, one.version)
+        )
+
     async def start(self) -> None:
         """Find, load, prove and warm up every model; a second call does nothing.
 
@@ -68,7 +91,7 @@ class FolderRepository:
         if self._has_started:
             return
         settings = self._settings
-        sources = find_models(settings.model_repository or (zoo_folder(),))
+        sources = find_models(self._folders)
         names = [source.name for source in sources]
         if settings.default_model is not None and settings.default_model not in names:
             raise StartupError(
@@ -76,35 +99,147 @@ class FolderRepository:
                 f"found: {', '.join(names)}"
             )
         try:
-            device = resolve_device(settings.device)
+            resolve_device(settings.device)
         except ValueError as error:
             raise StartupError(f"{flag_name('device')}: {error}") from None
         torch.set_num_threads(engine_threads(settings.num_threads))
-        for source in sources:
-            hosted = await host(source, settings, self._metrics, device)
-            self._hosted[source.name] = hosted
-            card = hosted.served.card
-            self._metrics.serve(
-                card.name,
-                version=card.version,
-                family=card.family,
-                engine=card.engine,
-                device=card.device,
-            )
-        self._has_started = True
+        async with self._changing:
+            # The zoo is part of the installed package, which does not change. The watch begins
+            # before the loading: what changes meanwhile is loaded anew after it.
+            if settings.watch_models and settings.model_repository:
+                await self._watch.start()
+            try:
+                for source in sources:
+                    self._serve(await host(source, settings, self._metrics))
+            except BaseException:
+                await self._watch.stop()
+                raise
+            self._has_started = True
+
+    async def load(self, name: str) -> None:
+        """Load a model from its folder; its version before, if any, is served until then.
+
+        Raises:
+            ModelNotFound: no folder is called so.
+            ModelRefused: what lies there cannot be served; nothing has changed.
+            NotReady: the service is shutting down.
+        """
+        async with self._changing:
+            try:
+                sources = {source.name: source for source in find_models(self._folders)}
+            except StartupError as error:
+                raise ModelRefused(self._without_paths(str(error))) from None
+            if name not in sources:
+                raise ModelNotFound(f"model: no folder is called {name!r:.80}")
+            await self._renew(sources[name])
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer, until it is loaded by name; accepted rows are finished.
+
+        Raises:
+            ModelNotFound: no such model.
+        """
+        async with self._changing:
+            served = self.get(name)
+            self._unloaded[name] = served.card.version
+            self._remove(name)
+
+    async def refresh(self) -> None:
+        """Load what is new or has changed in the folders, unload what is gone.
+
+        What cannot be loaded is logged, listed in the index, and tried again at the next change.
+        """
+        async with self._changing:
+            try:
+                sources = find_models(self._folders)
+            except StartupError as error:
+                _log.error("nothing is loaded anew: %s", error)
+                return
+            for name in self._hosted.keys() - {source.name for source in sources}:
+                self._remove(name)
+            for source in sources:
+                await self._refresh(source)
 
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones."""
         self._is_draining = True
         for name in self._hosted:
             self._metrics.model_ready.labels(name).set(0)
-        await asyncio.gather(*(batcher.drain() for batcher in self._batchers()))
+        ends = [hosted.drain() for hosted in self._hosted.values()]
+        await asyncio.gather(*ends, *self._retiring, self._watch.stop())
 
     def abort(self) -> None:
         """Give up on accepted rows: their requests are answered as not ready."""
         self._is_draining = True
-        for batcher in self._batchers():
-            batcher.abort("the service is shutting down")
+        for hosted in self._hosted.values():
+            hosted.abort("the service is shutting down")
+
+    async def _refresh(self, source: Source) -> None:
+        hosted = self._hosted.get(source.name)
+        is_known = hosted is not None and hosted.stamp == stamp(source)
+        if self._is_draining or source.name in self._unloaded or is_known:
+            return
+        try:
+            await self._renew(source)
+        except ModelRefused as error:
+            _log.error("%s %s is not served: %s", source.name, source.version, error.detail)
+
+    async def _renew(self, source: Source) -> None:
+        """Host a model and let it take the place of the one before.
+
+        Raises:
+            ModelRefused: it cannot be hosted.
+            NotReady: the service is shutting down.
+        """
+        try:
+            hosted = await host(source, self._settings, self._metrics)
+        except Exception as error:
+            if not isinstance(error, StartupError):
+                _log.exception("%s %s: unexpected error", source.name, source.version)
+            known = isinstance(error, StartupError)
+            reason = self._without_paths(str(error)) if known else "unexpected error, see the log"
+            self._refused[source.name] = Listing(source.name, source.version, False, reason)
+            raise ModelRefused(reason) from None
+        if self._is_draining:
+            hosted.abort("the service is shutting down")
+            raise NotReady("the service is shutting down")
+        self._refused.pop(source.name, None)
+        self._unloaded.pop(source.name, None)
+        former = self._hosted.get(source.name)
+        self._serve(hosted)
+        if former is not None:
+            self._retire(former)
+
+    def _serve(self, hosted: Hosted) -> None:
+        card = hosted.served.card
+        self._hosted[card.name] = hosted
+        for batcher in hosted.batchers:
+            batcher.show()
+        self._metrics.serve(
+            card.name,
+            version=card.version,
+            family=card.family,
+            engine=card.engine,
+            device=card.device,
+        )
+
+    def _remove(self, name: str) -> None:
+        self._retire(self._hosted.pop(name))
+        self._refused.pop(name, None)
+        self._metrics.retire(name)
+        _log.info("%s: unloaded", name)
+
+    def _retire(self, hosted: Hosted) -> None:
+        """Let a model finish what it has accepted, beside its successor, and be forgotten."""
+        task = asyncio.create_task(hosted.drain())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _without_paths(self, reason: str) -> str:
+        """Show clients where in the repository something is, not where the repository is."""
+        for folder in self._folders:
+            reason = reason.replace(f"{folder.parent}/", "")
+        return reason
 
     def _default_name(self) -> str:
         if self._settings.default_model is not None:

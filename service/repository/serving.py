@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import models
-from models.checkpoint import CheckpointError
+from models.checkpoint import DTYPES, CheckpointError
 from models.flow import Flow
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine
@@ -18,7 +18,8 @@ from service.engines.torch import TorchEngine
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.model import Array, ModelCard, ServedModel
-from service.repository.folders import Source, StartupError
+from service.repository.folders import Source, Stamp, StartupError, stamp
+from service.repository.tuning import tune
 from service.settings import Settings
 
 # A batch of about this many numbers keeps an engine busy and is still answered soon.
@@ -34,37 +35,56 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A served model with the batchers behind it."""
+    """A served model, the batchers behind it, and what its files were like when it was loaded."""
 
     served: ServedModel
     encode: Batcher
     decode: Batcher
+    stamp: Stamp
 
     @property
     def batchers(self) -> tuple[Batcher, Batcher]:
         """Both, for what is done to both."""
         return self.encode, self.decode
 
+    async def drain(self) -> None:
+        """Refuse new rows, finish the accepted ones, end the threads."""
+        await asyncio.gather(*(batcher.drain() for batcher in self.batchers))
 
-async def host(source: Source, settings: Settings, metrics: Metrics, device: str) -> Hosted:
+    def abort(self, detail: str) -> None:
+        """Refuse new rows and the accepted ones, let the threads end."""
+        for batcher in self.batchers:
+            batcher.abort(detail)
+
+
+async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
     Raises:
         StartupError: the folder cannot be loaded, or the engine fails on the warm-up.
     """
     began = time.monotonic()
+    # Before the files are read: a change while they are makes another stamp.
+    seen = stamp(source)
+    tuning = tune(source.folder, settings)
+    dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
     try:
-        flow = await asyncio.to_thread(models.load, source.folder, device=device)
+        flow = await asyncio.to_thread(
+            models.load, source.folder, dtype=dtype, device=tuning.device
+        )
     except CheckpointError as error:
         raise StartupError(str(error)) from None
     engine = TorchEngine(flow)
-    card = make_card(source, flow, engine, settings.batching)
-    policy = make_policy(settings, card.features)
-    hosted = _connect(card, engine, policy, metrics)
+    card = make_card(source, flow, engine, tuning.settings.batching)
+    policy = make_policy(tuning.settings, card.features)
+    hosted = _connect(card, engine, policy, metrics, seen)
     try:
         await _warm_up(hosted, policy.max_batch_rows)
-    except ServiceError as error:
-        raise StartupError(f"{source.folder}: warm-up: {error.detail}") from None
+    except BaseException as error:
+        hosted.abort("this version is not served")
+        if isinstance(error, ServiceError):
+            raise StartupError(f"{source.folder}: warm-up: {error.detail}") from None
+        raise
     facts = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
     _log.info(
         "%s: %s, %d parameters, %s on %s in %s, %d rows a batch, ready after %.1f s",
@@ -113,7 +133,9 @@ def make_policy(settings: Settings, features: int) -> Policy:
     )
 
 
-def _connect(card: ModelCard, engine: Engine, policy: Policy, metrics: Metrics) -> Hosted:
+def _connect(
+    card: ModelCard, engine: Engine, policy: Policy, metrics: Metrics, seen: Stamp
+) -> Hosted:
     data, latent = card.event_shape, (card.features,)
 
     def batcher(
@@ -128,7 +150,7 @@ def _connect(card: ModelCard, engine: Engine, policy: Policy, metrics: Metrics) 
 
     encode = batcher("encode", engine.encode, data, latent)
     decode = batcher("decode", engine.decode, latent, data)
-    return Hosted(ServedModel(card, encode, decode), encode, decode)
+    return Hosted(ServedModel(card, encode, decode), encode, decode, seen)
 
 
 async def _warm_up(hosted: Hosted, max_rows: int) -> None:

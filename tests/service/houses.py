@@ -11,8 +11,8 @@ import numpy as np
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.errors import ModelNotFound, NotReady
-from service.model import Answer, Array, ModelCard, ServedModel
+from service.errors import ModelNotFound, ModelRefused, NotReady
+from service.model import Answer, Array, Listing, ModelCard, ServedModel
 from service.settings import Settings
 
 SCALE = 2.0
@@ -111,6 +111,20 @@ class House:
 
     def models(self) -> list[ServedModel]:
         return list(self._served.values())
+
+    def index(self) -> list[Listing]:
+        served = [Listing(model.card.name, model.card.version, True) for model in self.models()]
+        return [*served, Listing("wide", "4", False, "wide/4/config.json: cannot be read")]
+
+    async def load(self, name: str) -> None:
+        if name == "broken":
+            raise ModelRefused("broken/4/config.json: cannot be read")
+        self.get(name)
+        self.history.append(f"load {name}")
+
+    async def unload(self, name: str) -> None:
+        self.get(name)
+        self.history.append(f"unload {name}")
 
     async def start(self) -> None:
         self.history.append("start")
