@@ -86,56 +86,6 @@ RECIPES: Mapping[str, Recipe] = {
         config={"num_layers": 8, "conditioner": {"kind": "mlp", "widths": [128, 128]}},
         options={"epochs": 150, "learning_rate": 1e-3, "ema_decay": 0.995},
     ),
-    "digits-glow": Recipe(
-        summary=(
-            "Glow on handwritten digits of 28 x 28 pixels: two scales of eight steps, 5-bit pixels."
-        ),
-        data="mnist",
-        family="glow",
-        config={
-            "num_levels": 2,
-            "num_steps": 8,
-            "hidden_channels": 64,
-            "preprocessing": [
-                {"kind": "reduce_bits", "bits": 5},
-                {"kind": "dequantise"},
-                {**_PIXELS_TO_UNIT, "shift": -0.5},
-            ],
-        },
-        options={
-            "epochs": 20,
-            "batch_rows": 32,
-            "learning_rate": 1e-3,
-            "ema_decay": 0.999,
-            "picture_temperature": 0.8,
-        },
-    ),
-    "digits-realnvp": Recipe(
-        summary=(
-            "Multi-scale RealNVP on handwritten digits of 28 x 28 pixels: checkerboard and channel "
-            "couplings over three scales, 5-bit pixels."
-        ),
-        data="mnist",
-        family="realnvp_image",
-        config={
-            "num_scales": 3,
-            "mid_channels": 8,
-            "num_blocks": 2,
-            "preprocessing": [
-                {"kind": "reduce_bits", "bits": 5},
-                {"kind": "dequantise"},
-                {"kind": "shift_scale", "scale": 1 / 32},
-            ],
-        },
-        options={
-            "epochs": 30,
-            "batch_rows": 32,
-            "learning_rate": 2e-3,
-            "warmup_steps": 200,
-            "ema_decay": 0.995,
-            "picture_temperature": 0.9,
-        },
-    ),
     "digits-realnvp": Recipe(
         summary="RealNVP with three scales on 28 x 28 digits, pixels 0 .. 255.",
         data="mnist",
