@@ -6,10 +6,10 @@ interval and start at multiples of themselves, so a rounding error cannot change
 end, and the times that occur are few and known beforehand.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,8 +57,8 @@ class Solution:
 
 # Dormand & Prince 1980, RK5(4)7M: nodes, stages, and the difference of the two results. The last
 # stage is at the new point with the weights of the fifth-order result, so it starts the next step.
-_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_STAGES = (
+NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+STAGES = (
     (1 / 5,),
     (3 / 40, 9 / 40),
     (44 / 45, -56 / 15, 32 / 9),
@@ -66,7 +66,7 @@ _STAGES = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-_ERROR = (
+STEP_ERROR = (
     35 / 384 - 5179 / 57600,
     0.0,
     500 / 1113 - 7571 / 16695,
@@ -76,9 +76,9 @@ _ERROR = (
     -1 / 40,
 )
 _ORDER = 5
-_EVALUATIONS_PER_STEP = len(_NODES)
+EVALUATIONS_PER_STEP = len(NODES)
 
-_FIRST_STEP = 2.0**-3
+FIRST_STEP = 2.0**-3
 _SAFETY = 0.9
 # A step is multiplied by 2^n, n in this range.
 _MOST_SHRINKING, _MOST_GROWTH = -4, 2
@@ -121,7 +121,7 @@ def solve(
         state=state,
         slope=first,
         position=torch.zeros_like(state[:, :1]),
-        step=torch.full_like(state[:, :1], _FIRST_STEP),
+        step=torch.full_like(state[:, :1], FIRST_STEP),
         context=context,
     )
     finite = torch.isfinite(state).all(1) & torch.isfinite(first).all(1)
@@ -129,15 +129,77 @@ def solve(
     outcomes = [rows.finish(~finite, SolveStatus.NON_FINITE, evaluations)]
     rows = rows.select(finite)
     while len(rows.index):
-        if evaluations + _EVALUATIONS_PER_STEP > settings.max_evaluations:
+        if evaluations + EVALUATIONS_PER_STEP > settings.max_evaluations:
             everyone = torch.ones_like(rows.index, dtype=torch.bool)
             outcomes.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
             break
-        evaluations += _EVALUATIONS_PER_STEP
+        evaluations += EVALUATIONS_PER_STEP
         rows, error = problem.advance(rows)
         rows, ended = problem.sort_out(rows, error, evaluations)
         outcomes += ended
     return _collect(outcomes)
+
+
+class StepRule:
+    """Which steps are kept, and how long the next ones are.
+
+    Args:
+        settings: the tolerances.
+        like: a tensor with the dtype and device of the state, float32 or float64.
+
+    Raises:
+        ValueError: if the state has another dtype.
+    """
+
+    def __init__(self, settings: SolverSettings, *, like: Tensor) -> None:
+        if like.dtype not in _SMALLEST_STEP:
+            raise ValueError(f"state: expected float32 or float64, got {like.dtype}")
+        facts = torch.finfo(like.dtype)
+        self._largest = facts.max
+        self._smallest_step = _SMALLEST_STEP[like.dtype]
+        self._rtol = max(settings.rtol, _ROUNDING_UNITS * facts.eps)
+        self._atol = max(settings.atol, _ROUNDING_UNITS * facts.eps)
+        # A step is multiplied by the largest factor that leaves the error of the next, which goes
+        # with its fifth power, below 1 with some to spare.
+        factors = [2.0**n for n in range(_MOST_GROWTH, _MOST_SHRINKING - 1, -1)]
+        limits = [(_SAFETY / factor) ** _ORDER if factor != 1 else 1.0 for factor in factors[:-1]]
+        drops = [[after - before] for before, after in pairwise(factors)]
+        self._limits, self._drops = like.new_tensor(limits), like.new_tensor(drops)
+        self._growth = factors[0]
+        growths = factors[: factors.index(1.0)][::-1]
+        self._shares = 1 / like.new_tensor(growths)
+        self._rises = like.new_tensor([[growth / 2] for growth in growths])
+
+    def error(self, difference: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """The error of a step relative to the tolerance, in the max norm of the row.
+
+        Shape: all (B, M) -> (B, 1); infinite where anything is not finite. Kept where <= 1.
+        """
+        size = torch.maximum(before.abs(), after.abs())
+        error = difference.abs() / (self._atol + self._rtol * size)
+        return torch.where(error <= self._largest, error, torch.inf).amax(1, keepdim=True)
+
+    def next_step(self, position: Tensor, step: Tensor, error: Tensor) -> Tensor:
+        """The step times a power of two; a larger one only at a multiple of itself.
+
+        Sums of powers of two, all exact: only exact steps reach the end.
+
+        Shape: all (B, 1); position is the new one, error that of the step just tried.
+        """
+        factor = self._growth + (error > self._limits).to(error.dtype) @ self._drops
+        multiples = position / step * self._shares
+        aligned = (multiples == multiples.floor()).to(error.dtype)
+        return step * torch.minimum(factor, 1 + aligned @ self._rises)
+
+    def is_too_small(self, step: Tensor) -> Tensor:
+        """Whether positions would no longer be exact."""
+        return step < self._smallest_step
+
+
+def all_finite(values: Tensor) -> Tensor:
+    """Whether a row has finite values only.   (B, M) -> (B, 1)."""
+    is_finite = values.abs() <= torch.finfo(values.dtype).max
+    return (~is_finite).to(values.dtype).amax(1, keepdim=True) == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +249,8 @@ class _Problem:
         self.field = field
         self.start = start
         self.span = span
-        if like.dtype not in _SMALLEST_STEP:
-            raise ValueError(f"state: expected float32 or float64, got {like.dtype}")
-        self.smallest_step = _SMALLEST_STEP[like.dtype]
-        floor = _ROUNDING_UNITS * torch.finfo(like.dtype).eps
-        self.rtol = max(settings.rtol, floor)
-        self.atol = max(settings.atol, floor)
-        self.nodes = like.new_tensor(_NODES)
-        self.powers = like.new_tensor([2.0**n for n in range(_MOST_SHRINKING, _MOST_GROWTH + 1)])
+        self.rule = StepRule(settings, like=like)
+        self.nodes = like.new_tensor(NODES)
 
     def advance(self, rows: _Rows) -> tuple[_Rows, Tensor]:
         """Try a step of every row, keep those that are accurate enough, choose the next steps.
@@ -206,16 +262,14 @@ class _Problem:
         length = self.span * rows.step
         slopes = [rows.slope]
         state = rows.state
-        for i, weights in enumerate(_STAGES):
+        for i, weights in enumerate(STAGES):
             state = torch.addcmul(rows.state, length, _combine(weights, slopes))
             slopes.append(self.field(times[:, i : i + 1], state, rows.context))
         with torch.no_grad():
-            size = torch.maximum(rows.state.abs(), state.abs())
-            error = length * _combine(_ERROR, slopes) / (self.atol + self.rtol * size)
-            error = error.abs().amax(1, keepdim=True).nan_to_num(nan=torch.inf, posinf=torch.inf)
+            error = self.rule.error(length * _combine(STEP_ERROR, slopes), rows.state, state)
             accepted = error <= 1
             position = rows.position + torch.where(accepted, rows.step, 0)
-            step = self._next_step(position, rows.step, error)
+            step = self.rule.next_step(position, rows.step, error)
         moved = _Rows(
             index=rows.index,
             state=torch.where(accepted, state, rows.state),
@@ -231,7 +285,7 @@ class _Problem:
     ) -> tuple[_Rows, list[_Outcome]]:
         """Take the rows that are done out of the batch."""
         solved = (rows.position == 1).squeeze(1)
-        stuck = (rows.step < self.smallest_step).squeeze(1) & ~solved
+        stuck = self.rule.is_too_small(rows.step).squeeze(1) & ~solved
         leaving = solved | stuck
         if not leaving.any():
             return rows, []
@@ -242,20 +296,6 @@ class _Problem:
             rows.finish(stuck & ~infinite, SolveStatus.STEP_UNDERFLOW, evaluations),
         ]
         return rows.select(~leaving), outcomes
-
-    def _next_step(self, position: Tensor, step: Tensor, error: Tensor) -> Tensor:
-        """The step times a power of two; a larger one only at a multiple of itself.
-
-        Shape: all (B, 1); position is the new one, error that of the step just tried.
-        """
-        wanted = torch.floor(math.log2(_SAFETY) - torch.log2(error) / _ORDER)
-        accepted = error <= 1
-        chosen = torch.where(accepted, 0, wanted.clamp(_MOST_SHRINKING, -1))
-        for growth in range(1, _MOST_GROWTH + 1):
-            aligned = torch.remainder(position, step * 2**growth) == 0
-            chosen = torch.where(accepted & (wanted >= growth) & aligned, growth, chosen)
-        # Looked up, not computed: exp2 need not be exact, and only exact steps reach the end.
-        return step * self.powers[(chosen - _MOST_SHRINKING).long()]
 
 
 def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:

@@ -40,8 +40,13 @@ class Activation(nn.Module, ABC):
         """Y = sigma(x), any shape."""
 
     @abstractmethod
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sigma'(x) from x and y = sigma(x)."""
+
     def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both sigma(x) and sigma'(x), each of the shape of x."""
+        y = self(x)
+        return y, self.slope(x, y)
 
 
 class Fixed(Activation):
@@ -56,10 +61,9 @@ class Fixed(Activation):
         """Y = sigma(x), any shape."""
         return self._value(x)
 
-    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both sigma(x) and sigma'(x), each of the shape of x."""
-        y = self._value(x)
-        return y, self._slope(x, y)
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sigma'(x) from x and y = sigma(x)."""
+        return self._slope(x, y)
 
 
 class Swish(Activation):
@@ -76,11 +80,10 @@ class Swish(Activation):
         """Y = x sigmoid(beta x), any shape."""
         return x * torch.sigmoid(self.beta * x)
 
-    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both sigma(x) and sigma'(x), each of the shape of x."""
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sigma'(x) from x and y = sigma(x)."""
         gate = torch.sigmoid(self.beta * x)
-        y = x * gate
-        return y, gate + self.beta * y * (1 - gate)
+        return gate + self.beta * y * (1 - gate)
 
 
 def activation(name: str) -> Activation:

@@ -73,7 +73,7 @@ class DenseDynamics(Dynamics):
         self.context_features = context_features
         # Where x stands among the first layer's inputs.
         start = 2 * num_frequencies
-        self._columns = slice(start, start + features)
+        self.columns = slice(start, start + features)
         inputs = start + features + context_features + (time_input == "last")
         widths = (inputs, *hidden_features, features)
         self._width = max(widths)
@@ -110,7 +110,7 @@ class DenseDynamics(Dynamics):
             (B, D) and (B,).
         """
         dx, layers, slopes = self._linearise(t, x, context)
-        trace = _trace(layers, slopes, self._columns).expand(x.shape[0])
+        trace = trace_of_product(layers, slopes, self.columns).expand(x.shape[0])
         if self.residual:
             return dx - x, trace - x.shape[1]
         return dx, trace
@@ -127,7 +127,7 @@ class DenseDynamics(Dynamics):
             (B, D) and (B, K).
         """
         dx, layers, slopes = self._linearise(t, x, context)
-        tangents = _push(probes, layers[0].weight[..., self._columns])
+        tangents = _push(probes, layers[0].weight[..., self.columns])
         for slope, layer in zip(slopes, layers[1:], strict=True):
             tangents = _push(tangents * slope.unsqueeze(1), layer.weight)
         gate = layers[-1].gate
@@ -173,7 +173,7 @@ def _push(tangents: Tensor, weight: Tensor) -> Tensor:
     return tangents @ weight.mT
 
 
-def _trace(layers: list[Affine], slopes: list[Tensor], columns: slice) -> Tensor:
+def trace_of_product(layers: list[Affine], slopes: list[Tensor], columns: slice) -> Tensor:
     """Trace of diag(g) W_n diag(s_n-1) W_n-1 ... diag(s_1) W_1[:, columns].   -> (B,) or ()."""
     first, last = layers[0].weight[..., columns], layers[-1].weight
     gate = layers[-1].gate

@@ -13,6 +13,7 @@ from models.fold.affine import scale_and_shift
 from models.fold.autoregressive import fold_autoregressive, relabelled
 from models.fold.chain import FoldedChain, Part
 from models.fold.constant import ConstantMap, Dense, Monomial, compose
+from models.fold.continuous import fold_continuous
 from models.fold.coupling import ConstantMove, FoldedCheckerboard, FoldedPrior, HalfCouplings, Move
 from models.fold.networks import fold_conditioner, lay_out, plain
 from models.transforms.actnorm import ActNorm
@@ -21,6 +22,7 @@ from models.transforms.autoregressive import MaskedAutoregressive, Swapped
 from models.transforms.batchnorm import BatchNorm
 from models.transforms.coupling import CheckerboardCoupling, Coupling
 from models.transforms.linear import InvertibleLinear
+from models.transforms.ode import ContinuousTransform
 from models.transforms.permute import Permute
 from models.transforms.pointwise import Pointwise
 from models.transforms.preprocess import Dequantise, ShiftScale, Standardise
@@ -97,6 +99,11 @@ def _(transform: CheckerboardCoupling, shape: Shape) -> list[Transform]:
 def _(transform: MaskedAutoregressive, shape: Shape) -> list[Transform]:
     transform.conditioner = plain(transform.conditioner, ())
     return [transform]
+
+
+@pieces.register
+def _(transform: ContinuousTransform, shape: Shape) -> list[Transform]:
+    return [fold_continuous(transform)]
 
 
 @pieces.register

@@ -211,13 +211,19 @@ class ContinuousTransform(Transform):
         return path[0][-1], path[1][-1]
 
 
-def _report(solutions: list[Solution], traces: Tensor) -> None:
+def report_solve(report: SolveReport) -> None:
+    """Hand a report to the block that collects them, if there is one."""
     reports = _reports.get()
-    if reports is None:
+    if reports is not None:
+        reports.append(report)
+
+
+def _report(solutions: list[Solution], traces: Tensor) -> None:
+    if _reports.get() is None:
         return
     estimates = traces.shape[1]
     spread = traces.detach().std(1, correction=1 if estimates > 1 else 0)
-    reports.append(
+    report_solve(
         SolveReport(
             status=torch.cat([solution.status for solution in solutions]),
             evaluations=torch.cat([solution.evaluations for solution in solutions]),

@@ -1,0 +1,173 @@
+"""Continuous flows for inference: a loop of Runge-Kutta steps with few, large operations.
+
+It takes the steps of `models.solver`, every row its own, but keeps rows that are done in the batch,
+so that it can be recorded as a graph. Two things make it fast: what depends on the time alone is
+computed for all stages of a step at once; and so are the traces, since no stage needs them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.dynamics.dense import DenseDynamics
+from models.dynamics.dense_layers import Modulated
+from models.fold.field import FoldedField, Modulation, Tape
+from models.loop import Carry, repeat_while_any
+from models.solver import (
+    EVALUATIONS_PER_STEP,
+    FIRST_STEP,
+    NODES,
+    STAGES,
+    STEP_ERROR,
+    SolveStatus,
+    StepRule,
+    all_finite,
+)
+from models.transforms.ode import ContinuousTransform, SolveReport, report_solve
+from models.transforms.transform import Transform
+
+# The slopes that the result or its error depend on: the second only helps to find the third.
+_TRACED = [0, 2, 3, 4, 5, 6]
+
+
+def fold_continuous(transform: ContinuousTransform) -> Transform:
+    """The inference form where there is one: dense fields with an exact trace; else itself."""
+    dynamics = transform.dynamics
+    if transform.probes is not None or not isinstance(dynamics, DenseDynamics):
+        return transform
+    is_modulated = all(isinstance(layer, Modulated) for layer in dynamics.layers)
+    if not is_modulated or not len(dynamics.activations):
+        return transform
+    return FoldedContinuous(transform, dynamics)
+
+
+class FoldedContinuous(Transform):
+    """y = x + integral of f, log_det = integral of tr df/dx, as `ContinuousTransform`.
+
+    Args:
+        transform: is left as it is.
+        dynamics: its field.
+    """
+
+    reproduces_to = ContinuousTransform.reproduces_to
+
+    def __init__(self, transform: ContinuousTransform, dynamics: DenseDynamics) -> None:
+        super().__init__()
+        self.field = FoldedField(dynamics)
+        self.data_time = transform.data_time
+        self.solver = transform.solver
+        self.end_time = float(transform.sqrt_end_time.double().square())
+        self.register_buffer("nodes", torch.tensor(NODES, dtype=torch.float64))
+        eye = torch.eye(self.field.features, dtype=torch.float64)
+        self.mixers = nn.ParameterList(_mixer(weights, eye) for weights in (*STAGES, STEP_ERROR))
+        closing = torch.tensor([(*STAGES[-1], 0.0), STEP_ERROR], dtype=torch.float64).T
+        self.register_buffer("closing", closing[_TRACED].contiguous())
+
+    nodes: Tensor
+    closing: Tensor
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._integrate(x, context, towards_end=self.data_time == "start")
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._integrate(y, context, towards_end=self.data_time == "end")
+
+    def _integrate(
+        self, x: Tensor, context: Tensor | None, *, towards_end: bool
+    ) -> tuple[Tensor, Tensor]:
+        start = 0.0 if towards_end else self.end_time
+        span = self.end_time if towards_end else -self.end_time
+        extra = self.field.from_context(context)
+        rule = StepRule(self.solver, like=x)
+        slope = self._first_slope(x, extra, start)
+        finite = all_finite(x) & all_finite(slope)
+        zero = torch.zeros_like(x[:, :1])
+        carry = (
+            finite,
+            zero,
+            torch.where(finite, zero + FIRST_STEP, zero),
+            torch.cat([x, zero], 1),
+            slope,
+            torch.where(finite, zero, zero + torch.inf),
+            zero + 1,
+        )
+
+        def body(carry: Carry) -> Carry:
+            return self._step(carry, rule, extra, (start, span))
+
+        most = (self.solver.max_evaluations - 1) // EVALUATIONS_PER_STEP
+        _, position, step, state, _, error, evaluations = repeat_while_any(body, carry, most)
+        solved = position == 1
+        status = _status(solved, error, rule.is_too_small(step))
+        state = torch.where(solved, state, zero + torch.nan)
+        y, log_det = state[:, : x.shape[1]], state[:, x.shape[1]]
+        report_solve(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
+        return y, log_det
+
+    def _first_slope(self, x: Tensor, extra: Tensor | None, start: float) -> Tensor:
+        modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + start)
+        dx, tape = self.field.velocity(x, modulation.at(0), extra)
+        trace = self.field.trace(tape, modulation.gates())
+        return torch.cat([dx, trace], 1)
+
+    def _step(
+        self,
+        carry: Carry,
+        rule: StepRule,
+        extra: Tensor | None,
+        interval: tuple[float, float],
+    ) -> Carry:
+        """Try a step of every row under way; leave the others as they are."""
+        active, position, step, state, slope, last_error, evaluations = carry
+        start, span = interval
+        features = self.field.features
+        length = step * span
+        modulation = self.field.modulation((position + step * self.nodes) * span + start)
+        x, slopes, tapes = state[:, :features], [slope[:, :features]], []
+        for stage in range(len(NODES)):
+            moved = x + length * self._mix(stage, slopes)
+            dx, tape = self.field.velocity(moved, modulation.at(stage), extra)
+            slopes.append(dx)
+            tapes.append(tape)
+        traces = self._traces(tapes, modulation, slope[:, features:])
+        sums = length * (traces @ self.closing)
+        new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
+        difference = torch.cat([length * self._mix(-1, slopes), sums[:, 1:]], 1)
+        error = rule.error(difference, state, new_state)
+        accepted = (error <= 1) & active
+        position = torch.where(accepted, position + step, position)
+        step = torch.where(active, rule.next_step(position, step, error), step)
+        return (
+            (position < 1) & ~rule.is_too_small(step),
+            position,
+            step,
+            torch.where(accepted, new_state, state),
+            torch.where(accepted, torch.cat([dx, traces[:, -1:]], 1), slope),
+            torch.where(active, error, last_error),
+            torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations),
+        )
+
+    def _mix(self, row: int, slopes: list[Tensor]) -> Tensor:
+        """Weighted sum of slopes (B, D), as one product: k = 1 .. 7 of them."""
+        mixer: Tensor = self.mixers[row]
+        return torch.cat(slopes, 1) @ mixer
+
+    def _traces(self, tapes: list[Tape], modulation: Modulation, first: Tensor) -> Tensor:
+        """The traces of the slopes _TRACED, the known one of the first in front.   -> (B, 6)."""
+        # The first slope is known, the second has no weight: see _TRACED.
+        traces = self.field.trace(Tape.joined(tapes[1:]), modulation.gates(1))
+        return torch.cat([first, traces.reshape(-1, len(_TRACED) - 1)], 1)
+
+
+def _status(solved: Tensor, error: Tensor, is_too_small: Tensor) -> Tensor:
+    """How each row ended, (B,) of `SolveStatus`."""
+    code = torch.where(is_too_small, SolveStatus.STEP_UNDERFLOW, SolveStatus.BUDGET_SPENT)
+    code = torch.where(is_too_small & (error == torch.inf), SolveStatus.NON_FINITE, code)
+    return torch.where(solved, SolveStatus.SOLVED, code)[:, 0]
+
+
+def _mixer(weights: Sequence[float], eye: Tensor) -> nn.Parameter:
+    """The matrix that sums slopes side by side, (k D, D)."""
+    matrix = torch.cat([weight * eye for weight in weights])
+    return nn.Parameter(matrix, requires_grad=False)
