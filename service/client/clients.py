@@ -232,7 +232,7 @@ class AsyncClient:
 
 def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
     """Say to httpx what both clients say to it."""
-    headers = {"X-Timeout-Seconds": f"{timeout:g}"}
+    headers = {"X-Timeout-Seconds": f"{timeout:.3f}"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
     return {

@@ -52,6 +52,10 @@ class Visit:
         """Seconds since arrival."""
         return time.monotonic() - self.arrived
 
+    def shorten(self, seconds: float) -> None:
+        """The client itself waits no longer than this, from arrival on."""
+        self.deadline = min(self.deadline, self.arrived + seconds)
+
     def stop(self, ending: Ending) -> None:
         """Compute no answer; nothing happens where it is known already."""
         if not self.is_over and self.task is not None:

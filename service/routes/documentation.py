@@ -204,7 +204,14 @@ def _parameters(operation: Operation, request: dict[str, Any]) -> list[dict[str,
         "description": "Comes back on the answer; made if absent.",
         "schema": {"type": "string", "maxLength": 128},
     }
-    return [*named, identity]
+    patience = {
+        "name": "X-Timeout-Seconds",
+        "in": "header",
+        "required": False,
+        "description": "How long the client waits; the server's own limit still holds.",
+        "schema": {"type": "number", "minimum": 0, "maximum": 999999999},
+    }
+    return [*named, identity, patience]
 
 
 def _request(operation: Operation, reference: dict[str, Any], example: _Example) -> dict[str, Any]:

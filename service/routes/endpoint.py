@@ -1,4 +1,4 @@
-"""What the four operations have in common: one request from its head to its answer.
+"""What all that computes has in common: one request from its head to its answer.
 
 No framework stands between them and the server, so that a one-row request costs little more than
 its HTTP exchange. They are ASGI applications, and `service.express` calls them without even that.
@@ -21,11 +21,26 @@ from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_typ
 from service.codec.npy import read_npy, read_npz
 from service.codec.parameters import check_known, read_integer, read_name, read_query
 from service.codec.tensors import Array
-from service.errors import BodyTimeout, InvalidParameter, ServiceError, problem, unexpected
+from service.errors import (
+    BodyTimeout,
+    InvalidParameter,
+    NotReady,
+    ServiceError,
+    problem,
+    unexpected,
+)
 from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, server_timing, write_answer, write_plain
 from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
-from service.routes.exchange import ClientGone, Head, Reply, receive_body, request_id, respond
+from service.routes.exchange import (
+    ClientGone,
+    Head,
+    Reply,
+    read_timeout,
+    receive_body,
+    request_id,
+    respond,
+)
 from service.routes.register import Register
 from service.settings import Settings
 
@@ -63,23 +78,17 @@ class Picture(NamedTuple):
     body: bytes | bytearray
 
 
-class Operation(ABC):
-    """One operation as an ASGI application.
+class Endpoint(ABC):
+    """What computes, as an ASGI application: each request is answered and counted once, here.
 
-    name: of the path and in the metrics. fields: what a request may name. tensor: the field that a
-    binary body is. bodies: the media types taken. draws: whether the answer can be a picture.
+    name: in the metrics.
     """
 
     name: ClassVar[str]
-    fields: ClassVar[tuple[str, ...]]
-    tensor: ClassVar[str | None]
-    bodies: ClassVar[tuple[str, ...]]
-    draws: ClassVar[bool]
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._settings = desk.settings
-        self._in_query = tuple(name for name in self.fields if name != self.tensor)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request as an ASGI application."""
@@ -99,6 +108,9 @@ class Operation(ABC):
         """
         identity = request_id(head.headers)
         try:
+            patience = head.headers.get(b"x-timeout-seconds")
+            if patience is not None:
+                visit.shorten(read_timeout(patience))
             reply = await self._answer(head, visit, read_body)
             reply.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
@@ -127,18 +139,53 @@ class Operation(ABC):
         visit.body_is_read()
         return body
 
+    @abstractmethod
     async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
-        headers, query = head.headers, head.query
-        media = read_content_type(headers.get(b"content-type"), self.bodies)
+        """Read a request, compute its answer and write it."""
+
+
+class Operation(Endpoint):
+    """One of the four operations.
+
+    name: of the path and in the metrics. fields: what a request may name. tensor: the field that a
+    binary body is. bodies: the media types taken. draws: whether the answer can be a picture.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+    tensor: ClassVar[str | None]
+    bodies: ClassVar[tuple[str, ...]]
+    draws: ClassVar[bool]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._in_query = tuple(name for name in self.fields if name != self.tensor)
+
+    async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
+        query = head.query
+        media = read_content_type(head.headers.get(b"content-type"), self.bodies)
         body = await read_body()
         if media == JSON and not query:
             fields = self._read_json(body)
         else:
             fields = await self._read_fields(media, body, query)
-        served = self._desk.repository.get(read_name(fields.get("model"), "model"))
+        name = read_name(fields.get("model"), "model")
+        served = self._desk.repository.get(name)
+        while True:
+            try:
+                return await self._compute(fields, served, head, visit)
+            except NotReady:
+                # It was replaced after it was found and before it took the rows.
+                successor = self._desk.repository.get(name)
+                if successor is served:
+                    raise
+                served = successor
+
+    async def _compute(
+        self, fields: dict[str, Any], served: ServedModel, head: Head, visit: Visit
+    ) -> Reply:
         card = served.card
         visit.model = card.name
-        form = self._choose_form(headers.get(b"accept"), fields, card)
+        form = self._choose_form(head.headers.get(b"accept"), fields, card)
         order = await self._prepare(fields, card, form)
         visit.rows = len(order.rows)
         answer = await self._queue(served).submit(order.rows, order.context, visit.deadline)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Send
 
-from service.errors import MalformedBody, TooLarge, UnsupportedMediaType
+from service.errors import InvalidParameter, MalformedBody, TooLarge, UnsupportedMediaType
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -30,6 +30,7 @@ class Reply(NamedTuple):
 
 
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # A slow network cuts 64 MiB into 46,000 packets; more pieces than this are an attack.
 _MAX_PIECES = 65_536
@@ -58,6 +59,17 @@ def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
         return None
     match = _TRACEPARENT.fullmatch(parent)
     return match[1].decode() if match is not None and int(match[1], 16) else None
+
+
+def read_timeout(value: bytes) -> float:
+    """Read X-Timeout-Seconds: how long the client waits.
+
+    Raises:
+        InvalidParameter: it is no plain number.
+    """
+    if not _SECONDS.fullmatch(value):
+        raise InvalidParameter("X-Timeout-Seconds: expected a number of seconds, as 2.5")
+    return float(value)
 
 
 async def receive_body(

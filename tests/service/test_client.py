@@ -321,7 +321,7 @@ def test_key_deadline_and_model_go_with_every_request() -> None:
     score(script, api_key="secret", timeout=1.5, model="m")
     (request,) = script.requests
     assert request.headers["authorization"] == "Bearer secret"
-    assert request.headers["x-timeout-seconds"] == "1.5"
+    assert request.headers["x-timeout-seconds"] == "1.500"
     assert request.url.params["model"] == "m"
     assert request.extensions["timeout"]["read"] == 1.5
 
