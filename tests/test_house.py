@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import ServiceError
+from service.metrics import Metrics
 from service.settings import Settings, variable_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,3 +81,27 @@ def test_readme_lists_every_setting() -> None:
     listed = [line for line in _read("README.md").splitlines() if line.startswith("| `PUSHFORWARD")]
     table = "\n".join(expected)
     assert listed == expected, f"README.md: the settings table should read\n{table}"
+
+
+def _errors(kind: type[ServiceError] = ServiceError) -> dict[str, str]:
+    """The README's error table as the tree gives it: code -> row, subclasses after their base."""
+    summary = (kind.__doc__ or "").splitlines()[0]
+    rows = {kind.code: f"| {kind.status} | `{kind.code}` | {summary} |"}
+    for child in kind.__subclasses__():
+        rows.update(_errors(child))
+    return rows
+
+
+def test_readme_lists_every_error() -> None:
+    expected = sorted(_errors().values())
+    readme = _read("README.md").splitlines()
+    listed = [line for line in readme if re.match(r"\| [45]\d\d \| `", line)]
+    table = "\n".join(expected)
+    assert listed == expected, f"README.md: the table of errors should read\n{table}"
+
+
+def test_readme_lists_every_metric() -> None:
+    names = {family.name for family in Metrics().registry.collect()}
+    ours = {name for name in names if name.startswith("pushforward_")}
+    listed = set(re.findall(r"^\| `(pushforward_\w+?)(?:_total)?` \|", _read("README.md"), re.M))
+    assert listed == ours

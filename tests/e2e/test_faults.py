@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import models
-from tests.e2e.server import command, free_port, wait_until_ready
+from benchmarks.process import command, free_port, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30.0

@@ -1,0 +1,92 @@
+"""A real `pushforward serve` in a process of its own, for what speaks HTTP to it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that has answered ready."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+    seconds_to_ready: float
+
+    def client(self) -> httpx.Client:
+        """Open a client of this server."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def terminate(self) -> int:
+        """Send SIGTERM and wait for the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def resident_bytes(self) -> int:
+        """The memory the process holds now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def serving(
+    log: Path, *arguments: str, env: dict[str, str] | None = None
+) -> Iterator[RunningServer]:
+    """Start `pushforward serve ARGUMENTS` on a free port and wait until it is ready."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    started = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command("serve", *arguments, "--port", str(port)),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            text=True,
+        )
+        try:
+            wait_until_ready(url, process, log)
+            yield RunningServer(url, process, log, time.monotonic() - started)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
+    """Poll /health/ready until it answers 200."""
+    # A retrying transport waits for the port; the server itself says when it is ready.
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"server exited with {process.returncode}: {log.read_text()}")
+        try:
+            if httpx.get(f"{url}/health/ready", timeout=5).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"not ready within {START_SECONDS} s: {log.read_text()}")
+
+
+def command(*arguments: str) -> Sequence[str]:
+    """The installed `pushforward` command of this environment."""
+    return (str(Path(sys.executable).with_name("pushforward")), *arguments)
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

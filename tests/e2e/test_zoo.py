@@ -1,0 +1,123 @@
+"""The zoo on a real server: what a stranger does first."""
+
+import io
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.process import RunningServer, serving
+
+ZOO = sorted(
+    path.parent.name
+    for path in (Path(__file__).parents[2] / "models" / "zoo").glob("*/config.json")
+)
+zoo = pytest.mark.parametrize("model", ZOO)
+
+# float32 numbers of up to some thousand nats, and continuous flows at their served tolerance.
+RELATIVE = 2e-5
+
+
+def post(client: httpx.Client, call: str, **body: Any) -> dict[str, Any]:
+    answer = client.post(f"/{call}", json=body)
+    assert answer.status_code == 200, answer.text
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+def draw(client: httpx.Client, model: str, rows: int = 6, seed: int = 11) -> dict[str, Any]:
+    return post(client, "sample", model=model, num_samples=rows, seed=seed)
+
+
+def test_the_zoo_is_what_the_issue_asks_for() -> None:
+    assert len(ZOO) >= 5
+
+
+def test_ready_within_15_seconds(zoo_server: RunningServer) -> None:
+    assert zoo_server.seconds_to_ready < 15
+
+
+@zoo
+def test_log_prob_is_base_plus_log_det(client: httpx.Client, model: str) -> None:
+    x = draw(client, model)["x"]
+    log_prob = np.array(post(client, "log_prob", model=model, x=x)["log_prob"])
+    encoded = post(client, "encode", model=model, x=x)
+    z = np.array(encoded["z"])
+    base = -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+    np.testing.assert_allclose(
+        log_prob, base + np.array(encoded["log_det"]), rtol=RELATIVE, atol=RELATIVE
+    )
+
+
+@zoo
+def test_decode_inverts_encode(client: httpx.Client, model: str) -> None:
+    x = np.array(draw(client, model)["x"])
+    encoded = post(client, "encode", model=model, x=x.tolist())
+    decoded = post(client, "decode", model=model, z=encoded["z"])
+    scale = max(1.0, float(np.abs(x).max()))
+    np.testing.assert_allclose(np.array(decoded["x"]), x, atol=2e-3 * scale)
+    np.testing.assert_allclose(
+        decoded["log_det"], -np.array(encoded["log_det"]), rtol=1e-4, atol=1e-3
+    )
+
+
+@zoo
+def test_a_sample_comes_with_its_log_prob(client: httpx.Client, model: str) -> None:
+    sample = draw(client, model)
+    scored = post(client, "log_prob", model=model, x=sample["x"])
+    np.testing.assert_allclose(sample["log_prob"], scored["log_prob"], rtol=1e-4, atol=2e-3)
+
+
+@zoo
+def test_one_seed_is_one_sample_alone_and_in_a_crowd(client: httpx.Client, model: str) -> None:
+    alone = draw(client, model)
+    with ThreadPoolExecutor(16) as pool:
+        crowd = list(pool.map(lambda seed: draw(client, model, seed=seed), [11, *range(30), 11]))
+    for answer in (crowd[0], crowd[-1]):
+        np.testing.assert_allclose(answer["x"], alone["x"], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(crowd[1]["x"], alone["x"], rtol=1e-2)
+
+
+def test_one_seed_is_one_sample_after_a_restart(
+    client: httpx.Client, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    before = {model: draw(client, model)["x"] for model in ZOO}
+    with (
+        serving(tmp_path_factory.mktemp("again") / "server.log") as server,
+        server.client() as http,
+    ):
+        for model, x in before.items():
+            np.testing.assert_allclose(draw(http, model)["x"], x, rtol=1e-4, atol=1e-4)
+        assert server.terminate() == 0
+
+
+@zoo
+def test_pictures_of_image_models(client: httpx.Client, model: str) -> None:
+    card = client.get(f"/models/{model}").json()
+    answer = client.post(
+        "/sample",
+        json={"model": model, "num_samples": 9, "seed": 1},
+        headers={"Accept": "image/png"},
+    )
+    if card["num_levels"] is None:
+        assert answer.status_code == 406
+        assert answer.json()["code"] == "not_acceptable"
+        return
+    assert answer.headers["content-type"] == "image/png"
+    height, width = card["event_shape"][1:]
+    grid = Image.open(io.BytesIO(answer.content))
+    assert grid.width >= 3 * width
+    assert grid.height >= 3 * height
+    one = client.post(
+        "/sample", json={"model": model, "seed": 1}, headers={"Accept": "image/png"}
+    ).content
+    scored = client.post(
+        "/log_prob", params={"model": model}, content=one, headers={"Content-Type": "image/png"}
+    )
+    assert scored.status_code == 200
+    assert math.isfinite(scored.json()["bits_per_dim"][0])
