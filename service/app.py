@@ -19,13 +19,16 @@ from service.metrics import Metrics
 from service.model import Repository
 from service.routes.clients import ClientWatch
 from service.routes.documentation import ANY_PROBLEM, add_operations
-from service.routes.endpoint import Desk, Operation
+from service.routes.documentation_v2 import INFER_PATHS, add_inference
+from service.routes.endpoint import Desk, Endpoint, Operation
 from service.routes.exchange import request_id, respond
 from service.routes.health import health_router
+from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.models import models_router
 from service.routes.operations import Decode, Encode, LogProb, Sample
 from service.routes.page import page_router
 from service.routes.register import Register
+from service.routes.v2 import v2_router
 from service.settings import Settings
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
@@ -45,9 +48,11 @@ def create_app(
     metrics = metrics or Metrics()
     register = Register(metrics, access or AccessLog(settings.log_format))
     desk = Desk(settings, repository, register, ClientWatch())
-    app = Application(desk, [kind(desk) for kind in (LogProb, Encode, Decode, Sample)])
+    operations: list[Operation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
+    app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
+    app.include_router(v2_router(repository, has_control=settings.enable_model_control))
     app.include_router(page_router())
     app.add_middleware(_Frame, register=register)
     app.add_exception_handler(ServiceError, _on_service_error)
@@ -62,7 +67,7 @@ class Application(FastAPI):
     operations: what serves each of the four.
     """
 
-    def __init__(self, desk: Desk, operations: list[Operation]) -> None:
+    def __init__(self, desk: Desk, operations: list[Operation], infer: Infer) -> None:
         super().__init__(
             title="pushforward",
             version=version("pushforward"),
@@ -74,10 +79,12 @@ class Application(FastAPI):
         self._repository = desk.repository
         self._described: list[tuple[str, str]] = []
         self.operations = {f"/{operation.name}": operation for operation in operations}
+        self._infer = infer
         # As routes too, for the sake of other methods: 405, not 404.
         self.router.routes.extend(
             Route(path, operation, methods=["POST"]) for path, operation in self.operations.items()
         )
+        self.router.routes.extend(Route(path, infer, methods=["POST"]) for path in INFER_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's message: an operation, or what the framework has."""
@@ -85,7 +92,9 @@ class Application(FastAPI):
             path = scope["path"]
             if scope.get("root_path"):
                 path = path.removeprefix(scope["root_path"])
-            operation = self.operations.get(path)
+            operation: Endpoint | None = self.operations.get(path)
+            if operation is None and path.startswith(PREFIX) and path.endswith(SUFFIX):
+                operation = self._infer
             if operation is not None:
                 await operation(scope, receive, send)
                 return
@@ -98,7 +107,9 @@ class Application(FastAPI):
         if self.openapi_schema is None or described != self._described:
             # Written anew only when the models have changed: it takes a good part of a second.
             self.openapi_schema = None
-            add_operations(super().openapi(), list(self.operations.values()), cards)
+            document = super().openapi()
+            add_operations(document, list(self.operations.values()), cards)
+            add_inference(document)
             self._described = described
         return super().openapi()
 

@@ -30,18 +30,46 @@ def read_object(body: bytes | bytearray) -> dict[str, Any]:
         MalformedBody: not JSON, not UTF-8, not an object, nested too deep, or a key twice.
         BadDtype: something other than numbers inside a list.
     """
+    content = parse_object(body)
+    if _is_suspicious(body, content):
+        check_keys(body)
+        for name, value in content.items():
+            if type(value) is list:
+                check_leaves(value, name)
+    return content
+
+
+def parse_object(body: bytes | bytearray) -> dict[str, Any]:
+    """Parse a JSON object; which keys stand twice and what lists hold is not looked at.
+
+    Raises:
+        MalformedBody: not JSON, not UTF-8, not an object, or nested too deep.
+    """
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         content = _read_non_finite(body, error)
     if type(content) is not dict:
         raise MalformedBody("body: expected a JSON object, as {...}")
-    if _is_suspicious(body, content):
-        _check_keys(body)
-        for name, value in content.items():
-            if type(value) is list:
-                check_leaves(value, name)
     return content
+
+
+def check_keys(body: bytes | bytearray) -> None:
+    """Parse again with the library that shows every key.
+
+    Raises:
+        MalformedBody: naming the key that stands twice.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = set()
+        for name, _ in items:
+            if name in names:
+                raise MalformedBody(f"body: the key {name[:40]!r} stands twice in one object")
+            names.add(name)
+        return dict(items)
+
+    _parse_slowly(body, pairs)
 
 
 def write_object(head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
@@ -84,24 +112,6 @@ def _is_suspicious(body: bytes | bytearray, content: dict[str, Any]) -> bool:
         or body.find(b"u", start) >= 0
         or body.find(b"s", start) >= 0
     )
-
-
-def _check_keys(body: bytes | bytearray) -> None:
-    """Parse again with the library that shows every key.
-
-    Raises:
-        MalformedBody: naming the key that stands twice.
-    """
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = set()
-        for name, _ in items:
-            if name in names:
-                raise MalformedBody(f"body: the key {name[:40]!r} stands twice in one object")
-            names.add(name)
-        return dict(items)
-
-    _parse_slowly(body, pairs)
 
 
 def _read_non_finite(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:

@@ -9,8 +9,9 @@ NPY = "application/x-npy"
 NPZ = "application/x-npz"
 PNG = "image/png"
 JPEG = "image/jpeg"
+OCTETS = "application/octet-stream"
 
-_EXACT = {kind.encode(): kind for kind in (JSON, NPY, NPZ, PNG, JPEG)}
+_EXACT = {kind.encode(): kind for kind in (JSON, NPY, NPZ, PNG, JPEG, OCTETS)}
 _UTF8 = frozenset(("utf-8", "utf8", "us-ascii"))
 _SHOWN = 80
 

@@ -138,10 +138,15 @@ def add_operations(
                 "requestBody": _request(operation, references[text.request, "validation"], example),
                 "responses": {
                     "200": _answer(operation, references[text.result, "validation"], example),
-                    **_problems(),
+                    **problems(),
                 },
             }
         }
+
+
+def problems() -> dict[str, dict[str, Any]]:
+    """Describe every error that a call which computes can answer with."""
+    return {str(kind.status): _problem(kind, detail) for kind, detail in _PROBLEMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +249,6 @@ def _answer(operation: Operation, reference: dict[str, Any], example: _Example) 
 
 def _binary(text: str) -> dict[str, Any]:
     return {"schema": _BINARY, "examples": {"bytes": {"summary": text, "value": f"<{text}>"}}}
-
-
-def _problems() -> dict[str, dict[str, Any]]:
-    return {str(kind.status): _problem(kind, detail) for kind, detail in _PROBLEMS}
 
 
 def _problem(kind: type[ServiceError], detail: str) -> dict[str, Any]:

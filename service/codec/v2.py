@@ -1,0 +1,283 @@
+"""The Open Inference Protocol: JSON, and tensors as bytes behind it.
+
+    {"inputs": [{"name": "x", "shape": [2, 3], "datatype": "FP32",
+                 "parameters": {"binary_data_size": 24}}]}<24 bytes>
+
+Inference-Header-Content-Length says where the JSON ends; the tensors follow in the order of the
+inputs, little-endian, row by row. Answers have the same form.
+
+Reference: Open Inference Protocol, inference_rest.md; Triton, extension_binary_data.md.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from service.codec.json import check_keys, parse_object
+from service.codec.parameters import check_known
+from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
+from service.errors import (
+    BadDtype,
+    InvalidParameter,
+    MalformedBody,
+    MissingField,
+    ShapeMismatch,
+    UnknownField,
+)
+from service.schemas_v2 import InferInput, InferRequest
+
+DATATYPES = {
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+    **{f"{sign}INT{8 * size}": f"<{kind}{size}" for sign, kind in (("", "i"), ("U", "u"))
+       for size in (1, 2, 4, 8)},
+}  # fmt: skip
+_DATATYPE_OF = {np.dtype(code): name for name, code in DATATYPES.items()}
+# What there is no other way to write in JSON.
+_BINARY_ONLY = "FP16"
+_MAX_RANK = 16
+
+_SIZE = "binary_data_size"
+_ALL_BINARY = "binary_data_output"
+_INPUT_PARAMETERS = (_SIZE, "content_type")
+_OUTPUT_PARAMETERS = ("binary_data", "content_type")
+
+_Strict = TypeVar("_Strict", bound=BaseModel)
+
+
+class Inference(NamedTuple):
+    """A readable request.
+
+    outputs: which are asked for and whether as bytes; None is all of them, as `is_binary` says.
+    """
+
+    id: str | None
+    parameters: dict[str, Any]
+    tensors: dict[str, Array]
+    outputs: dict[str, bool] | None
+    is_binary: bool
+
+
+def read_inference(body: bytes | bytearray, json_bytes: bytes | None) -> Inference:
+    """Read a request.
+
+    Args:
+        body: JSON, and the tensors behind it.
+        json_bytes: the header Inference-Header-Content-Length; None if the body is JSON alone.
+
+    Raises:
+        MalformedBody: not JSON, a key twice, or lengths that do not add up.
+        MissingField, UnknownField, InvalidParameter: not a request of the protocol.
+        ShapeMismatch, BadDtype, NonFinite: a tensor that is not what it says.
+    """
+    size = len(body) if json_bytes is None else _read_length(json_bytes, len(body))
+    text = body if size == len(body) else bytes(body[:size])
+    content = parse_object(text)
+    request = validate(InferRequest, content)
+    if not _is_plain(text, content):
+        check_keys(text)
+        for given in request.inputs:
+            check_leaves(given.data if type(given.data) is list else [], given.name)
+    outputs = None
+    default = _read_flag(request.parameters, _ALL_BINARY, False)
+    if request.outputs:
+        outputs = {}
+        for wanted in request.outputs:
+            _check_parameters(wanted.parameters, _OUTPUT_PARAMETERS, wanted.name)
+            if wanted.name in outputs:
+                raise InvalidParameter(f"outputs: {wanted.name!r:.40} twice", at="/outputs")
+            outputs[wanted.name] = _read_flag(wanted.parameters, "binary_data", default)
+    tensors = _read_tensors(request.inputs, memoryview(body)[size:])
+    return Inference(request.id, request.parameters, tensors, outputs, default)
+
+
+def write_inference(
+    head: Mapping[str, Any], outputs: Mapping[str, tuple[Array, bool]]
+) -> tuple[bytes, int | None]:
+    """Write an answer.   -> (body, length of its JSON part if tensors follow as bytes).
+
+    Args:
+        head: what stands before the tensors.
+        outputs: each tensor by name, and whether it goes as bytes.
+    """
+    described: list[dict[str, Any]] = []
+    buffers: list[bytes] = []
+    bad: set[int] = set()
+    for name, (values, is_binary) in outputs.items():
+        tensor: dict[str, Any] = {
+            "name": name,
+            "datatype": datatype_of(values.dtype),
+            "shape": values.shape,
+        }
+        if is_binary:
+            buffers.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+            tensor["parameters"] = {_SIZE: len(buffers[-1])}
+        else:
+            # orjson has null for what JSON cannot hold.
+            tensor["data"] = np.ascontiguousarray(values).reshape(-1)
+            bad.update(non_finite_rows(values))
+        described.append(tensor)
+    content: dict[str, Any] = {**head, "outputs": described}
+    if bad:
+        content["non_finite"] = sorted(bad)
+    text = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join((text, *buffers)), len(text) if buffers else None
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of a dtype."""
+    return _DATATYPE_OF[dtype.newbyteorder("<")]
+
+
+def validate(kind: type[_Strict], content: Any) -> _Strict:
+    """Check an object of the protocol.
+
+    Raises:
+        MissingField, UnknownField, InvalidParameter: with the place of the first thing wrong.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = "/" + "/".join(str(step)[:40] for step in first["loc"])
+        errors = {"missing": MissingField, "extra_forbidden": UnknownField}
+        raise errors.get(first["type"], InvalidParameter)(
+            f"{place}: {first['msg']}", at=place
+        ) from None
+
+
+def _read_length(value: bytes, available: int) -> int:
+    if not value.isdigit() or len(value) > 18 or int(value) > available:
+        raise MalformedBody(
+            f"Inference-Header-Content-Length: expected a whole number up to {available}, the "
+            "length of the body"
+        )
+    return int(value)
+
+
+def _is_plain(text: bytes | bytearray, content: dict[str, Any]) -> bool:
+    """Whether no key stands twice and no data hold a string, true, false or null.
+
+    All that parsing kept outside of the data is counted, and all that the text has: orjson drops
+    the first of two equal keys, so that the numbers differ. Strings with escapes may look like
+    more than they are; then the slow way decides.
+    """
+    quotes = words = 0
+    pending: list[Any] = [content]
+    while pending:
+        value = pending.pop()
+        if type(value) is dict:
+            quotes += 2 * len(value)
+            pending += [part for name, part in value.items() if name != "data"]
+        elif type(value) is list:
+            pending += value
+        elif type(value) is str:
+            quotes += 2
+        elif type(value) not in (int, float):
+            words += 1
+    found = sum(text.count(word) for word in (b"true", b"false", b"null"))
+    return text.count(b'"') == quotes and found == words
+
+
+def _read_tensors(inputs: list[InferInput], buffers: memoryview) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    sizes = [_read_size(given) for given in inputs]
+    expected = sum(size for size in sizes if size is not None)
+    if expected != len(buffers):
+        raise MalformedBody(
+            f"body: the inputs announce {expected} bytes behind the JSON, got {len(buffers)}"
+        )
+    start = 0
+    for given, size in zip(inputs, sizes, strict=True):
+        name = given.name
+        if name in tensors:
+            raise InvalidParameter(f"inputs: {name!r:.40} twice", at="/inputs")
+        shape = _read_shape(given)
+        code = DATATYPES.get(given.datatype)
+        if code is None:
+            raise BadDtype(
+                f"{name:.40}: expected a datatype out of {', '.join(DATATYPES)}, "
+                f"got {given.datatype!r:.40}",
+                at="/inputs",
+            )
+        if size is None:
+            tensors[name] = _from_json(given, shape, np.dtype(code))
+        else:
+            tensors[name] = _from_bytes(buffers[start : start + size], name, shape, np.dtype(code))
+            start += size
+    return tensors
+
+
+def _read_size(given: InferInput) -> int | None:
+    _check_parameters(given.parameters, _INPUT_PARAMETERS, given.name)
+    size = given.parameters.get(_SIZE)
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise InvalidParameter(f"{given.name:.40}: {_SIZE}: expected a whole number", at="/inputs")
+    if given.data is not None:
+        raise InvalidParameter(f"{given.name:.40}: expected data or {_SIZE}, got both")
+    return size
+
+
+def _read_shape(given: InferInput) -> Shape:
+    shape = tuple(given.shape)
+    if not 0 < len(shape) <= _MAX_RANK or min(shape) < 1:
+        shown = str(given.shape)[:80]
+        raise ShapeMismatch(
+            f"{given.name:.40}: expected a shape of positive sizes, got {shown}", at="/inputs"
+        )
+    return shape
+
+
+def _from_bytes(buffer: memoryview, name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    expected = math.prod(shape) * dtype.itemsize
+    if len(buffer) != expected:
+        raise ShapeMismatch(
+            f"{name:.40}: {dtype.name} of shape {shape} takes {expected} bytes, {_SIZE} is "
+            f"{len(buffer)}",
+            at="/inputs",
+        )
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    name = given.name[:40]
+    if given.data is None:
+        raise MissingField(f"{name}: expected data or {_SIZE}", at="/inputs")
+    if given.datatype == _BINARY_ONLY:
+        raise BadDtype(f"{name}: {_BINARY_ONLY} has no form in JSON, send it as bytes")
+    values = as_array(given.data, name, shape[1:])
+    if values.shape not in (shape, (math.prod(shape),)):
+        raise ShapeMismatch(
+            f"{name}: expected data of shape {shape}, nested or flat, got {values.shape}",
+            at="/inputs",
+        )
+    values = values.reshape(shape)
+    if dtype.kind == "f":
+        return values
+    limits = np.iinfo(dtype)
+    is_whole = (values == np.rint(values)) & (limits.min <= values) & (values <= limits.max)
+    # float64 has no number between the largest 64-bit integers and the next power of two.
+    if not is_whole.all() or np.abs(values).max() >= 2**63:
+        raise BadDtype(f"{name}: expected whole numbers that fit {given.datatype}", at="/inputs")
+    return values.astype(dtype)
+
+
+def _read_flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise InvalidParameter(f"{name}: expected true or false", at=f"/parameters/{name}")
+    return value
+
+
+def _check_parameters(parameters: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for name in parameters:
+        if name.startswith("shared_memory"):
+            raise InvalidParameter(f"{where:.40}: shared memory is not offered, send the bytes")
+    check_known(parameters, known)
