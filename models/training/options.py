@@ -27,6 +27,8 @@ class TrainingOptions(BaseModel):
         clip_norm: largest norm of the gradient of the loss in nats a dimension; 0 is no limit.
         patience: epochs without a better validation likelihood before training stops.
         ema_decay: where set, the stored weights are this exponential moving average.
+        coarse_bits: where set, 8-bit pixels are redrawn within their n-bit bins at every step, see
+            `redraw`; test figures are of the pixels as they are.
         validation_fraction: of the normal rows, for early stopping and golden rows.
         test_fraction: of the normal rows, for the figures of the card.
         seed: of the split, the weights, the order of rows and all noise.
@@ -45,6 +47,7 @@ class TrainingOptions(BaseModel):
     clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     patience: Count = 20
     ema_decay: Fraction | None = None
+    coarse_bits: Annotated[int, Field(ge=1, le=8)] | None = None
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.datasets import Dataset, Split
 from models.evaluate import as_tensors, log_probs
 from models.flow import Flow
 from models.training.average import Average
+from models.training.coarse import check_levels, redraw
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
 from models.training.report import Epoch
 from models.training.state import State, optimiser_tensors, restore_optimiser
@@ -69,9 +72,15 @@ class Run:
         return full + (rest > 1)
 
     def initialise(self, train: Dataset) -> None:
-        """Set actnorm layers from the first rows, with dequantization noise."""
+        """Set actnorm layers from the first rows, with dequantization noise.
+
+        Raises:
+            TrainingError: if coarse pixels are asked for and the data are not 8-bit pixels.
+        """
+        if self.options.coarse_bits is not None:
+            check_levels(train.num_levels)
         rows = torch.randperm(len(train))[:ACTNORM_ROWS].numpy()
-        x, context = as_tensors(self.flow, train, rows)
+        x, context = self._batch(train, rows)
         self.flow.train()
         initialise_actnorm(self.flow, x, context)
         self._start_average()
@@ -90,7 +99,7 @@ class Run:
             start = index * self.options.batch_rows
             rows = order[start : start + self.options.batch_rows]
             rate = self._set_rate(self.options.epochs * steps)
-            nats = self._step(*as_tensors(self.flow, parts.train, rows))
+            nats = self._step(*self._batch(parts.train, rows))
             if nats is None:
                 skipped += 1
             else:
@@ -173,6 +182,11 @@ class Run:
         if self.options.ema_decay is not None:
             self.average = Average(self.flow, self.options.ema_decay)
 
+    def _batch(self, train: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        x, context = as_tensors(self.flow, train, rows)
+        bits = self.options.coarse_bits
+        return (x if bits is None else redraw(x, bits)), context
+
     def _set_rate(self, total_steps: int) -> float:
         factor = learning_rate_factor(self.step, total_steps, self.options)
         rate = self.options.learning_rate * factor
@@ -209,7 +223,12 @@ class Run:
 
     def _judge(self, validation: Dataset) -> float:
         """Mean of -log_prob in nats a row; the same noise at every epoch, so they compare."""
-        judged = self._judged
-        noise_seed = self.options.seed if judged.facts.num_levels is not None else None
+        judged, seed, bits = self._judged, self.options.seed, self.options.coarse_bits
+        if bits is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                x = redraw(torch.from_numpy(validation.x), bits).numpy()
+            validation = replace(validation, x=x)
+        noise_seed = seed if judged.facts.num_levels is not None else None
         scores = log_probs(judged, validation, noise_seed=noise_seed)
         return float(-scores.mean())

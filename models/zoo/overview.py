@@ -5,6 +5,7 @@ from pathlib import Path
 from models.training.pictures import SAMPLES_FILE
 from models.training.report import REPORT_FILE, TrainingReport
 from models.zoo.recipes import RECIPES
+from models.zoo.seeds import seed_table
 
 _INTRODUCTION = """\
 # The zoo
@@ -22,6 +23,15 @@ those of the pixels with uniform dequantization noise, the last column is the la
 |---|---|---|---|---|---|---|---|---|
 """
 
+_SEEDS = """
+## Lecture examples, reproduced
+
+Measured by `seeds.py` on the models above, in float64.
+
+| example | figure |
+|---|---|
+"""
+
 
 def write_overview(zoo: Path) -> None:
     """Write README.md for the models that are there, in the order of the recipes."""
@@ -35,7 +45,9 @@ def write_overview(zoo: Path) -> None:
         f"\n## {name}\n\n{RECIPES[name].summary}\n\n![samples of {name}]({name}/{SAMPLES_FILE})\n"
         for name in reports
     )
-    (zoo / "README.md").write_text(_INTRODUCTION + rows + pictures, encoding="utf-8")
+    seeds = "".join(f"| {what} | {figure} |\n" for what, figure in seed_table(zoo))
+    text = f"{_INTRODUCTION}{rows}{_SEEDS}{seeds}{pictures}"
+    (zoo / "README.md").write_text(text, encoding="utf-8")
 
 
 def _row(folder: Path, report: TrainingReport) -> str:

@@ -44,6 +44,9 @@ Patience = Annotated[
 EmaDecay = Annotated[
     float | None, typer.Option(help="Store this moving average of the weights (None).")
 ]
+CoarseBits = Annotated[
+    int | None, typer.Option(help="Redraw 8-bit pixels within bins of so many bits (None).")
+]
 ValidationFraction = Annotated[float | None, typer.Option(help="Of the rows (0.1).")]
 TestFraction = Annotated[float | None, typer.Option(help="Of the rows (0.1).")]
 Seed = Annotated[int | None, typer.Option(help="Of the split, weights and noise (0).")]
@@ -73,6 +76,7 @@ def train(
     clip_norm: ClipNorm = None,
     patience: Patience = None,
     ema_decay: EmaDecay = None,
+    coarse_bits: CoarseBits = None,
     validation_fraction: ValidationFraction = None,
     test_fraction: TestFraction = None,
     seed: Seed = None,
@@ -90,6 +94,7 @@ def train(
         "clip_norm": clip_norm,
         "patience": patience,
         "ema_decay": ema_decay,
+        "coarse_bits": coarse_bits,
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,
         "seed": seed,

@@ -19,6 +19,7 @@ from models.training import TrainingError, TrainingOptions, TrainingReport, trai
 from models.training.adapt import adapt
 from models.training.average import Average
 from models.training.card import train_command
+from models.training.coarse import redraw
 from models.training.options import learning_rate_factor
 from models.training.pictures import to_bytes
 from models.training.progress import ProgressBar
@@ -350,6 +351,31 @@ def test_adapt_fills_in_what_the_data_say(digits: Dataset) -> None:
     assert kinds == ["dequantise", "shift_scale"]
     kinds = [step["kind"] for step in adapt("realnvp_image", {}, digits)["preprocessing"]]
     assert kinds == ["dequantise", "shift_scale", "logit"]
+
+
+def test_redrawn_pixels_fill_their_bins_evenly() -> None:
+    x = torch.arange(256.0).repeat(200, 1)
+    drawn = redraw(x, bits=5)
+    assert torch.equal(drawn, drawn.floor())
+    assert torch.equal((drawn / 8).floor(), (x / 8).floor())
+    counts = torch.bincount(drawn.flatten().long(), minlength=256)
+    # 51,200 pixels over 256 values: mean 200, standard deviation 13.
+    assert 200 - 6 * 13 < counts.min() <= counts.max() < 200 + 6 * 13
+    assert torch.equal(redraw(x, bits=8), x)
+
+
+def test_coarse_pixels_are_seeded_and_only_for_8_bit_pixels(
+    tmp_path: Path, digits: Dataset, moons: Dataset
+) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(60, 1, 4, 4), dtype=np.uint8)
+    data = Dataset("t", pixels, num_levels=256)
+    options = QUICK.model_copy(update={"coarse_bits": 3, "epochs": 2})
+    for name in ("a", "b"):
+        train(data, "glow", GLOW, tmp_path / name, options=options)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    for other, config, family in ((digits, GLOW, "glow"), (moons, VECTOR, "realnvp")):
+        with pytest.raises(TrainingError, match="expected pixels with 256 levels"):
+            train(other, family, config, tmp_path / "c", options=options)
 
 
 def test_command_of_the_card_names_only_what_was_chosen(tmp_path: Path, moons: Dataset) -> None:
