@@ -6,7 +6,7 @@ prefix, base units, the unit as suffix, few labels.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -32,6 +32,7 @@ NO_MODEL = ""
 
 _Buckets = tuple[float, ...]
 _SECONDS: _Buckets = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_EVALUATIONS: _Buckets = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _ROWS: _Buckets = tuple(2.0**power for power in range(15))
 
 
@@ -57,6 +58,12 @@ class QueueMetrics:
         self._compute_seconds.observe(seconds)
         if non_finite_rows:
             self._non_finite.inc(non_finite_rows)
+
+    def solved(self, evaluations: Sequence[int]) -> None:
+        """Count what the rows of a continuous flow took."""
+        observe = self._metrics.ode_evaluations.labels(self._model, self._op).observe
+        for count in evaluations:
+            observe(count)
 
     def queued(self, seconds: float) -> None:
         """Count how long a request waited for its first batch."""
@@ -95,6 +102,9 @@ class Metrics:
         self.dropped = self._counter("dropped", "Requests without answer", "model reason")
         self.non_finite_rows = self._counter(
             "nonfinite_rows", "Rows with a result that is not finite", "model op"
+        )
+        self.ode_evaluations = self._histogram(
+            "ode_evaluations", "Field evaluations a row", "model op", _EVALUATIONS
         )
         self.model_info = self._gauge(
             "model_info", "Facts of a served model", "model version family engine device"

@@ -6,7 +6,7 @@ repository stand behind them.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,29 @@ class ModelCard:
         return {**asdict(self), "features": self.features}
 
 
+class Solves(NamedTuple):
+    """How the equations of a continuous flow were solved, one entry a row.
+
+    status: 0 where solved, else why not, as numbered by `models.solver.SolveStatus`.
+    evaluations: of the vector field.
+    log_det_se: standard error of log_det in nats, 0 where the trace is exact.
+    """
+
+    status: Array
+    evaluations: Array
+    log_det_se: Array
+
+
+# What an engine gives for a batch: value, log_det and, of a continuous flow, its solves.
+Mapped = tuple[Array, Array] | tuple[Array, Array, Solves]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a row queue gives back for one request, rows in the order they were submitted.
 
     value is z (B, D) of an encode and x (B, *event_shape) of a decode; log_det (B,) is in nats.
+    solves is there for continuous flows only.
     queue_seconds runs from submission to the start of the request's first batch, compute_seconds
     is the engine's time summed over the batches the request took part in.
     """
@@ -67,6 +85,7 @@ class Answer:
     log_det: Array
     queue_seconds: float
     compute_seconds: float
+    solves: Solves | None = None
 
 
 class RowQueue(Protocol):

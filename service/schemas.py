@@ -4,7 +4,7 @@ The four operations never build these objects: a tensor in pydantic costs severa
 exchange. A test holds their examples and answers to these schemas.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -37,6 +37,9 @@ class Request(Wire):
 
     model: str | None = Field(None, description="May be left out when one model is served.")
     context: Context = Field(None, description=_CONTEXT_TEXT)
+    return_evaluations: bool = Field(
+        False, description="Continuous flows: say how often each row's field was evaluated."
+    )
 
 
 class LogProbRequest(Request):
@@ -74,6 +77,15 @@ class SampleRequest(Request):
     scale: int | None = Field(None, ge=1, le=16, description="Size of a pixel, for pictures only.")
 
 
+class SolveFailure(Wire):
+    """A row whose equation could not be solved; its numbers are null."""
+
+    row: int
+    status: Literal["solver_failed"]
+    reason: Literal["budget_spent", "step_underflow", "non_finite"]
+    evaluations: int
+
+
 class Result(Wire):
     """What every answer says."""
 
@@ -82,6 +94,15 @@ class Result(Wire):
     non_finite: list[int] | None = Field(
         None,
         description="Rows with a number that JSON cannot hold: they are null. Absent if none.",
+    )
+    failures: list[SolveFailure] | None = Field(
+        None, description="Continuous flows: rows whose equation could not be solved."
+    )
+    evaluations: list[int] | None = Field(
+        None, description="Of the vector field of a continuous flow, a row each, if asked for."
+    )
+    log_prob_se: AnswerNumbers | None = Field(
+        None, description="Standard error of log_prob or log_det where the trace is estimated."
     )
 
 

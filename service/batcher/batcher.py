@@ -192,6 +192,8 @@ class Batcher:
                 self._fail(ticket, InternalError("the answer could not be put together"))
         if outcome.rows and not self._is_warming:
             self._metrics.batch(outcome.rows, outcome.seconds, outcome.non_finite_rows)
+            if outcome.evaluations:
+                self._metrics.solved(outcome.evaluations)
 
     def _settle(self, ticket: Ticket) -> None:
         if ticket.error is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from service.batcher.ticket import Piece, Ticket
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import EngineError, NotReady, ServiceError
-from service.model import Array
+from service.model import Array, Mapped, Solves
 
 # Bisection finds one culprit among n requests in 2 log2(n) further calls; this allows about four
 # culprits a batch, and bounds what an engine that fails on everything can cost.
@@ -21,10 +21,11 @@ _CALLS_A_LEVEL = 8
 class Operation:
     """What a batcher runs: an engine function with the shapes of one row in and out.
 
-    call: (rows (B, *takes), context (B, *context_shape) | None) -> (value (B, *gives), log_det).
+    call: (rows (B, *takes), context (B, *context_shape) | None) -> (value (B, *gives), log_det),
+        and how the rows were solved if the flow is continuous.
     """
 
-    call: Callable[[Array, Array | None], tuple[Array, Array]]
+    call: Callable[[Array, Array | None], Mapped]
     takes: tuple[int, ...]
     gives: tuple[int, ...]
     context_shape: tuple[int, ...] | None
@@ -33,12 +34,16 @@ class Operation:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one batch came to. `rows` and `seconds` count successful engine calls only."""
+    """What one batch came to. `rows` and `seconds` count successful engine calls only.
+
+    evaluations: of the vector field of a continuous flow, one number a row.
+    """
 
     finished: list[Ticket] = field(default_factory=list)
     rows: int = 0
     seconds: float = 0.0
     non_finite_rows: int = 0
+    evaluations: list[int] = field(default_factory=list)
     first_error: Exception | None = None
 
 
@@ -105,12 +110,14 @@ class Kernel:
     def _compute(self, group: list[Piece], outcome: Outcome) -> None:
         rows, context, count = self._assemble(group)
         began = self._clock()
-        value, log_det = self._operation.call(rows, context)
+        value, log_det, *more = self._operation.call(rows, context)
         seconds = self._clock() - began
         self._check(value, log_det, len(rows))
         outcome.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
         outcome.rows += count
         outcome.seconds += seconds
+        if more:
+            self._hand_out(more[0], group, count, outcome)
         offset = 0
         for ticket, start, stop in group:
             end = offset + stop - start
@@ -119,6 +126,15 @@ class Kernel:
             ticket.compute_seconds += seconds
             if ticket.accept(start, value[offset:end], log_det[offset:end]):
                 outcome.finished.append(ticket)
+            offset = end
+
+    def _hand_out(self, solves: Solves, group: list[Piece], count: int, outcome: Outcome) -> None:
+        """Tell every ticket how its rows were solved."""
+        outcome.evaluations += solves.evaluations[:count].tolist()
+        offset = 0
+        for ticket, start, stop in group:
+            end = offset + stop - start
+            ticket.note_solves(start, Solves(*(column[offset:end] for column in solves)))
             offset = end
 
     def _assemble(self, group: list[Piece]) -> tuple[Array, Array | None, int]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.errors import ServiceError
-from service.model import Answer, Array
+from service.model import Answer, Array, Solves
 
 
 class Ticket:
@@ -26,6 +26,7 @@ class Ticket:
     __slots__ = (
         "_computed",
         "_log_det",
+        "_solves",
         "_value",
         "arrived",
         "compute_seconds",
@@ -63,6 +64,7 @@ class Ticket:
         self._computed = 0
         self._value: Array | None = None
         self._log_det: Array | None = None
+        self._solves: Solves | None = None
 
     @property
     def waiting(self) -> int:
@@ -91,6 +93,13 @@ class Ticket:
         self._log_det[start : start + count] = log_det
         return self._computed == self.total
 
+    def note_solves(self, start: int, solves: Solves) -> None:
+        """Take how rows `start`, `start + 1`, ... were solved."""
+        if self._solves is None:
+            self._solves = Solves(*(np.zeros(self.total, column.dtype) for column in solves))
+        for mine, column in zip(self._solves, solves, strict=True):
+            mine[start : start + len(column)] = column
+
     def answer(self) -> Answer:
         """Join the results of a complete ticket.
 
@@ -100,7 +109,8 @@ class Ticket:
         if self._value is None or self._log_det is None or self._computed < self.total:
             raise RuntimeError(f"ticket: {self._computed} of {self.total} rows have a result")
         started = self.arrived if self.started is None else self.started
-        return Answer(self._value, self._log_det, started - self.arrived, self.compute_seconds)
+        wait = started - self.arrived
+        return Answer(self._value, self._log_det, wait, self.compute_seconds, self._solves)
 
 
 class Piece(NamedTuple):

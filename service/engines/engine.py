@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.model import Array
+from service.model import Array, Mapped
 
 
 class EngineOutOfMemory(RuntimeError):
@@ -15,6 +15,8 @@ class EngineLost(RuntimeError):
 
 class Engine(Protocol):
     """Two deterministic functions of arrays; every row's result depends on that row alone.
+
+    Continuous flows also give how each row's equation was solved: a row that could not be is NaN.
 
     They are called by one thread a function, never on the event loop. An engine may not keep or
     change the arrays it is given, and never touches again what it has returned.
@@ -35,7 +37,7 @@ class Engine(Protocol):
         """What it computes in and takes: "float32", "float64"."""
         ...
 
-    def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def encode(self, x: Array, context: Array | None) -> Mapped:
         """Map data to latents.   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
 
         Raises:
@@ -44,7 +46,7 @@ class Engine(Protocol):
         """
         ...
 
-    def decode(self, z: Array, context: Array | None) -> tuple[Array, Array]:
+    def decode(self, z: Array, context: Array | None) -> Mapped:
         """Map latents to data.   z (B, D) -> x (B, *event_shape), log_det (B,) in nats.
 
         Raises:

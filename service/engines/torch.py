@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
+from models.transforms.ode import ContinuousTransform, SolveReport, join_reports, solve_reports
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.model import Array
+from service.model import Array, Mapped, Solves
 
 _Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -40,6 +41,7 @@ class TorchEngine:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow.eval()
         self._device = flow.device
+        self._solves = any(isinstance(part, ContinuousTransform) for part in flow.modules())
 
     @property
     def device(self) -> str:
@@ -49,19 +51,23 @@ class TorchEngine:
     def dtype(self) -> str:
         return str(self._flow.dtype).removeprefix("torch.")
 
-    def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+    def encode(self, x: Array, context: Array | None) -> Mapped:
         return self._run(self._flow.encode, x, context)
 
-    def decode(self, z: Array, context: Array | None) -> tuple[Array, Array]:
+    def decode(self, z: Array, context: Array | None) -> Mapped:
         return self._run(self._flow.decode, z, context)
 
-    def _run(self, call: _Map, rows: Array, context: Array | None) -> tuple[Array, Array]:
+    def _run(self, call: _Map, rows: Array, context: Array | None) -> Mapped:
         try:
             with torch.inference_mode():
                 given = torch.from_numpy(rows)
                 condition = None if context is None else torch.from_numpy(context).to(self._device)
-                value, log_det = call(given.to(self._device), condition)
-                return _own(value, given), _own(log_det, given)
+                if not self._solves:
+                    value, log_det = call(given.to(self._device), condition)
+                    return _own(value, given), _own(log_det, given)
+                with solve_reports() as reports:
+                    value, log_det = call(given.to(self._device), condition)
+                return _own(value, given), _own(log_det, given), _told(join_reports(reports))
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise EngineOutOfMemory(str(error)) from error
@@ -70,6 +76,13 @@ class TorchEngine:
             if judged is error:
                 raise
             raise judged from error
+
+
+def _told(report: SolveReport | None) -> Solves:
+    if report is None:
+        raise RuntimeError("flow: expected its continuous transforms to report")
+    columns = (report.status, report.evaluations, report.log_det_error)
+    return Solves(*(column.cpu().numpy() for column in columns))
 
 
 def _own(value: Tensor, given: Tensor) -> Array:

@@ -42,6 +42,7 @@ from service.routes.exchange import (
     respond,
 )
 from service.routes.register import Register
+from service.routes.solves import tell_solves, wants_evaluations
 from service.settings import Settings
 
 # What is counted when nobody is there to read a status; nginx made the number known.
@@ -181,19 +182,23 @@ class Operation(Endpoint):
                 served = successor
 
     async def _compute(
-        self, fields: dict[str, Any], served: ServedModel, head: Head, visit: Visit
+        self, fields: dict[str, Any], served: ServedModel, request: Head, visit: Visit
     ) -> Reply:
         card = served.card
         visit.model = card.name
-        form = self._choose_form(head.headers.get(b"accept"), fields, card)
+        form = self._choose_form(request.headers.get(b"accept"), fields, card)
+        with_evaluations = wants_evaluations(fields)
         order = await self._prepare(fields, card, form)
         visit.rows = len(order.rows)
         answer = await self._queue(served).submit(order.rows, order.context, visit.deadline)
-        outputs = self._outputs(card, order, answer)
+        outputs, head = self._outputs(card, order, answer), order.head
+        if answer.solves is not None or with_evaluations:
+            extra = tell_solves(answer, outputs, form.media, with_evaluations=with_evaluations)
+            head = {**head, **extra}
         if form is PLAIN:
-            reply = write_plain(card, order.head, outputs)
+            reply = write_plain(card, head, outputs)
         else:
-            reply = await write_answer(card, form, order.head, outputs)
+            reply = await write_answer(card, form, head, outputs)
         reply.headers.append(server_timing(answer))
         return reply
 

@@ -15,6 +15,7 @@ from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
 from service.routes.draw import read_draw
 from service.routes.endpoint import Operation, Order, Picture
+from service.routes.solves import EVALUATIONS
 
 _LOG_TWO_PI = math.log(2 * math.pi)
 # float32 ends here; beyond, the cast of `cast` makes infinities without a warning.
@@ -52,7 +53,7 @@ class LogProb(_Map):
     """log_prob(x) = log N(z; 0, I) + log_det, in nats; bits per dimension beside it for pixels."""
 
     name = "log_prob"
-    fields = ("model", "x", "context")
+    fields = ("model", "x", "context", EVALUATIONS)
     tensor = "x"
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
@@ -74,7 +75,7 @@ class Encode(_Map):
     """z = f(x) and log |det dz/dx|."""
 
     name = "encode"
-    fields = ("model", "x", "context")
+    fields = ("model", "x", "context", EVALUATIONS)
     tensor = "x"
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
@@ -90,7 +91,7 @@ class Decode(_Map):
     """x = f^-1(z) and log |det dx/dz|."""
 
     name = "decode"
-    fields = ("model", "z", "context", "scale")
+    fields = ("model", "z", "context", "scale", EVALUATIONS)
     tensor = "z"
     bodies = (JSON, NPY, NPZ)
     draws = True
@@ -112,7 +113,16 @@ class Sample(Operation):
     """
 
     name = "sample"
-    fields = ("model", "num_samples", "seed", "temperature", "first_row", "context", "scale")
+    fields = (
+        "model",
+        "num_samples",
+        "seed",
+        "temperature",
+        "first_row",
+        "context",
+        "scale",
+        EVALUATIONS,
+    )
     tensor = None
     bodies = (JSON, NPZ)
     draws = True

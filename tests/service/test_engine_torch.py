@@ -51,7 +51,7 @@ def test_it_says_where_it_is() -> None:
 def test_a_continuous_flow_runs_with_its_divergence() -> None:
     flow = models.build("ffjord", {"event_shape": [2]})
     rows = torch.randn(3, 2)
-    value, log_det = TorchEngine(flow).encode(rows.numpy(), None)
+    value, log_det, _ = TorchEngine(flow).encode(rows.numpy(), None)
     assert value.shape == (3, 2)
     assert np.isfinite(log_det).all()
 

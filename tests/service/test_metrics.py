@@ -19,6 +19,7 @@ PROMISED = {
     "requests_running": {"model"},
     "dropped_total": {"model", "reason"},
     "nonfinite_rows_total": {"model", "op"},
+    "ode_evaluations_bucket": {"model", "op", "le"},
     "model_info": {"model", "version", "family", "engine", "device"},
     "model_ready": {"model"},
     "build_info": {"version"},
@@ -35,6 +36,7 @@ def used() -> Metrics:
         queue.batch(rows=4, seconds=0.01, non_finite_rows=1)
         queue.queued(0.002)
         queue.drop("cancelled")
+        queue.solved([31, 37])
     metrics.request("moons", "encode", 200, 0.1)
     metrics.request("moons", "encode", 200, 0.2)
     metrics.request(NO_MODEL, "/models", 404, 0.1)

@@ -1,0 +1,69 @@
+"""What an answer says about the equations that a continuous flow solved for its rows."""
+
+from typing import Any
+
+import numpy as np
+
+from service.codec.media import JSON
+from service.codec.tensors import Array
+from service.errors import InvalidParameter
+from service.model import Answer
+
+FAILED = "solver_failed"
+# By the numbers of `models.solver.SolveStatus`.
+REASONS = ("solved", "budget_spent", "step_underflow", "non_finite")
+
+EVALUATIONS = "return_evaluations"
+
+
+def wants_evaluations(fields: dict[str, Any]) -> bool:
+    """Whether the request asks for the number of evaluations of each row.
+
+    Raises:
+        InvalidParameter: the field is neither true nor false.
+    """
+    wanted = fields.get(EVALUATIONS, False)
+    if type(wanted) is not bool:
+        raise InvalidParameter(f"{EVALUATIONS}: expected true or false", at=f"/{EVALUATIONS}")
+    return wanted
+
+
+def tell_solves(
+    answer: Answer, outputs: dict[str, Array], media: str, *, with_evaluations: bool
+) -> dict[str, Any]:
+    """Add what there is to say to the outputs.   -> what there is to add to the head.
+
+    log_prob_se is there for estimated log-dets; evaluations for those who ask. JSON lists the rows
+    that failed, with the reason; other forms hold a status for every row.
+
+    Raises:
+        InvalidParameter: evaluations were asked of a flow that solves no equations.
+    """
+    solves = answer.solves
+    if solves is None:
+        if with_evaluations:
+            raise InvalidParameter(
+                f"{EVALUATIONS}: this model is no continuous flow", at=f"/{EVALUATIONS}"
+            )
+        return {}
+    if np.any(solves.log_det_se > 0):
+        outputs["log_prob_se"] = solves.log_det_se
+    if with_evaluations:
+        outputs["evaluations"] = solves.evaluations
+    failed = np.flatnonzero(solves.status)
+    if not len(failed):
+        return {}
+    if media != JSON:
+        outputs["status"] = solves.status
+        return {}
+    return {
+        "failures": [
+            {
+                "row": int(row),
+                "status": FAILED,
+                "reason": REASONS[solves.status[row]],
+                "evaluations": int(solves.evaluations[row]),
+            }
+            for row in failed
+        ]
+    }

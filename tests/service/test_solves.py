@@ -1,0 +1,180 @@
+"""How a continuous flow's equations were solved, from the engine to the client, row by row."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models.solver import SolveStatus
+from models.transforms.ode import solve_reports
+from service.engines.torch import TorchEngine
+from service.metrics import Metrics
+from service.model import Array, Mapped, ServedModel, Solves
+from service.routes.solves import REASONS
+from tests.service.batching import batcher, run, submitted
+from tests.service.engines import Doubling, rows
+from tests.service.houses import House, app_over, ask, card, post
+
+
+class Solving(Doubling):
+    """A doubling engine that evaluates 10 x times and fails where x is 3."""
+
+    def __call__(self, x: Array, context: Array | None) -> Mapped:
+        value, log_det = super().__call__(x, context)
+        first = x[:, 0]
+        status = np.where(first == 3, int(SolveStatus.BUDGET_SPENT), 0)
+        value[status > 0] = log_det[status > 0] = np.nan
+        error = np.where(first == 5, 0.25, 0).astype(x.dtype)
+        return value, log_det, Solves(status, (10 * first).astype(np.int64), error)
+
+
+def test_the_reasons_are_those_of_the_solver() -> None:
+    assert [name.upper() for name in REASONS] == [status.name for status in SolveStatus]
+
+
+def test_each_request_gets_what_its_rows_took() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        queue = batcher(Solving(), metrics, max_batch_rows=4)
+        queue.start()
+        tasks = await submitted(queue, rows(1, 3), rows(2), rows(4, 5, 6, 7, 8))
+        answers = [await task for task in tasks]
+        found = [answer.solves for answer in answers]
+        assert all(solves is not None for solves in found)
+        taken = [solves.evaluations.tolist() for solves in found if solves is not None]
+        assert taken == [[10, 30], [20], [40, 50, 60, 70, 80]]
+        status = [solves.status.tolist() for solves in found if solves is not None]
+        assert status == [[0, SolveStatus.BUDGET_SPENT], [0], [0] * 5]
+        await queue.drain()
+        labels = {"model": "toy", "op": "encode"}
+        sample = metrics.registry.get_sample_value
+        assert sample("pushforward_ode_evaluations_count", labels) == 8
+        assert sample("pushforward_ode_evaluations_sum", labels) == 360
+
+    run(test())
+
+
+def test_discrete_flows_have_no_solves() -> None:
+    async def test() -> None:
+        queue = batcher(Doubling())
+        queue.start()
+        (task,) = await submitted(queue, rows(1, 2))
+        assert (await task).solves is None
+        await queue.drain()
+
+    run(test())
+
+
+def ffjord(**changes: Any) -> TorchEngine:
+    torch.manual_seed(0)
+    config = {"event_shape": [2], "hidden_features": [8], **changes}
+    return TorchEngine(models.build("ffjord", config))
+
+
+def test_the_torch_engine_tells_what_the_flow_reports() -> None:
+    engine = ffjord(num_blocks=2, divergence={"evaluation": "hutchinson", "num_probes": 3})
+    x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    _, _, solves = engine.encode(x, None)
+    with torch.no_grad(), solve_reports() as reports:
+        engine._flow.encode(torch.from_numpy(x))
+    wanted = reports[0].evaluations + reports[1].evaluations
+    assert solves.evaluations.tolist() == wanted.tolist()
+    assert solves.status.tolist() == [0, 0, 0]
+    errors = torch.hypot(reports[0].log_det_error, reports[1].log_det_error)
+    np.testing.assert_allclose(solves.log_det_se, errors, rtol=1e-6)
+    assert (solves.log_det_se > 0).all()
+
+
+def test_a_row_that_fails_costs_its_neighbours_nothing() -> None:
+    engine = ffjord(solver={"max_evaluations": 500})
+    x = np.array([[0.5, 1], [1e30, -1e30], [2, -1]], np.float32)
+    value, log_det, solves = engine.encode(x, None)
+    alone, own, _ = engine.encode(x[[0, 2]], None)
+    np.testing.assert_allclose(value[[0, 2]], alone, atol=1e-6)
+    np.testing.assert_allclose(log_det[[0, 2]], own, atol=1e-6)
+    failed = solves.status[1] != SolveStatus.SOLVED
+    assert failed == np.isnan(log_det[1])
+
+
+@pytest.fixture
+def app() -> Any:
+    """A server of two models: `flow` solves equations, `line` does not."""
+    house = House((card("line", (3,)), card("flow", (3,))))
+    queue = batcher(Solving(), max_batch_rows=8)
+
+    class Started:
+        async def submit(self, x: Array, context: Array | None, deadline: float) -> Any:
+            queue.start()
+            try:
+                return await queue.submit(x, context, deadline)
+            finally:
+                await queue.drain()
+
+    house._served["flow"] = ServedModel(card("flow", (3,)), Started(), Started())
+    return app_over(house)
+
+
+def content(app: Any, path: str = "/log_prob", **request: Any) -> Any:
+    answer = post(app, path, json={"model": "flow", **request})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_clients_are_told_which_rows_failed_and_why(app: Any) -> None:
+    told = content(app, x=rows(1, 3, 2).tolist())
+    assert told["non_finite"] == [1]
+    assert told["log_prob"][1] is None
+    assert told["log_prob"][0] == pytest.approx(3 - 6 - 1.5 * math.log(2 * math.pi))
+    assert told["failures"] == [
+        {"row": 1, "status": "solver_failed", "reason": "budget_spent", "evaluations": 30}
+    ]
+    assert "evaluations" not in told
+    assert "log_prob_se" not in told
+
+
+def test_nothing_is_said_where_all_went_well(app: Any) -> None:
+    assert content(app, x=rows(1, 2).tolist()).keys() == {"model", "version", "log_prob"}
+
+
+@pytest.mark.parametrize("path", ["/log_prob", "/encode", "/decode"])
+def test_evaluations_are_told_to_those_who_ask(app: Any, path: str) -> None:
+    name = "z" if path == "/decode" else "x"
+    told = content(app, path, **{name: rows(1, 4).tolist()}, return_evaluations=True)
+    assert told["evaluations"] == [10, 40]
+
+
+def test_estimates_come_with_their_standard_error(app: Any) -> None:
+    assert content(app, x=rows(1, 5).tolist())["log_prob_se"] == [0, 0.25]
+
+
+def test_binary_answers_hold_a_status_a_row(app: Any) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, rows(1, 3))
+    headers = {"content-type": "application/x-npy", "accept": "application/x-npz"}
+    query = "?model=flow&return_evaluations=true"
+    answer = post(app, f"/log_prob{query}", content=buffer.getvalue(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    with np.load(io.BytesIO(answer.content)) as archive:
+        assert archive["status"].tolist() == [0, SolveStatus.BUDGET_SPENT]
+        assert archive["evaluations"].tolist() == [10, 30]
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "detail"),
+    [("flow", 1, "expected true or false"), ("line", True, "no continuous flow")],
+)
+def test_refusals(app: Any, model: str, wanted: Any, detail: str) -> None:
+    request = {"model": model, "x": rows(1).tolist(), "return_evaluations": wanted}
+    answer = post(app, "/log_prob", json=request)
+    assert answer.status_code == 422
+    assert detail in answer.json()["detail"]
+    assert answer.json()["errors"][0]["pointer"] == "/return_evaluations"
+
+
+def test_the_document_has_the_field(app: Any) -> None:
+    parameters = ask(app, "GET", "/openapi.json").json()["paths"]["/log_prob"]["post"]["parameters"]
+    assert "return_evaluations" in {parameter["name"] for parameter in parameters}
