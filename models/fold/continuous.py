@@ -57,7 +57,7 @@ class FoldedContinuous(Transform):
         self.field = FoldedField(dynamics)
         self.data_time = transform.data_time
         self.solver = transform.solver
-        self.end_time = float(transform.sqrt_end_time.double().square())
+        self.end_time = float(transform.sqrt_end_time.detach().double().square())
         self.register_buffer("nodes", torch.tensor(NODES, dtype=torch.float64))
         eye = torch.eye(self.field.features, dtype=torch.float64)
         self.mixers = nn.ParameterList(_mixer(weights, eye) for weights in (*STAGES, STEP_ERROR))

@@ -1,7 +1,7 @@
 """Continuous flows: the solution of an ordinary differential equation as an invertible map."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from models.divergence import (
     velocity_and_traces,
 )
 from models.dynamics.dynamics import Dynamics
-from models.solver import Solution, SolverSettings, solve
+from models.solver import Solution, SolverSettings, SolveStatus, solve
 from models.transforms.transform import Transform
 
 DataTime = Literal["start", "end"]
@@ -209,6 +209,24 @@ class ContinuousTransform(Transform):
         else:
             path = odeint(field, state, interval, **options)
         return path[0][-1], path[1][-1]
+
+
+def join_reports(reports: Sequence[SolveReport]) -> SolveReport | None:
+    """What all solves of one call say together; None where there were none.
+
+    Evaluations and errors add up (errors as those of independent estimates); the status is that of
+    the first solve that failed.
+    """
+    if not reports:
+        return None
+    joined, *others = reports
+    for other in others:
+        joined = SolveReport(
+            status=torch.where(joined.status == SolveStatus.SOLVED, other.status, joined.status),
+            evaluations=joined.evaluations + other.evaluations,
+            log_det_error=torch.hypot(joined.log_det_error, other.log_det_error),
+        )
+    return joined
 
 
 def report_solve(report: SolveReport) -> None:
