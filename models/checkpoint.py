@@ -178,6 +178,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
 
 
+def read_golden(folder: str | os.PathLike[str], flow: Flow) -> golden.Record:
+    """Read the golden rows of a model folder, in float64.
+
+    Raises:
+        CheckpointError: if they are missing or do not fit the flow.
+    """
+    return _read_golden(Path(folder) / GOLDEN_FILE, flow)
+
+
 def digest(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights file, in hex: what an export is bound to."""
     with (Path(folder) / WEIGHTS_FILE).open("rb") as file:

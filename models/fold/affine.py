@@ -12,10 +12,40 @@ from models.transforms.batchnorm import BatchNorm
 from models.transforms.preprocess import Dequantise, ShiftScale, Standardise
 from models.transforms.split import GaussianPrior
 
-# What may stand behind a layer inside a network and is affine when evaluated.
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | ActNorm
-
 Coefficients = tuple[Tensor, Tensor]
+
+
+class EvaluatedBatchNorm(nn.Module):
+    """y = w (x - m) / sqrt(v + eps) + b, as nn.BatchNorm1d and 2d in evaluation mode.
+
+    A module of its own because torch's does something else for an empty batch, and the export runs
+    a flow on one.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("batch norm: expected running statistics, got none")
+        self.register_buffer("weight", norm.weight.detach().clone())
+        self.register_buffer("bias", norm.bias.detach().clone())
+        self.register_buffer("mean", norm.running_mean)
+        self.register_buffer("variance", norm.running_var)
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, ...) -> the same shape."""
+        statistics = (self.mean, self.variance, False, 0.0, self.eps)
+        y: Tensor = torch.native_batch_norm(x, self.weight, self.bias, *statistics)[0]
+        return y
+
+
+# What may stand behind a layer inside a network and is affine when evaluated.
+Norm = EvaluatedBatchNorm | ActNorm
 
 
 @singledispatch
@@ -67,14 +97,10 @@ def _(module: BatchNorm) -> Coefficients:
     return scale, module.bias - module.running_mean * scale
 
 
-@scale_and_shift.register(nn.BatchNorm1d)
-@scale_and_shift.register(nn.BatchNorm2d)
-def _(module: nn.BatchNorm1d | nn.BatchNorm2d) -> Coefficients:
-    mean, variance = module.running_mean, module.running_var
-    if mean is None or variance is None:
-        raise ValueError("batch norm: expected running statistics, got none")
-    scale = module.weight * (variance + module.eps).rsqrt()
-    return scale, module.bias - mean * scale
+@scale_and_shift.register
+def _(module: EvaluatedBatchNorm) -> Coefficients:
+    scale = module.weight * (module.variance + module.eps).rsqrt()
+    return scale, module.bias - module.mean * scale
 
 
 @scale_and_shift.register

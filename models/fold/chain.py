@@ -23,6 +23,7 @@ class FoldedChain(Transform):
     Attributes:
         sources: for each transform, those of the original chain that it was made of.
         log_abs_det: the sum of all constant log-dets of encode, in nats.
+        is_wide: whether values travel in float64 between the networks, whatever the dtype of these.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -30,20 +31,29 @@ class FoldedChain(Transform):
         transforms = [part.transform for part in parts]
         self.transforms = nn.ModuleList(transforms)
         self.sources = [part.sources for part in parts]
+        self.is_wide = False
         self.log_abs_det = sum(t.log_abs_det for t in transforms if isinstance(t, ConstantMap))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_full((x.shape[0],), self.log_abs_det, dtype=torch.float64)
-        for transform in cast(Sequence[Transform], self.transforms):
-            x, log_det = transform.encode(x, context)
-            if not isinstance(transform, ConstantMap):
-                total = total + log_det
-        return x, total
+        y, log_det = self.walk(x, context)
+        return y.to(x.dtype), log_det
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = y.new_full((y.shape[0],), -self.log_abs_det, dtype=torch.float64)
-        for transform in reversed(cast(Sequence[Transform], self.transforms)):
-            y, log_det = transform.decode(y, context)
+        x, log_det = self.walk(y, context, decoding=True)
+        return x.to(y.dtype), log_det
+
+    def walk(
+        self, value: Tensor, context: Tensor | None, *, decoding: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Encode or decode; the value comes in the dtype it is computed in, log_det in float64."""
+        constant = -self.log_abs_det if decoding else self.log_abs_det
+        total = value.new_full((value.shape[0],), constant, dtype=torch.float64)
+        if self.is_wide:
+            value, context = value.double(), None if context is None else context.double()
+        transforms = cast(list[Transform], list(self.transforms))
+        for transform in reversed(transforms) if decoding else transforms:
+            step = transform.decode if decoding else transform.encode
+            value, log_det = step(value, context)
             if not isinstance(transform, ConstantMap):
                 total = total + log_det
-        return y, total
+        return value, total

@@ -53,13 +53,13 @@ class ConstantMove(nn.Module):
 
     def encode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
         """Move towards the latents.   -> moved, log-slopes in its shape."""
-        moved, slopes = self.elementwise.encode(moved, self.params)
-        return moved, slopes.expand_as(moved)
+        y, slopes = self.elementwise.encode(moved.double(), self.params.double())
+        return y.to(moved.dtype), slopes.expand_as(moved)
 
     def decode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
         """Move towards the data.   -> moved, log-slopes in its shape."""
-        moved, slopes = self.elementwise.decode(moved, self.params)
-        return moved, slopes.expand_as(moved)
+        y, slopes = self.elementwise.decode(moved.double(), self.params.double())
+        return y.to(moved.dtype), slopes.expand_as(moved)
 
 
 class HalfCouplings(Transform):
@@ -97,10 +97,16 @@ class HalfCouplings(Transform):
             kept, moved = (first, second) if keeps_first else (second, first)
             moved, slopes = step(kept, moved, context)
             if slopes is not None:
-                sums.append(slopes.sum(tuple(range(1, slopes.dim())), keepdim=True))
+                sums.append(slopes.sum(tuple(range(1, slopes.dim())), keepdim=len(steps) > 1))
             first, second = (kept, moved) if keeps_first else (moved, kept)
-        log_det = sum_event(torch.cat(sums, 1).double()) if sums else constant_log_det(0, value)
-        return torch.cat((first, second), 1), log_det
+        return torch.cat((first, second), 1), _total(sums, value)
+
+
+def _total(sums: list[Tensor], like: Tensor) -> Tensor:
+    """Add log-dets in float64, all at once: (B, 1, ...) each, or a single one (B,).   -> (B,)."""
+    if not sums:
+        return constant_log_det(0, like)
+    return sums[0] if sums[0].dim() == 1 else sum_event(torch.cat(sums, 1).double())
 
 
 class FoldedCheckerboard(Transform):
@@ -160,7 +166,10 @@ class FoldedPrior(Transform):
         return y * log_std.exp() + mean, self._log_det(log_std, y)
 
     def _mean_and_log_std(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.table(context).unflatten(1, (2, *self.shape)).unbind(1)
+        if context is None:
+            raise ValueError(f"context: expected shape (*, {self.table.in_features}), got none")
+        raw = self.table(context.to(self.table.weight.dtype))
+        mean, log_std = raw.unflatten(1, (2, *self.shape)).unbind(1)
         return mean, log_std
 
     def _log_det(self, log_std: Tensor, like: Tensor) -> Tensor:

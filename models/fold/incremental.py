@@ -168,12 +168,16 @@ class IncrementalNetwork(nn.Module):
     Args:
         turns: the parts of the steps that fall into each turn.
         takes_context: whether the first layer sees the context beside the features.
+
+    Attributes:
+        narrows: whether what comes in is of a wider dtype than the weights.
     """
 
     def __init__(self, turns: Sequence[Sequence[Step]], *, takes_context: bool) -> None:
         super().__init__()
         self.turns = nn.ModuleList(nn.ModuleList(turn) for turn in turns)
         self.takes_context = takes_context
+        self.narrows = False
 
     def take_turn(
         self, turn: int, news: Tensor | None, memory: Memory, context: Tensor | None, rows: int
@@ -187,6 +191,10 @@ class IncrementalNetwork(nn.Module):
             context: (B, K).
             rows: B.
         """
+        if self.narrows:
+            dtype = next(self.buffers()).dtype
+            news = None if news is None else news.to(dtype)
+            context = None if context is None else context.to(dtype)
         value = context if news is None and self.takes_context else news
         for step in cast(nn.ModuleList, self.turns[turn]):
             value = step(value, memory, context, rows)

@@ -12,7 +12,7 @@ from models.conditioners.activations import pointwise
 from models.conditioners.conv import GlowNet, RealNVPResNet, ScaledConv2d, WeightNormConv2d
 from models.conditioners.dense import MLP, Pair, ResidualBlock, ResNet
 from models.conditioners.masked import MaskedLinear
-from models.fold.affine import Norm, scale_and_shift
+from models.fold.affine import EvaluatedBatchNorm, Norm, scale_and_shift
 from models.fold.scalar import FoldedAdditive, FoldedAffine, Raw, Scalar, Trailing, Unchanged
 from models.transforms.elementwise import Additive, Affine, Elementwise
 
@@ -21,14 +21,22 @@ Size = Sequence[int]
 
 
 class Network(nn.Module):
-    """The networks of a coupling or an autoregressive map, side by side."""
+    """The networks of a coupling or an autoregressive map, side by side.
+
+    Attributes:
+        narrows: whether what comes in is of a wider dtype than the weights.
+    """
 
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
+        self.narrows = False
 
     def forward(self, x: Tensor, context: Tensor | None) -> Raw:
         """Compute raw parameters.   x (B, C, ...), context (B, K) -> tensors (B, C', ...)."""
+        if self.narrows:
+            dtype = next(self.parameters()).dtype
+            x, context = x.to(dtype), None if context is None else context.to(dtype)
         return tuple(net(x, context) for net in self.nets)
 
 
@@ -159,6 +167,12 @@ def _(module: MaskedLinear, size: Size) -> nn.Module:
     return _linear(module.weight * module.mask, module.bias)
 
 
+@plain.register(nn.BatchNorm1d)
+@plain.register(nn.BatchNorm2d)
+def _(module: nn.BatchNorm1d | nn.BatchNorm2d, size: Size) -> nn.Module:
+    return EvaluatedBatchNorm(module)
+
+
 @plain.register
 def _(module: WeightNormConv2d, size: Size) -> nn.Module:
     norm = module.direction.square().sum((1, 2, 3), keepdim=True).sqrt()
@@ -208,12 +222,12 @@ def _(module: RealNVPResNet, size: Size) -> nn.Module:
 def _(module: ResidualBlock, size: Size) -> nn.Module:
     _simplify_children(module, size)
     first, second = module.norms
-    if isinstance(first, nn.BatchNorm1d) and not module.pre_activation:
+    if isinstance(first, EvaluatedBatchNorm) and not module.pre_activation:
         scale, shift = scale_and_shift(first)
         bias = _bias(module.first) + module.first.weight @ shift
         _set(module.first, module.first.weight * scale, bias)
         module.norms[0] = nn.Identity()
-    if isinstance(second, nn.BatchNorm1d):
+    if isinstance(second, EvaluatedBatchNorm):
         scale, shift = scale_and_shift(second)
         _rescale(module.first, scale, shift)
         if module.context_layer is not None and module.context_mode == "add":

@@ -135,10 +135,12 @@ class Trailing(Scalar):
         self.num_params = elementwise.num_params
 
     def encode(self, x: Tensor, raw: Raw) -> tuple[Tensor, Slopes]:
-        return self.elementwise.encode(x, self._params(raw))
+        y, slopes = self.elementwise.encode(x.double(), self._params(raw).double())
+        return y.to(x.dtype), slopes
 
     def decode(self, y: Tensor, raw: Raw) -> tuple[Tensor, Slopes]:
-        return self.elementwise.decode(y, self._params(raw))
+        x, slopes = self.elementwise.decode(y.double(), self._params(raw).double())
+        return x.to(y.dtype), slopes
 
     def rows(self, features: Sequence[int], total: int) -> list[int]:
         return [block * total + feature for feature in features for block in range(self.num_params)]

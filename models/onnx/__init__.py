@@ -1,0 +1,1 @@
+"""Flows as ONNX graphs: traced from their folded form, see `export`."""

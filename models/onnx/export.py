@@ -1,0 +1,186 @@
+"""From a flow, or a model folder, to two certified ONNX graphs."""
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from models import checkpoint, golden
+from models.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
+from models.flow import Flow
+from models.fold import fold
+from models.fold.continuous import fold_continuous
+from models.onnx.graphs import DEFAULT_OPSET, Graphs, build_graphs
+from models.onnx.runtime import SessionError
+from models.transforms.ode import ContinuousTransform
+
+ENCODE_FILE = "encode.onnx"
+DECODE_FILE = "decode.onnx"
+CERTIFICATE_FILE = "certificate.json"
+
+# What one protobuf message can hold; weights in a second file are refused when loaded, so they
+# are not written either.
+MAX_GRAPH_BYTES = 2**31 - 1
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
+
+# Measured on the flows of this project. The promise is 1e-5 of log_prob.
+_REFUSED = {
+    "fp16": "networks in float16 change log_prob by up to 1e-3 of itself, splines by 2e-2, and "
+    "onnxruntime has no float16 kernels on x86 CPUs",
+    "int8": "networks in int8 change log_prob by up to 0.04 bits a dimension and were slower than "
+    "float32 on CPUs",
+}
+
+
+class ExportError(ValueError):
+    """A flow cannot be exported as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Two graphs and the proof that they are the flow.
+
+    metadata: what is written into both graphs: family, digests of config and weights, shapes,
+        units, the certificate.
+    """
+
+    graphs: Graphs
+    certificate: Certificate
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write encode.onnx, decode.onnx and certificate.json, each in one step.
+
+        Raises:
+            ExportError: if a graph is too large for one file.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.certificate.describe(), indent=2, allow_nan=False) + "\n"
+        files = {
+            ENCODE_FILE: _serialised(self.graphs.encode),
+            DECODE_FILE: _serialised(self.graphs.decode),
+            CERTIFICATE_FILE: text.encode(),
+        }
+        with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as scratch:
+            for name, content in files.items():
+                fresh = Path(scratch) / name
+                fresh.write_bytes(content)
+                fresh.replace(target / name)
+
+
+def export(
+    flow: Flow,
+    *,
+    precision: str = "fp32",
+    opset: int = DEFAULT_OPSET,
+    record: golden.Record | None = None,
+    weights_digest: str = "",
+    random_rows: int = RANDOM_ROWS,
+) -> Export:
+    """Fold a flow, trace both directions and certify the graphs.
+
+    Args:
+        flow: with its weights as they are stored.
+        precision: "fp32" or "fp64", of inputs, networks and outputs.
+        opset: version of the ONNX operators.
+        record: golden rows; left out, rows are drawn from the flow.
+        weights_digest: of the weights file, see `checkpoint.digest`; what binds the graphs to it.
+        random_rows: rows drawn for the certificate beside golden and odd ones.
+
+    Raises:
+        ExportError: if the flow or the precision cannot be exported.
+        UnsupportedOperator: if the flow does something that has no form in ONNX here.
+        CertificateError: if the graphs are not the flow.
+        SessionError: if onnxruntime cannot run them.
+    """
+    if precision in _REFUSED:
+        raise ExportError(f"precision: {precision} is not offered: {_REFUSED[precision]}")
+    if precision not in PRECISIONS:
+        known = ", ".join((*PRECISIONS, *_REFUSED))
+        raise ExportError(f"precision: expected one of {known}, got {precision!r}")
+    continuous = [part for part in flow.modules() if isinstance(part, ContinuousTransform)]
+    if any(fold_continuous(part) is part for part in continuous):
+        raise ExportError(
+            "continuous flows are exported where their fields are dense with an exact trace, and "
+            "this one's are not: serve it with torch"
+        )
+    exact = copy.deepcopy(flow).to("cpu", torch.float64)
+    dtype = PRECISIONS[precision]
+
+    def attempt(*, is_exact: bool) -> Export:
+        folded = fold(exact, dtype=dtype, is_exact=is_exact)
+        graphs = build_graphs(folded, dtype, opset)
+        certificate = certify(exact, folded, graphs, record, dtype=dtype, random_rows=random_rows)
+        return Export(graphs, certificate)
+
+    try:
+        made = attempt(is_exact=False)
+    except CertificateError as error:
+        # Flows too steep for float32 inside may do with float64 there, where it can be had.
+        try:
+            made = attempt(is_exact=True)
+        except (CertificateError, SessionError):
+            raise error from None
+    _describe(made, flow, weights_digest)
+    return made
+
+
+def export_folder(
+    folder: str | os.PathLike[str], *, precision: str = "fp32", opset: int = DEFAULT_OPSET
+) -> Export:
+    """Export a model folder; its golden rows are part of the proof.
+
+    Raises:
+        CheckpointError: if the folder is not a model.
+        ExportError, UnsupportedOperator, CertificateError: as `export`.
+    """
+    flow = checkpoint.load(folder, dtype=torch.float64)
+    return export(
+        flow,
+        precision=precision,
+        opset=opset,
+        record=checkpoint.read_golden(folder, flow),
+        weights_digest=checkpoint.digest(folder),
+    )
+
+
+def config_digest(flow: Flow) -> str:
+    """SHA-256 of family and config in canonical JSON, in hex."""
+    text = json.dumps([flow.family, flow.config], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _describe(made: Export, flow: Flow, weights_digest: str) -> None:
+    """Write into both graphs what they are graphs of."""
+    facts: Mapping[str, Any] = {
+        "family": flow.family,
+        "config_sha256": config_digest(flow),
+        "weights_sha256": weights_digest,
+        "event_shape": list(flow.event_shape),
+        "context_shape": None if flow.context_shape is None else list(flow.context_shape),
+        "units": "log_det and log_prob in nats; x as users have it; z standard normal",
+        "certificate": made.certificate.describe(),
+    }
+    texts = {
+        name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()
+    }
+    for model in (made.graphs.encode, made.graphs.decode):
+        onnx.helper.set_model_props(model, texts)
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    if model.ByteSize() > MAX_GRAPH_BYTES:
+        raise ExportError(
+            f"{model.graph.name}: the graph takes {model.ByteSize()} bytes, one file can hold "
+            f"{MAX_GRAPH_BYTES}; serve this model with torch"
+        )
+    return bytes(model.SerializeToString())

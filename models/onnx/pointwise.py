@@ -1,0 +1,212 @@
+"""Operations on one element at a time, and on elements that meet by broadcasting."""
+
+import math
+from typing import Any
+
+import torch
+
+from models.onnx.graph import Graph, UnsupportedOperator, Value
+from models.onnx.operators import OPERATORS, Operand, Translate, on, operand
+from models.onnx.structure import VECTOR, reshaped
+
+_aten = torch.ops.aten
+
+# onnxruntime computes these with vector instructions, and the elements that do not fill a last
+# vector one by one, which rounds differently: an element's bits would depend on how many stand
+# before it, the rows of other callers among them. Rows of whole vectors are never cut.
+_UNEVEN = {"Log", "Elu", "Sin", "Cos"}
+
+
+def _apply(g: Graph, operator: str, name: str, out: Value, **attributes: Any) -> list[str]:
+    """Apply a function of one argument, every element with bits of its own."""
+    width = math.prod(out.shape[1:])
+    if operator not in _UNEVEN or width % VECTOR == 0 or not out.has_rows:
+        return g.add(operator, [name], **attributes)
+    flat = g.add("Reshape", [name, g.ints((-1, width))])
+    filler = g.constant(torch.ones((), dtype=out.dtype))
+    padded = g.add("Pad", [*flat, g.ints((0, 0, 0, -width % VECTOR)), filler])
+    wide = g.add(operator, padded, **attributes)
+    cut = g.add("Slice", [*wide, g.ints([0]), g.ints([width]), g.ints([1])])
+    return reshaped(g, cut[0], out)
+
+
+def _unary(operator: str) -> Translate:
+    def translate(g: Graph, out: list[Value], self: Value, **_: Any) -> list[str]:
+        return _apply(g, operator, g.ref(self), out[0])
+
+    return translate
+
+
+def _arithmetic(operator: str) -> Translate:
+    def translate(
+        g: Graph, out: list[Value], self: Operand, other: Operand, alpha: float = 1
+    ) -> list[str]:
+        if alpha != 1:
+            raise UnsupportedOperator(f"{operator} with alpha = {alpha}")
+        dtype = out[0].dtype
+        return g.add(operator, [operand(g, self, dtype), operand(g, other, dtype)])
+
+    return translate
+
+
+def _comparison(operator: str) -> Translate:
+    def translate(g: Graph, out: list[Value], self: Value, other: Operand) -> list[str]:
+        dtype = self.dtype
+        if isinstance(other, Value):
+            dtype = torch.promote_types(dtype, other.dtype)
+        return g.add(operator, [g.ref(self, dtype), operand(g, other, dtype)])
+
+    return translate
+
+
+for _operator, _overloads in {
+    "Abs": [_aten.abs.default],
+    "Cos": [_aten.cos.default],
+    "Exp": [_aten.exp.default],
+    "Floor": [_aten.floor.default],
+    "Log": [_aten.log.default],
+    "Neg": [_aten.neg.default],
+    "Not": [_aten.bitwise_not.default, _aten.logical_not.default],
+    "Reciprocal": [_aten.reciprocal.default],
+    "Relu": [_aten.relu.default],
+    "Sigmoid": [_aten.sigmoid.default],
+    "Sin": [_aten.sin.default],
+    "Sqrt": [_aten.sqrt.default],
+    "Tanh": [_aten.tanh.default],
+}.items():
+    on(*_overloads)(_unary(_operator))
+
+for _operator, _overloads in {
+    "Add": [_aten.add.Tensor, _aten.add.Scalar],
+    "Sub": [_aten.sub.Tensor, _aten.sub.Scalar],
+    "Mul": [_aten.mul.Tensor, _aten.mul.Scalar],
+    "Div": [_aten.div.Tensor, _aten.div.Scalar],
+    "And": [_aten.bitwise_and.Tensor, _aten.logical_and.default],
+    "Or": [_aten.bitwise_or.Tensor, _aten.logical_or.default],
+    "Max": [_aten.maximum.default],
+    "Min": [_aten.minimum.default],
+}.items():
+    on(*_overloads)(_arithmetic(_operator))
+
+for _operator, _overloads in {
+    "Equal": [_aten.eq.Tensor, _aten.eq.Scalar],
+    "Less": [_aten.lt.Tensor, _aten.lt.Scalar],
+    "LessOrEqual": [_aten.le.Tensor, _aten.le.Scalar],
+    "Greater": [_aten.gt.Tensor, _aten.gt.Scalar],
+    "GreaterOrEqual": [_aten.ge.Tensor, _aten.ge.Scalar],
+}.items():
+    on(*_overloads)(_comparison(_operator))
+
+
+@on(_aten.rsub.Scalar)
+def _rsub(g: Graph, out: list[Value], self: Value, other: float, alpha: float = 1) -> list[str]:
+    return OPERATORS[_aten.sub.Tensor](g, out, self=other, other=self, alpha=alpha)
+
+
+@on(_aten.pow.Tensor_Scalar)
+def _power(g: Graph, out: list[Value], self: Value, exponent: float) -> list[str]:
+    name = g.ref(self, out[0].dtype)
+    if exponent == 2:
+        return g.add("Mul", [name, name])
+    return g.add("Pow", [name, operand(g, exponent, out[0].dtype)])
+
+
+@on(_aten.rsqrt.default)
+def _rsqrt(g: Graph, out: list[Value], self: Value) -> list[str]:
+    return g.add("Reciprocal", g.add("Sqrt", [g.ref(self)]))
+
+
+@on(_aten.log1p.default)
+def _log1p(g: Graph, out: list[Value], self: Value) -> list[str]:
+    one = operand(g, 1.0, self.dtype)
+    return _apply(g, "Log", g.add("Add", [g.ref(self), one])[0], out[0])
+
+
+@on(_aten.erf.default)
+def _erf(g: Graph, out: list[Value], self: Value) -> list[str]:
+    # onnxruntime has it in float32 alone; where the rest is float64 that costs 1e-7.
+    (name,) = g.add("Erf", [g.ref(self, torch.float32)])
+    return [g.ref(Value(self.shape, torch.float32, name), self.dtype)]
+
+
+@on(_aten.clamp.default)
+def _clamp(
+    g: Graph, out: list[Value], self: Value, min: float | None = None, max: float | None = None
+) -> list[str]:
+    bounds = ["" if bound is None else operand(g, bound, self.dtype) for bound in (min, max)]
+    return g.add("Clip", [g.ref(self), *bounds])
+
+
+@on(_aten.where.self)
+def _where(g: Graph, out: list[Value], condition: Value, self: Value, other: Value) -> list[str]:
+    dtype = out[0].dtype
+    return g.add("Where", [g.ref(condition), g.ref(self, dtype), g.ref(other, dtype)])
+
+
+@on(_aten.masked_fill.Scalar)
+def _masked_fill(g: Graph, out: list[Value], self: Value, mask: Value, value: float) -> list[str]:
+    return g.add("Where", [g.ref(mask), operand(g, value, self.dtype), g.ref(self)])
+
+
+@on(_aten.softplus.default)
+def _softplus(
+    g: Graph, out: list[Value], self: Value, beta: float = 1, threshold: float = 20
+) -> list[str]:
+    # Above the threshold torch returns its argument: to rounding that is the same.
+    if beta != 1:
+        raise UnsupportedOperator(f"softplus with beta = {beta}")
+    zero = operand(g, 0.0, self.dtype)
+    return g.add("Add", [*g.add("Max", [g.ref(self), zero]), _bend(g, self, out[0])])
+
+
+@on(_aten.log_sigmoid_forward.default)
+def _log_sigmoid(g: Graph, out: list[Value], self: Value) -> list[str]:
+    zero = operand(g, 0.0, self.dtype)
+    return [*g.add("Sub", [*g.add("Min", [g.ref(self), zero]), _bend(g, self, out[0])]), ""]
+
+
+def _bend(g: Graph, x: Value, out: Value) -> str:
+    """log(1 + exp(-|x|)): what softplus adds to max(x, 0), without overflow.
+
+    onnxruntime's Softplus takes five times as long and has no float64; its Sigmoid, of which one
+    could take the log, has no digits left below e^-18.
+    """
+    exp = g.add("Exp", g.add("Neg", g.add("Abs", [g.ref(x)])))
+    return _apply(g, "Log", g.add("Add", [*exp, operand(g, 1.0, x.dtype)])[0], out)[0]
+
+
+@on(_aten.leaky_relu.default)
+def _leaky_relu(g: Graph, out: list[Value], self: Value, negative_slope: float = 0.01) -> list[str]:
+    return g.add("LeakyRelu", [g.ref(self)], alpha=float(negative_slope))
+
+
+@on(_aten.elu.default)
+def _elu(
+    g: Graph,
+    out: list[Value],
+    self: Value,
+    alpha: float = 1,
+    scale: float = 1,
+    input_scale: float = 1,
+) -> list[str]:
+    if input_scale != 1:
+        raise UnsupportedOperator(f"elu with input_scale = {input_scale}")
+    name = _apply(g, "Elu", g.ref(self), out[0], alpha=float(alpha))
+    return name if scale == 1 else g.add("Mul", [*name, operand(g, scale, self.dtype)])
+
+
+@on(_aten.silu.default)
+def _silu(g: Graph, out: list[Value], self: Value) -> list[str]:
+    name = g.ref(self)
+    return g.add("Mul", [name, *g.add("Sigmoid", [name])])
+
+
+@on(_aten.gelu.default)
+def _gelu(g: Graph, out: list[Value], self: Value, approximate: str = "none") -> list[str]:
+    if approximate != "none":
+        raise UnsupportedOperator(f"gelu approximated by {approximate}")
+    name, dtype = g.ref(self), self.dtype
+    (scaled,) = g.add("Mul", [name, operand(g, math.sqrt(0.5), dtype)])
+    erf = _erf(g, out, Value(self.shape, dtype, scaled))
+    gate = g.add("Add", [*erf, operand(g, 1.0, dtype)])
+    return g.add("Mul", [*g.add("Mul", [name, operand(g, 0.5, dtype)]), *gate])

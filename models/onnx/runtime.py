@@ -1,0 +1,79 @@
+"""onnxruntime: which build is installed, and sessions as flows want them."""
+
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any
+
+_BUILDS = ("onnxruntime", "onnxruntime-gpu")
+
+
+class RuntimeMissing(RuntimeError):
+    """onnxruntime cannot be used as it is installed."""
+
+
+class SessionError(RuntimeError):
+    """onnxruntime cannot run a graph."""
+
+
+def load_runtime() -> ModuleType:
+    """Import onnxruntime.
+
+    Raises:
+        RuntimeMissing: if neither build is installed, or both are: they overwrite each other's
+            files, and the one that wins may have no CUDA.
+    """
+    found = [name for name in _BUILDS if _is_installed(name)]
+    if len(found) > 1:
+        raise RuntimeMissing(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run "
+            "pip uninstall onnxruntime onnxruntime-gpu, then install one of the extras cpu, gpu"
+        )
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise RuntimeMissing(
+            f"onnxruntime cannot be imported ({error}); install pushforward[cpu] or "
+            "pushforward[gpu]"
+        ) from None
+
+
+def open_session(
+    model: bytes | str,
+    *,
+    threads: int = 1,
+    providers: Sequence[str | tuple[str, dict[str, Any]]] = ("CPUExecutionProvider",),
+) -> Any:
+    """Open an `onnxruntime.InferenceSession`.
+
+    With one thread every row has the same bits in every batch (see `models.onnx.operators`). No
+    thread spins while it waits: beside other busy processes that costs more than it saves.
+
+    Args:
+        model: a serialised graph, or the path of one.
+        threads: for the operators of one call.
+        providers: in order of preference.
+
+    Raises:
+        SessionError: if the graph is broken, or has operators that the providers have not.
+    """
+    runtime = load_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return runtime.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # onnxruntime's own have no common base but this
+        raise SessionError(f"onnxruntime refuses the graph: {error}") from error
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""From a torch function to an ONNX graph: the function runs once, on a batch of no rows.
+
+What depends on the weights alone is computed on the spot and becomes a constant of the graph.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+# The modules are imported for the operations that they register.
+from models.loop import Body, Carry, looping_by
+from models.onnx import pointwise, structure  # noqa: F401
+from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
+from models.onnx.loop import add_loop
+from models.onnx.operators import OPERATORS
+
+_aten = torch.ops.aten
+
+# Their values do not depend on the tensor that they take shape and dtype from.
+_CREATORS = {
+    _aten.empty.memory_format,
+    _aten.full_like.default,
+    _aten.new_full.default,
+    _aten.new_zeros.default,
+    _aten.ones_like.default,
+    _aten.zeros_like.default,
+}
+
+
+@torch.no_grad()
+def trace(
+    module: nn.Module, inputs: dict[str, tuple[int, ...]], dtype: torch.dtype, graph: Graph
+) -> dict[str, Value]:
+    """Run `module(**inputs)` and add what it does to a graph.
+
+    Args:
+        module: returns its outputs by name; its code may depend on shapes, not on values.
+        inputs: name -> shape of one row.
+        dtype: of all inputs.
+        graph: is given the inputs, the nodes and the constants.
+
+    Raises:
+        UnsupportedOperator: names the operation that has no form in `OPERATORS`.
+    """
+    recorder = _Recorder(graph)
+    arguments = {}
+    for name, shape in inputs.items():
+        rows = (NO_ROWS, *shape)
+        arguments[name] = torch.empty(rows, dtype=dtype)
+        recorder.learn(arguments[name], graph.input(name, rows, dtype))
+    with recorder, looping_by(recorder.loop), warnings.catch_warnings():
+        # Some operations warn that a batch is empty.
+        warnings.simplefilter("ignore", UserWarning)
+        outputs: dict[str, Tensor] = module(**arguments)
+    return {name: recorder.value(tensor) for name, tensor in outputs.items()}
+
+
+class _Recorder(TorchDispatchMode):
+    """Translates every operation as it is dispatched."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here; True would import the compiler first, which takes seconds.
+        return False
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._graph = graph
+        # Tensors are kept with their values, so that no id is used twice.
+        self._known: dict[int, tuple[Tensor, Value]] = {}
+
+    def learn(self, tensor: Tensor, value: Value) -> None:
+        """Say what a tensor of the function is in the graph."""
+        self._known[id(tensor)] = (tensor, value)
+
+    def value(self, tensor: Tensor) -> Value:
+        """What a tensor of the function is in the graph."""
+        if id(tensor) in self._known:
+            return self._known[id(tensor)][1]
+        # Neither an input nor made of one: a weight.
+        return Value(tuple(tensor.shape), tensor.dtype, constant=tensor)
+
+    def loop(self, body: Body, carry: Carry, most: int) -> Carry:
+        """Record `models.loop.repeat_while_any`."""
+        outer, inputs = self._graph, [self.value(tensor) for tensor in carry]
+
+        def trace_body(graph: Graph, carried: list[Value]) -> list[Value]:
+            self._graph = graph
+            given = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in carry)
+            for tensor, value in zip(given, carried, strict=True):
+                self.learn(tensor, value)
+            ended = [self.value(tensor) for tensor in body(given)]
+            self._graph = outer
+            return ended
+
+        results = add_loop(outer, inputs, most, trace_body)
+        tensors = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in carry)
+        for tensor, value in zip(tensors, results, strict=True):
+            self.learn(tensor, value)
+        return tensors
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        schema = func._schema
+        if schema.is_mutable:
+            raise UnsupportedOperator(f"{func} changes a tensor in place")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UnsupportedOperator(f"{func} is random; a graph must not be")
+        arguments = dict(zip((one.name for one in schema.arguments), args, strict=False))
+        arguments = tree_map(
+            lambda part: self.value(part) if isinstance(part, Tensor) else part,
+            arguments | (kwargs or {}),
+        )
+        tensors = tree_leaves(out)
+        blank = [Value(tuple(one.shape), one.dtype) for one in tensors]
+        for tensor, value in zip(tensors, self._translate(func, arguments, blank), strict=True):
+            self.learn(tensor, value)
+        return out
+
+    def _translate(self, func: Any, arguments: dict[str, Any], out: list[Value]) -> list[Value]:
+        used = [part for part in tree_leaves(arguments) if isinstance(part, Value)]
+        if func in _CREATORS or all(part.constant is not None for part in used):
+            return _computed(func, arguments, out)
+        if func not in OPERATORS:
+            raise UnsupportedOperator(f"{func} has no form in ONNX here: give it one in OPERATORS")
+        names = OPERATORS[func](self._graph, out, **arguments)
+        return [
+            Value(blank.shape, blank.dtype, name) for blank, name in zip(out, names, strict=True)
+        ]
+
+
+def _computed(func: Any, arguments: dict[str, Any], out: list[Value]) -> list[Value]:
+    """Compute an operation on constants; what would have rows has one, to be broadcast."""
+
+    def real(part: Any) -> Any:
+        if not isinstance(part, Value):
+            return part
+        return torch.empty(_one_row(part.shape)) if part.constant is None else part.constant
+
+    concrete = tree_map(real, arguments)
+    if "size" in concrete:
+        concrete["size"] = _one_row(concrete["size"])
+    found = tree_leaves(func(**concrete))
+    return [
+        Value(blank.shape, blank.dtype, constant=tensor)
+        for blank, tensor in zip(out, found, strict=True)
+    ]
+
+
+def _one_row(shape: Sequence[int]) -> list[int]:
+    return [1 if size == NO_ROWS else size for size in shape]
