@@ -1,0 +1,375 @@
+"""The short way and the ordinary way give the same answers, and never get into each other's."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.app import create_app
+from service.express import ExpressProtocol, Lane, protocol_over
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.service.houses import House
+
+PATIENCE_SECONDS = 20.0
+BODY = b'{"model": "line", "x": [[2, 4, 6]]}'
+Z = [[1.0, 2.0, 3.0]]
+
+
+def request(
+    path: str = "/encode", body: bytes = BODY, *, method: str = "POST", **headers: str
+) -> bytes:
+    fields = {"Host": "server", "Content-Type": "application/json"}
+    if method == "POST":
+        fields["Content-Length"] = str(len(body))
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + (body if method == "POST" else b"")
+
+
+class Answer:
+    """One answer as it came over the wire."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        status, *lines = head.decode().split("\r\n")
+        self.status = int(status.split()[1])
+        self.headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        self.body = body
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Scene:
+    """A server on a loopback socket, and how often each way was taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        self.house = House()
+        self.metrics = Metrics()
+        known = Settings(log_level="error", **settings)
+        app = create_app(known, self.house, self.metrics)
+        self.lane = Lane(known, app.operations)
+        self.config = uvicorn.Config(
+            app, http=protocol_over(self.lane), ws="none", lifespan="off", log_config=None
+        )
+        self.state = ServerState()
+        self.config.load()
+        self.short = 0
+        begin = ExpressProtocol._begin
+
+        def count(protocol: ExpressProtocol, *order: Any) -> None:
+            self.short += 1
+            begin(protocol, *order)
+
+        monkeypatch.setattr(ExpressProtocol, "_begin", count)
+
+    @property
+    def all(self) -> int:
+        """Requests counted so far, whichever way they went."""
+        samples = next(
+            family.samples
+            for family in self.metrics.registry.collect()
+            if family.name == "pushforward_requests"
+        )
+        return int(sum(sample.value for sample in samples))
+
+    @asynccontextmanager
+    async def client(self) -> Any:
+        """A connection.   -> reader, writer."""
+        loop = asyncio.get_running_loop()
+
+        def connect() -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            made: asyncio.Protocol = protocol(self.config, self.state, {}, loop)
+            return made
+
+        server = await loop.create_server(connect, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            server.close()
+
+
+async def read(reader: asyncio.StreamReader) -> Answer:
+    head = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    return Answer(head, await reader.readexactly(int(found[1]) if found else 0))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await test()
+
+    asyncio.run(bounded())
+
+
+# What goes the ordinary way, and must be answered as well as if there were no other.
+ORDINARY = {
+    "another_path": (request("/models", method="GET"), 200),
+    "another_method": (request(method="GET"), 405),
+    "http_1.0": (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
+    "chunks": (
+        request(body=b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY),
+        200,
+    ),
+    "two_lengths": (
+        request(Content_Length_="1").replace(b"Content-Length-", b"Content-Length"),
+        400,
+    ),
+    "compressed": (request(Content_Encoding="gzip"), 415),
+    "an_escaped_path": (request("/%65ncode"), 200),
+    "not_http": (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("case", ORDINARY)
+def test_what_is_unusual_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    data, status = ORDINARY[case]
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (reader, writer):
+            writer.write(data)
+            assert (await read(reader)).status == status
+        assert scene.short == 0
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/encode", BODY),
+        ("/log_prob?model=line", b'{"x": [[2, 4, 6]]}'),
+        ("/encode", b'{"model": "line", "x": [[2, 4]]}'),
+        ("/encode", b'{"model": "nobody", "x": [[2, 4]]}'),
+        ("/decode", b"{"),
+        ("/sample?model=line&seed=1&num_samples=2", b""),
+    ],
+    ids=["encode", "query", "wrong_shape", "no_such_model", "not_json", "no_body"],
+)
+def test_both_ways_give_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
+) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        answers = []
+        for is_open in (True, False):
+            scene.lane.is_open = is_open
+            async with scene.client() as (reader, writer):
+                writer.write(request(path, body, X_Request_Id="mine"))
+                answers.append(await read(reader))
+        assert scene.short == 1
+        assert scene.all == 2
+        short, ordinary = answers
+        assert short.body == ordinary.body
+        assert short.status == ordinary.status
+        assert short.headers == ordinary.headers
+
+    run(play)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 200])
+def test_a_request_in_pieces_is_answered(monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    data = request()
+    size = -(-len(data) // pieces)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (reader, writer):
+            for _ in range(2):  # a connection is as good after one request as before
+                for start in range(0, len(data), size):
+                    writer.write(data[start : start + size])
+                    await writer.drain()
+                    await asyncio.sleep(0.001)
+                assert (await read(reader)).json()["z"] == Z
+        assert scene.all == 2
+        assert scene.short == (2 if pieces == 1 else 0)
+
+    run(play)
+
+
+def test_head_and_body_in_two_packets_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, end, body = request().partition(b"\r\n\r\n")
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (reader, writer):
+            for _ in range(2):
+                writer.write(head + end)
+                await asyncio.sleep(0.001)
+                writer.write(body)
+                assert (await read(reader)).json()["z"] == Z
+        assert scene.short == 2
+
+    run(play)
+
+
+def test_a_body_that_is_late_is_waited_for_the_ordinary_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head, end, _ = request().partition(b"\r\n\r\n")
+
+    async def play() -> None:
+        scene = Scene(monkeypatch, request_timeout_seconds=0.1)
+        async with scene.client() as (reader, writer):
+            writer.write(head + end)
+            assert (await read(reader)).status == 408
+        assert scene.short == 0
+
+    run(play)
+
+
+def test_requests_of_all_kinds_take_turns_on_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = request("/models/line", method="GET")
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (reader, writer):
+            for data in (other, request(), other, request(), request()):
+                writer.write(data)
+                assert (await read(reader)).status == 200
+        assert scene.short == 3
+        assert scene.all == 5
+
+    run(play)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one_packet", "early"])
+def test_requests_that_do_not_wait_are_answered_in_order(
+    monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    bodies = [b'{"model": "line", "x": [[%d, 0, 0]]}' % (2 * index) for index in range(4)]
+    data = [request(body=body) for body in bodies]
+    data.insert(2, request("/models/line", method="GET"))
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        queue = scene.house.queue("line", "encode")
+        if not together:
+            queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        async with scene.client() as (reader, writer):
+            if queue.gate is None:
+                writer.write(b"".join(data))
+            else:
+                assert queue.entered is not None
+                writer.write(data[0])
+                await queue.entered.wait()
+                writer.write(b"".join(data[1:3]))
+                writer.write(b"".join(data[3:]))
+                queue.gate.set()
+            got = [(await read(reader)).json() for _ in data]
+        assert got.pop(2)["name"] == "line"
+        assert [answer["z"][0][0] for answer in got] == [0, 1, 2, 3]
+        assert scene.short == (0 if together else 1)
+
+    run(play)
+
+
+def test_a_client_that_leaves_frees_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        queue = scene.house.queue("line", "encode")
+        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        async with scene.client() as (_, writer):
+            writer.write(request())
+            await queue.entered.wait()
+        while not scene.all:
+            await asyncio.sleep(0)
+        assert queue.was_cancelled
+        labels = {"model": "line", "op": "encode", "code": "499"}
+        count = scene.metrics.registry.get_sample_value("pushforward_requests_total", labels)
+        assert count == 1
+        assert not scene.state.connections
+
+    run(play)
+
+
+def test_a_connection_ends_after_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (reader, writer):
+            writer.write(request(Connection="close"))
+            assert (await read(reader)).headers["connection"] == "close"
+            assert await reader.read() == b""
+        assert scene.short == 1
+
+    run(play)
+
+
+@pytest.mark.parametrize("is_busy", [True, False], ids=["busy", "idle"])
+def test_a_shutdown_waits_for_the_answer_under_way(
+    monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        queue = scene.house.queue("line", "encode")
+        async with scene.client() as (reader, writer):
+            writer.write(request())
+            await read(reader)
+            if is_busy:
+                queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+                writer.write(request())
+                await queue.entered.wait()
+            (connection,) = scene.state.connections
+            connection.shutdown()
+            if queue.gate is not None:
+                queue.gate.set()
+                assert (await read(reader)).headers["connection"] == "close"
+            assert await reader.read() == b""
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /encode HT", request()], ids=["silent", "head", "all"]
+)
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        scene.config.timeout_keep_alive = 0.1
+        async with scene.client() as (reader, writer):
+            writer.write(sent)
+            rest = await reader.read()
+        assert rest.startswith(b"HTTP/1.1 200") is sent.endswith(b"}")
+
+    run(play)
+
+
+def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        scene.config.timeout_keep_alive = 0.1
+        queue = scene.house.queue("line", "encode")
+        queue.gate = asyncio.Event()
+        queue.entered = asyncio.Event()
+        async with scene.client() as (reader, writer):
+            writer.write(request())
+            await queue.entered.wait()
+            asyncio.get_running_loop().call_later(0.3, queue.gate.set)
+            assert (await read(reader)).status == 200
+
+    run(play)
+
+
+def test_heads_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    monkeypatch.setattr("service.express._MAX_HEADS", 3)
+    for index in range(10):
+        scene.lane.read(request(X_Number=str(index)))
+        assert len(scene.lane._orders) <= 3
+    before = dict(scene.lane._orders)
+    scene.lane.read(request(X_Request_Id="a"))
+    scene.lane.read(request(X_Long="x" * 4096))
+    assert scene.lane._orders == before
+    assert scene.lane.read(request(X_Number="9")) is scene.lane.read(request(X_Number="9"))
