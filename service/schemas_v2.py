@@ -1,4 +1,4 @@
-"""The Open Inference Protocol in types; inference itself validates all but its tensors with them."""
+"""The Open Inference Protocol in types; of an inference they check all but its tensors."""
 
 from typing import Annotated, Any
 
