@@ -12,15 +12,15 @@ from importlib.metadata import version
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+
+from service.metrics.tallies import Count, Counter, Histogram, Spread
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
 disable_created_metrics()
@@ -117,7 +117,7 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._watched: defaultdict[str, dict[str, Callable[[], int]]] = defaultdict(dict)
         self._served: dict[str, tuple[str, str, str, str]] = {}
-        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._request_children: dict[tuple[str, str, int], tuple[Count, Spread]] = {}
 
     def queue(self, model: str, op: str, engine: str) -> QueueMetrics:
         """Make the counters of one batcher."""
@@ -174,6 +174,4 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: str, buckets: _Buckets) -> Histogram:
         names = labels.split()
-        return Histogram(
-            f"pushforward_{name}", text, names, buckets=buckets, registry=self.registry
-        )
+        return Histogram(f"pushforward_{name}", text, names, bounds=buckets, registry=self.registry)
