@@ -66,6 +66,7 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._known: dict[tuple[Any, ...], list[str]] = {}
+        self._reshaped: dict[str, str] = {}
         self._rows = ""
 
     def input(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Value:
@@ -84,6 +85,10 @@ class Graph:
             self._known[key] = self._append(operator, inputs, outputs, attributes)
         return self._known[key]
 
+    def before_reshape(self, name: str) -> str:
+        """What a reshaped tensor was before: two reshapes in a row are one."""
+        return self._reshaped.get(name, name)
+
     def add_loop(self, inputs: Sequence[str], body: onnx.GraphProto) -> list[str]:
         """Add a loop with a body made by `inside` and `part`; return the names of its outputs."""
         return self._append("Loop", inputs, len(inputs) - 2, {"body": body})
@@ -98,6 +103,8 @@ class Graph:
         stem = f"{self.prefix}{operator.lower()}_{len(self._nodes)}"
         names = [stem] if outputs == 1 else [f"{stem}_{k}" for k in range(outputs)]
         self._nodes.append(helper.make_node(operator, inputs, names, **attributes))
+        if operator == "Reshape":
+            self._reshaped[names[0]] = inputs[0]
         return names
 
     def constant(self, value: Tensor) -> str:

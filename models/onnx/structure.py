@@ -19,7 +19,7 @@ VECTOR = 8
 def reshaped(g: Graph, name: str, out: Value) -> list[str]:
     """Give a tensor the shape of `out`."""
     sizes = [-1 if size == NO_ROWS else size for size in out.shape]
-    return g.add("Reshape", [name, g.ints(sizes)])
+    return g.add("Reshape", [g.before_reshape(name), g.ints(sizes)])
 
 
 def _axis(dim: int, value: Value) -> int:
@@ -53,6 +53,8 @@ def _cast(g: Graph, out: list[Value], self: Value, **_: Any) -> list[str]:
 
 @on(_aten.expand.default)
 def _expand(g: Graph, out: list[Value], self: Value, size: list[int], **_: Any) -> list[str]:
+    if out[0].shape == self.shape:
+        return [g.ref(self)]
     sizes = [1 if size == NO_ROWS else size for size in out[0].shape]
     return g.add("Expand", [g.ref(self), g.ints(sizes)])
 
