@@ -33,10 +33,10 @@ def save_import(flow: Flow, folder: str | os.PathLike[str]) -> Flow:
     Raises:
         CheckpointError: if the flow is not finite, or is not inverted, on samples of its own.
     """
-    rows = _rows(flow)
+    record = _steady_record(flow)
     written = _narrow(copy.deepcopy(flow))
     likelihood = dict(flow.provenance["likelihood"])
-    log_prob = golden.record(flow, rows)["log_prob"]
+    log_prob = record["log_prob"]
     if log_prob.isfinite().all():
         likelihood["on_golden_rows"] = {
             "log_prob": float(log_prob.mean()),
@@ -44,23 +44,23 @@ def save_import(flow: Flow, folder: str | os.PathLike[str]) -> Flow:
             "source_number": float(source_number(likelihood, log_prob).mean()),
         }
     written.provenance = {**flow.provenance, "likelihood": likelihood}
+    rows = golden.Inputs(record["x"], record.get("context"))
     save(written, folder, rows=rows, dtype=torch.float32)
     return written
 
 
-def _rows(flow: Flow) -> golden.Inputs:
+def _steady_record(flow: Flow) -> golden.Record:
     """Samples on which the flow is finite, inverted and steady in float32, as warm as they go."""
     short = copy.deepcopy(flow).float()
     for temperature in _TEMPERATURES:
-        rows = golden.draw(flow, temperature)
-        record = golden.record(flow, rows)
+        record = golden.record(flow, golden.draw(flow, temperature))
         if (
             golden.is_finite(record)
             and golden.inverse_error(flow, record) <= golden.INVERSE_TOLERANCE
             and golden.drift(short, record) <= golden.COMPUTE_TOLERANCE
         ):
-            return rows
-    return golden.draw(flow)
+            break
+    return record
 
 
 def _narrow(flow: Flow) -> Flow:

@@ -25,6 +25,7 @@ class Weights:
     def __init__(self, tensors: Mapping[str, Tensor], findings: Findings | None = None) -> None:
         self._tensors = dict(tensors)
         self._taken: set[str] = set()
+        self._answers: dict[str, bool] = {}
         self._problems: list[str] = []
         self.findings = findings or Findings()
 
@@ -40,7 +41,9 @@ class Weights:
 
     def has(self, pattern: str) -> bool:
         """Whether a key matches the whole of a regular expression."""
-        return any(re.fullmatch(pattern, key) for key in self._tensors)
+        if pattern not in self._answers:
+            self._answers[pattern] = any(re.fullmatch(pattern, key) for key in self._tensors)
+        return self._answers[pattern]
 
     def under(self, prefix: str) -> list[str]:
         """All keys that begin with a prefix, in the order of the file."""

@@ -51,6 +51,7 @@ AllowPickle = Annotated[
         help="Run code that the file asks for; only for files whose author you trust.",
     ),
 ]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 # Where output is not a terminal, tables are wide: nothing is cut off in logs.
@@ -76,6 +77,7 @@ def import_checkpoint(
     dry_run: DryRun = False,
     allow_pickle: AllowPickle = False,
     json: Json = False,
+    threads: Threads = 1,
 ) -> None:
     """Turn a checkpoint of public code into a model folder with the same likelihood."""
     with plain_errors():
@@ -96,14 +98,19 @@ def import_checkpoint(
             "weights": weights,
             "allow_pickle": allow_pickle,
         }
-        _run(Path(words[-1]), asked, None if dry_run else out, as_json=json)
+        _run(Path(words[-1]), asked, None if dry_run else out, as_json=json, threads=threads)
 
 
-def _run(path: Path, asked: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+def _run(
+    path: Path, asked: dict[str, Any], out: Path | None, *, as_json: bool, threads: int
+) -> None:
+    import torch
+
     from models.importers.findings import HyperParametersMissing, ImportRefused
     from models.importers.run import Request, run
     from models.importers.store import save_import
 
+    torch.set_num_threads(threads)
     try:
         flow, report = run(path, Request(**asked))
     except ImportRefused as error:
