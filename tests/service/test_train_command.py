@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from models.datasets import named_sets
 from models.training import TrainingOptions
 from service import cli
 from service.commands.train import read_arguments, train
@@ -41,6 +42,14 @@ def test_every_option_of_training_is_a_flag_whose_help_states_its_default() -> N
     for name, field in TrainingOptions.model_fields.items():
         help_text = parameters[name].annotation.__metadata__[0].help
         assert f"({field.default})" in help_text, name
+
+
+def test_the_guide_has_every_option_and_named_set() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
+    for name, field in TrainingOptions.model_fields.items():
+        assert f"| `--{name.replace('_', '-')}` | {field.default} |" in guide, name
+    for name in named_sets():
+        assert f"`{name}`" in guide, name
 
 
 def test_flags_and_arguments_reach_the_run(trained: Path) -> None:
