@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train a flow by maximum likelihood and write it as a model folder.",
     "evaluate": "Score data with a model: likelihood, float32 error, round trip, and AUROC of "
     "anomalies.",
+    "client": "Ask a running server: sample, log-prob, encode, decode.",
     "import": "Turn a checkpoint of public code into a model folder with the same likelihood.",
 }
 # Commands that cannot be names in Python.
@@ -38,14 +39,19 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     called = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, summary in COMMANDS.items():
         command = load(name) if name == called else _stand_in
-        app.command(name, help=None if name == called else summary)(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, help=None if name == called else summary)(command)
     return app
 
 
-def load(name: str) -> Callable[..., Any]:
-    """Import the function of a command: that of its own name in its own module."""
+def load(name: str) -> Callable[..., Any] | typer.Typer:
+    """Import a command, a function or a group of them: that of its own name in its own module."""
     function = _FUNCTIONS.get(name, name)
-    command: Callable[..., Any] = getattr(import_module(f"service.commands.{function}"), function)
+    command: Callable[..., Any] | typer.Typer = getattr(
+        import_module(f"service.commands.{function}"), function
+    )
     return command
 
 

@@ -30,7 +30,7 @@ from pydantic_settings import (
 
 PREFIX = "PUSHFORWARD_"
 # Read by the client, so not unknown.
-_CLIENT_VARIABLES = {f"{PREFIX}BASE_URL"}
+_CLIENT_VARIABLES = {f"{PREFIX}BASE_URL", f"{PREFIX}API_KEY"}
 # What Kubernetes injects into the pods beside a Service called "pushforward".
 _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
 

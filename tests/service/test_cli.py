@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 import models
@@ -45,7 +46,9 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_summary_is_the_commands_own(name: str) -> None:
-    assert (inspect.getdoc(cli.load(name)) or "").splitlines()[0] == cli.COMMANDS[name]
+    command = cli.load(name)
+    own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
+    assert str(own).splitlines()[0] == cli.COMMANDS[name]
 
 
 def test_the_version_is_printed() -> None:

@@ -1,0 +1,141 @@
+"""`pushforward client`: files in, files out."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from service import cli
+from service.client import Client, clients
+from tests.service.houses import SCALE, House, app_over
+
+X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
+
+
+class Blocking(httpx.BaseTransport):
+    """An application asked from code that does not await."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def exchange() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            asynchronous = httpx.Request(
+                request.method, request.url, headers=request.headers, content=request.read()
+            )
+            answer = await transport.handle_async_request(asynchronous)
+            body = await answer.aread()
+            return httpx.Response(answer.status_code, headers=answer.headers, content=body)
+
+        return asyncio.run(exchange())
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    app = app_over(House())
+    plain = clients.httpx.Client
+
+    def client(**options: Any) -> httpx.Client:
+        return plain(**{**options, "transport": Blocking(app)})
+
+    monkeypatch.setattr(clients.httpx, "Client", client)
+    monkeypatch.setattr(clients.time, "sleep", lambda _: None)
+    return lambda *arguments: CliRunner().invoke(
+        cli.build(("client",)), ["client", *map(str, arguments)]
+    )
+
+
+def test_samples_of_a_seed_are_those_of_the_client(
+    invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    options = ("-n", 700, "--seed", 7, "--temperature", 0.5, "--chunk-rows", 300, "--model", "line")
+    result = invoke("sample", *options, "-o", tmp_path / "x.npy")
+    assert result.exit_code == 0, result.output
+    assert "line 3, seed 7" in result.stderr
+    with Client("http://server", model="line") as client:
+        expected = client.sample(700, seed=7, temperature=0.5).x
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+def test_rows_go_there_and_back_through_csv(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "x.csv", X, delimiter=",")
+    z, back = tmp_path / "z.csv", tmp_path / "back.npy"
+    encoded = invoke("encode", tmp_path / "x.csv", "--model", "line", "-o", z)
+    assert encoded.exit_code == 0, encoded.output
+    np.testing.assert_array_equal(np.loadtxt(z, delimiter=","), X / SCALE)
+    assert invoke("decode", z, "--model", "line", "-o", back).exit_code == 0
+    np.testing.assert_array_equal(np.load(back), X)
+
+
+def test_scores_are_printed(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    result = invoke("log-prob", tmp_path / "x.npy", "--model", "line")
+    printed = np.loadtxt(io.StringIO(result.stdout), dtype=np.float32)
+    with Client("http://server", model="line") as client:
+        np.testing.assert_array_equal(printed, client.log_prob(X))
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_pictures_are_drawn_and_scored(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    png = tmp_path / "x.png"
+    many = ("-n", 4, "--scale", 2)
+    assert invoke("sample", *many, "--model", "grey", "-o", png).exit_code == 0
+    assert size(png) == (20, 16)
+    np.save(tmp_path / "z.npy", np.full((1, 20), 40.0))
+    assert invoke("decode", tmp_path / "z.npy", "--model", "grey", "-o", png).exit_code == 0
+    assert size(png) == (5, 4)
+    result = invoke("encode", png, "--model", "grey")
+    assert result.stdout == ",".join(["40"] * 20) + "\n"
+
+
+def test_labels_and_contexts(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "context.csv", [[1.0, 2.0]], delimiter=",")
+    steered = invoke("sample", "--model", "steered", "--context", tmp_path / "context.csv")
+    assert steered.exit_code == 0, steered.output
+    assert invoke("sample", "--model", "labelled", "--label", 3).exit_code == 0
+    both = ("--label", 3, "--context", tmp_path / "context.csv")
+    assert invoke("sample", "--model", "labelled", *both).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("sample", "--model", "nobody"), 1, "model_not_found"),
+        (("sample",), 1, "model_not_found"),
+        (("log-prob", "x.npy", "--model", "wide"), 1, "shape_mismatch"),
+        (("log-prob", "x.txt", "--model", "line"), 2, "expected .npy"),
+        (("log-prob", "bad.npy", "--model", "line"), 2, "error"),
+        (("encode", "x.npy", "--model", "line", "-o", "z.txt"), 2, "expected .npy"),
+        (("encode", "missing.npy"), 2, "does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_goes_wrong_is_one_line(
+    invoke: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", X)
+    Path("x.txt").write_text("1,2,3")
+    Path("bad.npy").write_bytes(b"nonsense")
+    result = invoke(*arguments)
+    assert result.exit_code == code
+    assert text in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
