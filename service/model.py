@@ -5,7 +5,7 @@ repository stand behind them.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ class ModelCard:
 
     num_levels: how many values a pixel can take (256 for 8-bit images), None without pixels.
     support: values outside it have log_prob = -inf; None where the density is everywhere.
+    features: D, the number of values in one event and in one latent.
+    numpy_dtype: `dtype` as numpy knows it.
     dtype: "float32" or "float64", what the engine computes in and the wire carries.
     """
 
@@ -38,20 +40,19 @@ class ModelCard:
     provenance: dict[str, Any]
     accuracy: dict[str, Any]
     config: dict[str, Any]
+    # Asked for several times a request, so not computed each time.
+    features: int = field(init=False)
+    numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
 
-    @property
-    def features(self) -> int:
-        """D, the number of values in one event and in one latent."""
-        return math.prod(self.event_shape)
-
-    @property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """`dtype` as numpy knows it."""
-        return np.dtype(self.dtype)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", math.prod(self.event_shape))
+        object.__setattr__(self, "numpy_dtype", np.dtype(self.dtype))
 
     def describe(self) -> dict[str, Any]:
-        """All facts as JSON can hold them, with `features` (D) beside the shapes."""
-        return {**asdict(self), "features": self.features}
+        """All facts as JSON can hold them."""
+        facts = asdict(self)
+        del facts["numpy_dtype"]
+        return facts
 
 
 class Solves(NamedTuple):
@@ -71,8 +72,7 @@ class Solves(NamedTuple):
 Mapped = tuple[Array, Array] | tuple[Array, Array, Solves]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a row queue gives back for one request, rows in the order they were submitted.
 
     value is z (B, D) of an encode and x (B, *event_shape) of a decode; log_det (B,) is in nats.

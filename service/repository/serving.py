@@ -17,7 +17,7 @@ from service.engines.engine import Engine
 from service.engines.torch import TorchEngine
 from service.errors import ServiceError
 from service.metrics import Metrics
-from service.model import Array, ModelCard, ServedModel
+from service.model import Array, Mapped, ModelCard, ServedModel
 from service.repository.folders import Source, Stamp, StartupError, stamp
 from service.repository.tuning import tune
 from service.settings import Settings
@@ -140,7 +140,7 @@ def _connect(
 
     def batcher(
         name: str,
-        call: Callable[[Array, Array | None], tuple[Array, Array]],
+        call: Callable[[Array, Array | None], Mapped],
         *shapes: tuple[int, ...],
     ) -> Batcher:
         takes, gives = shapes
