@@ -1,0 +1,124 @@
+"""The zoo: complete, as its recipes say, and as good as its cards say."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import models
+from models.datasets import load, split
+from models.evaluate import log_probs
+from models.training import TrainingOptions, TrainingReport
+from models.transforms.coupling import Coupling
+from models.transforms.elementwise import Additive, Affine
+from models.zoo.recipes import RECIPES
+from models.zoo.seeds import adjoint_difference, density_integral
+from models.zoo.train import ZOO
+
+MAX_BYTES = 6 * 2**20
+FILES = {
+    "config.json", "model.safetensors", "golden.safetensors",
+    "README.md", "training.json", "loss.png", "samples.png",
+}  # fmt: skip
+# Whose data come with the packages the tests install.
+SCORED = [name for name, recipe in RECIPES.items() if not recipe.data.startswith("magic")]
+every_model = pytest.mark.parametrize("name", RECIPES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@every_model
+def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
+    assert {path.name for path in (ZOO / name).iterdir()} == FILES
+    recipe, report = RECIPES[name], TrainingReport.read(ZOO / name)
+    assert report.family == recipe.family
+    assert report.arguments == json.loads(json.dumps(recipe.config))
+    assert TrainingOptions.parse(report.options) == TrainingOptions.parse(recipe.options)
+    assert report.data.spec == recipe.data
+    flow = models.load(ZOO / name)
+    assert flow.config == report.config
+    assert sum(weights.numel() for weights in flow.parameters()) == report.parameters
+
+
+@every_model
+def test_card_states_data_licence_figures_command_and_picture(name: str) -> None:
+    card, report = (ZOO / name / "README.md").read_text(), TrainingReport.read(ZOO / name)
+    assert RECIPES[name].summary in card
+    assert f"python -m models.zoo {name}" in card
+    assert f"{report.test.nats:.3f}" in card
+    assert report.data.licence
+    assert f"Licence: {report.data.licence}" in card
+    for picture in ("samples.png", "loss.png"):
+        assert f"({picture})" in card
+        with Image.open(ZOO / name / picture) as image:
+            image.verify()
+    assert f"{report.test.nats:.3f}" in (ZOO / "README.md").read_text()
+
+
+def test_the_zoo_is_small_and_has_no_strangers() -> None:
+    folders = {path.name for path in ZOO.iterdir() if (path / "config.json").exists()}
+    assert folders == set(RECIPES)
+    assert len(folders) >= 5
+    files = [path for name in folders for path in (ZOO / name).iterdir()]
+    assert sum(path.stat().st_size for path in files) < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_likelihood_on_test_rows_is_that_of_the_card(name: str) -> None:
+    report = TrainingReport.read(ZOO / name)
+    facts = report.data
+    data = load(facts.spec)
+    assert data.digest() == facts.sha256
+    test = split(
+        data, validation=facts.validation_fraction, test=facts.test_fraction, seed=facts.seed
+    ).test.take(np.arange(200))
+    flow = models.load(ZOO / name)
+    seed = facts.seed if flow.facts.num_levels is not None else None
+    scores = -log_probs(flow, test, noise_seed=seed)
+    error = report.test.nats_standard_error * np.sqrt(report.test.rows / 200)
+    assert abs(scores.mean() - report.test.nats) < 4 * error
+
+
+def test_anomalies_are_found_better_than_by_a_gaussian() -> None:
+    report = TrainingReport.read(ZOO / "magic")
+    assert report.test.auroc is not None
+    assert report.test.auroc > 0.87
+    assert "| Gaussian | 0.8" in (ZOO / "magic" / "README.md").read_text()
+
+
+# ------------------------------------------------------------------ the lecture's examples
+
+
+def test_moons_has_five_affine_couplings_and_nice_six_additive_ones() -> None:
+    for name, count, elementwise in (("moons", 5, Affine), ("digits-nice", 6, Additive)):
+        flow = models.load(ZOO / name)
+        couplings = [module for module in flow.modules() if isinstance(module, Coupling)]
+        assert len(couplings) == count
+        assert all(isinstance(coupling.elementwise, elementwise) for coupling in couplings)
+    assert flow.event_shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("name", "half_width", "side"), [("moons", 6.0, 400), ("pinwheel", 5.0, 128)]
+)
+def test_density_of_plane_models_integrates_to_one(name: str, half_width: float, side: int) -> None:
+    flow = models.load(ZOO / name, dtype=torch.float64)
+    assert density_integral(flow, half_width, side) == pytest.approx(1, abs=1e-3)
+
+
+def test_adjoint_gradient_is_the_direct_one() -> None:
+    flow = models.load(ZOO / "pinwheel", dtype=torch.float64)
+    x = torch.from_numpy(load("pinwheel?rows=8").x)
+    assert adjoint_difference(flow, x) < 1e-5
+
+
+@every_model
+def test_float32_agrees_with_float64(name: str) -> None:
+    test = TrainingReport.read(ZOO / name).test
+    assert test.float32_max_error < 1e-5 * max(1.0, abs(test.nats)) + 1e-4
+    assert test.round_trip_max_error < 1e-2
