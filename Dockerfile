@@ -3,6 +3,11 @@
 #   docker build -t pushforward .                   CPU (onnxruntime)
 #   docker build -t pushforward --target gpu .      CUDA (onnxruntime-gpu)
 #
+# It listens on all addresses of its container, so it does not start without keys:
+#
+#   docker run -p 8000:8000 -e PUSHFORWARD_API_KEYS=$(openssl rand -hex 16) pushforward
+#   docker run -p 127.0.0.1:8000:8000 -e PUSHFORWARD_ALLOW_UNAUTHENTICATED=true pushforward
+#
 # PIP_EXTRA_INDEX_URL: give PyTorch's CPU index for a CPU image without the CUDA libraries that
 # the default torch wheel brings along.
 

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -182,7 +183,9 @@ def check(builder: Builder, target: str, models: Path) -> None:
     command = json.loads(image.last["ENTRYPOINT"]) + json.loads(image.last["CMD"])
     user = image.last["USER"]
     started = time.monotonic()
-    server = subprocess.Popen(builder.inside(image.root, command, image.env, user, sealed=seal))
+    # It listens beyond loopback: without a key it must not start.
+    keyed = image.env | {"PUSHFORWARD_API_KEYS": secrets.token_hex(16)}
+    server = subprocess.Popen(builder.inside(image.root, command, keyed, user, sealed=seal))
     try:
         _wait_until_healthy(builder, image, server)
         print(f"healthy after {time.monotonic() - started:.1f} s", flush=True)

@@ -10,15 +10,25 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Fault, InvalidRequest, ServiceError, from_status, problem, unexpected
+from service.errors import (
+    Fault,
+    InvalidRequest,
+    ServiceError,
+    Unauthorized,
+    from_status,
+    problem,
+    unexpected,
+)
+from service.guard import OPEN_PATHS, Guard, guard_of
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.model import Repository
 from service.routes.clients import ClientWatch
-from service.routes.documentation import ANY_PROBLEM, add_operations
+from service.routes.documentation import ANY_PROBLEM, add_keys, add_operations
 from service.routes.documentation_v2 import INFER_PATHS, add_inference
 from service.routes.endpoint import Desk, Endpoint, Operation
 from service.routes.exchange import request_id, respond
@@ -34,6 +44,14 @@ from service.settings import Settings
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
 # What a path that no route has is counted under: one series, whatever scanners try.
 _NO_ROUTE = "none"
+# What pages of other origins may send and read; Content-Type and Accept among them always.
+_CORS_REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "Inference-Header-Content-Length", "Traceparent"),
+    *("X-API-Key", "X-Request-Id", "X-Timeout-Seconds"),
+)
+_CORS_ANSWER_HEADERS = (
+    *("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-Id"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -44,17 +62,21 @@ def create_app(
     metrics: Metrics | None = None,
     access: AccessLog | None = None,
 ) -> "Application":
-    """Build the application over a repository, which is started and drained with it."""
+    """Build the application over a repository, which is started and drained with it.
+
+    Raises:
+        SettingsError: the file of API keys cannot be used.
+    """
     metrics = metrics or Metrics()
     register = Register(metrics, access or AccessLog(settings.log_format))
-    desk = Desk(settings, repository, register, ClientWatch())
+    desk = Desk(settings, repository, register, ClientWatch(), guard_of(settings))
     operations: list[Operation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
     app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
     app.include_router(v2_router(repository, has_control=settings.enable_model_control))
     app.include_router(page_router())
-    app.add_middleware(_Frame, register=register)
+    app.add_middleware(_Frame, register=register, guard=desk.guard)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -80,6 +102,17 @@ class Application(FastAPI):
         self._described: list[tuple[str, str]] = []
         self.operations = {f"/{operation.name}": operation for operation in operations}
         self._infer = infer
+        self._is_guarded = desk.guard is not None
+        self._entry: ASGIApp = self._serve
+        origins = desk.settings.cors_origins
+        if origins:
+            self._entry = CORSMiddleware(
+                self._serve,
+                allow_origins=origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=_CORS_REQUEST_HEADERS,
+                expose_headers=_CORS_ANSWER_HEADERS,
+            )
         # As routes too, for the sake of other methods: 405, not 404.
         self.router.routes.extend(
             Route(path, operation, methods=["POST"]) for path, operation in self.operations.items()
@@ -87,7 +120,11 @@ class Application(FastAPI):
         self.router.routes.extend(Route(path, infer, methods=["POST"]) for path in INFER_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's message: an operation, or what the framework has."""
+        """Serve one connection's message, with CORS around it where pages may call."""
+        await self._entry(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve an operation, or what the framework has."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"]
             if scope.get("root_path"):
@@ -110,16 +147,22 @@ class Application(FastAPI):
             document = super().openapi()
             add_operations(document, list(self.operations.values()), cards)
             add_inference(document)
+            if self._is_guarded:
+                add_keys(document)
             self._described = described
         return super().openapi()
 
 
 class _Frame:
-    """What surrounds every route but the operations, which do it themselves: id, count, errors."""
+    """What surrounds every route but the operations, which do it themselves.
 
-    def __init__(self, app: ASGIApp, register: Register) -> None:
+    That is the key, the request id, the count and the form of errors.
+    """
+
+    def __init__(self, app: ASGIApp, register: Register, guard: Guard | None) -> None:
         self._app = app
         self._register = register
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -142,7 +185,12 @@ class _Frame:
             await send(message)
 
         try:
+            if self._guard is not None and scope["path"] not in OPEN_PATHS:
+                self._guard.check(received)
             await self._app(scope, receive, send_framed)
+        except Unauthorized as error:
+            body, headers = problem(error, identity)
+            await respond(send_framed, error.status, headers, body)
         except Exception:
             _log.exception("unexpected error in request %s", identity)
             if status:

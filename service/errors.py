@@ -2,6 +2,7 @@
 
     ServiceError
     ├── MalformedBody          400  the bytes are not what Content-Type says
+    ├── Unauthorized           401  no key, or one that is not known; WWW-Authenticate
     ├── NotFound               404  no such path
     │   └── ModelNotFound      404  no such model
     ├── MethodNotAllowed       405
@@ -20,7 +21,7 @@
     └── DeadlineExceeded       504  no answer before the deadline
 
     bytes ──decode──> fields ──find model──> rows ──queue──> answer ──encode──> bytes
-      400, 408, 413, 415  404, 503   422, 413    429, 500, 504     406
+      400, 401, 408, 413, 415  404, 503   422, 413    429, 500, 504     406
 
 All are rendered by `problem`: RFC 9457, `application/problem+json`.
 """
@@ -83,6 +84,20 @@ class MalformedBody(ServiceError):
     status = 400
     code = "malformed_body"
     title = "Malformed body"
+
+
+class Unauthorized(ServiceError):
+    """No API key, or one that is not known."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+    def __init__(self, detail: str, *, is_invalid: bool = False) -> None:
+        challenge = 'Bearer realm="pushforward"'
+        if is_invalid:
+            challenge += ', error="invalid_token"'
+        super().__init__(detail, headers=[("WWW-Authenticate", challenge)])
 
 
 class NotFound(ServiceError):

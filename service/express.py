@@ -22,8 +22,8 @@ from service.settings import Settings
 
 _END_OF_HEAD = b"\r\n\r\n"
 _LAST_LINES = b"connection: close\r\n\r\n"
-# Headers that ask for more than a body and its answer.
-_ODD = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
+# Headers that ask for more than a body and its answer; browsers' Origin is a matter of CORS.
+_ODD = frozenset((b"content-encoding", b"expect", b"origin", b"transfer-encoding", b"upgrade"))
 # Headers that are never the same twice: remembering their heads would only fill the memory.
 _UNIQUE = frozenset((b"traceparent", b"x-request-id"))
 _MAX_HEADS = 1024

@@ -6,16 +6,18 @@ variable, a variable over the default.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    FilePath,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
 )
@@ -31,8 +33,15 @@ from pydantic_settings import (
 PREFIX = "PUSHFORWARD_"
 # Read by the client, so not unknown.
 _CLIENT_VARIABLES = {f"{PREFIX}BASE_URL", f"{PREFIX}API_KEY"}
+# Never repeated, not even where they are wrong.
+_SECRET = frozenset(("api_keys",))
 # What Kubernetes injects into the pods beside a Service called "pushforward".
 _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
+
+
+# Long enough that guessing is hopeless; no space or comma, so that a list of them can be read.
+_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{16,512}")
+_ORIGIN = re.compile(r"https?://[^/\s,*]+")
 
 
 class SettingsError(ValueError):
@@ -64,6 +73,24 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys, joined by commas: with any, all calls but the health checks need one. "
+        "Flags can be seen by other users of a machine: prefer the variable or a file.",
+    )
+    api_key_file: FilePath | None = Field(
+        None, description="File with more of them, one a line, read again when it changes."
+    )
+    allow_unauthenticated: bool = Field(
+        False,
+        description="Whether to listen beyond loopback without keys: where something else keeps "
+        "strangers out.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call from a browser, joined by commas, as "
+        "https://example.org; empty: none.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -137,6 +164,27 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then variables; no file is read that the user did not name."""
         return init_settings, _Variables(settings_cls)
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split_texts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        check_keys(key.get_secret_value() for key in keys)
+        return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("expected scheme and host without a path, as https://example.org")
+        return origins
+
 
 
 def read(flags: Mapping[str, Any]) -> Settings:
@@ -154,7 +202,19 @@ def read(flags: Mapping[str, Any]) -> Settings:
         first = error.errors(include_url=False, include_context=False)[0]
         field = str(first["loc"][0])
         where = flag_name(field) if field in flags else variable_name(field)
-        raise SettingsError(f"{where}: {first['msg']}, got {first['input']!r}") from None
+        got = "" if field in _SECRET else f", got {first['input']!r}"
+        raise SettingsError(f"{where}: {first['msg']}{got}") from None
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Refuse keys that cannot be sent or could be guessed, without repeating them.
+
+    Raises:
+        ValueError: says what a key is.
+    """
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise ValueError("expected keys of 16 to 512 visible ASCII characters, no commas")
 
 
 def flag_name(field: str) -> str:

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.routes",),
     ("service.repository",),
     ("service.codec", "service.batcher"),
+    ("service.guard",),
     ("service.schemas_v2",),
     ("service.schemas",),
     ("service.engines",),

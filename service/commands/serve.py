@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from service.guard import check_exposure, guard_of
 from service.settings import Settings, SettingsError, flag_name, read
 
 EXIT_BAD_SETTING = 3
@@ -33,6 +34,9 @@ def serve(folders: Folders = None, **flags: str | None) -> None:
         given["model_repository"] = folders
     try:
         settings = read(given)
+        check_exposure(settings)
+        # Only to see that its file can be read: every process makes its own.
+        guard_of(settings)
     except SettingsError as error:
         print(f"pushforward: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_SETTING) from None

@@ -25,6 +25,7 @@ from service.errors import (
     ServiceError,
     ShapeMismatch,
     TooLarge,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from service.model import ModelCard
@@ -64,6 +65,7 @@ _HEADERS = {
 }
 _PROBLEMS: tuple[tuple[type[ServiceError], str], ...] = (
     (MalformedBody, "body: not valid JSON: unexpected end of data: line 1 column 12 (char 11)"),
+    (Unauthorized, "the key is not one of this server's"),
     (ModelNotFound, "model: expected one of moons, digits, got 'moon'"),
     (NotAcceptable, "Accept: this call answers with application/json, got 'text/csv'"),
     (BodyTimeout, "body: it did not arrive before the request's deadline"),
@@ -142,6 +144,15 @@ def add_operations(
                 },
             }
         }
+
+
+def add_keys(document: dict[str, Any]) -> None:
+    """Say how a client shows its key."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document["security"] = [{"bearer": []}, {"key": []}]
 
 
 def problems() -> dict[str, dict[str, Any]]:

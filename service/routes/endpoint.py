@@ -29,6 +29,7 @@ from service.errors import (
     problem,
     unexpected,
 )
+from service.guard import Guard
 from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, server_timing, write_answer, write_plain
 from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
@@ -62,6 +63,7 @@ class Desk:
     repository: Repository
     register: Register
     clients: ClientWatch
+    guard: Guard | None = None
 
 
 class Order(NamedTuple):
@@ -109,6 +111,8 @@ class Endpoint(ABC):
         """
         identity = request_id(head.headers)
         try:
+            if self._desk.guard is not None:
+                self._desk.guard.check(head.headers)
             patience = head.headers.get(b"x-timeout-seconds")
             if patience is not None:
                 visit.shorten(read_timeout(patience))

@@ -15,7 +15,8 @@ RESULTS: dict[str, type[schemas.Result]] = {
     "decode": schemas.DecodeResult,
     "sample": schemas.SampleResult,
 }
-STATUSES = {"200", "400", "404", "406", "408", "413", "415", "422", "429", "500", "503", "504"}
+STATUSES = {"200", "400", "401", "404", "406", "408", "413", "415", "422", "429"}
+STATUSES |= {"500", "503", "504"}
 
 
 @pytest.fixture(scope="module")
