@@ -1,7 +1,7 @@
 """All settings, as one table: each field is a flag, a variable and a row of the README.
 
-`max_batch_size` is `--max-batch-size` and `PUSHFORWARD_MAX_BATCH_SIZE`; a flag wins over a
-variable, a variable over the default.
+`max_batch_size` is `--max-batch-size`, `PUSHFORWARD_MAX_BATCH_SIZE` and a key of the TOML file; a
+flag wins over a variable, a variable over the file, the file over the default.
 """
 
 import os
@@ -31,8 +31,10 @@ from pydantic_settings import (
 )
 
 PREFIX = "PUSHFORWARD_"
-# Read by the client, so not unknown.
-_CLIENT_VARIABLES = {f"{PREFIX}BASE_URL", f"{PREFIX}API_KEY"}
+# Names the file of settings.
+FILE_VARIABLE = f"{PREFIX}SETTINGS"
+# No settings, but not unknown: the file's, and those that the client reads.
+_OTHER_VARIABLES = {FILE_VARIABLE, f"{PREFIX}BASE_URL", f"{PREFIX}API_KEY"}
 # Never repeated, not even where they are wrong.
 _SECRET = frozenset(("api_keys",))
 # What Kubernetes injects into the pods beside a Service called "pushforward".
@@ -153,17 +155,6 @@ class Settings(BaseSettings):
             return value
         return [part for part in value.split(os.pathsep) if part]
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then variables; no file is read that the user did not name."""
-        return init_settings, _Variables(settings_cls)
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split_texts(cls, value: object) -> object:
@@ -185,25 +176,50 @@ class Settings(BaseSettings):
                 raise ValueError("expected scheme and host without a path, as https://example.org")
         return origins
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables; no file is read that the user did not name."""
+        return init_settings, _Variables(settings_cls)
 
 
-def read(flags: Mapping[str, Any]) -> Settings:
-    """Join flags, variables and defaults.
+def read(
+    flags: Mapping[str, Any], file: Mapping[str, Any] | None = None, file_name: str = ""
+) -> Settings:
+    """Join flags, variables, the file's values and defaults.
 
     Args:
         flags: the fields given on the command line; text is parsed as variables are.
+        file: the fields given in a file.
+        file_name: what messages call it.
 
     Raises:
-        SettingsError: names the first flag or variable that is wrong.
+        SettingsError: names the first flag, variable or key of the file that is wrong.
     """
+    file = file or {}
     try:
-        return Settings(**flags)
+        return Settings(**{**file, **_Variables(Settings)(), **flags})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = str(first["loc"][0])
-        where = flag_name(field) if field in flags else variable_name(field)
+        where = origins(flags, file, file_name)[field]
         got = "" if field in _SECRET else f", got {first['input']!r}"
         raise SettingsError(f"{where}: {first['msg']}{got}") from None
+
+
+def origins(
+    flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str = ""
+) -> dict[str, str]:
+    """Where each field comes from, as the user wrote it; fields left at their default are not."""
+    names = {field: f"{file_name}: {field}" for field in file}
+    names |= {field: variable_name(field) for field in _Variables(Settings)()}
+    return names | {field: flag_name(field) for field in flags}
 
 
 def check_keys(keys: Iterable[str]) -> None:
@@ -229,7 +245,7 @@ def variable_name(field: str) -> str:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each PUSHFORWARD_* variable that means nothing, with the nearest that does."""
-    known = {variable_name(field) for field in Settings.model_fields} | _CLIENT_VARIABLES
+    known = {variable_name(field) for field in Settings.model_fields} | _OTHER_VARIABLES
     warnings = []
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name):

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from service.commands.settings_file import read_file, render
 from service.guard import check_exposure, guard_of
-from service.settings import Settings, SettingsError, flag_name, read
+from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, origins, read
 
 EXIT_BAD_SETTING = 3
 
@@ -24,30 +25,63 @@ Folders = Annotated[
 ]
 
 
-def serve(folders: Folders = None, **flags: str | None) -> None:
+File = Annotated[
+    str | None,
+    typer.Option(
+        "--settings",
+        metavar="FILE",
+        envvar=FILE_VARIABLE,
+        help="TOML file of settings, as max_batch_size = 64; paths in it are relative to where "
+        "the service is started.",
+    ),
+]
+OnlyPrint = Annotated[
+    bool,
+    typer.Option(
+        "--print-settings",
+        help="Print the settings in force and where each comes from, secrets masked, and stop.",
+    ),
+]
+
+
+def serve(
+    folders: Folders = None,
+    settings_file: File = None,
+    only_print: OnlyPrint = False,
+    **flags: str | None,
+) -> None:
     """Serve models over HTTP.
 
-    Every flag is a variable too: --max-batch-size is PUSHFORWARD_MAX_BATCH_SIZE; the flag wins.
+    Every flag is a variable too: --max-batch-size is PUSHFORWARD_MAX_BATCH_SIZE. A flag wins over a
+    variable, a variable over the file of settings.
     """
     given: dict[str, Any] = {field: text for field, text in flags.items() if text is not None}
     if folders:
         given["model_repository"] = folders
     try:
-        settings = read(given)
+        file = read_file(Path(settings_file)) if settings_file else {}
+        settings = read(given, file, settings_file or "")
         check_exposure(settings)
         # Only to see that its file can be read: every process makes its own.
         guard_of(settings)
     except SettingsError as error:
         print(f"pushforward: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_SETTING) from None
+    if only_print:
+        print(render(settings, origins(given, file, settings_file or "")))
+        return
     from service.server import run
 
     raise typer.Exit(run(settings))
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    """The folders, then one flag a field; texts, so that flags and variables are parsed alike."""
-    yield inspect.signature(serve).parameters["folders"]
+    """What `serve` names, then one flag a field.
+
+    They are texts, so that flags and variables are parsed alike.
+    """
+    named = inspect.signature(serve).parameters
+    yield from (named[name] for name in ("folders", "settings_file", "only_print"))
     for name, field in Settings.model_fields.items():
         option = typer.Option(
             flag_name(name),

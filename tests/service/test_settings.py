@@ -1,17 +1,27 @@
-"""One table of settings: flags over variables over defaults, and plain words for mistakes."""
+"""One table of settings: flags, variables, file, defaults; and plain words for mistakes."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, SettingsError, read, unknown_variables, variable_name
+from service.settings import (
+    Settings,
+    SettingsError,
+    origins,
+    read,
+    unknown_variables,
+    variable_name,
+)
+from tests.service.test_cli import invoke
 
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.delenv(variable_name(field), raising=False)
+    monkeypatch.delenv("PUSHFORWARD_SETTINGS", raising=False)
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default(
@@ -99,5 +109,73 @@ def test_known_and_injected_variables_are_not_told() -> None:
         "PUSHFORWARD_SERVICE_PORT_HTTP": "8000",
         "PUSHFORWARD_PORT_8000_TCP_ADDR": "10.0.0.1",
         "PUSHFORWARD_BASE_URL": "http://x",
+        "PUSHFORWARD_SETTINGS": "settings.toml",
     }
     assert unknown_variables(fields | injected) == []
+
+
+def test_the_file_stands_between_variables_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = {"port": 1, "max_batch_size": 2, "num_threads": 3}
+    monkeypatch.setenv("PUSHFORWARD_MAX_BATCH_SIZE", "20")
+    monkeypatch.setenv("PUSHFORWARD_NUM_THREADS", "30")
+    settings = read({"num_threads": "300"}, file, "s.toml")
+    found = (settings.port, settings.max_batch_size, settings.num_threads, settings.host)
+    assert found == (1, 20, 300, "127.0.0.1")
+    assert origins({"num_threads": "300"}, file, "s.toml") == {
+        "port": "s.toml: port",
+        "max_batch_size": "PUSHFORWARD_MAX_BATCH_SIZE",
+        "num_threads": "--num-threads",
+    }
+
+
+FILES = {
+    "not_toml": ("port 9000", "not TOML: "),
+    "not_text": (b"\xff\xfe", "not TOML: "),
+    "unknown": ("max_batchsize = 4", "max_batchsize: there is no such setting; did you mean max_b"),
+    "a_table": ("[server]\nport = 9000", "server: there is no such setting"),
+    "bad_value": ("max_batch_size = 0", "max_batch_size: Input should be greater than 0, got 0"),
+    "bad_type": ("port = [1, 2]", "port: "),
+    "bad_secret": ('api_keys = ["hunter2"]', "api_keys: "),
+    "bad_origin": ('cors_origins = "*"', "cors_origins: "),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_bad_file_is_one_line_and_exit_3(tmp_path: Path, case: str) -> None:
+    content, message = FILES[case]
+    file = tmp_path / "s.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = invoke("serve", "--settings", str(file))
+    assert result.exit_code == 3
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("pushforward: ")
+    assert f"{file}: {message}" in line
+    assert "hunter2" not in line
+
+
+def test_a_missing_file_is_one_line_and_exit_3(tmp_path: Path) -> None:
+    result = invoke("serve", "--settings", str(tmp_path / "none.toml"))
+    assert result.exit_code == 3
+    assert result.stderr.strip().endswith("none.toml: No such file or directory")
+
+
+def test_settings_are_printed_as_a_file_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "s.toml"
+    key = "0123456789abcdef"
+    file.write_text(f'api_keys = ["{key}"]\nmax_batch_size = 7\ncors_origins = "http://a"\n')
+    monkeypatch.setenv("PUSHFORWARD_SETTINGS", str(file))
+    result = invoke("serve", "a", "b/c", "--port", "9001", "--print-settings")
+    assert result.exit_code == 0
+    assert key not in result.output
+    assert "port = 9001  # --port" in result.output
+    assert f"max_batch_size = 7  # {file}: max_batch_size" in result.output
+    assert 'log_level = "info"  # default' in result.output
+    printed = tomllib.loads(result.output)
+    unset = {field for field, info in Settings.model_fields.items() if info.default is None}
+    assert printed.keys() >= Settings.model_fields.keys() - unset
+    del printed["api_keys"]
+    again = read({}, printed)
+    assert again.model_repository == (Path("a"), Path("b/c"))
+    assert (again.max_batch_size, again.cors_origins) == (7, ("http://a",))
