@@ -18,6 +18,8 @@ class TrainingOptions(BaseModel):
     """How to train.
 
     Attributes:
+        objective: `likelihood`, or `flow_matching` for continuous flows: their equation is then
+            solved for validation only.
         epochs: passes over the training rows, at most.
         batch_rows: rows a step.
         learning_rate: peak rate of Adam.
@@ -38,6 +40,7 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    objective: Literal["likelihood", "flow_matching"] = "likelihood"
     epochs: Count = 100
     batch_rows: Annotated[int, Field(ge=2)] = 256
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3

@@ -15,6 +15,7 @@ from models.evaluate import as_tensors, log_probs
 from models.flow import Flow
 from models.training.average import Average
 from models.training.coarse import check_levels, redraw
+from models.training.flow_matching import FlowMatching
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
 from models.training.report import Epoch
 from models.training.state import State, optimiser_tensors, restore_optimiser
@@ -43,6 +44,7 @@ class Run:
         self.optimiser = torch.optim.AdamW(
             flow.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
+        self._matching = FlowMatching(flow) if options.objective == "flow_matching" else None
         self.average: Average | None = None
         self.history: list[Epoch] = []
         self.step = 0
@@ -195,11 +197,15 @@ class Run:
         return rate
 
     def _step(self, x: Tensor, context: Tensor | None) -> float | None:
-        """One update; the nats a row of the batch, None where the step was skipped."""
+        """One update; the loss of the batch (nats a row), None where the step was skipped."""
         self.optimiser.zero_grad()
-        nats = -self.flow.log_prob(x, context).mean()
-        # Nats a dimension: one clipping threshold then fits tables and images.
-        (nats / self.flow.features).backward()
+        if self._matching is None:
+            nats = -self.flow.log_prob(x, context).mean()
+            # Nats a dimension: one clipping threshold then fits tables and images.
+            (nats / self.flow.features).backward()
+        else:
+            nats = self._matching.loss(x, context)
+            nats.backward()
         limit = self.options.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), limit)
         self.step += 1

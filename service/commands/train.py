@@ -26,6 +26,10 @@ Settings = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; one makes runs repeatable.")]
+Objective = Annotated[
+    Literal["likelihood", "flow_matching"] | None,
+    typer.Option(help="What is minimised; flow matching is for continuous flows (likelihood)."),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data, at most (100).")]
 BatchRows = Annotated[int | None, typer.Option(help="Rows a step (256).")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate of Adam (0.001).")]
@@ -67,6 +71,7 @@ def train(
     settings: Settings = None,
     resume: Resume = False,
     threads: Threads = 1,
+    objective: Objective = None,
     epochs: Epochs = None,
     batch_rows: BatchRows = None,
     learning_rate: LearningRate = None,
@@ -85,6 +90,7 @@ def train(
 ) -> None:
     """Train a flow by maximum likelihood and write it as a model folder."""
     flags = {
+        "objective": objective,
         "epochs": epochs,
         "batch_rows": batch_rows,
         "learning_rate": learning_rate,
