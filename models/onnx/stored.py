@@ -1,0 +1,89 @@
+"""The exports in a model folder: read, checked, and known to be of this very model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.flow import Flow
+from models.onnx.export import DECODE_FILE, ENCODE_FILE, Export, config_digest
+from models.onnx.gate import GraphRefused, Signature, read_graph
+from models.transforms.ode import ContinuousTransform
+
+
+@dataclass(frozen=True, slots=True)
+class SerialisedExport:
+    """Two graphs as bytes, and their certificate as JSON holds it."""
+
+    encode: bytes
+    decode: bytes
+    certificate: dict[str, Any]
+
+    @classmethod
+    def of(cls, export: Export) -> "SerialisedExport":
+        """From an export that was just made."""
+        graphs = export.graphs
+        return cls(
+            graphs.encode.SerializeToString(),
+            graphs.decode.SerializeToString(),
+            export.certificate.describe(),
+        )
+
+
+def has_export(folder: Path) -> bool:
+    """Whether graphs lie in a model folder, usable or not."""
+    return (folder / ENCODE_FILE).exists() or (folder / DECODE_FILE).exists()
+
+
+def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExport:
+    """Read the graphs of a model folder.
+
+    Args:
+        folder: holds encode.onnx and decode.onnx.
+        flow: as loaded from the folder.
+        weights_digest: of its weights file.
+
+    Raises:
+        GraphRefused: if a graph is missing, not made here, of another model or of other weights.
+    """
+    told = {"status": (), "evaluations": ()} if _is_continuous(flow) else {}
+    context = {} if flow.context_shape is None else {"context": flow.context_shape}
+    data, latent = flow.event_shape, (flow.features,)
+    signatures = {
+        ENCODE_FILE: Signature(
+            {"x": data} | context, {"z": latent, "log_det": (), "log_prob": ()} | told
+        ),
+        DECODE_FILE: Signature({"z": latent} | context, {"x": data, "log_det": ()} | told),
+    }
+    found: dict[str, tuple[bytes, dict[str, str]]] = {}
+    for name, signature in signatures.items():
+        path = folder / name
+        found[name] = read_graph(path, signature)
+        _check_origin(path, found[name][1], flow, weights_digest)
+    (encode, facts), (decode, others) = found[ENCODE_FILE], found[DECODE_FILE]
+    if facts != others:
+        raise GraphRefused(f"{folder}: {ENCODE_FILE} and {DECODE_FILE} are of two exports")
+    try:
+        certificate = json.loads(facts["certificate"])
+    except (KeyError, ValueError):
+        raise GraphRefused(f"{folder / ENCODE_FILE}: expected a certificate, got none") from None
+    return SerialisedExport(encode, decode, certificate)
+
+
+def _check_origin(path: Path, facts: dict[str, str], flow: Flow, weights_digest: str) -> None:
+    expected = {
+        "family": flow.family,
+        "config_sha256": config_digest(flow),
+        "weights_sha256": weights_digest,
+    }
+    for name, wanted in expected.items():
+        got = facts.get(name, "none")
+        if got != wanted:
+            raise GraphRefused(
+                f"{path}: {name}: expected {wanted}, got {got}; it was exported from another model "
+                "or other weights: export it again"
+            )
+
+
+def _is_continuous(flow: Flow) -> bool:
+    return any(isinstance(part, ContinuousTransform) for part in flow.modules())
