@@ -32,13 +32,14 @@ def _pixels(scale: float, **shift: float) -> list[dict[str, Any]]:
 
 
 _FEW_DIGITS = (
-    "4,000 digits are few: the model is small and stops early so that it does not learn them by "
-    "heart."
+    "4,000 digits are few: the model is small, and the weights of the epoch that was best on the "
+    "validation rows are kept."
 )
 _COARSE_BITS = (
     "While training, every pixel was redrawn within its bin of five bits (Glow's paper trains on "
     "five bits too): the model spends itself on shapes, not on the exact grey of the paper. It is "
-    "a bijection of 8-bit pixels all the same, and its figures are those of the pixels as they are."
+    "a bijection of 8-bit pixels all the same, and its figures are those of the pixels as they are "
+    "(the loss curve: of redrawn ones)."
 )
 
 RECIPES: Mapping[str, Recipe] = {
