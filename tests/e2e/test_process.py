@@ -1,5 +1,8 @@
 """The command itself: how fast it answers, and how it ends."""
 
+import contextlib
+import json
+import resource
 import subprocess
 import threading
 import time
@@ -17,14 +20,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_answers_without_importing_torch() -> None:
-    seconds = []
+def test_help_costs_less_than_half_a_second_of_processor_time() -> None:
+    costs = []
     for _ in range(3):
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run("--help").returncode == 0
-        seconds.append(time.monotonic() - started)
-    # The promise is 0.5 s on an idle core; the best of three keeps busy machines out of it.
-    assert min(seconds) < 1.0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(costs) < 0.5
 
 
 def test_a_folder_without_models_is_one_clear_line_and_exit_3(tmp_path: Path) -> None:
@@ -37,21 +40,15 @@ def test_a_folder_without_models_is_one_clear_line_and_exit_3(tmp_path: Path) ->
 
 def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     zoo = Path(__file__).parents[2] / "models" / "zoo"
-    model = sorted(path.parent for path in zoo.glob("*/config.json"))[0]
-    with serving(tmp_path / "server.log", str(model)) as server:
-        answers: list[int] = []
-        refused: list[Exception] = []
+    answers: list[int] = []
+    with serving(tmp_path / "log", str(zoo / "moons"), "--log-format", "json") as server:
 
         def ask() -> None:
-            with server.client() as http:
-                while True:
-                    try:
-                        answers.append(http.post("/sample", json={"num_samples": 200}).status_code)
-                    except httpx.TransportError as error:
-                        refused.append(error)
-                        return
-                    if answers[-1] == httpx.codes.SERVICE_UNAVAILABLE:
-                        return
+            # A connection may be refused or reset once the server is gone; what counts is that
+            # every request it took, by its own log, was answered.
+            with server.client() as http, contextlib.suppress(httpx.TransportError):
+                while not answers or answers[-1] != httpx.codes.SERVICE_UNAVAILABLE:
+                    answers.append(http.post("/sample", json={"num_samples": 200}).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -61,9 +58,10 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
         assert server.terminate() == 0
         for thread in threads:
             thread.join(timeout=60)
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    taken = [line["status"] for line in lines if line.get("op") == "sample"]
+    assert sorted(taken) == sorted(answers)
     assert set(answers) <= {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE}
-    # A connection may be refused once the server is gone, but none is cut off mid-answer.
-    assert all(isinstance(error, httpx.ConnectError) for error in refused), refused
 
 
 @pytest.mark.parametrize("arguments", [("--no-such-flag",), ("serve", "--port", "many")])
