@@ -23,6 +23,7 @@ class ModelCard:
     features: D, the number of values in one event and in one latent.
     numpy_dtype: `dtype` as numpy knows it.
     dtype: "float32" or "float64", what the engine computes in and the wire carries.
+    engine_choice: where engines were compared, what came out; empty where one was named.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelCard:
     provenance: dict[str, Any]
     accuracy: dict[str, Any]
     config: dict[str, Any]
+    engine_choice: dict[str, Any] = field(default_factory=dict)
     # Asked for several times a request, so not computed each time.
     features: int = field(init=False)
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)

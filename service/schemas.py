@@ -154,6 +154,7 @@ class ModelInfo(Wire):
     provenance: dict[str, Any]
     accuracy: dict[str, Any]
     config: dict[str, Any]
+    engine_choice: dict[str, Any] = Field(description="What was measured to choose the engine.")
 
 
 class ModelList(Wire):

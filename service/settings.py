@@ -98,7 +98,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto is cuda where there is one.",
     )
-    engine: Literal["auto", "torch"] = Field("auto", description="What computes: auto or torch.")
+    engine: Literal["auto", "torch", "folded", "onnx"] = Field(
+        "auto",
+        description="What computes: torch, torch on the folded flow, onnx, or auto: the fastest "
+        "of them on the model itself.",
+    )
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."
     )

@@ -36,9 +36,8 @@ def resolve_device(device: str) -> str:
 class TorchEngine:
     """Runs a flow in evaluation mode, where it lies and in the dtype it has."""
 
-    name = "torch"
-
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, name: str = "torch") -> None:
+        self.name = name
         self._flow = flow.eval()
         self._device = flow.device
         self._solves = any(isinstance(part, ContinuousTransform) for part in flow.modules())

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from models.checkpoint import DTYPES, CheckpointError
 from models.flow import Flow
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine
-from service.engines.torch import TorchEngine
+from service.engines.select import Choice, EngineUnavailable, Job, choose
+from service.engines.threads import engine_threads
 from service.errors import ServiceError
+from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Array, Mapped, ModelCard, ServedModel
-from service.repository.folders import Source, Stamp, StartupError, stamp
+from service.repository.folders import Source, Stamp, stamp
 from service.repository.tuning import tune
 from service.settings import Settings
 
@@ -61,7 +64,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
     Raises:
-        StartupError: the folder cannot be loaded, or the engine fails on the warm-up.
+        StartupError: the folder or the engine cannot be had, or the engine fails on the warm-up.
     """
     began = time.monotonic()
     # Before the files are read: a change while they are makes another stamp.
@@ -74,10 +77,15 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
         )
     except CheckpointError as error:
         raise StartupError(str(error)) from None
-    engine = TorchEngine(flow)
-    card = make_card(source, flow, engine, tuning.settings.batching)
-    policy = make_policy(tuning.settings, card.features)
-    hosted = _connect(card, engine, policy, metrics, seen)
+    policy = make_policy(tuning.settings, flow.features)
+    threads = engine_threads(settings.num_threads)
+    job = Job(source.folder, flow, threads, policy.max_batch_rows)
+    try:
+        choice = await asyncio.to_thread(choose, tuning.settings.engine, job)
+    except EngineUnavailable as error:
+        raise StartupError(f"{source.folder}: {error}") from None
+    card = make_card(source, flow, choice, tuning.settings.batching)
+    hosted = _connect(card, choice.engine, policy, metrics, seen)
     try:
         await _warm_up(hosted, policy.max_batch_rows)
     except BaseException as error:
@@ -95,10 +103,16 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     return hosted
 
 
-def make_card(source: Source, flow: Flow, engine: Engine, batching: str) -> ModelCard:
+def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> ModelCard:
     """Collect what users are told about a model."""
-    support = flow.facts.support
-    promise = {"batching": batching, "is_bitwise_reproducible": batching == "invariant"}
+    support, engine = flow.facts.support, choice.engine
+    is_same_anywhere = batching == "invariant" or choice.is_batch_invariant
+    promise: dict[str, Any] = {
+        "batching": batching,
+        "is_bitwise_reproducible": is_same_anywhere,
+    }
+    if choice.certificate:
+        promise["certificate"] = choice.certificate
     return ModelCard(
         name=source.name,
         version=source.version,
@@ -115,6 +129,7 @@ def make_card(source: Source, flow: Flow, engine: Engine, batching: str) -> Mode
         provenance=dict(flow.provenance),
         accuracy={**flow.accuracy, **promise},
         config=dict(flow.config),
+        engine_choice=choice.comparison,
     )
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from models.flow import Flow
 from service import server
+from service.engines import select
 from service.engines.torch import TorchEngine
 from service.model import Array
-from service.repository import serving
 from service.settings import read
 
 FOLDER = Path(sys.argv[1])
@@ -42,6 +42,6 @@ class StuckEngine(TorchEngine):
 
 
 if __name__ == "__main__":
-    serving.TorchEngine = StuckEngine
+    select.TorchEngine = StuckEngine
     fields = dict(argument.split("=", 1) for argument in sys.argv[3:])
-    sys.exit(server.run(read({"model_repository": sys.argv[2], **fields})))
+    sys.exit(server.run(read({"model_repository": sys.argv[2], "engine": "torch", **fields})))

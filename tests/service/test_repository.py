@@ -50,7 +50,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serving(*folders: Path, **settings: Any) -> tuple[FolderRepository, Metrics]:
     metrics = Metrics()
-    return FolderRepository(Settings(model_repository=folders, **settings), metrics), metrics
+    chosen = Settings(model_repository=folders, **{"engine": "torch"} | settings)
+    return FolderRepository(chosen, metrics), metrics
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,190 @@
+"""The onnx engine: two certified graphs in onnxruntime behind arrays."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import onnx
+
+from models.onnx.runtime import load_runtime, open_session
+from models.onnx.stored import SerialisedExport
+from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.model import Array, Mapped, Solves
+
+# How onnxruntime's allocators say that memory ran out.
+_NO_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory")
+# Calls on few numbers spend a tenth of their time on finding buffers: these are kept. Larger ones
+# would rather not be copied.
+_MOST_KEPT_VALUES = 2**16
+_KEPT_SIZES = 32
+
+_NUMPY = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+class ProviderMissing(RuntimeError):
+    """onnxruntime has no provider for the device, or fell back to another in silence."""
+
+
+class OnnxEngine:
+    """Runs the graphs of an export.
+
+    Args:
+        export: what to run; it was checked (`models.onnx.stored`) or just made.
+        device: "cpu" or "cuda:N".
+        threads: of one call. With one thread on a CPU a row's bits are the same in every batch.
+
+    Raises:
+        ProviderMissing: if the device is not what onnxruntime would really use.
+        SessionError: if onnxruntime refuses the graphs.
+    """
+
+    name = "onnx"
+
+    def __init__(self, export: SerialisedExport, device: str, threads: int) -> None:
+        self._device = device
+        self._dtype = str(export.certificate["precision"])
+        self._encode = _Graph(export.encode, "z", device, threads)
+        self._decode = _Graph(export.decode, "x", device, threads)
+
+    @property
+    def device(self) -> str:
+        return self._device
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype
+
+    def encode(self, x: Array, context: Array | None) -> Mapped:
+        return self._encode.run(x, context)
+
+    def decode(self, z: Array, context: Array | None) -> Mapped:
+        return self._decode.run(z, context)
+
+
+class _Graph:
+    """One session, called by one thread."""
+
+    def __init__(self, model: bytes, value: str, device: str, threads: int) -> None:
+        wanted = providers(device)
+        self._session = open_session(_lean(model), threads=threads, providers=wanted)
+        _require_provider(self._session.get_providers(), wanted)
+        self._inputs = [given.name for given in self._session.get_inputs()]
+        known = {output.name: output for output in self._session.get_outputs()}
+        solves = [name for name in ("status", "evaluations") if name in known]
+        self._outputs = {name: known[name] for name in (value, "log_det", *solves)}
+        self._keeps = device == "cpu"
+        self._kept: OrderedDict[int, _Buffers] = OrderedDict()
+
+    def run(self, rows: Array, context: Array | None) -> Mapped:
+        given = [np.ascontiguousarray(a) for a in ((rows,) if context is None else (rows, context))]
+        try:
+            value, log_det, *told = self._run(given)
+        except Exception as error:  # onnxruntime's own have no common base but this
+            raise _judge(error) from error
+        if not told:
+            return value, log_det
+        return value, log_det, Solves(told[0], told[1], np.zeros_like(log_det))
+
+    def _run(self, given: list[Array]) -> list[Array]:
+        if self._keeps and given[0].size <= _MOST_KEPT_VALUES:
+            return self._buffers(given).run(given)
+        feed = dict(zip(self._inputs, given, strict=True))
+        found: list[Array] = self._session.run(list(self._outputs), feed)
+        return found
+
+    def _buffers(self, given: list[Array]) -> "_Buffers":
+        rows = len(given[0])
+        buffers = self._kept.pop(rows, None) or _Buffers(
+            self._session, dict(zip(self._inputs, given, strict=True)), self._outputs
+        )
+        self._kept[rows] = buffers
+        if len(self._kept) > _KEPT_SIZES:
+            self._kept.popitem(last=False)
+        return buffers
+
+
+class _Buffers:
+    """Inputs and outputs of one batch size, bound to a session once.
+
+    Args:
+        session: of onnxruntime.
+        inputs: name -> an array as will come.
+        outputs: name -> the session's description of it.
+    """
+
+    def __init__(self, session: Any, inputs: dict[str, Array], outputs: dict[str, Any]) -> None:
+        value_of = load_runtime().OrtValue.ortvalue_from_numpy
+        rows = len(next(iter(inputs.values())))
+        self._session = session
+        self._binding = session.io_binding()
+        self._inputs = [np.empty_like(array) for array in inputs.values()]
+        self._outputs = [
+            np.empty((rows, *output.shape[1:]), _NUMPY[output.type]) for output in outputs.values()
+        ]
+        for name, array in zip(inputs, self._inputs, strict=True):
+            self._binding.bind_ortvalue_input(name, value_of(array))
+        for name, array in zip(outputs, self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(name, value_of(array))
+
+    def run(self, given: list[Array]) -> list[Array]:
+        """Copy in, compute, copy out: what is returned is never touched again."""
+        for kept, array in zip(self._inputs, given, strict=True):
+            np.copyto(kept, array)
+        self._session.run_with_iobinding(self._binding)
+        return [array.copy() for array in self._outputs]
+
+
+def _lean(model: bytes) -> bytes:
+    """Leave the log_prob out: the service adds the base density itself, to log_det."""
+    parsed = onnx.ModelProto.FromString(model)
+    kept = [output for output in parsed.graph.output if output.name != "log_prob"]
+    del parsed.graph.output[:]
+    parsed.graph.output.extend(kept)
+    return bytes(parsed.SerializeToString())
+
+
+def providers(device: str) -> list[str | tuple[str, dict[str, Any]]]:
+    """What onnxruntime should compute with on a device, in order of preference.
+
+    Raises:
+        ProviderMissing: if the installed onnxruntime has no provider for the device.
+    """
+    if device == "cpu":
+        return [_CPU]
+    available = load_runtime().get_available_providers()
+    if _CUDA not in available:
+        raise ProviderMissing(
+            f"{device}: the installed onnxruntime has {', '.join(available)} alone; install "
+            "pushforward[gpu] in the place of pushforward[cpu], or choose engine torch or device "
+            "cpu"
+        )
+    # TF32 keeps 10 bits of every factor: that is no float32, and no certificate holds with it. A
+    # search for the fastest convolution may choose another one, with other bits, next time.
+    options = {
+        "device_id": device.partition(":")[2] or "0",
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return [(_CUDA, options), _CPU]
+
+
+def _require_provider(used: list[str], wanted: list[str | tuple[str, dict[str, Any]]]) -> None:
+    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+    if used[:1] != [first]:
+        raise ProviderMissing(
+            f"onnxruntime was asked for {first} and took {', '.join(used)}: its libraries for the "
+            "device cannot be loaded; mend the installation, or choose engine torch or device cpu"
+        )
+
+
+def _judge(error: Exception) -> Exception:
+    """Tell what a smaller batch may mend and what nothing can from ordinary failures."""
+    text = str(error)
+    if any(phrase in text.lower() for phrase in _NO_MEMORY):
+        return EngineOutOfMemory(text)
+    if "CUDA failure" in text or "CUDA error" in text:
+        return EngineLost(text)
+    return RuntimeError(text)
