@@ -17,7 +17,62 @@ from models.onnx.graphs import MAX_OPSET, MIN_OPSET
 
 # What the exports of this project are made of (a test compares). A graph with anything else in it
 # was not made here: `If`, `Scan` and custom operators among it.
-OPERATORS = frozenset({"Abs", "Add", "And", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "Cos", "CumSum", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Loop", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Reciprocal", "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Sub", "Tanh", "Transpose", "Where"})
+OPERATORS = frozenset(
+    {
+        "Abs",
+        "Add",
+        "And",
+        "BatchNormalization",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Conv",
+        "Cos",
+        "CumSum",
+        "Div",
+        "Elu",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Floor",
+        "Gather",
+        "Gemm",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Loop",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pad",
+        "Pow",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Sigmoid",
+        "Sin",
+        "Slice",
+        "Softmax",
+        "Split",
+        "Sqrt",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Where",
+    }
+)
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_NODES = 200_000
