@@ -118,8 +118,12 @@ def _with_probes(layers: list[Fragment], described: dict[str, Any]) -> list[Frag
 
 def _block(weights: Weights, cnf: CNF, strides: Sequence[int]) -> Fragment:
     layers = [
-        _conv(weights, layer, cnf.kind, stride)
-        for layer, stride in zip(cnf.layers, strides, strict=True)
+        _hyper(weights, layer, outputs)
+        if cnf.kind == "hyper"
+        else _conv(weights, layer, cnf.kind, stride)
+        for layer, outputs, stride in zip(
+            cnf.layers, (*cnf.hidden, cnf.channels), strides, strict=True
+        )
     ]
     return block(
         weights.take(f"{cnf.name}.sqrt_end_time").square(),
@@ -130,8 +134,6 @@ def _block(weights: Weights, cnf: CNF, strides: Sequence[int]) -> Fragment:
 
 def _conv(weights: Weights, layer: str, kind: str, stride: int) -> Fragment:
     transposed = stride < 0
-    if kind == "hyper":
-        return _hyper(weights, layer)
     if kind == "blend":
         start, end = (
             ffjord_nets.affine(weights, f"{layer}._layer{index}", transposed=transposed)
@@ -142,7 +144,7 @@ def _conv(weights: Weights, layer: str, kind: str, stride: int) -> Fragment:
     return {**prefixed("conv.", main), **ffjord_nets.gates(weights, layer, kind)}
 
 
-def _hyper(weights: Weights, layer: str) -> Fragment:
-    """The numbers of the kernel; those of a bias of its own, at the end, are never used there."""
+def _hyper(weights: Weights, layer: str, outputs: int) -> Fragment:
+    """The numbers of the kernel; those of the bias behind them are never used by the source."""
     state = ffjord_nets.affine(weights, f"{layer}._hypernet")
-    return prefixed("hypernet.", state)
+    return {f"hypernet.{key}": value[:-outputs] for key, value in state.items()}

@@ -18,6 +18,7 @@ from typing import Literal
 
 from models.importers import networks, tables
 from models.importers.findings import ImportRefused
+from models.importers.glow_layout import check_invertible
 from models.importers.likelihood import Reported
 from models.importers.networks import Linear, Net
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
@@ -161,7 +162,9 @@ def _layer(weights: Weights, place: str, kind: str, config: Config) -> Part:
         case "batch_norm":
             return _batch_norm(weights, place, features)
         case "matrix":
-            return tables.linear(weights.take(f"{place}.W", features, features).T)
+            matrix = weights.take(f"{place}.W", features, features)
+            check_invertible(weights, f"{place}.W", matrix)
+            return tables.linear(matrix.T)
         case "shuffle":
             weights.skip(rf"{place}\.inv_perm", "the inverse of perm")
             return tables.permute(weights.take_integers(f"{place}.perm", features).tolist())

@@ -98,7 +98,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
     """
     _check(config)
     weights.skip(r"(.*\.)?degrees", "the masks say the same")
-    weights.skip(r"(.*\.)?initialized", "a flag of ActNorm: its constants are what they are")
+    weights.skip(r"(.*\.)?initialized", "a flag of ActNorm: outside training it does nothing")
     weights.skip(r"_distribution\._log_z", "the constant of the normal density")
     settings = Settings(
         activation=config.activation,

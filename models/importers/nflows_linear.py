@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.importers import tables
+from models.importers.glow_layout import check_invertible
 from models.importers.nsf_parts import lu_linear
 from models.importers.tables import Part
 from models.importers.weights import Weights
@@ -43,7 +44,9 @@ def _lu(weights: Weights, name: str, size: int) -> Tensor:
 
 
 def _naive(weights: Weights, name: str, size: int) -> Tensor:
-    return weights.take(f"{name}_weight", size, size)
+    matrix = weights.take(f"{name}_weight", size, size)
+    check_invertible(weights, f"{name}_weight", matrix)
+    return matrix
 
 
 def _qr(weights: Weights, name: str, size: int) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from models.importers import normflows_couplings, tables
 from models.importers.findings import ImportRefused
+from models.importers.glow_layout import check_flag, check_invertible
 from models.importers.networks import Net, parameter_rows
 from models.importers.normflows_couplings import Settings
 from models.importers.nsf_parts import (
@@ -189,7 +190,9 @@ def _matrix(weights: Weights, name: str, settings: Settings) -> list[Part]:
     """x W, that is W^T in front of columns."""
     size = settings.features
     if f"{name}.W" in weights:
-        return [tables.linear(weights.take(f"{name}.W", size, size).T)]
+        matrix = weights.take(f"{name}.W", size, size)
+        check_invertible(weights, f"{name}.W", matrix)
+        return [tables.linear(matrix.T)]
     permutation, lower, upper = (weights.take(f"{name}.{key}", size, size) for key in "PLU")
     diagonal = weights.take(f"{name}.sign_S", size) * weights.take(f"{name}.log_S", size).exp()
     unit = lower.tril(-1) + lower.new_ones(size).diag()
@@ -197,6 +200,9 @@ def _matrix(weights: Weights, name: str, settings: Settings) -> list[Part]:
 
 
 def _actnorm(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    flag = f"{name}.data_dep_init_done"
+    if flag in weights:
+        check_flag(weights, flag)
     state = {
         "log_scale": weights.take(f"{name}.s", 1, settings.features)[0],
         "shift": weights.take(f"{name}.t", 1, settings.features)[0],

@@ -131,7 +131,6 @@ def convert(config: Config, weights: Weights) -> Conversion:
             "imported"
         )
     weights.skip(r"(.*\.)?degrees", "the masks say the same")
-    weights.skip(r".*\.data_dep_init_done", "a flag of ActNorm: its constants are what they are")
     weights.skip(r"flows\.\d+\.(eye|inv_perm)", "a constant")
     weights.skip(r"p\..*", "the target of the reverse Kullback-Leibler loss")
     settings = Settings(

@@ -55,7 +55,7 @@ def infer(weights: Weights) -> Inference:
     if layers[0].kind == "cnf":
         zuko_cnf.infer(weights, seen, layers)
     else:
-        _infer_layers(seen, layers)
+        _infer_layers(weights, seen, layers)
     if any(layer.has_net for layer in layers):
         seen.ask("activation", f"{ACTIVATIONS} (zuko's default is ReLU, for CNF ELU)")
     else:
@@ -66,8 +66,10 @@ def infer(weights: Weights) -> Inference:
     return seen
 
 
-def _infer_layers(seen: Inference, layers: list[Layer]) -> None:
+def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     features = {layer.features for layer in layers if layer.features}
+    if not features:  # every transform sees the context alone
+        features = {weights.shape("base.loc")[0]}
     if len(features) != 1:
         raise ImportRefused(f"features: expected one number for all transforms, got {features}")
     seen.know("features", features.pop(), "networks, masks and constants")

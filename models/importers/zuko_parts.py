@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.importers import networks, tables
 from models.importers.findings import ImportRefused
+from models.importers.glow_layout import check_invertible
 from models.importers.networks import Block, Linear, Net, parameter_rows
 from models.importers.tables import Part
 from models.importers.weights import Weights
@@ -172,7 +173,9 @@ def _rotation(weights: Weights, layer: Layer, settings: Settings) -> Part:
 def _lu(weights: Weights, layer: Layer, settings: Settings) -> Part:
     both = weights.take(f"{layer.name}LU", layer.features, layer.features)
     unit = both.triu(1) + torch.eye(layer.features, dtype=both.dtype)
-    return tables.linear(both.tril() @ unit)
+    matrix = both.tril() @ unit
+    check_invertible(weights, f"{layer.name}LU", matrix)
+    return tables.linear(matrix)
 
 
 def _permutation(weights: Weights, layer: Layer, settings: Settings) -> Part:
