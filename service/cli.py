@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Score data with a model: likelihood, float32 error, round trip, and AUROC of "
     "anomalies.",
     "client": "Ask a running server: sample, log-prob, encode, decode.",
+    "export": "Write encode.onnx and decode.onnx of a model, certified against float64 torch.",
     "import": "Turn a checkpoint of public code into a model folder with the same likelihood.",
 }
 # Commands that cannot be names in Python.

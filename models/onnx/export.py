@@ -135,9 +135,14 @@ def export(
 
 
 def export_folder(
-    folder: str | os.PathLike[str], *, precision: str = "fp32", opset: int = DEFAULT_OPSET
+    folder: str | os.PathLike[str], *, precision: str | None = None, opset: int = DEFAULT_OPSET
 ) -> Export:
     """Export a model folder; its golden rows are part of the proof.
+
+    Args:
+        folder: the model's.
+        precision: as `export`; left out, that in which config.json says the model is served.
+        opset: version of the ONNX operators.
 
     Raises:
         CheckpointError: if the folder is not a model.
@@ -146,7 +151,7 @@ def export_folder(
     flow = checkpoint.load(folder, dtype=torch.float64)
     return export(
         flow,
-        precision=precision,
+        precision=precision or _precision_of(checkpoint.read_manifest(Path(folder)).dtype),
         opset=opset,
         record=checkpoint.read_golden(folder, flow),
         weights_digest=checkpoint.digest(folder),
@@ -157,6 +162,10 @@ def config_digest(flow: Flow) -> str:
     """SHA-256 of family and config in canonical JSON, in hex."""
     text = json.dumps([flow.family, flow.config], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _precision_of(dtype: str) -> str:
+    return next(name for name, one in PRECISIONS.items() if one == checkpoint.DTYPES[dtype])
 
 
 def _describe(made: Export, flow: Flow, weights_digest: str) -> None:

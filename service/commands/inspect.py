@@ -25,7 +25,8 @@ def _run(folder: Path, *, as_json: bool) -> None:
     from models.checkpoint import digest
 
     flow = models.load(folder)
-    facts = {**describe(flow), "weights_sha256": digest(folder)}
+    weights = digest(folder)
+    facts = {**describe(flow), "weights_sha256": weights, **_graphs(folder, flow, weights)}
     if as_json:
         import orjson
 
@@ -64,6 +65,19 @@ def describe(flow: "Flow") -> dict[str, Any]:
         "provenance": flow.provenance,
         "config": flow.config,
     }
+
+
+def _graphs(folder: Path, flow: "Flow", weights_digest: str) -> dict[str, Any]:
+    """The certificate of the folder's ONNX graphs, or why they are refused; nothing without."""
+    from models.onnx.gate import GraphRefused
+    from models.onnx.stored import has_export, read_export
+
+    if not has_export(folder):
+        return {}
+    try:
+        return {"onnx": read_export(folder, flow, weights_digest).certificate}
+    except GraphRefused as error:
+        return {"onnx": f"refused: {error}"}
 
 
 def _lines(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,0 +1,89 @@
+"""`pushforward export`: two certified ONNX graphs of a model folder."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.commands.plain_errors import plain_errors
+
+if TYPE_CHECKING:
+    from models.onnx.export import Export
+
+Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to write to; left out, the model folder, where the server finds the graphs."
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="fp32 or fp64, of inputs and outputs; left out, that of the model's config.json."
+    ),
+]
+Opset = Annotated[int, typer.Option(help="Version of the ONNX operators, 18 to 23.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")]
+
+
+def export(
+    folder: Folder,
+    *,
+    out: Out = None,
+    precision: Precision = None,
+    opset: Opset = 20,
+    json: Json = False,
+) -> None:
+    """Write encode.onnx and decode.onnx of a model, certified against float64 torch."""
+    with plain_errors():
+        _run(folder, out or folder, {"precision": precision, "opset": opset}, as_json=json)
+
+
+def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> None:
+    from models.onnx.export import export_folder
+    from models.onnx.runtime import RuntimeMissing, SessionError
+
+    began = time.monotonic()
+    try:
+        made = export_folder(folder, **options)
+    except (RuntimeMissing, SessionError) as error:
+        raise ValueError(str(error)) from None
+    made.write(out)
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(made.certificate.describe(), option=orjson.OPT_INDENT_2))
+        return
+    _show(made, out, time.monotonic() - began)
+
+
+def _show(made: "Export", out: Path, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    certificate = made.certificate
+    table = Table(title=f"{out}: written in {seconds:.1f} s", title_justify="left", box=None)
+    for heading in ("error against float64", "median", "p90", "p99", "max"):
+        table.add_column(heading, justify="left" if heading.startswith("error") else "right")
+    for name, errors in (
+        ("log_prob (nats)", certificate.log_prob),
+        ("log_prob of samples (nats)", certificate.sample_log_prob),
+        ("z", certificate.z),
+        ("x", certificate.x),
+        ("round trip", certificate.round_trip),
+    ):
+        table.add_row(
+            name, *(f"{value:.2g}" for value in (errors.median, errors.p90, errors.p99, errors.max))
+        )
+    console = Console()
+    console.print(table)
+    rows = sum(sum(kinds.values()) for kinds in certificate.rows.values())
+    invariance = "the same bits" if certificate.is_batch_invariant else "rounding that differs"
+    console.print(
+        f"{rows} rows in batches of {', '.join(map(str, certificate.batch_sizes))}: {invariance} "
+        f"in all; inputs and outputs {certificate.precision}, networks {certificate.networks}, "
+        f"opset {certificate.opset}",
+        highlight=False,
+    )
