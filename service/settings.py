@@ -142,8 +142,15 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: NonNegativeFloat = Field(
         30.0, description="After SIGTERM: how long accepted requests may still take."
     )
+    workers: PositiveInt = Field(
+        1,
+        description="Processes behind the port, each with its own models and queues; more than one "
+        "where one Python process is the limit.",
+    )
     num_threads: PositiveInt | None = Field(
-        None, description="Threads of one engine call; unset: the CPU quota less one, at least 1."
+        None,
+        description="Threads of one engine call; unset: the CPU quota shared by the workers less "
+        "one, at least 1.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message logged: debug, info, warning or error."

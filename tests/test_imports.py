@@ -16,11 +16,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.commands",),
     ("service.client",),
     ("service.server",),
+    ("service.team",),
+    ("service.process",),
     ("service.app", "service.express"),
     ("service.routes",),
+    ("service.guard",),
     ("service.repository",),
     ("service.codec", "service.batcher"),
-    ("service.guard",),
     ("service.schemas_v2",),
     ("service.schemas",),
     ("service.engines",),
@@ -28,7 +30,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
 )
 # Importable from the whole of `service`; import nothing of ours.
-LEAVES = ("service", "service.errors", "service.settings", "service.metrics", "service.logs")
+LEAVES = (
+    "service",
+    "service.errors",
+    "service.settings",
+    "service.metrics",
+    "service.logs",
+    "service.exits",
+)
 
 # What a unit may import beside the standard library, where that is a promise: the client is
 # usable without the server's dependencies.

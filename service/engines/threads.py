@@ -19,13 +19,13 @@ def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> fl
     return min([float(allowed), *_quotas(cgroups, membership)])
 
 
-def engine_threads(asked: int | None) -> int:
-    """Threads of one engine call: those asked for, else the usable cores less one.
+def engine_threads(asked: int | None, processes: int = 1) -> int:
+    """Threads of one engine call: those asked for, else a process' usable cores less one.
 
     The one left is the event loop's. Two engine threads beside it on two cores were four times
     slower than one: each waits for the other, and both for the loop.
     """
-    return asked or max(1, math.floor(usable_cores()) - 1)
+    return asked or max(1, math.floor(usable_cores() / processes) - 1)
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:

@@ -20,6 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.metrics.peers import Peers
 from service.metrics.tallies import Count, Counter, Histogram, Spread
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
@@ -80,9 +81,14 @@ class QueueMetrics:
 
 
 class Metrics:
-    """One registry a service; `render` is what /metrics answers."""
+    """One registry a process; `scrape` is what /metrics answers.
 
-    def __init__(self) -> None:
+    Args:
+        peers: the other processes of the service, if there are any.
+    """
+
+    def __init__(self, peers: Peers | None = None) -> None:
+        self._peers = peers
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "model op code")
         self.request_seconds = self._histogram(
@@ -163,8 +169,17 @@ class Metrics:
         self.running.labels(model).set_function(lambda: sum(read() for read in watched.values()))
 
     def render(self) -> bytes:
-        """All metrics as Prometheus text."""
+        """All metrics of this process as Prometheus text."""
         return generate_latest(self.registry)
+
+    async def scrape(self) -> bytes:
+        """All metrics of the service as Prometheus text.
+
+        Raises:
+            OSError, TimeoutError: one of its processes does not answer.
+        """
+        own = self.render()
+        return own if self._peers is None else await self._peers.collect(own)
 
     def _counter(self, name: str, text: str, labels: str) -> Counter:
         return Counter(f"pushforward_{name}", text, labels.split(), registry=self.registry)

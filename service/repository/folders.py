@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoint import CONFIG_FILE
+from service.exits import StartupError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-
-class StartupError(Exception):
-    """The service cannot start; the message is one line that names the setting or the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from service.batcher import Batcher
 from service.engines.threads import engine_threads
 from service.engines.torch import resolve_device
 from service.errors import ModelNotFound, ModelRefused, NotReady
+from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Listing, ServedModel
-from service.repository.folders import Source, StartupError, find_models, stamp, zoo_folder
+from service.repository.folders import Source, find_models, stamp, zoo_folder
 from service.repository.serving import Hosted, host
 from service.repository.watch import Watch
 from service.settings import Settings, flag_name
@@ -102,7 +103,7 @@ class FolderRepository:
             resolve_device(settings.device)
         except ValueError as error:
             raise StartupError(f"{flag_name('device')}: {error}") from None
-        torch.set_num_threads(engine_threads(settings.num_threads))
+        torch.set_num_threads(engine_threads(settings.num_threads, settings.workers))
         async with self._changing:
             # The zoo is part of the installed package, which does not change. The watch begins
             # before the loading: what changes meanwhile is loaded anew after it.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, ValidationError, create_model
 
 from service.engines.torch import resolve_device
-from service.repository.folders import StartupError
+from service.exits import StartupError
 from service.settings import Settings, flag_name
 
 SERVING_FILE = "serving.toml"

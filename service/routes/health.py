@@ -27,6 +27,9 @@ def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+        try:
+            return Response(await metrics.scrape(), media_type=CONTENT_TYPE)
+        except OSError:
+            raise NotReady("another process of the service does not answer") from None
 
     return router

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 import models
 from models.flow import Flow
 from service.errors import ModelNotFound, ModelRefused, NotReady
+from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Listing
-from service.repository import FolderRepository, StartupError
+from service.repository import FolderRepository
 from service.settings import Settings
 from tests.service.test_repository import later, make_flow, run
 

@@ -15,9 +15,10 @@ import torch
 import models
 from models.flow import Flow
 from service.errors import ModelNotFound, NotReady
+from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Repository
-from service.repository import FolderRepository, Source, StartupError, find_models, zoo_folder
+from service.repository import FolderRepository, Source, find_models, zoo_folder
 from service.repository.serving import make_policy
 from service.settings import Settings
 

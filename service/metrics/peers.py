@@ -1,0 +1,110 @@
+"""Metrics of a service of several processes: whichever is asked answers for all.
+
+Each process gives its own text to whoever connects to its socket, a file in a folder that only they
+know; the one that Prometheus asks collects and adds up.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+_PATIENCE_SECONDS = 2.0
+
+# Gauges of a process that add up; of every other, the largest is told ...
+_SUMMED = frozenset(
+    (
+        "pushforward_queue_rows",
+        "pushforward_requests_running",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+    )
+)
+# ... or the smallest: a model is ready where it is ready everywhere.
+_LEAST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The processes of one service, seen from one of them.
+
+    Args:
+        folder: where their sockets are.
+        index: which of them this is.
+        count: how many there are.
+    """
+
+    folder: Path
+    index: int
+    count: int
+
+    async def open(self, render: Callable[[], bytes]) -> asyncio.Server:
+        """Give this process' metrics to the others until what is returned is closed."""
+
+        async def give(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(render())
+            await writer.drain()
+            writer.close()
+
+        return await asyncio.start_unix_server(give, self._socket(self.index))
+
+    async def collect(self, own: bytes) -> bytes:
+        """Add the others' metrics to this process' own.
+
+        Raises:
+            OSError, TimeoutError: one of them does not answer: a sum without it would be wrong.
+        """
+        others = [self._ask(index) for index in range(self.count) if index != self.index]
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return merge([own, *await asyncio.gather(*others)])
+
+    async def _ask(self, index: int) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self._socket(index))
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    def _socket(self, index: int) -> str:
+        return str(self.folder / str(index))
+
+
+def merge(texts: list[bytes]) -> bytes:
+    """Add up metrics: counters and histograms are summed, gauges as their meaning asks."""
+    return generate_latest(_Merged(texts))
+
+
+class _Merged:
+    """Collects like a registry."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self._texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for text in self._texts:
+            for family in text_string_to_metric_families(text.decode()):
+                known = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                known.samples += family.samples
+        for family in families.values():
+            merged = Metric(family.name, family.documentation, family.type)
+            groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+            for sample in family.samples:
+                key = sample.name, tuple(sample.labels.items())
+                groups.setdefault(key, []).append(sample.value)
+            for (name, labels), values in groups.items():
+                merged.add_sample(name, dict(labels), _one(family, values))
+            yield merged
+
+
+def _one(family: Metric, values: list[float]) -> float:
+    if family.type in ("counter", "histogram") or family.name in _SUMMED:
+        return sum(values)
+    return min(values) if family.name in _LEAST else max(values)

@@ -1,0 +1,164 @@
+"""One process of the service: models, application and server, and how they begin and end."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import math
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+
+from service import logs
+from service.app import create_app
+from service.exits import EXIT_FAILED, EXIT_OK, leave
+from service.express import Lane, protocol_over
+from service.metrics import Metrics
+from service.repository import FolderRepository
+from service.settings import Settings
+
+# Longer than the idle connections that clients and proxies keep, so that they close first: a server
+# that closes first now and then closes on a request already on its way.
+_KEEP_ALIVE_SECONDS = 75
+# After a signal, how long newcomers are still told 503 where nothing else is left to do: clients
+# with open connections then learn that they must leave before the connections end.
+_FAREWELL_SECONDS = 0.5
+_WATCHDOG_SECONDS = 1
+
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `Process`, which drains before the connections are closed."""
+        yield
+
+
+class Process:
+    """Serves on one socket until a signal.
+
+    Args:
+        settings: of the service.
+        metrics: where this process counts.
+        meet: called when the models are loaded and warm; the server listens once it returns.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        meet: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        # Its own start and stop lines; ours say more.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        self._settings = settings
+        self._meet = meet
+        self._access = logs.AccessLog(settings.log_format)
+        self._repository = FolderRepository(settings, metrics)
+        app = create_app(settings, self._repository, metrics, self._access)
+        self._lane = Lane(settings, app.operations)
+        config = uvicorn.Config(
+            app,
+            http=protocol_over(self._lane),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds),
+            callback_notify=self._watch_engines,
+            timeout_notify=_WATCHDOG_SECONDS,
+        )
+        self._server = _Server(config)
+        self._is_loading = True
+        self._ending: asyncio.Task[None] | None = None
+        self._code = EXIT_OK
+
+    def run(self, listener: socket.socket) -> int:
+        """Load, serve, drain.   -> the exit code.
+
+        A lost engine leaves a thread that never comes back: `leave` with a code that is not 0.
+
+        Args:
+            listener: bound, but not listening before the models are there: a connection then means
+                a service that is ready.
+
+        Raises:
+            StartupError: a setting or a model cannot be used.
+        """
+        factory = self._server.config.get_loop_factory()
+        try:
+            with asyncio.Runner(loop_factory=factory) as runner:
+                return runner.run(self._serve(listener))
+        finally:
+            self._access.flush()
+
+    def end(self, number: int) -> None:
+        """Obey a signal: the first one drains, the second one does not wait."""
+        if self._is_loading:
+            # Nobody was served yet, and a thread that reads a model cannot be told to stop.
+            leave(EXIT_OK)
+        elif self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._drain(number))
+        else:
+            _log.warning("%s again: not waiting any more", signal.Signals(number).name)
+            self._give_up(128 + number)
+            self._server.force_exit = True
+
+    async def _serve(self, listener: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.end, number)
+        began = time.monotonic()
+        # What the libraries made stays: no collection needs to look at all of it again. Models are
+        # made after this, so that those that are replaced can be collected.
+        gc.collect()
+        gc.freeze()
+        await self._repository.start()
+        names = ", ".join(model.card.name for model in self._repository.models())
+        _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
+        if self._meet is not None:
+            await self._meet()
+        self._is_loading = False
+        host, port = listener.getsockname()[:2]
+        _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)
+        await self._server.serve([listener])
+        return self._code
+
+    async def _drain(self, number: int) -> None:
+        """Finish what was accepted, within the grace; then let the server close."""
+        grace = self._settings.shutdown_grace_seconds
+        farewell = asyncio.create_task(asyncio.sleep(_FAREWELL_SECONDS))
+        _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
+        self._lane.is_open = False
+        # Every answer from now on ends its connection, those under way included: they share a list.
+        self._server.server_state.default_headers.append((b"connection", b"close"))
+        self._server.config.encoded_headers.append((b"connection", b"close"))
+        try:
+            async with asyncio.timeout(grace):
+                await self._repository.drain()
+        except TimeoutError:
+            _log.error("the grace is over: what is not computed is answered 503")
+            self._give_up(EXIT_FAILED)
+        await farewell
+        self._server.should_exit = True
+
+    def _give_up(self, code: int) -> None:
+        self._code = code
+        self._repository.abort()
+        self._server.should_exit = True
+
+    async def _watch_engines(self) -> None:
+        if not self._repository.is_alive:
+            _log.critical("an engine was lost: only a new process can help")
+            self._give_up(EXIT_FAILED)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,99 @@
+"""What is deployed beside the service names what the service has."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.app import create_app
+from service.guard import OPEN_PATHS
+from service.metrics import Metrics
+from service.settings import Settings, variable_name
+from tests.service.houses import House
+
+ROOT = Path(__file__).resolve().parent.parent
+MONITORING = ROOT / "deploy" / "monitoring"
+DASHBOARD = json.loads((MONITORING / "grafana/dashboards/pushforward.json").read_text("utf-8"))
+PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
+OBJECTS = {
+    one["kind"]: one
+    for one in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text("utf-8"))
+}
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+POD = OBJECTS["Deployment"]["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+VARIABLES = {variable_name(field) for field in Settings.model_fields}
+
+
+def _series() -> set[str]:
+    """Every name that /metrics can show, once everything has been counted."""
+    names = set()
+    for family in Metrics().registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+        names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
+    return names
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_panels_ask_for_series_that_exist(title: str) -> None:
+    for target in PANELS[title]["targets"]:
+        asked = set(re.findall(r"(?:pushforward|process)_\w+", target["expr"])) - {"pushforward"}
+        assert asked
+        assert asked <= _series()
+
+
+def test_every_metric_has_a_panel() -> None:
+    asked = " ".join(target["expr"] for panel in PANELS.values() for target in panel["targets"])
+    families = {family.name for family in Metrics().registry.collect()}
+    ours = {name for name in families if name.startswith("pushforward_")}
+    assert {name for name in ours if name not in asked} == {"pushforward_build_info"}
+
+
+def test_prometheus_scrapes_the_service_of_compose() -> None:
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
+    (job,) = config["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    assert target.partition(":")[0] in COMPOSE["services"]
+
+
+def test_compose_mounts_what_is_there_and_starts_the_service_alone() -> None:
+    services: dict[str, Any] = COMPOSE["services"]
+    assert [name for name, one in services.items() if "profiles" not in one] == ["cpu"]
+    for one in services.values():
+        for volume in one["volumes"]:
+            source = volume.removeprefix("${MODELS:-").split("}")[0].split(":")[0]
+            assert (ROOT / source).exists(), source
+        assert all(port.startswith("127.0.0.1:") for port in one.get("ports", ()))
+    for name in ("cpu", "gpu"):
+        assert set(services[name]["environment"]) <= VARIABLES
+
+
+def test_the_manifest_names_real_settings_and_open_probes() -> None:
+    assert {one["name"] for one in CONTAINER["env"]} <= VARIABLES
+    probes = [CONTAINER[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    assert {probe["httpGet"]["path"] for probe in probes} <= OPEN_PATHS
+    paths = create_app(Settings(log_level="error"), House()).openapi()["paths"]
+    assert {probe["httpGet"]["path"] for probe in probes} <= set(paths)
+
+
+def test_the_pod_is_given_time_to_drain_and_no_rights() -> None:
+    variables = {one["name"]: one["value"] for one in CONTAINER["env"]}
+    grace = float(variables["PUSHFORWARD_SHUTDOWN_GRACE_SECONDS"])
+    (pause,) = re.findall(
+        r"sleep\((\d+)\)", CONTAINER["lifecycle"]["preStop"]["exec"]["command"][2]
+    )
+    assert POD["terminationGracePeriodSeconds"] > grace + float(pause)
+    assert POD["enableServiceLinks"] is False
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"] is True
+    assert set(CONTAINER["resources"]) == {"requests", "limits"}
+
+
+def test_selectors_find_the_pods() -> None:
+    labels = OBJECTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert OBJECTS["Service"]["spec"]["selector"] == labels
+    assert OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert OBJECTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
