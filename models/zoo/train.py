@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from models.datasets import Dataset, load, split
+from models.onnx.export import export_folder
 from models.training import TrainingOptions, TrainingReport, train
 from models.training.card import write_card
 from models.training.progress import Listener, ProgressBar
@@ -40,6 +41,8 @@ def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None)
     write_card(
         build, report, summary=recipe.summary, command=f"python -m models.zoo {name}", notes=notes
     )
+    if recipe.graphs:
+        export_folder(build).write(build)
     if (zoo / name).exists():
         shutil.rmtree(zoo / name)
     build.rename(zoo / name)

@@ -27,7 +27,7 @@ from service.model import Array
 _SLOW_ROW_SECONDS = 0.03
 _RANDOM_ROWS = 8
 # How long one call may take while engines are compared, and all calls at one point.
-_MOST_SECONDS_A_CALL = 0.5
+_MOST_SECONDS_A_CALL = 0.2
 _SECONDS_A_POINT = 0.03
 _ROUNDS = 3
 # onnx gives every row the same bits in every batch, and minds busy neighbours less: another engine

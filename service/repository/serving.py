@@ -78,7 +78,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     except CheckpointError as error:
         raise StartupError(str(error)) from None
     policy = make_policy(tuning.settings, flow.features)
-    threads = engine_threads(settings.num_threads)
+    threads = engine_threads(settings.num_threads, settings.workers)
     job = Job(source.folder, flow, threads, policy.max_batch_rows)
     try:
         choice = await asyncio.to_thread(choose, tuning.settings.engine, job)
