@@ -1,5 +1,6 @@
 """The application: the operations, the ordinary routes, and one form for every error."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -40,6 +41,7 @@ from service.routes.page import page_router
 from service.routes.register import Register
 from service.routes.v2 import v2_router
 from service.settings import Settings
+from service.tracing import Tracer
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
 # What a path that no route has is counted under: one series, whatever scanners try.
@@ -61,6 +63,7 @@ def create_app(
     repository: Repository,
     metrics: Metrics | None = None,
     access: AccessLog | None = None,
+    tracer: Tracer | None = None,
 ) -> "Application":
     """Build the application over a repository, which is started and drained with it.
 
@@ -68,7 +71,7 @@ def create_app(
         SettingsError: the file of API keys cannot be used.
     """
     metrics = metrics or Metrics()
-    register = Register(metrics, access or AccessLog(settings.log_format))
+    register = Register(metrics, access or AccessLog(settings.log_format), tracer)
     desk = Desk(settings, repository, register, ClientWatch(), guard_of(settings))
     operations: list[Operation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
     app = Application(desk, operations, Infer(desk))
@@ -216,6 +219,8 @@ def _lifespan(desk: Desk) -> Any:
         yield
         await desk.repository.drain()
         desk.register.access.flush()
+        if desk.register.tracer is not None:
+            await asyncio.to_thread(desk.register.tracer.close)
 
     return lifespan
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from service import logs
+from service import logs, tracing
 from service.app import create_app
 from service.exits import EXIT_FAILED, EXIT_OK, leave
 from service.express import Lane, protocol_over
@@ -57,9 +57,10 @@ class Process:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._settings = settings
         self._meet = meet
+        tracer = tracing.start() if settings.traces else None
         self._access = logs.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
-        app = create_app(settings, self._repository, metrics, self._access)
+        app = create_app(settings, self._repository, metrics, self._access, tracer)
         self._lane = Lane(settings, app.operations)
         config = uvicorn.Config(
             app,

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="console: for people; json: one JSON object a line."
     )
+    traces: bool = Field(
+        False,
+        description="Whether to send a trace of each request by OpenTelemetry (extra otel), where "
+        "the OTEL_* variables say.",
+    )
 
     @field_validator("model_repository", mode="before")
     @classmethod

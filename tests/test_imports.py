@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.process",),
     ("service.app", "service.express"),
     ("service.routes",),
-    ("service.guard",),
+    ("service.guard", "service.tracing"),
     ("service.repository",),
     ("service.codec", "service.batcher"),
     ("service.schemas_v2",),

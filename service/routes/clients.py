@@ -15,6 +15,7 @@ from typing import Any
 from starlette.types import Receive
 
 from service.metrics import NO_MODEL
+from service.tracing import Stages
 
 PATIENCE_SECONDS = 0.05
 
@@ -33,9 +34,11 @@ class Visit:
         arrived: `time.monotonic()` when its head was there.
         deadline: when its answer is worth nothing any more, by the same clock.
         task: what computes the answer.
+
+    stages: of a request that is traced.
     """
 
-    __slots__ = ("arrived", "deadline", "ending", "is_over", "model", "rows", "task")
+    __slots__ = ("arrived", "deadline", "ending", "is_over", "model", "rows", "stages", "task")
 
     def __init__(
         self, arrived: float, deadline: float, task: asyncio.Task[Any] | None = None
@@ -45,6 +48,7 @@ class Visit:
         self.task = task
         self.model = NO_MODEL
         self.rows: int | None = None
+        self.stages: Stages | None = None
         self.ending: Ending | None = None
         self.is_over = False
 

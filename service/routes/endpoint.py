@@ -45,6 +45,7 @@ from service.routes.exchange import (
 from service.routes.register import Register
 from service.routes.solves import tell_solves, wants_evaluations
 from service.settings import Settings
+from service.tracing import Stages
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499
@@ -110,6 +111,8 @@ class Endpoint(ABC):
             read_body: gives the body, whole.
         """
         identity = request_id(head.headers)
+        if self._desk.register.tracer is not None:
+            visit.stages = Stages(self._route(head.path))
         try:
             if self._desk.guard is not None:
                 self._desk.guard.check(head.headers)
@@ -136,6 +139,7 @@ class Endpoint(ABC):
             op=self.name,
             model=visit.model,
             rows=visit.rows,
+            stages=visit.stages,
         )
         return reply
 
@@ -143,6 +147,10 @@ class Endpoint(ABC):
         body = await receive_body(head.headers, visit.receive, self._settings.max_body_bytes)
         visit.body_is_read()
         return body
+
+    @abstractmethod
+    def _route(self, path: str) -> str:
+        """Give the template of a path."""
 
     @abstractmethod
     async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
@@ -164,6 +172,9 @@ class Operation(Endpoint):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._in_query = tuple(name for name in self.fields if name != self.tensor)
+
+    def _route(self, path: str) -> str:
+        return f"/{self.name}"
 
     async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
         query = head.query
@@ -194,7 +205,10 @@ class Operation(Endpoint):
         with_evaluations = wants_evaluations(fields)
         order = await self._prepare(fields, card, form)
         visit.rows = len(order.rows)
-        answer = await self._queue(served).submit(order.rows, order.context, visit.deadline)
+        queue = self._queue(served)
+        if visit.stages is not None:
+            queue = visit.stages.watch(queue)
+        answer = await queue.submit(order.rows, order.context, visit.deadline)
         outputs, head = self._outputs(card, order, answer), order.head
         if answer.solves is not None or with_evaluations:
             extra = tell_solves(answer, outputs, form.media, with_evaluations=with_evaluations)

@@ -84,6 +84,10 @@ class Infer(Endpoint):
 
     name = "infer"
 
+    def _route(self, path: str) -> str:
+        model = "{name}/versions/{version}" if "/versions/" in path else "{name}"
+        return f"{PREFIX}{model}{SUFFIX}"
+
     async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
         read_content_type(head.headers.get(b"content-type"), _BODIES)
         name, version = read_path(head.path)
@@ -106,6 +110,8 @@ class Infer(Endpoint):
         task = await self._prepare(request, card)
         visit.rows = len(task.rows)
         queue = served.encode if task.operation == "encode" else served.decode
+        if visit.stages is not None:
+            queue = visit.stages.watch(queue)
         answer = await queue.submit(task.rows, task.context, visit.deadline)
         outputs = {
             name: (compute(card, task.rows, answer), is_binary)

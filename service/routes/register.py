@@ -1,4 +1,4 @@
-"""The one place where answered requests are counted and logged."""
+"""The one place where answered requests are counted, logged and traced."""
 
 import logging
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from service.logs import ACCESS_LOGGER, Access, AccessLog
 from service.metrics import NO_MODEL, Metrics
 from service.routes.exchange import trace_id
+from service.tracing import Stages, Tracer
 
 # Asked every few seconds by machines: counted, but not worth a line each.
 _SILENT = frozenset(("/health", "/health/live", "/health/ready", "/metrics"))
@@ -16,10 +17,11 @@ _access_log = logging.getLogger(ACCESS_LOGGER)
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Where every exchange ends up once: in the metrics and in the access log."""
+    """Where every exchange ends up once: in the metrics, the access log and the traces, if any."""
 
     metrics: Metrics
     access: AccessLog
+    tracer: Tracer | None = None
 
     def note(
         self,
@@ -33,10 +35,14 @@ class Register:
         op: str,
         model: str = NO_MODEL,
         rows: int | None = None,
+        stages: Stages | None = None,
     ) -> None:
-        """Count and log one exchange; `op` is an operation or the template of a route."""
+        """Count, log and trace one exchange; `op` is an operation or the template of a route."""
         self.metrics.request(model, op, status, seconds)
-        if path in _SILENT or not _access_log.isEnabledFor(logging.INFO):
+        is_logged = _access_log.isEnabledFor(logging.INFO)
+        if path in _SILENT or not (is_logged or self.tracer is not None):
             return
         line = Access(request_id, method, path, status, seconds, model, op, rows, trace_id(headers))
+        if self.tracer is not None:
+            line = line._replace(trace_id=self.tracer.record(line, headers, stages))
         self.access.write(line)
