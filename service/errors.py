@@ -2,6 +2,7 @@
 
     ServiceError
     ├── MalformedBody          400  the bytes are not what Content-Type says
+    ├── MalformedRequest       400  not HTTP; the connection is closed
     ├── Unauthorized           401  no key, or one that is not known; WWW-Authenticate
     ├── NotFound               404  no such path
     │   └── ModelNotFound      404  no such model
@@ -10,6 +11,7 @@
     ├── BodyTimeout            408  the body did not arrive in time
     ├── TooLarge               413  more bytes, rows or values than the limits allow
     ├── UnsupportedMediaType   415  Content-Type, Content-Encoding or image kind not taken here
+    ├── HeadTooLarge           431  path and headers longer than any client needs
     ├── InvalidRequest         422  readable, but not a request this call can answer
     │   ├── MissingField, UnknownField, InvalidParameter, OutOfRange
     │   └── ShapeMismatch, BadDtype, NonFinite
@@ -84,6 +86,14 @@ class MalformedBody(ServiceError):
     status = 400
     code = "malformed_body"
     title = "Malformed body"
+
+
+class MalformedRequest(ServiceError):
+    """What arrived is not HTTP, or says two things at once."""
+
+    status = 400
+    code = "malformed_request"
+    title = "Malformed request"
 
 
 class Unauthorized(ServiceError):
@@ -218,6 +228,14 @@ class ModelRefused(ServiceError):
     status = 422
     code = "model_refused"
     title = "Model refused"
+
+
+class HeadTooLarge(ServiceError):
+    """Path and headers are longer than any client needs."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Head too large"
 
 
 class Overloaded(ServiceError):

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.errors import HeadTooLarge, MalformedRequest, ServiceError, problem
 from service.routes.clients import Ending, Visit
 from service.routes.endpoint import Operation
-from service.routes.exchange import Head, Headers, Reply
+from service.routes.exchange import Head, Headers, Reply, request_id
 from service.settings import Settings
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -28,6 +29,9 @@ _ODD = frozenset((b"content-encoding", b"expect", b"origin", b"transfer-encoding
 _UNIQUE = frozenset((b"traceparent", b"x-request-id"))
 _MAX_HEADS = 1024
 _MAX_HEAD_BYTES = 2048
+# The parser itself would keep a head of any length.
+_MOST_HEAD_BYTES = 65_536
+_HEADER_EXTRA_BYTES = len(b": \r\n")
 
 # Many clients send head and body in two packets. A small body that is this late, or comes in three,
 # goes the ordinary way.
@@ -66,7 +70,7 @@ class Lane:
     def read(self, data: bytes) -> Order | None:
         """Read the head that `data` begins with; None sends it the ordinary way."""
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        if not self.is_open or end < len(_END_OF_HEAD):
+        if not self.is_open or not len(_END_OF_HEAD) <= end <= _MOST_HEAD_BYTES:
             return None
         head = data[:end]
         order = self._orders.get(head)
@@ -142,6 +146,9 @@ class ExpressProtocol(HttpToolsProtocol):
         self._kept = b""
         self._patience: TimerHandle | None = None
         self._is_inside_message = False
+        self._is_inside_head = False
+        # Of the head that is read now: what the parser has told, and what came before its end.
+        self._head_bytes = self._unended_bytes = 0
         self._has_cycle = False
         self._is_last = False
         self._active_at = time.monotonic()
@@ -182,11 +189,23 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A message goes the ordinary way."""
-        self._is_inside_message = True
+        self._is_inside_message = self._is_inside_head = True
+        self._head_bytes = self._unended_bytes = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its path."""
+        self._grow_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers, or of its trailers."""
+        self._grow_head(len(name) + len(value) + _HEADER_EXTRA_BYTES)
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Its head is there: somebody works on its answer from now on."""
+        self._is_inside_head = False
         super().on_headers_complete()
         self._has_cycle = True
 
@@ -199,6 +218,13 @@ class ExpressProtocol(HttpToolsProtocol):
         """An answer of the ordinary way is written."""
         self._active_at = time.monotonic()
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not understand, in the form of all errors."""
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse(_head_too_large())
+        else:
+            self._refuse(MalformedRequest("expected HTTP/1.1; the connection is closed"))
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for long, or look again when it may have been.
@@ -232,8 +258,23 @@ class ExpressProtocol(HttpToolsProtocol):
         """Let uvicorn have what arrived."""
         self._stop_waiting()
         super().data_received(data)
+        if self._is_inside_head:
+            self._unended_bytes += len(data)
+            if self._unended_bytes > _MOST_HEAD_BYTES:
+                self._refuse(_head_too_large())
         if self.timeout_keep_alive_task is None and self._is_idle():
             self._arm()
+
+    def _grow_head(self, count: int) -> None:
+        self._head_bytes += count
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            raise _head_too_large()  # ends the parser, which then has `send_400_response` called
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer an error and close: nobody knows where the next request begins."""
+        if not self.transport.is_closing():
+            body, headers = problem(error, request_id({}))
+            self._write(Reply(error.status, headers, body), is_last=True)
 
     def _begin(self, order: Order, body: bytes) -> None:
         now = time.monotonic()
@@ -286,6 +327,10 @@ class ExpressProtocol(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"expected at most {_MOST_HEAD_BYTES} bytes of path and headers")
 
 
 def protocol_over(lane: Lane) -> type[ExpressProtocol]:
