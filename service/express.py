@@ -15,10 +15,10 @@ from typing import Any, ClassVar, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import HeadTooLarge, MalformedRequest, ServiceError, problem
+from service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooLarge, problem
 from service.routes.clients import Ending, Visit
 from service.routes.endpoint import Operation
-from service.routes.exchange import Head, Headers, Reply, request_id
+from service.routes.exchange import MAX_PIECES, Head, Headers, Reply, request_id
 from service.settings import Settings
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -63,7 +63,7 @@ class Lane:
     def __init__(self, settings: Settings, operations: Mapping[str, Operation]) -> None:
         self.timeout_seconds = settings.request_timeout_seconds
         self.is_open = True
-        self._max_body_bytes = settings.max_body_bytes
+        self.max_body_bytes = settings.max_body_bytes
         self._operations = {path.encode(): operation for path, operation in operations.items()}
         self._orders: dict[bytes, Order] = {}
 
@@ -94,7 +94,7 @@ class Lane:
             or found.version != "1.1"
             or not _ODD.isdisjoint(headers)
             or not length.isdigit()
-            or int(length) > self._max_body_bytes
+            or int(length) > self.max_body_bytes
         ):
             return None
         head = Head(path.decode(), query, headers)
@@ -149,6 +149,8 @@ class ExpressProtocol(HttpToolsProtocol):
         self._is_inside_head = False
         # Of the head that is read now: what the parser has told, and what came before its end.
         self._head_bytes = self._unended_bytes = 0
+        self._pieces = self._discarded_bytes = 0
+        self._complaint: ServiceError | None = None
         self._has_cycle = False
         self._is_last = False
         self._active_at = time.monotonic()
@@ -191,12 +193,25 @@ class ExpressProtocol(HttpToolsProtocol):
         """A message goes the ordinary way."""
         self._is_inside_message = self._is_inside_head = True
         self._head_bytes = self._unended_bytes = 0
+        self._pieces = self._discarded_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """A part of its path."""
         self._grow_head(len(url))
         super().on_url(url)
+
+    def on_body(self, body: bytes) -> None:
+        """A chunk of its body, or what came of it in one packet."""
+        self._pieces += 1
+        if self._pieces > MAX_PIECES:
+            self._stop_parser(TooLarge(f"body: expected it in at most {MAX_PIECES} pieces"))
+        if self.cycle.response_complete:
+            # A client that is answered too early must have the time to notice, but not for ever.
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > self.lane.max_body_bytes:
+                self.transport.close()
+        super().on_body(body)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its headers, or of its trailers."""
@@ -221,10 +236,8 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not understand, in the form of all errors."""
-        if self._head_bytes > _MOST_HEAD_BYTES:
-            self._refuse(_head_too_large())
-        else:
-            self._refuse(MalformedRequest("expected HTTP/1.1; the connection is closed"))
+        malformed = MalformedRequest("expected HTTP/1.1; the connection is closed")
+        self._refuse(self._complaint or malformed)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for long, or look again when it may have been.
@@ -268,7 +281,12 @@ class ExpressProtocol(HttpToolsProtocol):
     def _grow_head(self, count: int) -> None:
         self._head_bytes += count
         if self._head_bytes > _MOST_HEAD_BYTES:
-            raise _head_too_large()  # ends the parser, which then has `send_400_response` called
+            self._stop_parser(_head_too_large())
+
+    def _stop_parser(self, complaint: ServiceError) -> None:
+        """Let `send_400_response` be called: what the parser calls may stop it by raising."""
+        self._complaint = complaint
+        raise complaint
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer an error and close: nobody knows where the next request begins."""

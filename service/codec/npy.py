@@ -125,11 +125,12 @@ def _read_members(
             zipfile.ZIP_DEFLATED,
         ):
             raise UnsupportedMediaType(f"{name}: expected an npz member stored or deflated")
-        with archive.open(entry) as member:
-            content = member.read(left + 1)
-        left -= len(content)
+        left -= entry.file_size
         if left < 0:
             raise TooLarge(f"body: expected at most {max_bytes} bytes after inflating")
+        with archive.open(entry) as member:
+            # No more than the archive says is ever inflated: one that lies has a wrong checksum.
+            content = member.read(entry.file_size)
         arrays[name] = read_npy(content, name)
     return arrays
 

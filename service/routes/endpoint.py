@@ -111,6 +111,7 @@ class Endpoint(ABC):
             read_body: gives the body, whole.
         """
         identity = request_id(head.headers)
+        reply: Reply | None
         if self._desk.register.tracer is not None:
             visit.stages = Stages(self._route(head.path))
         try:
@@ -122,11 +123,7 @@ class Endpoint(ABC):
             reply = await self._answer(head, visit, read_body)
             reply.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
-            error = _explain(reason, visit, identity)
-            reply = None
-            if error is not None:
-                body, headers = problem(error, identity)
-                reply = Reply(error.status, headers, body)
+            reply = _refuse(reason, visit, identity)
         finally:
             visit.end()
         self._desk.register.note(
@@ -280,6 +277,16 @@ class Operation(Endpoint):
     @abstractmethod
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
         """Name what the engine gave back; the first is the answer of `application/x-npy`."""
+
+
+def _refuse(reason: BaseException, visit: Visit, identity: str) -> Reply | None:
+    # Not where it was caught: an error there would be part of a cycle, its traceback holds that
+    # frame, and the body would stay in memory until the next collection.
+    error = _explain(reason, visit, identity)
+    if error is None:
+        return None
+    body, headers = problem(error, identity)
+    return Reply(error.status, headers, body)
 
 
 def _explain(reason: BaseException, visit: Visit, identity: str) -> ServiceError | None:

@@ -33,7 +33,7 @@ _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # A slow network cuts 64 MiB into 46,000 packets; more pieces than this are an attack.
-_MAX_PIECES = 65_536
+MAX_PIECES = 65_536
 
 # Unique in the world and in the process, at the price of a counter.
 _PREFIX = secrets.token_hex(8)
@@ -111,7 +111,7 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 
 
 async def _read_pieces(body: bytearray, receive: Receive, max_bytes: int) -> bytearray:
-    for _ in range(_MAX_PIECES):
+    for _ in range(MAX_PIECES):
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
         message = await receive()
@@ -120,7 +120,7 @@ async def _read_pieces(body: bytearray, receive: Receive, max_bytes: int) -> byt
         body += message.get("body", b"")
         if not message.get("more_body", False) and len(body) <= max_bytes:
             return body
-    raise TooLarge(f"body: expected it in at most {_MAX_PIECES} pieces")
+    raise TooLarge(f"body: expected it in at most {MAX_PIECES} pieces")
 
 
 def _too_large(max_bytes: int) -> TooLarge:
