@@ -4,6 +4,7 @@ import argparse
 import gzip
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_a_payload_is_named_and_does_not_run(tmp_path: Path, form: str) -> None:
     # The canary sings where it is let: the test above would have noticed.
     pickle.loads(pickle.dumps(Canary(canary)))
     assert canary.is_dir()
+
+
+def test_an_archive_writes_nothing_outside_itself(tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "model.pt"
+    path.parent.mkdir()
+    torch.save({"weight": torch.ones(2)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../slipped", "x")
+    with pytest.raises(ImportRefused, match="damaged"):
+        read(path, Findings())
+    assert [file.name for file in tmp_path.rglob("*")] == ["inner", "model.pt"]
 
 
 def test_pickled_modules_are_named(tmp_path: Path) -> None:
