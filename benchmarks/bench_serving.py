@@ -1,0 +1,264 @@
+"""This server against others with the same flow: naive FastAPI, LitServe, BentoML, mosec.
+
+Model A is a RealNVP (D = 8, 8 couplings 128x2), model B a Glow (3x32x32, L3 K8, hidden 128);
+weights are seeded and saved once. Beside the servers stand a bare ASGI echo of the same bodies and
+the same engine in this process at its best batch. wrk (one thread) makes the load and shares the
+cores with the server. All servers of a workload are up at the same time and take turns.
+
+    python -m benchmarks.bench_serving [--quick]
+"""
+
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import numpy as np
+
+import models
+from benchmarks.harness import machine
+from benchmarks.onnx_candidates import make_flow
+from benchmarks.peers import environment, load
+from benchmarks.process import serving
+from service.engines.select import Job, choose
+
+OUT = Path("runs/benchmarks/serving.json")
+MLP = {"kind": "mlp", "widths": [128, 128]}
+FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "A": ("realnvp", {"event_shape": [8], "num_layers": 8, "conditioner": MLP}),
+    "B": (
+        "glow",
+        {"event_shape": [3, 32, 32], "num_levels": 3, "num_steps": 8, "hidden_channels": 128},
+    ),
+}
+TYPES = {"json": "application/json", "npy": "application/x-npy"}
+OURS = ("ours", "ours, torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One line of the comparison; targets: other -> our rate over its."""
+
+    name: str
+    flow: str
+    rows: int
+    form: str
+    concurrencies: tuple[int, ...]
+    targets: dict[str, dict[int, float]]
+    call: str = "log_prob"
+
+
+def _always(target: float, at: int) -> dict[int, float]:
+    return {at: target}
+
+
+WORKLOADS = (
+    Workload(
+        "A, one row",
+        "A",
+        1,
+        "json",
+        (1, 16, 64, 256),
+        {
+            "naive": {1: 3.0},
+            "LitServe": {16: 6.0, 64: 10.0},
+            "mosec": {16: 2.0, 64: 1.2, 256: 1.0},
+            "echo": {1: 0.7, 16: 0.7, 64: 0.7, 256: 0.7},
+        },
+    ),
+    *(
+        Workload(
+            f"A, 1,000 rows, {form}",
+            "A",
+            1000,
+            form,
+            (8,),
+            {"mosec": {8: peer}, "in process": {8: own}},
+        )
+        for form, peer, own in (("json", 1.1, 0.8), ("npy", 1.05, 0.9))
+    ),
+    *(
+        Workload(
+            f"B, one image, {form}",
+            "B",
+            1,
+            form,
+            (16,),
+            {"mosec": {16: 1.4}, "in process": {16: 0.85}},
+        )
+        for form in TYPES
+    ),
+    *(
+        Workload(
+            f"B, 16 samples, {form}",
+            "B",
+            16,
+            form,
+            (16,),
+            {"mosec": {16: 1.3}, "LitServe": {16: 1.3}},
+            "sample",
+        )
+        for form in TYPES
+    ),
+)
+
+
+def candidates(work: Workload) -> list[str]:
+    """Who can take this workload."""
+    names = [*OURS, "echo", "mosec"]
+    if work.form == "json":
+        names += ["naive", "LitServe"]
+        names += ["BentoML"] if work.call == "log_prob" else []
+    return names
+
+
+def body_of(work: Workload) -> bytes:
+    """The request."""
+    if work.call == "sample":
+        return json.dumps({"num_samples": work.rows}).encode()
+    shape = FLOWS[work.flow][1]["event_shape"]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((work.rows, *shape)).astype(np.float32)
+    if work.form == "json":
+        return json.dumps({"x": x.round(5).tolist()}).encode()
+    with tempfile.TemporaryFile() as file:
+        np.save(file, x)
+        file.seek(0)
+        return file.read()
+
+
+def in_process(folder: Path, call: str) -> float:
+    """Rows a second of the engine that auto picks, at its best batch, one thread."""
+    job = Job(folder, models.load(folder), 1, 1024)
+    engine = choose("auto", job).engine
+    event = models.load(folder).event_shape
+    best = 0.0
+    for rows in (1, 4, 16, 64, 256, 1024):
+        x = np.random.default_rng(0).standard_normal((rows, *event)).astype(np.float32)
+        z = x.reshape(rows, -1)
+        run = (lambda z=z: engine.decode(z, None)) if call == "sample" else None
+        run = run or (lambda x=x: engine.encode(x, None))
+        run()
+        started, calls = time.perf_counter(), 0
+        while time.perf_counter() - started < 0.5:
+            run()
+            calls += 1
+        best = max(best, rows * calls / (time.perf_counter() - started))
+    return best
+
+
+def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Start everybody, take turns, and give the windows of each at each concurrency."""
+    scratch = folder.parent
+    body = scratch / "body"
+    body.write_bytes(body_of(work))
+    kind = TYPES["json"] if work.call == "sample" else TYPES[work.form]
+    accept = TYPES[work.form]
+    headers = {"Content-Type": kind, "Accept": accept}
+    up: dict[str, tuple[str, int]] = {}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        for name in candidates(work):
+            slug = name.replace(", ", "-")
+            log = scratch / f"{slug}.log"
+            if name in OURS:
+                engine = "torch" if name.endswith("torch") else "auto"
+                own = stack.enter_context(serving(log, str(folder), "--engine", engine))
+                url = f"{own.url}/{work.call}"
+                answer = httpx.post(url, content=body.read_bytes(), headers=headers, timeout=60)
+                answer.raise_for_status()
+                (scratch / "answer").write_bytes(answer.content)
+                up[name] = (url, own.process.pid)
+                continue
+            env = {"FLOW_FOLDER": str(folder), "FLOW_CALL": work.call, "FLOW_FORMAT": work.form}
+            env["ECHO_ANSWER"] = str(scratch / "answer")
+            try:
+                peer = stack.enter_context(
+                    environment.running(name, env, (body.read_bytes(), headers), log)
+                )
+            except RuntimeError as error:
+                failed[name] = str(error)[-300:]
+                print(f"{work.name}: {name} left out: {str(error)[:1500]}")
+                continue
+            up[name] = (peer.url, peer.pid)
+        windows: dict[int, dict[str, list[load.Window]]] = {}
+        for concurrency in work.concurrencies:
+            taken: dict[str, list[load.Window]] = {name: [] for name in up}
+            for turn in range(-1, rounds):
+                for name in list(up)[turn:] + list(up)[:turn]:
+                    length = seconds if turn >= 0 else 1.0
+                    window = load.closed_loop(up[name][0], body, kind, accept, concurrency, length)
+                    if turn >= 0:
+                        taken[name].append(window)
+            windows[concurrency] = taken
+        peaks = {name: load.peak_bytes(pid) for name, (_, pid) in up.items()}
+    return {"windows": windows, "peaks": peaks, "failed": failed}
+
+
+def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
+    """Print the table of one workload and judge its targets."""
+    out: dict[str, Any] = {"in_process_rows": own, "failed": found["failed"], "at": {}}
+    for concurrency, taken in found["windows"].items():
+        print(f"\n### {work.name}, concurrency {concurrency}\n")
+        print("| server | requests/s | rows/s | p50 ms | p99 ms | errors | peak MiB | ours / it |")
+        print("|---|---|---|---|---|---|---|---|")
+        rates = {name: [w.rate for w in windows] for name, windows in taken.items()}
+        rates["in process"] = [own / work.rows] * len(rates["ours"])
+        ratio = {
+            name: median(
+                a / b if b else float("inf") for a, b in zip(rates["ours"], rate, strict=True)
+            )
+            for name, rate in rates.items()
+        }
+        for name, rate in rates.items():
+            windows, many = taken.get(name, []), median(rate)
+            numbers = (
+                (median(w.p50 for w in windows), median(w.p99 for w in windows))
+                if windows
+                else (0.0, 0.0)
+            )
+            errors = sum(w.errors for w in windows)
+            target = work.targets.get(name, {}).get(concurrency)
+            verdict = ""
+            if target is not None:
+                verdict = f" (target {target:g}: {'met' if ratio[name] >= target else 'MISSED'})"
+            peak = found["peaks"].get(name, 0) / 2**20
+            print(
+                f"| {name} | {many:,.0f} | {many * work.rows:,.0f} | {numbers[0]:.2f} | "
+                f"{numbers[1]:.2f} | {errors} | {peak:.0f} | {ratio[name]:.2f}{verdict} |",
+                flush=True,
+            )
+        out["at"][concurrency] = {
+            "ratios": ratio,
+            "windows": {name: [asdict(w) for w in taken[name]] for name in taken},
+        }
+    out["peak_bytes"] = found["peaks"]
+    return out
+
+
+def main() -> None:
+    """Measure and print."""
+    load.require_wrk()
+    quick = "--quick" in sys.argv
+    rounds, seconds = (1, 1.0) if quick else (3, 2.0)
+    results: dict[str, Any] = {"machine": machine(), "workloads": {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (family, config) in FLOWS.items():
+            models.save(make_flow(family, config), Path(scratch) / name)
+        for work in WORKLOADS:
+            folder = Path(scratch) / work.flow
+            own = in_process(folder, work.call)
+            found = measure(work, folder, rounds, seconds)
+            results["workloads"][work.name] = report(work, found, own)
+            OUT.parent.mkdir(parents=True, exist_ok=True)
+            OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

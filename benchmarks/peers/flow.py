@@ -1,0 +1,65 @@
+"""What every peer does with a request: decode, one torch call on the batch, encode.
+
+FLOW_FOLDER is the checkpoint, FLOW_CALL is log_prob or sample, FLOW_FORMAT is json or npy.
+"""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+
+import models
+
+CALL = os.environ.get("FLOW_CALL", "log_prob")
+FORMAT = os.environ.get("FLOW_FORMAT", "json")
+PORT = int(os.environ.get("PORT", "8000"))
+
+
+class Served:
+    """The flow, and a list of requests through it in one batch."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.flow = models.load(os.environ["FLOW_FOLDER"]).eval().requires_grad_(False)
+
+    def run(self, requests: list[Any]) -> list[dict[str, Any]]:
+        """Answer requests (arrays of rows, or how many samples) together."""
+        with torch.inference_mode():
+            if CALL == "sample":
+                sizes = [int(count) for count in requests]
+                x, log_prob = self.flow.sample(sum(sizes))
+                parts = {"x": x, "log_prob": log_prob}
+            else:
+                sizes = [len(rows) for rows in requests]
+                rows = torch.from_numpy(np.concatenate(requests))
+                parts = {"log_prob": self.flow.log_prob(rows)}
+        split = {k: v.split(sizes) for k, v in parts.items()}
+        return [{k: v[i].numpy() for k, v in split.items()} for i in range(len(sizes))]
+
+
+def parse(body: bytes) -> Any:
+    """Read a request's body."""
+    if CALL == "sample":
+        return orjson.loads(body)["num_samples"]
+    if FORMAT == "npy":
+        return np.load(io.BytesIO(body), allow_pickle=False)
+    return from_json(orjson.loads(body))
+
+
+def from_json(request: dict[str, Any]) -> Any:
+    """Read a request that was JSON."""
+    if CALL == "sample":
+        return request["num_samples"]
+    return np.asarray(request["x"], np.float32)
+
+
+def render(answer: dict[str, Any]) -> bytes:
+    """Write an answer's body."""
+    if FORMAT == "npy":
+        out = io.BytesIO()
+        np.save(out, next(iter(answer.values())))
+        return out.getvalue()
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,41 @@
+"""LitServe: two model processes, batches of 64 after at most 1 ms. JSON only."""
+
+from typing import Any
+
+import litserve
+
+from benchmarks.peers.flow import PORT, Served, from_json
+
+
+class Flow(litserve.LitAPI):  # type: ignore[misc]
+    """The model's process."""
+
+    def setup(self, device: str) -> None:
+        """Load the model."""
+        self.served = Served()
+
+    def decode_request(self, request: dict[str, Any]) -> Any:
+        """Read a body."""
+        return from_json(request)
+
+    def batch(self, inputs: list[Any]) -> list[Any]:
+        """Keep requests apart: they differ in rows."""
+        return list(inputs)
+
+    def predict(self, x: list[Any]) -> list[Any]:
+        """Answer a batch."""
+        return self.served.run(x)
+
+    def unbatch(self, output: list[Any]) -> list[Any]:
+        """Answers, one a request."""
+        return output
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Write a body."""
+        return {name: value.tolist() for name, value in output.items()}
+
+
+if __name__ == "__main__":
+    api = Flow(max_batch_size=64, batch_timeout=0.001)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=2, timeout=60)
+    server.run(host="127.0.0.1", port=PORT, generate_client_file=False, log_level="warning")

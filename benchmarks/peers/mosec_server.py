@@ -1,0 +1,35 @@
+"""mosec: two model processes, batches of 64 after at most 1 ms."""
+
+from typing import Any
+
+from mosec import Server, Worker
+
+from benchmarks.peers.flow import FORMAT, Served, parse, render
+
+
+class Flow(Worker):  # type: ignore[misc]
+    """The model's process."""
+
+    resp_mime_type = "application/json" if FORMAT == "json" else "application/x-npy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.served = Served()
+
+    def deserialize(self, data: bytes) -> Any:
+        """Read a body."""
+        return parse(data)
+
+    def forward(self, data: list[Any]) -> list[Any]:
+        """Answer a batch."""
+        return self.served.run(data)
+
+    def serialize(self, data: dict[str, Any]) -> bytes:
+        """Write a body."""
+        return render(data)
+
+
+if __name__ == "__main__":
+    server = Server()
+    server.append_worker(Flow, num=2, max_batch_size=64, max_wait_time=1)
+    server.run()
