@@ -9,6 +9,7 @@ Then what `--batching invariant` costs. The client shares the cores with the ser
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -118,8 +119,19 @@ def invariant_cost(scratch: Path) -> dict[str, float]:
     return costs
 
 
+def _tell(found: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+    """Print a part and write all so far."""
+    found[part] = values
+    print(f"\n| {part} | |\n|---|---|")
+    for what, value in values.items():
+        print(f"| {what} | {value:,.4g} |", flush=True)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: no server is left behind
     load.require_wrk()
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     found: dict[str, Any] = {"machine": machine(), "seconds": seconds}
@@ -128,16 +140,10 @@ def main() -> None:
         for flow, (family, config) in FLOWS.items():
             models.save(make_flow(family, config), scratch / flow)
         with serving(scratch / "b.log", str(scratch / "B")) as server:
-            found["overload"] = asyncio.run(overload(server, seconds))
+            _tell(found, "overload", asyncio.run(overload(server, seconds)))
         with serving(scratch / "a.log", str(scratch / "A")) as server:
-            found["mixed"] = asyncio.run(mixed(server, min(seconds, 9.0)))
-        found["fast_over_invariant"] = invariant_cost(scratch)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    for part in ("overload", "mixed", "fast_over_invariant"):
-        print(f"\n| {part} | |\n|---|---|")
-        for what, value in found[part].items():
-            print(f"| {what} | {value:,.4g} |")
+            _tell(found, "mixed", asyncio.run(mixed(server, min(seconds, 9.0))))
+        _tell(found, "fast_over_invariant", invariant_cost(scratch))
 
 
 if __name__ == "__main__":

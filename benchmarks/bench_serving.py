@@ -9,6 +9,7 @@ cores with the server. All servers of a workload are up at the same time and tak
 """
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -244,6 +245,7 @@ def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: no server is left behind
     load.require_wrk()
     quick = "--quick" in sys.argv
     rounds, seconds = (1, 1.0) if quick else (3, 2.0)
