@@ -9,7 +9,7 @@ from pydantic import Field
 from models.divergence import DivergenceSettings, Noise, Trace
 from models.dynamics.activations import Nonlinearity
 from models.dynamics.dynamics import Dynamics
-from models.families.config import FamilyConfig, PositiveFloat, PositiveInt
+from models.families.config import FamilyConfig, NonNegativeFloat, PositiveFloat, PositiveInt
 from models.flow import Facts
 from models.noise import MAX_SEED
 from models.solver import SolverSettings
@@ -50,6 +50,8 @@ class TrainingConfig(FamilyConfig):
     gradient: Gradient = _TRAINING.gradient
     rtol: Tolerance = _TRAINING.rtol
     atol: Tolerance = _TRAINING.atol
+    kinetic: NonNegativeFloat = _TRAINING.kinetic
+    jacobian: NonNegativeFloat = _TRAINING.jacobian
 
 
 class ContinuousConfig(FamilyConfig):

@@ -36,6 +36,11 @@ class FlowMatching:
             raise TrainingError(f"flow matching: expected a continuous flow at the end, got {kind}")
         if isinstance(last.sqrt_end_time, torch.nn.Parameter):
             raise TrainingError("flow matching: expected learn_end_time = false, got true")
+        if last.training_settings.costs:
+            raise TrainingError(
+                "flow matching: expected training.kinetic = 0 and training.jacobian = 0: it solves "
+                "no path that could have a cost"
+            )
         for part in chain[:-1]:
             if isinstance(part, ContinuousTransform) or any(True for _ in part.parameters()):
                 kind = type(part).__name__

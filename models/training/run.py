@@ -13,6 +13,7 @@ from torch import Tensor
 from models.datasets import Dataset, Split
 from models.evaluate import as_tensors, log_probs
 from models.flow import Flow
+from models.path_costs import path_costs
 from models.training.average import Average
 from models.training.coarse import check_levels, redraw
 from models.training.flow_matching import FlowMatching
@@ -200,9 +201,11 @@ class Run:
         """One update; the loss of the batch (nats a row), None where the step was skipped."""
         self.optimiser.zero_grad()
         if self._matching is None:
-            nats = -self.flow.log_prob(x, context).mean()
+            with path_costs() as costs:
+                nats = -self.flow.log_prob(x, context).mean()
+            loss = sum((cost.mean() for cost in costs), nats)
             # Nats a dimension: one clipping threshold then fits tables and images.
-            (nats / self.flow.features).backward()
+            (loss / self.flow.features).backward()
         else:
             nats = self._matching.loss(x, context)
             nats.backward()

@@ -19,6 +19,7 @@ from models.divergence import (
     velocity_and_traces,
 )
 from models.dynamics.dynamics import Dynamics
+from models.path_costs import CostWeights, cost_rate, report_cost
 from models.solver import Solution, SolverSettings, SolveStatus, solve
 from models.transforms.transform import Transform
 
@@ -33,11 +34,19 @@ class TrainingSettings:
     gradient: "adjoint" solves a second equation backwards (memory does not grow with the steps),
         "direct" back-propagates through the steps.
     rtol, atol: of the solve and of its adjoint.
+    kinetic, jacobian: weights of what a path costs beside its likelihood; see `CostWeights`.
     """
 
     gradient: Gradient = "adjoint"
     rtol: float = 1e-5
     atol: float = 1e-5
+    kinetic: float = 0.0
+    jacobian: float = 0.0
+
+    @property
+    def costs(self) -> CostWeights:
+        """What a path costs."""
+        return CostWeights(self.kinetic, self.jacobian)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +202,20 @@ class ContinuousTransform(Transform):
         """Solve the batch as one system: value (B, *shape) -> (B, *shape), log-dets (B, 1)."""
         exact = is_exact(self.divergence.training, self.dynamics)
         probes = None if exact else fresh_probes(self.divergence, value)
-
-        def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            times = t.expand(len(value), 1)
-            return velocity_and_traces(self.dynamics, probes, times, state[0], context)
-
-        state = (value, value.new_zeros(len(value), 1))
         settings = self.training_settings
+        weights = settings.costs
+        # Rademacher, the least variance: the Jacobian's norm is always an estimate.
+        probe = fresh_probes(DivergenceSettings(), value)[:, 0] if weights.jacobian else None
+
+        def field(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            times = t.expand(len(value), 1)
+            x = state[0]
+            dx, traces = velocity_and_traces(self.dynamics, probes, times, x, context)
+            if not weights:
+                return dx, traces
+            return dx, traces, cost_rate(weights, self.dynamics, (times, x, dx, context), probe)
+
+        state = (value, *[value.new_zeros(len(value), 1)] * (2 if weights else 1))
         options = {"rtol": settings.rtol, "atol": settings.atol, "method": "dopri5"}
         if settings.gradient == "adjoint":
             inputs: list[Tensor] = [p for p in self.dynamics.parameters() if p.requires_grad]
@@ -208,6 +224,9 @@ class ContinuousTransform(Transform):
             path = odeint_adjoint(field, state, interval, adjoint_params=tuple(inputs), **options)
         else:
             path = odeint(field, state, interval, **options)
+        if weights:
+            # A rate is never negative; its integral is where the time runs backwards.
+            report_cost(path[2][-1].squeeze(1).abs())
         return path[0][-1], path[1][-1]
 
 
