@@ -21,8 +21,9 @@ ENV PATH=/opt/venv/bin:${PATH}
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        [print(*p['dependencies'], *p['optional-dependencies'][extra], sep='\n', \
-        file=open(f'{extra}.txt', 'w')) for extra in ('cpu', 'gpu')]"
+        extras = p['optional-dependencies']; \
+        [print(*p['dependencies'], *extras[build], *extras['otel'], sep='\n', \
+        file=open(f'{build}.txt', 'w')) for build in ('cpu', 'gpu')]"
 
 FROM build AS wheel
 COPY README.md LICENSE ./
