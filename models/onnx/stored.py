@@ -8,7 +8,7 @@ from typing import Any
 from models.flow import Flow
 from models.onnx.export import DECODE_FILE, ENCODE_FILE, Export, config_digest
 from models.onnx.gate import GraphRefused, Signature, read_graph
-from models.transforms.ode import ContinuousTransform
+from models.transforms.ode import is_continuous
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
     Raises:
         GraphRefused: if a graph is missing, not made here, of another model or of other weights.
     """
-    told = {"status": (), "evaluations": ()} if _is_continuous(flow) else {}
+    told = {"status": (), "evaluations": ()} if is_continuous(flow) else {}
     context = {} if flow.context_shape is None else {"context": flow.context_shape}
     data, latent = flow.event_shape, (flow.features,)
     signatures = {
@@ -83,7 +83,3 @@ def _check_origin(path: Path, facts: dict[str, str], flow: Flow, weights_digest:
                 f"{path}: {name}: expected {wanted}, got {got}; it was exported from another model "
                 "or other weights: export it again"
             )
-
-
-def _is_continuous(flow: Flow) -> bool:
-    return any(isinstance(part, ContinuousTransform) for part in flow.modules())

@@ -230,6 +230,11 @@ class ContinuousTransform(Transform):
         return path[0][-1], path[1][-1]
 
 
+def is_continuous(module: nn.Module) -> bool:
+    """Whether any part of it solves an equation."""
+    return any(isinstance(part, ContinuousTransform) for part in module.modules())
+
+
 def join_reports(reports: Sequence[SolveReport]) -> SolveReport | None:
     """What all solves of one call say together; None where there were none.
 

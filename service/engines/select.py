@@ -16,7 +16,7 @@ from models.flow import Flow
 from models.fold import fold
 from models.onnx.export import PRECISIONS, export
 from models.onnx.stored import SerialisedExport, has_export, read_export
-from models.transforms.ode import ContinuousTransform
+from models.transforms.ode import is_continuous
 from service.engines.engine import Engine
 from service.engines.onnx import OnnxEngine
 from service.engines.torch import TorchEngine
@@ -27,9 +27,9 @@ from service.model import Array
 _SLOW_ROW_SECONDS = 0.03
 _RANDOM_ROWS = 8
 # How long one call may take while engines are compared, and all calls at one point.
-_MOST_SECONDS_A_CALL = 0.2
+_MOST_SECONDS_A_CALL = 0.1
 _SECONDS_A_POINT = 0.03
-_ROUNDS = 3
+_ROUNDS = 2
 # onnx gives every row the same bits in every batch, and minds busy neighbours less: another engine
 # must be this much faster to be taken.
 _LEAD = 1.05
@@ -130,7 +130,7 @@ def _fastest(job: Job) -> Choice:
 
 
 def _folded(job: Job) -> Choice:
-    if _is_continuous(job.flow):
+    if is_continuous(job.flow):
         raise EngineUnavailable("continuous flows fold for onnx alone")
     return Choice(TorchEngine(fold(job.flow), name="folded"))
 
@@ -163,7 +163,7 @@ def _stored(job: Job) -> SerialisedExport | None:
 
 
 def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
-    if row_seconds > _SLOW_ROW_SECONDS or _is_continuous(job.flow):
+    if row_seconds > _SLOW_ROW_SECONDS or is_continuous(job.flow):
         raise EngineUnavailable(
             "its folder holds no graphs, and they take long to make: run pushforward export"
         )
@@ -242,10 +242,6 @@ def _seconds(call: Callable[[], object]) -> float:
         took = time.perf_counter() - began
         least, spent = min(least, took), spent + took
     return least
-
-
-def _is_continuous(flow: Flow) -> bool:
-    return any(isinstance(part, ContinuousTransform) for part in flow.modules())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
-from models.transforms.ode import ContinuousTransform, SolveReport, join_reports, solve_reports
+from models.transforms.ode import SolveReport, is_continuous, join_reports, solve_reports
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.model import Array, Mapped, Solves
 
@@ -40,7 +40,7 @@ class TorchEngine:
         self.name = name
         self._flow = flow.eval()
         self._device = flow.device
-        self._solves = any(isinstance(part, ContinuousTransform) for part in flow.modules())
+        self._solves = is_continuous(flow)
 
     @property
     def device(self) -> str:

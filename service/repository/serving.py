@@ -13,6 +13,7 @@ import numpy as np
 import models
 from models.checkpoint import DTYPES, CheckpointError
 from models.flow import Flow
+from models.transforms.ode import is_continuous
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine
 from service.engines.select import Choice, EngineUnavailable, Job, choose
@@ -29,6 +30,8 @@ from service.settings import Settings
 _VALUES_IN_BATCH = 3 * 2**16
 _LEAST_ROWS_IN_BATCH = 16
 _MOST_ROWS_IN_BATCH = 1024
+# A batch of a continuous flow is there when its hardest row is.
+_MOST_ROWS_IN_SOLVE = 256
 # A batch of one fixed size costs a lone row as much as a full batch, so it is small.
 _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32
@@ -77,7 +80,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
         )
     except CheckpointError as error:
         raise StartupError(str(error)) from None
-    policy = make_policy(tuning.settings, flow.features)
+    policy = make_policy(tuning.settings, flow.features, solves=is_continuous(flow))
     threads = engine_threads(settings.num_threads, settings.workers)
     job = Job(source.folder, flow, threads, policy.max_batch_rows)
     try:
@@ -133,11 +136,12 @@ def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> Mode
     )
 
 
-def make_policy(settings: Settings, features: int) -> Policy:
+def make_policy(settings: Settings, features: int, *, solves: bool = False) -> Policy:
     """Choose the limits of a model's batchers where the settings leave them open."""
     is_fixed = settings.batching == "invariant"
     fitting = max(1, _VALUES_IN_BATCH // features)
-    chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), _MOST_ROWS_IN_BATCH)
+    most = _MOST_ROWS_IN_SOLVE if solves else _MOST_ROWS_IN_BATCH
+    chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), most)
     rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
     queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
     return Policy(
