@@ -5,9 +5,11 @@ weights are seeded and saved once. Beside the servers stand a bare ASGI echo of 
 the same engine in this process at its best batch. wrk (one thread) makes the load and shares the
 cores with the server. All servers of a workload are up at the same time and take turns.
 
-    python -m benchmarks.bench_serving [--quick]
+    python -m benchmarks.bench_serving [--quick] [--only "A, one row"]
 """
 
+import argparse
+import io
 import json
 import signal
 import sys
@@ -154,6 +156,22 @@ def in_process(folder: Path, call: str) -> float:
     return best
 
 
+def agree(form: str, ours: bytes, theirs: bytes) -> None:
+    """Hold two answers to one request together.
+
+    Raises:
+        AssertionError: they are not the same numbers.
+    """
+
+    def read(answer: bytes) -> Any:
+        if form == "npy":
+            return np.load(io.BytesIO(answer))
+        values = json.loads(answer)
+        return np.array(values["log_prob"] if isinstance(values, dict) else values)
+
+    np.testing.assert_allclose(read(theirs), read(ours), rtol=1e-4, atol=1e-4)
+
+
 def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Start everybody, take turns, and give the windows of each at each concurrency."""
     scratch = folder.parent
@@ -187,6 +205,8 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
                 failed[name] = str(error)[-300:]
                 print(f"{work.name}: {name} left out: {str(error)[:1500]}")
                 continue
+            if work.call == "log_prob" and name != "echo":
+                agree(work.form, (scratch / "answer").read_bytes(), peer.answer)
             up[name] = (peer.url, peer.pid)
         windows: dict[int, dict[str, list[load.Window]]] = {}
         for concurrency in work.concurrencies:
@@ -243,23 +263,48 @@ def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
     return out
 
 
+def draw(workloads: dict[str, Any], path: Path) -> None:
+    """Draw every workload's requests a second as bars, one group a concurrency."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.6 * len(workloads)), layout="constrained")
+    for index, (name, found) in enumerate(workloads.items(), 1):
+        axes = figure.add_subplot(len(workloads), 1, index)
+        for place, one in enumerate(found["at"].values()):
+            rates = {who: median(w["rate"] for w in ws) for who, ws in one["windows"].items()}
+            for offset, (who, rate) in enumerate(rates.items()):
+                label = who if place == 0 else None
+                axes.bar(place * 9 + offset, rate, color=f"C{offset}", label=label)
+        places = range(0, 9 * len(found["at"]), 9)
+        axes.set_xticks([place + 3 for place in places], [f"c = {c}" for c in found["at"]])
+        axes.set(title=name, ylabel="requests/s", yscale="log")
+        axes.legend(fontsize="x-small", ncols=7)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Measure and print."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: no server is left behind
     load.require_wrk()
-    quick = "--quick" in sys.argv
-    rounds, seconds = (1, 1.0) if quick else (3, 2.0)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short window of each")
+    parser.add_argument("--only", default="", help="workloads whose names begin so")
+    asked = parser.parse_args()
+    rounds, seconds = (1, 1.0) if asked.quick else (3, 2.0)
     results: dict[str, Any] = {"machine": machine(), "workloads": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for name, (family, config) in FLOWS.items():
             models.save(make_flow(family, config), Path(scratch) / name)
         for work in WORKLOADS:
+            if not work.name.startswith(asked.only):
+                continue
             folder = Path(scratch) / work.flow
             own = in_process(folder, work.call)
             found = measure(work, folder, rounds, seconds)
             results["workloads"][work.name] = report(work, found, own)
             OUT.parent.mkdir(parents=True, exist_ok=True)
             OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    draw(results["workloads"], OUT.with_suffix(".png"))
 
 
 if __name__ == "__main__":

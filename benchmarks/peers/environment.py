@@ -36,6 +36,7 @@ class Peer:
 
     url: str
     pid: int
+    answer: bytes
 
 
 def python() -> Path:
@@ -74,8 +75,8 @@ def running(
         )
         try:
             url = f"http://127.0.0.1:{port}{PATHS[name]}"
-            _wait(name, url, process, probe, log)
-            yield Peer(url, process.pid)
+            answer = _wait(name, url, process, probe, log)
+            yield Peer(url, process.pid, answer)
         finally:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
@@ -91,14 +92,14 @@ def _wait(
     process: subprocess.Popen[bytes],
     probe: tuple[bytes, dict[str, str]],
     log: Path,
-) -> None:
+) -> bytes:
     deadline = time.monotonic() + START_SECONDS
     answer = "no answer"
     while time.monotonic() < deadline and process.poll() is None:
         try:
             response = httpx.post(url, content=probe[0], headers=probe[1], timeout=20)
             if response.status_code == httpx.codes.OK:
-                return
+                return response.content
             answer = f"{response.status_code} {response.text[:300]}"
         except httpx.TransportError as error:
             answer = repr(error)
