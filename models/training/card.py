@@ -12,6 +12,8 @@ from models.transforms.preprocess import PIXEL_BITS
 
 CARD_FILE = "README.md"
 
+OBJECTIVES = {"likelihood": "Maximum likelihood", "flow_matching": "Conditional flow matching"}
+
 
 def write_card(
     folder: Path,
@@ -59,7 +61,8 @@ def write_card(
         "",
         "## Recipe",
         "",
-        f"Maximum likelihood, {report.parameters:,} parameters, Adam at {rate:g} "
+        f"{OBJECTIVES[report.options["objective"]]}, {report.parameters:,} parameters, "
+        f"Adam at {rate:g} "
         f"({report.options['schedule']}, {report.options['warmup_steps']} steps of warm-up), "
         f"{report.options['batch_rows']} rows a step, gradient norm at most {clip:g}, "
         f"{f'EMA {average:g}, ' if average else ''}{len(report.history)} epochs ({stop}), best "

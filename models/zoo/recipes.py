@@ -45,6 +45,13 @@ _COARSE_BITS = (
     "(the loss curve: of redrawn ones)."
 )
 
+# Two hidden layers without gates.
+_TWO_LAYERS = {"layer_type": "ignore", "time_input": "fourier", "nonlinearity": "swish"}
+_CHEAP_TRACE = (
+    "Two hidden layers without gates: the exact trace then costs no more than the field itself, at "
+    "any number of dimensions."
+)
+
 RECIPES: Mapping[str, Recipe] = {
     "moons": Recipe(
         summary="RealNVP with five affine couplings on two moons: the lecture's first example.",
@@ -165,5 +172,50 @@ RECIPES: Mapping[str, Recipe] = {
         },
         graphs=True,
         notes=(_FEW_DIGITS, _COARSE_BITS),
+    ),
+    "magic-ffjord": Recipe(
+        summary=(
+            "A continuous flow on the ten numbers of magic, trained by flow matching: its equation "
+            "was never solved for a gradient."
+        ),
+        data="magic?normal=g",
+        family="ffjord",
+        config={**_TWO_LAYERS, "hidden_features": [256, 256], "num_frequencies": 4},
+        options={
+            "objective": "flow_matching",
+            "epochs": 150,
+            "batch_rows": 256,
+            "learning_rate": 2e-3,
+            "ema_decay": 0.998,
+            "patience": 150,
+        },
+        graphs=True,
+        notes=(_CHEAP_TRACE,),
+    ),
+    "digits-ffjord": Recipe(
+        summary="A continuous flow on 8 x 8 digits, pixels 0 .. 16, trained by flow matching.",
+        data="digits",
+        family="ffjord",
+        config={
+            **_TWO_LAYERS,
+            "hidden_features": [256, 256],
+            "num_frequencies": 4,
+            "preprocessing": [
+                {"kind": "dequantise"},
+                {"kind": "shift_scale", "scale": 1 / 6, "shift": -5.5 / 6},
+            ],
+        },
+        options={
+            "objective": "flow_matching",
+            "epochs": 300,
+            "batch_rows": 128,
+            "learning_rate": 2e-3,
+            "weight_decay": 0.01,
+            "ema_decay": 0.998,
+            "patience": 300,
+            "picture_temperature": 0.9,
+        },
+        graphs=True,
+        notes=(_CHEAP_TRACE,),
     ),
 }

@@ -19,7 +19,7 @@ from models.zoo.recipes import RECIPES
 from models.zoo.seeds import adjoint_difference, density_integral
 from models.zoo.train import ZOO
 
-MAX_BYTES = 12 * 2**20
+MAX_BYTES = 18 * 2**20
 FILES = {
     "config.json", "model.safetensors", "golden.safetensors",
     "README.md", "training.json", "loss.png", "samples.png",
