@@ -61,7 +61,7 @@ def write_card(
         "",
         "## Recipe",
         "",
-        f"{OBJECTIVES[report.options["objective"]]}, {report.parameters:,} parameters, "
+        f"{OBJECTIVES[report.options['objective']]}, {report.parameters:,} parameters, "
         f"Adam at {rate:g} "
         f"({report.options['schedule']}, {report.options['warmup_steps']} steps of warm-up), "
         f"{report.options['batch_rows']} rows a step, gradient norm at most {clip:g}, "

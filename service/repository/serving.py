@@ -31,7 +31,7 @@ _VALUES_IN_BATCH = 3 * 2**16
 _LEAST_ROWS_IN_BATCH = 16
 _MOST_ROWS_IN_BATCH = 1024
 # A batch of a continuous flow is there when its hardest row is.
-_MOST_ROWS_IN_SOLVE = 256
+_MOST_ROWS_IN_SOLVE = 128
 # A batch of one fixed size costs a lone row as much as a full batch, so it is small.
 _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32

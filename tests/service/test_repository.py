@@ -327,4 +327,4 @@ def test_limits_follow_the_size_of_a_row(
 
 def test_batches_that_wait_for_their_hardest_row_are_smaller() -> None:
     policy = make_policy(Settings(), 2, solves=True)
-    assert (policy.max_batch_rows, policy.max_queue_rows) == (256, 32 * 256)
+    assert (policy.max_batch_rows, policy.max_queue_rows) == (128, 32 * 128)
