@@ -188,7 +188,9 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
             log = scratch / f"{slug}.log"
             if name in OURS:
                 engine = "torch" if name.endswith("torch") else "auto"
-                own = stack.enter_context(serving(log, str(folder), "--engine", engine))
+                # Peers write no access log either.
+                options = ("--engine", engine, "--log-level", "warning")
+                own = stack.enter_context(serving(log, str(folder), *options))
                 url = f"{own.url}/{work.call}"
                 answer = httpx.post(url, content=body.read_bytes(), headers=headers, timeout=60)
                 answer.raise_for_status()
