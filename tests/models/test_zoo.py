@@ -87,11 +87,12 @@ def test_likelihood_on_test_rows_is_that_of_the_card(name: str) -> None:
     assert data.digest() == facts.sha256
     test = split(
         data, validation=facts.validation_fraction, test=facts.test_fraction, seed=facts.seed
-    ).test.take(np.arange(200))
+    ).test
+    test = test.take(np.arange(min(200, len(test))))
     flow = models.load(ZOO / name)
     seed = facts.seed if flow.facts.num_levels is not None else None
     scores = -log_probs(flow, test, noise_seed=seed)
-    error = report.test.nats_standard_error * np.sqrt(report.test.rows / 200)
+    error = report.test.nats_standard_error * np.sqrt(report.test.rows / len(test))
     assert abs(scores.mean() - report.test.nats) < 4 * error
 
 
