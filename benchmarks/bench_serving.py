@@ -3,7 +3,8 @@
 Model A is a RealNVP (D = 8, 8 couplings 128x2), model B a Glow (3x32x32, L3 K8, hidden 128);
 weights are seeded and saved once. Beside the servers stand a bare ASGI echo of the same bodies and
 the same engine in this process at its best batch. wrk (one thread) makes the load and shares the
-cores with the server. All servers of a workload are up at the same time and take turns.
+cores with the server. All servers of a workload are up and take turns; who has not the turn is
+stopped, since some of them spin while they wait.
 
     python -m benchmarks.bench_serving [--quick] [--only "A, one row"]
 """
@@ -216,10 +217,14 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
             for turn in range(-1, rounds):
                 for name in list(up)[turn:] + list(up)[:turn]:
                     length = seconds if turn >= 0 else 1.0
+                    for other, (_, pid) in up.items():
+                        load.signal_all(pid, signal.SIGCONT if other == name else signal.SIGSTOP)
                     window = load.closed_loop(up[name][0], body, kind, accept, concurrency, length)
                     if turn >= 0:
                         taken[name].append(window)
             windows[concurrency] = taken
+        for _, pid in up.values():
+            load.signal_all(pid, signal.SIGCONT)
         peaks = {name: load.peak_bytes(pid) for name, (_, pid) in up.items()}
     return {"windows": windows, "peaks": peaks, "failed": failed}
 

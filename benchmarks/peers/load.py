@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,27 @@ def closed_loop(
     return Window(good / told["seconds"], told["p50"], told["p99"], told["errors"])
 
 
+def signal_all(pid: int, number: int) -> None:
+    """Send a signal to a process and all below it."""
+    for one in _family(pid):
+        with suppress(ProcessLookupError):
+            os.kill(one, number)
+
+
 def peak_bytes(pid: int) -> int:
     """Sum of the peak resident memory of a process and all below it."""
+    total = 0
+    for one in _family(pid):
+        try:
+            lines = Path(f"/proc/{one}/status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return total
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -58,13 +78,9 @@ def peak_bytes(pid: int) -> int:
             except OSError:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    total, waiting = 0, [pid]
+    found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
+        found.append(one)
         waiting += parents.get(one, [])
-        try:
-            lines = Path(f"/proc/{one}/status").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return total
+    return found
