@@ -42,7 +42,12 @@ FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 TYPES = {"json": "application/json", "npy": "application/x-npy"}
-OURS = ("ours", "ours, torch")
+OURS = {
+    "ours": ("--engine", "auto"),
+    "ours, torch": ("--engine", "torch"),
+    "ours, 2 workers": ("--engine", "auto", "--workers", "2"),
+}
+LIMITS = (*OURS, "echo", "in process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +193,8 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
             slug = name.replace(", ", "-")
             log = scratch / f"{slug}.log"
             if name in OURS:
-                engine = "torch" if name.endswith("torch") else "auto"
                 # Peers write no access log either.
-                options = ("--engine", engine, "--log-level", "warning")
+                options = (*OURS[name], "--log-level", "warning")
                 own = stack.enter_context(serving(log, str(folder), *options))
                 url = f"{own.url}/{work.call}"
                 answer = httpx.post(url, content=body.read_bytes(), headers=headers, timeout=60)
@@ -238,9 +242,12 @@ def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
         print("|---|---|---|---|---|---|---|---|")
         rates = {name: [w.rate for w in windows] for name, windows in taken.items()}
         rates["in process"] = [own / work.rows] * len(rates["ours"])
+        # Each side with its best setting; limits are those of one process.
+        best = max((rates["ours"], rates["ours, 2 workers"]), key=median)
         ratio = {
             name: median(
-                a / b if b else float("inf") for a, b in zip(rates["ours"], rate, strict=True)
+                a / b if b else float("inf")
+                for a, b in zip(rates["ours"] if name in LIMITS else best, rate, strict=True)
             )
             for name, rate in rates.items()
         }

@@ -23,8 +23,9 @@ from service.engines.torch import TorchEngine
 from service.model import Array
 
 # A graph that is not in the folder is made and certified on the spot, unless torch takes longer
-# than this for a row: the certificate asks torch for a hundred rows in float64.
-_SLOW_ROW_SECONDS = 0.03
+# than this for a row: the certificate asks torch for a hundred rows in float64. Far above what a
+# Glow of 32 x 32 pixels takes on a busy machine: how busy it is should not choose the engine.
+_SLOW_ROW_SECONDS = 0.1
 _RANDOM_ROWS = 8
 # How long one call may take while engines are compared, and all calls at one point.
 _MOST_SECONDS_A_CALL = 0.1
