@@ -40,9 +40,13 @@ class ReduceBitsStep(FamilyConfig):
 
 
 class DequantiseStep(FamilyConfig):
-    """Uniform noise over a pixel's bin while training, the bin's midpoint otherwise."""
+    """Uniform noise over a pixel's bin while training, the bin's midpoint otherwise.
+
+    levels: pixels are the integers 0 .. levels - 1.
+    """
 
     kind: Literal["dequantise"]
+    levels: int = Field(default=2**PIXEL_BITS, ge=2, le=2**PIXEL_BITS)
 
 
 class ShiftScaleStep(FamilyConfig):
@@ -87,8 +91,8 @@ def build_preprocessing(
         transform = _build_step(step, steps[:index], event_shape)
         if isinstance(step, ReduceBitsStep):
             notes["pixel_bits"] = step.bits
-        elif isinstance(transform, Dequantise):
-            num_levels = 2**PIXEL_BITS
+        elif isinstance(step, DequantiseStep):
+            num_levels = step.levels
             notes["dequantisation"] = f"midpoints of bins of width {transform.width:g}"
         elif isinstance(transform, Logit):
             support = _pull_back(transform, transforms, event_shape)
@@ -112,6 +116,11 @@ def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -
             reduced = [other.bits for other in before if isinstance(other, ReduceBitsStep)]
             if len(before) > len(reduced):
                 raise ValueError("dequantise: put it first, or directly after reduce_bits")
+            if reduced and step.levels != 2**PIXEL_BITS:
+                raise ValueError(
+                    f"dequantise: expected levels = {2**PIXEL_BITS} behind reduce_bits, got "
+                    f"{step.levels}"
+                )
             return Dequantise(2.0 ** (PIXEL_BITS - reduced[0]) if reduced else 1.0)
         case ShiftScaleStep(shift=shift, scale=scale):
             return ShiftScale(shift, scale)

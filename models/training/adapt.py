@@ -35,10 +35,11 @@ def adapt(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, A
 
 
 def _pixels(num_levels: int, *, logit: bool) -> list[dict[str, Any]]:
+    dequantise = {"kind": "dequantise", "levels": num_levels}
     scale = {"kind": "shift_scale", "scale": 1 / num_levels}
     if logit:
-        return [{"kind": "dequantise"}, scale, {"kind": "logit", "alpha": _LOGIT_ALPHA}]
-    return [{"kind": "dequantise"}, {**scale, "shift": -0.5}]
+        return [dequantise, scale, {"kind": "logit", "alpha": _LOGIT_ALPHA}]
+    return [dequantise, {**scale, "shift": -0.5}]
 
 
 def _standardise(train: Dataset) -> dict[str, Any]:

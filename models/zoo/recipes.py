@@ -201,7 +201,7 @@ RECIPES: Mapping[str, Recipe] = {
             "hidden_features": [256, 256],
             "num_frequencies": 4,
             "preprocessing": [
-                {"kind": "dequantise"},
+                {"kind": "dequantise", "levels": 17},
                 {"kind": "shift_scale", "scale": 1 / 6, "shift": -5.5 / 6},
             ],
         },

@@ -146,6 +146,11 @@ def test_the_pixel_pipeline() -> None:
     assert facts.support.high == pytest.approx(256 + edge - 4, rel=1e-12)
 
 
+def test_pixels_may_have_fewer_levels() -> None:
+    _, facts = build({"kind": "dequantise", "levels": 17})
+    assert facts.num_levels == 17
+
+
 def test_support_under_a_negative_scale_and_per_channel_statistics() -> None:
     _, facts = build(
         {"kind": "standardise", "mean": [0.0, 1.0, 2.0], "std": [1.0, 2.0, 3.0]},
@@ -182,6 +187,11 @@ WRONG = {
     "two logits": ([{"kind": "logit"}, {"kind": "logit"}], "logit: expected it once"),
     "late bits": ([{"kind": "dequantise"}, {"kind": "reduce_bits", "bits": 5}], "put it first"),
     "late noise": ([{"kind": "shift_scale"}, {"kind": "dequantise"}], "put it first"),
+    "one level": ([{"kind": "dequantise", "levels": 1}], "levels"),
+    "bits of few levels": (
+        [{"kind": "reduce_bits", "bits": 4}, {"kind": "dequantise", "levels": 17}],
+        "expected levels = 256 behind reduce_bits, got 17",
+    ),
     "no scale": ([{"kind": "shift_scale", "scale": 0.0}], "scale: expected"),
     "lengths": ([{"kind": "standardise", "mean": [0.0], "std": [1.0, 1.0]}], "positive std"),
     "std": ([{"kind": "standardise", "mean": [0.0], "std": [0.0]}], "std"),

@@ -351,6 +351,8 @@ def test_adapt_fills_in_what_the_data_say(digits: Dataset) -> None:
     assert kinds == ["dequantise", "shift_scale"]
     kinds = [step["kind"] for step in adapt("realnvp_image", {}, digits)["preprocessing"]]
     assert kinds == ["dequantise", "shift_scale", "logit"]
+    (noise, _) = adapt("glow", {}, load("digits"))["preprocessing"]
+    assert noise == {"kind": "dequantise", "levels": 17}
 
 
 def test_redrawn_pixels_fill_their_bins_evenly() -> None:
