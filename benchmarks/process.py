@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-START_SECONDS = 60.0
+START_SECONDS = 150.0
 
 
 @dataclass(frozen=True, slots=True)

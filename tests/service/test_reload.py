@@ -111,7 +111,9 @@ def test_an_old_version_leaves_no_thread_and_no_memory(
         shutil.copytree(versions / "2", folder / "2")
         await served.load("flow")
         await asyncio.gather(*served._retiring)
+        # The pool of the loop may have grown too: its threads are nobody's.
         names = [thread.name for thread in threading.enumerate() if thread not in before]
+        names = [name for name in names if not name.startswith("asyncio_")]
         assert sorted(names) == ["flow.decode", "flow.encode"]
         for thread in before:
             if thread.name.startswith("flow."):
