@@ -1,4 +1,4 @@
-"""A loop over tensors that can be run or recorded.
+"""A loop over rows that can be run or recorded.
 
 It is the one piece of control flow that depends on values and still has a form in a graph.
 """
@@ -10,30 +10,51 @@ from contextvars import ContextVar
 from torch import Tensor
 
 Carry = tuple[Tensor, ...]
-# What is carried -> what is carried on, of the same shapes and dtypes. The first tensor, bool
+# (carried, given) -> carried on, of the same shapes and dtypes. The first tensor carried, bool
 # (B, 1), says which rows go on.
-Body = Callable[[Carry], Carry]
-# (body, carried at first, most iterations) -> carried at last.
-Loop = Callable[[Body, Carry, int], Carry]
+Body = Callable[[Carry, Carry], Carry]
+# (body, carried at first, given) -> carried at last.
+Loop = Callable[[Body, Carry, Carry], Carry]
+
+# Rows worked on together: what they need stays in a core's cache.
+LANES = 128
+# How often the body is applied before rows that are done leave their lanes to others. Few rows cost
+# what one costs: they stay until all are done.
+BURST = 2
+FEW = 16
 
 
-def _run(body: Body, carry: Carry, most: int) -> Carry:
-    for _ in range(most):
-        carry = body(carry)
-        if not carry[0].any():
-            break
-    return carry
+def _run(body: Body, carry: Carry, given: Carry) -> Carry:
+    while True:
+        rows = carry[0][:, 0].nonzero()[:LANES, 0]
+        if not len(rows):
+            return carry
+        lanes = tuple(tensor[rows] for tensor in carry)
+        beside = tuple(tensor[rows] for tensor in given)
+        for _ in range(BURST):
+            lanes = body(lanes, beside)
+            if not lanes[0].any():
+                break
+        carry = tuple(
+            tensor.index_copy(0, rows, lane) for tensor, lane in zip(carry, lanes, strict=True)
+        )
 
 
 _loop: ContextVar[Loop] = ContextVar("loop", default=_run)
 
 
-def repeat_while_any(body: Body, carry: Carry, most: int) -> Carry:
-    """Apply `body` once and then as long as any row goes on, at most `most` times in all.
+def repeat_while_any(body: Body, carry: Carry, given: Carry = ()) -> Carry:
+    """Apply `body` to rows until none goes on.
 
-    Rows that do not go on stay in the batch: the body must leave them as they are.
+    The rows that go on are packed together, a limited number at a time. Between two packings some
+    that do not go on stay: the body must leave them as they are, and use rows from nowhere else.
+
+    Args:
+        body: must come to an end for every row.
+        carry: (B, ...) each; the first, bool (B, 1), says which rows go on.
+        given: (B, ...) each: what the body needs of a row and does not change.
     """
-    return _loop.get()(body, carry, most)
+    return _loop.get()(body, carry, given)
 
 
 @contextmanager

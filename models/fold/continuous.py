@@ -1,8 +1,8 @@
 """Continuous flows for inference: a loop of Runge-Kutta steps with few, large operations.
 
-It takes the steps of `models.solver`, every row its own, but keeps rows that are done in the batch,
-so that it can be recorded as a graph. Two things make it fast: what depends on the time alone is
-computed for all stages of a step at once; and so are the traces, since no stage needs them.
+It takes the steps of `models.solver`, every row its own, in a form that can be recorded as a graph.
+Two things make a step fast: what depends on the time alone is computed for all stages at once; and
+so are the traces, since no stage needs them.
 """
 
 from collections.abc import Sequence
@@ -83,8 +83,9 @@ class FoldedContinuous(Transform):
         slope = self._first_slope(x, extra, start)
         finite = all_finite(x) & all_finite(slope)
         zero = torch.zeros_like(x[:, :1])
+        last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
         carry = (
-            finite,
+            finite & (zero + 1 <= last),
             zero,
             torch.where(finite, zero + FIRST_STEP, zero),
             torch.cat([x, zero], 1),
@@ -93,11 +94,11 @@ class FoldedContinuous(Transform):
             zero + 1,
         )
 
-        def body(carry: Carry) -> Carry:
-            return self._step(carry, rule, extra, (start, span))
+        def body(carry: Carry, given: Carry) -> Carry:
+            return self._step(carry, rule, given[0] if given else None, (start, span))
 
-        most = (self.solver.max_evaluations - 1) // EVALUATIONS_PER_STEP
-        _, position, step, state, _, error, evaluations = repeat_while_any(body, carry, most)
+        given = () if extra is None else (extra,)
+        _, position, step, state, _, error, evaluations = repeat_while_any(body, carry, given)
         solved = position == 1
         status = _status(solved, error, rule.is_too_small(step))
         state = torch.where(solved, state, zero + torch.nan)
@@ -124,34 +125,31 @@ class FoldedContinuous(Transform):
         features = self.field.features
         length = step * span
         modulation = self.field.modulation((position + step * self.nodes) * span + start)
-        x, slopes, tapes = state[:, :features], [slope[:, :features]], []
+        x, moves, tapes = state[:, :features], [length * slope[:, :features]], []
         for stage in range(len(NODES)):
-            moved = x + length * self._mix(stage, slopes)
+            moved = torch.addmm(x, torch.cat(moves, 1), self.mixers[stage])
             dx, tape = self.field.velocity(moved, modulation.at(stage), extra)
-            slopes.append(dx)
+            moves.append(length * dx)
             tapes.append(tape)
         traces = self._traces(tapes, modulation, slope[:, features:])
         sums = length * (traces @ self.closing)
         new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
-        difference = torch.cat([length * self._mix(-1, slopes), sums[:, 1:]], 1)
+        difference = torch.cat([torch.cat(moves, 1) @ self.mixers[-1], sums[:, 1:]], 1)
         error = rule.error(difference, state, new_state)
         accepted = (error <= 1) & active
         position = torch.where(accepted, position + step, position)
         step = torch.where(active, rule.next_step(position, step, error), step)
+        evaluations = torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations)
+        has_budget = evaluations <= self.solver.max_evaluations - EVALUATIONS_PER_STEP
         return (
-            (position < 1) & ~rule.is_too_small(step),
+            (position < 1) & ~rule.is_too_small(step) & has_budget,
             position,
             step,
             torch.where(accepted, new_state, state),
             torch.where(accepted, torch.cat([dx, traces[:, -1:]], 1), slope),
             torch.where(active, error, last_error),
-            torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations),
+            evaluations,
         )
-
-    def _mix(self, row: int, slopes: list[Tensor]) -> Tensor:
-        """Weighted sum of slopes (B, D), as one product: k = 1 .. 7 of them."""
-        mixer: Tensor = self.mixers[row]
-        return torch.cat(slopes, 1) @ mixer
 
     def _traces(self, tapes: list[Tape], modulation: Modulation, first: Tensor) -> Tensor:
         """The traces of the slopes _TRACED, the known one of the first in front.   -> (B, 6)."""

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dynamics.activations import Activation
-from models.dynamics.dense import DenseDynamics, trace_of_product
-from models.dynamics.dense_layers import Affine, Modulated
+from models.dynamics.dense import DenseDynamics
+from models.dynamics.dense_layers import Modulated
+from models.fold.trace import fold_trace
 
 
 class Tape(NamedTuple):
@@ -31,25 +32,25 @@ class Tape(NamedTuple):
 
 
 class Modulation:
-    """Gates and biases of all layers at the times of `stages` stages.
+    """Gates and shifts of all layers at the times of `stages` stages: gate * (W h + b) + shift.
 
     Args:
         gate: (B * stages, W), W the width of all layers together; None for 1.
-        bias: (B * stages, W), or (W,) where it does not depend on the time.
+        shift: (B * stages, W); None for 0.
     """
 
     def __init__(
-        self, gate: Tensor | None, bias: Tensor, widths: Sequence[int], stages: int
+        self, gate: Tensor | None, shift: Tensor | None, widths: Sequence[int], stages: int
     ) -> None:
         self._gate = gate
         self._stages = stages
         self._widths = list(widths)
-        self._gates = self._by_stage(gate, stages)
-        self._biases = self._by_stage(bias, stages)
+        self._gates = self._by_stage(gate)
+        self._shifts = self._by_stage(shift)
 
-    def at(self, stage: int) -> list[tuple[Tensor | None, Tensor]]:
-        """Gate (B, width) and bias of each layer at one stage."""
-        return list(zip(self._gates[stage], cast(list[Tensor], self._biases[stage]), strict=True))
+    def at(self, stage: int) -> list[tuple[Tensor | None, Tensor | None]]:
+        """Gate and shift (B, width) of each layer at one stage."""
+        return list(zip(self._gates[stage], self._shifts[stage], strict=True))
 
     def gates(self, first: int = 0) -> list[Tensor | None]:
         """The gates of each layer from stage `first` on, (B * (stages - first), width)."""
@@ -59,12 +60,10 @@ class Modulation:
         rows = self._gate.reshape(-1, self._stages * width)[:, first * width :]
         return list(rows.reshape(-1, width).split(self._widths, 1))
 
-    def _by_stage(self, values: Tensor | None, stages: int) -> Sequence[Sequence[Tensor | None]]:
-        count = len(self._widths)
+    def _by_stage(self, values: Tensor | None) -> Sequence[Sequence[Tensor | None]]:
+        count, stages = len(self._widths), self._stages
         if values is None:
             return [[None] * count] * stages
-        if values.dim() == 1:
-            return [values.split(self._widths)] * stages
         parts = values.reshape(-1, stages * values.shape[1]).split(self._widths * stages, 1)
         return [parts[i * count : (i + 1) * count] for i in range(stages)]
 
@@ -104,6 +103,7 @@ class FoldedField(nn.Module):
         context = first[:, columns.stop : after] if dynamics.context_features else None
         self.register_buffer("context_weight", context)
         self.register_buffer("bias", torch.cat([layer.linear.bias for layer in layers]))
+        self.jacobian_trace = fold_trace(weights, gated=layers[-1].gate is not None)
         self._keep_modulation(layers)
         self._keep_time(layers, first[:, : columns.start], first[:, after:])
         fourier = dynamics.time_input == "fourier"
@@ -132,19 +132,20 @@ class FoldedField(nn.Module):
         """Gates and biases at the times of a number of stages, times (B, stages)."""
         stages = times.shape[1]
         t = times.reshape(-1, 1)
-        bias, gate = self.bias, None
+        shift, gate = None, None
         if self.time_weight is not None:
             inputs = t
             if self.frequencies is not None:
                 angles = t * self.frequencies
                 inputs = torch.cat([t, angles.cos(), angles.sin()], 1)
-            bias = F.linear(inputs, self.time_weight, bias)
+            shift = F.linear(inputs, self.time_weight)
         if self.gate_weight is not None:
             gate = torch.sigmoid(F.linear(t, self.gate_weight, self.gate_bias))
-            bias = gate * bias
+            shift = None if shift is None else gate * shift
         if self.shift is not None:
-            bias = bias + t * self.shift
-        return Modulation(gate, bias, self.widths, stages)
+            drift = t * self.shift
+            shift = drift if shift is None else shift + drift
+        return Modulation(gate, shift, self.widths, stages)
 
     def from_context(self, context: Tensor | None) -> Tensor | None:
         """What the context (B, C) adds in the first layer, (B, width)."""
@@ -153,19 +154,20 @@ class FoldedField(nn.Module):
         return context @ self.context_weight.T
 
     def velocity(
-        self, x: Tensor, affine: list[tuple[Tensor | None, Tensor]], extra: Tensor | None
+        self,
+        x: Tensor,
+        modulation: list[tuple[Tensor | None, Tensor | None]],
+        extra: Tensor | None,
     ) -> tuple[Tensor, Tape]:
         """dx/dt (B, D), and what the trace at the same place needs."""
         h, tape = x, Tape([], [])
-        for index, (gate, bias) in enumerate(affine):
-            weight = self.weights[index]
-            if gate is None and bias.dim() == 1 and not (index == 0 and extra is not None):
-                z = F.linear(h, weight, bias)
-            else:
-                z = F.linear(h, weight)
-                if index == 0 and extra is not None:
-                    z = z + extra
-                z = z + bias if gate is None else gate * z + bias
+        biases = self.bias.split(self.widths)
+        for index, (gate, shift) in enumerate(modulation):
+            z = F.linear(h, self.weights[index], biases[index])
+            if index == 0 and extra is not None:
+                z = z + extra
+            z = z if gate is None else gate * z
+            z = z if shift is None else z + shift
             if index == len(self.activations):
                 return (z - x if self.residual else z), tape
             h = cast(Activation, self.activations[index])(z)
@@ -179,9 +181,5 @@ class FoldedField(nn.Module):
         for x, y, gate, activation in zip(*tape, gates, self.activations, strict=False):
             slope = cast(Activation, activation).slope(x, y)
             slopes.append(slope if gate is None else slope * gate)
-        layers = [
-            Affine(weight, self.bias, gate)
-            for weight, gate in zip(self.weights, gates, strict=True)
-        ]
-        trace = trace_of_product(layers, slopes, slice(0, self.features)).reshape(-1, 1)
+        trace: Tensor = self.jacobian_trace(slopes, gates[-1]).reshape(-1, 1)
         return trace - self.features if self.residual else trace

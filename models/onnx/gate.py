@@ -51,6 +51,7 @@ OPERATORS = frozenset(
         "Min",
         "Mul",
         "Neg",
+        "NonZero",
         "Not",
         "Or",
         "Pad",
@@ -60,9 +61,11 @@ OPERATORS = frozenset(
         "ReduceSum",
         "Relu",
         "Reshape",
+        "ScatterND",
         "Shape",
         "Sigmoid",
         "Sin",
+        "Size",
         "Slice",
         "Softmax",
         "Split",
@@ -70,6 +73,7 @@ OPERATORS = frozenset(
         "Sub",
         "Tanh",
         "Transpose",
+        "Unsqueeze",
         "Where",
     }
 )

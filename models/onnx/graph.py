@@ -9,8 +9,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-# The name of the dynamic axis.
+# Names of the dynamic axis: in a model, and in a loop over some of its rows.
 BATCH = "batch"
+LANES = "lanes"
 # Functions are traced with an empty batch: no other axis has this length, and nothing is computed.
 NO_ROWS = 0
 
@@ -56,12 +57,14 @@ class Graph:
     Attributes:
         opset: version of the standard operators.
         prefix: of all names.
+        axis: the name of the dynamic axis.
     """
 
-    def __init__(self, name: str, opset: int, *, prefix: str = "") -> None:
+    def __init__(self, name: str, opset: int, *, prefix: str = "", axis: str = BATCH) -> None:
         self.name = name
         self.opset = opset
         self.prefix = prefix
+        self.axis = axis
         self._inputs: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
@@ -71,7 +74,7 @@ class Graph:
 
     def input(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Value:
         """Declare an input with rows in front: shape (NO_ROWS, ...)."""
-        self._inputs.append(_declare(name, shape, dtype))
+        self._inputs.append(self._declare(name, shape, dtype))
         if not self._rows and tuple(shape[:1]) == (NO_ROWS,):
             self._rows = name
         return Value(tuple(shape), dtype, name)
@@ -93,9 +96,10 @@ class Graph:
         """Add a loop with a body made by `inside` and `part`; return the names of its outputs."""
         return self._append("Loop", inputs, len(inputs) - 2, {"body": body})
 
-    def inside(self, name: str) -> "Graph":
+    def inside(self, name: str, axis: str) -> "Graph":
         """A new graph for the body of the next node; it sees the names of this one."""
-        return Graph(name, self.opset, prefix=f"{self.prefix}{name}_{len(self._nodes)}_")
+        prefix = f"{self.prefix}{name}_{len(self._nodes)}_"
+        return Graph(name, self.opset, prefix=prefix, axis=axis)
 
     def _append(
         self, operator: str, inputs: Sequence[str], outputs: int, attributes: dict[str, Any]
@@ -119,6 +123,10 @@ class Graph:
     def ints(self, values: Iterable[int]) -> str:
         """The name of a constant vector of integers."""
         return self.constant(torch.tensor(list(values), dtype=torch.int64))
+
+    def owns(self, value: Value) -> bool:
+        """Whether a value is a constant or was made in this graph, not in one around it."""
+        return value.constant is not None or value.name.startswith(self.prefix)
 
     def ref(self, value: Value, dtype: torch.dtype | None = None) -> str:
         """The name under which a value is found, cast if need be."""
@@ -153,7 +161,9 @@ class Graph:
             helper.make_node("Identity", [self.materialised(value)], [name])
             for name, value in outputs.items()
         ]
-        declared = [_declare(name, value.shape, value.dtype) for name, value in outputs.items()]
+        declared = [
+            self._declare(name, value.shape, value.dtype) for name, value in outputs.items()
+        ]
         needed = {name for node in nodes for name in _used(node)}
         for node in reversed(self._nodes):
             if needed.intersection(node.output):
@@ -162,10 +172,9 @@ class Graph:
         constants = [tensor for tensor in self._constants.values() if tensor.name in needed]
         return helper.make_graph(nodes[::-1], self.name, self._inputs, declared, constants)
 
-
-def _declare(name: str, shape: Sequence[int], dtype: torch.dtype) -> onnx.ValueInfoProto:
-    sizes = [BATCH if size == NO_ROWS else size for size in shape]
-    return helper.make_tensor_value_info(name, _TYPES[dtype], sizes)
+    def _declare(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> onnx.ValueInfoProto:
+        sizes = [self.axis if size == NO_ROWS else size for size in shape]
+        return helper.make_tensor_value_info(name, _TYPES[dtype], sizes)
 
 
 def _used(node: onnx.NodeProto) -> set[str]:

@@ -71,6 +71,8 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, graph: Graph) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._graph = graph
+        # What a loop was given to use inside.
+        self._given: set[str] = set()
         # Tensors are kept with their values, so that no id is used twice.
         self._known: dict[int, tuple[Tensor, Value]] = {}
 
@@ -85,24 +87,27 @@ class _Recorder(TorchDispatchMode):
         # Neither an input nor made of one: a weight.
         return Value(tuple(tensor.shape), tensor.dtype, constant=tensor)
 
-    def loop(self, body: Body, carry: Carry, most: int) -> Carry:
+    def loop(self, body: Body, carry: Carry, given: Carry) -> Carry:
         """Record `models.loop.repeat_while_any`."""
-        outer, inputs = self._graph, [self.value(tensor) for tensor in carry]
+        outer = self._graph
 
-        def trace_body(graph: Graph, carried: list[Value]) -> list[Value]:
+        def trace_body(graph: Graph, carried: list[Value], beside: list[Value]) -> list[Value]:
             self._graph = graph
-            given = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in carry)
-            for tensor, value in zip(given, carried, strict=True):
-                self.learn(tensor, value)
-            ended = [self.value(tensor) for tensor in body(given)]
+            self._given.update(value.name for value in beside)
+            ended = body(self._stand_in(carry, carried), self._stand_in(given, beside))
+            values = [self.value(tensor) for tensor in ended]
             self._graph = outer
-            return ended
+            return values
 
-        results = add_loop(outer, inputs, most, trace_body)
-        tensors = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in carry)
-        for tensor, value in zip(tensors, results, strict=True):
+        values, others = ([self.value(tensor) for tensor in part] for part in (carry, given))
+        return self._stand_in(carry, add_loop(outer, values, others, trace_body))
+
+    def _stand_in(self, tensors: Carry, values: list[Value]) -> Carry:
+        """New tensors, like the given ones, for some values of the graph."""
+        blank = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in tensors)
+        for tensor, value in zip(blank, values, strict=True):
             self.learn(tensor, value)
-        return tensors
+        return blank
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -130,10 +135,16 @@ class _Recorder(TorchDispatchMode):
             return _computed(func, arguments, out)
         if func not in OPERATORS:
             raise UnsupportedOperator(f"{func} has no form in ONNX here: give it one in OPERATORS")
+        if any(part.has_rows and not self._may_use(part) for part in used):
+            raise UnsupportedOperator(f"{func} uses rows from outside the loop: give them to it")
         names = OPERATORS[func](self._graph, out, **arguments)
         return [
             Value(blank.shape, blank.dtype, name) for blank, name in zip(out, names, strict=True)
         ]
+
+    def _may_use(self, rows: Value) -> bool:
+        """Whether they are as many here as where they were made: in a loop there are fewer."""
+        return self._graph.owns(rows) or rows.name in self._given
 
 
 def _computed(func: Any, arguments: dict[str, Any], out: list[Value]) -> list[Value]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from models.dynamics import ConvDynamics, DenseDynamics
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
+from models.fold.trace import fold_trace
 from models.registry import build
 from models.solver import SolverSettings, SolveStatus
 from models.transforms.ode import ContinuousTransform, SolveReport, solve_reports
@@ -109,7 +111,7 @@ def test_rows_that_fail_are_told_and_leave_others_alone(spoil: str, status: Solv
     assert got[1][2].isnan()
     for a, b, c in zip(got, expected, alone, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True)
-        assert torch.equal(a[[0, 1, 3]], c)
+        torch.testing.assert_close(a[[0, 1, 3]], c, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +160,28 @@ def test_float32_solves_to_the_promise() -> None:
             torch.testing.assert_close(
                 served.log_prob(x[:rows]), log_prob[:rows], rtol=0, atol=2e-5
             )
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("hidden", [(5,), (5, 6), (5, 6, 7), (5, 6, 7, 8), (600, 600, 600)])
+def test_every_form_of_the_trace_is_that_of_the_product(
+    hidden: tuple[int, ...], gated: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, rows = 3, 4
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    widths = (features, *hidden, features)
+    weights = [normal(b, a) / a**0.5 for a, b in pairwise(widths)]
+    slopes = [normal(rows, width) for width in hidden]
+    gate = normal(rows, features) if gated else None
+    wanted = []
+    for row in range(rows):
+        product = weights[0]
+        for slope, weight in zip(slopes, weights[1:], strict=True):
+            product = weight @ (slope[row, :, None] * product)
+        wanted.append((product if gate is None else gate[row, :, None] * product).trace())
+    got = fold_trace(weights, gated=gated)(slopes, gate)
+    torch.testing.assert_close(got, torch.stack(wanted))
