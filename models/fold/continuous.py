@@ -109,7 +109,7 @@ class FoldedContinuous(Transform):
     def _first_slope(self, x: Tensor, extra: Tensor | None, start: float) -> Tensor:
         modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + start)
         dx, tape = self.field.velocity(x, modulation.at(0), extra)
-        trace = self.field.trace(tape, modulation.gates())
+        trace = self.field.trace(tape, modulation.gates(), once=True)
         return torch.cat([dx, trace], 1)
 
     def _step(

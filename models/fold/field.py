@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.dynamics.activations import Activation
 from models.dynamics.dense import DenseDynamics
 from models.dynamics.dense_layers import Modulated
-from models.fold.trace import fold_trace
+from models.fold.trace import Pushed, fold_trace
 
 
 class Tape(NamedTuple):
@@ -103,7 +103,8 @@ class FoldedField(nn.Module):
         context = first[:, columns.stop : after] if dynamics.context_features else None
         self.register_buffer("context_weight", context)
         self.register_buffer("bias", torch.cat([layer.linear.bias for layer in layers]))
-        self.jacobian_trace = fold_trace(weights, gated=layers[-1].gate is not None)
+        self.fast_form = fold_trace(weights, gated=layers[-1].gate is not None)
+        self.small_form = Pushed(weights)
         self._keep_modulation(layers)
         self._keep_time(layers, first[:, : columns.start], first[:, after:])
         fourier = dynamics.time_input == "fourier"
@@ -175,11 +176,16 @@ class FoldedField(nn.Module):
             tape.outputs.append(h)
         raise RuntimeError("a dense field has one layer more than activations")
 
-    def trace(self, tape: Tape, gates: list[Tensor | None]) -> Tensor:
-        """Trace of df/dx, one for every row of the tape.   -> (N, 1)."""
+    def trace(self, tape: Tape, gates: list[Tensor | None], *, once: bool = False) -> Tensor:
+        """Trace of df/dx, one for every row of the tape.   -> (N, 1).
+
+        Args:
+            once: outside the loop, where a graph need not hold products of weights a second time.
+        """
         slopes = []
         for x, y, gate, activation in zip(*tape, gates, self.activations, strict=False):
             slope = cast(Activation, activation).slope(x, y)
             slopes.append(slope if gate is None else slope * gate)
-        trace: Tensor = self.jacobian_trace(slopes, gates[-1]).reshape(-1, 1)
+        form = self.small_form if once else self.fast_form
+        trace: Tensor = form(slopes, gates[-1]).reshape(-1, 1)
         return trace - self.features if self.residual else trace

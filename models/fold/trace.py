@@ -10,7 +10,7 @@ from models.dynamics.dense_layers import Affine
 
 # Products of weights are kept up to this many numbers: beyond, reading them costs more than the
 # fewer operations save.
-_MOST_NUMBERS = 2**20
+_MOST_NUMBERS = 2**18
 
 
 def fold_trace(weights: Sequence[Tensor], *, gated: bool) -> nn.Module:
@@ -27,10 +27,10 @@ def fold_trace(weights: Sequence[Tensor], *, gated: bool) -> nn.Module:
     pairs = hidden == 3 or (hidden == 2 and gated)
     if pairs and features * weights[1].numel() <= _MOST_NUMBERS:
         return _Paired(weights)
-    return _Pushed(weights)
+    return Pushed(weights)
 
 
-class _Pushed(nn.Module):
+class Pushed(nn.Module):
     """The unit vectors pushed along, layer by layer."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
