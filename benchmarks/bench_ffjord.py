@@ -17,21 +17,21 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from benchmarks.ffjord_references import (
-    Augmented,
     batched_products,
     brute_force,
     closed_form,
+    dense,
+    log_prob,
     one_probe,
     solve,
 )
 from benchmarks.harness import interleave, machine
-from models.dynamics import DenseDynamics
 from models.flow import Flow, base_log_prob
 from models.fold import fold
 from models.onnx.graphs import build_graphs
@@ -90,11 +90,6 @@ def block(flow: Flow) -> ContinuousTransform:
     return cast(ContinuousTransform, flow.chain[0])
 
 
-def dense(flow: Flow) -> DenseDynamics:
-    """Its dynamics."""
-    return cast(DenseDynamics, block(flow).dynamics)
-
-
 def exact_log_prob(flow: Flow, x: Tensor) -> Tensor:
     """In float64, to 1e-10."""
     return with_tolerance(flow, 1e-10).double().log_prob(x.double())
@@ -115,27 +110,21 @@ def graphs(flow: Flow) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], T
     return score, draw
 
 
-def scored(field: Augmented, x: Tensor, **options: Any) -> Tensor:
-    """log_prob by torchdiffeq."""
-    z, log_det = solve(field, x, **options)
-    return base_log_prob(z) + log_det
-
-
 def compare_scores(flow: Flow, x: Tensor) -> list[Measured]:
     """Time log_prob and judge its error."""
     dynamics = dense(flow)
     large = len(x) >= MANY and flow.features >= WIDE
     reference = batched_products(dynamics) if large else brute_force(dynamics)
     candidates: Candidates = {
-        "zuko's exact trace" if large else "reference": partial(scored, reference),
+        "zuko's exact trace" if large else "reference": partial(log_prob, reference),
         "ours in torch": torch.inference_mode()(flow.log_prob),
         "ours": graphs(flow)[0],
         "ours, loose": graphs(with_tolerance(flow, LOOSE))[0],
     }
     if len(x) < MANY:
         closed = closed_form(dynamics)
-        candidates["torchdiffeq, closed form"] = partial(scored, closed)
-        candidates["the same, worst row's norm"] = partial(scored, closed, by_worst_row=True)
+        candidates["torchdiffeq, closed form"] = partial(log_prob, closed)
+        candidates["the same, worst row's norm"] = partial(log_prob, closed, by_worst_row=True)
     else:
         del candidates["ours in torch"]
     exact = exact_log_prob(flow, x[:JUDGED])

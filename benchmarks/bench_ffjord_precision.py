@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from benchmarks.bench_ffjord import block, dense, exact_log_prob, make_flow, with_tolerance
-from benchmarks.ffjord_references import Augmented, closed_form, solve
+from benchmarks.bench_ffjord import block, exact_log_prob, make_flow, with_tolerance
+from benchmarks.ffjord_references import Augmented, closed_form, dense, solve
 from models.flow import Flow, base_log_prob
 from models.transforms.ode import solve_reports
 

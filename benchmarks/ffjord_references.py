@@ -1,12 +1,15 @@
 """Public continuous-flow code, re-created: its arithmetic over our weights, with torchdiffeq."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
 from models.dynamics import DenseDynamics, Dynamics
+from models.flow import Flow, base_log_prob
+from models.transforms.ode import ContinuousTransform
 
 # dx/dt (B, D) and an estimate of the trace (B, 1), from the time and x.
 Augmented = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -98,3 +101,14 @@ def solve(
             options=options,
         )
     return values[-1], traces[-1, :, 0]
+
+
+def log_prob(field: Augmented, x: Tensor, *, by_worst_row: bool = False) -> Tensor:
+    """In nats, (B,), with one step for all rows."""
+    z, log_det = solve(field, x, by_worst_row=by_worst_row)
+    return base_log_prob(z) + log_det
+
+
+def dense(flow: Flow) -> DenseDynamics:
+    """The dynamics of a flow of one continuous transform."""
+    return cast(DenseDynamics, cast(ContinuousTransform, flow.chain[0]).dynamics)
