@@ -116,7 +116,7 @@ def _onnx(folder: Path, graphs: Path) -> Callable[[], Callable[[], object]]:
     def load() -> Callable[[], object]:
         encode, decode = ((graphs / f"{name}.onnx").read_bytes() for name in ("encode", "decode"))
         certificate = json.loads((graphs / "certificate.json").read_text(encoding="utf-8"))
-        engine = OnnxEngine(SerialisedExport(encode, decode, certificate), "cpu", threads=1)
+        engine = OnnxEngine(SerialisedExport(encode, decode, None, certificate), "cpu", threads=1)
         z = _noise(_features(folder))
         return lambda: engine.encode(engine.decode(z, None)[0], None)
 

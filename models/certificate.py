@@ -1,6 +1,6 @@
-"""The proof that two ONNX graphs are the flow they were made from.
+"""The proof that ONNX graphs are the flow they were made from.
 
-Both graphs run in onnxruntime against the flow in float64: on its golden rows, on rows drawn from
+The graphs run in onnxruntime against the flow in float64: on its golden rows, on rows drawn from
 it, on odd rows (zeros, edges of the value range, far outliers), in batches of several sizes. What
 comes out is written beside the graphs; graphs that miss the tolerance are not written at all.
 """
@@ -8,7 +8,7 @@ comes out is written beside the graphs; graphs that miss the tolerance are not w
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -90,6 +90,7 @@ class Certificate:
         log_prob_relative_max: in units of max(1, |log_prob|), on all rows: what is held to the
             tolerance.
         z, x: errors of encoded and decoded values, in their units, on all but odd rows.
+        generated: errors of x from the third graph of a continuous flow; None without one.
         round_trip: |decode(encode(x)) - x| with both graphs, for decoded x.
         rows: how many of each kind were run.
         beyond_precision: odd rows left out because the flow itself, run by torch in `precision`,
@@ -106,6 +107,7 @@ class Certificate:
     sample_log_prob: Errors
     z: Errors
     x: Errors
+    generated: Errors | None
     round_trip: Errors
     rows: dict[str, dict[str, int]]
     beyond_precision: int
@@ -130,12 +132,12 @@ def certify(
     dtype: torch.dtype = torch.float32,
     random_rows: int = RANDOM_ROWS,
 ) -> Certificate:
-    """Hold two graphs to the flow they were made from.
+    """Hold graphs to the flow they were made from.
 
     Args:
         flow: not folded, with its weights as they are stored; it is evaluated in float64.
         folded: the folded flow that the graphs were traced from.
-        graphs: the two.
+        graphs: all of them.
         record: golden rows of `flow`; left out, rows are drawn from it.
         dtype: of what the graphs take and give.
         random_rows: how many more rows are drawn.
@@ -162,10 +164,17 @@ def certify(
     wanted, same = (answers(one, latents, dtype, decoding=True) for one in (exact, narrow))
     back = Trial(True, latents, got, wanted, same, tolerance.sample_log_prob)
 
+    generated, generate_is_same = None, True
+    if graphs.generate is not None:
+        generate = open_session(graphs.generate.SerializeToString())
+        found, generate_is_same = run_in_batches(generate, latents, dtype)
+        # It gives values alone: its log_probs are taken to be those of decode.
+        generated = replace(back, got=Answers(found["x"], back.got.log_prob))
+
     def drift(trial: Trial, row: int) -> str:
         return _drift(exact, folded, graphs, (trial, row), dtype)
 
-    _require(there, back, tolerance, drift)
+    _require(there, back, generated, tolerance, drift)
     (log_prob, z), (sample_log_prob, x) = _usual_errors(there), _usual_errors(back)
     return Certificate(
         precision=_name(dtype),
@@ -177,11 +186,12 @@ def certify(
         sample_log_prob=sample_log_prob,
         z=z,
         x=x,
+        generated=None if generated is None else _usual_errors(generated)[1],
         round_trip=_round_trip(encode, decode, back, dtype),
         rows={"data": data.count(), "latents": latents.count()},
         beyond_precision=int(there.is_beyond.sum() + back.is_beyond.sum()),
         batch_sizes=BATCH_SIZES,
-        is_batch_invariant=encode_is_same and decode_is_same,
+        is_batch_invariant=encode_is_same and decode_is_same and generate_is_same,
         opset=graphs.encode.opset_import[0].version,
         provider=encode.get_providers()[0],
         versions=_versions(),
@@ -205,19 +215,26 @@ def _round_trip(encode: Any, decode: Any, back: Trial, dtype: torch.dtype) -> Er
 
 
 def _require(
-    there: Trial, back: Trial, tolerance: Tolerance, drift: Callable[[Trial, int], str]
+    there: Trial,
+    back: Trial,
+    generated: Trial | None,
+    tolerance: Tolerance,
+    drift: Callable[[Trial, int], str],
 ) -> None:
     """Raise on the worst row that misses a tolerance.
 
     Raises:
         CertificateError: names graph, row and layer.
     """
-    x = relative(back.got.values, back.exact.values).flatten(1).amax(1)
-    for name, trial, errors, allowed in (
+    held = [
         ("encode: log_prob", there, there.relative, tolerance.log_prob),
         ("decode: log_prob of samples", back, back.relative, tolerance.sample_log_prob),
-        ("decode: x", back, x, tolerance.x),
-    ):
+    ]
+    for name, trial in (("decode", back), ("generate", generated)):
+        if trial is not None:
+            x = relative(trial.got.values, trial.exact.values).flatten(1).amax(1)
+            held.append((f"{name}: x", trial, x, tolerance.x))
+    for name, trial, errors, allowed in held:
         judged = errors.masked_fill(trial.is_beyond, 0)
         row = int(judged.argmax())
         if judged[row] > allowed:

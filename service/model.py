@@ -115,11 +115,15 @@ class RowQueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model ready for requests: `encode` takes x, `decode` takes z."""
+    """One model ready for requests: `encode` takes x, `decode` takes z.
+
+    generate: takes z and gives x alone, where that is less work than `decode`; None elsewhere.
+    """
 
     card: ModelCard
     encode: RowQueue
     decode: RowQueue
+    generate: RowQueue | None = None
 
 
 @dataclass(frozen=True, slots=True)

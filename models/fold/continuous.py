@@ -24,7 +24,12 @@ from models.solver import (
     StepRule,
     all_finite,
 )
-from models.transforms.ode import ContinuousTransform, SolveReport, report_solve
+from models.transforms.ode import (
+    ContinuousTransform,
+    SolveReport,
+    report_solve,
+    wants_log_det,
+)
 from models.transforms.transform import Transform
 
 # The slopes that the result or its error depend on: the second only helps to find the third.
@@ -80,7 +85,8 @@ class FoldedContinuous(Transform):
         span = self.end_time if towards_end else -self.end_time
         extra = self.field.from_context(context)
         rule = StepRule(self.solver, like=x)
-        slope = self._first_slope(x, extra, start)
+        traced = wants_log_det()
+        slope = self._first_slope(x, extra, start, traced=traced)
         finite = all_finite(x) & all_finite(slope)
         zero = torch.zeros_like(x[:, :1])
         last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
@@ -88,7 +94,7 @@ class FoldedContinuous(Transform):
             finite & (zero + 1 <= last),
             zero,
             torch.where(finite, zero + FIRST_STEP, zero),
-            torch.cat([x, zero], 1),
+            torch.cat([x, zero], 1) if traced else x,
             slope,
             torch.where(finite, zero, zero + torch.inf),
             zero + 1,
@@ -102,13 +108,18 @@ class FoldedContinuous(Transform):
         solved = position == 1
         status = _status(solved, error, rule.is_too_small(step))
         state = torch.where(solved, state, zero + torch.nan)
-        y, log_det = state[:, : x.shape[1]], state[:, x.shape[1]]
+        y = state[:, : x.shape[1]]
+        log_det = state[:, x.shape[1]] if traced else zero[:, 0] + torch.nan
         report_solve(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
         return y, log_det
 
-    def _first_slope(self, x: Tensor, extra: Tensor | None, start: float) -> Tensor:
+    def _first_slope(
+        self, x: Tensor, extra: Tensor | None, start: float, *, traced: bool
+    ) -> Tensor:
         modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + start)
         dx, tape = self.field.velocity(x, modulation.at(0), extra)
+        if not traced:
+            return dx
         trace = self.field.trace(tape, modulation.gates(), once=True)
         return torch.cat([dx, trace], 1)
 
@@ -125,16 +136,20 @@ class FoldedContinuous(Transform):
         features = self.field.features
         length = step * span
         modulation = self.field.modulation((position + step * self.nodes) * span + start)
+        traced = state.shape[1] > features
         x, moves, tapes = state[:, :features], [length * slope[:, :features]], []
         for stage in range(len(NODES)):
             moved = torch.addmm(x, torch.cat(moves, 1), self.mixers[stage])
             dx, tape = self.field.velocity(moved, modulation.at(stage), extra)
             moves.append(length * dx)
             tapes.append(tape)
-        traces = self._traces(tapes, modulation, slope[:, features:])
-        sums = length * (traces @ self.closing)
-        new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
-        difference = torch.cat([torch.cat(moves, 1) @ self.mixers[-1], sums[:, 1:]], 1)
+        new_state, difference = moved, torch.cat(moves, 1) @ self.mixers[-1]
+        if traced:
+            traces = self._traces(tapes, modulation, slope[:, features:])
+            sums = length * (traces @ self.closing)
+            dx = torch.cat([dx, traces[:, -1:]], 1)
+            new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
+            difference = torch.cat([difference, sums[:, 1:]], 1)
         error = rule.error(difference, state, new_state)
         accepted = (error <= 1) & active
         position = torch.where(accepted, position + step, position)
@@ -146,7 +161,7 @@ class FoldedContinuous(Transform):
             position,
             step,
             torch.where(accepted, new_state, state),
-            torch.where(accepted, torch.cat([dx, traces[:, -1:]], 1), slope),
+            torch.where(accepted, dx, slope),
             torch.where(active, error, last_error),
             evaluations,
         )

@@ -1,4 +1,4 @@
-"""From a flow, or a model folder, to two certified ONNX graphs."""
+"""From a flow, or a model folder, to certified ONNX graphs."""
 
 import copy
 import hashlib
@@ -24,6 +24,7 @@ from models.transforms.ode import ContinuousTransform
 
 ENCODE_FILE = "encode.onnx"
 DECODE_FILE = "decode.onnx"
+GENERATE_FILE = "generate.onnx"
 CERTIFICATE_FILE = "certificate.json"
 
 # What one protobuf message can hold; weights in a second file are refused when loaded, so they
@@ -47,9 +48,9 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Two graphs and the proof that they are the flow.
+    """The graphs and the proof that they are the flow.
 
-    metadata: what is written into both graphs: family, digests of config and weights, shapes,
+    metadata: what is written into all graphs: family, digests of config and weights, shapes,
         units, the certificate.
     """
 
@@ -59,17 +60,16 @@ class Export:
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write encode.onnx, decode.onnx and certificate.json, each in one step.
 
+        A continuous flow has a generate.onnx too.
+
         Raises:
             ExportError: if a graph is too large for one file.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.certificate.describe(), indent=2, allow_nan=False) + "\n"
-        files = {
-            ENCODE_FILE: _serialised(self.graphs.encode),
-            DECODE_FILE: _serialised(self.graphs.decode),
-            CERTIFICATE_FILE: text.encode(),
-        }
+        files = {f"{model.graph.name}.onnx": _serialised(model) for model in self.graphs.all}
+        files[CERTIFICATE_FILE] = text.encode()
         with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as scratch:
             for name, content in files.items():
                 fresh = Path(scratch) / name
@@ -169,7 +169,7 @@ def _precision_of(dtype: str) -> str:
 
 
 def _describe(made: Export, flow: Flow, weights_digest: str) -> None:
-    """Write into both graphs what they are graphs of."""
+    """Write into all graphs what they are graphs of."""
     facts: Mapping[str, Any] = {
         "family": flow.family,
         "config_sha256": config_digest(flow),
@@ -182,7 +182,7 @@ def _describe(made: Export, flow: Flow, weights_digest: str) -> None:
     texts = {
         name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()
     }
-    for model in (made.graphs.encode, made.graphs.decode):
+    for model in made.graphs.all:
         onnx.helper.set_model_props(model, texts)
 
 

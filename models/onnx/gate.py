@@ -80,8 +80,9 @@ OPERATORS = frozenset(
 
 MAX_FILE_BYTES = 2**31 - 1
 MAX_NODES = 200_000
-# Steps of a loop; the solver's own limit is below this.
-MAX_TRIPS = 2**20
+# Loops inside each other, and how often the innermost may run in all.
+MAX_DEPTH = 2
+MAX_TRIPS = 2**30
 # Elements of one tensor, a row: more than any model here has, far less than what fills a machine.
 MAX_ELEMENTS = 2**28
 
@@ -152,23 +153,37 @@ def _check_model(model: onnx.ModelProto) -> None:
         for tensor in graph.initializer:
             _check_constant(tensor)
         for node in graph.node:
-            _check_node(node, graph)
+            _check_node(node)
+    _check_trips(model.graph)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"not well-formed: {error}") from None
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside it; loops are not nested."""
+def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]:
+    """A graph and those inside it."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"loops: expected at most {MAX_DEPTH} inside each other")
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            if not attribute.HasField("g"):
-                continue
-            if any(inner.op_type == "Loop" for inner in attribute.g.node):
-                raise ValueError("a loop inside a loop")
-            yield attribute.g
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g, depth + 1)
+
+
+def _check_trips(graph: onnx.GraphProto, around: int = 1) -> None:
+    """Bound the loops of a graph; `around` is how often it may run itself."""
+    for node in graph.node:
+        if node.op_type != "Loop":
+            continue
+        limits = [tensor for tensor in graph.initializer if tensor.name == node.input[0]]
+        trips = [around * int(onnx.numpy_helper.to_array(limit).max()) for limit in limits]
+        if not trips or trips[0] > MAX_TRIPS:
+            raise ValueError(f"Loop: expected at most {MAX_TRIPS} trips, got {trips or 'no limit'}")
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _check_trips(attribute.g, trips[0])
 
 
 def _check_constant(tensor: onnx.TensorProto) -> None:
@@ -189,7 +204,7 @@ def _check_constant(tensor: onnx.TensorProto) -> None:
             raise ValueError(f"constant {tensor.name!r}: {values} is too large for a shape")
 
 
-def _check_node(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+def _check_node(node: onnx.NodeProto) -> None:
     if node.domain != "" or node.op_type not in OPERATORS:
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         raise ValueError(f"operator {name}: this project exports none of this kind")
@@ -198,11 +213,6 @@ def _check_node(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
             raise ValueError(f"node {node.name!r}: attribute {attribute.name!r} holds a tensor")
         if attribute.HasField("g") and node.op_type != "Loop":
             raise ValueError(f"node {node.name!r}: only a Loop may hold a graph")
-    if node.op_type == "Loop":
-        limits = [tensor for tensor in graph.initializer if tensor.name == node.input[0]]
-        trips = [int(onnx.numpy_helper.to_array(limit).max()) for limit in limits]
-        if not trips or trips[0] > MAX_TRIPS:
-            raise ValueError(f"Loop: expected at most {MAX_TRIPS} trips, got {trips or 'no limit'}")
 
 
 def _check_signature(graph: onnx.GraphProto, signature: Signature) -> None:

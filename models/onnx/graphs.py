@@ -1,4 +1,4 @@
-"""The two graphs of a flow: encode and decode."""
+"""The graphs of a flow: encode, decode and, where decoding solves an equation, generate."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from models.flow import Flow
 from models.fold.chain import FoldedChain
+from models.fold.continuous import FoldedContinuous
 from models.onnx.graph import Graph
 from models.onnx.trace import trace
-from models.transforms.ode import SolveReport, join_reports, solve_reports
+from models.transforms.ode import SolveReport, join_reports, solve_reports, values_only
 
 # What onnx 1.16 and onnxruntime 1.17 (both of 2024) and everything since can read.
 DEFAULT_OPSET = 20
 MIN_OPSET = 18
 MAX_OPSET = 23
+
+# Name -> the shape of one row.
+Shapes = dict[str, tuple[int, ...]]
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -26,13 +30,21 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 class Graphs:
     """encode: x[, context] -> z, log_det, log_prob; decode: z[, context] -> x, log_det.
 
-    Log-dets and log_prob are summed in float64 and given in the dtype of the flow, in nats. Both
+    Log-dets and log_prob are summed in float64 and given in the dtype of the flow, in nats. The
     graphs of a continuous flow also give status (of `models.solver.SolveStatus`) and evaluations,
-    int64, one a row.
+    int64, one a row; and there is a third, generate: z[, context] -> x, without the traces that are
+    most of the work of a decode.
     """
 
     encode: onnx.ModelProto
     decode: onnx.ModelProto
+    generate: onnx.ModelProto | None = None
+
+    @property
+    def all(self) -> tuple[onnx.ModelProto, ...]:
+        """Those that there are."""
+        two = (self.encode, self.decode)
+        return two if self.generate is None else (*two, self.generate)
 
 
 class _Encode(nn.Module):
@@ -60,13 +72,24 @@ class _Decode(nn.Module):
         return {"x": x.to(z.dtype), "log_det": log_det.to(z.dtype)} | _told(reports)
 
 
+class _Generate(nn.Module):
+    def __init__(self, chain: FoldedChain) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        with values_only(), solve_reports() as reports:
+            x, _ = self.chain.walk(z, context, decoding=True)
+        return {"x": x.to(z.dtype)} | _told(reports)
+
+
 def _told(reports: Sequence[SolveReport]) -> dict[str, Tensor]:
     report = join_reports(reports)
     return {} if report is None else {"status": report.status, "evaluations": report.evaluations}
 
 
 def build_graphs(folded: Flow, dtype: torch.dtype, opset: int = DEFAULT_OPSET) -> Graphs:
-    """Trace a folded flow in both directions.
+    """Trace a folded flow in both directions, and the third graph of a continuous one.
 
     Args:
         folded: see `models.fold`.
@@ -82,12 +105,17 @@ def build_graphs(folded: Flow, dtype: torch.dtype, opset: int = DEFAULT_OPSET) -
     (chain,) = folded.chain
     if not isinstance(chain, FoldedChain):
         raise TypeError("flow: expected a folded one, see models.fold")
-    context = {} if folded.context_shape is None else {"context": folded.context_shape}
-    models = []
-    for name, module, given in (
-        ("encode", _Encode(chain), {"x": folded.event_shape}),
-        ("decode", _Decode(chain), {"z": (folded.features,)}),
-    ):
+    context: Shapes = {} if folded.context_shape is None else {"context": folded.context_shape}
+
+    def traced(name: str, module: nn.Module, given: Shapes) -> onnx.ModelProto:
         graph = Graph(name, opset)
-        models.append(graph.model(trace(module, given | context, dtype, graph)))
-    return Graphs(*models)
+        return graph.model(trace(module, given | context, dtype, graph))
+
+    data: Shapes = {"x": folded.event_shape}
+    latent: Shapes = {"z": (folded.features,)}
+    solves = any(isinstance(part, FoldedContinuous) for part in chain.transforms)
+    return Graphs(
+        encode=traced("encode", _Encode(chain), data),
+        decode=traced("decode", _Decode(chain), latent),
+        generate=traced("generate", _Generate(chain), latent) if solves else None,
+    )

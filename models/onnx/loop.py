@@ -14,8 +14,12 @@ from models.onnx.graph import Graph, Value
 
 # (graph, carried, given) -> carried on.
 TraceBody = Callable[[Graph, list[Value], list[Value]], list[Value]]
+# (graph, carried, number of the iteration) -> carried on, and what else must hold to go on.
+_Body = Callable[[Graph, list[Value], str], tuple[list[Value], str | None]]
 
-_ENDLESS = torch.iinfo(torch.int64).max
+# Bounds that no batch reaches: a graph that could run for ever is refused (`models.onnx.gate`).
+_MOST_BURSTS = 2**20
+_LONGEST_BURST = 2**10
 
 
 def add_loop(
@@ -30,28 +34,28 @@ def add_loop(
     """
     beside = [_renamed(value, graph.materialised(value)) for value in given]
 
-    def burst(outer: Graph, carried: list[Value]) -> list[Value]:
-        rows, trips = _lanes(outer, carried[0])
-        lanes = [_renamed(value, _gather(outer, value, rows)) for value in carried]
-        others = [_renamed(value, _gather(outer, value, rows)) for value in beside]
-        inner = outer.inside("loop", LANES_AXIS)
-        moved = _repeat(outer, inner, lanes, trips, lambda part, c: trace_body(part, c, others))
+    def burst(outer: Graph, carried: list[Value], _: str) -> tuple[list[Value], None]:
+        rows, last = _lanes(outer, carried[0])
+        lanes, others = (
+            [_renamed(value, *outer.add("Gather", [value.name, rows], axis=0)) for value in part]
+            for part in (carried, beside)
+        )
+
+        def body(inner: Graph, standing: list[Value], iteration: str) -> tuple[list[Value], str]:
+            return trace_body(inner, standing, others), inner.add("Less", [iteration, last])[0]
+
+        moved = _repeat(outer, outer.inside("loop", LANES_AXIS), lanes, _LONGEST_BURST, body)
         places = outer.add("Unsqueeze", [rows, outer.ints([1])])
         return [
             _renamed(old, *outer.add("ScatterND", [old.name, *places, new.name]))
             for old, new in zip(carried, moved, strict=True)
-        ]
+        ], None
 
-    endless = graph.constant(torch.tensor(_ENDLESS))
-    return _repeat(graph, graph.inside("loop", graph.axis), carry, endless, burst)
+    return _repeat(graph, graph.inside("loop", graph.axis), carry, _MOST_BURSTS, burst)
 
 
 def _repeat(
-    outer: Graph,
-    inner: Graph,
-    carry: Sequence[Value],
-    most: str,
-    trace_body: Callable[[Graph, list[Value]], list[Value]],
+    outer: Graph, inner: Graph, carry: Sequence[Value], most: int, body: _Body
 ) -> list[Value]:
     """Add one loop: `most` times at most, and while any row goes on."""
     first = [_renamed(value, outer.materialised(value)) for value in carry]
@@ -60,33 +64,32 @@ def _repeat(
     def name(part: str) -> str:
         return f"{inner.prefix}{part}"
 
-    inner.input(name("iteration"), (), torch.int64)
+    iteration = inner.input(name("iteration"), (), torch.int64)
     inner.input(name("went_on"), (), torch.bool)
     carried = [
         inner.input(name(f"in_{index}"), value.shape, value.dtype)
         for index, value in enumerate(first)
     ]
-    ended = trace_body(inner, carried)
-    outputs = {name("goes_on"): _any(inner, ended[0])}
+    ended, more = body(inner, carried, iteration.name)
+    still = _any(inner, ended[0])
+    if more is not None:
+        still = _renamed(still, *inner.add("And", [still.name, more]))
+    outputs = {name("goes_on"): still}
     outputs |= {name(f"out_{index}"): value for index, value in enumerate(ended)}
-    names = [value.name for value in first]
-    results = outer.add_loop([most, goes_on.name, *names], inner.part(outputs))
+    names = [outer.constant(torch.tensor(most)), goes_on.name, *(value.name for value in first)]
+    results = outer.add_loop(names, inner.part(outputs))
     return [_renamed(value, result) for value, result in zip(first, results, strict=True)]
 
 
 def _lanes(graph: Graph, goes_on: Value) -> tuple[str, str]:
-    """The places of the first rows that go on, (n,) with n <= LANES, and the length of a burst."""
+    """The places of the first rows that go on, (n,) with n <= LANES, and a burst's last number."""
     flat = graph.add("Reshape", [goes_on.name, graph.ints([-1])])
     every = graph.add("Reshape", [*graph.add("NonZero", flat), graph.ints([-1])])
     ends = [graph.ints([bound]) for bound in (0, LANES)]
     (rows,) = graph.add("Slice", [*every, *ends])
     few = graph.add("LessOrEqual", [*graph.add("Size", [rows]), graph.constant(torch.tensor(FEW))])
-    trips = [graph.constant(torch.tensor(number)) for number in (_ENDLESS, BURST)]
-    return rows, graph.add("Where", [*few, *trips])[0]
-
-
-def _gather(graph: Graph, value: Value, rows: str) -> str:
-    return graph.add("Gather", [value.name, rows], axis=0)[0]
+    last = [graph.constant(torch.tensor(burst - 1)) for burst in (_LONGEST_BURST, BURST)]
+    return rows, graph.add("Where", [*few, *last])[0]
 
 
 def _any(graph: Graph, rows: Value) -> Value:

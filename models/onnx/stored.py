@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from models.flow import Flow
-from models.onnx.export import DECODE_FILE, ENCODE_FILE, Export, config_digest
+from models.onnx.export import DECODE_FILE, ENCODE_FILE, GENERATE_FILE, Export, config_digest
 from models.onnx.gate import GraphRefused, Signature, read_graph
 from models.transforms.ode import is_continuous
 
 
 @dataclass(frozen=True, slots=True)
 class SerialisedExport:
-    """Two graphs as bytes, and their certificate as JSON holds it."""
+    """Graphs as bytes, and their certificate as JSON holds it; see `models.onnx.graphs.Graphs`."""
 
     encode: bytes
     decode: bytes
+    generate: bytes | None
     certificate: dict[str, Any]
 
     @classmethod
@@ -26,6 +27,7 @@ class SerialisedExport:
         return cls(
             graphs.encode.SerializeToString(),
             graphs.decode.SerializeToString(),
+            None if graphs.generate is None else graphs.generate.SerializeToString(),
             export.certificate.describe(),
         )
 
@@ -39,7 +41,7 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
     """Read the graphs of a model folder.
 
     Args:
-        folder: holds encode.onnx and decode.onnx.
+        folder: holds encode.onnx, decode.onnx and, of a continuous flow, generate.onnx.
         flow: as loaded from the folder.
         weights_digest: of its weights file.
 
@@ -55,19 +57,23 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
         ),
         DECODE_FILE: Signature({"z": latent} | context, {"x": data, "log_det": ()} | told),
     }
+    if told:
+        signatures[GENERATE_FILE] = Signature({"z": latent} | context, {"x": data} | told)
     found: dict[str, tuple[bytes, dict[str, str]]] = {}
     for name, signature in signatures.items():
         path = folder / name
         found[name] = read_graph(path, signature)
         _check_origin(path, found[name][1], flow, weights_digest)
-    (encode, facts), (decode, others) = found[ENCODE_FILE], found[DECODE_FILE]
-    if facts != others:
-        raise GraphRefused(f"{folder}: {ENCODE_FILE} and {DECODE_FILE} are of two exports")
+    facts = found[ENCODE_FILE][1]
+    for name, (_, others) in found.items():
+        if facts != others:
+            raise GraphRefused(f"{folder}: {ENCODE_FILE} and {name} are of two exports")
     try:
         certificate = json.loads(facts["certificate"])
     except (KeyError, ValueError):
         raise GraphRefused(f"{folder / ENCODE_FILE}: expected a certificate, got none") from None
-    return SerialisedExport(encode, decode, certificate)
+    generate = found[GENERATE_FILE][0] if told else None
+    return SerialisedExport(found[ENCODE_FILE][0], found[DECODE_FILE][0], generate, certificate)
 
 
 def _check_origin(path: Path, facts: dict[str, str], flow: Flow, weights_digest: str) -> None:

@@ -69,6 +69,26 @@ _CPU_NUMBERS = 2**18
 _GPU_NUMBERS = 2**26
 
 _reports: ContextVar[list[SolveReport] | None] = ContextVar("solve_reports", default=None)
+_values_only: ContextVar[bool] = ContextVar("values_only", default=False)
+
+
+@contextmanager
+def values_only() -> Iterator[None]:
+    """Leave the log-dets out of every solve inside the block, outside training: they are NaN.
+
+    The traces are most of the work, and nearly all of it in many dimensions. Steps are judged by
+    the values alone, so these are as accurate as ever but not the same to the last bit.
+    """
+    token = _values_only.set(True)
+    try:
+        yield
+    finally:
+        _values_only.reset(token)
+
+
+def wants_log_det() -> bool:
+    """Whether a solve is to integrate the trace: not inside `values_only`."""
+    return not _values_only.get()
 
 
 @contextmanager
@@ -169,16 +189,19 @@ class ContinuousTransform(Transform):
         """Solve row by row: value (B, *shape) -> (B, *shape), log-dets (B, K)."""
         shape = value.shape[1:]
         features = shape.numel()
-        estimates = 1 if self.probes is None else len(self.probes)
+        traced = wants_log_det()
+        estimates = (1 if self.probes is None else len(self.probes)) if traced else 0
 
         def field(t: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
             x = state[:, :features].reshape(-1, *shape)
+            if not traced:
+                return self.dynamics.velocity(t, x, context).flatten(1)
             dx, traces = velocity_and_traces(self.dynamics, self.probes, t, x, context)
             return torch.cat([dx.flatten(1), traces], 1)
 
         start, end = interval.unbind()
         state = torch.cat([value.flatten(1), value.new_zeros(len(value), estimates)], 1)
-        rows = self._rows_at_once(state.device)
+        rows = self._rows_at_once(state.device, traced=traced)
         chunks = state.split(rows)
         contexts = [None] * len(chunks) if context is None else context.split(rows)
         solutions = [
@@ -186,13 +209,15 @@ class ContinuousTransform(Transform):
             for chunk, part in zip(chunks, contexts, strict=True)
         ]
         solved = torch.cat([solution.state for solution in solutions])
-        traces = solved[:, features:]
+        traces = solved[:, features:] if traced else solved.new_full((len(solved), 1), torch.nan)
         _report(solutions, traces)
         return solved[:, :features].reshape(value.shape), traces
 
-    def _rows_at_once(self, device: torch.device) -> int:
+    def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
         """How many rows to solve in one loop, so that their tangents fit where they are fast."""
-        tangents = self.dynamics.num_exact_probes if self.probes is None else len(self.probes)
+        tangents = 1
+        if traced:
+            tangents = self.dynamics.num_exact_probes if self.probes is None else len(self.probes)
         room = _CPU_NUMBERS if device.type == "cpu" else _GPU_NUMBERS
         return max(1, room // (tangents * self.dynamics.width))
 

@@ -53,6 +53,19 @@ def read_number(value: Any, name: str, low: float, high: float) -> float:
     return float(value)
 
 
+def read_flag(value: Any, name: str) -> bool:
+    """Take true or false; not 1, not "true".
+
+    Raises:
+        InvalidParameter: it is neither.
+    """
+    if type(value) is not bool:
+        raise InvalidParameter(
+            f"{name}: expected true or false, got {_shown(value)}", at=f"/{name}"
+        )
+    return value
+
+
 def read_name(value: Any, name: str) -> str | None:
     """Take a name, or none.
 

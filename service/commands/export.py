@@ -72,8 +72,11 @@ def _show(made: "Export", out: Path, seconds: float) -> None:
         ("log_prob of samples (nats)", certificate.sample_log_prob),
         ("z", certificate.z),
         ("x", certificate.x),
+        ("x by generate", certificate.generated),
         ("round trip", certificate.round_trip),
     ):
+        if errors is None:
+            continue
         table.add_row(
             name, *(f"{value:.2g}" for value in (errors.median, errors.p90, errors.p99, errors.max))
         )

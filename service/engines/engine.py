@@ -14,7 +14,7 @@ class EngineLost(RuntimeError):
 
 
 class Engine(Protocol):
-    """Two deterministic functions of arrays; every row's result depends on that row alone.
+    """Deterministic functions of arrays; every row's result depends on that row alone.
 
     Continuous flows also give how each row's equation was solved: a row that could not be is NaN.
 
@@ -52,5 +52,12 @@ class Engine(Protocol):
         Raises:
             EngineOutOfMemory: a smaller batch may pass.
             EngineLost: the engine will never work again.
+        """
+        ...
+
+    def generate(self, z: Array, context: Array | None) -> Mapped:
+        """Map latents to data alone: as `decode`, with zeros for what it leaves out, the log_det.
+
+        Continuous flows only: there it saves most of the work.
         """
         ...

@@ -1,4 +1,4 @@
-"""The onnx engine: two certified graphs in onnxruntime behind arrays."""
+"""The onnx engine: certified graphs in onnxruntime behind arrays."""
 
 from collections import OrderedDict
 from typing import Any
@@ -48,6 +48,9 @@ class OnnxEngine:
         self._dtype = str(export.certificate["precision"])
         self._encode = _Graph(export.encode, "z", device, threads)
         self._decode = _Graph(export.decode, "x", device, threads)
+        self._generate = None
+        if export.generate is not None:
+            self._generate = _Graph(export.generate, "x", device, threads)
 
     @property
     def device(self) -> str:
@@ -63,6 +66,11 @@ class OnnxEngine:
     def decode(self, z: Array, context: Array | None) -> Mapped:
         return self._decode.run(z, context)
 
+    def generate(self, z: Array, context: Array | None) -> Mapped:
+        if self._generate is None:
+            raise RuntimeError("generate: expected a continuous flow, others decode as fast")
+        return self._generate.run(z, context)
+
 
 class _Graph:
     """One session, called by one thread."""
@@ -71,22 +79,27 @@ class _Graph:
         wanted = providers(device)
         self._session = open_session(_lean(model), threads=threads, providers=wanted)
         _require_provider(self._session.get_providers(), wanted)
+        self._value = value
         self._inputs = [given.name for given in self._session.get_inputs()]
         known = {output.name: output for output in self._session.get_outputs()}
-        solves = [name for name in ("status", "evaluations") if name in known]
-        self._outputs = {name: known[name] for name in (value, "log_det", *solves)}
+        wanted_outputs = (value, "log_det", "status", "evaluations")
+        self._outputs = {name: known[name] for name in wanted_outputs if name in known}
         self._keeps = device == "cpu"
         self._kept: OrderedDict[int, _Buffers] = OrderedDict()
 
     def run(self, rows: Array, context: Array | None) -> Mapped:
         given = [np.ascontiguousarray(a) for a in ((rows,) if context is None else (rows, context))]
         try:
-            value, log_det, *told = self._run(given)
+            found = dict(zip(self._outputs, self._run(given), strict=True))
         except Exception as error:  # onnxruntime's own have no common base but this
             raise _judge(error) from error
-        if not told:
+        value = found[self._value]
+        log_det = found.get("log_det")
+        if log_det is None:
+            log_det = np.zeros(len(value), value.dtype)
+        if "status" not in found:
             return value, log_det
-        return value, log_det, Solves(told[0], told[1], np.zeros_like(log_det))
+        return value, log_det, Solves(found["status"], found["evaluations"], np.zeros_like(log_det))
 
     def _run(self, given: list[Array]) -> list[Array]:
         if self._keeps and given[0].size <= _MOST_KEPT_VALUES:

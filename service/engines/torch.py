@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
-from models.transforms.ode import SolveReport, is_continuous, join_reports, solve_reports
+from models.transforms.ode import (
+    SolveReport,
+    is_continuous,
+    join_reports,
+    solve_reports,
+    values_only,
+)
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.model import Array, Mapped, Solves
 
@@ -55,6 +61,14 @@ class TorchEngine:
 
     def decode(self, z: Array, context: Array | None) -> Mapped:
         return self._run(self._flow.decode, z, context)
+
+    def generate(self, z: Array, context: Array | None) -> Mapped:
+        def call(z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+            with values_only():
+                x, log_det = self._flow.decode(z, context)
+            return x, torch.zeros_like(log_det)
+
+        return self._run(call, z, context)
 
     def _run(self, call: _Map, rows: Array, context: Array | None) -> Mapped:
         try:

@@ -46,12 +46,14 @@ class Hosted:
     served: ServedModel
     encode: Batcher
     decode: Batcher
+    generate: Batcher | None
     stamp: Stamp
 
     @property
-    def batchers(self) -> tuple[Batcher, Batcher]:
-        """Both, for what is done to both."""
-        return self.encode, self.decode
+    def batchers(self) -> tuple[Batcher, ...]:
+        """All, for what is done to all."""
+        two = (self.encode, self.decode)
+        return two if self.generate is None else (*two, self.generate)
 
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones, end the threads."""
@@ -88,7 +90,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     except EngineUnavailable as error:
         raise StartupError(f"{source.folder}: {error}") from None
     card = make_card(source, flow, choice, tuning.settings.batching)
-    hosted = _connect(card, choice.engine, policy, metrics, seen)
+    hosted = _connect(card, choice.engine, policy, metrics, seen, solves=is_continuous(flow))
     try:
         await _warm_up(hosted, policy.max_batch_rows)
     except BaseException as error:
@@ -153,7 +155,13 @@ def make_policy(settings: Settings, features: int, *, solves: bool = False) -> P
 
 
 def _connect(
-    card: ModelCard, engine: Engine, policy: Policy, metrics: Metrics, seen: Stamp
+    card: ModelCard,
+    engine: Engine,
+    policy: Policy,
+    metrics: Metrics,
+    seen: Stamp,
+    *,
+    solves: bool,
 ) -> Hosted:
     data, latent = card.event_shape, (card.features,)
 
@@ -169,11 +177,13 @@ def _connect(
 
     encode = batcher("encode", engine.encode, data, latent)
     decode = batcher("decode", engine.decode, latent, data)
-    return Hosted(ServedModel(card, encode, decode), encode, decode, seen)
+    generate = batcher("generate", engine.generate, latent, data) if solves else None
+    served = ServedModel(card, encode, decode, generate)
+    return Hosted(served, encode, decode, generate, seen)
 
 
 async def _warm_up(hosted: Hosted, max_rows: int) -> None:
-    """Run both operations on one row and on a full batch, in the threads that will serve.
+    """Run every operation on one row and on a full batch, in the threads that will serve.
 
     The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
     """
@@ -190,3 +200,5 @@ async def _warm_up(hosted: Hosted, max_rows: int) -> None:
                 context[:, 0] = 1
         answer = await hosted.decode.warm_up(z, context)
         await hosted.encode.warm_up(answer.value, context)
+        if hosted.generate is not None:
+            await hosted.generate.warm_up(z, context)

@@ -109,7 +109,8 @@ _TEXTS = {
     "sample": _Text(
         "Draw samples",
         "x = f^-1(z) with z ~ N(0, T^2 I). The same seed draws the same samples, whatever else "
-        "the server does. The body may be empty, with all fields in the query string.",
+        "the server does. return_log_prob=false saves continuous flows most of the work. The body "
+        "may be empty, with all fields in the query string.",
         schemas.SampleRequest,
         schemas.SampleResult,
     ),

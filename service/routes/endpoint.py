@@ -19,7 +19,13 @@ from service.codec.image import MAX_SCALE, is_picture
 from service.codec.json import read_object
 from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_type
 from service.codec.npy import read_npy, read_npz
-from service.codec.parameters import check_known, read_integer, read_name, read_query
+from service.codec.parameters import (
+    check_known,
+    read_flag,
+    read_integer,
+    read_name,
+    read_query,
+)
 from service.codec.tensors import Array
 from service.errors import (
     BodyTimeout,
@@ -43,7 +49,7 @@ from service.routes.exchange import (
     respond,
 )
 from service.routes.register import Register
-from service.routes.solves import tell_solves, wants_evaluations
+from service.routes.solves import EVALUATIONS, tell_solves
 from service.settings import Settings
 from service.tracing import Stages
 
@@ -68,11 +74,15 @@ class Desk:
 
 
 class Order(NamedTuple):
-    """A checked request: the rows for the engine and what else its answer will say."""
+    """A checked request: the rows for the engine and what else its answer will say.
+
+    wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
+    """
 
     rows: Array
     context: Array | None
     head: dict[str, Any]
+    wants_log_det: bool = True
 
 
 class Picture(NamedTuple):
@@ -199,10 +209,10 @@ class Operation(Endpoint):
         card = served.card
         visit.model = card.name
         form = self._choose_form(request.headers.get(b"accept"), fields, card)
-        with_evaluations = wants_evaluations(fields)
+        with_evaluations = read_flag(fields.get(EVALUATIONS, False), EVALUATIONS)
         order = await self._prepare(fields, card, form)
         visit.rows = len(order.rows)
-        queue = self._queue(served)
+        queue = self._queue(served, order)
         if visit.stages is not None:
             queue = visit.stages.watch(queue)
         answer = await queue.submit(order.rows, order.context, visit.deadline)
@@ -271,8 +281,8 @@ class Operation(Endpoint):
         """Check the fields against the model and make the rows for its engine."""
 
     @abstractmethod
-    def _queue(self, served: ServedModel) -> RowQueue:
-        """Which of the model's two queues computes this operation."""
+    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+        """Which of the model's queues computes this operation."""
 
     @abstractmethod
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:

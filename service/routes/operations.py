@@ -9,6 +9,7 @@ import numpy as np
 from service.codec.context import read_context
 from service.codec.image import is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
+from service.codec.parameters import read_flag
 from service.codec.tensors import Array, cast, read_rows
 from service.errors import MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
@@ -17,6 +18,7 @@ from service.routes.draw import read_draw
 from service.routes.endpoint import Operation, Order, Picture
 from service.routes.solves import EVALUATIONS
 
+LOG_PROB = "return_log_prob"
 _LOG_TWO_PI = math.log(2 * math.pi)
 # float32 ends here; beyond, the cast of `cast` makes infinities without a warning.
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -58,7 +60,7 @@ class LogProb(_Map):
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
 
-    def _queue(self, served: ServedModel) -> RowQueue:
+    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
         return served.encode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -80,7 +82,7 @@ class Encode(_Map):
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
 
-    def _queue(self, served: ServedModel) -> RowQueue:
+    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
         return served.encode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -96,7 +98,7 @@ class Decode(_Map):
     bodies = (JSON, NPY, NPZ)
     draws = True
 
-    def _queue(self, served: ServedModel) -> RowQueue:
+    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
         return served.decode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -121,6 +123,7 @@ class Sample(Operation):
         "first_row",
         "context",
         "scale",
+        LOG_PROB,
         EVALUATIONS,
     )
     tensor = None
@@ -135,12 +138,17 @@ class Sample(Operation):
         context = read_context(
             fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=draw.rows
         )
-        return Order(await draw.latents(card), context, {"seed": draw.seed})
+        wants_log_prob = read_flag(fields.get(LOG_PROB, form.media != PNG), LOG_PROB)
+        return Order(await draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
 
-    def _queue(self, served: ServedModel) -> RowQueue:
-        return served.decode
+    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+        if order.wants_log_det or served.generate is None:
+            return served.decode
+        return served.generate
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+        if not order.wants_log_det:
+            return {"x": answer.value}
         return {"x": answer.value, "log_prob": log_density(order.rows, -answer.log_det)}
 
 

@@ -16,18 +16,6 @@ REASONS = ("solved", "budget_spent", "step_underflow", "non_finite")
 EVALUATIONS = "return_evaluations"
 
 
-def wants_evaluations(fields: dict[str, Any]) -> bool:
-    """Whether the request asks for the number of evaluations of each row.
-
-    Raises:
-        InvalidParameter: the field is neither true nor false.
-    """
-    wanted = fields.get(EVALUATIONS, False)
-    if type(wanted) is not bool:
-        raise InvalidParameter(f"{EVALUATIONS}: expected true or false", at=f"/{EVALUATIONS}")
-    return wanted
-
-
 def tell_solves(
     answer: Answer, outputs: dict[str, Array], media: str, *, with_evaluations: bool
 ) -> dict[str, Any]:

@@ -75,6 +75,14 @@ def test_a_sample_comes_with_its_log_prob(client: httpx.Client, model: str) -> N
 
 
 @zoo
+def test_a_sample_without_log_prob_is_the_same(client: httpx.Client, model: str) -> None:
+    request = {"model": model, "num_samples": 6, "seed": 11, "return_log_prob": False}
+    sample = post(client, "sample", **request)
+    assert "log_prob" not in sample
+    np.testing.assert_allclose(sample["x"], draw(client, model)["x"], rtol=1e-4, atol=1e-3)
+
+
+@zoo
 def test_one_seed_is_one_sample_alone_and_in_a_crowd(client: httpx.Client, model: str) -> None:
     alone = draw(client, model)
     with ThreadPoolExecutor(16) as pool:

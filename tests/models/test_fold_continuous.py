@@ -15,7 +15,12 @@ from models.fold.continuous import FoldedContinuous, fold_continuous
 from models.fold.trace import fold_trace
 from models.registry import build
 from models.solver import SolverSettings, SolveStatus
-from models.transforms.ode import ContinuousTransform, SolveReport, solve_reports
+from models.transforms.ode import (
+    ContinuousTransform,
+    SolveReport,
+    solve_reports,
+    values_only,
+)
 from tests.cases import CASES, make_flow, make_inputs
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -185,3 +190,17 @@ def test_every_form_of_the_trace_is_that_of_the_product(
         wanted.append((product if gate is None else gate[row, :, None] * product).trace())
     got = fold_trace(weights, gated=gated)(slopes, gate)
     torch.testing.assert_close(got, torch.stack(wanted))
+
+
+@fields
+@torch.no_grad()
+def test_values_alone_take_the_same_steps(name: str) -> None:
+    transform = make(**FIELDS[name])
+    z, c = draw(5)
+    context = c if transform.dynamics.context_features else None
+    with values_only(), solve_reports() as reports:
+        expected, _ = transform.decode(z, context)
+        got, log_det = folded(transform).decode(z, context)
+    same(reports)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert log_det.isnan().all()

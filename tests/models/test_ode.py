@@ -12,7 +12,12 @@ from models.divergence import DivergenceSettings, is_exact, seeded_probes
 from models.dynamics import ConvDynamics, DenseDynamics, Dynamics
 from models.flow import base_log_prob
 from models.solver import SolverSettings, SolveStatus
-from models.transforms.ode import ContinuousTransform, TrainingSettings, solve_reports
+from models.transforms.ode import (
+    ContinuousTransform,
+    TrainingSettings,
+    solve_reports,
+    values_only,
+)
 
 TIGHT = SolverSettings(rtol=1e-9, atol=1e-9)
 
@@ -278,3 +283,24 @@ def test_many_rows_are_solved_in_chunks() -> None:
 def test_end_time_must_be_positive() -> None:
     with pytest.raises(ValueError, match="end_time: expected a positive number, got 0"):
         ContinuousTransform(make_dynamics(), end_time=0.0)
+
+
+@pytest.mark.parametrize("evaluation", ["exact", "hutchinson"])
+@torch.no_grad()
+def test_values_can_be_had_without_their_traces(
+    evaluation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform = make(make_dynamics(), divergence=DivergenceSettings(evaluation))
+    z = draw(5, 3)
+    x, _ = transform.decode(z)
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a trace was computed")
+
+    for name in ("velocity_and_trace", "velocity_and_forms"):
+        monkeypatch.setattr(transform.dynamics, name, forbidden)
+    with values_only(), solve_reports() as reports:
+        alone, log_det = transform.decode(z)
+    torch.testing.assert_close(alone, x, rtol=1e-7, atol=1e-7)
+    assert log_det.isnan().all()
+    assert reports[0].status.tolist() == [SolveStatus.SOLVED] * 5

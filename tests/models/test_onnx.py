@@ -176,6 +176,10 @@ def test_a_model_folder_is_exported_with_its_golden_rows(tmp_path: Path) -> None
     assert str(tmp_path).encode() not in (folder / "encode.onnx").read_bytes()
 
 
+def test_discrete_flows_have_two_graphs() -> None:
+    assert exported("realnvp").graphs.generate is None
+
+
 def test_a_graph_too_large_for_one_file_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

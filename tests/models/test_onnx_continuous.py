@@ -1,14 +1,17 @@
 """Continuous flows as graphs: the whole adaptive solve, every row its own, in onnxruntime."""
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.certificate import CertificateError, certify
 from models.flow import Flow
 from models.fold import fold
 from models.onnx.export import Export, ExportError, export
@@ -66,6 +69,36 @@ def test_the_steps_are_those_of_torch(name: str) -> None:
     assert got["status"].tolist() == report.status.tolist() == [SolveStatus.SOLVED] * 5
     # An error estimate on the edge of a decision may fall on the other side.
     np.testing.assert_allclose(got["evaluations"], report.evaluations, rtol=0.2)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_values_alone_are_those_of_decode(name: str) -> None:
+    made = exported(name)
+    z = np.random.default_rng(3).normal(size=(9, make_flow(name).features)).astype(np.float32)
+    given: Arrays = {"z": z}
+    context = make_inputs(name, make_flow(name), 9).context
+    if context is not None:
+        given["context"] = context.float().numpy()
+    assert made.graphs.generate is not None
+    decoded = run(open_session(made.graphs.decode.SerializeToString()), **given)
+    generated = run(open_session(made.graphs.generate.SerializeToString()), **given)
+    assert generated.keys() == {"x", "status", "evaluations"}
+    np.testing.assert_allclose(generated["x"], decoded["x"], rtol=1e-4, atol=1e-4)
+    assert (generated["evaluations"] <= decoded["evaluations"]).all()
+    assert made.certificate.generated is not None
+
+
+def test_a_wrong_third_graph_is_found() -> None:
+    flow = make_flow("ffjord").double()
+    folded = fold(flow, dtype=torch.float32)
+    graphs = build_graphs(folded, torch.float32)
+    assert graphs.generate is not None
+    wrong = onnx.ModelProto.FromString(graphs.generate.SerializeToString())
+    (output,) = (node for node in wrong.graph.node if "x" in node.output)
+    doubled = onnx.helper.make_node("Add", [output.input[0]] * 2, ["x"])
+    output.CopyFrom(doubled)
+    with pytest.raises(CertificateError, match="generate: x: off by"):
+        certify(flow, folded, replace(graphs, generate=wrong), random_rows=4)
 
 
 @pytest.mark.parametrize("name", OTHERS)

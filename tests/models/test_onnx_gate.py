@@ -95,13 +95,21 @@ def body(nodes: list[onnx.NodeProto]) -> onnx.GraphProto:
 
 
 def endless(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(numpy_helper.from_array(np.array(2**27), "trips"))
-    model.graph.node.append(helper.make_node("Loop", ["trips", ""], [], body=body([])))
+    model.graph.node.append(helper.make_node("Loop", ["x", ""], [], body=body([])))
 
 
-def nested(model: onnx.ModelProto) -> None:
-    inner = helper.make_node("Loop", ["i", ""], [], body=body([]))
-    model.graph.node.append(helper.make_node("Loop", ["x", ""], [], body=body([inner])))
+def nested(depth: int, trips: int) -> Change:
+    def act(model: onnx.ModelProto) -> None:
+        graph = body([])
+        for _ in range(depth - 1):
+            limit = numpy_helper.from_array(np.array(trips), "inner")
+            outer = body([helper.make_node("Loop", ["inner", ""], [], body=graph)])
+            outer.initializer.append(limit)
+            graph = outer
+        model.graph.initializer.append(numpy_helper.from_array(np.array(trips), "trips"))
+        model.graph.node.append(helper.make_node("Loop", ["trips", ""], [], body=graph))
+
+    return act
 
 
 def absurd(dims: list[int]) -> Change:
@@ -166,8 +174,9 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "unknown_operator": (with_node("Evil"), "operator Evil"),
     "random": (with_node("RandomNormalLike"), "operator RandomNormalLike"),
     "if": (with_node("If", then_branch=body([])), "operator If"),
-    "endless_loop": (endless, r"Loop: expected at most \d+ trips, got \[134217728\]"),
-    "nested_loops": (nested, "a loop inside a loop"),
+    "endless_loop": (endless, r"Loop: expected at most \d+ trips, got no limit"),
+    "deep_loops": (nested(3, 1), "loops: expected at most 2 inside each other"),
+    "endless_loops": (nested(2, 2**16), r"Loop: expected at most \d+ trips, got \[4294967296\]"),
     "absurd_shape": (absurd([2**31, 2**31]), "bytes cannot have shape"),
     "negative_shape": (absurd([-1]), "bytes cannot have shape"),
     "huge_expansion": (huge_expansion, r"\[1048576, 1048576\] is too large for a shape"),

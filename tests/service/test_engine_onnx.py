@@ -152,7 +152,7 @@ def test_failures_are_told_apart(
 def test_a_broken_graph_is_refused() -> None:
     good = exported("maf")
     with pytest.raises(SessionError, match="onnxruntime refuses the graph"):
-        OnnxEngine(SerialisedExport(good.encode, b"", good.certificate), "cpu", 1)
+        OnnxEngine(SerialisedExport(good.encode, b"", None, good.certificate), "cpu", 1)
 
 
 def test_a_device_without_provider_is_an_error() -> None:

@@ -17,7 +17,7 @@ from service.model import Array, Mapped, ServedModel, Solves
 from service.routes.solves import REASONS
 from tests.service.batching import batcher, run, submitted
 from tests.service.engines import Doubling, rows
-from tests.service.houses import House, app_over, ask, card, post
+from tests.service.houses import House, Linear, app_over, ask, card, post
 
 
 class Solving(Doubling):
@@ -118,8 +118,48 @@ def app() -> Any:
     return app_over(house)
 
 
+@pytest.fixture
+def drawing() -> tuple[Any, Linear]:
+    """A server whose model `flow` has a queue for values alone, and that queue."""
+    pixels = card("flow", (1, 2, 2), num_levels=256)
+    house = House((pixels, card("line", (3,))))
+    two, alone = house._served["flow"], Linear((1, 2, 2), is_encode=False)
+    house._served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
+    return app_over(house), alone
+
+
+def test_samples_without_log_prob_skip_its_work(drawing: tuple[Any, Linear]) -> None:
+    app, alone = drawing
+    both = content(app, "/sample", num_samples=2, seed=1)
+    assert not alone.calls
+    told = content(app, "/sample", num_samples=2, seed=1, return_log_prob=False)
+    assert told == {key: value for key, value in both.items() if key != "log_prob"}
+    assert len(alone.calls) == 1
+
+
+def test_pictures_hold_no_log_prob(drawing: tuple[Any, Linear]) -> None:
+    app, alone = drawing
+    for asked, calls in (({}, 1), ({"return_log_prob": True}, 1)):
+        request = {"model": "flow", **asked}
+        answer = post(app, "/sample", json=request, headers={"accept": "image/png"})
+        assert answer.headers["content-type"] == "image/png"
+        assert len(alone.calls) == calls
+
+
+def test_models_with_one_way_to_decode_take_it(drawing: tuple[Any, Linear]) -> None:
+    told = content(drawing[0], "/sample", model="line", return_log_prob=False)
+    assert told.keys() == {"model", "version", "seed", "x"}
+
+
+def test_return_log_prob_is_true_or_false(drawing: tuple[Any, Linear]) -> None:
+    answer = post(drawing[0], "/sample", json={"model": "flow", "return_log_prob": 1})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "return_log_prob: expected true or false, got 1"
+    assert answer.json()["errors"][0]["pointer"] == "/return_log_prob"
+
+
 def content(app: Any, path: str = "/log_prob", **request: Any) -> Any:
-    answer = post(app, path, json={"model": "flow", **request})
+    answer = post(app, path, json={"model": "flow"} | request)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
