@@ -7,7 +7,7 @@ D >= 43 at 1024 rows, where it takes minutes, it is zuko's exact trace. Errors a
 the rows, in nats, against a float64 solve at 1e-10.
 
 `loose` is our graph at the reference's tolerance, ten times the default. Samples are compared with
-FFJORD's one-probe estimate; ours come with an exact log_prob.
+FFJORD's code, which integrates a one-probe estimate beside them.
 """
 
 import copy
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -95,19 +95,31 @@ def exact_log_prob(flow: Flow, x: Tensor) -> Tensor:
     return with_tolerance(flow, 1e-10).double().log_prob(x.double())
 
 
-def graphs(flow: Flow) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """The flow in onnxruntime: log_prob of x, and the log_prob of what z decodes to."""
+class Graphs(NamedTuple):
+    """The flow in onnxruntime: log_prob of x; what z decodes to, with its log_prob and alone."""
+
+    score: Callable[[Tensor], Tensor]
+    draw: Callable[[Tensor], Tensor]
+    generate: Callable[[Tensor], Tensor]
+
+
+def graphs(flow: Flow) -> Graphs:
+    """Fold and trace."""
     made = build_graphs(fold(flow), torch.float32)
-    encode, decode = (open_session(m.SerializeToString()) for m in (made.encode, made.decode))
+    encode, decode, generate = (open_session(model.SerializeToString()) for model in made.all)
 
     def score(x: Tensor) -> Tensor:
         return torch.from_numpy(encode.run(["log_prob"], {"x": x.numpy()})[0])
 
     def draw(z: Tensor) -> Tensor:
-        _, log_det = decode.run(["x", "log_det"], {"z": z.numpy()})
-        return base_log_prob(z) - torch.from_numpy(log_det)
+        x, log_det = decode.run(["x", "log_det"], {"z": z.numpy()})
+        base_log_prob(z) - torch.from_numpy(log_det)
+        return torch.from_numpy(x)
 
-    return score, draw
+    def alone(z: Tensor) -> Tensor:
+        return torch.from_numpy(generate.run(["x"], {"z": z.numpy()})[0])
+
+    return Graphs(score, draw, alone)
 
 
 def compare_scores(flow: Flow, x: Tensor) -> list[Measured]:
@@ -118,8 +130,8 @@ def compare_scores(flow: Flow, x: Tensor) -> list[Measured]:
     candidates: Candidates = {
         "zuko's exact trace" if large else "reference": partial(log_prob, reference),
         "ours in torch": torch.inference_mode()(flow.log_prob),
-        "ours": graphs(flow)[0],
-        "ours, loose": graphs(with_tolerance(flow, LOOSE))[0],
+        "ours": graphs(flow).score,
+        "ours, loose": graphs(with_tolerance(flow, LOOSE)).score,
     }
     if len(x) < MANY:
         closed = closed_form(dynamics)
@@ -138,7 +150,7 @@ def compare_scores(flow: Flow, x: Tensor) -> list[Measured]:
 
 
 def compare_samples(flow: Flow, z: Tensor) -> list[Measured]:
-    """Time samples with their log_prob: estimated by the reference, exact in ours."""
+    """Time samples: alone, and with their exact log_prob; the reference's is an estimate."""
     dynamics = dense(flow)
 
     def reference(z: Tensor) -> Tensor:
@@ -147,8 +159,9 @@ def compare_samples(flow: Flow, z: Tensor) -> list[Measured]:
 
     candidates: Candidates = {
         "one-probe reference": reference,
-        "ours": graphs(flow)[1],
-        "ours, loose": graphs(with_tolerance(flow, LOOSE))[1],
+        "ours": graphs(flow).generate,
+        "ours, loose": graphs(with_tolerance(flow, LOOSE)).generate,
+        "ours, with log_prob": graphs(flow).draw,
     }
     return measure("sample", candidates, z, 5 if len(z) == 1 else 3, {})
 
