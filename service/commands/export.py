@@ -1,4 +1,4 @@
-"""`pushforward export`: two certified ONNX graphs of a model folder."""
+"""`pushforward export`: the certified ONNX graphs of a model folder."""
 
 import time
 from pathlib import Path

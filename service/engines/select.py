@@ -26,6 +26,8 @@ from service.model import Array
 # than this for a row: the certificate asks torch for a hundred rows in float64. Far above what a
 # Glow of 32 x 32 pixels takes on a busy machine: how busy it is should not choose the engine.
 _SLOW_ROW_SECONDS = 0.1
+# The same of a continuous flow, whose row alone takes torch nearly as long as a hundred.
+_SLOW_SOLVE_SECONDS = 1.0
 _RANDOM_ROWS = 8
 # How long one call may take while engines are compared, and all calls at one point.
 _MOST_SECONDS_A_CALL = 0.1
@@ -164,7 +166,8 @@ def _stored(job: Job) -> SerialisedExport | None:
 
 
 def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
-    if row_seconds > _SLOW_ROW_SECONDS or is_continuous(job.flow):
+    bound = _SLOW_SOLVE_SECONDS if is_continuous(job.flow) else _SLOW_ROW_SECONDS
+    if row_seconds > bound:
         raise EngineUnavailable(
             "its folder holds no graphs, and they take long to make: run pushforward export"
         )

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import math
 
 import torch
 
 from service.batcher import Batcher
-from service.engines.threads import engine_threads
+from service.engines.threads import engine_threads, usable_cores
 from service.engines.torch import resolve_device
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.exits import StartupError
@@ -110,12 +111,35 @@ class FolderRepository:
             if settings.watch_models and settings.model_repository:
                 await self._watch.start()
             try:
-                for source in sources:
-                    self._serve(await host(source, settings, self._metrics))
+                for hosted in await self._host_all(sources):
+                    self._serve(hosted)
             except BaseException:
                 await self._watch.stop()
                 raise
             self._has_started = True
+
+    async def _host_all(self, sources: list[Source]) -> list[Hosted]:
+        """Host models side by side, as many as there are cores: much of it is not Python.
+
+        Raises:
+            StartupError: of the first that cannot be hosted; the others are given up.
+        """
+        cores = asyncio.Semaphore(max(1, math.floor(usable_cores() / self._settings.workers)))
+
+        async def one(source: Source) -> Hosted:
+            async with cores:
+                return await host(source, self._settings, self._metrics)
+
+        hosting = [asyncio.create_task(one(source)) for source in sources]
+        try:
+            return await asyncio.gather(*hosting)
+        except BaseException:
+            for task in hosting:
+                task.cancel()
+            for ended in await asyncio.gather(*hosting, return_exceptions=True):
+                if isinstance(ended, Hosted):
+                    ended.abort("the service does not start")
+            raise
 
     async def load(self, name: str) -> None:
         """Load a model from its folder; its version before, if any, is served until then.

@@ -14,7 +14,7 @@ from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
 from service.engines import select
 from service.engines.select import Choice, EngineUnavailable, Job, best, choose
-from tests.cases import CASES, make_flow, make_inputs
+from tests.cases import make_flow, make_inputs
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +153,27 @@ def test_slow_models_are_not_exported_while_a_server_starts(
     assert choose("auto", job(folders / "exported")).comparison["refused"] == {}
 
 
-def test_continuous_flows_are_served_by_torch_where_nothing_else_is_there(tmp_path: Path) -> None:
-    name = next(name for name, case in CASES.items() if case.continuous)
+def continuous(name: str, folder: Path) -> Choice:
     flow = make_flow(name)
-    models.save(flow, tmp_path / "model", rows=make_inputs(name, flow))
-    choice = choose("auto", job(tmp_path / "model", max_rows=2))
+    models.save(flow.float(), folder, rows=make_inputs(name, flow))
+    return choose("auto", job(folder, max_rows=2))
+
+
+def test_continuous_flows_are_exported_while_a_server_starts(tmp_path: Path) -> None:
+    choice = continuous("ffjord", tmp_path / "model")
+    assert choice.engine.name == "onnx"
+    assert set(choice.comparison["refused"]) == {"folded"}
+
+
+def test_continuous_flows_are_served_by_torch_where_nothing_else_is_there(tmp_path: Path) -> None:
+    choice = continuous("ffjord_blend", tmp_path / "model")
     assert choice.engine.name == "torch"
-    assert set(choice.comparison["refused"]) == {"folded", "onnx"}
+    assert "serve it with torch" in choice.comparison["refused"]["onnx"]
+
+
+def test_slow_solves_are_not_exported_while_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "_SLOW_SOLVE_SECONDS", 0.0)
+    choice = continuous("ffjord", tmp_path / "model")
+    assert "run pushforward export" in choice.comparison["refused"]["onnx"]
