@@ -33,7 +33,7 @@ from models.onnx.trial import (
     relative,
     run_in_batches,
 )
-from models.solver import SolverSettings
+from models.solver import SolverSettings, SolveStatus
 from models.transforms.ode import ContinuousTransform
 
 RANDOM_ROWS = 64
@@ -94,7 +94,7 @@ class Certificate:
         round_trip: |decode(encode(x)) - x| with both graphs, for decoded x.
         rows: how many of each kind were run.
         beyond_precision: odd rows left out because the flow itself, run by torch in `precision`,
-            misses the tolerance there.
+            misses the tolerance there, or because the graph says that it did not solve them.
         is_batch_invariant: whether every row had the same bits in batches of all `batch_sizes`.
     """
 
@@ -154,13 +154,14 @@ def certify(
 
     data = data_rows(exact, record, random_rows, dtype)
     found, encode_is_same = run_in_batches(encode, data, dtype)
-    got = Answers(found["z"], found["log_prob"])
+    got = Answers(found["z"], found["log_prob"], _unsolved(found))
     wanted, same = (answers(one, data, dtype, decoding=False) for one in (exact, narrow))
     there = Trial(False, data, got, wanted, same, tolerance.log_prob)
 
     latents = latent_rows(exact, record, random_rows, dtype)
     found, decode_is_same = run_in_batches(decode, latents, dtype)
-    got = Answers(found["x"], base_log_prob(latents.values) - found["log_det"])
+    got_log_prob = base_log_prob(latents.values) - found["log_det"]
+    got = Answers(found["x"], got_log_prob, _unsolved(found))
     wanted, same = (answers(one, latents, dtype, decoding=True) for one in (exact, narrow))
     back = Trial(True, latents, got, wanted, same, tolerance.sample_log_prob)
 
@@ -169,7 +170,7 @@ def certify(
         generate = open_session(graphs.generate.SerializeToString())
         found, generate_is_same = run_in_batches(generate, latents, dtype)
         # It gives values alone: its log_probs are taken to be those of decode.
-        generated = replace(back, got=Answers(found["x"], back.got.log_prob))
+        generated = replace(back, got=Answers(found["x"], back.got.log_prob, _unsolved(found)))
 
     def drift(trial: Trial, row: int) -> str:
         return _drift(exact, folded, graphs, (trial, row), dtype)
@@ -196,6 +197,10 @@ def certify(
         provider=encode.get_providers()[0],
         versions=_versions(),
     )
+
+
+def _unsolved(found: dict[str, Tensor]) -> Tensor | None:
+    return found["status"] != SolveStatus.SOLVED if "status" in found else None
 
 
 def _sharpen(flow: Flow) -> bool:

@@ -53,12 +53,17 @@ class FoldedContinuous(Transform):
     Args:
         transform: is left as it is.
         dynamics: its field.
+
+    Attributes:
+        fixed_steps: how many equal steps every row takes, without a loop; None for steps of its
+            own. A row on which one of them is not accurate enough counts as not solved.
     """
 
     reproduces_to = ContinuousTransform.reproduces_to
 
     def __init__(self, transform: ContinuousTransform, dynamics: DenseDynamics) -> None:
         super().__init__()
+        self.fixed_steps: int | None = None
         self.field = FoldedField(dynamics)
         self.data_time = transform.data_time
         self.solver = transform.solver
@@ -90,10 +95,11 @@ class FoldedContinuous(Transform):
         finite = all_finite(x) & all_finite(slope)
         zero = torch.zeros_like(x[:, :1])
         last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
+        first_step = FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps
         carry = (
             finite & (zero + 1 <= last),
-            zero,
-            torch.where(finite, zero + FIRST_STEP, zero),
+            torch.where(finite, zero, zero),
+            torch.where(finite, zero + first_step, zero),
             torch.cat([x, zero], 1) if traced else x,
             slope,
             torch.where(finite, zero, zero + torch.inf),
@@ -104,7 +110,11 @@ class FoldedContinuous(Transform):
             return self._step(carry, rule, given[0] if given else None, (start, span))
 
         given = () if extra is None else (extra,)
-        _, position, step, state, _, error, evaluations = repeat_while_any(body, carry, given)
+        if self.fixed_steps is None:
+            ended = repeat_while_any(body, carry, given)
+        else:
+            ended = self._on_grid(self.fixed_steps, carry, rule, extra, (start, span))
+        _, position, step, state, _, error, evaluations = ended
         solved = position == 1
         status = _status(solved, error, rule.is_too_small(step))
         state = torch.where(solved, state, zero + torch.nan)
@@ -132,6 +142,54 @@ class FoldedContinuous(Transform):
     ) -> Carry:
         """Try a step of every row under way; leave the others as they are."""
         active, position, step, state, slope, last_error, evaluations = carry
+        new_state, new_slope, error = self._try(
+            position, step, (state, slope), rule, extra, interval
+        )
+        accepted = (error <= 1) & active
+        position = torch.where(accepted, position + step, position)
+        step = torch.where(active, rule.next_step(position, step, error), step)
+        evaluations = torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations)
+        has_budget = evaluations <= self.solver.max_evaluations - EVALUATIONS_PER_STEP
+        return (
+            (position < 1) & ~rule.is_too_small(step) & has_budget,
+            position,
+            step,
+            torch.where(accepted, new_state, state),
+            torch.where(accepted, new_slope, slope),
+            torch.where(active, error, last_error),
+            evaluations,
+        )
+
+    def _on_grid(
+        self,
+        steps: int,
+        carry: Carry,
+        rule: StepRule,
+        extra: Tensor | None,
+        interval: tuple[float, float],
+    ) -> Carry:
+        """Take the same steps with every row, and keep the largest error of each."""
+        active, start, step, state, slope, worst, evaluations = carry
+        for index in range(steps):
+            position = start + index / steps
+            state, slope, error = self._try(position, step, (state, slope), rule, extra, interval)
+            worst = torch.maximum(worst, error)
+        position = torch.where(worst <= 1, 1, start)
+        step = torch.where(worst == torch.inf, 0, step)
+        evaluations = evaluations + steps * EVALUATIONS_PER_STEP
+        return active, position, step, state, slope, worst, evaluations
+
+    def _try(
+        self,
+        position: Tensor,
+        step: Tensor,
+        before: tuple[Tensor, Tensor],
+        rule: StepRule,
+        extra: Tensor | None,
+        interval: tuple[float, float],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step from a state with its slope.   -> state, slope, error (B, 1) of the step."""
+        state, slope = before
         start, span = interval
         features = self.field.features
         length = step * span
@@ -150,21 +208,7 @@ class FoldedContinuous(Transform):
             dx = torch.cat([dx, traces[:, -1:]], 1)
             new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
             difference = torch.cat([difference, sums[:, 1:]], 1)
-        error = rule.error(difference, state, new_state)
-        accepted = (error <= 1) & active
-        position = torch.where(accepted, position + step, position)
-        step = torch.where(active, rule.next_step(position, step, error), step)
-        evaluations = torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations)
-        has_budget = evaluations <= self.solver.max_evaluations - EVALUATIONS_PER_STEP
-        return (
-            (position < 1) & ~rule.is_too_small(step) & has_budget,
-            position,
-            step,
-            torch.where(accepted, new_state, state),
-            torch.where(accepted, dx, slope),
-            torch.where(active, error, last_error),
-            evaluations,
-        )
+        return new_state, dx, rule.error(difference, state, new_state)
 
     def _traces(self, tapes: list[Tape], modulation: Modulation, first: Tensor) -> Tensor:
         """The traces of the slopes _TRACED, the known one of the first in front.   -> (B, 6)."""

@@ -17,10 +17,10 @@ from models import checkpoint, golden
 from models.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
 from models.flow import Flow
 from models.fold import fold
-from models.fold.continuous import fold_continuous
+from models.fold.continuous import FoldedContinuous, fold_continuous
 from models.onnx.graphs import DEFAULT_OPSET, Graphs, build_graphs
 from models.onnx.runtime import SessionError
-from models.transforms.ode import ContinuousTransform
+from models.transforms.ode import ContinuousTransform, is_continuous
 
 ENCODE_FILE = "encode.onnx"
 DECODE_FILE = "decode.onnx"
@@ -30,6 +30,9 @@ CERTIFICATE_FILE = "certificate.json"
 # What one protobuf message can hold; weights in a second file are refused when loaded, so they
 # are not written either.
 MAX_GRAPH_BYTES = 2**31 - 1
+
+# Each is some 120 nodes of a graph; onnxruntime needs minutes to open many thousands.
+MAX_FIXED_STEPS = 64
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -85,6 +88,7 @@ def export(
     record: golden.Record | None = None,
     weights_digest: str = "",
     random_rows: int = RANDOM_ROWS,
+    fixed_steps: int | None = None,
 ) -> Export:
     """Fold a flow, trace both directions and certify the graphs.
 
@@ -95,9 +99,13 @@ def export(
         record: golden rows; left out, rows are drawn from the flow.
         weights_digest: of the weights file, see `checkpoint.digest`; what binds the graphs to it.
         random_rows: rows drawn for the certificate beside golden and odd ones.
+        fixed_steps: of a continuous flow: every row takes this many equal steps, and the graphs
+            have no `Loop`. Rows for which they are not accurate enough are NaN, their status says
+            so.
 
     Raises:
-        ExportError: if the flow or the precision cannot be exported.
+        ExportError: if the flow or the precision cannot be exported, or steps are fixed where there
+            are none.
         UnsupportedOperator: if the flow does something that has no form in ONNX here.
         CertificateError: if the graphs are not the flow.
         SessionError: if onnxruntime cannot run them.
@@ -107,6 +115,10 @@ def export(
     if precision not in PRECISIONS:
         known = ", ".join((*PRECISIONS, *_REFUSED))
         raise ExportError(f"precision: expected one of {known}, got {precision!r}")
+    if fixed_steps is not None and not 1 <= fixed_steps <= MAX_FIXED_STEPS:
+        raise ExportError(f"fixed_steps: expected 1 .. {MAX_FIXED_STEPS}, got {fixed_steps}")
+    if fixed_steps is not None and not is_continuous(flow):
+        raise ExportError("fixed_steps: only continuous flows take steps")
     continuous = [part for part in flow.modules() if isinstance(part, ContinuousTransform)]
     if any(fold_continuous(part) is part for part in continuous):
         raise ExportError(
@@ -118,6 +130,9 @@ def export(
 
     def attempt(*, is_exact: bool) -> Export:
         folded = fold(exact, dtype=dtype, is_exact=is_exact)
+        for part in folded.modules():
+            if isinstance(part, FoldedContinuous):
+                part.fixed_steps = fixed_steps
         graphs = build_graphs(folded, dtype, opset)
         certificate = certify(exact, folded, graphs, record, dtype=dtype, random_rows=random_rows)
         return Export(graphs, certificate)
@@ -125,6 +140,8 @@ def export(
     try:
         made = attempt(is_exact=False)
     except CertificateError as error:
+        if fixed_steps is not None:
+            raise CertificateError(f"{error}; or take more than {fixed_steps} steps") from None
         # Flows too steep for float32 inside may do with float64 there, where it can be had.
         try:
             made = attempt(is_exact=True)
@@ -135,7 +152,11 @@ def export(
 
 
 def export_folder(
-    folder: str | os.PathLike[str], *, precision: str | None = None, opset: int = DEFAULT_OPSET
+    folder: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    opset: int = DEFAULT_OPSET,
+    fixed_steps: int | None = None,
 ) -> Export:
     """Export a model folder; its golden rows are part of the proof.
 
@@ -143,6 +164,7 @@ def export_folder(
         folder: the model's.
         precision: as `export`; left out, that in which config.json says the model is served.
         opset: version of the ONNX operators.
+        fixed_steps: of a continuous flow, see `export`.
 
     Raises:
         CheckpointError: if the folder is not a model.
@@ -155,6 +177,7 @@ def export_folder(
         opset=opset,
         record=checkpoint.read_golden(folder, flow),
         weights_digest=checkpoint.digest(folder),
+        fixed_steps=fixed_steps,
     )
 
 

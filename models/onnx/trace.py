@@ -153,7 +153,9 @@ def _computed(func: Any, arguments: dict[str, Any], out: list[Value]) -> list[Va
     def real(part: Any) -> Any:
         if not isinstance(part, Value):
             return part
-        return torch.empty(_one_row(part.shape)) if part.constant is None else part.constant
+        if part.constant is not None:
+            return part.constant
+        return torch.empty(_one_row(part.shape), dtype=part.dtype)
 
     concrete = tree_map(real, arguments)
     if "size" in concrete:

@@ -48,10 +48,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of a graph or a flow, in float64: values (n, ...) and log_prob (n,)."""
+    """Of a graph or a flow, in float64: values (n, ...) and log_prob (n,).
+
+    unsolved: which rows a graph says it could not solve, (n,); None for a flow.
+    """
 
     values: Tensor
     log_prob: Tensor
+    unsolved: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,13 @@ class Trial:
 
     @property
     def is_beyond(self) -> Tensor:
-        """Odd rows on which the flow itself, in this precision, misses the tolerance.   -> (n,)."""
+        """Odd rows on which nobody can be right, or the graph says that it is not.   -> (n,).
+
+        The first are those on which the flow itself, in this precision, misses the tolerance.
+        """
         hopeless = relative(self.narrow.log_prob, self.exact.log_prob) > self.allowed
+        if self.got.unsolved is not None:
+            hopeless = hopeless | self.got.unsolved
         return self.rows.is_odd & hopeless
 
 

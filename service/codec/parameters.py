@@ -128,7 +128,8 @@ def _from_text(name: str, text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         raise InvalidParameter(
-            f"{name}: expected a number in the query string, got {_shown(text)}", at=f"/{name}"
+            f"{name}: expected a number, true or false in the query string, got {_shown(text)}",
+            at=f"/{name}",
         ) from None
 
 

@@ -25,6 +25,12 @@ Precision = Annotated[
     ),
 ]
 Opset = Annotated[int, typer.Option(help="Version of the ONNX operators, 18 to 23.")]
+FixedSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="Continuous flows: equal steps for every row and no Loop, for runtimes without it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")]
 
 
@@ -34,11 +40,13 @@ def export(
     out: Out = None,
     precision: Precision = None,
     opset: Opset = 20,
+    fixed_steps: FixedSteps = None,
     json: Json = False,
 ) -> None:
     """Write encode.onnx and decode.onnx of a model, certified against float64 torch."""
     with plain_errors():
-        _run(folder, out or folder, {"precision": precision, "opset": opset}, as_json=json)
+        options = {"precision": precision, "opset": opset, "fixed_steps": fixed_steps}
+        _run(folder, out or folder, options, as_json=json)
 
 
 def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> None:

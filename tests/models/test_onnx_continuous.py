@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.certificate import CertificateError, certify
 from models.flow import Flow
 from models.fold import fold
+from models.fold.continuous import FoldedContinuous
 from models.onnx.export import Export, ExportError, export
 from models.onnx.graphs import build_graphs
 from models.onnx.runtime import open_session
@@ -189,3 +190,78 @@ def fold_and_trace(flow: Flow, scale: float) -> bytes:
             if "linear" in name:
                 parameter *= scale
     return bytes(build_graphs(fold(flow), torch.float32).encode.SerializeToString())
+
+
+def operators(graph: onnx.GraphProto) -> set[str]:
+    return {node.op_type for node in graph.node}
+
+
+def test_steps_can_be_fixed_for_runtimes_without_loops() -> None:
+    name = "ffjord_fourier_context"
+    made = export(make_flow(name), random_rows=16, fixed_steps=16)
+    assert all("Loop" not in operators(model.graph) for model in made.graphs.all)
+    assert made.certificate.log_prob_relative_max <= PROMISE
+    assert made.certificate.is_batch_invariant
+    flow = make_flow(name).float()
+    inputs = make_inputs(name, flow, 5)
+    assert inputs.context is not None
+    given = {"x": inputs.x.float().numpy(), "context": inputs.context.float().numpy()}
+    fixed, free = (
+        run(open_session(one.graphs.encode.SerializeToString()), **given)
+        for one in (made, exported(name))
+    )
+    np.testing.assert_allclose(fixed["log_prob"], free["log_prob"], atol=PROMISE)
+    assert fixed["evaluations"].tolist() == [1 + 6 * 16] * 5
+
+
+@cache
+def steep() -> Flow:
+    torch.manual_seed(0)
+    flow = build("ffjord", {"event_shape": [2], "hidden_features": [16, 16]}).eval()
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if "linear" in name:
+                parameter *= 4
+    return flow.double()
+
+
+@torch.no_grad()
+def test_rows_too_hard_for_fixed_steps_are_told() -> None:
+    folded = fold(steep(), dtype=torch.float32)
+    for part in folded.modules():
+        if isinstance(part, FoldedContinuous):
+            part.fixed_steps = 6
+    session = open_session(build_graphs(folded, torch.float32).encode.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    x[7] = np.nan
+    got = run(session, x=x)
+    solved = got["status"] == SolveStatus.SOLVED
+    assert got["status"][7] == SolveStatus.NON_FINITE
+    assert set(np.delete(got["status"], 7).tolist()) == {0, SolveStatus.BUDGET_SPENT}
+    np.testing.assert_array_equal(np.isnan(got["log_prob"]), ~solved)
+    wanted = steep().log_prob(torch.from_numpy(x[solved]).double())
+    np.testing.assert_allclose(got["log_prob"][solved], wanted, atol=PROMISE)
+    alone = run(session, x=x[solved])
+    np.testing.assert_array_equal(alone["log_prob"], got["log_prob"][solved])
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "message"),
+    [
+        ("ffjord", 0, r"fixed_steps: expected 1 \.\. 64, got 0"),
+        ("realnvp", 8, "only continuous flows take steps"),
+    ],
+)
+def test_fixed_steps_are_checked(name: str, steps: int, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(make_flow(name), fixed_steps=steps)
+
+
+def test_too_few_steps_are_refused_with_advice() -> None:
+    with pytest.raises(CertificateError, match="or take more than 2 steps"):
+        export(steep(), random_rows=4, fixed_steps=2)
+
+
+def test_solves_are_recorded_in_float64_too() -> None:
+    made = export(steep(), precision="fp64", random_rows=4)
+    assert (made.certificate.precision, made.certificate.networks) == ("float64", "float64")

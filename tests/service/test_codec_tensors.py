@@ -222,7 +222,7 @@ def test_query_strings(query: bytes, fields: dict[str, Any]) -> None:
     ("query", "message"),
     [
         (b"seed=1&seed=2", "given twice"),
-        (b"seed=x", "expected a number in the query string, got 'x'"),
+        (b"seed=x", "expected a number, true or false in the query string, got 'x'"),
         (b"seed=", "expected a number"),
         (b"seed", "query string"),
         (b"sed=1", "did you mean 'seed'"),
