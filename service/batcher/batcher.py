@@ -169,7 +169,7 @@ class Batcher:
         if seconds_left <= 0:
             self._metrics.drop("deadline")
             raise DeadlineExceeded("the deadline had passed on arrival")
-        waiting, ahead = self._handoff.waiting_rows, self._handoff.rows_ahead_of(rows)
+        waiting, ahead = self._handoff.rows_before(rows)
         if waiting + rows > limit:
             problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
             ahead = waiting

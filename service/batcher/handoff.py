@@ -47,17 +47,22 @@ class Handoff:
         """Rows in no batch yet."""
         return self._lanes.rows
 
-    def rows_ahead_of(self, rows: int) -> int:
-        """Rows that a new request would see computed first, the batch that runs included."""
-        return self._lanes.ahead_of(rows) + self._running_rows
+    def rows_before(self, rows: int) -> tuple[int, int]:
+        """Rows in no batch yet, and rows that a new request would see computed first.
+
+        The latter include the batch that runs.
+        """
+        lanes = self._lanes
+        return lanes.rows, lanes.ahead_of(rows) + self._running_rows
 
     def put(self, ticket: Ticket) -> bool:
         """Let a ticket wait.   -> whether to `ring`: the worker sleeps and this is news to it."""
         with self._guard:
-            is_first = self._lanes.rows == 0
-            self._lanes.add(ticket)
+            lanes = self._lanes
+            is_first = lanes.rows == 0
+            lanes.add(ticket)
             # A worker that waits for company needs to hear of the first row and of the last.
-            if not self._is_sleeping or not (is_first or self._lanes.rows >= self._max_rows):
+            if not self._is_sleeping or not (is_first or lanes.rows >= self._max_rows):
                 return False
             self._is_sleeping = False
             return True

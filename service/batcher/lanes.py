@@ -24,6 +24,8 @@ class Lanes:
     ones only, and a long one for at most one full batch of each long one in front of it.
 
     Nothing here knows threads or time; the caller guards it.
+
+    rows: that wait.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -33,19 +35,14 @@ class Lanes:
         self._short: OrderedDict[Ticket, None] = OrderedDict()
         self._long: OrderedDict[Ticket, None] = OrderedDict()
         self._long_credit = 0.0
-        self._rows_in_short = 0
         self._rows_in_long = 0
-
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        return self._rows_in_short + self._rows_in_long
+        self.rows = 0
 
     def ahead_of(self, rows: int) -> int:
         """About how many waiting rows a new request of `rows` rows would see computed first."""
-        if rows > self._short_rows:
+        if rows > self._short_rows or not self._long:
             return self.rows
-        return math.ceil(self._rows_in_short / (1 - LONG_SHARE if self._long else 1))
+        return math.ceil((self.rows - self._rows_in_long) / (1 - LONG_SHARE))
 
     def add(self, ticket: Ticket) -> None:
         """Put a ticket at the end of its lane."""
@@ -97,12 +94,13 @@ class Lanes:
         """Fill `room` rows from the short lane.   -> the room left."""
         lane = self._short
         while room and lane:
-            ticket = next(iter(lane))
+            ticket, _ = lane.popitem(last=False)
             count = min(ticket.waiting, room)
             pieces.append(self._cut(ticket, count))
             room -= count
-            if not ticket.waiting:
-                del lane[ticket]
+            if ticket.waiting:
+                lane[ticket] = None
+                lane.move_to_end(ticket, last=False)
         return room
 
     def _take_long(self, room: int, pieces: list[Piece]) -> int:
@@ -128,7 +126,6 @@ class Lanes:
         return piece
 
     def _count(self, ticket: Ticket, rows: int) -> None:
-        if ticket.total <= self._short_rows:
-            self._rows_in_short += rows
-        else:
+        self.rows += rows
+        if ticket.total > self._short_rows:
             self._rows_in_long += rows
