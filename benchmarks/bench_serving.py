@@ -62,6 +62,7 @@ class Workload:
 
     targets: other -> concurrency -> our rate over its. seconds: of a window, several times as long
     as the slowest takes for a full batch. tolerance: within which all answers are the same.
+    peer_batch: requests that a peer takes into one.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Workload:
     call: str = "log_prob"
     seconds: float = 2.0
     tolerance: float = 1e-4
+    peer_batch: int = 64
 
 
 WORKLOADS = (
@@ -121,6 +123,8 @@ WORKLOADS = (
             {"mosec": {16: 1.3}, "LitServe": {16: 1.3}},
             "sample",
             8.0,
+            # A peer that took all 16 would leave its second process nothing to do.
+            4,
         )
         for form in TYPES
     ),
@@ -214,7 +218,7 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
                 up[name] = (url, own.process.pid)
                 continue
             env = {"FLOW_FOLDER": str(folder), "FLOW_CALL": work.call, "FLOW_FORMAT": work.form}
-            env["ECHO_ANSWER"] = str(scratch / "answer")
+            env |= {"ECHO_ANSWER": str(scratch / "answer"), "FLOW_BATCH": str(work.peer_batch)}
             try:
                 peer = stack.enter_context(
                     environment.running(name, env, (body.read_bytes(), headers), log)

@@ -2,7 +2,8 @@
 
 A continuous flow is solved as FFJORD's code does it: D backward passes and one step for all rows.
 
-FLOW_FOLDER is the checkpoint, FLOW_CALL is log_prob or sample, FLOW_FORMAT is json or npy.
+FLOW_FOLDER is the checkpoint, FLOW_CALL is log_prob or sample, FLOW_FORMAT is json or npy,
+FLOW_BATCH is how many requests go into one call at most.
 """
 
 import io
@@ -23,6 +24,7 @@ from models.transforms.ode import is_continuous
 
 CALL = os.environ.get("FLOW_CALL", "log_prob")
 FORMAT = os.environ.get("FLOW_FORMAT", "json")
+MAX_BATCH = int(os.environ.get("FLOW_BATCH", "64"))
 PORT = int(os.environ.get("PORT", "8000"))
 
 

@@ -1,10 +1,10 @@
-"""LitServe: two model processes, batches of 64 after at most 1 ms. JSON only."""
+"""LitServe: two model processes, batches of FLOW_BATCH requests after at most 1 ms. JSON only."""
 
 from typing import Any
 
 import litserve
 
-from benchmarks.peers.flow import PORT, Served, from_json
+from benchmarks.peers.flow import MAX_BATCH, PORT, Served, from_json
 
 
 class Flow(litserve.LitAPI):  # type: ignore[misc]
@@ -36,6 +36,6 @@ class Flow(litserve.LitAPI):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    api = Flow(max_batch_size=64, batch_timeout=0.001)
+    api = Flow(max_batch_size=MAX_BATCH, batch_timeout=0.001)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=2, timeout=60)
     server.run(host="127.0.0.1", port=PORT, generate_client_file=False, log_level="warning")

@@ -1,10 +1,10 @@
-"""mosec: two model processes, batches of 64 after at most 1 ms."""
+"""mosec: two model processes, batches of FLOW_BATCH requests after at most 1 ms."""
 
 from typing import Any
 
 from mosec import Server, Worker
 
-from benchmarks.peers.flow import FORMAT, Served, parse, render
+from benchmarks.peers.flow import FORMAT, MAX_BATCH, Served, parse, render
 
 
 class Flow(Worker):  # type: ignore[misc]
@@ -31,5 +31,5 @@ class Flow(Worker):  # type: ignore[misc]
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Flow, num=2, max_batch_size=64, max_wait_time=1)
+    server.append_worker(Flow, num=2, max_batch_size=MAX_BATCH, max_wait_time=1)
     server.run()
