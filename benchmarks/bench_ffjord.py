@@ -96,7 +96,7 @@ def exact_log_prob(flow: Flow, x: Tensor) -> Tensor:
 
 
 class Graphs(NamedTuple):
-    """The flow in onnxruntime: log_prob of x; what z decodes to, with its log_prob and alone."""
+    """The flow in onnxruntime: log_prob of x; that of what z decodes to; and x alone."""
 
     score: Callable[[Tensor], Tensor]
     draw: Callable[[Tensor], Tensor]
@@ -112,9 +112,8 @@ def graphs(flow: Flow) -> Graphs:
         return torch.from_numpy(encode.run(["log_prob"], {"x": x.numpy()})[0])
 
     def draw(z: Tensor) -> Tensor:
-        x, log_det = decode.run(["x", "log_det"], {"z": z.numpy()})
-        base_log_prob(z) - torch.from_numpy(log_det)
-        return torch.from_numpy(x)
+        _, log_det = decode.run(["x", "log_det"], {"z": z.numpy()})
+        return base_log_prob(z) - torch.from_numpy(log_det)
 
     def alone(z: Tensor) -> Tensor:
         return torch.from_numpy(generate.run(["x"], {"z": z.numpy()})[0])

@@ -6,6 +6,7 @@ so are the traces, since no stage needs them.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,20 @@ def fold_continuous(transform: ContinuousTransform) -> Transform:
     return FoldedContinuous(transform, dynamics)
 
 
+class _Course(NamedTuple):
+    """What all steps of a solve have in common.
+
+    extra: what the context adds, see `FoldedField.from_context`. traced: whether the state ends in
+    the log-det.
+    """
+
+    rule: StepRule
+    extra: Tensor | None
+    start: float
+    span: float
+    traced: bool
+
+
 class FoldedContinuous(Transform):
     """y = x + integral of f, log_det = integral of tr df/dx, as `ContinuousTransform`.
 
@@ -86,72 +101,65 @@ class FoldedContinuous(Transform):
     def _integrate(
         self, x: Tensor, context: Tensor | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
-        start = 0.0 if towards_end else self.end_time
-        span = self.end_time if towards_end else -self.end_time
-        extra = self.field.from_context(context)
-        rule = StepRule(self.solver, like=x)
-        traced = wants_log_det()
-        slope = self._first_slope(x, extra, start, traced=traced)
+        course = _Course(
+            StepRule(self.solver, like=x),
+            self.field.from_context(context),
+            start=0.0 if towards_end else self.end_time,
+            span=self.end_time if towards_end else -self.end_time,
+            traced=wants_log_det(),
+        )
+        slope = self._first_slope(x, course)
         finite = all_finite(x) & all_finite(slope)
         zero = torch.zeros_like(x[:, :1])
         last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
         first_step = FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps
         carry = (
             finite & (zero + 1 <= last),
+            # 0 in every row, and known only from the rows: a constant would be one row.
             torch.where(finite, zero, zero),
             torch.where(finite, zero + first_step, zero),
-            torch.cat([x, zero], 1) if traced else x,
+            torch.cat([x, zero], 1) if course.traced else x,
             slope,
             torch.where(finite, zero, zero + torch.inf),
             zero + 1,
         )
 
         def body(carry: Carry, given: Carry) -> Carry:
-            return self._step(carry, rule, given[0] if given else None, (start, span))
+            return self._step(carry, course._replace(extra=given[0] if given else None))
 
-        given = () if extra is None else (extra,)
         if self.fixed_steps is None:
+            given = () if course.extra is None else (course.extra,)
             ended = repeat_while_any(body, carry, given)
         else:
-            ended = self._on_grid(self.fixed_steps, carry, rule, extra, (start, span))
+            ended = self._on_grid(self.fixed_steps, carry, course)
         _, position, step, state, _, error, evaluations = ended
         solved = position == 1
-        status = _status(solved, error, rule.is_too_small(step))
+        status = _status(solved, error, course.rule.is_too_small(step))
         state = torch.where(solved, state, zero + torch.nan)
         y = state[:, : x.shape[1]]
-        log_det = state[:, x.shape[1]] if traced else zero[:, 0] + torch.nan
+        log_det = state[:, x.shape[1]] if course.traced else zero[:, 0] + torch.nan
         report_solve(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
         return y, log_det
 
-    def _first_slope(
-        self, x: Tensor, extra: Tensor | None, start: float, *, traced: bool
-    ) -> Tensor:
-        modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + start)
-        dx, tape = self.field.velocity(x, modulation.at(0), extra)
-        if not traced:
+    def _first_slope(self, x: Tensor, course: _Course) -> Tensor:
+        modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + course.start)
+        dx, tape = self.field.velocity(x, modulation.at(0), course.extra)
+        if not course.traced:
             return dx
         trace = self.field.trace(tape, modulation.gates(), once=True)
         return torch.cat([dx, trace], 1)
 
-    def _step(
-        self,
-        carry: Carry,
-        rule: StepRule,
-        extra: Tensor | None,
-        interval: tuple[float, float],
-    ) -> Carry:
+    def _step(self, carry: Carry, course: _Course) -> Carry:
         """Try a step of every row under way; leave the others as they are."""
         active, position, step, state, slope, last_error, evaluations = carry
-        new_state, new_slope, error = self._try(
-            position, step, (state, slope), rule, extra, interval
-        )
+        new_state, new_slope, error = self._try(position, step, state, slope, course)
         accepted = (error <= 1) & active
         position = torch.where(accepted, position + step, position)
-        step = torch.where(active, rule.next_step(position, step, error), step)
+        step = torch.where(active, course.rule.next_step(position, step, error), step)
         evaluations = torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations)
         has_budget = evaluations <= self.solver.max_evaluations - EVALUATIONS_PER_STEP
         return (
-            (position < 1) & ~rule.is_too_small(step) & has_budget,
+            (position < 1) & ~course.rule.is_too_small(step) & has_budget,
             position,
             step,
             torch.where(accepted, new_state, state),
@@ -160,19 +168,12 @@ class FoldedContinuous(Transform):
             evaluations,
         )
 
-    def _on_grid(
-        self,
-        steps: int,
-        carry: Carry,
-        rule: StepRule,
-        extra: Tensor | None,
-        interval: tuple[float, float],
-    ) -> Carry:
+    def _on_grid(self, steps: int, carry: Carry, course: _Course) -> Carry:
         """Take the same steps with every row, and keep the largest error of each."""
         active, start, step, state, slope, worst, evaluations = carry
         for index in range(steps):
             position = start + index / steps
-            state, slope, error = self._try(position, step, (state, slope), rule, extra, interval)
+            state, slope, error = self._try(position, step, state, slope, course)
             worst = torch.maximum(worst, error)
         position = torch.where(worst <= 1, 1, start)
         step = torch.where(worst == torch.inf, 0, step)
@@ -180,35 +181,27 @@ class FoldedContinuous(Transform):
         return active, position, step, state, slope, worst, evaluations
 
     def _try(
-        self,
-        position: Tensor,
-        step: Tensor,
-        before: tuple[Tensor, Tensor],
-        rule: StepRule,
-        extra: Tensor | None,
-        interval: tuple[float, float],
+        self, position: Tensor, step: Tensor, state: Tensor, slope: Tensor, course: _Course
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step from a state with its slope.   -> state, slope, error (B, 1) of the step."""
-        state, slope = before
-        start, span = interval
         features = self.field.features
-        length = step * span
-        modulation = self.field.modulation((position + step * self.nodes) * span + start)
-        traced = state.shape[1] > features
+        length = step * course.span
+        times = (position + step * self.nodes) * course.span + course.start
+        modulation = self.field.modulation(times)
         x, moves, tapes = state[:, :features], [length * slope[:, :features]], []
         for stage in range(len(NODES)):
             moved = torch.addmm(x, torch.cat(moves, 1), self.mixers[stage])
-            dx, tape = self.field.velocity(moved, modulation.at(stage), extra)
+            dx, tape = self.field.velocity(moved, modulation.at(stage), course.extra)
             moves.append(length * dx)
             tapes.append(tape)
         new_state, difference = moved, torch.cat(moves, 1) @ self.mixers[-1]
-        if traced:
+        if course.traced:
             traces = self._traces(tapes, modulation, slope[:, features:])
             sums = length * (traces @ self.closing)
             dx = torch.cat([dx, traces[:, -1:]], 1)
             new_state = torch.cat([moved, state[:, features:] + sums[:, :1]], 1)
             difference = torch.cat([difference, sums[:, 1:]], 1)
-        return new_state, dx, rule.error(difference, state, new_state)
+        return new_state, dx, course.rule.error(difference, state, new_state)
 
     def _traces(self, tapes: list[Tape], modulation: Modulation, first: Tensor) -> Tensor:
         """The traces of the slopes _TRACED, the known one of the first in front.   -> (B, 6)."""

@@ -104,7 +104,8 @@ class FoldedField(nn.Module):
         self.register_buffer("context_weight", context)
         self.register_buffer("bias", torch.cat([layer.linear.bias for layer in layers]))
         self.fast_form = fold_trace(weights, gated=layers[-1].gate is not None)
-        self.small_form = Pushed(weights)
+        pushed = isinstance(self.fast_form, Pushed)
+        self.small_form = self.fast_form if pushed else Pushed(weights)
         self._keep_modulation(layers)
         self._keep_time(layers, first[:, : columns.start], first[:, after:])
         fourier = dynamics.time_input == "fourier"

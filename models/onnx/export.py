@@ -134,7 +134,15 @@ def export(
             if isinstance(part, FoldedContinuous):
                 part.fixed_steps = fixed_steps
         graphs = build_graphs(folded, dtype, opset)
-        certificate = certify(exact, folded, graphs, record, dtype=dtype, random_rows=random_rows)
+        certificate = certify(
+            exact,
+            folded,
+            graphs,
+            record,
+            dtype=dtype,
+            random_rows=random_rows,
+            may_give_up=fixed_steps is not None,
+        )
         return Export(graphs, certificate)
 
     try:

@@ -50,7 +50,7 @@ class Rows:
 class Answers:
     """Of a graph or a flow, in float64: values (n, ...) and log_prob (n,).
 
-    unsolved: which rows a graph says it could not solve, (n,); None for a flow.
+    unsolved: which rows a graph says it could not solve, where it may, (n,).
     """
 
     values: Tensor
