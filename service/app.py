@@ -31,11 +31,12 @@ from service.model import Repository
 from service.routes.clients import ClientWatch
 from service.routes.documentation import ANY_PROBLEM, add_keys, add_operations
 from service.routes.documentation_v2 import INFER_PATHS, add_inference
-from service.routes.endpoint import Desk, Endpoint, Operation
+from service.routes.endpoint import Desk, Endpoint
 from service.routes.exchange import request_id, respond
 from service.routes.health import health_router
 from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.models import models_router
+from service.routes.operation import Operation
 from service.routes.operations import Decode, Encode, LogProb, Sample
 from service.routes.page import page_router
 from service.routes.register import Register

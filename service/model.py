@@ -5,6 +5,7 @@ repository stand behind them.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -90,8 +91,40 @@ class Answer(NamedTuple):
     solves: Solves | None = None
 
 
+class Slot(Protocol):
+    """Where the answer to one request goes: an `asyncio.Future`, or what is as good as one.
+
+    All is called on the event loop but `done`, which any thread may ask.
+    """
+
+    def done(self) -> bool:
+        """Whether nobody waits for an answer any more."""
+        ...
+
+    def set_result(self, result: Answer, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take what came in its place."""
+        ...
+
+
 class RowQueue(Protocol):
     """Takes the rows of one request, answers when all of them are computed."""
+
+    def enter(
+        self, rows: Array, context: Array | None, deadline: float, slot: Slot
+    ) -> Callable[[], None]:
+        """Let rows wait, and answer to `slot`, never before this has returned.
+
+        What `submit` does, for whoever has no task that could wait.   -> what drops the rows that
+        are not computed yet, where the answer is of no use any more.
+
+        Raises:
+            TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`, at once.
+        """
+        ...
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
         """Compute `rows` (B, ...) with `context` (B, *context_shape), both in the card's dtype.

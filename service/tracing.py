@@ -41,15 +41,11 @@ _FAREWELL_SECONDS = 2.0
 class Stages:
     """When a request's rows went into their queue and came back, by `time.monotonic()`.
 
-    It stands in front of the queue, so that requests that are not traced pay nothing.
-
     Args:
         route: the template of the request's path.
     """
 
-    __slots__ = ("_queue", "answered", "compute_seconds", "queue_seconds", "queued", "route")
-
-    _queue: RowQueue
+    __slots__ = ("answered", "compute_seconds", "queue_seconds", "queued", "route")
 
     def __init__(self, route: str) -> None:
         self.route = route
@@ -58,15 +54,12 @@ class Stages:
         self.queue_seconds = 0.0
         self.compute_seconds = 0.0
 
-    def watch(self, queue: RowQueue) -> RowQueue:
-        """Put this in front of a queue."""
-        self._queue = queue
-        return self
-
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
-        """Compute rows as the queue does, and note when."""
+    async def submit(
+        self, queue: RowQueue, rows: Array, context: Array | None, deadline: float
+    ) -> Answer:
+        """Let a queue compute rows, and note when."""
         self.queued = time.monotonic()
-        answer = await self._queue.submit(rows, context, deadline)
+        answer = await queue.submit(rows, context, deadline)
         self.answered = time.monotonic()
         self.queue_seconds, self.compute_seconds = answer.queue_seconds, answer.compute_seconds
         return answer

@@ -9,6 +9,7 @@ import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from service.batcher.handoff import Handoff
 from service.batcher.kernel import Kernel, Operation, Outcome
@@ -25,7 +26,7 @@ from service.errors import (
     TooLarge,
 )
 from service.metrics import QueueMetrics
-from service.model import Answer, Array
+from service.model import Answer, Array, Slot
 
 _logger = logging.getLogger(__name__)
 
@@ -109,12 +110,12 @@ class Batcher:
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
         """Compute one request; see `service.model.RowQueue`."""
-        ticket = self._admit(rows, context, deadline)
+        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        leave = self.enter(rows, context, deadline, reply)
         try:
-            return await ticket.reply
+            return await reply
         except asyncio.CancelledError:
-            self._forget(ticket)
-            self._metrics.drop("cancelled")
+            leave()
             raise
 
     async def warm_up(self, rows: Array, context: Array | None) -> Answer:
@@ -146,13 +147,16 @@ class Batcher:
 
     # Admission.
 
-    def _admit(self, rows: Array, context: Array | None, deadline: float) -> Ticket:
+    def enter(
+        self, rows: Array, context: Array | None, deadline: float, slot: Slot
+    ) -> Callable[[], None]:
+        """Let a request wait; see `service.model.RowQueue`."""
         loop = self._loop
         if loop is None or not self._is_accepting or self._is_lost:
             raise NotReady(f"{self._name}: not taking requests now")
         now = self._clock()
         self._check_room(len(rows), deadline - now)
-        ticket = Ticket(rows, context, deadline=deadline, arrived=now, reply=loop.create_future())
+        ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot)
         self._pending.add(ticket)
         if self._handoff.put(ticket):
             # Not now but at the end of this turn of the loop: requests that came in the same
@@ -160,7 +164,11 @@ class Batcher:
             loop.call_soon(self._handoff.ring)
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        return ticket
+        return partial(self._leave, ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self._forget(ticket)
+        self._metrics.drop("cancelled")
 
     def _check_room(self, rows: int, seconds_left: float) -> None:
         limit = self._max_queue_rows
@@ -200,9 +208,9 @@ class Batcher:
             self._fail(ticket, ticket.error)
             return
         self._pending.discard(ticket)
-        if not ticket.reply.done():
+        if not ticket.slot.done():
             answer = ticket.answer()
-            ticket.reply.set_result(answer)
+            ticket.slot.set_result(answer)
             if not self._is_warming:
                 self._metrics.queued(answer.queue_seconds)
         if not self._pending:
@@ -210,8 +218,8 @@ class Batcher:
 
     def _fail(self, ticket: Ticket, error: ServiceError) -> None:
         self._forget(ticket)
-        if not ticket.reply.done():
-            ticket.reply.set_exception(error)
+        if not ticket.slot.done():
+            ticket.slot.set_exception(error)
 
     def _fail_all(self, kind: type[ServiceError], detail: str) -> None:
         for ticket in list(self._pending):

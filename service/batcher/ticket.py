@@ -1,18 +1,17 @@
 """One request on its way through a batcher, and the pieces it is cut into."""
 
-from asyncio import Future
 from typing import NamedTuple
 
 import numpy as np
 
 from service.errors import ServiceError
-from service.model import Answer, Array, Solves
+from service.model import Answer, Array, Slot, Solves
 
 
 class Ticket:
     """The rows of one request, how far they are, and whom to tell.
 
-    The event loop makes it and settles `reply`; the worker thread alone writes results and
+    The event loop makes it and fills `slot`; the worker thread alone writes results and
     `error`. `taken` and `turn` belong to the lanes and are guarded with them.
 
     Args:
@@ -20,7 +19,7 @@ class Ticket:
         context: (n, *context_shape), None for an unconditional model.
         deadline: when the answer is worth nothing any more, by the batcher's clock.
         arrived: when the request was admitted, by the same clock.
-        reply: a future of the batcher's event loop.
+        slot: where the answer goes.
     """
 
     __slots__ = (
@@ -33,8 +32,8 @@ class Ticket:
         "context",
         "deadline",
         "error",
-        "reply",
         "rows",
+        "slot",
         "started",
         "taken",
         "total",
@@ -48,14 +47,14 @@ class Ticket:
         *,
         deadline: float,
         arrived: float,
-        reply: "Future[Answer]",
+        slot: Slot,
     ) -> None:
         self.rows = rows
         self.context = context
         self.total = len(rows)
         self.deadline = deadline
         self.arrived = arrived
-        self.reply = reply
+        self.slot = slot
         self.taken = 0
         self.turn = 0
         self.started: float | None = None
@@ -74,7 +73,7 @@ class Ticket:
     @property
     def is_gone(self) -> bool:
         """Whether computing further rows would help nobody: cancelled, expired or failed."""
-        return self.error is not None or self.reply.done()
+        return self.error is not None or self.slot.done()
 
     def accept(self, start: int, value: Array, log_det: Array) -> bool:
         """Take the results of rows `start`, `start + 1`, ...   -> whether all rows have theirs.

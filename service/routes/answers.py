@@ -1,13 +1,14 @@
 """What goes back: outputs as JSON, npy, npz or a picture, and how large that may become."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from service.codec.image import grid, write_png
-from service.codec.json import write_object
+from service.codec.json import write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
@@ -54,7 +55,18 @@ def check_answer_size(card: ModelCard, form: Form, rows: int, values: int, max_b
 
 def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]) -> Reply:
     """Write the outputs as JSON."""
-    body = write_object({"model": card.name, "version": card.version, **head}, outputs)
+    return plain_reply(write_object({**_names(card), **head}, outputs))
+
+
+def write_plain_rows(
+    card: ModelCard, heads: Sequence[dict[str, Any]], outputs: dict[str, Array]
+) -> Iterator[bytes]:
+    """Write each row of the outputs as `write_plain` writes the answer that has it alone."""
+    return write_rows(_names(card), heads, outputs)
+
+
+def plain_reply(body: bytes) -> Reply:
+    """Make the reply whose body is JSON."""
     return Reply(200, _content_headers(JSON, body), body)
 
 
@@ -88,6 +100,10 @@ def server_timing(answer: Answer) -> tuple[bytes, bytes]:
     """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
     queue, compute = 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
     return b"server-timing", b"queue;dur=%.3f, compute;dur=%.3f" % (queue, compute)
+
+
+def _names(card: ModelCard) -> dict[str, Any]:
+    return {"model": card.name, "version": card.version}
 
 
 def _content_headers(media: str, body: bytes) -> Headers:

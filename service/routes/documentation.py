@@ -29,7 +29,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.model import ModelCard
-from service.routes.endpoint import Operation
+from service.routes.operation import Operation
 from service.routes.operations import log_density
 
 # Every other error of every route, for FastAPI(responses=...).

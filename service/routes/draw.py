@@ -1,8 +1,6 @@
 """What a request for samples says: how many, from which seed, how warm, from which row on."""
 
-import asyncio
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 from models.noise import MAX_SEED, base_noise, draw_seed
@@ -32,18 +30,20 @@ class Draw(NamedTuple):
     temperature: float
     first_row: int
 
-    async def latents(self, card: ModelCard) -> Array:
+    def takes_long(self, card: ModelCard) -> bool:
+        """Whether to draw in a thread."""
+        drawn = (self.rows + min(self.first_row, _MOST_SKIPPED)) * card.features
+        return drawn > _DRAWN_INLINE
+
+    def latents(self, card: ModelCard) -> Array:
         """Draw z ~ N(0, T^2 I) in the model's dtype.   -> (rows, D)."""
-        draw = partial(
-            base_noise,
+        noise = base_noise(
             self.rows,
             card.features,
             seed=self.seed,
             temperature=self.temperature,
             first_row=self.first_row,
         )
-        drawn = (self.rows + min(self.first_row, _MOST_SKIPPED)) * card.features
-        noise = draw() if drawn <= _DRAWN_INLINE else await asyncio.to_thread(draw)
         return noise.astype(card.numpy_dtype)
 
 

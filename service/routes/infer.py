@@ -7,6 +7,7 @@
 Reference: Open Inference Protocol, inference_rest.md.
 """
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from service.routes import draw
 from service.routes.answers import PLAIN, Form, check_answer_size, server_timing
 from service.routes.clients import Visit
 from service.routes.draw import read_draw
-from service.routes.endpoint import Endpoint, ReadBody
+from service.routes.endpoint import Endpoint, ReadBody, submit
 from service.routes.exchange import Head, Reply
 from service.routes.operations import log_density
 
@@ -110,9 +111,7 @@ class Infer(Endpoint):
         task = await self._prepare(request, card)
         visit.rows = len(task.rows)
         queue = served.encode if task.operation == "encode" else served.decode
-        if visit.stages is not None:
-            queue = visit.stages.watch(queue)
-        answer = await queue.submit(task.rows, task.context, visit.deadline)
+        answer = await submit(queue, task.rows, task.context, visit)
         outputs = {
             name: (compute(card, task.rows, answer), is_binary)
             for name, (compute, is_binary) in task.outputs.items()
@@ -155,7 +154,11 @@ class Infer(Endpoint):
         if drawn is None:
             return _Task(operation, rows, context, outputs, {})
         head = {"parameters": {"seed": drawn.seed}}
-        return _Task(operation, await drawn.latents(card), context, outputs, head)
+        if drawn.takes_long(card):
+            latents = await asyncio.to_thread(drawn.latents, card)
+        else:
+            latents = drawn.latents(card)
+        return _Task(operation, latents, context, outputs, head)
 
     def _check_size(
         self, card: ModelCard, rows: int, outputs: dict[str, tuple[_Output, bool]]

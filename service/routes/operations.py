@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +15,8 @@ from service.codec.tensors import Array, cast, read_rows
 from service.errors import MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
-from service.routes.draw import read_draw
-from service.routes.endpoint import Operation, Order, Picture
+from service.routes.draw import Draw, read_draw
+from service.routes.operation import Operation, Order, Picture
 from service.routes.solves import EVALUATIONS
 
 LOG_PROB = "return_log_prob"
@@ -29,13 +30,23 @@ class _Map(Operation):
 
     tensor: ClassVar[str]
 
-    async def _prepare(self, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
-        settings, dtype = self._settings, card.numpy_dtype
+    def _order(
+        self, fields: dict[str, Any], card: ModelCard, form: Form
+    ) -> Order | Coroutine[Any, Any, Order]:
         value = fields.get(self.tensor)
         if value is None:
             raise MissingField(f"{self.tensor}: expected the rows", at=f"/{self.tensor}")
         if isinstance(value, Picture):
-            value = await _decode_picture(value, card)
+            return self._order_picture(value, fields, card, form)
+        return self._order_rows(value, fields, card, form)
+
+    async def _order_picture(
+        self, picture: Picture, fields: dict[str, Any], card: ModelCard, form: Form
+    ) -> Order:
+        return self._order_rows(await _decode_picture(picture, card), fields, card, form)
+
+    def _order_rows(self, value: Any, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
+        settings, dtype = self._settings, card.numpy_dtype
         shape = self._event_shape(card)
         rows = read_rows(value, self.tensor, shape, dtype=dtype, max_rows=settings.max_request_rows)
         context = read_context(
@@ -130,7 +141,9 @@ class Sample(Operation):
     bodies = (JSON, NPZ)
     draws = True
 
-    async def _prepare(self, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
+    def _order(
+        self, fields: dict[str, Any], card: ModelCard, form: Form
+    ) -> Order | Coroutine[Any, Any, Order]:
         draw = read_draw(fields, self._settings.max_request_rows)
         width, max_bytes = card.features + 1, self._settings.max_response_bytes
         check_answer_size(card, form, draw.rows, width, max_bytes)
@@ -139,7 +152,15 @@ class Sample(Operation):
             fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=draw.rows
         )
         wants_log_prob = read_flag(fields.get(LOG_PROB, form.media != PNG), LOG_PROB)
-        return Order(await draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
+        if draw.takes_long(card):
+            return self._order_drawn(draw, card, context, wants_log_prob)
+        return Order(draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
+
+    async def _order_drawn(
+        self, draw: Draw, card: ModelCard, context: Array | None, wants_log_prob: bool
+    ) -> Order:
+        latents = await asyncio.to_thread(draw.latents, card)
+        return Order(latents, context, {"seed": draw.seed}, wants_log_prob)
 
     def _queue(self, served: ServedModel, order: Order) -> RowQueue:
         if order.wants_log_det or served.generate is None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +13,42 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.errors import ModelNotFound, ModelRefused, NotReady
-from service.model import Answer, Array, Listing, ModelCard, ServedModel
+from service.model import Answer, Array, Listing, ModelCard, ServedModel, Slot
 from service.settings import Settings
 
 SCALE = 2.0
 URL = "http://server"
 
 
+class Tasked(ABC):
+    """A queue whose `enter` is made of its `submit`: the other way round than in a batcher."""
+
+    @abstractmethod
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer: ...
+
+    def enter(
+        self, rows: Array, context: Array | None, deadline: float, slot: Slot
+    ) -> Callable[[], None]:
+        async def answer() -> None:
+            try:
+                result = await self.submit(rows, context, deadline)
+            except Exception as error:
+                if not slot.done():
+                    slot.set_exception(error)
+            else:
+                if not slot.done():
+                    slot.set_result(result)
+
+        task = asyncio.get_running_loop().create_task(answer())
+
+        def leave() -> None:
+            task.cancel()
+
+        return leave
+
+
 @dataclass
-class Linear:
+class Linear(Tasked):
     """A queue that answers at once: encode z = (x - c) / SCALE flattened, decode its inverse.
 
     c is the context's sum, so that a wrong context changes every number.

@@ -26,9 +26,9 @@ def tickets(*requests: Array, contexts: list[Array] | None = None) -> list[Ticke
     loop.close()
     made = []
     for index, request in enumerate(requests):
-        reply: asyncio.Future[Answer] = asyncio.Future(loop=loop)
+        slot: asyncio.Future[Answer] = asyncio.Future(loop=loop)
         context = None if contexts is None else contexts[index]
-        made.append(Ticket(request, context, deadline=9.0, arrived=0.0, reply=reply))
+        made.append(Ticket(request, context, deadline=9.0, arrived=0.0, slot=slot))
     return made
 
 

@@ -13,8 +13,8 @@ from service.model import Answer
 
 
 def ticket(rows: int, arrived: float = 0.0) -> Ticket:
-    reply: asyncio.Future[Answer] = asyncio.Future(loop=LOOP)
-    return Ticket(np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, reply=reply)
+    slot: asyncio.Future[Answer] = asyncio.Future(loop=LOOP)
+    return Ticket(np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, slot=slot)
 
 
 LOOP = asyncio.new_event_loop()

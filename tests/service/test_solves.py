@@ -17,7 +17,7 @@ from service.model import Array, Mapped, ServedModel, Solves
 from service.routes.solves import REASONS
 from tests.service.batching import batcher, run, submitted
 from tests.service.engines import Doubling, rows
-from tests.service.houses import House, Linear, app_over, ask, card, post
+from tests.service.houses import House, Linear, Tasked, app_over, ask, card, post
 
 
 class Solving(Doubling):
@@ -106,7 +106,7 @@ def app() -> Any:
     house = House((card("line", (3,)), card("flow", (3,))))
     queue = batcher(Solving(), max_batch_rows=8)
 
-    class Started:
+    class Started(Tasked):
         async def submit(self, x: Array, context: Array | None, deadline: float) -> Any:
             queue.start()
             try:

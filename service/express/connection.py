@@ -1,36 +1,19 @@
-"""The short way from a socket to an operation, for requests that arrive whole.
-
-A one-row request costs about 15 us of HTTP with httptools alone and about 55 us through uvicorn's
-ASGI cycle, which is more than all the rest of its way through the service. So a connection looks
-at what arrives first: a whole and ordinary request for an operation is answered here. Everything
-else, from GET /models to a body in chunks, is uvicorn's, byte for byte, as if this module were not
-there: whatever is unusual in any way goes the ordinary way.
-"""
+"""One connection: who has it, and what is written to it."""
 
 import time
 from asyncio import Task, TimerHandle
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooLarge, problem
+from service.express.burst import Burst, Errand
+from service.express.heads import MOST_HEAD_BYTES, Lane, Order
 from service.routes.clients import Ending, Visit
-from service.routes.endpoint import Operation
-from service.routes.exchange import MAX_PIECES, Head, Headers, Reply, request_id
-from service.settings import Settings
+from service.routes.exchange import MAX_PIECES, Head, Reply, request_id
+from service.routes.operation import Operation
 
-_END_OF_HEAD = b"\r\n\r\n"
 _LAST_LINES = b"connection: close\r\n\r\n"
-# Headers that ask for more than a body and its answer; browsers' Origin is a matter of CORS.
-_ODD = frozenset((b"content-encoding", b"expect", b"origin", b"transfer-encoding", b"upgrade"))
-# Headers that are never the same twice: remembering their heads would only fill the memory.
-_UNIQUE = frozenset((b"traceparent", b"x-request-id"))
-_MAX_HEADS = 1024
-_MAX_HEAD_BYTES = 2048
-# The parser itself would keep a head of any length.
-_MOST_HEAD_BYTES = 65_536
 _HEADER_EXTRA_BYTES = len(b": \r\n")
 
 # Many clients send head and body in two packets. A small body that is this late, or comes in three,
@@ -41,95 +24,6 @@ _SMALL_BODY_BYTES = 65_536
 _SMALL_ANSWER_BYTES = 65_536
 
 
-class Order(NamedTuple):
-    """What a head asks for."""
-
-    operation: Operation
-    head: Head
-    head_bytes: int
-    body_bytes: int
-    keep_alive: bool
-
-
-class Lane:
-    """The operations by path, and the heads of requests seen before.
-
-    A client sends the same head again and again: each is parsed once, by the parser that uvicorn
-    uses, and then known by its bytes. Equal bytes mean the same.
-
-    is_open: false sends all newcomers the ordinary way, for good.
-    """
-
-    def __init__(self, settings: Settings, operations: Mapping[str, Operation]) -> None:
-        self.timeout_seconds = settings.request_timeout_seconds
-        self.is_open = True
-        self.max_body_bytes = settings.max_body_bytes
-        self._operations = {path.encode(): operation for path, operation in operations.items()}
-        self._orders: dict[bytes, Order] = {}
-
-    def read(self, data: bytes) -> Order | None:
-        """Read the head that `data` begins with; None sends it the ordinary way."""
-        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        if not self.is_open or not len(_END_OF_HEAD) <= end <= _MOST_HEAD_BYTES:
-            return None
-        head = data[:end]
-        order = self._orders.get(head)
-        return self._parse(head) if order is None else order
-
-    def _parse(self, data: bytes) -> Order | None:
-        found = _Parsed()
-        parser = httptools.HttpRequestParser(found)
-        found.parser = parser
-        try:
-            parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            return None
-        path, _, query = found.url.partition(b"?")
-        operation = self._operations.get(path)
-        headers = dict(found.headers)
-        length = headers.get(b"content-length", b"0")
-        if (
-            operation is None
-            or found.method != b"POST"
-            or found.version != "1.1"
-            or not _ODD.isdisjoint(headers)
-            or not length.isdigit()
-            or int(length) > self.max_body_bytes
-        ):
-            return None
-        head = Head(path.decode(), query, headers)
-        order = Order(operation, head, len(data), int(length), found.keep_alive)
-        if len(data) <= _MAX_HEAD_BYTES and _UNIQUE.isdisjoint(headers):
-            if len(self._orders) == _MAX_HEADS:
-                self._orders.clear()
-            self._orders[data] = order
-        return order
-
-
-class _Parsed:
-    """What the parser finds in one head; nothing where the head is not complete."""
-
-    parser: httptools.HttpRequestParser
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: Headers = []
-        self.method = b""
-        self.version = ""
-        self.keep_alive = False
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self.method = self.parser.get_method()
-        self.version = self.parser.get_http_version()
-        self.keep_alive = self.parser.should_keep_alive()
-
-
 class ExpressProtocol(HttpToolsProtocol):
     """One connection: uvicorn's, but for the requests that `lane` takes.
 
@@ -138,11 +32,13 @@ class ExpressProtocol(HttpToolsProtocol):
     """
 
     lane: ClassVar[Lane]
+    burst: ClassVar[Burst]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._visit: Visit | None = None
+        self._visit: Visit | Errand | None = None
         self._task: Task[None] | None = None
+        self._keeps_alive = True
         self._kept = b""
         self._patience: TimerHandle | None = None
         self._is_inside_message = False
@@ -273,14 +169,14 @@ class ExpressProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_inside_head:
             self._unended_bytes += len(data)
-            if self._unended_bytes > _MOST_HEAD_BYTES:
+            if self._unended_bytes > MOST_HEAD_BYTES:
                 self._refuse(_head_too_large())
         if self.timeout_keep_alive_task is None and self._is_idle():
             self._arm()
 
     def _grow_head(self, count: int) -> None:
         self._head_bytes += count
-        if self._head_bytes > _MOST_HEAD_BYTES:
+        if self._head_bytes > MOST_HEAD_BYTES:
             self._stop_parser(_head_too_large())
 
     def _stop_parser(self, complaint: ServiceError) -> None:
@@ -295,32 +191,45 @@ class ExpressProtocol(HttpToolsProtocol):
             self._write(Reply(error.status, headers, body), is_last=True)
 
     def _begin(self, order: Order, body: bytes) -> None:
+        self._keeps_alive = order.keep_alive
         now = time.monotonic()
-        visit = Visit(now, now + self.lane.timeout_seconds)
-        self._visit = visit
-        self._task = visit.task = self.loop.create_task(self._answer(order, body, visit))
+        if order.is_plain:
+            self._visit = errand = Errand(self, order.operation, order.head, body, now)
+            self.burst.join(errand)
+        else:
+            self.attend(order.operation, order.head, body, now)
 
-    async def _answer(self, order: Order, body: bytes, visit: Visit) -> None:
-        async def read_body() -> bytes:
-            return body
+    def attend(self, operation: Operation, head: Head, body: bytes, arrived: float) -> None:
+        """Answer a request in a task of its own."""
+        self._visit = visit = Visit(arrived, arrived + self.lane.timeout_seconds)
+        answering = self._answer(operation, head, body, visit)
+        self._task = visit.task = self.loop.create_task(answering)
 
-        try:
-            reply = await order.operation.serve(order.head, visit, read_body)
-        finally:
-            self._visit = self._task = None
+    def finish(self, reply: Reply | None) -> None:
+        """Write the answer of the visit that is under way, and go on with what came meanwhile."""
+        self._visit = self._task = None
         if reply is None or self.transport.is_closing():
             return
-        self._write(reply, is_last=self._is_last or not order.keep_alive)
+        self._write(reply, is_last=self._is_last or not self._keeps_alive)
         self._active_at = time.monotonic()
         if self._kept:
             data, self._kept = self._kept, b""
             self.flow.resume_reading()
             self.data_received(data)
 
+    async def _answer(self, operation: Operation, head: Head, body: bytes, visit: Visit) -> None:
+        async def read_body() -> bytes:
+            return body
+
+        reply = None
+        try:
+            reply = await operation.serve(head, visit, read_body)
+        finally:
+            self.finish(reply)
+
     def _write(self, reply: Reply, *, is_last: bool) -> None:
-        lines = [STATUS_LINE[reply.status]]
-        for name, value in (*self.server_state.default_headers, *reply.headers):
-            lines += (name, b": ", value, b"\r\n")
+        headers = (*self.server_state.default_headers, *reply.headers)
+        lines = [STATUS_LINE[reply.status], *[b"%s: %s\r\n" % pair for pair in headers]]
         # Once the lane is closed, the default headers say so themselves.
         lines.append(_LAST_LINES if is_last and self.lane.is_open else b"\r\n")
         if len(reply.body) <= _SMALL_ANSWER_BYTES:
@@ -348,9 +257,9 @@ class ExpressProtocol(HttpToolsProtocol):
 
 
 def _head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"expected at most {_MOST_HEAD_BYTES} bytes of path and headers")
+    return HeadTooLarge(f"expected at most {MOST_HEAD_BYTES} bytes of path and headers")
 
 
 def protocol_over(lane: Lane) -> type[ExpressProtocol]:
     """The protocol class that uvicorn makes connections of."""
-    return type("BoundExpressProtocol", (ExpressProtocol,), {"lane": lane})
+    return type("BoundExpressProtocol", (ExpressProtocol,), {"lane": lane, "burst": Burst()})

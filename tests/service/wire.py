@@ -1,0 +1,112 @@
+"""Requests as bytes, and a server on a loopback socket that takes the short way with them."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.app import create_app
+from service.express import ExpressProtocol, Lane, protocol_over
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.service.houses import House
+
+PATIENCE_SECONDS = 20.0
+BODY = b'{"model": "line", "x": [[2, 4, 6]]}'
+Z = [[1.0, 2.0, 3.0]]
+
+
+def request(
+    path: str = "/encode", body: bytes = BODY, *, method: str = "POST", **headers: str
+) -> bytes:
+    fields = {"Host": "server", "Content-Type": "application/json"}
+    if method == "POST":
+        fields["Content-Length"] = str(len(body))
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + (body if method == "POST" else b"")
+
+
+class Answer:
+    """One answer as it came over the wire."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        status, *lines = head.decode().split("\r\n")
+        self.status = int(status.split()[1])
+        self.headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        self.body = body
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Scene:
+    """A server on a loopback socket, and how often each way was taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        self.house = House()
+        self.metrics = Metrics()
+        known = Settings(log_level="error", **settings)
+        app = create_app(known, self.house, self.metrics)
+        self.lane = Lane(known, app.operations)
+        self.config = uvicorn.Config(
+            app, http=protocol_over(self.lane), ws="none", lifespan="off", log_config=None
+        )
+        self.state = ServerState()
+        self.config.load()
+        self.short = 0
+        begin = ExpressProtocol._begin
+
+        def count(protocol: ExpressProtocol, *order: Any) -> None:
+            self.short += 1
+            begin(protocol, *order)
+
+        monkeypatch.setattr(ExpressProtocol, "_begin", count)
+
+    @property
+    def all(self) -> int:
+        """Requests counted so far, whichever way they went."""
+        samples = next(
+            family.samples
+            for family in self.metrics.registry.collect()
+            if family.name == "pushforward_requests"
+        )
+        return int(sum(sample.value for sample in samples))
+
+    @asynccontextmanager
+    async def client(self) -> Any:
+        """A connection.   -> reader, writer."""
+        loop = asyncio.get_running_loop()
+
+        def connect() -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            made: asyncio.Protocol = protocol(self.config, self.state, {}, loop)
+            return made
+
+        server = await loop.create_server(connect, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            server.close()
+
+
+async def read(reader: asyncio.StreamReader) -> Answer:
+    head = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    return Answer(head, await reader.readexactly(int(found[1]) if found else 0))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await test()
+
+    asyncio.run(bounded())
