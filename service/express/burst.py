@@ -6,6 +6,7 @@ with each comes upon everything cold. Measured, that halves what a request costs
 orjson can be asked once for many rows.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from service.routes.operation import Job, Operation
 
 if TYPE_CHECKING:
     from service.express.connection import ExpressProtocol
+
+_log = logging.getLogger(__name__)
 
 
 class Errand:
@@ -145,7 +148,10 @@ class Burst:
         errands, self._arrived = self._arrived, []
         for errand in errands:
             if not errand.done():  # its client may have left
-                errand.begin()
+                try:
+                    errand.begin()
+                except Exception:
+                    _give_up(errand)
 
     def _answer_all(self) -> None:
         errands, self._answered = self._answered, []
@@ -154,7 +160,16 @@ class Burst:
             replies = _write(kin, identities)
             now = time.monotonic()
             for errand, identity, reply in zip(kin, identities, replies, strict=True):
-                errand.finish(reply, identity, now)
+                try:
+                    errand.finish(reply, identity, now)
+                except Exception:
+                    _give_up(errand)
+
+
+def _give_up(errand: Errand) -> None:
+    """End a connection that cannot be written to: the other errands are not to wait for it."""
+    _log.exception("a connection of %s failed", errand.operation.name)
+    errand.connection.transport.close()
 
 
 def _families(errands: list[Errand]) -> Iterable[list[Errand]]:

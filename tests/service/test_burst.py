@@ -13,6 +13,7 @@ import pytest
 
 from service.codec.json import write_object, write_rows
 from service.errors import DeadlineExceeded
+from service.express import ExpressProtocol
 from service.model import Answer, ModelCard
 from service.routes.operation import Operation
 from service.routes.operations import LogProb
@@ -129,6 +130,31 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
         assert answers[0].body == answers[2].body
         assert answers[1].json()["request_id"] == "case-1"
         assert max(written) == 3
+
+    run(play)
+
+
+@pytest.mark.parametrize("first", [request(), request(body=b"{")], ids=["answer", "refusal"])
+def test_a_connection_that_cannot_be_written_to_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    finish = ExpressProtocol.finish
+    failures = [RuntimeError("a fault of ours")]
+
+    def fail(self: ExpressProtocol, reply: Any) -> None:
+        if failures:
+            raise failures.pop()
+        finish(self, reply)
+
+    monkeypatch.setattr(ExpressProtocol, "finish", fail)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
+            first_writer.write(first)
+            writer.write(request())
+            assert (await read(reader)).status == 200
+            assert await lost.read() == b""
 
     run(play)
 
