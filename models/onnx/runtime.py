@@ -1,6 +1,7 @@
 """onnxruntime: which build is installed, and sessions as flows want them."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,9 @@ class SessionError(RuntimeError):
     """onnxruntime cannot run a graph."""
 
 
+@cache
 def load_runtime() -> ModuleType:
-    """Import onnxruntime.
+    """Import onnxruntime; only the first call, which looks at what is installed, takes time.
 
     Raises:
         RuntimeMissing: if neither build is installed, or both are: they overwrite each other's

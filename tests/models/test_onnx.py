@@ -314,5 +314,6 @@ def test_one_onnxruntime_must_be_installed(
 ) -> None:
     monkeypatch.setattr("models.onnx.runtime._is_installed", lambda name: name in installed)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    load_runtime.cache_clear()
     with pytest.raises(RuntimeMissing, match=message):
         load_runtime()
