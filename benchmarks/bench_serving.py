@@ -4,9 +4,9 @@ Model A is a RealNVP (D = 8, 8 couplings 128x2), model B a Glow (3x32x32, L3 K8,
 C an FFJORD (D = 2, 64x3), which the others solve as its public code does; weights are seeded and
 saved once. Beside the servers stand a bare ASGI echo of the same bodies and
 the same engine in this process at its best batch. wrk (one thread) makes the load and shares the
-cores with the server. All servers of a workload are up and take turns; who has not the turn is
-stopped, since some of them spin while they wait. Ours has two turns a round: how much it differs
-from itself is the noise.
+cores with the server. All servers of a workload are up and take turns, and so does the engine
+in this process; who has not the turn is stopped, since some of them spin while they wait. Ours has
+two turns a round: how much it differs from itself is the noise.
 
     python -m benchmarks.bench_serving [--quick] [--only "A, one row"]
 """
@@ -20,6 +20,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +54,8 @@ OURS = {
     "ours, 2 workers": ("--engine", "auto", "--workers", "2"),
 }
 AGAIN = "ours again"
-LIMITS = (*OURS, AGAIN, "echo", "in process")
+ALONE = "in process"
+LIMITS = (*OURS, AGAIN, "echo", ALONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ WORKLOADS = (
             1000,
             form,
             (8,),
-            {"mosec": {8: peer}, "in process": {8: own}},
+            {"mosec": {8: peer}, ALONE: {8: own}},
         )
         for form, peer, own in (("json", 1.1, 0.8), ("npy", 1.05, 0.9))
     ),
@@ -109,7 +111,7 @@ WORKLOADS = (
             1,
             form,
             (16,),
-            {"mosec": {16: 1.4}, "in process": {16: 0.85}},
+            {"mosec": {16: 1.4}, ALONE: {16: 0.85}},
         )
         for form in TYPES
     ),
@@ -157,24 +159,32 @@ def body_of(work: Workload) -> bytes:
         return file.read()
 
 
-def in_process(folder: Path, call: str) -> float:
-    """Rows a second of the engine that auto picks, at its best batch, one thread."""
-    job = Job(folder, models.load(folder), 1, 1024)
-    engine = choose("auto", job).engine
-    event = models.load(folder).event_shape
-    best = 0.0
-    for rows in (1, 4, 16, 64, 256, 1024):
-        x = np.random.default_rng(0).standard_normal((rows, *event)).astype(np.float32)
-        z = x.reshape(rows, -1)
-        run = (lambda z=z: engine.decode(z, None)) if call == "sample" else None
-        run = run or (lambda x=x: engine.encode(x, None))
-        run()
+class InProcess:
+    """The engine that auto picks, one thread, at its best batch."""
+
+    def __init__(self, folder: Path, call: str) -> None:
+        flow = models.load(folder)
+        self._engine = choose("auto", Job(folder, flow, 1, 1024)).engine
+        self._event = flow.event_shape
+        self._call = call
+        self._rows = max((1, 4, 16, 64, 256, 1024), key=lambda rows: self._rate(rows, 0.5))
+
+    def rate(self, seconds: float) -> float:
+        """Rows a second."""
+        return self._rate(self._rows, seconds)
+
+    def _rate(self, rows: int, seconds: float) -> float:
+        x = np.random.default_rng(0).standard_normal((rows, *self._event)).astype(np.float32)
+        is_sample, engine = self._call == "sample", self._engine
+        run = (
+            partial(engine.decode, x.reshape(rows, -1)) if is_sample else partial(engine.encode, x)
+        )
+        run(None)
         started, calls = time.perf_counter(), 0
-        while time.perf_counter() - started < 0.5:
-            run()
+        while time.perf_counter() - started < seconds:
+            run(None)
             calls += 1
-        best = max(best, rows * calls / (time.perf_counter() - started))
-    return best
+        return rows * calls / (time.perf_counter() - started)
 
 
 def agree(form: str, tolerance: float, ours: bytes, theirs: bytes) -> None:
@@ -196,6 +206,7 @@ def agree(form: str, tolerance: float, ours: bytes, theirs: bytes) -> None:
 def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Start everybody, take turns, and give the windows of each at each concurrency."""
     scratch = folder.parent
+    alone = InProcess(folder, work.call)
     body = scratch / "body"
     body.write_bytes(body_of(work))
     kind = TYPES["json"] if work.call == "sample" else TYPES[work.form]
@@ -231,16 +242,19 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
                 agree(work.form, work.tolerance, (scratch / "answer").read_bytes(), peer.answer)
             up[name] = (peer.url, peer.pid)
         windows: dict[int, dict[str, list[load.Window]]] = {}
-        turns = [*up, AGAIN]
+        turns = [*up, AGAIN, ALONE]
         for concurrency in work.concurrencies:
             taken: dict[str, list[load.Window]] = {name: [] for name in turns}
             for turn in range(-1, rounds):
                 for name in turns[turn:] + turns[:turn]:
                     length = seconds if turn >= 0 else 1.0
-                    url, mine = up["ours" if name == AGAIN else name]
+                    url, mine = up.get("ours" if name == AGAIN else name, ("", 0))
                     for _, pid in up.values():
                         load.signal_all(pid, signal.SIGCONT if pid == mine else signal.SIGSTOP)
-                    window = load.closed_loop(url, body, kind, accept, concurrency, length)
+                    if name == ALONE:
+                        window = load.Window(alone.rate(length) / work.rows, 0.0, 0.0, 0)
+                    else:
+                        window = load.closed_loop(url, body, kind, accept, concurrency, length)
                     if turn >= 0:
                         taken[name].append(window)
             windows[concurrency] = taken
@@ -250,15 +264,14 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
     return {"windows": windows, "peaks": peaks, "failed": failed}
 
 
-def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
+def report(work: Workload, found: dict[str, Any]) -> dict[str, Any]:
     """Print the table of one workload and judge its targets."""
-    out: dict[str, Any] = {"in_process_rows": own, "failed": found["failed"], "at": {}}
+    out: dict[str, Any] = {"failed": found["failed"], "at": {}}
     for concurrency, taken in found["windows"].items():
         print(f"\n### {work.name}, concurrency {concurrency}\n")
         print("| server | requests/s | rows/s | p50 ms | p99 ms | errors | peak MiB | ours / it |")
         print("|---|---|---|---|---|---|---|---|")
         rates = {name: [w.rate for w in windows] for name, windows in taken.items()}
-        rates["in process"] = [own / work.rows] * len(rates["ours"])
         # Each side with its best setting; limits are those of one process.
         best = max((rates["ours"], rates["ours, 2 workers"]), key=median)
         ratio = {
@@ -269,12 +282,8 @@ def report(work: Workload, found: dict[str, Any], own: float) -> dict[str, Any]:
             for name, rate in rates.items()
         }
         for name, rate in rates.items():
-            windows, many = taken.get(name, []), median(rate)
-            numbers = (
-                (median(w.p50 for w in windows), median(w.p99 for w in windows))
-                if windows
-                else (0.0, 0.0)
-            )
+            windows, many = taken[name], median(rate)
+            numbers = (median(w.p50 for w in windows), median(w.p99 for w in windows))
             errors = sum(w.errors for w in windows)
             target = work.targets.get(name, {}).get(concurrency)
             verdict = ""
@@ -341,9 +350,8 @@ def main() -> None:
             if not work.name.startswith(asked.only):
                 continue
             folder = Path(scratch) / work.flow
-            own = in_process(folder, work.call)
             found = measure(work, folder, rounds, work.seconds / (2 if asked.quick else 1))
-            results["workloads"][work.name] = report(work, found, own)
+            results["workloads"][work.name] = report(work, found)
             OUT.parent.mkdir(parents=True, exist_ok=True)
             OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw(results["workloads"], OUT.with_suffix(".png"))
