@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.peers import load
 from benchmarks.process import free_port
 
 HERE = Path(__file__).parent
@@ -85,6 +86,8 @@ def running(
             answer = _wait(name, url, process, probe, log)
             yield Peer(url, process.pid, answer)
         finally:
+            # Who is stopped, as all are that have not their turn, ends nobody below it.
+            load.signal_all(process.pid, signal.SIGCONT)
             for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
                     os.killpg(process.pid, number)
