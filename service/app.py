@@ -36,9 +36,9 @@ from service.routes.exchange import request_id, respond
 from service.routes.health import health_router
 from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.models import models_router
-from service.routes.operation import Operation
 from service.routes.operations import Decode, Encode, LogProb, Sample
 from service.routes.page import page_router
+from service.routes.plain import PlainOperation
 from service.routes.register import Register
 from service.routes.v2 import v2_router
 from service.settings import Settings
@@ -74,7 +74,7 @@ def create_app(
     metrics = metrics or Metrics()
     register = Register(metrics, access or AccessLog(settings.log_format), tracer)
     desk = Desk(settings, repository, register, ClientWatch(), guard_of(settings))
-    operations: list[Operation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
+    operations: list[PlainOperation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
     app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
@@ -93,7 +93,7 @@ class Application(FastAPI):
     operations: what serves each of the four.
     """
 
-    def __init__(self, desk: Desk, operations: list[Operation], infer: Infer) -> None:
+    def __init__(self, desk: Desk, operations: list[PlainOperation], infer: Infer) -> None:
         super().__init__(
             title="pushforward",
             version=version("pushforward"),

@@ -5,7 +5,7 @@ of either a writable, C-contiguous array in the model's dtype, or says what is w
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,17 @@ def read_rows(
     if len(values) > max_rows:
         raise _too_many_rows(name, len(values), max_rows)
     return cast_finite(values, name, dtype)
+
+
+def read_lone_rows(
+    values: Sequence[Any], event_shape: Shape, *, dtype: np.dtype[Any]
+) -> Sequence[Array] | None:
+    """Read nested lists that hold one good row each, all at once: as `read_rows` reads each.
+
+    None where one of them is anything else, good or bad.
+    """
+    joint = _read_plain(values, (1, *event_shape), dtype)
+    return None if joint is None else list(joint)
 
 
 def as_array(value: Any, name: str, event_shape: Shape) -> Array:
@@ -159,7 +170,7 @@ def non_finite_rows(values: Array) -> list[int]:
     return rows
 
 
-def _read_plain(value: list[Any], event_shape: Shape, dtype: np.dtype[Any]) -> Array | None:
+def _read_plain(value: Sequence[Any], event_shape: Shape, dtype: np.dtype[Any]) -> Array | None:
     """Read what most requests are: a few good rows. None for all else, good or bad."""
     try:
         wide = np.array(value, dtype=np.float64)

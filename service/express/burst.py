@@ -8,7 +8,7 @@ orjson can be asked once for many rows.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from service.metrics import NO_MODEL
@@ -16,7 +16,8 @@ from service.model import Answer
 from service.routes.clients import Ending
 from service.routes.endpoint import refuse
 from service.routes.exchange import Head, Reply, request_id
-from service.routes.operation import Job, Operation
+from service.routes.operation import Job
+from service.routes.plain import PlainOperation
 
 if TYPE_CHECKING:
     from service.express.connection import ExpressProtocol
@@ -29,6 +30,9 @@ class Errand:
 
     Args:
         connection: where it came from.
+        operation: what it asks for.
+        head: what stood before its body.
+        body: all of it.
         arrived: `time.monotonic()` when it was there.
 
     job, answer: once they are there.
@@ -54,7 +58,7 @@ class Errand:
     def __init__(
         self,
         connection: "ExpressProtocol",
-        operation: Operation,
+        operation: PlainOperation,
         head: Head,
         body: bytes,
         arrived: float,
@@ -69,21 +73,16 @@ class Errand:
         self._leave: Callable[[], None] | None = None
         self._is_over = False
 
-    def begin(self) -> None:
-        """Read it and let its rows wait."""
-        try:
-            begun = self.operation.begin_plainly(self.head, self.body, self)
-        except Exception as error:
-            reason = error
-        else:
-            if begun is None:
-                self._end()
-                self.connection.attend(self.operation, self.head, self.body, self.arrived)
-            else:
-                self.job, self._leave = begun
-                self.body = b""
-            return
-        self.set_exception(reason)
+    def wait(self, job: Job, leave: Callable[[], None]) -> None:
+        """Its rows wait for the engine; `leave` drops them."""
+        self.job = job
+        self.body = b""
+        self._leave = leave
+
+    def attend(self) -> None:
+        """Something on its way takes long after all: go on in a task."""
+        self._end()
+        self.connection.attend(self.operation, self.head, self.body, self.arrived)
 
     def done(self) -> bool:
         """Whether nobody waits for an answer any more."""
@@ -111,9 +110,14 @@ class Errand:
             self._note(None, request_id(self.head.headers), time.monotonic())
 
     def finish(self, reply: Reply, identity: str, now: float) -> None:
-        """Write the answer and count it."""
+        """Write the answer and count it. A connection that cannot be written to is closed."""
         self._note(reply, identity, now)
-        self.connection.finish(reply)
+        try:
+            self.connection.finish(reply)
+        except Exception:
+            # Those who are answered after it are not to wait for it.
+            _log.exception("a connection of %s failed", self.operation.name)
+            self.connection.transport.close()
 
     def _end(self) -> None:
         self._is_over = True
@@ -146,44 +150,31 @@ class Burst:
 
     def _begin_all(self) -> None:
         errands, self._arrived = self._arrived, []
+        families: dict[PlainOperation, list[Errand]] = {}
         for errand in errands:
             if not errand.done():  # its client may have left
-                try:
-                    errand.begin()
-                except Exception:
-                    _give_up(errand)
+                families.setdefault(errand.operation, []).append(errand)
+        for operation, family in families.items():
+            operation.begin(family)
 
     def _answer_all(self) -> None:
         errands, self._answered = self._answered, []
-        for kin in _families(errands):
-            identities = [request_id(errand.head.headers) for errand in kin]
-            replies = _write(kin, identities)
+        families: dict[Hashable, list[Errand]] = {}
+        for errand in errands:
+            key = errand.operation, errand.operation.kin(errand.job, errand.answer)
+            families.setdefault(key, []).append(errand)
+        for family in families.values():
+            identities = [request_id(errand.head.headers) for errand in family]
+            replies = _write(family, identities)
             now = time.monotonic()
-            for errand, identity, reply in zip(kin, identities, replies, strict=True):
-                try:
-                    errand.finish(reply, identity, now)
-                except Exception:
-                    _give_up(errand)
-
-
-def _give_up(errand: Errand) -> None:
-    """End a connection that cannot be written to: the other errands are not to wait for it."""
-    _log.exception("a connection of %s failed", errand.operation.name)
-    errand.connection.transport.close()
-
-
-def _families(errands: list[Errand]) -> Iterable[list[Errand]]:
-    """Part the errands by what can be written together."""
-    families: dict[object, list[Errand]] = {}
-    for errand in errands:
-        families.setdefault((errand.operation, errand.job.kin), []).append(errand)
-    return families.values()
+            for errand, identity, reply in zip(family, identities, replies, strict=True):
+                errand.finish(reply, identity, now)
 
 
 def _write(errands: Sequence[Errand], identities: Sequence[str]) -> list[Reply]:
     finished = [(errand.job, errand.answer) for errand in errands]
     try:
-        replies = errands[0].operation.reply_plainly(finished)
+        replies = errands[0].operation.reply(finished)
     except Exception as error:
         if len(errands) == 1:
             return [refuse(error, identities[0])]

@@ -11,7 +11,7 @@ from service.express.burst import Burst, Errand
 from service.express.heads import MOST_HEAD_BYTES, Lane, Order
 from service.routes.clients import Ending, Visit
 from service.routes.exchange import MAX_PIECES, Head, Reply, request_id
-from service.routes.operation import Operation
+from service.routes.plain import PlainOperation
 
 _LAST_LINES = b"connection: close\r\n\r\n"
 _HEADER_EXTRA_BYTES = len(b": \r\n")
@@ -199,7 +199,7 @@ class ExpressProtocol(HttpToolsProtocol):
         else:
             self.attend(order.operation, order.head, body, now)
 
-    def attend(self, operation: Operation, head: Head, body: bytes, arrived: float) -> None:
+    def attend(self, operation: PlainOperation, head: Head, body: bytes, arrived: float) -> None:
         """Answer a request in a task of its own."""
         self._visit = visit = Visit(arrived, arrived + self.lane.timeout_seconds)
         answering = self._answer(operation, head, body, visit)
@@ -217,7 +217,9 @@ class ExpressProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self.data_received(data)
 
-    async def _answer(self, operation: Operation, head: Head, body: bytes, visit: Visit) -> None:
+    async def _answer(
+        self, operation: PlainOperation, head: Head, body: bytes, visit: Visit
+    ) -> None:
         async def read_body() -> bytes:
             return body
 

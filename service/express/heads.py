@@ -6,7 +6,7 @@ from typing import NamedTuple
 import httptools
 
 from service.routes.exchange import Head, Headers
-from service.routes.operation import Operation
+from service.routes.plain import PlainOperation
 from service.settings import Settings
 
 # The parser itself would keep a head of any length.
@@ -22,9 +22,9 @@ _MAX_HEAD_BYTES = 2048
 
 
 class Order(NamedTuple):
-    """What a head asks for; see `Operation.is_plain`."""
+    """What a head asks for; see `PlainOperation.is_plain`."""
 
-    operation: Operation
+    operation: PlainOperation
     head: Head
     head_bytes: int
     body_bytes: int
@@ -41,7 +41,7 @@ class Lane:
     is_open: false sends all newcomers the ordinary way, for good.
     """
 
-    def __init__(self, settings: Settings, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, settings: Settings, operations: Mapping[str, PlainOperation]) -> None:
         self.timeout_seconds = settings.request_timeout_seconds
         self.is_open = True
         self.max_body_bytes = settings.max_body_bytes

@@ -2,10 +2,8 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
-
-import numpy as np
+from collections.abc import Coroutine
+from typing import Any, ClassVar, NamedTuple
 
 from service.codec.image import MAX_SCALE, is_picture
 from service.codec.json import read_object
@@ -20,23 +18,14 @@ from service.codec.parameters import (
 )
 from service.codec.tensors import Array
 from service.errors import InvalidParameter, NotReady
-from service.model import Answer, ModelCard, RowQueue, ServedModel, Slot
-from service.routes.answers import (
-    PLAIN,
-    Form,
-    plain_reply,
-    server_timing,
-    write_answer,
-    write_plain,
-    write_plain_rows,
-)
+from service.model import Answer, ModelCard, RowQueue, ServedModel
+from service.routes.answers import PLAIN, Form, server_timing, write_answer
 from service.routes.clients import Visit
 from service.routes.endpoint import Desk, Endpoint, ReadBody, submit
 from service.routes.exchange import Head, Reply
 from service.routes.solves import EVALUATIONS, tell_solves
 
-_PLAIN_ACCEPT = (None, b"*/*", b"application/json")
-_PLAIN_CONTENT_TYPE = (None, b"application/json")
+PLAIN_ACCEPT = (None, b"*/*", b"application/json")
 
 
 class Order(NamedTuple):
@@ -57,22 +46,6 @@ class Job(NamedTuple):
     served: ServedModel
     order: Order
     with_evaluations: bool
-
-    @property
-    def kin(self) -> tuple[int, bool]:
-        """Equal for jobs whose answers `Operation.reply_plainly` may write together."""
-        return id(self.served), self.order.wants_log_det
-
-
-class PlainVisit(Slot, Protocol):
-    """A plain request from arrival to answer, as `service.routes.clients.Visit` is of others.
-
-    arrived: `time.monotonic()` when it was there. model, rows: written here, for the count.
-    """
-
-    arrived: float
-    model: str
-    rows: int | None
 
 
 class Picture(NamedTuple):
@@ -97,76 +70,6 @@ class Operation(Endpoint):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._in_query = tuple(name for name in self.fields if name != self.tensor)
-
-    def is_plain(self, head: Head) -> bool:
-        """Whether a request is JSON for JSON: all of its way but the engine's part is short then.
-
-        It may go through `begin_plainly` and `reply_plainly`, which need no task.
-        """
-        return (
-            not head.query
-            and head.headers.get(b"content-type") in _PLAIN_CONTENT_TYPE
-            and head.headers.get(b"accept") in _PLAIN_ACCEPT
-            and self._desk.register.tracer is None
-        )
-
-    def begin_plainly(
-        self, head: Head, body: bytes, visit: PlainVisit
-    ) -> tuple[Job, Callable[[], None]] | None:
-        """Read a plain request and let its rows wait for the engine; `visit` gets the answer.
-
-        -> the job, and what drops it again; None where something on its way would take long after
-        all, and `serve` must have it.
-
-        Raises:
-            ServiceError: it cannot be answered.
-        """
-        patience = min(self._admit(head), self._settings.request_timeout_seconds)
-        fields = self._read_json(body)
-        served = self._desk.repository.get(read_name(fields.get("model"), "model"))
-        visit.model = served.card.name
-        form = self._choose_form(None, fields, served.card)
-        with_evaluations = _wants_evaluations(fields)
-        order = self._order(fields, served.card, form)
-        if not isinstance(order, Order):
-            order.close()
-            return None
-        visit.rows = len(order.rows)
-        queue = self._queue(served, order)
-        leave = queue.enter(order.rows, order.context, visit.arrived + patience, visit)
-        return Job(served, order, with_evaluations), leave
-
-    def reply_plainly(self, finished: Sequence[tuple[Job, Answer]]) -> list[Reply]:
-        """Answer jobs that are kin; those of one row are written in one go.
-
-        Raises:
-            InvalidParameter: one of them asked for what the model does not have.
-        """
-        rows = [pair for pair in finished if _is_one_row(*pair)]
-        bodies = self._write_rows(rows) if rows else iter(())
-        replies = []
-        for job, answer in finished:
-            card = job.served.card
-            if _is_one_row(job, answer):
-                reply = plain_reply(next(bodies))
-            else:
-                head, outputs = self._result(job, answer, JSON)
-                reply = write_plain(card, head, outputs)
-            reply.headers.append(server_timing(answer))
-            replies.append(reply)
-        return replies
-
-    def _write_rows(self, finished: Sequence[tuple[Job, Answer]]) -> Iterator[bytes]:
-        """Write answers of one row each: their outputs are computed as those of one request."""
-        (served, order, _), _ = finished[0]
-        rows, values, log_dets = zip(
-            *((job.order.rows, answer.value, answer.log_det) for job, answer in finished),
-            strict=True,
-        )
-        joint = order._replace(rows=np.concatenate(rows))
-        answer = Answer(np.concatenate(values), np.concatenate(log_dets), 0.0, 0.0)
-        outputs = self._outputs(served.card, joint, answer)
-        return write_plain_rows(served.card, [job.order.head for job, _ in finished], outputs)
 
     def _route(self, path: str) -> str:
         return f"/{self.name}"
@@ -197,7 +100,7 @@ class Operation(Endpoint):
         card = served.card
         visit.model = card.name
         form = self._choose_form(request.headers.get(b"accept"), fields, card)
-        with_evaluations = _wants_evaluations(fields)
+        with_evaluations = wants_evaluations(fields)
         order = self._order(fields, card, form)
         if not isinstance(order, Order):
             order = await order
@@ -252,7 +155,7 @@ class Operation(Endpoint):
         return fields
 
     def _choose_form(self, accept: bytes | None, fields: dict[str, Any], card: ModelCard) -> Form:
-        if accept in _PLAIN_ACCEPT and "scale" not in fields:
+        if accept in PLAIN_ACCEPT and "scale" not in fields:
             return PLAIN
         offers: tuple[str, ...] = (JSON, NPY, NPZ)
         if self.draws and is_picture(card.event_shape, card.num_levels):
@@ -269,12 +172,16 @@ class Operation(Endpoint):
 
     @abstractmethod
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form
+        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
     ) -> Order | Coroutine[Any, Any, Order]:
         """Check the fields against the model and make the rows for its engine.
 
-        A coroutine does so where it takes long.
+        A coroutine does so where it takes long. Where `rows` are given, the tensor was read.
         """
+
+    def _event_shape(self, card: ModelCard) -> tuple[int, ...]:
+        """Give the shape of one row of the tensor."""
+        return card.event_shape
 
     @abstractmethod
     def _queue(self, served: ServedModel, order: Order) -> RowQueue:
@@ -285,10 +192,6 @@ class Operation(Endpoint):
         """Name what the engine gave back; the first is the answer of `application/x-npy`."""
 
 
-def _wants_evaluations(fields: dict[str, Any]) -> bool:
+def wants_evaluations(fields: dict[str, Any]) -> bool:
+    """Whether the client asks what its rows cost."""
     return read_flag(fields.get(EVALUATIONS, False), EVALUATIONS)
-
-
-def _is_one_row(job: Job, answer: Answer) -> bool:
-    """Whether an answer is one row and says nothing of how it was solved."""
-    return len(answer.log_det) == 1 and answer.solves is None and not job.with_evaluations

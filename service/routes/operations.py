@@ -16,7 +16,8 @@ from service.errors import MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
 from service.routes.draw import Draw, read_draw
-from service.routes.operation import Operation, Order, Picture
+from service.routes.operation import Order, Picture
+from service.routes.plain import PlainOperation
 from service.routes.solves import EVALUATIONS
 
 LOG_PROB = "return_log_prob"
@@ -25,38 +26,47 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-class _Map(Operation):
+class _Map(PlainOperation):
     """An operation on rows that the client sends."""
 
     tensor: ClassVar[str]
 
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form
+        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
     ) -> Order | Coroutine[Any, Any, Order]:
+        if rows is not None:
+            return self._order_rows(rows, fields, card, form)
         value = fields.get(self.tensor)
         if value is None:
             raise MissingField(f"{self.tensor}: expected the rows", at=f"/{self.tensor}")
         if isinstance(value, Picture):
             return self._order_picture(value, fields, card, form)
-        return self._order_rows(value, fields, card, form)
+        return self._order_rows(self._read_rows(value, card), fields, card, form)
 
     async def _order_picture(
         self, picture: Picture, fields: dict[str, Any], card: ModelCard, form: Form
     ) -> Order:
-        return self._order_rows(await _decode_picture(picture, card), fields, card, form)
+        rows = self._read_rows(await _decode_picture(picture, card), card)
+        return self._order_rows(rows, fields, card, form)
 
-    def _order_rows(self, value: Any, fields: dict[str, Any], card: ModelCard, form: Form) -> Order:
-        settings, dtype = self._settings, card.numpy_dtype
-        shape = self._event_shape(card)
-        rows = read_rows(value, self.tensor, shape, dtype=dtype, max_rows=settings.max_request_rows)
+    def _read_rows(self, value: Any, card: ModelCard) -> Array:
+        shape, limit = self._event_shape(card), self._settings.max_request_rows
+        return read_rows(value, self.tensor, shape, dtype=card.numpy_dtype, max_rows=limit)
+
+    def _order_rows(
+        self, rows: Array, fields: dict[str, Any], card: ModelCard, form: Form
+    ) -> Order:
+        count = len(rows)
         context = read_context(
-            fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=len(rows)
+            fields.get("context"),
+            card.context_shape,
+            card.num_classes,
+            dtype=card.numpy_dtype,
+            rows=count,
         )
-        check_answer_size(card, form, len(rows), self._width(card), settings.max_response_bytes)
+        max_bytes = self._settings.max_response_bytes
+        check_answer_size(card, form, count, self._width(card), max_bytes)
         return Order(rows, context, {})
-
-    def _event_shape(self, card: ModelCard) -> tuple[int, ...]:
-        return card.event_shape
 
     def _width(self, card: ModelCard) -> int:
         return card.features + 1
@@ -119,7 +129,7 @@ class Decode(_Map):
         return (card.features,)
 
 
-class Sample(Operation):
+class Sample(PlainOperation):
     """x = f^-1(z) with z ~ N(0, T^2 I) drawn here from the seed; log_prob is that of T = 1.
 
     A sample depends on its seed, its row and its context alone: not on what else is in the batch.
@@ -142,7 +152,7 @@ class Sample(Operation):
     draws = True
 
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form
+        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
     ) -> Order | Coroutine[Any, Any, Order]:
         draw = read_draw(fields, self._settings.max_request_rows)
         width, max_bytes = card.features + 1, self._settings.max_response_bytes

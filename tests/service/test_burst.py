@@ -15,8 +15,8 @@ from service.codec.json import write_object, write_rows
 from service.errors import DeadlineExceeded
 from service.express import ExpressProtocol
 from service.model import Answer, ModelCard
-from service.routes.operation import Operation
 from service.routes.operations import LogProb
+from service.routes.plain import PlainOperation
 from tests.service.houses import Linear
 from tests.service.wire import BODY, Scene, read, request, run
 from tests.service.wire import Answer as Wire
@@ -48,13 +48,13 @@ PLAIN = [
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers were written at a time."""
     sizes: list[int] = []
-    plain = Operation.reply_plainly
+    plain = PlainOperation.reply
 
-    def note(self: Operation, finished: Sequence[Any]) -> Any:
+    def note(self: PlainOperation, finished: Sequence[Any]) -> Any:
         sizes.append(len(finished))
         return plain(self, finished)
 
-    monkeypatch.setattr(Operation, "reply_plainly", note)
+    monkeypatch.setattr(PlainOperation, "reply", note)
     return sizes
 
 
