@@ -13,6 +13,8 @@ from models.transforms.coupling import checkerboard
 from models.transforms.elementwise import Elementwise
 from models.transforms.transform import Transform, constant_log_det, sum_event
 
+_FEW_SLOPES = 64
+
 
 class Move(nn.Module):
     """Move one half as the other, and the context, say.
@@ -92,21 +94,30 @@ class HalfCouplings(Transform):
         context: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         first, second = value.split((self.cut, value.shape[1] - self.cut), 1)
-        sums = []
+        log_slopes = []
         for keeps_first, step in steps:
             kept, moved = (first, second) if keeps_first else (second, first)
             moved, slopes = step(kept, moved, context)
             if slopes is not None:
-                sums.append(slopes.sum(tuple(range(1, slopes.dim())), keepdim=len(steps) > 1))
+                log_slopes.append(slopes)
             first, second = (kept, moved) if keeps_first else (moved, kept)
-        return torch.cat((first, second), 1), _total(sums, value)
+        return torch.cat((first, second), 1), _total(log_slopes, value)
 
 
-def _total(sums: list[Tensor], like: Tensor) -> Tensor:
-    """Add log-dets in float64, all at once: (B, 1, ...) each, or a single one (B,).   -> (B,)."""
-    if not sums:
+def _total(log_slopes: list[Tensor], like: Tensor) -> Tensor:
+    """Add the log-slopes (B, ...) of all moves, in float64 at once.   -> (B,)."""
+    if not log_slopes:
         return constant_log_det(0, like)
-    return sums[0] if sums[0].dim() == 1 else sum_event(torch.cat(sums, 1).double())
+    if len(log_slopes) == 1:
+        return log_slopes[0].sum(tuple(range(1, like.dim())))
+    return sum_event(torch.cat([_shorten(slopes) for slopes in log_slopes], 1).double())
+
+
+def _shorten(slopes: Tensor) -> Tensor:
+    """Sum what is long; every sum is two operators, and a few numbers cost less than these."""
+    if slopes.dim() == 2 and slopes.shape[1] <= _FEW_SLOPES:
+        return slopes
+    return slopes.sum(tuple(range(1, slopes.dim())), keepdim=True)
 
 
 class FoldedCheckerboard(Transform):
