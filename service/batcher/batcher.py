@@ -198,6 +198,8 @@ class Batcher:
             except Exception:  # a fault of ours in one reply must not cost its neighbours theirs
                 _logger.exception("%s: a reply could not be made", self._name)
                 self._fail(ticket, InternalError("the answer could not be put together"))
+        if not self._pending:
+            self._emptied.set()
         if outcome.rows and not self._is_warming:
             self._metrics.batch(outcome.rows, outcome.seconds, outcome.non_finite_rows)
             if outcome.evaluations:
@@ -213,8 +215,6 @@ class Batcher:
             ticket.slot.set_result(answer)
             if not self._is_warming:
                 self._metrics.queued(answer.queue_seconds)
-        if not self._pending:
-            self._emptied.set()
 
     def _fail(self, ticket: Ticket, error: ServiceError) -> None:
         self._forget(ticket)

@@ -101,8 +101,9 @@ class Handoff:
                     return None
                 pause = self._pause()
                 if pause == 0:
+                    waiting = self._lanes.rows
                     pieces = self._lanes.take()
-                    self._running_rows = sum(stop - start for _, start, stop in pieces)
+                    self._running_rows = waiting - self._lanes.rows
                     return pieces
                 self._running_rows = 0
                 self._is_sleeping = True

@@ -139,10 +139,12 @@ class Kernel:
 
     def _assemble(self, group: list[Piece]) -> tuple[Array, Array | None, int]:
         """Copy the pieces into the batch's memory.   -> rows, context, how many are real."""
-        count = _count(group)
-        np.concatenate(
-            [ticket.rows[start:stop] for ticket, start, stop in group], out=self._rows[:count]
-        )
+        parts = [
+            ticket.rows if stop - start == ticket.total else ticket.rows[start:stop]
+            for ticket, start, stop in group
+        ]
+        count = sum(map(len, parts))
+        np.concatenate(parts, out=self._rows[:count])
         if self._context is not None:
             parts = [_context(ticket)[start:stop] for ticket, start, stop in group]
             np.concatenate(parts, out=self._context[:count])

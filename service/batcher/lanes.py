@@ -48,7 +48,7 @@ class Lanes:
         """Put a ticket at the end of its lane."""
         lane = self._short if ticket.total <= self._short_rows else self._long
         lane[ticket] = None
-        self._count(ticket, ticket.waiting)
+        self._count(ticket, ticket.total)
 
     def discard(self, ticket: Ticket) -> int:
         """Take a ticket out wherever it is.   -> how many rows will never be computed."""
@@ -75,9 +75,11 @@ class Lanes:
         """Cut the next batch: up to `max_rows` rows, empty only if nothing waits."""
         pieces: list[Piece] = []
         claimed = self._claim_of_long()
-        room = self._max_rows - claimed
-        room = claimed + self._take_short(room, pieces)
+        shared = self._max_rows - claimed
+        room = claimed + self._take_short(shared, pieces)
         left = self._take_long(room, pieces)
+        self.rows -= self._max_rows - left
+        self._rows_in_long -= room - left
         self._long_credit = max(0.0, self._long_credit - (room - left))
         return pieces
 
@@ -95,10 +97,10 @@ class Lanes:
         lane = self._short
         while room and lane:
             ticket, _ = lane.popitem(last=False)
-            count = min(ticket.waiting, room)
-            pieces.append(self._cut(ticket, count))
-            room -= count
-            if ticket.waiting:
+            piece = _cut(ticket, room)
+            pieces.append(piece)
+            room -= piece.stop - piece.start
+            if piece.stop < ticket.total:
                 lane[ticket] = None
                 lane.move_to_end(ticket, last=False)
         return room
@@ -108,8 +110,9 @@ class Lanes:
         lane = self._long
         while room and lane:
             ticket = next(iter(lane))
-            count = min(ticket.waiting, room, self._max_rows - ticket.turn)
-            pieces.append(self._cut(ticket, count))
+            piece = _cut(ticket, min(room, self._max_rows - ticket.turn))
+            pieces.append(piece)
+            count = piece.stop - piece.start
             room -= count
             ticket.turn += count
             if not ticket.waiting:
@@ -119,13 +122,14 @@ class Lanes:
                 lane.move_to_end(ticket)
         return room
 
-    def _cut(self, ticket: Ticket, count: int) -> Piece:
-        piece = Piece(ticket, ticket.taken, ticket.taken + count)
-        ticket.taken += count
-        self._count(ticket, -count)
-        return piece
-
     def _count(self, ticket: Ticket, rows: int) -> None:
         self.rows += rows
         if ticket.total > self._short_rows:
             self._rows_in_long += rows
+
+
+def _cut(ticket: Ticket, most: int) -> Piece:
+    """Take the next rows of a ticket, `most` at most."""
+    start = ticket.taken
+    ticket.taken = stop = min(ticket.total, start + most)
+    return Piece(ticket, start, stop)
