@@ -6,7 +6,7 @@ parsing it; only a body that has them is looked at in full.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -100,7 +100,7 @@ def write_object(head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
 
 def write_rows(
     common: dict[str, Any], heads: Sequence[dict[str, Any]], outputs: dict[str, Array]
-) -> Iterator[bytes]:
+) -> list[bytes]:
     """Write each row of the outputs as `write_object` does an answer that has it alone.
 
     orjson is asked once a tensor, not once a row.
@@ -109,30 +109,27 @@ def write_rows(
         common: the first scalars of every answer, at least one.
         heads: further scalars of each.
     """
-    start = orjson.dumps(common)[:-1]
-    labels = [b",%s:[" % orjson.dumps(name) for name in outputs]
-    rows = zip(*map(_write_each, outputs.values()), strict=True)
-    for index, (head, texts) in enumerate(zip(heads, rows, strict=True)):
-        parts = [start]
-        if head:
-            parts += (b",", orjson.dumps(head)[1:-1])
-        for label, text in zip(labels, texts, strict=True):
-            parts += (label, text, b"]")
-        parts.append(b"}")
-        body = b"".join(parts)
-        if b"null" in body:
-            alone = {name: values[index : index + 1] for name, values in outputs.items()}
-            body = write_object({**common, **head}, alone)
-        yield body
+    texts = [orjson.dumps(values, option=_NUMPY) for values in outputs.values()]
+    if any(b"null" in text for text in texts):
+        return [
+            write_object({**common, **head}, _row(outputs, index))
+            for index, head in enumerate(heads)
+        ]
+    form = orjson.dumps(common)[:-1].replace(b"%", b"%%") + b"%b"
+    columns = []
+    for (name, values), text in zip(outputs.items(), texts, strict=True):
+        # Inside a row at most depth - 1 brackets close at a comma.
+        depth = values.ndim - 1
+        opened, closed = b"[" * depth, b"]" * depth
+        form += b",%b:[%b%%b%b]" % (orjson.dumps(name), opened, closed)
+        columns.append(text[1 + depth : -1 - depth].split(closed + b"," + opened))
+    form += b"}"
+    added = [b"," + orjson.dumps(head)[1:-1] if head else b"" for head in heads]
+    return [form % parts for parts in zip(added, *columns, strict=True)]
 
 
-def _write_each(values: Array) -> list[bytes]:
-    """Write every row of (B, ...)."""
-    depth = values.ndim - 1
-    opened, closed = b"[" * depth, b"]" * depth
-    text = orjson.dumps(values, option=_NUMPY)[1 + depth : -1 - depth]
-    # Inside a row at most depth - 1 brackets close at a comma.
-    return [opened + row + closed for row in text.split(closed + b"," + opened)]
+def _row(outputs: dict[str, Array], index: int) -> dict[str, Array]:
+    return {name: values[index : index + 1] for name, values in outputs.items()}
 
 
 def _is_suspicious(body: bytes | bytearray, content: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """What goes back: outputs as JSON, npy, npz or a picture, and how large that may become."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.errors import TooLarge
 from service.model import Answer, ModelCard
-from service.routes.exchange import Headers, Reply
+from service.routes.exchange import Reply
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.
 _JSON_BYTES = {4: 15, 8: 25}
+_JSON_CONTENT = (b"content-type", JSON.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,14 @@ def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]
 
 def write_plain_rows(
     card: ModelCard, heads: Sequence[dict[str, Any]], outputs: dict[str, Array]
-) -> Iterator[bytes]:
+) -> list[bytes]:
     """Write each row of the outputs as `write_plain` writes the answer that has it alone."""
     return write_rows(_names(card), heads, outputs)
 
 
 def plain_reply(body: bytes) -> Reply:
     """Make the reply whose body is JSON."""
-    return Reply(200, _content_headers(JSON, body), body)
+    return Reply(200, [_JSON_CONTENT, _length(body)], body)
 
 
 async def write_answer(
@@ -93,7 +94,7 @@ async def write_answer(
     if bad:
         head["non-finite"] = len(bad)
     headers = [(f"x-{name}".encode(), str(value).encode()) for name, value in head.items()]
-    return Reply(200, _content_headers(form.media, body) + headers, body)
+    return Reply(200, [(b"content-type", form.media.encode()), _length(body), *headers], body)
 
 
 def server_timing(answer: Answer) -> tuple[bytes, bytes]:
@@ -106,5 +107,5 @@ def _names(card: ModelCard) -> dict[str, Any]:
     return {"model": card.name, "version": card.version}
 
 
-def _content_headers(media: str, body: bytes) -> Headers:
-    return [(b"content-type", media.encode()), (b"content-length", b"%d" % len(body))]
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % len(body)

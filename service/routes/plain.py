@@ -4,7 +4,7 @@ All of their way but the engine's part is short, so they need no task; and numpy
 asked once for many rows.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -146,7 +146,7 @@ class PlainOperation(Operation):
         leave = self._queue(served, order).enter(order.rows, order.context, deadline, visit)
         visit.wait(Job(served, order, with_evaluations), leave)
 
-    def _write_lone_rows(self, finished: Sequence[tuple[Job, Answer]]) -> Iterator[bytes]:
+    def _write_lone_rows(self, finished: Sequence[tuple[Job, Answer]]) -> list[bytes]:
         """Write answers of one row each: their outputs are computed as those of one request."""
         jobs, answers = zip(*finished, strict=True)
         served, order, _ = jobs[0]
