@@ -110,7 +110,7 @@ def write_rows(
         heads: further scalars of each.
     """
     texts = [orjson.dumps(values, option=_NUMPY) for values in outputs.values()]
-    if any(b"null" in text for text in texts):
+    if b"null" in b"".join(texts):
         return [
             write_object({**common, **head}, _row(outputs, index))
             for index, head in enumerate(heads)

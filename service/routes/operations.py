@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -171,6 +171,9 @@ class Sample(PlainOperation):
     ) -> Order:
         latents = await asyncio.to_thread(draw.latents, card)
         return Order(latents, context, {"seed": draw.seed}, wants_log_prob)
+
+    def _join(self, orders: Sequence[Order]) -> Order:
+        return orders[0]._replace(rows=np.concatenate([order.rows for order in orders]))
 
     def _queue(self, served: ServedModel, order: Order) -> RowQueue:
         if order.wants_log_det or served.generate is None:

@@ -70,11 +70,12 @@ class PlainOperation(Operation):
         Each is told what becomes of it; the others are not touched by what is wrong with it.
         """
         asked = []
+        found: dict[str | None, ServedModel] = {}
         for visit in visits:
             # Told where it is caught: an error that a frame keeps is part of a cycle, and with it
             # the body stays in memory until the next collection.
             try:
-                asked.append(self._read(visit))
+                asked.append(self._read(visit, found))
             except Exception as error:
                 visit.set_exception(error)
         for one, rows in zip(asked, self._read_together(asked), strict=True):
@@ -105,10 +106,13 @@ class PlainOperation(Operation):
             reply.headers.append(server_timing(answer))
         return replies
 
-    def _read(self, visit: PlainVisit) -> _Asked:
+    def _read(self, visit: PlainVisit, found: dict[str | None, ServedModel]) -> _Asked:
         patience = min(self._admit(visit.head), self._settings.request_timeout_seconds)
         fields = self._read_json(visit.body)
-        served = self._desk.repository.get(read_name(fields.get("model"), "model"))
+        name = read_name(fields.get("model"), "model")
+        served = found.get(name)
+        if served is None:
+            served = found[name] = self._desk.repository.get(name)
         visit.model = served.card.name
         form = self._choose_form(None, fields, served.card)
         return _Asked(
@@ -149,9 +153,12 @@ class PlainOperation(Operation):
     def _write_lone_rows(self, finished: Sequence[tuple[Job, Answer]]) -> list[bytes]:
         """Write answers of one row each: their outputs are computed as those of one request."""
         jobs, answers = zip(*finished, strict=True)
-        served, order, _ = jobs[0]
-        joint = order._replace(rows=np.concatenate([job.order.rows for job in jobs]))
+        card, orders = jobs[0].served.card, [job.order for job in jobs]
         value = np.concatenate([answer.value for answer in answers])
         log_det = np.concatenate([answer.log_det for answer in answers])
-        outputs = self._outputs(served.card, joint, Answer(value, log_det, 0.0, 0.0))
-        return write_plain_rows(served.card, [job.order.head for job in jobs], outputs)
+        outputs = self._outputs(card, self._join(orders), Answer(value, log_det, 0.0, 0.0))
+        return write_plain_rows(card, [order.head for order in orders], outputs)
+
+    def _join(self, orders: Sequence[Order]) -> Order:
+        """Make one order of several, as far as `_outputs` looks at it."""
+        return orders[0]
