@@ -15,7 +15,7 @@ from service.metrics import NO_MODEL
 from service.model import Answer
 from service.routes.clients import Ending
 from service.routes.endpoint import refuse
-from service.routes.exchange import Head, Reply, request_id
+from service.routes.exchange import Head, Written, request_id
 from service.routes.operation import Job
 from service.routes.plain import PlainOperation
 
@@ -98,7 +98,7 @@ class Errand:
         """Tell the client what came in the place of an answer."""
         self._end()
         identity = request_id(self.head.headers)
-        self.finish(refuse(exception, identity), identity, time.monotonic())
+        self.finish(refuse(exception, identity).written(), identity, time.monotonic())
 
     def stop(self, ending: Ending) -> None:
         """Compute no answer: the client is gone."""
@@ -109,7 +109,7 @@ class Errand:
                 leave()
             self._note(None, request_id(self.head.headers), time.monotonic())
 
-    def finish(self, reply: Reply, identity: str, now: float) -> None:
+    def finish(self, reply: Written, identity: str, now: float) -> None:
         """Write the answer and count it. A connection that cannot be written to is closed."""
         self._note(reply, identity, now)
         try:
@@ -123,7 +123,7 @@ class Errand:
         self._is_over = True
         self._leave = None  # it leads to whoever leads here
 
-    def _note(self, reply: Reply | None, identity: str, now: float) -> None:
+    def _note(self, reply: Written | None, identity: str, now: float) -> None:
         self.operation.note(
             self.head, identity, reply, now - self.arrived, model=self.model, rows=self.rows
         )
@@ -171,17 +171,13 @@ class Burst:
                 errand.finish(reply, identity, now)
 
 
-def _write(errands: Sequence[Errand], identities: Sequence[str]) -> list[Reply]:
+def _write(errands: Sequence[Errand], identities: Sequence[str]) -> list[Written]:
     finished = [(errand.job, errand.answer) for errand in errands]
     try:
-        replies = errands[0].operation.reply(finished)
+        return errands[0].operation.reply(finished, identities)
     except Exception as error:
         if len(errands) == 1:
-            return [refuse(error, identities[0])]
-    else:
-        for reply, identity in zip(replies, identities, strict=True):
-            reply.headers.append((b"x-request-id", identity.encode()))
-        return replies
+            return [refuse(error, identities[0]).written()]
     # One of them is at fault: it must not cost the others their answers.
     pairs = zip(errands, identities, strict=True)
-    return [reply for errand, identity in pairs for reply in _write([errand], [identity])]
+    return [answer for errand, identity in pairs for answer in _write([errand], [identity])]

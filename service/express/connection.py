@@ -10,7 +10,15 @@ from service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooLarg
 from service.express.burst import Burst, Errand
 from service.express.heads import MOST_HEAD_BYTES, Lane, Order
 from service.routes.clients import Ending, Visit
-from service.routes.exchange import MAX_PIECES, Head, Reply, request_id
+from service.routes.exchange import (
+    MAX_PIECES,
+    Head,
+    Headers,
+    Reply,
+    Written,
+    request_id,
+    write_headers,
+)
 from service.routes.plain import PlainOperation
 
 _LAST_LINES = b"connection: close\r\n\r\n"
@@ -33,6 +41,7 @@ class ExpressProtocol(HttpToolsProtocol):
 
     lane: ClassVar[Lane]
     burst: ClassVar[Burst]
+    common: ClassVar["_Common"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -188,7 +197,7 @@ class ExpressProtocol(HttpToolsProtocol):
         """Answer an error and close: nobody knows where the next request begins."""
         if not self.transport.is_closing():
             body, headers = problem(error, request_id({}))
-            self._write(Reply(error.status, headers, body), is_last=True)
+            self._write(Reply(error.status, headers, body).written(), is_last=True)
 
     def _begin(self, order: Order, body: bytes) -> None:
         self._keeps_alive = order.keep_alive
@@ -205,7 +214,7 @@ class ExpressProtocol(HttpToolsProtocol):
         answering = self._answer(operation, head, body, visit)
         self._task = visit.task = self.loop.create_task(answering)
 
-    def finish(self, reply: Reply | None) -> None:
+    def finish(self, reply: Written | None) -> None:
         """Write the answer of the visit that is under way, and go on with what came meanwhile."""
         self._visit = self._task = None
         if reply is None or self.transport.is_closing():
@@ -227,19 +236,21 @@ class ExpressProtocol(HttpToolsProtocol):
         try:
             reply = await operation.serve(head, visit, read_body)
         finally:
-            self.finish(reply)
+            self.finish(None if reply is None else reply.written())
 
-    def _write(self, reply: Reply, *, is_last: bool) -> None:
-        headers = (*self.server_state.default_headers, *reply.headers)
-        lines = [STATUS_LINE[reply.status], *[b"%s: %s\r\n" % pair for pair in headers]]
-        # Once the lane is closed, the default headers say so themselves.
-        lines.append(_LAST_LINES if is_last and self.lane.is_open else b"\r\n")
-        if len(reply.body) <= _SMALL_ANSWER_BYTES:
-            lines.append(reply.body)
-            self.transport.write(b"".join(lines))
+    def _write(self, reply: Written, *, is_last: bool) -> None:
+        status, lines, body = reply
+        common, end = self.common.lines_of(self.server_state.default_headers), b"\r\n"
+        if not self.lane.is_open:
+            common = write_headers(self.server_state.default_headers)  # now with connection: close
+        elif is_last:
+            end = _LAST_LINES
+        head = (STATUS_LINE[status], common, lines, end)
+        if len(body) <= _SMALL_ANSWER_BYTES:
+            self.transport.write(b"".join((*head, body)))
         else:
-            self.transport.write(b"".join(lines))
-            self.transport.write(reply.body)
+            self.transport.write(b"".join(head))
+            self.transport.write(body)
         if is_last or not self.lane.is_open:
             self.transport.close()
 
@@ -258,10 +269,27 @@ class ExpressProtocol(HttpToolsProtocol):
             self._patience = None
 
 
+class _Common:
+    """The headers of all answers: uvicorn makes them anew every second, they are written once."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = []
+        self._lines = b""
+
+    def lines_of(self, headers: Headers) -> bytes:
+        if headers is not self._headers:
+            self._headers, self._lines = headers, write_headers(headers)
+        return self._lines
+
+
 def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"expected at most {MOST_HEAD_BYTES} bytes of path and headers")
 
 
 def protocol_over(lane: Lane) -> type[ExpressProtocol]:
     """The protocol class that uvicorn makes connections of."""
-    return type("BoundExpressProtocol", (ExpressProtocol,), {"lane": lane, "burst": Burst()})
+    return type(
+        "BoundExpressProtocol",
+        (ExpressProtocol,),
+        {"lane": lane, "burst": Burst(), "common": _Common()},
+    )

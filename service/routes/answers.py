@@ -14,12 +14,21 @@ from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.errors import TooLarge
 from service.model import Answer, ModelCard
-from service.routes.exchange import Reply
+from service.routes.exchange import Headers, Reply, Written
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.
 _JSON_BYTES = {4: 15, 8: 25}
-_JSON_CONTENT = (b"content-type", JSON.encode())
+_TIMING = b"queue;dur=%.3f, compute;dur=%.3f"
+_PLAIN_LINES = b"".join(
+    (
+        b"content-type: application/json\r\n",
+        b"content-length: %d\r\n",
+        b"server-timing: ",
+        _TIMING,
+        b"\r\nx-request-id: %b\r\n",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +63,9 @@ def check_answer_size(card: ModelCard, form: Form, rows: int, values: int, max_b
         )
 
 
-def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]) -> Reply:
+def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
     """Write the outputs as JSON."""
-    return plain_reply(write_object({**_names(card), **head}, outputs))
+    return write_object({**_names(card), **head}, outputs)
 
 
 def write_plain_rows(
@@ -66,9 +75,10 @@ def write_plain_rows(
     return write_rows(_names(card), heads, outputs)
 
 
-def plain_reply(body: bytes) -> Reply:
-    """Make the reply whose body is JSON."""
-    return Reply(200, [_JSON_CONTENT, _length(body)], body)
+def plain_answer(body: bytes, answer: Answer, identity: str) -> Written:
+    """Give a JSON body the headers that `write_answer`, `server_timing` and an id give others."""
+    lines = _PLAIN_LINES % (len(body), *_milliseconds(answer), identity.encode())
+    return Written(200, lines, body)
 
 
 async def write_answer(
@@ -79,7 +89,8 @@ async def write_answer(
     `head` holds the scalars of the answer. JSON has them inside, every other form as X- headers.
     """
     if form.media == JSON:
-        return write_plain(card, head, outputs)
+        body = write_plain(card, head, outputs)
+        return Reply(200, _content_headers(JSON, body), body)
     first = next(iter(outputs.values()))
     if form.media == NPY:
         body = write_npy(first)
@@ -94,18 +105,21 @@ async def write_answer(
     if bad:
         head["non-finite"] = len(bad)
     headers = [(f"x-{name}".encode(), str(value).encode()) for name, value in head.items()]
-    return Reply(200, [(b"content-type", form.media.encode()), _length(body), *headers], body)
+    return Reply(200, _content_headers(form.media, body) + headers, body)
 
 
 def server_timing(answer: Answer) -> tuple[bytes, bytes]:
     """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
-    queue, compute = 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
-    return b"server-timing", b"queue;dur=%.3f, compute;dur=%.3f" % (queue, compute)
+    return b"server-timing", _TIMING % _milliseconds(answer)
+
+
+def _milliseconds(answer: Answer) -> tuple[float, float]:
+    return 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
 
 
 def _names(card: ModelCard) -> dict[str, Any]:
     return {"model": card.name, "version": card.version}
 
 
-def _length(body: bytes) -> tuple[bytes, bytes]:
-    return b"content-length", b"%d" % len(body)
+def _content_headers(media: str, body: bytes) -> Headers:
+    return [(b"content-type", media.encode()), (b"content-length", b"%d" % len(body))]

@@ -21,12 +21,24 @@ class Head(NamedTuple):
     headers: dict[bytes, bytes]
 
 
+class Written(NamedTuple):
+    """A whole answer, its headers in lines as HTTP/1.1 has them."""
+
+    status: int
+    lines: bytes
+    body: bytes
+
+
 class Reply(NamedTuple):
     """A whole answer, its length among its headers."""
 
     status: int
     headers: Headers
     body: bytes
+
+    def written(self) -> Written:
+        """Write the headers."""
+        return Written(self.status, write_headers(self.headers), self.body)
 
 
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -42,6 +54,11 @@ _serial = count(1)
 
 class ClientGone(Exception):
     """The client hung up before its request was complete: there is nobody to answer."""
+
+
+def write_headers(headers: Headers) -> bytes:
+    """Write a line for each header."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

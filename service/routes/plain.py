@@ -13,8 +13,8 @@ from service.codec.media import JSON
 from service.codec.parameters import read_name
 from service.codec.tensors import Array, read_lone_rows
 from service.model import Answer, ServedModel, Slot
-from service.routes.answers import Form, plain_reply, server_timing, write_plain, write_plain_rows
-from service.routes.exchange import Head, Reply
+from service.routes.answers import Form, plain_answer, write_plain, write_plain_rows
+from service.routes.exchange import Head, Written
 from service.routes.operation import PLAIN_ACCEPT, Job, Operation, Order, wants_evaluations
 
 _PLAIN_CONTENT_TYPE = (None, b"application/json")
@@ -90,8 +90,10 @@ class PlainOperation(Operation):
         is_lone = len(answer.log_det) == 1 and answer.solves is None and not job.with_evaluations
         return (id(job.served), job.order.wants_log_det) if is_lone else id(job)
 
-    def reply(self, finished: Sequence[tuple[Job, Answer]]) -> list[Reply]:
-        """Answer jobs that are kin.
+    def reply(
+        self, finished: Sequence[tuple[Job, Answer]], identities: Sequence[str]
+    ) -> list[Written]:
+        """Answer jobs that are kin, each under the id of its request.
 
         Raises:
             InvalidParameter: one of them asked for what the model does not have.
@@ -99,12 +101,13 @@ class PlainOperation(Operation):
         if len(finished) == 1:
             job, answer = finished[0]
             head, outputs = self._result(job, answer, JSON)
-            replies = [write_plain(job.served.card, head, outputs)]
+            bodies = [write_plain(job.served.card, head, outputs)]
         else:
-            replies = list(map(plain_reply, self._write_lone_rows(finished)))
-        for reply, (_, answer) in zip(replies, finished, strict=True):
-            reply.headers.append(server_timing(answer))
-        return replies
+            bodies = self._write_lone_rows(finished)
+        return [
+            plain_answer(body, answer, identity)
+            for body, (_, answer), identity in zip(bodies, finished, identities, strict=True)
+        ]
 
     def _read(self, visit: PlainVisit, found: dict[str | None, ServedModel]) -> _Asked:
         patience = min(self._admit(visit.head), self._settings.request_timeout_seconds)

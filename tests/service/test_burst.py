@@ -50,9 +50,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     plain = PlainOperation.reply
 
-    def note(self: PlainOperation, finished: Sequence[Any]) -> Any:
+    def note(self: PlainOperation, finished: Sequence[Any], identities: Sequence[str]) -> Any:
         sizes.append(len(finished))
-        return plain(self, finished)
+        return plain(self, finished, identities)
 
     monkeypatch.setattr(PlainOperation, "reply", note)
     return sizes
