@@ -5,7 +5,7 @@ repository stand behind them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -90,6 +90,13 @@ class Answer(NamedTuple):
     compute_seconds: float
     solves: Solves | None = None
 
+    def parts(self) -> Iterator["Answer"]:
+        """Give the answer of each row."""
+        for row in range(len(self.log_det)):
+            here = slice(row, row + 1)
+            solves = self.solves and Solves(*(column[here] for column in self.solves))
+            yield self._replace(value=self.value[here], log_det=self.log_det[here], solves=solves)
+
 
 class Slot(Protocol):
     """Where the answer to one request goes: an `asyncio.Future`, or what is as good as one.
@@ -110,16 +117,46 @@ class Slot(Protocol):
         ...
 
 
+class Place(Protocol):
+    """Where the rows of one `RowQueue.enter` wait."""
+
+    def leave(self) -> None:
+        """Drop all rows that are not computed yet: the answer is of no use any more."""
+        ...
+
+    def drop(self, row: int) -> bool:
+        """Let one of several requests go, with its row.   -> whether the rows close up behind it.
+
+        They do not where a batch has taken some of them: the answer then has that row too.
+        """
+        ...
+
+
 class RowQueue(Protocol):
     """Takes the rows of one request, answers when all of them are computed."""
 
+    @property
+    def company_rows(self) -> int:
+        """How many requests of one row each may enter as one, now: at least 1."""
+        ...
+
     def enter(
-        self, rows: Array, context: Array | None, deadline: float, slot: Slot
-    ) -> Callable[[], None]:
+        self,
+        rows: Array,
+        context: Array | None,
+        deadline: float,
+        slot: Slot,
+        *,
+        requests: int = 1,
+    ) -> Place:
         """Let rows wait, and answer to `slot`, never before this has returned.
 
-        What `submit` does, for whoever has no task that could wait.   -> what drops the rows that
-        are not computed yet, where the answer is of no use any more.
+        What `submit` does, for whoever has no task that could wait.
+
+        Args:
+            rows, context, deadline: as for `submit`.
+            slot: gets the answer.
+            requests: whose rows these are, for the count: `rows` of one, or one of each.
 
         Raises:
             TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`, at once.

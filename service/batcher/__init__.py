@@ -8,7 +8,8 @@ and no timer tunes it; the event loop only appends rows, and one wake-up a batch
 replies back.
 """
 
-from service.batcher.batcher import Batcher, Policy
+from service.batcher.batcher import Batcher
 from service.batcher.kernel import Operation
+from service.batcher.policy import Policy
 
 __all__ = ["Batcher", "Operation", "Policy"]

@@ -8,12 +8,12 @@ import threading
 import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 
+from service.batcher.admission import Admission
 from service.batcher.handoff import Handoff
 from service.batcher.kernel import Kernel, Operation, Outcome
 from service.batcher.pace import Pace
+from service.batcher.policy import Policy
 from service.batcher.ticket import Ticket
 from service.engines.engine import EngineLost
 from service.errors import (
@@ -21,12 +21,10 @@ from service.errors import (
     EngineError,
     InternalError,
     NotReady,
-    Overloaded,
     ServiceError,
-    TooLarge,
 )
 from service.metrics import QueueMetrics
-from service.model import Answer, Array, Slot
+from service.model import Answer, Array, Place, Slot
 
 _logger = logging.getLogger(__name__)
 
@@ -34,18 +32,20 @@ _logger = logging.getLogger(__name__)
 _DEADLINE_STEP_SECONDS = 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The limits of one batcher; rows are the unit.
+class _Seat:
+    """A ticket in its batcher; see `service.model.Place`."""
 
-    max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
-    is_fixed: run every batch at exactly `max_batch_rows` (see `Kernel`).
-    """
+    __slots__ = ("_batcher", "_ticket")
 
-    max_batch_rows: int
-    max_queue_rows: int
-    max_delay_seconds: float = 0.0
-    is_fixed: bool = False
+    def __init__(self, batcher: "Batcher", ticket: Ticket) -> None:
+        self._batcher = batcher
+        self._ticket = ticket
+
+    def leave(self) -> None:
+        self._batcher.leave(self._ticket)
+
+    def drop(self, row: int) -> bool:
+        return self._batcher.drop(self._ticket, row)
 
 
 class Batcher:
@@ -72,7 +72,6 @@ class Batcher:
         name: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_queue_rows = policy.max_queue_rows
         self._metrics = metrics
         self._name = name
         self._clock = clock
@@ -80,6 +79,7 @@ class Batcher:
         self._kernel = Kernel(operation, rows, is_fixed=policy.is_fixed, clock=clock)
         self._handoff = Handoff(rows, max_delay_seconds=delay, clock=clock)
         self._pace = Pace(rows)
+        self._admission = Admission(policy.max_queue_rows, self._handoff, self._pace, metrics)
         self._pending: set[Ticket] = set()
         self._is_accepting = False
         self._is_warming = False
@@ -106,16 +106,16 @@ class Batcher:
 
     def show(self) -> None:
         """Let the gauges of its model and operation be those of this batcher from now on."""
-        self._metrics.watch(lambda: self._handoff.waiting_rows, lambda: len(self._pending))
+        self._metrics.watch(lambda: self._handoff.waiting_rows, self._count_pending)
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
         """Compute one request; see `service.model.RowQueue`."""
         reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        leave = self.enter(rows, context, deadline, reply)
+        place = self.enter(rows, context, deadline, reply)
         try:
             return await reply
         except asyncio.CancelledError:
-            leave()
+            place.leave()
             raise
 
     async def warm_up(self, rows: Array, context: Array | None) -> Answer:
@@ -147,16 +147,27 @@ class Batcher:
 
     # Admission.
 
+    @property
+    def company_rows(self) -> int:
+        """As many as may come as one short request; see `service.model.RowQueue`."""
+        return self._admission.most_short_rows()
+
     def enter(
-        self, rows: Array, context: Array | None, deadline: float, slot: Slot
-    ) -> Callable[[], None]:
-        """Let a request wait; see `service.model.RowQueue`."""
+        self,
+        rows: Array,
+        context: Array | None,
+        deadline: float,
+        slot: Slot,
+        *,
+        requests: int = 1,
+    ) -> Place:
+        """Let rows wait; see `service.model.RowQueue`."""
         loop = self._loop
         if loop is None or not self._is_accepting or self._is_lost:
             raise NotReady(f"{self._name}: not taking requests now")
         now = self._clock()
-        self._check_room(len(rows), deadline - now)
-        ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot)
+        self._admission.check(len(rows), deadline - now, requests)
+        ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot, requests=requests)
         self._pending.add(ticket)
         if self._handoff.put(ticket):
             # Not now but at the end of this turn of the loop: requests that came in the same
@@ -164,30 +175,21 @@ class Batcher:
             loop.call_soon(self._handoff.ring)
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        return partial(self._leave, ticket)
+        return _Seat(self, ticket)
 
-    def _leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """Drop what is not computed yet of a ticket."""
         self._forget(ticket)
         self._metrics.drop("cancelled")
 
-    def _check_room(self, rows: int, seconds_left: float) -> None:
-        limit = self._max_queue_rows
-        if rows > limit:
-            raise TooLarge(f"expected at most {limit} rows a request, got {rows}: send fewer")
-        if seconds_left <= 0:
-            self._metrics.drop("deadline")
-            raise DeadlineExceeded("the deadline had passed on arrival")
-        waiting, ahead = self._handoff.rows_before(rows)
-        if waiting + rows > limit:
-            problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
-            ahead = waiting
-        elif self._pace.seconds_for(ahead) > seconds_left:
-            # To accept it would only turn this 429 into a later 504, and waste the wait.
-            problem = f"the {ahead} rows ahead take longer than this request may wait"
-        else:
-            return
-        self._metrics.drop("overloaded")
-        raise Overloaded(problem, retry_after=self._pace.retry_after(ahead))
+    def drop(self, ticket: Ticket, row: int) -> bool:
+        """Drop one request of a ticket; see `service.model.Place`."""
+        ticket.requests -= 1
+        self._metrics.drop("cancelled")
+        return self._handoff.drop(ticket, row)
+
+    def _count_pending(self) -> int:
+        return sum(ticket.requests for ticket in list(self._pending))
 
     # Replies.
 
@@ -214,7 +216,7 @@ class Batcher:
             answer = ticket.answer()
             ticket.slot.set_result(answer)
             if not self._is_warming:
-                self._metrics.queued(answer.queue_seconds)
+                self._metrics.queued(answer.queue_seconds, ticket.requests)
 
     def _fail(self, ticket: Ticket, error: ServiceError) -> None:
         self._forget(ticket)
@@ -251,7 +253,7 @@ class Batcher:
         now = self._clock()
         late = [ticket for ticket in self._pending if ticket.deadline <= now]
         for ticket in sorted(late, key=lambda ticket: ticket.deadline):
-            self._metrics.drop("deadline")
+            self._metrics.drop("deadline", ticket.requests)
             self._fail(ticket, DeadlineExceeded("no answer before the deadline"))
         next_deadline = min((ticket.deadline for ticket in self._pending), default=math.inf)
         self._set_alarm(max(next_deadline, now + _DEADLINE_STEP_SECONDS))

@@ -47,6 +47,11 @@ class Handoff:
         """Rows in no batch yet."""
         return self._lanes.rows
 
+    @property
+    def short_rows(self) -> int:
+        """How many rows a request may have that is not to wait behind others of its size."""
+        return self._lanes.short_rows
+
     def rows_before(self, rows: int) -> tuple[int, int]:
         """Rows in no batch yet, and rows that a new request would see computed first.
 
@@ -75,6 +80,11 @@ class Handoff:
         """Take a ticket back; rows already in a batch are not stopped."""
         with self._guard:
             self._lanes.discard(ticket)
+
+    def drop(self, ticket: Ticket, row: int) -> bool:
+        """Take one row back, from a ticket of which no batch has any.   -> whether that was so."""
+        with self._guard:
+            return self._lanes.drop(ticket, row)
 
     def clear(self) -> None:
         """Take everything back."""

@@ -25,12 +25,12 @@ class Lanes:
 
     Nothing here knows threads or time; the caller guards it.
 
-    rows: that wait.
+    rows: that wait. short_rows: how many a request has at most in the short lane.
     """
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._short_rows = max(1, int(max_rows * SHORT_SHARE))
+        self.short_rows = max(1, int(max_rows * SHORT_SHARE))
         # Ordered dictionaries used as queues: taking any ticket out is one step.
         self._short: OrderedDict[Ticket, None] = OrderedDict()
         self._long: OrderedDict[Ticket, None] = OrderedDict()
@@ -40,13 +40,13 @@ class Lanes:
 
     def ahead_of(self, rows: int) -> int:
         """About how many waiting rows a new request of `rows` rows would see computed first."""
-        if rows > self._short_rows or not self._long:
+        if rows > self.short_rows or not self._long:
             return self.rows
         return math.ceil((self.rows - self._rows_in_long) / (1 - LONG_SHARE))
 
     def add(self, ticket: Ticket) -> None:
         """Put a ticket at the end of its lane."""
-        lane = self._short if ticket.total <= self._short_rows else self._long
+        lane = self._short if ticket.total <= self.short_rows else self._long
         lane[ticket] = None
         self._count(ticket, ticket.total)
 
@@ -58,6 +58,14 @@ class Lanes:
         ticket.taken = ticket.total
         self._count(ticket, -dropped)
         return dropped
+
+    def drop(self, ticket: Ticket, row: int) -> bool:
+        """Take one row out of a short ticket.   -> False where some of its rows are in a batch."""
+        if ticket.taken or ticket not in self._short:
+            return False
+        ticket.drop(row)
+        self.rows -= 1
+        return True
 
     def clear(self) -> list[Ticket]:
         """Take all tickets out."""
@@ -124,7 +132,7 @@ class Lanes:
 
     def _count(self, ticket: Ticket, rows: int) -> None:
         self.rows += rows
-        if ticket.total > self._short_rows:
+        if ticket.total > self.short_rows:
             self._rows_in_long += rows
 
 

@@ -20,6 +20,7 @@ class Ticket:
         deadline: when the answer is worth nothing any more, by the batcher's clock.
         arrived: when the request was admitted, by the same clock.
         slot: where the answer goes.
+        requests: whose rows these are, as they are counted.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Ticket:
         "context",
         "deadline",
         "error",
+        "requests",
         "rows",
         "slot",
         "started",
@@ -48,6 +50,7 @@ class Ticket:
         deadline: float,
         arrived: float,
         slot: Slot,
+        requests: int = 1,
     ) -> None:
         self.rows = rows
         self.context = context
@@ -55,6 +58,7 @@ class Ticket:
         self.deadline = deadline
         self.arrived = arrived
         self.slot = slot
+        self.requests = requests
         self.taken = 0
         self.turn = 0
         self.started: float | None = None
@@ -74,6 +78,13 @@ class Ticket:
     def is_gone(self) -> bool:
         """Whether computing further rows would help nobody: cancelled, expired or failed."""
         return self.error is not None or self.slot.done()
+
+    def drop(self, row: int) -> None:
+        """Take out one row, before any is taken."""
+        self.rows = np.delete(self.rows, row, 0)
+        if self.context is not None:
+            self.context = np.delete(self.context, row, 0)
+        self.total -= 1
 
     def accept(self, start: int, value: Array, log_det: Array) -> bool:
         """Take the results of rows `start`, `start + 1`, ...   -> whether all rows have theirs.

@@ -8,15 +8,13 @@ orjson can be asked once for many rows.
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from service.metrics import NO_MODEL
-from service.model import Answer
 from service.routes.clients import Ending
+from service.routes.company import Company
 from service.routes.endpoint import refuse
 from service.routes.exchange import Head, Written, request_id
-from service.routes.operation import Job
 from service.routes.plain import PlainOperation
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Errand:
-    """One plain request from arrival to answer; the slot that its rows' answer goes to.
+    """One plain request from arrival to answer.
 
     Args:
         connection: where it came from.
@@ -35,25 +33,21 @@ class Errand:
         body: all of it.
         arrived: `time.monotonic()` when it was there.
 
-    job, answer: once they are there.
+    deadline, model, rows: see `service.routes.company.PlainVisit`.
     """
 
     __slots__ = (
+        "_company",
         "_is_over",
-        "_leave",
-        "answer",
         "arrived",
         "body",
         "connection",
+        "deadline",
         "head",
-        "job",
         "model",
         "operation",
         "rows",
     )
-
-    job: Job
-    answer: Answer
 
     def __init__(
         self,
@@ -67,61 +61,58 @@ class Errand:
         self.operation = operation
         self.head = head
         self.body = body
-        self.arrived = arrived
+        self.arrived = self.deadline = arrived
         self.model = NO_MODEL
         self.rows: int | None = None
-        self._leave: Callable[[], None] | None = None
+        self._company: Company | None = None
         self._is_over = False
 
-    def wait(self, job: Job, leave: Callable[[], None]) -> None:
-        """Its rows wait for the engine; `leave` drops them."""
-        self.job = job
+    def wait(self, company: Company) -> None:
+        """Its rows wait for the engine; whoever it leaves is the company."""
+        self._company = company
         self.body = b""
-        self._leave = leave
 
     def attend(self) -> None:
         """Something on its way takes long after all: go on in a task."""
         self._end()
         self.connection.attend(self.operation, self.head, self.body, self.arrived)
 
+    def waits(self) -> bool:
+        """Whether somebody will answer it, or has."""
+        return self._is_over or self._company is not None
+
     def done(self) -> bool:
-        """Whether nobody waits for an answer any more."""
+        """Whether it was answered, or its client has left."""
         return self._is_over
 
-    def set_result(self, result: Answer) -> None:
-        """Take the answer, to be written with others."""
-        self._end()
-        self.answer = result
-        self.connection.burst.answer(self)
-
-    def set_exception(self, exception: Exception) -> None:
-        """Tell the client what came in the place of an answer."""
-        self._end()
-        identity = request_id(self.head.headers)
-        self.finish(refuse(exception, identity).written(), identity, time.monotonic())
-
-    def stop(self, ending: Ending) -> None:
-        """Compute no answer: the client is gone."""
-        if not self._is_over:
-            leave = self._leave
-            self._end()
-            if leave is not None:
-                leave()
-            self._note(None, request_id(self.head.headers), time.monotonic())
-
     def finish(self, reply: Written, identity: str, now: float) -> None:
-        """Write the answer and count it. A connection that cannot be written to is closed."""
-        self._note(reply, identity, now)
+        """Write the answer and count it; where that fails, the connection is closed."""
+        self._end()
         try:
+            self._note(reply, identity, now)
             self.connection.finish(reply)
         except Exception:
             # Those who are answered after it are not to wait for it.
             _log.exception("a connection of %s failed", self.operation.name)
             self.connection.transport.close()
 
+    def refuse(self, error: Exception) -> None:
+        """Tell the client what came in the place of an answer."""
+        identity = request_id(self.head.headers)
+        self.finish(refuse(error, identity).written(), identity, time.monotonic())
+
+    def stop(self, ending: Ending) -> None:
+        """Compute no answer: the client is gone."""
+        if not self._is_over:
+            company = self._company
+            self._end()
+            if company is not None:
+                company.leave(self)
+            self._note(None, request_id(self.head.headers), time.monotonic())
+
     def _end(self) -> None:
         self._is_over = True
-        self._leave = None  # it leads to whoever leads here
+        self._company = None  # it leads to whoever leads here
 
     def _note(self, reply: Written | None, identity: str, now: float) -> None:
         self.operation.note(
@@ -130,23 +121,21 @@ class Errand:
 
 
 class Burst:
-    """The errands that wait for the next turn of the event loop, at both ends of their way."""
+    """The errands that arrive in two turns of the event loop, the second of which does not wait.
+
+    Clients that were answered together answer together, but for the first, which is often a turn
+    before the others.
+    """
 
     def __init__(self) -> None:
         self._arrived: list[Errand] = []
-        self._answered: list[Errand] = []
 
     def join(self, errand: Errand) -> None:
-        """Begin an errand with all others that arrive in this turn of the loop."""
+        """Begin an errand with all others that arrive in this turn and the next."""
         if not self._arrived:
-            errand.connection.loop.call_soon(self._begin_all)
+            loop = errand.connection.loop
+            loop.call_soon(loop.call_soon, self._begin_all)
         self._arrived.append(errand)
-
-    def answer(self, errand: Errand) -> None:
-        """Write an answer with all others that come in this turn of the loop."""
-        if not self._answered:
-            errand.connection.loop.call_soon(self._answer_all)
-        self._answered.append(errand)
 
     def _begin_all(self) -> None:
         errands, self._arrived = self._arrived, []
@@ -155,29 +144,9 @@ class Burst:
             if not errand.done():  # its client may have left
                 families.setdefault(errand.operation, []).append(errand)
         for operation, family in families.items():
-            operation.begin(family)
-
-    def _answer_all(self) -> None:
-        errands, self._answered = self._answered, []
-        families: dict[Hashable, list[Errand]] = {}
-        for errand in errands:
-            key = errand.operation, errand.operation.kin(errand.job, errand.answer)
-            families.setdefault(key, []).append(errand)
-        for family in families.values():
-            identities = [request_id(errand.head.headers) for errand in family]
-            replies = _write(family, identities)
-            now = time.monotonic()
-            for errand, identity, reply in zip(family, identities, replies, strict=True):
-                errand.finish(reply, identity, now)
-
-
-def _write(errands: Sequence[Errand], identities: Sequence[str]) -> list[Written]:
-    finished = [(errand.job, errand.answer) for errand in errands]
-    try:
-        return errands[0].operation.reply(finished, identities)
-    except Exception as error:
-        if len(errands) == 1:
-            return [refuse(error, identities[0]).written()]
-    # One of them is at fault: it must not cost the others their answers.
-    pairs = zip(errands, identities, strict=True)
-    return [answer for errand, identity in pairs for answer in _write([errand], [identity])]
+            try:
+                operation.begin(family)
+            except Exception as error:  # a fault of ours: all that wait for nothing are told
+                for errand in family:
+                    if not errand.waits():
+                        errand.refuse(error)

@@ -66,13 +66,13 @@ class QueueMetrics:
         for count in evaluations:
             observe(count)
 
-    def queued(self, seconds: float) -> None:
-        """Count how long a request waited for its first batch."""
-        self._queue_seconds.observe(seconds)
+    def queued(self, seconds: float, requests: int = 1) -> None:
+        """Count how long requests waited for their first batch."""
+        self._queue_seconds.observe(seconds, requests)
 
-    def drop(self, reason: str) -> None:
-        """Count a request that got no answer: "overloaded", "cancelled" or "deadline"."""
-        self._metrics.dropped.labels(self._model, reason).inc()
+    def drop(self, reason: str, requests: int = 1) -> None:
+        """Count requests that got no answer: "overloaded", "cancelled" or "deadline"."""
+        self._metrics.dropped.labels(self._model, reason).inc(requests)
 
     def watch(self, waiting_rows: Callable[[], int], running: Callable[[], int]) -> None:
         """Read the gauges from the batcher when they are asked for."""

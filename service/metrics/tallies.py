@@ -39,10 +39,10 @@ class Spread:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value; a bucket holds its upper bound."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value; a bucket holds its upper bound."""
+        self.counts[bisect_left(self._bounds, value)] += times
+        self.total += value * times
 
 
 class Counter(Collector):

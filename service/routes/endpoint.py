@@ -117,12 +117,17 @@ class Endpoint(ABC):
         stages: Stages | None = None,
     ) -> None:
         """Count, log and trace one request, once it is over; without reply its client is gone."""
-        self._desk.register.note(
+        register = self._desk.register
+        status = _CLIENT_GONE if reply is None else reply.status
+        if not register.tells:
+            register.count(model, self.name, status, seconds)
+            return
+        register.note(
             "POST",
             head.path,
             head.headers,
             request_id=identity,
-            status=_CLIENT_GONE if reply is None else reply.status,
+            status=status,
             seconds=seconds,
             op=self.name,
             model=model,

@@ -1,44 +1,28 @@
-"""Plain requests, JSON for JSON, many a step: read together, queued together, written together.
+"""Plain requests, JSON for JSON, many a step: read together, computed together, written together.
 
-All of their way but the engine's part is short, so they need no task; and numpy and orjson are
-asked once for many rows.
+All of their way but the engine's part is short, so they need no task; and numpy, orjson and the
+queue are asked once for many rows.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from functools import partial
+from typing import Any, NamedTuple
 
 from service.codec.media import JSON
 from service.codec.parameters import read_name
 from service.codec.tensors import Array, read_lone_rows
-from service.model import Answer, ServedModel, Slot
-from service.routes.answers import Form, plain_answer, write_plain, write_plain_rows
-from service.routes.exchange import Head, Written
+from service.model import Answer, RowQueue, ServedModel
+from service.routes.answers import PLAIN, Form, write_plain, write_plain_rows
+from service.routes.company import Company, PlainVisit
+from service.routes.endpoint import Desk
+from service.routes.exchange import Head
 from service.routes.operation import PLAIN_ACCEPT, Job, Operation, Order, wants_evaluations
 
+# What may wait together, by what it must have in common.
+_Write = Callable[[Sequence[Order], Answer], list[bytes]]
+_Groups = dict[Hashable, tuple[RowQueue, _Write, list[tuple[PlainVisit, Order]]]]
+
 _PLAIN_CONTENT_TYPE = (None, b"application/json")
-
-
-class PlainVisit(Slot, Protocol):
-    """A plain request from arrival to answer, as `service.routes.clients.Visit` is of others.
-
-    arrived: `time.monotonic()` when it was there. model, rows: written here, for the count.
-    """
-
-    head: Head
-    body: bytes
-    arrived: float
-    model: str
-    rows: int | None
-
-    def wait(self, job: Job, leave: Callable[[], None]) -> None:
-        """Its rows wait for the engine; `leave` drops them."""
-        ...
-
-    def attend(self) -> None:
-        """Something on its way takes long after all: `Operation.serve` must have it."""
-        ...
 
 
 class _Asked(NamedTuple):
@@ -49,14 +33,19 @@ class _Asked(NamedTuple):
     fields: dict[str, Any]
     form: Form
     with_evaluations: bool
-    deadline: float
+    patience: float
 
 
 class PlainOperation(Operation):
     """An operation that plain requests go through in company."""
 
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        # What most requests name: it says nothing of the form of the answer.
+        self._usual = frozenset(filter(None, ("model", "context", self.tensor)))
+
     def is_plain(self, head: Head) -> bool:
-        """Whether a request is plain, so that it may go through `begin` and `reply`."""
+        """Whether a request is plain, so that it may go through `begin`."""
         return (
             not head.query
             and head.headers.get(b"content-type") in _PLAIN_CONTENT_TYPE
@@ -77,50 +66,33 @@ class PlainOperation(Operation):
             try:
                 asked.append(self._read(visit, found))
             except Exception as error:
-                visit.set_exception(error)
+                visit.refuse(error)
+        groups: _Groups = {}
         for one, rows in zip(asked, self._read_together(asked), strict=True):
             try:
-                self._enter(one, rows)
+                self._order_plainly(one, rows, groups)
             except Exception as error:
-                one.visit.set_exception(error)
-
-    @staticmethod
-    def kin(job: Job, answer: Answer) -> Hashable:
-        """Equal for what `reply` may answer together."""
-        is_lone = len(answer.log_det) == 1 and answer.solves is None and not job.with_evaluations
-        return (id(job.served), job.order.wants_log_det) if is_lone else id(job)
-
-    def reply(
-        self, finished: Sequence[tuple[Job, Answer]], identities: Sequence[str]
-    ) -> list[Written]:
-        """Answer jobs that are kin, each under the id of its request.
-
-        Raises:
-            InvalidParameter: one of them asked for what the model does not have.
-        """
-        if len(finished) == 1:
-            job, answer = finished[0]
-            head, outputs = self._result(job, answer, JSON)
-            bodies = [write_plain(job.served.card, head, outputs)]
-        else:
-            bodies = self._write_lone_rows(finished)
-        return [
-            plain_answer(body, answer, identity)
-            for body, (_, answer), identity in zip(bodies, finished, identities, strict=True)
-        ]
+                one.visit.refuse(error)
+        for queue, write, members in groups.values():
+            start = 0
+            while start < len(members):
+                company = members[start : start + queue.company_rows]
+                start += len(company)
+                Company(queue, write, company).enter()
 
     def _read(self, visit: PlainVisit, found: dict[str | None, ServedModel]) -> _Asked:
         patience = min(self._admit(visit.head), self._settings.request_timeout_seconds)
+        visit.deadline = visit.arrived + patience
         fields = self._read_json(visit.body)
         name = read_name(fields.get("model"), "model")
         served = found.get(name)
         if served is None:
             served = found[name] = self._desk.repository.get(name)
         visit.model = served.card.name
+        if fields.keys() <= self._usual:
+            return _Asked(visit, served, fields, PLAIN, False, patience)
         form = self._choose_form(None, fields, served.card)
-        return _Asked(
-            visit, served, fields, form, wants_evaluations(fields), visit.arrived + patience
-        )
+        return _Asked(visit, served, fields, form, wants_evaluations(fields), patience)
 
     def _read_together(self, asked: Sequence[_Asked]) -> list[Array | None]:
         """Read the tensors that hold one good row, those for one model at once."""
@@ -142,24 +114,32 @@ class PlainOperation(Operation):
                     rows[index] = row
         return rows
 
-    def _enter(self, asked: _Asked, rows: Array | None) -> None:
-        visit, served, fields, form, with_evaluations, deadline = asked
+    def _order_plainly(self, asked: _Asked, rows: Array | None, groups: _Groups) -> None:
+        """Make a request's rows, and put it with those that it can wait with."""
+        visit, served, fields, form, with_evaluations, patience = asked
         order = self._order(fields, served.card, form, rows)
         if not isinstance(order, Order):
             order.close()
             visit.attend()
             return
-        visit.rows = len(order.rows)
-        leave = self._queue(served, order).enter(order.rows, order.context, deadline, visit)
-        visit.wait(Job(served, order, with_evaluations), leave)
+        visit.rows = count = len(order.rows)
+        queue = self._queue(served, order)
+        is_lone = count == 1 and not with_evaluations
+        key = (id(queue), order.wants_log_det, patience) if is_lone else id(visit)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = (queue, partial(self._write, served, with_evaluations), [])
+        group[2].append((visit, order))
 
-    def _write_lone_rows(self, finished: Sequence[tuple[Job, Answer]]) -> list[bytes]:
-        """Write answers of one row each: their outputs are computed as those of one request."""
-        jobs, answers = zip(*finished, strict=True)
-        card, orders = jobs[0].served.card, [job.order for job in jobs]
-        value = np.concatenate([answer.value for answer in answers])
-        log_det = np.concatenate([answer.log_det for answer in answers])
-        outputs = self._outputs(card, self._join(orders), Answer(value, log_det, 0.0, 0.0))
+    def _write(
+        self, served: ServedModel, with_evaluations: bool, orders: Sequence[Order], answer: Answer
+    ) -> list[bytes]:
+        """Write the body of each order: one of any size, or several of one row each."""
+        card = served.card
+        if len(orders) == 1:
+            head, outputs = self._result(Job(served, orders[0], with_evaluations), answer, JSON)
+            return [write_plain(card, head, outputs)]
+        outputs = self._outputs(card, self._join(orders), answer)
         return write_plain_rows(card, [order.head for order in orders], outputs)
 
     def _join(self, orders: Sequence[Order]) -> Order:

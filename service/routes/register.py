@@ -23,6 +23,15 @@ class Register:
     access: AccessLog
     tracer: Tracer | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether anybody hears more of an exchange than that it was."""
+        return self.tracer is not None or _access_log.isEnabledFor(logging.INFO)
+
+    def count(self, model: str, op: str, status: int, seconds: float) -> None:
+        """Note an exchange where nobody hears more of it; `op` is as for `note`."""
+        self.metrics.request(model, op, status, seconds)
+
     def note(
         self,
         method: str,
@@ -38,9 +47,8 @@ class Register:
         stages: Stages | None = None,
     ) -> None:
         """Count, log and trace one exchange; `op` is an operation or the template of a route."""
-        self.metrics.request(model, op, status, seconds)
-        is_logged = _access_log.isEnabledFor(logging.INFO)
-        if path in _SILENT or not (is_logged or self.tracer is not None):
+        self.count(model, op, status, seconds)
+        if path in _SILENT or not self.tells:
             return
         line = Access(request_id, method, path, status, seconds, model, op, rows, trace_id(headers))
         if self.tracer is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.errors import ModelNotFound, ModelRefused, NotReady
-from service.model import Answer, Array, Listing, ModelCard, ServedModel, Slot
+from service.model import Answer, Array, Listing, ModelCard, Place, ServedModel, Slot
 from service.settings import Settings
 
 SCALE = 2.0
@@ -26,9 +26,17 @@ class Tasked(ABC):
     @abstractmethod
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer: ...
 
+    company_rows = 32
+
     def enter(
-        self, rows: Array, context: Array | None, deadline: float, slot: Slot
-    ) -> Callable[[], None]:
+        self,
+        rows: Array,
+        context: Array | None,
+        deadline: float,
+        slot: Slot,
+        *,
+        requests: int = 1,
+    ) -> Place:
         async def answer() -> None:
             try:
                 result = await self.submit(rows, context, deadline)
@@ -39,12 +47,20 @@ class Tasked(ABC):
                 if not slot.done():
                     slot.set_result(result)
 
-        task = asyncio.get_running_loop().create_task(answer())
+        return _Tasked(asyncio.get_running_loop().create_task(answer()))
 
-        def leave() -> None:
-            task.cancel()
 
-        return leave
+@dataclass
+class _Tasked:
+    """A place in a queue that takes all rows at once: none can be dropped any more."""
+
+    task: asyncio.Task[None]
+
+    def leave(self) -> None:
+        self.task.cancel()
+
+    def drop(self, row: int) -> bool:
+        return False
 
 
 @dataclass

@@ -151,3 +151,29 @@ def test_every_row_is_taken_once_in_order(
         assert [row for start, stop in spans for row in range(start, stop)] == list(
             range(one.total)
         )
+
+
+@pytest.mark.parametrize("with_context", [False, True])
+def test_a_row_is_taken_out_of_a_waiting_ticket(with_context: bool) -> None:
+    lanes = Lanes(16)
+    one = ticket(4)
+    one.rows = np.arange(4.0)[:, None]
+    one.context = 10 + one.rows if with_context else None
+    lanes.add(one)
+    assert lanes.drop(one, 1)
+    assert lanes.rows == 3
+    assert one.rows.ravel().tolist() == [0, 2, 3]
+    assert one.context is None or one.context.ravel().tolist() == [10, 12, 13]
+    assert sizes(lanes.take()) == [(0, 3)]
+    assert lanes.rows == 0
+
+
+def test_no_row_is_taken_out_of_what_a_batch_has() -> None:
+    lanes = Lanes(4)
+    filling, begun, long = ticket(1), ticket(1), ticket(9)
+    for one in (filling, begun, long):
+        lanes.add(one)
+    lanes.take()
+    assert not lanes.drop(begun, 0)
+    assert not lanes.drop(long, 8)
+    assert (begun.total, long.total, lanes.rows) == (1, 9, 7)

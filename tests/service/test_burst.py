@@ -15,6 +15,7 @@ from service.codec.json import write_object, write_rows
 from service.errors import DeadlineExceeded
 from service.express import ExpressProtocol
 from service.model import Answer, ModelCard
+from service.routes.endpoint import Endpoint
 from service.routes.operations import LogProb
 from service.routes.plain import PlainOperation
 from tests.service.houses import Linear
@@ -48,13 +49,14 @@ PLAIN = [
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers were written at a time."""
     sizes: list[int] = []
-    plain = PlainOperation.reply
+    plain = PlainOperation._write
 
-    def note(self: PlainOperation, finished: Sequence[Any], identities: Sequence[str]) -> Any:
-        sizes.append(len(finished))
-        return plain(self, finished, identities)
+    def note(self: PlainOperation, *job: Any) -> Any:
+        _, _, orders, _ = job
+        sizes.append(len(orders))
+        return plain(self, *job)
 
-    monkeypatch.setattr(PlainOperation, "reply", note)
+    monkeypatch.setattr(PlainOperation, "_write", note)
     return sizes
 
 
@@ -188,6 +190,67 @@ def test_heads_are_heeded(
     run(play)
 
 
+def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: PlainOperation, asked: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(PlainOperation, "_read_together", fail)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        answers = await exchange(scene, [request(), request(body=b"{"), request()])
+        assert [answer.status for answer in answers] == [500, 400, 500]
+
+    run(play)
+
+
+def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = Endpoint.note
+    failures = [RuntimeError("a fault of ours")]
+
+    def fail(self: Endpoint, *exchange: Any, **more: Any) -> None:
+        if failures:
+            raise failures.pop()
+        note(self, *exchange, **more)
+
+    monkeypatch.setattr(Endpoint, "note", fail)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
+            first_writer.write(request())
+            writer.write(request())
+            assert (await read(reader)).status == 200
+            assert await lost.read() == b""
+
+    run(play)
+
+
+def test_those_that_wait_longer_do_not_share_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        deadlines(monkeypatch, patience=20.0)
+        requests = [request(X_Timeout_Seconds="0.05"), request(), request(X_Timeout_Seconds="0.05")]
+        assert [one.status for one in await exchange(scene, requests)] == [504, 200, 504]
+
+    run(play)
+
+
+def test_a_burst_travels_in_companies_of_what_the_queue_takes(
+    monkeypatch: pytest.MonkeyPatch, written: list[int]
+) -> None:
+    monkeypatch.setattr(Linear, "company_rows", 2)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        cases = [("/encode", LINE % str(2 * index).encode()) for index in range(5)]
+        answers = await exchange(scene, plain_requests(cases))
+        assert [answer.json()["z"][0][0] for answer in answers] == [0, 1, 2, 3, 4]
+        assert written == [2, 2, 1]
+
+    run(play)
+
+
 def deadlines(monkeypatch: pytest.MonkeyPatch, patience: float) -> list[float]:
     """Let the queue keep to deadlines.   -> the seconds left of each request that reached it."""
     seen: list[float] = []
@@ -234,20 +297,21 @@ def test_requests_while_models_load_are_told_so(monkeypatch: pytest.MonkeyPatch)
     run(play)
 
 
-def outputs_of(dtype: str) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+def outputs_of(dtype: str, bad_rows: int) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     rng = np.random.default_rng(0)
     for event in ((), (1,), (3,), (2, 3), (1, 2, 2), (3, 1, 1)):
         shape = (7, *event)
         values = (rng.standard_normal(shape) * 10.0 ** rng.integers(-20, 20, shape)).astype(dtype)
-        for row, bad in zip((0, 3, 6), (np.nan, np.inf, -np.inf), strict=True):
+        for row, bad in zip((0, 3, 6)[:bad_rows], (np.nan, np.inf, -np.inf), strict=False):
             values.reshape(len(values), -1)[row, -1] = bad
         yield {"x": values, "log_prob": np.linspace(-1, 1, 7).astype(dtype)}
 
 
+@pytest.mark.parametrize("bad_rows", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("common", [{"model": "a"}, {"model": '100 % "null"', "version": "],["}])
-def test_rows_are_written_as_each_alone(dtype: str, common: dict[str, Any]) -> None:
-    for outputs in outputs_of(dtype):
+def test_rows_are_written_as_each_alone(dtype: str, common: dict[str, Any], bad_rows: int) -> None:
+    for outputs in outputs_of(dtype, bad_rows):
         count = len(outputs["log_prob"])
         heads: list[dict[str, Any]] = [{}, *({"seed": seed} for seed in range(1, count))]
         together = list(write_rows(common, heads, outputs))
@@ -259,7 +323,7 @@ def test_rows_are_written_as_each_alone(dtype: str, common: dict[str, Any]) -> N
             for row, head in enumerate(heads)
         ]
         assert together == alone
-        assert sum(b"non_finite" in body for body in together) == 3
+        assert sum(b"non_finite" in body for body in together) == bad_rows
         assert all(orjson.loads(body)["model"] == common["model"] for body in together)
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.flow import Flow
-from service.errors import ModelNotFound, ModelRefused, NotReady
+from service.errors import ModelNotFound, ModelRefused, NotReady, TooLarge
 from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Listing
@@ -331,8 +331,9 @@ def test_a_model_can_be_served_in_its_own_way(
         assert (card.dtype, card.accuracy["batching"]) == ("float64", "invariant")
         assert served.get("flow").card.dtype == "float32"
         assert served.get("flow").card.accuracy["batching"] == "fast"
-        queue = served._hosted["own"].encode
-        assert queue._max_queue_rows == 3
+        four = np.zeros((4, *card.event_shape))
+        with pytest.raises(TooLarge, match="at most 3 rows"):
+            await served.get("own").encode.submit(four, None, later())
 
     repository(test)
 

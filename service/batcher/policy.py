@@ -1,0 +1,17 @@
+"""What an operator decides about a queue."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits of one batcher; rows are the unit.
+
+    max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
+    is_fixed: run every batch at exactly `max_batch_rows` (see `Kernel`).
+    """
+
+    max_batch_rows: int
+    max_queue_rows: int
+    max_delay_seconds: float = 0.0
+    is_fixed: bool = False
