@@ -45,6 +45,13 @@ def _rate(replies: list[Reply], start: float, seconds: float) -> float:
     return sum(start <= r.done < start + seconds and r.status == 200 for r in replies) / seconds
 
 
+def _rows_before(answered: list[Reply]) -> list[int]:
+    """How many others of one row were answered while each waited: the wait in rows, not in time."""
+    done = [reply.done for reply in answered]
+    seen = np.searchsorted(np.sort(done), [[reply.due for reply in answered], done])
+    return [int(count) for count in seen[1] - seen[0]]
+
+
 async def overload(server: RunningServer, seconds: float) -> dict[str, Any]:
     """Capacity, the overload, and the second after it."""
     lines = Lines(
@@ -60,13 +67,15 @@ async def overload(server: RunningServer, seconds: float) -> dict[str, Any]:
     after = time.monotonic()
     recovered = _rate(await closed_loop(lines, 16, 1.0), after, 1.0)
     lines.close()
-    good = [r.latency for r in replies if r.status == 200]
+    answered = [r for r in replies if r.status == 200]
+    good = [r.latency for r in answered]
     refused = [r.latency for r in replies if r.status == 429]
     return {
         "capacity": capacity,
         "goodput": _rate(replies, start, seconds),
         "accepted_p50_ms": _percentile(good, 50),
         "accepted_p99_ms": _percentile(good, 99),
+        "accepted_p99_rows_before": float(np.percentile(_rows_before(answered), 99)),
         "refused": len(refused),
         "refused_p50_ms": _percentile(refused, 50),
         "refused_p99_ms": _percentile(refused, 99),
