@@ -1,6 +1,6 @@
 """The short way from a socket to an operation, for requests that arrive whole.
 
-    bytes ──heads──> connection ──plain──> burst ──> operation, many requests a step
+    bytes ──heads──> connection ──plain──> burst ──> company, many requests as one
                          │  └──────else──> task ───> operation
                          └──anything else────────────> uvicorn, FastAPI
 
