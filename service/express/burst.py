@@ -1,9 +1,8 @@
-"""Plain requests, many a step: those that arrive together are read together, and so on.
+"""Plain requests from a connection to a company and back; those that arrive together begin so.
 
 A request whose every step but the engine's is short needs no task. More than that: a processor that
 does one step for many requests has its code and its tables at hand, where one that goes all the way
-with each comes upon everything cold. Measured, that halves what a request costs, and numpy and
-orjson can be asked once for many rows.
+with each comes upon everything cold.
 """
 
 import logging
