@@ -22,6 +22,9 @@ from models.importers.findings import Report
 from models.importers.run import Preprocessing, Request, run
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (ROOT / "golden", ROOT / "golden_more")
+# Every case that there is: a new folder is read without being named anywhere.
+NAMES = sorted(path.name for folder in FOLDERS for path in folder.iterdir())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,7 @@ def _imported(name: str, preprocessing: Preprocessing) -> tuple[Flow, Report]:
 @functools.cache
 def load(name: str) -> Golden:
     """Read a case of tests/golden or tests/golden_more."""
-    folder = ROOT / "golden" / name
-    if not folder.is_dir():
-        folder = ROOT / "golden_more" / name
+    (folder,) = (folder / name for folder in FOLDERS if (folder / name).is_dir())
     (checkpoint,) = (
         path for path in folder.iterdir() if path.name not in ("config.json", "expected.npz")
     )
