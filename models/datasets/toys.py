@@ -5,6 +5,7 @@ figures of Grathwohl et al. 2018 (FFJORD, arXiv 1810.01367, section 4.1) and its
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,34 @@ TOYS: dict[str, tuple[Callable[[int, np.random.Generator, float], Points], float
 }
 
 
-def toy_points(name: str, *, rows: int, seed: int, noise: float | None) -> Points:
-    """Draw (rows, 2) points of the named density; the same seed gives the same points."""
-    make, default_noise = TOYS[name]
-    return make(rows, np.random.default_rng(seed), default_noise if noise is None else noise)
+@dataclass(frozen=True, slots=True)
+class ToyRecipe:
+    """What decides the points of a toy, but for the last bits of exp, cos and sin.
+
+    Those are the CPU's: numpy computes with the instructions that it finds.
+
+    Args:
+        name: a key of `TOYS`.
+        rows: how many points.
+        seed: of the generator.
+        noise: scale of what blurs the figure; None is the toy's own.
+    """
+
+    name: str
+    rows: int
+    seed: int
+    noise: float | None = None
+
+    @property
+    def text(self) -> str:
+        """One text a set of points: an option that is left out is written as its default."""
+        return f"{self.name}?noise={self._noise!r}&rows={self.rows}&seed={self.seed}"
+
+    def points(self) -> Points:
+        """Draw (rows, 2) points of the named density."""
+        make, _ = TOYS[self.name]
+        return make(self.rows, np.random.default_rng(self.seed), self._noise)
+
+    @property
+    def _noise(self) -> float:
+        return float(TOYS[self.name][1] if self.noise is None else self.noise)

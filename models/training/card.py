@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models.training.options import TrainingOptions
 from models.training.pictures import LOSS_FILE, SAMPLES_FILE
-from models.training.report import TrainingReport
+from models.training.report import DataFacts, TrainingReport
 from models.transforms.preprocess import PIXEL_BITS
 
 CARD_FILE = "README.md"
@@ -57,7 +57,7 @@ def write_card(
         "",
         f"`{facts.spec or facts.name}`: {facts.source or 'given as an array'}.",
         f"Licence: {facts.licence or 'not stated'}. {facts.train_rows} rows trained on, "
-        f"{held_out}; split with seed {facts.seed}. SHA-256 of the values: `{facts.sha256}`.",
+        f"{held_out}; split with seed {facts.seed}. {_identity(facts)}",
         "",
         "## Recipe",
         "",
@@ -75,6 +75,12 @@ def write_card(
         "",
     ]
     (folder / CARD_FILE).write_text("\n".join(lines), encoding="utf-8")
+
+
+def _identity(facts: DataFacts) -> str:
+    if facts.recipe:
+        return f"Generated: `{facts.recipe}` names the same rows on every machine."
+    return f"SHA-256 of the values: `{facts.sha256}`."
 
 
 def train_command(report: TrainingReport, out: str) -> str:

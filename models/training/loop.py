@@ -10,7 +10,7 @@ import torch
 
 from models import golden
 from models.checkpoint import CONFIG_FILE, save
-from models.datasets import Dataset, Split, split
+from models.datasets import Dataset, Split, is_named, split
 from models.evaluate import as_tensors, check_fits, evaluate
 from models.registry import build
 from models.training.adapt import adapt
@@ -68,7 +68,12 @@ def train(
         check_fits(flow, parts.train)
         run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
         if resume:
-            run.restore(read_state(state_path(out)))
+            state = read_state(state_path(out))
+            # States of before name generated data by their values.
+            named = state.facts["recipe"]["data"]
+            if is_named(data, named):
+                run.recipe["data"] = named
+            run.restore(state)
         else:
             run.initialise(parts.train)
         _fit(run, parts, out, listener or Silence())
@@ -134,6 +139,7 @@ def _describe(data: Dataset, parts: Split, options: TrainingOptions) -> DataFact
         validation_fraction=options.validation_fraction,
         test_fraction=options.test_fraction,
         seed=options.seed,
+        recipe=data.recipe,
     )
 
 

@@ -29,7 +29,10 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """Which rows a model was trained on; enough to draw the same split again."""
+    """Which rows a model was trained on; enough to draw the same split again.
+
+    sha256 is of `recipe` where the data are generated, else of their values.
+    """
 
     name: str
     spec: str
@@ -43,6 +46,7 @@ class DataFacts:
     validation_fraction: float
     test_fraction: float
     seed: int
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ from models.transforms.actnorm import initialise_actnorm
 ACTNORM_ROWS = 512
 MAX_SKIPPED_IN_A_ROW = 20
 
+# Far above what rounding moves, far below any choice of a person.
+_SAME_NUMBER = 1e-9
+
 
 class Run:
     """The state of a run and the two things it does: train an epoch, judge it.
@@ -160,7 +163,7 @@ class Run:
         """
         for name, mine in self.recipe.items():
             theirs = state.facts["recipe"][name]
-            if theirs != mine:
+            if not _agree(theirs, mine):
                 raise TrainingError(
                     f"resume: the interrupted run had another {name}: expected {theirs}, got "
                     f"{mine}; repeat its command, or delete the state and start again"
@@ -241,3 +244,17 @@ class Run:
         noise_seed = seed if judged.facts.num_levels is not None else None
         scores = log_probs(judged, validation, noise_seed=noise_seed)
         return float(-scores.mean())
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal but for rounding.
+
+    Statistics of the data stand in a configuration, and another CPU adds up in another order.
+    """
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_SAME_NUMBER, abs_tol=_SAME_NUMBER)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)

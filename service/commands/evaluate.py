@@ -50,7 +50,7 @@ def _run(folder: Path, text: str, rows: str, *, seed: int, as_json: bool, thread
 
     torch.set_num_threads(threads)
     flow = models.load(folder)
-    data = _choose(load(text), rows, flow.provenance)
+    data = _choose(load(text), rows, flow.provenance, _trained_on(folder))
     figures = asdict(evaluate.evaluate(flow, data, seed=seed))
     if as_json:
         typer.echo(orjson.dumps(figures))
@@ -61,10 +61,17 @@ def _run(folder: Path, text: str, rows: str, *, seed: int, as_json: bool, thread
             typer.echo(f"{name:<{width}}  {value:.6g}")
 
 
-def _choose(data: "Dataset", rows: str, provenance: dict[str, Any]) -> "Dataset":
-    from models.datasets import split
+def _trained_on(folder: Path) -> str:
+    """The text that named the training data; empty in a folder that was not trained here."""
+    from models.training.report import REPORT_FILE, TrainingReport
 
-    is_training_data = provenance.get("data_sha256") == data.digest()
+    return TrainingReport.read(folder).data.spec if (folder / REPORT_FILE).is_file() else ""
+
+
+def _choose(data: "Dataset", rows: str, provenance: dict[str, Any], trained_on: str) -> "Dataset":
+    from models.datasets import is_named, split
+
+    is_training_data = is_named(data, provenance.get("data_sha256"), trained_on)
     if rows == "all" or (rows == "auto" and not is_training_data):
         return data
     if not is_training_data:

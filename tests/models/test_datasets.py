@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from models.datasets import Dataset, DatasetError, load, named_sets, split
+from models.datasets import Dataset, DatasetError, is_named, load, named_sets, split
 from models.datasets.toys import TOYS
 
 
@@ -365,3 +366,58 @@ def test_digest_follows_the_values() -> None:
     assert Dataset("a", x).digest() == Dataset("b", x.copy()).digest()
     assert Dataset("a", x).digest() != Dataset("a", x + 1).digest()
     assert Dataset("a", x).digest() != Dataset("a", x.reshape(2, 3)).digest()
+
+
+# ------------------------------------------------------------------ generated data
+
+# What the recipes with 20,000 rows of seed 0 give at row 7.
+POINTS = {
+    "two_moons": (1.8263952338497431, -0.11458061576646128),
+    "circles": (1.0926833517761907, -2.834660176673199),
+    "pinwheel": (1.2304833739421208, 1.4595182453364137),
+    "checkerboard": (-3.1932460108930547, 1.832263619898544),
+    "eight_gaussians": (1.9197875946840375, 0.41237981435376797),
+    "spirals": (0.5225011857689674, -2.682697857388098),
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_recipe_names_the_same_points_everywhere(name: str) -> None:
+    np.testing.assert_allclose(load(name).x[7], POINTS[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_generated_data_are_named_by_their_recipe(name: str) -> None:
+    noise = float(TOYS[name][1])
+    one, spelt_out = load(name), load(f"{name}?seed=0&rows=20000&noise={noise}")
+    assert one.recipe == spelt_out.recipe == f"{name}?noise={noise}&rows=20000&seed=0"
+    assert one.digest() == spelt_out.digest()
+    # As another CPU computes them.
+    moved = replace(one, x=np.nextafter(one.x, np.inf))
+    assert is_named(moved, one.digest())
+    for other in ("rows=19999", "seed=1", "noise=0.25"):
+        assert not is_named(load(f"{name}?{other}"), one.digest())
+
+
+def test_rows_taken_from_generated_data_are_named_by_their_values() -> None:
+    data = load("pinwheel?rows=50")
+    few = data.take(np.arange(10))
+    assert few.digest() == few.values_digest() == Dataset("t", data.x[:10]).digest()
+
+
+# The digests that config.json of the zoo's pinwheel had: of values, on two kinds of CPU.
+FORMER = (
+    "ac8af2e889ed0565f8421cd99186e1cfa6e628a3ccb1ee4bf793ce6d12ef7932",
+    "8074c0bfd54b1bec678eb2cc27107e2dccf9a6d1e542e3159cecfc4e41386f97",
+)
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_folders_that_name_generated_data_by_their_values_are_recognised(former: str) -> None:
+    data = load("pinwheel")
+    assert is_named(data, former, "pinwheel")
+    assert is_named(data, former, "pinwheel?seed=0&rows=20000")
+    assert is_named(data, data.values_digest())
+    assert not is_named(load("pinwheel?seed=1"), former, "pinwheel")
+    assert not is_named(load("circles"), former, "pinwheel")
+    assert not is_named(load("wine"), former, "wine")

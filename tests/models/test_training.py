@@ -1,7 +1,8 @@
 """Training: it learns, it repeats itself, it resumes, and what it writes is complete."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from models.training.options import learning_rate_factor
 from models.training.pictures import to_bytes
 from models.training.progress import ProgressBar
 from models.training.run import Run
-from models.training.state import state_path
+from models.training.state import State, read_state, state_path, write_state
 from models.transforms.actnorm import ActNorm
 from models.transforms.preprocess import Dequantise
 
@@ -243,6 +244,39 @@ def test_resuming_another_run_is_refused(
     config, options = change.get("config", VECTOR), change.get("options", QUICK)
     with pytest.raises(TrainingError, match=message):
         train(data, "realnvp", config, broken, options=options, resume=True)
+
+
+def rewrite_recipe(state: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    old = read_state(state)
+    recipe = json.loads(json.dumps(old.facts["recipe"]))
+    change(recipe)
+    write_state(state, State(old.tensors, {**old.facts, "recipe": recipe}))
+
+
+def test_a_run_of_another_cpu_is_resumed(broken: Path, moons: Dataset) -> None:
+    def move(recipe: dict[str, Any]) -> None:
+        (step,) = recipe["config"]["preprocessing"]
+        step["mean"] = np.nextafter(step["mean"], np.inf).tolist()
+        step["std"] = np.nextafter(step["std"], np.inf).tolist()
+
+    rewrite_recipe(state_path(broken), move)
+    assert len(train(moons, "realnvp", VECTOR, broken, options=QUICK, resume=True).history) == 4
+
+
+def test_a_run_of_other_statistics_is_not(broken: Path, moons: Dataset) -> None:
+    def move(recipe: dict[str, Any]) -> None:
+        recipe["config"]["preprocessing"][0]["mean"][0] += 1e-6
+
+    rewrite_recipe(state_path(broken), move)
+    with pytest.raises(TrainingError, match="another config"):
+        train(moons, "realnvp", VECTOR, broken, options=QUICK, resume=True)
+
+
+def test_a_run_that_names_generated_data_by_their_values_is_resumed(
+    broken: Path, moons: Dataset
+) -> None:
+    rewrite_recipe(state_path(broken), lambda recipe: recipe.update(data=moons.values_digest()))
+    assert len(train(moons, "realnvp", VECTOR, broken, options=QUICK, resume=True).history) == 4
 
 
 def test_more_epochs_may_be_asked_for_on_resuming(broken: Path, moons: Dataset) -> None:

@@ -1,0 +1,85 @@
+"""The same answers on another kind of CPU: numpy computes with the instructions that it finds.
+
+Its exp, cos and sin have other last bits on another CPU. Here they are the plainest there are: a
+second process leaves out every instruction set that numpy chooses at run time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+from models.datasets import load
+from models.datasets.toys import TOYS
+from models.training import TrainingOptions, train
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of what numpy was built to choose from, what it has chosen here: it refuses to leave out others.
+FEATURES = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
+FLOW = {"num_layers": 2, "conditioner": {"kind": "mlp", "widths": [8]}}
+ROWS = 100
+ZOO = {"moons": "two_moons", "pinwheel": "pinwheel"}
+README_MODELS = ("moons", "pinwheel", "magic", "digits-glow")
+
+pytestmark = pytest.mark.skipif(not FEATURES, reason="numpy chooses nothing on this CPU")
+
+# Evaluates as the command does, many models in one process: a line of arguments each.
+EVALUATE = """
+import json, sys
+from typer.testing import CliRunner
+from service import cli
+
+for line in sys.stdin:
+    words = ["evaluate", *json.loads(line), "--rows", "test", "--json"]
+    result = CliRunner().invoke(cli.build(words), words)
+    print(json.dumps([result.exit_code, result.output, result.stdout]))
+"""
+CHOSEN = """
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+print([name for name in __cpu_dispatch__ if __cpu_features__[name]])
+"""
+
+
+def elsewhere(*command: str, given: str = "", **settings: str) -> str:
+    """Run Python without the instructions that numpy chooses.   -> its stdout."""
+    variables = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(FEATURES), **settings}
+    result = subprocess.run(
+        [sys.executable, *command],
+        input=given, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_other_cpu_is_another() -> None:
+    assert elsewhere("-W", "error", "-c", CHOSEN) == "[]\n"
+
+
+def test_models_know_the_generated_rows_they_were_trained_on(tmp_path: Path) -> None:
+    lines = {name: ([f"models/zoo/{name}", "--data", data], 2000) for name, data in ZOO.items()}
+    for name in TOYS:
+        data = load(f"{name}?rows={ROWS}")
+        train(data, "realnvp", FLOW, tmp_path / name, options=TrainingOptions(epochs=1))
+        lines[f"new {name}"] = [str(tmp_path / name), "--data", data.spec], ROWS // 10
+    text = "".join(f"{json.dumps(words)}\n" for words, _ in lines.values())
+    answers = map(json.loads, elsewhere("-c", EVALUATE, given=text).splitlines())
+    for (name, (_, rows)), (code, output, stdout) in zip(lines.items(), answers, strict=True):
+        assert code == 0, f"{name}: {output}"
+        assert json.loads(stdout)["rows"] == rows, name
+
+
+def test_the_readme_is_answered() -> None:
+    folders = ":".join(str(ROOT / "models" / "zoo" / name) for name in README_MODELS)
+    run_tests("tests/e2e/test_readme.py", PUSHFORWARD_MODEL_REPOSITORY=folders)
+
+
+def test_checkpoints_of_public_code_have_its_numbers() -> None:
+    run_tests("tests/models/importers/test_golden.py")
+
+
+def run_tests(path: str, **settings: str) -> None:
+    elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", path, **settings)
