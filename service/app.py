@@ -19,7 +19,6 @@ from service.errors import (
     Fault,
     InvalidRequest,
     ServiceError,
-    Unauthorized,
     from_status,
     problem,
     unexpected,
@@ -32,7 +31,7 @@ from service.routes.clients import ClientWatch
 from service.routes.documentation import ANY_PROBLEM, add_keys, add_operations
 from service.routes.documentation_v2 import INFER_PATHS, add_inference
 from service.routes.endpoint import Desk, Endpoint
-from service.routes.exchange import request_id, respond
+from service.routes.exchange import check_single, read_headers, request_id, respond
 from service.routes.health import health_router
 from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.models import models_router
@@ -78,7 +77,7 @@ def create_app(
     app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
-    app.include_router(v2_router(repository, has_control=settings.enable_model_control))
+    app.include_router(v2_router(desk))
     app.include_router(page_router())
     app.add_middleware(_Frame, register=register, guard=desk.guard)
     app.add_exception_handler(ServiceError, _on_service_error)
@@ -113,7 +112,7 @@ class Application(FastAPI):
             self._entry = CORSMiddleware(
                 self._serve,
                 allow_origins=origins,
-                allow_methods=("GET", "POST"),
+                allow_methods=("GET", "HEAD", "POST"),
                 allow_headers=_CORS_REQUEST_HEADERS,
                 expose_headers=_CORS_ANSWER_HEADERS,
             )
@@ -173,7 +172,10 @@ class _Frame:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        received = dict(scope["headers"])
+        received, twice = read_headers(scope["headers"])
+        method = scope["method"]
+        if method == "HEAD":  # what GET would say of itself, on every route that has GET
+            scope = {**scope, "method": "GET"}
         identity = request_id(received)
         scope.setdefault("state", {})["request_id"] = identity
         status = 0
@@ -186,13 +188,16 @@ class _Frame:
                     *(pair for pair in message["headers"] if pair[0] != b"x-request-id"),
                     (b"x-request-id", identity.encode()),
                 ]
+            elif method == "HEAD":
+                message["body"] = b""
             await send(message)
 
         try:
+            check_single(twice)
             if self._guard is not None and scope["path"] not in OPEN_PATHS:
                 self._guard.check(received)
             await self._app(scope, receive, send_framed)
-        except Unauthorized as error:
+        except ServiceError as error:
             body, headers = problem(error, identity)
             await respond(send_framed, error.status, headers, body)
         except Exception:
@@ -203,7 +208,7 @@ class _Frame:
             await respond(send_framed, 500, headers, body)
         route = getattr(scope.get("route"), "path", _NO_ROUTE)
         self._register.note(
-            scope["method"],
+            method,
             scope["path"],
             received,
             request_id=identity,

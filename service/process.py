@@ -64,7 +64,7 @@ class Process:
         self._access = logs.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
-        self._lane = Lane(settings, app.operations)
+        self._lane = Lane(settings, app.operations, metrics)
         config = uvicorn.Config(
             app,
             http=protocol_over(self._lane),

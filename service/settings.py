@@ -139,6 +139,11 @@ class Settings(BaseSettings):
     request_timeout_seconds: PositiveFloat = Field(
         30.0, description="From arrival to answer, then 504."
     )
+    write_timeout_seconds: PositiveFloat = Field(
+        30.0,
+        description="How long a client may read nothing of an answer that waits for it, then the "
+        "connection is cut off.",
+    )
     shutdown_grace_seconds: NonNegativeFloat = Field(
         30.0, description="After SIGTERM: how long accepted requests may still take."
     )

@@ -4,11 +4,14 @@ import time
 from asyncio import Task, TimerHandle
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooLarge, problem
 from service.express.burst import Burst, Errand
-from service.express.heads import MOST_HEAD_BYTES, Lane, Order
+from service.express.heads import MOST_HEAD_BYTES, Lane, Order, check_head
+from service.express.peer import Departure, Reader
+from service.express.upgrades import head_without_offer
 from service.routes.clients import Ending, Visit
 from service.routes.exchange import (
     MAX_PIECES,
@@ -58,11 +61,17 @@ class ExpressProtocol(HttpToolsProtocol):
         self._complaint: ServiceError | None = None
         self._has_cycle = False
         self._is_last = False
+        self._has_offer = False
+        self._reader: Reader | None = None
+        self._departure: Departure | None = None
         self._active_at = time.monotonic()
 
     def connection_made(self, transport: Any) -> None:
         """Begin; a client that then says nothing is not waited for."""
         super().connection_made(transport)
+        self._reader = Reader(
+            transport, self.loop, self.lane.write_timeout_seconds, self._count_stall
+        )
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,7 +79,22 @@ class ExpressProtocol(HttpToolsProtocol):
         if self._visit is not None:
             self._visit.stop(Ending.GONE)
         self._stop_waiting()
+        for watch in (self._reader, self._departure):
+            if watch is not None:
+                watch.stop()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: what it has asked in full is answered first."""
+        self._departure = Departure(self.transport, self.loop, self._may_probe)
+        self._close_if_served()
+        return not self.transport.is_closing()
+
+    def pause_writing(self) -> None:
+        """The client takes an answer more slowly than it is written."""
+        super().pause_writing()
+        if self._reader is not None:
+            self._reader.watch()
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived to whoever has the connection."""
@@ -126,11 +150,20 @@ class ExpressProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is there: somebody works on its answer from now on."""
         self._is_inside_head = False
-        super().on_headers_complete()
-        self._has_cycle = True
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        try:
+            check_head(method, version, self.headers)
+        except ServiceError as complaint:
+            self._stop_parser(complaint)
+        self._has_offer = self.parser.should_upgrade()
+        if not self._has_offer:  # else the same head comes again without it
+            super().on_headers_complete()
+            self._has_cycle = True
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        if self._has_offer:
+            return
         self._is_inside_message = False
         super().on_message_complete()
 
@@ -138,6 +171,8 @@ class ExpressProtocol(HttpToolsProtocol):
         """An answer of the ordinary way is written."""
         self._active_at = time.monotonic()
         super().on_response_complete()
+        self._watch_reader()
+        self._close_if_served()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not understand, in the form of all errors."""
@@ -175,13 +210,57 @@ class ExpressProtocol(HttpToolsProtocol):
     def _give_way(self, data: bytes) -> None:
         """Let uvicorn have what arrived."""
         self._stop_waiting()
-        super().data_received(data)
+        self._feed(data)
         if self._is_inside_head:
             self._unended_bytes += len(data)
             if self._unended_bytes > MOST_HEAD_BYTES:
                 self._refuse(_head_too_large())
         if self.timeout_keep_alive_task is None and self._is_idle():
             self._arm()
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser have what arrived, and a head that offers another protocol once more."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            version = self.parser.get_http_version()
+            head = head_without_offer(self.parser.get_method(), self.url, version, self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._feed(head + data[offer.args[0] :])
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+
+    def _count_stall(self) -> None:
+        self.lane.metrics.cut_off("not_reading")
+
+    def _watch_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.watch()
+
+    def _may_probe(self) -> bool:
+        """Whether the client waits for the first byte of an answer, and speaks HTTP/1.1."""
+        if self._visit is not None:
+            return True
+        is_waiting = not self._is_idle() and not self.cycle.response_started
+        return is_waiting and not self.pipeline and self.scope["http_version"] == "1.1"
+
+    def _close_if_served(self) -> None:
+        """Where the client sends no more, close after the last answer; refuse half a request."""
+        if self._departure is None or self.transport.is_closing():
+            return
+        if self._visit is not None or self.pipeline:
+            return
+        is_idle = self._is_idle()
+        if self._is_inside_head or self._patience is not None:
+            is_cut = is_idle  # else the answer to the request before it comes first
+        else:
+            is_cut = self._is_inside_message and not is_idle
+        if is_cut:
+            self._refuse(MalformedRequest("the connection ended inside a request"))
+        elif is_idle:
+            self.transport.close()
 
     def _grow_head(self, count: int) -> None:
         self._head_bytes += count
@@ -225,6 +304,7 @@ class ExpressProtocol(HttpToolsProtocol):
             data, self._kept = self._kept, b""
             self.flow.resume_reading()
             self.data_received(data)
+        self._close_if_served()
 
     async def _answer(
         self, operation: PlainOperation, head: Head, body: bytes, visit: Visit
@@ -251,6 +331,7 @@ class ExpressProtocol(HttpToolsProtocol):
         else:
             self.transport.write(b"".join(head))
             self.transport.write(body)
+        self._watch_reader()
         if is_last or not self.lane.is_open:
             self.transport.close()
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import httptools
 
-from service.routes.exchange import Head, Headers
+from service.errors import MalformedRequest
+from service.metrics import Metrics
+from service.routes.exchange import Head, Headers, read_headers
 from service.routes.plain import PlainOperation
 from service.settings import Settings
 
@@ -38,11 +40,23 @@ class Lane:
     A client sends the same head again and again: each is parsed once, by the parser that uvicorn
     uses, and then known by its bytes. Equal bytes mean the same.
 
+    Args:
+        settings: of the service.
+        operations: by path.
+        metrics: where connections that are cut off are counted.
+
     is_open: false sends all newcomers the ordinary way, for good.
     """
 
-    def __init__(self, settings: Settings, operations: Mapping[str, PlainOperation]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        operations: Mapping[str, PlainOperation],
+        metrics: Metrics,
+    ) -> None:
         self.timeout_seconds = settings.request_timeout_seconds
+        self.write_timeout_seconds = settings.write_timeout_seconds
+        self.metrics = metrics
         self.is_open = True
         self.max_body_bytes = settings.max_body_bytes
         self._operations = {path.encode(): operation for path, operation in operations.items()}
@@ -67,12 +81,14 @@ class Lane:
             return None
         path, _, query = found.url.partition(b"?")
         operation = self._operations.get(path)
-        headers = dict(found.headers)
+        headers, twice = read_headers(found.headers)
         length = headers.get(b"content-length", b"0")
         if (
             operation is None
             or found.method != b"POST"
             or found.version != "1.1"
+            or twice is not None
+            or b"host" not in headers
             or not _ODD.isdisjoint(headers)
             or not length.isdigit()
             or int(length) > self.max_body_bytes
@@ -86,6 +102,24 @@ class Lane:
                 self._orders.clear()
             self._orders[data] = order
         return order
+
+
+def check_head(method: bytes, version: str, headers: Headers) -> None:
+    """Refuse a head after which nobody can say what was meant, or where the next one begins.
+
+    Raises:
+        MalformedRequest: another version, a tunnel, no host, or a body in a coding not taken here.
+    """
+    if version not in ("1.0", "1.1"):
+        raise MalformedRequest(f"expected HTTP/1.1, got HTTP/{version}; the connection is closed")
+    if method == b"CONNECT":
+        raise MalformedRequest("CONNECT: this is no proxy; the connection is closed")
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise MalformedRequest(f"Host: expected it once, got it {hosts} times")
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+        raise MalformedRequest("Transfer-Encoding: expected chunked and no other")
 
 
 class _Parsed:

@@ -106,6 +106,9 @@ class Metrics:
         self.queue_rows = self._gauge("queue_rows", "Rows waiting for a batch", "model op")
         self.running = self._gauge("requests_running", "Requests not answered yet", "model")
         self.dropped = self._counter("dropped", "Requests without answer", "model reason")
+        self.connections_cut_off = self._counter(
+            "connections_cut_off", "Connections ended for what their client did not do", "reason"
+        )
         self.non_finite_rows = self._counter(
             "nonfinite_rows", "Rows with a result that is not finite", "model op"
         )
@@ -161,6 +164,10 @@ class Metrics:
             self._request_children[key] = children
         children[0].inc()
         children[1].observe(seconds)
+
+    def cut_off(self, reason: str) -> None:
+        """Count a connection that was ended: its client was "not_reading"."""
+        self.connections_cut_off.labels(reason).inc()
 
     def watch_running(self, model: str, op: str, running: Callable[[], int]) -> None:
         """Let the gauge of a model's running requests be the sum over its operations."""

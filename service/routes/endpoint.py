@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -26,6 +26,8 @@ from service.routes.exchange import (
     Head,
     Reply,
     Written,
+    check_single,
+    read_headers,
     read_timeout,
     receive_body,
     request_id,
@@ -69,7 +71,7 @@ class Endpoint(ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request as an ASGI application."""
         visit = self._desk.clients.enter(receive, self._settings.request_timeout_seconds)
-        head = Head(scope["path"], scope["query_string"], dict(scope["headers"]))
+        head = Head(scope["path"], scope["query_string"], *read_headers(scope["headers"]))
         reply = await self.serve(head, visit, partial(self._receive_body, head, visit))
         if reply is not None:
             await respond(send, *reply)
@@ -139,9 +141,11 @@ class Endpoint(ABC):
         """Ask for the key, where there are keys.   -> how many seconds the client waits at most.
 
         Raises:
+            MalformedRequest: a header stands twice that may not.
             Unauthorized: no key that is known.
             InvalidParameter: X-Timeout-Seconds is no number.
         """
+        check_single(head.twice)
         if self._desk.guard is not None:
             self._desk.guard.check(head.headers)
         patience = head.headers.get(b"x-timeout-seconds")
@@ -159,6 +163,30 @@ class Endpoint(ABC):
     @abstractmethod
     async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
         """Read a request, compute its answer and write it."""
+
+
+async def receive_small(
+    desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
+) -> bytes | bytearray:
+    """Read the body of a route that is no `Endpoint`, as theirs are read.
+
+    Raises:
+        BodyTimeout: it did not arrive before the request's deadline.
+        ClientGone, and what `receive_body` raises.
+    """
+    visit = desk.clients.enter(receive, desk.settings.request_timeout_seconds)
+    patience = headers.get(b"x-timeout-seconds")
+    if patience is not None:
+        visit.shorten(read_timeout(patience))
+    try:
+        return await receive_body(headers, receive, max_bytes)
+    except asyncio.CancelledError:
+        if visit.ending is not Ending.LATE:
+            raise
+        visit.resume()
+        raise _late() from None
+    finally:
+        visit.end()
 
 
 async def submit(queue: RowQueue, rows: Array, context: Array | None, visit: Visit) -> Answer:
@@ -190,4 +218,8 @@ def _end(reason: BaseException, visit: Visit, identity: str) -> Reply | None:
     visit.resume()
     if visit.ending is Ending.GONE:
         return None
-    return refuse(BodyTimeout("body: it did not arrive before the request's deadline"), identity)
+    return refuse(_late(), identity)
+
+
+def _late() -> BodyTimeout:
+    return BodyTimeout("body: it did not arrive before the request's deadline")

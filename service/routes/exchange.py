@@ -2,23 +2,33 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import NamedTuple
 
 from starlette.types import Receive, Send
 
-from service.errors import InvalidParameter, MalformedBody, TooLarge, UnsupportedMediaType
+from service.errors import (
+    InvalidParameter,
+    MalformedBody,
+    MalformedRequest,
+    TooLarge,
+    UnsupportedMediaType,
+)
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class Head(NamedTuple):
-    """What stands before a request's body; names of headers are lower case."""
+    """What stands before a request's body; names of headers are lower case.
+
+    twice: a header that may stand once only and does not.
+    """
 
     path: str
     query: bytes
     headers: dict[bytes, bytes]
+    twice: bytes | None = None
 
 
 class Written(NamedTuple):
@@ -47,6 +57,15 @@ _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # A slow network cuts 64 MiB into 46,000 packets; more pieces than this are an attack.
 MAX_PIECES = 65_536
 
+# Headers that mean nothing where they stand twice: whoever takes the first does not do what the
+# one who takes the last does. The others are lists (RFC 9110, section 5.3) or are not read here.
+_SINGLE = frozenset(
+    (
+        *(b"authorization", b"content-encoding", b"content-length", b"content-type", b"host"),
+        *(b"inference-header-content-length", b"x-api-key", b"x-timeout-seconds"),
+    )
+)
+
 # Unique in the world and in the process, at the price of a counter.
 _PREFIX = secrets.token_hex(8)
 _serial = count(1)
@@ -54,6 +73,31 @@ _serial = count(1)
 
 class ClientGone(Exception):
     """The client hung up before its request was complete: there is nobody to answer."""
+
+
+def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes | None]:
+    """Make a table of headers, those that are lists joined.   -> (table, `Head.twice`)."""
+    pairs = list(pairs)
+    headers = dict(pairs)
+    twice = None
+    if len(headers) < len(pairs):
+        headers.clear()
+        for name, value in pairs:
+            if name in headers and name in _SINGLE:
+                twice = name
+            is_list = name == b"accept" and name in headers
+            headers[name] = headers[name] + b", " + value if is_list else value
+    return headers, twice
+
+
+def check_single(twice: bytes | None) -> None:
+    """Refuse a head that says two things.
+
+    Raises:
+        MalformedRequest: naming the header that stands twice.
+    """
+    if twice is not None:
+        raise MalformedRequest(f"{twice.decode().title()}: expected it once, got it twice")
 
 
 def write_headers(headers: Headers) -> bytes:
@@ -97,6 +141,7 @@ async def receive_body(
     Compressed bodies are not taken: tensors hardly shrink, and none can then unfold.
 
     Raises:
+        MalformedBody: its length is not what Content-Length says: some server in front lost some.
         UnsupportedMediaType: a Content-Encoding.
         TooLarge: by Content-Length before anything is read, else as soon as it has grown too far.
         ClientGone: the client left in the middle.
@@ -114,11 +159,16 @@ async def receive_body(
     if message["type"] == "http.disconnect":
         raise ClientGone
     body: bytes = message.get("body", b"")
+    whole: bytes | bytearray = body
     if message.get("more_body", False):
-        return await _read_pieces(bytearray(body), receive, max_bytes)
-    if len(body) > max_bytes:
+        whole = await _read_pieces(bytearray(body), receive, max_bytes)
+    elif len(body) > max_bytes:
         raise _too_large(max_bytes)
-    return body
+    if length is not None and int(length) != len(whole) and b"transfer-encoding" not in headers:
+        raise MalformedBody(
+            f"body: Content-Length announces {int(length)} bytes, got {len(whole)}; send it whole"
+        )
+    return whole
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -11,7 +11,8 @@ from service.codec.json import check_keys, parse_object
 from service.codec.v2 import datatype_of, validate
 from service.errors import InvalidParameter, MalformedBody, NotReady
 from service.model import ModelCard, Repository
-from service.routes.exchange import ClientGone, receive_body
+from service.routes.endpoint import Desk, receive_small
+from service.routes.exchange import ClientGone
 from service.routes.infer import find, outputs_of
 from service.schemas import Live, Ready
 from service.schemas_v2 import (
@@ -30,14 +31,15 @@ _MAX_BODY_BYTES = 64 * 1024
 _BATCH = -1
 
 
-def v2_router(repository: Repository, *, has_control: bool) -> APIRouter:
+def v2_router(desk: Desk) -> APIRouter:
     """Make the protocol's routes; those that change what is served only where that is allowed."""
+    repository, has_control = desk.repository, desk.settings.enable_model_control
     router = APIRouter(prefix="/v2", tags=["open inference protocol"])
     _add_server(router, repository, has_control)
     _add_models(router, repository)
-    _add_index(router, repository)
+    _add_index(router, desk)
     if has_control:
-        _add_control(router, repository)
+        _add_control(router, desk)
     return router
 
 
@@ -102,10 +104,12 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
         return ModelReady(name=find(repository, name, version).card.name, ready=True)
 
 
-def _add_index(router: APIRouter, repository: Repository) -> None:
+def _add_index(router: APIRouter, desk: Desk) -> None:
+    repository = desk.repository
+
     @router.post("/repository/index", summary="All models", openapi_extra=_body_of(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
-        wanted = validate(IndexRequest, await _read(request))
+        wanted = validate(IndexRequest, await _read(desk, request))
         return [
             IndexEntry(
                 name=one.name,
@@ -118,23 +122,24 @@ def _add_index(router: APIRouter, repository: Repository) -> None:
         ]
 
 
-def _add_control(router: APIRouter, repository: Repository) -> None:
+def _add_control(router: APIRouter, desk: Desk) -> None:
+    repository = desk.repository
     body = _body_of(ControlRequest)
 
     @router.post("/repository/models/{name}/load", summary="Load a model", openapi_extra=body)
     async def load(name: str, request: Request) -> None:
-        await _check_control(request)
+        await _check_control(desk, request)
         await repository.load(name)
 
     @router.post("/repository/models/{name}/unload", summary="Unload a model", openapi_extra=body)
     async def unload(name: str, request: Request) -> None:
-        await _check_control(request)
+        await _check_control(desk, request)
         await repository.unload(name)
 
 
-async def _check_control(request: Request) -> None:
+async def _check_control(desk: Desk, request: Request) -> None:
     """Refuse what would put a client's settings or files in place of the repository's."""
-    wanted = validate(ControlRequest, await _read(request))
+    wanted = validate(ControlRequest, await _read(desk, request))
     for name in wanted.parameters:
         if name != "unload_dependents":
             raise InvalidParameter(
@@ -142,11 +147,11 @@ async def _check_control(request: Request) -> None:
             )
 
 
-async def _read(request: Request) -> object:
+async def _read(desk: Desk, request: Request) -> object:
     """Read a small JSON body whatever its type is called: clients of the protocol send none."""
     headers = dict(request.scope["headers"])
     try:
-        body = await receive_body(headers, request.receive, _MAX_BODY_BYTES)
+        body = await receive_small(desk, headers, request.receive, _MAX_BODY_BYTES)
     except ClientGone:
         raise MalformedBody("body: it did not arrive") from None
     if not body:

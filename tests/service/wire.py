@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,7 +55,7 @@ class Scene:
         self.metrics = Metrics()
         known = Settings(log_level="error", **settings)
         app = create_app(known, self.house, self.metrics)
-        self.lane = Lane(known, app.operations)
+        self.lane = Lane(known, app.operations, self.metrics)
         self.config = uvicorn.Config(
             app, http=protocol_over(self.lane), ws="none", lifespan="off", log_config=None
         )
@@ -79,9 +80,13 @@ class Scene:
         )
         return int(sum(sample.value for sample in samples))
 
-    @asynccontextmanager
-    async def client(self) -> Any:
-        """A connection.   -> reader, writer."""
+    def cut_off(self, reason: str) -> float:
+        """Connections that were ended for what their client did not do."""
+        name = "pushforward_connections_cut_off_total"
+        return self.metrics.registry.get_sample_value(name, {"reason": reason}) or 0.0
+
+    async def listen(self, send_bytes: int | None = None) -> asyncio.Server:
+        """Listen on a free port, where asked with small buffers in the kernel."""
         loop = asyncio.get_running_loop()
 
         def connect() -> asyncio.Protocol:
@@ -90,6 +95,15 @@ class Scene:
             return made
 
         server = await loop.create_server(connect, "127.0.0.1", 0)
+        if send_bytes is not None:
+            for listener in server.sockets:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+        return server
+
+    @asynccontextmanager
+    async def client(self) -> Any:
+        """A connection.   -> reader, writer."""
+        server = await self.listen()
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
             yield reader, writer

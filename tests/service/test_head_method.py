@@ -1,0 +1,118 @@
+"""HEAD: what GET would say of itself, without its body; and bodies that every route waits for."""
+
+import asyncio
+
+import pytest
+
+from tests.service.houses import House, app_over, ask
+from tests.service.wire import BODY, Scene, read, request, run
+
+PATHS = (
+    *("/", "/ui", "/docs", "/openapi.json", "/metrics", "/models", "/models/line"),
+    *("/health", "/health/live", "/health/ready", "/v2", "/v2/health/live", "/v2/models/line"),
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
+    app = app_over(House())
+    full, head = ask(app, "GET", path), ask(app, "HEAD", path)
+    assert head.status_code == full.status_code
+    assert head.content == b""
+    shown = {"content-type", "content-length", "location"} - (
+        {"content-length"} if path == "/metrics" else set()
+    )
+    assert {name: head.headers.get(name) for name in shown} == {
+        name: full.headers.get(name) for name in shown
+    }
+
+
+def test_head_is_counted_and_refused_as_get_is() -> None:
+    house = House()
+    house.is_ready = False
+    app = app_over(house)
+    assert ask(app, "HEAD", "/health/ready").status_code == 503
+    assert ask(app, "HEAD", "/nowhere").status_code == 404
+    refused = ask(app, "HEAD", "/encode")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    guarded = app_over(house, api_keys=("a-key-of-16-characters",))
+    assert ask(guarded, "HEAD", "/metrics").status_code == 401
+
+
+def test_a_connection_goes_on_after_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        async with Scene(monkeypatch).client() as (reader, writer):
+            writer.write(request("/models", b"", method="HEAD") + request())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"content-length: 0" not in head
+            assert (await read(reader)).status == 200
+
+    run(play)
+
+
+ROUTES = (
+    *("/encode", "/v2/models/line/infer", "/v2/repository/index"),
+    *("/v2/repository/models/line/load", "/v2/repository/models/line/unload"),
+)
+
+
+@pytest.mark.parametrize("kept", [0, 5], ids=["nothing", "a_part"])
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_body_that_does_not_come_is_408_on_every_route(
+    monkeypatch: pytest.MonkeyPatch, path: str, kept: int
+) -> None:
+    data = request(path, BODY)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch, request_timeout_seconds=0.1, enable_model_control=True)
+        async with scene.client() as (reader, writer):
+            writer.write(data[: len(data) - len(BODY) + kept])
+            answer = await read(reader)
+        assert (answer.status, answer.json()["code"]) == (408, "body_timeout")
+        assert scene.all == 1
+        assert not any("line" in event for event in scene.house.history)
+
+    run(play)
+
+
+def test_the_client_says_how_long_a_body_of_control_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = request("/v2/repository/index", b"{}", X_Timeout_Seconds="0.1")
+
+    async def play() -> None:
+        async with Scene(monkeypatch).client() as (reader, writer):
+            writer.write(data[:-1])
+            assert (await read(reader)).status == 408
+
+    run(play)
+
+
+@pytest.mark.parametrize("length", ["0", "2", "200"])
+@pytest.mark.parametrize("path", ["/encode", "/v2/models/line/infer", "/v2/repository/index"])
+def test_a_body_is_as_long_as_it_says_whoever_brings_it(path: str, length: str) -> None:
+    headers = [(b"content-length", length.encode()), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
+    coming = [{"type": "http.request", "body": BODY, "more_body": False}]
+    sent = []
+
+    async def receive() -> dict[str, object]:
+        if not coming:
+            await asyncio.Event().wait()
+        return coming.pop()
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    asyncio.run(app_over(House())(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
+    assert b"malformed_body" in sent[1]["body"]  # type: ignore[operator]
+    assert f"announces {length} bytes, got {len(BODY)}".encode() in sent[1]["body"]  # type: ignore[operator]
