@@ -82,5 +82,6 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    training_only=frozenset({"actnorm_scale"}),  # of the first batch, in its initialisation
     unfold=unfold,
 )

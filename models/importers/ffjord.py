@@ -89,6 +89,7 @@ def infer(weights: Weights) -> Inference:
         seen.know("nonlinearity", "swish", "beta in the keys")
     else:
         seen.ask("nonlinearity", f"{_NONLINEARITIES}; the --nonlinearity of the script")
+    _show(seen, first, weights)
     seen.suppose("residual", False, "the scripts' default")
     seen.suppose("add_noise", True, "the scripts' default")
     seen.suppose("divergence_fn", "approximate", "the scripts' default; here the trace is exact")
@@ -96,6 +97,25 @@ def infer(weights: Weights) -> Inference:
     seen.suppose("atol", 1e-5, "the scripts' default")
     seen.suppose("rtol", 1e-5, "the scripts' default")
     return seen
+
+
+def _show(seen: Inference, first: CNF, weights: Weights) -> None:
+    """Arguments that the keys show: compared with what a user gives.
+
+    With --multiscale every layer is of type concat, whatever the arguments say.
+    """
+    if not seen.found["multiscale"].value:
+        seen.show("layer_type", first.kind, reason="tensors of the first layer")
+    else:
+        seen.rest("layer_type", "not used: with --multiscale all layers are of type concat")
+    norms = weights.has(r".*weight_orig")
+    seen.show("spectral_norm", norms, reason="weight_orig in the keys, or none")
+    seen.show("parallel", False, reason="one network a CNF")
+    if not first.is_conv:
+        seen.show("nhidden", len(first.hidden), reason="layers")
+        factors = {width // first.channels for width in first.hidden if not width % first.channels}
+        if len(set(first.hidden)) == len(factors) == 1:
+            seen.show("hdim_factor", *factors, reason="widths of the layers")
 
 
 def _starts_at_once(weights: Weights) -> bool:
@@ -251,6 +271,5 @@ SOURCE = Source(
             *("num_workers", "seed"),
         }
     ),
-    read_off_keys=frozenset({"layer_type", "spectral_norm", "parallel", "hdim_factor", "nhidden"}),
     unfold=_unfold,
 )

@@ -54,7 +54,7 @@ def infer(weights: Weights) -> Inference:
     seen.suppose("activation_fn", "relu", "of maf.py; RealNVP has its own")
     if "net_input.weight" in weights:
         seen.know("model", "made", "net_input at the top")
-        seen.suppose("n_blocks", 1, "a MADE is one block")
+        seen.know("n_blocks", 1, "a MADE is one block")
         seen.know("batch_norm", False, "a MADE has none")
     else:
         is_maf = weights.has(r"net\.0\.net_input\.weight")

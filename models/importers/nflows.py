@@ -19,19 +19,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.importers import nflows_layers, tables
+from models.importers import nflows_layers, nflows_shown, tables
 from models.importers.findings import ImportRefused
 from models.importers.likelihood import Reported
 from models.importers.networks import ACTIVATIONS, ActivationName
-from models.importers.nflows_layers import Leaf, Settings
-from models.importers.nsf_parts import Spline, encoded_gaussian, num_bins
+from models.importers.nflows_layers import Leaf
+from models.importers.nsf_parts import encoded_gaussian, num_bins
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.tables import Part
 from models.importers.weights import Weights
 
 _TRANSFORMS = "_transforms."
 _INVERSE = "_transform."
-_OTHER_SPLINES = ("PiecewiseLinear", "PiecewiseQuadratic", "PiecewiseCubic", "UMNN")
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -51,7 +50,6 @@ class Config(SourceConfig):
     encoder_activation: ActivationName = Field(
         description="of the context encoder of a ConditionalDiagonalNormal"
     )
-    layers_per_step: tuple[str, ...]
 
 
 def infer(weights: Weights) -> Inference:
@@ -61,20 +59,22 @@ def infer(weights: Weights) -> Inference:
     seen.know("features", _features(weights, leaves), f"{leaves[0].name}*")
     nets = [leaf for leaf in leaves if leaf.kind in ("coupling", "autoregressive")]
     widths = {weights.shape(f"{leaf.net}.initial_layer.weight")[0] for leaf in nets}
-    seen.suppose("hidden_features", min(widths, default=None), "width of the first layers")
-    bins = sorted({num_bins(count, leaf.name) for leaf in nets if (count := leaf.params) > 2})
-    bins += [
+    _know_the_one(seen, "hidden_features", widths, "width of the first layers")
+    bins = {num_bins(count, leaf.name) for leaf in nets if (count := leaf.params) > 2}
+    bins |= {
         weights.shape(f"{leaf.name}unnormalized_widths")[-1]
         for leaf in leaves
         if leaf.kind == "pointwise"
-    ]
-    seen.suppose("num_bins", bins[0] if bins else None, "outputs of the networks")
+    }
+    _know_the_one(seen, "num_bins", bins, "outputs of the networks")
     context = {leaf.context for leaf in nets} | {_base_context(weights)}
     seen.know("context_features", max(context), "inputs of the networks and of the base")
     if nets:
         seen.ask("activation", f"{ACTIVATIONS} (the library's default is relu)")
     else:
         seen.suppose("activation", "relu", "there is no network")
+    if not any(weights.has(rf"{re.escape(leaf.net)}\.blocks\..*") for leaf in nets):
+        seen.rest("activation", "not used: no network has blocks")
     if bins:
         seen.ask("tail_bound", "a positive number (the library's default is 1)")
     else:
@@ -84,10 +84,18 @@ def infer(weights: Weights) -> Inference:
     else:
         seen.suppose("encoder_activation", "relu", "there is no encoder with hidden layers")
     seen.suppose("tails", "linear", "the count of outputs of every spline")
+    nflows_shown.show(weights, seen, leaves)
     for name in ("min_bin_width", "min_bin_height", "min_derivative"):
         seen.suppose(name, 1e-3, "the library's default")
-    seen.suppose("layers_per_step", [], "the keys say which transforms there are")
     return seen
+
+
+def _know_the_one(seen: Inference, name: str, values: set[int], reason: str) -> None:
+    """Note a value that all transforms share, or that they differ."""
+    if len(values) > 1:
+        seen.suppose(name, None, f"{reason}: {sorted(values)}, each transform its own")
+    else:
+        seen.know(name, next(iter(values), None), reason)
 
 
 def convert(config: Config, weights: Weights) -> Conversion:
@@ -96,18 +104,12 @@ def convert(config: Config, weights: Weights) -> Conversion:
     Raises:
         ImportRefused: names what cannot be expressed.
     """
-    _check(config)
     weights.skip(r"(.*\.)?degrees", "the masks say the same")
     weights.skip(r"(.*\.)?initialized", "a flag of ActNorm: outside training it does nothing")
     weights.skip(r"_distribution\._log_z", "the constant of the normal density")
-    settings = Settings(
-        activation=config.activation,
-        spline=Spline(config.tail_bound, config.min_bin_width, config.min_derivative),
-        features=config.features,
-    )
     parts: list[Part] = []
     for leaf in _leaves(weights, _root(weights)):
-        parts += nflows_layers.convert(weights, leaf, settings)
+        parts += nflows_layers.convert(weights, leaf, config)
     parts += _base(weights, config)
     described, layers = tables.chain(
         parts, config.features, context_features=config.context_features
@@ -119,21 +121,6 @@ def convert(config: Config, weights: Weights) -> Conversion:
         reported=Reported("log_prob of nflows' Flow: nats"),
         data="the inputs of the flow",
     )
-
-
-def _check(config: Config) -> None:
-    named = [name for name in config.layers_per_step if any(o in name for o in _OTHER_SPLINES)]
-    if named or config.tails != "linear":
-        what = named[0] if named else f"tails {config.tails!r}"
-        raise ImportRefused(
-            f"{what}: of nflows' splines the rational-quadratic ones with linear tails can be "
-            "imported"
-        )
-    if config.min_bin_width != config.min_bin_height:
-        raise ImportRefused(
-            f"min_bin_width {config.min_bin_width} and min_bin_height {config.min_bin_height}: "
-            "expected the same for both"
-        )
 
 
 def _root(weights: Weights) -> str:
@@ -228,15 +215,6 @@ SOURCE = Source(
         {
             *("dropout_probability", "using_cache", "identity_init", "orthogonal_initialization"),
             *("zero_initialization", "momentum"),
-        }
-    ),
-    read_off_keys=frozenset(
-        {
-            *("constructor", "num_steps", "num_layers", "num_blocks", "num_blocks_per_layer"),
-            *("use_residual_blocks", "use_random_masks", "random_mask", "num_householder"),
-            *("use_random_permutations", "use_volume_preserving", "use_batch_norm", "mask"),
-            *("batch_norm_within_layers", "batch_norm_between_layers", "base", "distribution"),
-            *("apply_unconditional_transform", "num_transforms", "linear", "permutation"),
         }
     ),
 )

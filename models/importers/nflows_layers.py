@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -47,13 +47,36 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the transforms need to know beside their tensors."""
+class Settings(Protocol):
+    """What the transforms need to know beside their tensors, read where it is used."""
 
-    activation: str
-    spline: Spline
-    features: int
+    @property
+    def features(self) -> int:
+        """D."""
+
+    @property
+    def activation(self) -> str:
+        """Of the networks."""
+
+    @property
+    def tails(self) -> str:
+        """Of splines."""
+
+    @property
+    def tail_bound(self) -> float:
+        """Where splines end."""
+
+    @property
+    def min_bin_width(self) -> float:
+        """Of splines."""
+
+    @property
+    def min_bin_height(self) -> float:
+        """Of splines."""
+
+    @property
+    def min_derivative(self) -> float:
+        """Of splines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +193,11 @@ def _spline_coupling(
     rows = parameter_rows(moved, range(leaf.params))
     net = residual_net(weights, leaf.net, settings.activation, rows=rows)
     width = weights.shape(f"{leaf.net}.initial_layer.weight")[0]
-    elementwise = settings.spline.describe(bins, divisor=math.sqrt(width))
+    elementwise = _spline(settings).describe(bins, divisor=math.sqrt(width))
     parts = [tables.coupling(kept, settings.features, elementwise, net)]
     name = f"{leaf.name}unconditional_transform"
     if f"{name}.unnormalized_widths" in weights:
-        parts.append(unconditional(weights, name, kept, settings.spline))
+        parts.append(unconditional(weights, name, kept, _spline(settings)))
     return parts
 
 
@@ -190,7 +213,7 @@ def _autoregressive(weights: Weights, leaf: Leaf, settings: Settings) -> list[Pa
         }
     else:
         rows = parameter_rows(features, range(leaf.params))
-        elementwise = settings.spline.describe(num_bins(leaf.params, leaf.name))
+        elementwise = _spline(settings).describe(num_bins(leaf.params, leaf.name))
     net = made(weights, leaf.net, settings.activation, _MADE, rows=rows)
     one_pass = "decode" if leaf.inverted else "encode"
     return [tables.autoregressive(features, elementwise, net, one_pass)]
@@ -249,7 +272,26 @@ def _pointwise(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
     if leaf.inverted:
         raise _no_inverse(leaf)
     name = leaf.name.rstrip(".")
-    return [unconditional(weights, name, list(range(settings.features)), settings.spline)]
+    return [unconditional(weights, name, list(range(settings.features)), _spline(settings))]
+
+
+def _spline(settings: Settings) -> Spline:
+    """What the constructors of splines were told.
+
+    Raises:
+        ImportRefused: for tails and minima that cannot be expressed.
+    """
+    if settings.tails != "linear":
+        raise ImportRefused(
+            f"tails {settings.tails!r}: of nflows' splines the rational-quadratic ones with linear "
+            "tails can be imported"
+        )
+    if settings.min_bin_width != settings.min_bin_height:
+        raise ImportRefused(
+            f"min_bin_width {settings.min_bin_width} and min_bin_height "
+            f"{settings.min_bin_height}: expected the same for both"
+        )
+    return Spline(settings.tail_bound, settings.min_bin_width, settings.min_derivative)
 
 
 def _no_inverse(leaf: Leaf) -> ImportRefused:

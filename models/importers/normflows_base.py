@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from models.importers import tables
 from models.importers.findings import ImportRefused
@@ -63,7 +64,19 @@ def recognise(weights: Weights, size: int) -> Base:
     )
 
 
-def convert(weights: Weights, size: int, activation: str, leaky: float) -> list[Part]:
+class Arguments(Protocol):
+    """Arguments of a base's encoder, read where they are used."""
+
+    @property
+    def leaky(self) -> float:
+        """Slope of nets.MLP."""
+
+    @property
+    def encoder_activation(self) -> str:
+        """Of an encoder that is no nets.MLP."""
+
+
+def convert(weights: Weights, size: int, given: Arguments) -> list[Part]:
     """Turn the base into a layer, unless it is the standard normal."""
     if "q0.transform.s" in weights:
         return [_affine(weights, size)]
@@ -72,11 +85,14 @@ def convert(weights: Weights, size: int, activation: str, leaky: float) -> list[
     layers = _encoder(weights)
     if not layers:
         return []
+    if len(layers) == 1:
+        return [encoded_gaussian(weights, list(layers), size, "identity")]
     if ".net." in layers[0]:
+        leaky = given.leaky
         options = {"negative_slope": leaky} if leaky else {}
         activation = "leaky_relu" if leaky else "relu"
         return [encoded_gaussian(weights, list(layers), size, activation, **options)]
-    return [encoded_gaussian(weights, list(layers), size, activation)]
+    return [encoded_gaussian(weights, list(layers), size, given.encoder_activation)]
 
 
 def _encoder(weights: Weights) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The affine couplings of normflows over vectors: MaskedAffineFlow and AffineCouplingBlock."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from models.importers import networks, tables
 from models.importers.findings import ImportRefused
@@ -14,7 +15,33 @@ from models.importers.weights import Weights
 ScaleMap = Literal["exp", "sigmoid", "sigmoid_inv"]
 SplitMode = Literal["channel", "channel_inv", "checkerboard", "checkerboard_inv"]
 
+# Bins and derivatives of splines are at least this, whatever the constructor is told.
+_LEAST = 1e-3
 _UNSHIFT = {"kind": "affine", "scale": "exp", "form": "unshift_then_unscale"}
+
+
+class Arguments(Protocol):
+    """Arguments of the constructors, read where they are used."""
+
+    @property
+    def activation(self) -> str:
+        """Of residual networks and MADEs."""
+
+    @property
+    def tail_bound(self) -> float:
+        """Where splines end."""
+
+    @property
+    def leaky(self) -> float:
+        """Slope of nets.MLP."""
+
+    @property
+    def scale_map(self) -> ScaleMap | tuple[ScaleMap, ...]:
+        """Of every AffineCouplingBlock, or of each."""
+
+    @property
+    def split_mode(self) -> SplitMode | tuple[SplitMode, ...]:
+        """Of every AffineCouplingBlock, or of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +49,49 @@ class Settings:
     """What the flows need to know beside their tensors.
 
     Attributes:
+        features: D.
+        given: arguments of the constructors.
+        blocks: names of the AffineCouplingBlocks, in the order of the library.
         deaf_to: length of a context that only the base takes.
     """
 
     features: int
-    activation: str
-    spline: Spline
-    leaky: float
-    scale_map: ScaleMap
-    split_mode: SplitMode
+    given: Arguments
+    blocks: Sequence[str]
     deaf_to: int
+
+    @property
+    def activation(self) -> str:
+        """Of residual networks and MADEs."""
+        return self.given.activation
+
+    @property
+    def spline(self) -> Spline:
+        """What splines are told."""
+        return Spline(self.given.tail_bound, _LEAST, _LEAST)
+
+    def scale_map(self, name: str) -> ScaleMap:
+        """Of one block."""
+        value = self.given.scale_map
+        return value if isinstance(value, str) else value[self._place("scale_map", value, name)]
+
+    def split_mode(self, name: str) -> SplitMode:
+        """Of one block."""
+        value = self.given.split_mode
+        return value if isinstance(value, str) else value[self._place("split_mode", value, name)]
+
+    def _place(self, argument: str, values: Sequence[str], name: str) -> int:
+        if len(values) != len(self.blocks):
+            raise ImportRefused(
+                f"{argument}: expected one value for all blocks, or {len(self.blocks)}, one for "
+                f"each of {', '.join(self.blocks)}; got {len(values)}"
+            )
+        return self.blocks.index(name)
+
+
+def read_blocks(weights: Weights, names: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+    """Inputs and outputs of the networks of AffineCouplingBlocks, by name."""
+    return {name: (block_inputs(weights, name), block_outputs(weights, name)) for name in names}
 
 
 def block_inputs(weights: Weights, name: str) -> int:
@@ -66,9 +126,10 @@ def _param_map(weights: Weights, name: str) -> list[str]:
 
 def _mlp(linears: list[Linear], settings: Settings) -> Net:
     linears[0] = linears[0].ignoring(settings.deaf_to)
-    if not settings.leaky:
+    leaky = settings.given.leaky
+    if not leaky:
         return networks.mlp(linears, "relu")
-    return networks.mlp(linears, "leaky_relu", negative_slope=settings.leaky)
+    return networks.mlp(linears, "leaky_relu", negative_slope=leaky)
 
 
 def masked(weights: Weights, name: str, settings: Settings) -> list[Part]:
@@ -104,26 +165,26 @@ def _silent(linear: Linear) -> Linear:
 def block(weights: Weights, name: str, settings: Settings) -> list[Part]:
     """An AffineCouplingBlock; without a scale it is additive."""
     linears = [dense(weights, layer) for layer in _param_map(weights, name)]
-    kept = _kept(settings)
+    split_mode = settings.split_mode(name)
+    kept = _kept(split_mode, settings.features)
     moved = settings.features - len(kept)
     found = len(linears[-1].bias)
     if found == moved:
         linears[-1] = linears[-1].negated()
         elementwise: dict[str, Any] = {"kind": "additive"}
     elif found == 2 * moved:
-        elementwise, linears[-1] = _scaled(settings.scale_map, linears[-1], moved)
+        elementwise, linears[-1] = _scaled(settings.scale_map(name), linears[-1], moved)
     else:
         raise ImportRefused(
             f"{name}: the network has {found} outputs for {moved} features that move; expected "
-            f"{moved} or {2 * moved}: is split_mode {settings.split_mode!r} right?"
+            f"{moved} or {2 * moved}: is split_mode {split_mode!r} right?"
         )
     return [tables.coupling(kept, settings.features, elementwise, _mlp(linears, settings))]
 
 
-def _kept(settings: Settings) -> list[int]:
-    size = settings.features
+def _kept(split_mode: SplitMode, size: int) -> list[int]:
     half = (size + 1) // 2
-    match settings.split_mode:
+    match split_mode:
         case "channel":
             return list(range(half))
         case "channel_inv":

@@ -18,12 +18,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.importers import normflows_base, normflows_couplings, normflows_layers, tables
+from models.importers import (
+    normflows_base,
+    normflows_couplings,
+    normflows_layers,
+    normflows_shown,
+    tables,
+)
 from models.importers.findings import ImportRefused
 from models.importers.likelihood import Reported, Term
 from models.importers.networks import ACTIVATIONS, ActivationName
 from models.importers.normflows_couplings import ScaleMap, Settings, SplitMode
-from models.importers.nsf_parts import Spline, num_bins
+from models.importers.nsf_parts import num_bins
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.tables import Part
 from models.importers.weights import Weights
@@ -42,8 +48,8 @@ class Config(SourceConfig):
     activation: ActivationName
     leaky: Annotated[float, Field(ge=0, lt=1)]
     output_fn: str | None
-    scale_map: ScaleMap
-    split_mode: SplitMode
+    scale_map: ScaleMap | tuple[ScaleMap, ...]
+    split_mode: SplitMode | tuple[SplitMode, ...]
     permute: Swaps
     encoder_activation: ActivationName
 
@@ -65,10 +71,11 @@ def infer(weights: Weights) -> Inference:
     _infer_encoder(seen, base)
     seen.suppose("leaky", 0.0, "the default of nets.MLP: plain ReLU")
     seen.suppose("output_fn", None, "the default of nets.MLP")
-    seen.suppose("scale_map", "exp", "the default of AffineCouplingBlock")
-    _infer_split(weights, seen, kinds, features)
+    _infer_blocks(weights, seen, kinds, features)
+    normflows_shown.show(weights, seen, kinds, base)
     if len(places) == places[-1] + 1:
-        seen.suppose("permute", "none", "every flow has tensors")
+        note = seen.know if seen.shown["K"].fitting[0] > 1 else seen.suppose
+        note("permute", "none", "every flow has tensors")
     else:
         seen.ask(
             "permute",
@@ -89,9 +96,14 @@ def _infer_nets(
     splines = {name: kind for name, kind in nets.items() if kind in normflows_layers.SPLINES}
     outputs = {normflows_layers.outputs(weights, name, kind) for name, kind in splines.items()}
     bins = sorted(num_bins(count, "the splines") for count in outputs)
-    seen.suppose("num_bins", bins[0] if bins else None, "outputs of the networks")
+    if len(bins) > 1:
+        seen.suppose("num_bins", None, f"the splines have {bins}")
+    else:
+        seen.know("num_bins", bins[0] if bins else None, "outputs of the networks")
     if nets:
         seen.ask("activation", f"{ACTIVATIONS} (the library's default is relu)")
+    elif {"masked", "coupling"} & set(kinds.values()):
+        seen.know("activation", "relu", "of nets.MLP; a leaky one is given as leaky")
     else:
         seen.suppose("activation", "relu", "there is no network that needs it")
     if bins:
@@ -107,16 +119,74 @@ def _infer_encoder(seen: Inference, base: normflows_base.Base) -> None:
         seen.suppose("encoder_activation", "relu", "the base's encoder has none of its own")
 
 
-def _infer_split(
+def _infer_blocks(
     weights: Weights, seen: Inference, kinds: Mapping[int, str], features: int
 ) -> None:
-    blocks = [place for place, kind in kinds.items() if kind == "coupling"]
-    if blocks and features % 2:
-        inputs = normflows_couplings.block_inputs(weights, f"flows.{blocks[0]}")
-        mode = "channel" if inputs > features // 2 else "channel_inv"
-        seen.know("split_mode", mode, f"the network sees {inputs} of {features} features")
+    """Ask what AffineCouplingBlocks do with their scales and which half they keep."""
+    sizes = normflows_couplings.read_blocks(weights, _blocks(kinds))
+    if not sizes:
+        for name, default in (("scale_map", "exp"), ("split_mode", "channel")):
+            seen.suppose(name, default, "there is no AffineCouplingBlock")
+        return
+    scaled = [outputs == 2 * (features - inputs) for inputs, outputs in sizes.values()]
+    alike = len(set(sizes.values())) == 1
+    some = "one for all" if alike else f"a list of {len(sizes)}, for they are not alike"
+    if any(scaled):
+        seen.ask(
+            "scale_map",
+            f"exp (the default of AffineCouplingBlock), sigmoid or sigmoid_inv: the weights fit "
+            f"all three. {len(sizes)} blocks: {some}, or one each in the order of flows; and "
+            "split_mode likewise, where it is not channel",
+        )
     else:
+        seen.suppose("scale_map", "exp", "the blocks have no scale")
+        seen.rest("scale_map", "the blocks have no scale")
+    if features % 2:
+        halves = [
+            "channel" if inputs > features // 2 else "channel_inv" for inputs, _ in sizes.values()
+        ]
+        value = halves[0] if len(set(halves)) == 1 else halves
+        seen.know("split_mode", value, f"inputs of the networks, of {features} features")
+    elif any(scaled) and alike:
         seen.suppose("split_mode", "channel", "the default of AffineCouplingBlock")
+    else:
+        seen.ask(
+            "split_mode",
+            "channel (the default of AffineCouplingBlock), channel_inv, checkerboard or "
+            f"checkerboard_inv; {some}, or one each",
+        )
+
+
+def _blocks(kinds: Mapping[int, str]) -> list[str]:
+    return [f"flows.{place}" for place, kind in kinds.items() if kind == "coupling"]
+
+
+def _check_blocks(config: "Config", weights: Weights, settings: Settings) -> None:
+    """Refuse one value for blocks that are not alike, and say what one value decides.
+
+    Raises:
+        ImportRefused: names the blocks that differ.
+    """
+    sizes = normflows_couplings.read_blocks(weights, settings.blocks)
+    scaled = [name for name, (inputs, outputs) in sizes.items() if outputs > config.D - inputs]
+    for argument, value, names in (
+        ("scale_map", config.scale_map if scaled else (), scaled),
+        ("split_mode", config.split_mode if sizes else (), list(sizes)),
+    ):
+        if not isinstance(value, str):
+            continue
+        if len(set(sizes.values())) > 1 and not (argument == "split_mode" and config.D % 2):
+            shapes = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in sizes.items())
+            raise ImportRefused(
+                f"{argument}: {value} was given for all blocks, but they are not alike (inputs -> "
+                f"outputs: {shapes}); give a list of {len(sizes)}, one each, in the order of flows"
+            )
+        if not (argument == "split_mode" and config.D % 2):
+            weights.findings.warning(
+                argument,
+                f"taken as {value} in {', '.join(names)}; no weight shows it: a list gives one "
+                "each",
+            )
 
 
 def convert(config: Config, weights: Weights) -> Conversion:
@@ -133,19 +203,14 @@ def convert(config: Config, weights: Weights) -> Conversion:
     weights.skip(r"(.*\.)?degrees", "the masks say the same")
     weights.skip(r"flows\.\d+\.(eye|inv_perm)", "a constant")
     weights.skip(r"p\..*", "the target of the reverse Kullback-Leibler loss")
-    settings = Settings(
-        features=config.D,
-        activation=config.activation,
-        spline=Spline(config.tail_bound, 1e-3, 1e-3),
-        leaky=config.leaky,
-        scale_map=config.scale_map,
-        split_mode=config.split_mode,
-        deaf_to=config.num_classes or 0,
-    )
+    places = weights.indices(r"flows\.(\d+)\.")
+    kinds = {place: normflows_layers.kind_of(weights, f"flows.{place}") for place in places}
+    settings = Settings(config.D, config, _blocks(kinds), deaf_to=config.num_classes or 0)
+    _check_blocks(config, weights, settings)
     parts: list[Part] = []
     for place in _order(weights, config.permute):
         parts += normflows_layers.convert(weights, f"flows.{place}", settings)
-    parts += normflows_base.convert(weights, config.D, config.encoder_activation, config.leaky)
+    parts += normflows_base.convert(weights, config.D, config)
     described, layers = tables.chain(
         parts,
         config.D,
@@ -197,13 +262,10 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
-    training_only=frozenset({"dropout_probability", "dropout", "trainable", "target"}),
-    read_off_keys=frozenset(
+    training_only=frozenset(
         {
-            *("K", "layer", "layers", "mlp", "base", "num_blocks", "num_hidden_channels", "scale"),
-            *("reverse_mask", "permute_mask", "init_identity", "identity_init", "use_lu", "tails"),
-            *("hidden_features", "features", "context_features", "use_residual_blocks", "mask"),
-            *("random_mask", "use_batch_norm", "init_zeros", "actnorm", "linear"),
+            *("dropout_probability", "dropout", "trainable", "target"),
+            *("init_identity", "identity_init", "init_zeros"),
         }
     ),
     unfold=_unfold,

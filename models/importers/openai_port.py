@@ -43,7 +43,6 @@ class PortConfig(SourceConfig):
     learn_top: bool
     y_condition: bool
     y_classes: Count | None = None
-    actnorm_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,8 @@ def infer(weights: Weights, names: Names) -> Inference:
     if is_conditional:
         classes = weights.shape(f"project_ycond{names.linear}.weight")[1]
         seen.know("y_classes", classes, "inputs of project_ycond")
+    else:
+        seen.rest("y_classes", "not used: y_condition is off")
     _, _, height, width = weights.shape("prior_h")
     scale = 2 ** len(levels)
     shape = [height * scale, width * scale, channels // 4]
@@ -110,6 +111,7 @@ def _infer_permutation(seen: Inference, weights: Weights, first: str, names: Nam
         seen.know("flow_permutation", "invconv", "invconv in the keys")
         seen.know("LU_decomposed", has_lu, f"invconv.{names.lower}, or invconv.weight")
     else:
+        seen.rest("LU_decomposed", "not used: there are no 1x1 convolutions")
         seen.ask(
             "flow_permutation",
             "'reverse' (no invconv is in the keys; with 'shuffle' the model is lost)",

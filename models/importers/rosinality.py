@@ -64,7 +64,9 @@ def infer(weights: Weights) -> Inference:
     if blocks > 1 or is_plain:
         seen.know("no_lu", is_plain, "invconv.weight, or invconv.w_l, in the first block")
     else:
-        seen.suppose("no_lu", False, "the last block, here the only one, is LU whatever was asked")
+        reason = "the last block, here the only one, is LU whatever was asked"
+        seen.suppose("no_lu", False, reason)
+        seen.rest("no_lu", f"not used: {reason}")
     seen.ask("img_size", multiples(blocks))
     seen.ask("n_bits", BITS)
     return seen

@@ -15,8 +15,15 @@ from models.importers.findings import ImportRefused, Report
 from models.importers.images import log_det
 from models.importers.likelihood import Term, ledger
 from models.importers.reading import read, sha256
-from models.importers.settings import Evidence, settle
-from models.importers.source import Conversion, Fragment, numbered, prefixed
+from models.importers.settings import Evidence, refuse_unused, settle
+from models.importers.source import (
+    Conversion,
+    Fragment,
+    Source,
+    SourceConfig,
+    numbered,
+    prefixed,
+)
 from models.importers.sources import choose, is_known
 from models.importers.weights import Weights
 from models.registry import build
@@ -118,13 +125,23 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     how = "named" if name else "recognised by its keys"
     report.findings.recognised("source", f"{source.name}: {how}")
     weights = Weights(state, report.findings)
-    evidence = Evidence(request.config, stored, source.infer(weights))
-    config = settle(source, evidence, report)
-    conversion = source.convert(config, weights)
+    inference = source.infer(weights)
+    config = settle(source, Evidence(request.config, stored, inference), report)
+    conversion = _convert(source, config, weights)
     weights.finish()
+    refuse_unused(source, config, inference, report)
     flow = _assemble(conversion, request.preprocessing, report)
     flow.provenance = report.provenance()
     return flow
+
+
+def _convert(source: Source, config: SourceConfig, weights: Weights) -> Conversion:
+    try:
+        return source.convert(config, weights)
+    except ImportRefused:
+        raise
+    except ValueError as error:  # of a family that does not know such a configuration
+        raise ImportRefused(f"{source.name}: {error}") from error
 
 
 def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Report) -> Flow:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from models.importers.findings import (
@@ -17,8 +17,9 @@ from models.importers.findings import (
     Report,
     Setting,
 )
-from models.importers.source import Inference, Inferred, Source, SourceConfig, plain
+from models.importers.source import Inference, Inferred, Shown, Source, SourceConfig, plain
 
+_MAX_NAMED = 3
 # In every config.json of a source, whatever its own names are: who made it, not how.
 _LABELS = ("source", "family", "version")
 
@@ -55,7 +56,7 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
         HyperParametersMissing: if all that is wrong is that some are missing; names them.
     """
     fields = source.config.model_fields
-    given = _clean(source, evidence.given, report.findings)
+    given = _clean(source, evidence, report.findings)
     stored = source.unfold(evidence.stored)
     known = Evidence(given, stored, evidence.inference)
     report.settings = [_setting(name, info, known) for name, info in fields.items()]
@@ -64,7 +65,7 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
     for setting in report.settings:
         inferred = evidence.inference.found.get(setting.name)
         if setting.origin == "given":
-            faults += _conflict(setting, inferred)
+            faults += _conflict(setting, inferred, fields[setting.name])
         elif setting.origin == "missing":
             missing.append(
                 f"{setting.name} is not in the checkpoint; give it, it may be {setting.reason}"
@@ -101,34 +102,95 @@ def _setting(name: str, info: FieldInfo, evidence: Evidence) -> Setting:
     return Setting(name, None, "missing", fitting)
 
 
-def _clean(source: Source, given: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
-    fields = source.config.model_fields
-    settings = {name: value for name, value in given.items() if not name.startswith("_")}
+def refuse_unused(
+    source: Source, config: SourceConfig, inference: Inference, report: Report
+) -> None:
+    """Refuse hyper-parameters that were given and that a conversion did not use.
+
+    One is used if the conversion read it, or if the weights fix it: then the two were compared.
+
+    Args:
+        source: whose hyper-parameters.
+        config: as the conversion has left it.
+        inference: what the weights say.
+        report: its settings tell which were given.
+
+    Raises:
+        ImportRefused: names them.
+    """
+    given = [setting.name for setting in report.settings if setting.origin == "given"]
+    fixed = {name for name, inferred in inference.found.items() if inferred.firm}
+    unused = [name for name in given if name not in config.read | fixed | inference.idle.keys()]
+    if unused:
+        raise ImportRefused(
+            _sentence(
+                source,
+                [
+                    f"{name}: given, but nothing in this checkpoint uses it, so it would be "
+                    "ignored; leave it out, or is this another model than you think?"
+                    for name in unused
+                ],
+            )
+        )
+    for name in set(given) & inference.idle.keys() - config.read:
+        report.findings.ignored(name, inference.idle[name])
+
+
+def _clean(source: Source, evidence: Evidence, findings: Findings) -> dict[str, Any]:
+    fields, shown = source.config.model_fields, evidence.inference.shown
+    settings = {name: value for name, value in evidence.given.items() if not name.startswith("_")}
     clean: dict[str, Any] = {}
     for name, value in source.unfold(settings).items():
         if name in fields:
             clean[name] = value
         elif name in source.training_only:
             findings.ignored(name, "a setting of the training script: no part of the function")
-        elif name in source.read_off_keys:
-            findings.ignored(name, "read off the keys instead")
+        elif name in shown:
+            _compare(name, value, shown[name], findings)
+        elif name in evidence.inference.idle:
+            findings.ignored(name, evidence.inference.idle[name])
         elif name not in _LABELS:
-            close = get_close_matches(name, fields, n=1)
+            close = get_close_matches(name, [*fields, *shown], n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ImportRefused(
-                f"{name}: not a hyper-parameter of {source.name}{hint}; expected one of "
-                f"{', '.join(fields)}"
+                f"{name}: not a hyper-parameter of {source.name} that this checkpoint has{hint}; "
+                f"expected one of {', '.join(fields)}"
             )
     return clean
 
 
-def _conflict(setting: Setting, inferred: Inferred | None) -> list[str]:
-    if inferred is None or not _contradicts(setting.value, inferred):
+def _compare(name: str, value: Any, shown: Shown, findings: Findings) -> None:
+    """Compare an argument that the conversion does without with what the keys show.
+
+    Raises:
+        ImportRefused: names both, where they disagree.
+    """
+    if plain(value) not in [plain(fitting) for fitting in shown.fitting]:
+        fitting = " or ".join(json.dumps(plain(value)) for value in shown.fitting[:_MAX_NAMED])
+        raise ImportRefused(
+            f"{name}: {json.dumps(plain(value))} was given, but the weights say {fitting} "
+            f"({shown.reason}); leave it out or correct it"
+        )
+    findings.recognised(name, f"as given: {shown.reason}")
+
+
+def _conflict(setting: Setting, inferred: Inferred | None, field: FieldInfo) -> list[str]:
+    if inferred is None or not _contradicts(_as_field(setting.value, field), inferred):
         return []
     return [
         f"{setting.name}: {json.dumps(setting.value)} was given, but the weights say "
         f"{json.dumps(plain(inferred.value))} ({inferred.reason}); leave it out or correct it"
     ]
+
+
+def _as_field(value: Any, field: FieldInfo) -> Any:
+    """A value as a field spells it ("relu" for "nn.ReLU"), or as it is where it does not fit."""
+    annotated: Any = Annotated[field.annotation, field]
+    adapter = TypeAdapter(annotated)
+    try:
+        return adapter.dump_python(adapter.validate_json(json.dumps(value), strict=True))
+    except ValidationError:
+        return value
 
 
 def _contradicts(value: Any, inferred: Inferred | None) -> bool:

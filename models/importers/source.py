@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from torch import Tensor
 
 from models.importers.likelihood import Reported
@@ -18,9 +18,25 @@ Fragment = dict[str, Tensor]
 
 
 class SourceConfig(BaseModel):
-    """Hyper-parameters under the names that the source gives them: strict types, no others."""
+    """Hyper-parameters under the names that the source gives them: strict types, no others.
+
+    It notes which of them are read, so a conversion reads each where it takes effect and nowhere
+    else: one that was given and is never read would have been ignored.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
+
+    _read: set[str] = PrivateAttr(default_factory=set)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in type(self).model_fields:
+            self._read.add(name)
+        return super().__getattribute__(name)
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The hyper-parameters that were read until now."""
+        return frozenset(self._read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,14 @@ class Inferred:
     firm: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Values that the keys leave open for an argument that a conversion does without."""
+
+    fitting: tuple[Any, ...]
+    reason: str
+
+
 @dataclass(slots=True)
 class Inference:
     """What the shapes of a checkpoint say, and what they cannot say.
@@ -44,10 +68,15 @@ class Inference:
     Attributes:
         found: values by name.
         asked: for what is not in a checkpoint, the values that would fit.
+        shown: further arguments of the source's constructors: they need not be given, and where
+            they are, they are compared with the keys.
+        idle: arguments that every constructor call has, and that another one switches off here.
     """
 
     found: dict[str, Inferred] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
+    idle: dict[str, str] = field(default_factory=dict)
 
     def know(self, name: str, value: Any, reason: str) -> None:
         """Note a value that the weights fix."""
@@ -60,6 +89,14 @@ class Inference:
     def ask(self, name: str, fitting: str) -> None:
         """Note that a value must be given, and which would fit."""
         self.asked[name] = fitting
+
+    def show(self, name: str, *fitting: Any, reason: str) -> None:
+        """Note which values of an argument the keys leave open."""
+        self.shown[name] = Shown(fitting, reason)
+
+    def rest(self, name: str, reason: str) -> None:
+        """Note that an argument has no effect, whatever it is, because another one is off."""
+        self.idle[name] = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +139,6 @@ class Source:
         infer: reads them off the weights.
         convert: (config, weights) -> one of our families. Takes every key, or sets it aside.
         training_only: hyper-parameters of its training scripts that do not change the function.
-        read_off_keys: hyper-parameters that shape the function and that its keys show: they may be
-            given, and are not needed.
         unfold: turns nested settings, as the source's own files have them, into flat ones.
     """
 
@@ -114,7 +149,6 @@ class Source:
     infer: Callable[[Weights], Inference]
     convert: Callable[[Any, Weights], Conversion]
     training_only: frozenset[str] = frozenset()
-    read_off_keys: frozenset[str] = frozenset()
     unfold: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_given
 
     def knows(self, keys: Iterable[str]) -> bool:

@@ -57,6 +57,8 @@ def infer(weights: Weights) -> Inference:
     seen.know("w", width, "net.0")
     seen.know("time_varying", inputs == dim + 1, f"the network has {inputs} inputs")
     seen.suppose("activation", "selu", "the library's own")
+    seen.show("model", "torchcfm.models.MLP", "MLP", reason="the keys")
+    seen.show("depth", len(places) - 1, reason="hidden layers")
     return seen
 
 
@@ -106,5 +108,4 @@ SOURCE = Source(
     infer=infer,
     convert=convert,
     training_only=frozenset({"sigma", "matcher", "divergence", "out_dim"}),
-    read_off_keys=frozenset({"model", "depth"}),
 )

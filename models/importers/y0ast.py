@@ -64,7 +64,15 @@ _TRAINING = frozenset(
     {
         *("dataset", "dataroot", "download", "augment", "batch_size", "eval_batch_size", "epochs"),
         *("saved_model", "seed", "y_weight", "max_grad_clip", "max_grad_norm", "lr", "n_workers"),
-        *("cuda", "n_init_batches", "output_dir", "saved_optimizer", "warmup", "fresh"),
+        *(
+            "cuda",
+            "n_init_batches",
+            "output_dir",
+            "saved_optimizer",
+            "warmup",
+            "fresh",
+            "actnorm_scale",
+        ),
     }
 )
 

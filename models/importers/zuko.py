@@ -15,18 +15,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from models.importers import tables, zuko_cnf, zuko_layers, zuko_parts
-from models.importers.findings import ImportRefused
+from models.importers import tables, zuko_cnf, zuko_layers, zuko_parts, zuko_shown
+from models.importers.findings import HyperParametersMissing, ImportRefused
 from models.importers.likelihood import Reported
 from models.importers.networks import ACTIVATIONS, ActivationName
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.tables import Part
 from models.importers.weights import Weights
 from models.importers.zuko_layers import Layer
-from models.importers.zuko_parts import Settings
 
 _REFUSED = ("NAF", "UNAF", "SOSPF", "BPF", "NCSF", "GF", "GMM")
-_UNIVARIATE = ("MonotonicAffineTransform", "AdditiveTransform", "MonotonicRQSTransform")
 _Slope = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -59,8 +57,10 @@ def infer(weights: Weights) -> Inference:
     if any(layer.has_net for layer in layers):
         seen.ask("activation", f"{ACTIVATIONS} (zuko's default is ReLU, for CNF ELU)")
     else:
-        seen.suppose("activation", "relu", "there is no network")
-    seen.suppose("univariate", None, "the count of parameters a feature")
+        seen.suppose("activation", "relu", "there is no network that needs it")
+    zuko_shown.show(weights, seen, layers)
+    if not zuko_shown.has_hidden_layers(weights):
+        seen.rest("activation", "not used: no network has hidden layers")
     seen.suppose("slope", 1e-3, "the library's default")
     seen.suppose("bound", 5.0, "the library's default")
     return seen
@@ -75,18 +75,33 @@ def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> Non
     seen.know("features", features.pop(), "networks, masks and constants")
     seen.know("context", max(layer.context for layer in layers), "inputs of the networks")
     seen.know("freqs", 0, "there is no differential equation")
-    counts = sorted({layer.params for layer in layers if layer.params > 2})
-    seen.suppose("bins", zuko_layers.num_bins(counts[0]) if counts else None, "the networks")
-    if counts:
-        seen.ask(
-            "constructor",
-            f"NSF, or another with rational-quadratic splines: {counts[0]} parameters a feature "
-            f"could also be a Bernstein polynomial of degree {counts[0] - 1} (BPF, which cannot "
-            "be imported)",
-        )
+    counts = sorted({layer.per_feature(seen.found["features"].value) for layer in layers})
+    splines = [count for count in counts if count > 2]
+    bins = [zuko_layers.num_bins(count) for count in splines]
+    if len(bins) > 1:
+        seen.suppose("bins", None, f"the transforms have {bins}")
     else:
-        kind = "NICE" if any(layer.kind == "coupling" for layer in layers) else "MAF"
-        seen.suppose("constructor", kind, "its transforms")
+        seen.know("bins", bins[0] if bins else None, "parameters a feature")
+    if splines:
+        _ask_about_splines(seen, splines)
+    else:
+        seen.suppose("constructor", zuko_shown.constructors(layers)[0], "its transforms")
+        univariates = [_UNIVARIATE[count] for count in counts if count]
+        if len(univariates) == 1:
+            seen.know("univariate", univariates[0], "parameters a feature")
+        else:
+            seen.suppose("univariate", None, "parameters a feature, each transform its own")
+
+
+def _ask_about_splines(seen: Inference, counts: list[int]) -> None:
+    others = " or ".join(f"{count} parameters a feature" for count in counts)
+    degrees = " or ".join(str(count - 1) for count in counts)
+    seen.ask(
+        "constructor",
+        f"NSF, or another with rational-quadratic splines: {others} could also be a Bernstein "
+        f"polynomial of degree {degrees} (BPF, which cannot be imported)",
+    )
+    seen.suppose("univariate", None, "that of the constructor")
 
 
 def convert(config: Config, weights: Weights) -> Conversion:
@@ -95,15 +110,15 @@ def convert(config: Config, weights: Weights) -> Conversion:
     Raises:
         ImportRefused: names what cannot be expressed.
     """
-    _check(config)
     layers = zuko_layers.recognise(weights)
+    _check(config, layers)
     base = _base(weights, config.features)
     if layers[0].kind == "cnf":
         if base:
             raise ImportRefused("base: expected N(0, I) for a CNF, got other means and deviations")
         return zuko_cnf.convert(weights, layers, config.context, config.activation)
-    settings = Settings(config.features, config.activation, config.slope, config.bound)
-    parts = [zuko_parts.convert(weights, layer, settings) for layer in layers] + base
+    _warn_of_polynomials(config, weights, layers)
+    parts = [zuko_parts.convert(weights, layer, config) for layer in layers] + base
     described, states = tables.chain(parts, config.features, context_features=config.context)
     return Conversion(
         family="chain",
@@ -114,17 +129,53 @@ def convert(config: Config, weights: Weights) -> Conversion:
     )
 
 
-def _check(config: Config) -> None:
-    if config.constructor in _REFUSED:
+def _check(config: Config, layers: list[Layer]) -> None:
+    """Compare what the constructor was told with the transforms that there are."""
+    allowed = zuko_shown.constructors(layers)
+    if config.constructor not in allowed:
+        kinds = sorted({layer.kind for layer in layers})
         raise ImportRefused(
-            f"{config.constructor}: of zuko's flows MAF, NSF, NICE, RealNVP and CNF can be imported"
+            f"constructor {config.constructor}: expected {' or '.join(allowed)}: its transforms "
+            f"are {', '.join(kinds)}"
         )
-    univariate = (config.univariate or _UNIVARIATE[0]).rpartition(".")[2]
-    if univariate not in _UNIVARIATE:
+    found = {layer.per_feature(config.features) for layer in layers} - {0}
+    has_splines = any(count > 2 for count in found)
+    if config.constructor == "NSF" and not has_splines:
+        raise ImportRefused(f"constructor NSF: expected splines, got {found} parameters a feature")
+    if has_splines and config.constructor != "NSF" and config.univariate is None:
+        raise HyperParametersMissing(
+            f"zuko: univariate is not in the checkpoint; give it: with the constructor "
+            f"{config.constructor} alone, {max(found)} parameters a feature could be "
+            "MonotonicRQSTransform, which can be imported, or another, which cannot"
+        )
+    if config.univariate is not None:
+        _check_univariate(config.univariate.rpartition(".")[2], found)
+
+
+def _check_univariate(name: str, found: set[int]) -> None:
+    if name not in _UNIVARIATE.values():
         raise ImportRefused(
-            f"univariate {univariate}: expected one of {', '.join(_UNIVARIATE)}; others cannot be "
-            "imported"
+            f"univariate {name}: expected one of {', '.join(_UNIVARIATE.values())}; others cannot "
+            "be imported"
         )
+    shown = sorted({_UNIVARIATE[min(count, 3)] for count in found})
+    if shown != [name]:
+        raise ImportRefused(
+            f"univariate {name}: the transforms have {', '.join(map(str, sorted(found)))} "
+            f"parameters a feature, as {' and '.join(shown) or 'none'} has"
+        )
+
+
+def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) -> None:
+    """Say what a user's word decides: that many parameters fit splines and polynomials alike."""
+    for count in sorted({layer.per_feature(config.features) for layer in layers}):
+        if count > 2:
+            weights.findings.warning(
+                "constructor",
+                f"{config.constructor} was given, so {count} parameters a feature are splines of "
+                f"{zuko_layers.num_bins(count)} bins; a Bernstein polynomial of degree "
+                f"{count - 1} (BPF) has as many, and its numbers would be wrong",
+            )
 
 
 def _base(weights: Weights, features: int) -> list[Part]:
@@ -143,12 +194,27 @@ def _base(weights: Weights, features: int) -> list[Part]:
     return [tables.gaussian(mean, std.log())]
 
 
+# The univariate map by its number of parameters; a spline has 3 or more.
+_UNIVARIATE = {
+    1: "AdditiveTransform",
+    2: "MonotonicAffineTransform",
+    3: "MonotonicRQSTransform",
+}
 # As keywords, and by position in versions before 1.0.
 _BASES = (("loc", "scale"), ("_0", "_1"))
 
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take a class of splines for what the constructor would tell."""
+    """Take a class of splines for what the constructor would tell.
+
+    Raises:
+        ImportRefused: for a constructor whose flows cannot be imported, whatever else is given.
+    """
+    if settings.get("constructor") in _REFUSED:
+        raise ImportRefused(
+            f"{settings['constructor']}: of zuko's flows MAF, NSF, NICE, RealNVP and CNF can be "
+            "imported"
+        )
     if "constructor" not in settings and "RQS" in str(settings.get("univariate", "")):
         return {**settings, "constructor": "NSF"}
     return settings
@@ -165,12 +231,5 @@ SOURCE = Source(
     infer=infer,
     convert=convert,
     training_only=frozenset({"atol", "rtol", "exact"}),
-    read_off_keys=frozenset(
-        {
-            *("transforms", "hidden_features", "randperm", "randmask", "passes", "residual"),
-            *("order", "adjacency", "mask", "normalize", "shapes", "components", "degree"),
-            *("polynomials", "signal", "network", "base"),
-        }
-    ),
     unfold=_unfold,
 )

@@ -22,6 +22,7 @@ def infer(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     seen.know("freqs", freqs, f"{name}freqs")
     seen.know("context", inputs - features - 2 * freqs, f"inputs of the network: {inputs}")
     seen.know("bins", None, "there are no splines")
+    seen.suppose("univariate", None, "there is none")
     seen.suppose("constructor", "CNF", "its transform")
 
 

@@ -28,7 +28,8 @@ class Layer:
     Attributes:
         name: the prefix of its keys.
         context: length of the context it takes.
-        params: parameters of its univariate map.
+        params: parameters of its univariate map; of all features together where it is
+            conditional, whose tensors do not show how many features there are.
     """
 
     name: str
@@ -36,6 +37,10 @@ class Layer:
     features: int = 0
     context: int = 0
     params: int = 0
+
+    def per_feature(self, features: int) -> int:
+        """Parameters of its univariate map a feature; 0 where it has none."""
+        return self.params // features if self.kind == "conditional" else self.params
 
     @property
     def has_net(self) -> bool:

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,19 +16,31 @@ from models.importers.tables import Part
 from models.importers.weights import Weights
 from models.importers.zuko_layers import Layer, num_bins, phi_shapes
 
+# The least slope that soft_clamp leaves, e^(log 1e-3).
+_AFFINE_SLOPE = 1e-3
 _AFFINE = {"kind": "affine", "scale": "soft_clamp", "form": "scale_then_shift"}
 # With normalize=True every activation is followed by a layer of its own: three places a layer.
 _PLAIN_STRIDE, _NORMALISED_STRIDE = 2, 3
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the transforms need to know beside their tensors."""
+class Settings(Protocol):
+    """What the transforms need to know beside their tensors, read where it is used."""
 
-    features: int
-    activation: str
-    slope: float
-    bound: float
+    @property
+    def features(self) -> int:
+        """D."""
+
+    @property
+    def activation(self) -> str:
+        """Of the networks."""
+
+    @property
+    def slope(self) -> float:
+        """The least slope of a univariate map."""
+
+    @property
+    def bound(self) -> float:
+        """Where splines end."""
 
 
 def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
@@ -50,6 +61,11 @@ def _univariate(params: int, settings: Settings) -> dict[str, Any]:
     if params == 1:
         return {"kind": "additive"}
     if params == 2:
+        if settings.slope != _AFFINE_SLOPE:
+            raise ImportRefused(
+                f"slope {settings.slope:g}: expected {_AFFINE_SLOPE:g} for affine maps, the "
+                "library's default; another one cannot be expressed"
+            )
         return dict(_AFFINE)
     return {
         "kind": "spline",

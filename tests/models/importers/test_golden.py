@@ -12,7 +12,7 @@ from tests.models.importers.golden import NAMES, Golden, load, relative_error
 
 # What cannot be imported, and why the import says so.
 REFUSED = {
-    "normflows_mixed_a": "permute_mode: not a hyper-parameter",
+    "normflows_mixed_a": "layers_per_step: not a hyper-parameter",
     "y0ast_shuffle": "cannot be recovered",
     "zuko_bpf_a": "BPF",
 }
