@@ -174,7 +174,7 @@ class _Frame:
         started = time.monotonic()
         received, twice = read_headers(scope["headers"])
         method = scope["method"]
-        if method == "HEAD":  # what GET would say of itself, on every route that has GET
+        if method == "HEAD":  # as GET, on every route that has it; the server keeps the body
             scope = {**scope, "method": "GET"}
         identity = request_id(received)
         scope.setdefault("state", {})["request_id"] = identity
@@ -188,8 +188,6 @@ class _Frame:
                     *(pair for pair in message["headers"] if pair[0] != b"x-request-id"),
                     (b"x-request-id", identity.encode()),
                 ]
-            elif method == "HEAD":
-                message["body"] = b""
             await send(message)
 
         try:

@@ -2,11 +2,23 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from service.schemas import AnswerNumbers, Wire
 
 Scalar = str | bool | int | float
+
+
+def _drop_nulls(value: object) -> object:
+    """Read null as absent, in the parameters and in their place: clients write both."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return {name: given for name, given in value.items() if given is not None}
+    return value
+
+
+Parameters = Annotated[dict[str, Scalar], BeforeValidator(_drop_nulls)]
 
 
 class Strict(BaseModel):
@@ -21,7 +33,7 @@ class InferInput(Strict):
     name: str = Field(description="x, z or context.")
     shape: list[int] = Field(description="The batch axis first.")
     datatype: str = Field(description="FP16, FP32, FP64, INT8 .. INT64, UINT8 .. UINT64.")
-    parameters: dict[str, Scalar] = Field({}, description="binary_data_size.")
+    parameters: Parameters = Field({}, description="binary_data_size.")
     data: Annotated[Any, WithJsonSchema({"type": "array"})] = Field(
         None, description="Row by row, nested or flat; absent where it follows the JSON as bytes."
     )
@@ -31,14 +43,16 @@ class InferOutput(Strict):
     """One tensor that is asked for."""
 
     name: str
-    parameters: dict[str, Scalar] = Field({}, description="binary_data.")
+    parameters: Parameters = Field({}, description="binary_data.")
 
 
 class InferRequest(Strict):
     """Rows and what to make of them."""
 
     id: str | None = Field(None, description="Comes back on the answer.")
-    parameters: dict[str, Scalar] = Field(
+    model_name: str | None = Field(None, description="As in the path, where it is there.")
+    model_version: str | None = Field(None, description="As the one that is served, likewise.")
+    parameters: Parameters = Field(
         {},
         description="operation, num_samples, seed, temperature, first_row, timeout "
         "(microseconds), binary_data_output.",
@@ -65,7 +79,9 @@ class InferResult(Wire):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, Scalar] | None = Field(None, description="seed, of samples.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="seed, of samples; failures, of continuous flows, as /decode has them."
+    )
     outputs: list[InferResultOutput]
     non_finite: list[int] | None = Field(
         None, description="Rows with a number that JSON cannot hold: it is null. Absent if none."
@@ -123,6 +139,4 @@ class IndexRequest(Strict):
 class ControlRequest(Strict):
     """A load or unload; files and settings come from the repository alone."""
 
-    parameters: dict[str, Scalar] = Field(
-        {}, description="unload_dependents, which changes nothing."
-    )
+    parameters: Parameters = Field({}, description="unload_dependents, which changes nothing.")

@@ -53,10 +53,13 @@ _Strict = TypeVar("_Strict", bound=BaseModel)
 class Inference(NamedTuple):
     """A readable request.
 
+    model_name, model_version: what some clients repeat of the path.
     outputs: which are asked for and whether as bytes; None is all of them, as `is_binary` says.
     """
 
     id: str | None
+    model_name: str | None
+    model_version: str | None
     parameters: dict[str, Any]
     tensors: dict[str, Array]
     outputs: dict[str, bool] | None
@@ -93,7 +96,15 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None) -> Inferen
                 raise InvalidParameter(f"outputs: {wanted.name!r:.40} twice", at="/outputs")
             outputs[wanted.name] = _read_flag(wanted.parameters, "binary_data", default)
     tensors = _read_tensors(request.inputs, memoryview(body)[size:])
-    return Inference(request.id, request.parameters, tensors, outputs, default)
+    return Inference(
+        request.id,
+        request.model_name,
+        request.model_version,
+        request.parameters,
+        tensors,
+        outputs,
+        default,
+    )
 
 
 def write_inference(

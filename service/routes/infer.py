@@ -26,15 +26,21 @@ from service.routes.draw import read_draw
 from service.routes.endpoint import Endpoint, ReadBody, submit
 from service.routes.exchange import Head, Reply
 from service.routes.operations import log_density
+from service.routes.solves import tell_solves
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
 
 _LENGTH_HEADER = b"inference-header-content-length"
+_FAILURES_HEADER = b"x-failures"
 _BODIES = (JSON, OCTETS)
 _OWN_PARAMETERS = ("operation", "timeout", "binary_data_output", *draw.FIELDS)
 # Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
-_RESERVED_PARAMETERS = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers")
+# MLServer's clients say of themselves how they made the tensors: "content_type".
+_RESERVED_PARAMETERS = (
+    *("priority", "sequence_id", "sequence_start", "sequence_end", "headers"),
+    "content_type",
+)
 _RESERVED_PREFIX = "triton_"
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
 
@@ -96,6 +102,7 @@ class Infer(Endpoint):
         visit.model = served.card.name
         request = read_inference(await read_body(), head.headers.get(_LENGTH_HEADER))
         visit.shorten(_read_timeout(request))
+        _check_names(request, name, served.card.version)
         while True:
             try:
                 return await self._compute(request, served, visit)
@@ -116,10 +123,17 @@ class Infer(Endpoint):
             name: (compute(card, task.rows, answer), is_binary)
             for name, (compute, is_binary) in task.outputs.items()
         }
-        named = {"model_name": card.name, "model_version": card.version}
+        told, said = _tell_solves(request, answer)
+        is_binary = any(is_binary for _, is_binary in outputs.values())
+        if said and answer.solves is not None and is_binary:
+            told["status"] = answer.solves.status
+        outputs |= {name: (values, is_binary) for name, values in told.items()}
+        named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
         if request.id is not None:
             named["id"] = request.id
-        body, json_bytes = write_inference({**named, **task.head}, outputs)
+        if task.head or said:
+            named["parameters"] = {**task.head, **said}
+        body, json_bytes = write_inference(named, outputs)
         media = JSON if json_bytes is None else OCTETS
         headers = [
             (b"content-type", media.encode()),
@@ -128,6 +142,8 @@ class Infer(Endpoint):
         ]
         if json_bytes is not None:
             headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
+            if said:
+                headers.append((_FAILURES_HEADER, b"%d" % len(said["failures"])))
         return Reply(200, headers, body)
 
     async def _prepare(self, request: Inference, card: ModelCard) -> _Task:
@@ -153,7 +169,7 @@ class Infer(Endpoint):
         )
         if drawn is None:
             return _Task(operation, rows, context, outputs, {})
-        head = {"parameters": {"seed": drawn.seed}}
+        head = {"seed": drawn.seed}
         if drawn.takes_long(card):
             latents = await asyncio.to_thread(drawn.latents, card)
         else:
@@ -248,6 +264,30 @@ def _choose_outputs(
     if request.parameters.get("operation") == "log_prob":
         possible = {name: possible[name] for name in possible.keys() - {"z", "log_det"}}
     return {name: (compute, request.is_binary) for name, compute in possible.items()}
+
+
+def _tell_solves(request: Inference, answer: Answer) -> tuple[dict[str, Array], dict[str, Any]]:
+    """What a continuous flow has to tell.   -> (further outputs, further parameters)."""
+    told: dict[str, Array] = {}
+    said = tell_solves(answer, told, JSON, with_evaluations=False)
+    return ({} if request.outputs is not None else told), said
+
+
+def _check_names(request: Inference, name: str, version: str) -> None:
+    """Refuse a body that is for another model than the path leads to: one of them is a mistake.
+
+    Raises:
+        InvalidParameter: saying both.
+    """
+    for field, said, expected in (
+        ("model_name", request.model_name, name),
+        ("model_version", request.model_version, version),
+    ):
+        if said and said != expected:  # Triton's empty version is none
+            raise InvalidParameter(
+                f"{field}: the path leads to {expected!r:.60}, got {said!r:.60}; leave it out",
+                at=f"/{field}",
+            )
 
 
 def _read_timeout(request: Inference) -> float:

@@ -1,6 +1,7 @@
 """How a continuous flow's equations were solved, from the engine to the client, row by row."""
 
 import io
+import json
 import math
 from typing import Any
 
@@ -201,6 +202,63 @@ def test_binary_answers_hold_a_status_a_row(app: Any) -> None:
     with np.load(io.BytesIO(answer.content)) as archive:
         assert archive["status"].tolist() == [0, SolveStatus.BUDGET_SPENT]
         assert archive["evaluations"].tolist() == [10, 30]
+
+
+INFER = "/v2/models/flow/infer"
+
+
+def inference(x: Any, **more: Any) -> dict[str, Any]:
+    data = np.asarray(x)
+    given = {"name": "x", "shape": data.shape, "datatype": "FP32", "data": data.tolist()}
+    return {"inputs": [given], **more}
+
+
+def test_v2_tells_which_rows_failed_and_why(app: Any) -> None:
+    answer = post(app, INFER, json=inference(rows(1, 3, 2)))
+    assert answer.json()["parameters"] == {
+        "failures": [
+            {"row": 1, "status": "solver_failed", "reason": "budget_spent", "evaluations": 30}
+        ]
+    }
+    assert answer.json()["non_finite"] == [1]
+    assert "x-failures" not in answer.headers
+    assert [one["name"] for one in answer.json()["outputs"]] == ["z", "log_det", "log_prob"]
+
+
+@pytest.mark.parametrize("wanted", [None, ["log_prob"]], ids=["all", "one"])
+def test_v2_tells_it_beside_bytes_too(app: Any, wanted: list[str] | None) -> None:
+    request = inference(rows(1, 3, 2, 3), parameters={"binary_data_output": True})
+    if wanted is not None:
+        request["outputs"] = [{"name": name} for name in wanted]
+    answer = post(app, INFER, json=request)
+    assert answer.headers["x-failures"] == "2"
+    end = int(answer.headers["inference-header-content-length"])
+    told = json.loads(answer.content[:end])
+    assert [failure["row"] for failure in told["parameters"]["failures"]] == [1, 3]
+    status = told["outputs"][-1]
+    assert (status["name"], status["datatype"], status["shape"]) == ("status", "INT64", [4])
+    values = np.frombuffer(answer.content[-status["parameters"]["binary_data_size"] :], "<i8")
+    assert values.tolist() == [0, SolveStatus.BUDGET_SPENT, 0, SolveStatus.BUDGET_SPENT]
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_v2_says_nothing_where_all_went_well(app: Any, is_binary: bool) -> None:
+    answer = post(app, INFER, json=inference(rows(1), parameters={"binary_data_output": is_binary}))
+    assert "x-failures" not in answer.headers
+    assert b"parameters" not in answer.content or is_binary
+    assert b"failures" not in answer.content
+    assert b"status" not in answer.content
+
+
+@pytest.mark.parametrize("wanted", [["log_prob"], None], ids=["one", "all"])
+def test_v2_gives_estimates_their_standard_error(app: Any, wanted: list[str] | None) -> None:
+    asked = None if wanted is None else [{"name": name} for name in wanted]
+    told = post(app, INFER, json=inference(rows(1, 5), outputs=asked)).json()["outputs"]
+    found = {one["name"]: one["data"] for one in told}
+    if wanted is None:
+        assert found["log_prob_se"] == [0, 0.25]
+    else:
+        assert list(found) == wanted
 
 
 @pytest.mark.parametrize(
