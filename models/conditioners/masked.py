@@ -40,6 +40,8 @@ class Masked:
     Reference: Germain et al. 2015, eqs. 8-13 (arXiv 1502.03509).
     """
 
+    has_degrees = True
+
     def __init__(self, order: Sequence[int], num_params: int, context_features: int = 0) -> None:
         self.order = torch.as_tensor(order)
         self.num_params = num_params

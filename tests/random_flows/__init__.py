@@ -1,0 +1,1 @@
+"""Random configurations of every family against autograd: `python -m tests.random_flows`."""
