@@ -1,15 +1,18 @@
 """Pictures: folders of image files (through Pillow) and idx files as MNIST has them."""
 
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels
 from models.datasets.spec import Spec
+from models.pictures import GREY_MODES, PictureError, as_channels, open_picture, read_picture
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 _MODES = {"grey": "L", "rgb": "RGB"}
@@ -18,11 +21,13 @@ _MODES = {"grey": "L", "rgb": "RGB"}
 def load_folder(folder: Path, spec: Spec) -> Dataset:
     """Read every image file under `folder` as (N, C, H, W), pixels 0 .. 255.
 
-    Where all files lie in sub-folders, their names are the labels. Options: `mode=grey|rgb`
-    (default: grey where every file is), `size=N` or `size=HxW` (resize; else all must agree).
+    The decoder is that of pictures that are sent to a server, see `models.pictures`. Where all
+    files lie in sub-folders, their names are the labels. Options: `mode=grey|rgb` (default: grey
+    where every file is), `size=N` or `size=HxW` (resize; else all must agree).
 
     Raises:
-        DatasetError: if there is no image, one cannot be read, or sizes differ.
+        DatasetError: if there is no image, one cannot be read or is of a kind that is not taken
+            (16 bits a channel, transparency, CMYK, animations), or sizes differ.
     """
     mode, size = spec.text_option("mode"), _size(spec)
     if mode is not None and mode not in _MODES:
@@ -114,27 +119,26 @@ def _size(spec: Spec) -> tuple[int, int] | None:
 
 
 def _is_grey(path: Path) -> bool:
-    with _open(path) as image:
-        return image.mode in ("1", "L")
+    with _reading(path) as file, open_picture(file) as image:
+        return image.mode in GREY_MODES
 
 
 def _read_image(path: Path, mode: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    with _open(path) as image:
-        try:
-            converted = image.convert(mode)
-        except OSError as error:
-            raise DatasetError(f"{path}: damaged image: {error}") from error
-        if size is not None:
-            converted = converted.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-        pixels = np.asarray(converted, dtype=np.uint8)
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+    with _reading(path) as file:
+        picture = read_picture(file, mode=mode)
+    if size is not None:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return as_channels(picture)
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _reading(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file; what is wrong with its picture is said of the file."""
     try:
-        return Image.open(path)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DatasetError(f"{path}: not a readable image: {error}") from error
+        with path.open("rb") as file:
+            yield file
+    except (PictureError, OSError) as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _dimensions(image: NDArray[np.uint8]) -> str:

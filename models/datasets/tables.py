@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
 from models.datasets.spec import Spec
 
+_CHANNELS = (1, 3)  # of pictures: grey, RGB
+
 
 def load_table(path: Path, spec: Spec) -> Dataset:
     """Read a .csv, .csv.gz or .parquet file.
@@ -50,12 +52,13 @@ def load_array(path: Path, spec: Spec) -> Dataset:
     """Read an .npy file, or x and, where present, y from an .npz file.
 
     uint8 arrays of rank 3 or 4 are images, (N, H, W) or (N, C, H, W), with pixels 0 .. 255.
-    Option: `labels=FILE.npy`.
+    Options: `labels=FILE.npy`, `channels=last` for images (N, H, W, C).
 
     Raises:
-        DatasetError: if the file is damaged, holds Python objects or has no array `x`.
+        DatasetError: if the file is damaged, holds Python objects or has no array `x`, or if
+            channels seem to come last and no option says where they are.
     """
-    labels_path = spec.text_option("labels")
+    labels_path, channels = spec.text_option("labels"), spec.text_option("channels")
     content = _read_numpy(path)
     if isinstance(content, dict):
         if "x" not in content:
@@ -70,6 +73,7 @@ def load_array(path: Path, spec: Spec) -> Dataset:
             raise DatasetError(f"{labels_path}: expected an .npy file of labels, got an .npz file")
         y = given
     labels, label_names = encode_labels(y)
+    x = _channels_first(path, x, channels)
     is_image = x.dtype == np.uint8 and x.ndim in (3, 4)
     return Dataset(
         name=path.name,
@@ -79,6 +83,21 @@ def load_array(path: Path, spec: Spec) -> Dataset:
         num_levels=256 if is_image else None,
         source=f"the file {path.name}",
     )
+
+
+def _channels_first(path: Path, x: NDArray[Any], channels: str | None) -> NDArray[Any]:
+    """Images (N, C, H, W) of an array of rank 4, whose channels are first or, if told, last."""
+    if channels not in (None, "first", "last"):
+        raise DatasetError(f"{path}: channels must be first or last, got {channels!r}")
+    if x.ndim != 4:
+        return x
+    if channels is None and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
+        raise DatasetError(
+            f"{path}: expected images (N, C, H, W), got {x.shape}, whose channels seem to come "
+            "last: say ?channels=last (then the model takes (C, H, W)), or ?channels=first if they "
+            "do not"
+        )
+    return np.moveaxis(x, 3, 1) if channels == "last" else x
 
 
 def _read(path: Path) -> Any:

@@ -19,6 +19,7 @@ from models.training.report import TrainingReport
 LOSS_FILE = "loss.png"
 SAMPLES_FILE = "samples.png"
 
+_SHOWN_CHANNELS = (1, 3)
 _GRID_SIDE = 8
 _GAP_PIXELS = 2
 _MAX_CLASSES = 10
@@ -41,7 +42,8 @@ def check_pictures() -> None:
 def write_pictures(flow: Flow, parts: Split, report: TrainingReport, folder: Path) -> None:
     """Write loss.png and samples.png.
 
-    samples.png is, for pixels, a grid of test rows beside a grid of samples; for D = 2 test rows,
+    samples.png is, for pixels, a grid of test rows beside a grid of samples (of other than one or
+    three channels the first is shown); for D = 2 test rows,
     samples and density; for other tables the marginals of both.
     """
     _write_loss(report, flow.facts.num_levels is not None, folder / LOSS_FILE)
@@ -98,7 +100,8 @@ def _write_grids(flow: Flow, test: Dataset, temperature: float, path: Path) -> N
     _, context = as_tensors(flow, data, np.arange(len(data)))
     samples = draw(flow, context, len(data), temperature)
     levels = test.num_levels or flow.facts.num_levels or 256
-    pictures = [_grid(to_bytes(x, levels), columns) for x in (data.x, samples)]
+    shown = slice(None if flow.event_shape[0] in _SHOWN_CHANNELS else 1)
+    pictures = [_grid(to_bytes(x[:, shown], levels), columns) for x in (data.x, samples)]
     gap = np.full((pictures[0].shape[0], 8, pictures[0].shape[2]), 255, np.uint8)
     joined = np.concatenate([pictures[0], gap, pictures[1]], axis=1)
     zoom = max(1, round(_WIDTH_PIXELS / joined.shape[1]))

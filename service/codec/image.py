@@ -7,25 +7,30 @@ for 8-bit flows is the identity.
 import io
 import math
 import struct
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from models.pictures import (
+    OversizedPicture,
+    PictureError,
+    UnsupportedPicture,
+    WrongSize,
+    as_channels,
+    read_picture,
+    wrong_size,
+)
 from service.codec.media import PNG
 from service.codec.tensors import Array, Shape
-from service.errors import MalformedBody, ServiceError, ShapeMismatch, UnsupportedMediaType
+from service.errors import MalformedBody, ShapeMismatch, TooLarge, UnsupportedMediaType
 
 MAX_SCALE = 16
 
 _WHITE = 255
 _MODES = {1: "L", 3: "RGB"}
-# What a PNG header says: width, height, bit depth, colour type (PNG specification, 11.2.2).
-_PNG_HEAD = struct.Struct(">8s4x4sIIBB")
+# The start of a PNG: its signature, then width and height (PNG specification, 11.2.2).
+_PNG_HEAD = struct.Struct(">8s4x4sII")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_ALPHA = (4, 6)
-_PNG_MAX_DEPTH = 8
-_TAKEN_MODES = ("1", "L", "P", "RGB")
 
 
 def is_picture(event_shape: Shape, num_levels: int | None) -> bool:
@@ -37,29 +42,32 @@ def is_picture(event_shape: Shape, num_levels: int | None) -> bool:
 def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_levels: int) -> Array:
     """Read one picture, one row.   -> (1, C, H, W), values 0 .. num_levels - 1.
 
-    Its size is read from its header and must be H x W: no picture of another size is decoded, so
-    none can unfold. Colour becomes grey (ITU-R 601) or grey colour as the flow asks.
+    The decoder is that of the folders that models are trained on (`models.pictures`): what it
+    refuses there it refuses here. No picture of another size than H x W is decoded.
 
     Raises:
         MalformedBody: not a picture of this type, truncated or damaged.
         ShapeMismatch: another size.
-        UnsupportedMediaType: alpha, more than 8 bits a channel, CMYK, or an animation.
+        TooLarge: more pixels than any picture that is opened.
+        UnsupportedMediaType: transparency, more than 8 bits a channel, CMYK, or an animation.
     """
     channels, height, width = event_shape
+    kind = "PNG" if media == PNG else "JPEG"
+    if media == PNG:
+        _check_png(body, (width, height))
     try:
-        if media == PNG:
-            _check_png(body, (width, height))
-        with Image.open(io.BytesIO(body), formats=["PNG" if media == PNG else "JPEG"]) as image:
-            _check_size(image.size, (width, height))
-            _check_kind(image)
-            picture = np.asarray(image.convert(_MODES[channels]))
-    except ServiceError:
-        raise
-    except Exception:
-        # Hostile pictures make the decoders raise a dozen kinds of exception.
-        name = "PNG" if media == PNG else "JPEG"
-        raise MalformedBody(f"body: damaged or truncated {name} picture") from None
-    pixels = picture.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+        picture = read_picture(
+            io.BytesIO(body), mode=_MODES[channels], formats=(kind,), size=(width, height)
+        )
+    except WrongSize as error:
+        raise _mismatch(error) from None
+    except OversizedPicture:
+        raise TooLarge(f"body: expected a picture of {width} x {height} pixels") from None
+    except UnsupportedPicture as error:
+        raise UnsupportedMediaType(f"body: {error}") from None
+    except PictureError:
+        raise MalformedBody(f"body: damaged or truncated {kind} picture") from None
+    pixels = as_channels(picture)[None]
     return pixels if num_levels == 256 else np.rint(pixels * ((num_levels - 1) / _WHITE))
 
 
@@ -92,30 +100,16 @@ def grid(rows: int) -> tuple[int, int]:
 
 
 def _check_png(body: bytes | bytearray, size: tuple[int, int]) -> None:
-    # Pillow makes 8 bits of 16 in silence, so the header is read here.
-    signature, chunk, width, height, depth, colour = _PNG_HEAD.unpack_from(body)
+    # Pillow says of other bytes, and of pictures of no or of very many pixels, that it cannot open
+    # them: the head says more.
+    if len(body) < _PNG_HEAD.size:
+        raise MalformedBody("body: damaged or truncated PNG picture")
+    signature, chunk, *shown = _PNG_HEAD.unpack_from(body)
     if signature != _PNG_SIGNATURE or chunk != b"IHDR":
         raise MalformedBody("body: expected a PNG picture")
-    _check_size((width, height), size)
-    if depth > _PNG_MAX_DEPTH:
-        raise UnsupportedMediaType(f"body: expected 8 bits a channel, got {depth}")
-    if colour in _PNG_ALPHA:
-        raise UnsupportedMediaType("body: expected a picture without alpha channel")
+    if tuple(sorted(shown)) != tuple(sorted(size)):
+        raise _mismatch(wrong_size((shown[0], shown[1]), size))
 
 
-def _check_size(got: tuple[int, int], expected: tuple[int, int]) -> None:
-    if got != expected:
-        raise ShapeMismatch(
-            f"x: expected a picture of {expected[0]} x {expected[1]} pixels (width x height), "
-            f"got {got[0]} x {got[1]}",
-            at="/x",
-        )
-
-
-def _check_kind(image: Any) -> None:
-    if getattr(image, "is_animated", False):
-        raise UnsupportedMediaType("body: expected one picture, got an animation")
-    if image.mode not in _TAKEN_MODES:
-        raise UnsupportedMediaType(f"body: expected grey or RGB, got {image.mode}")
-    if "transparency" in image.info:
-        raise UnsupportedMediaType("body: expected a picture without transparency")
+def _mismatch(error: WrongSize) -> ShapeMismatch:
+    return ShapeMismatch(f"x: {error}", at="/x")
