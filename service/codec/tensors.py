@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BadDtype, Fault, NonFinite, ShapeMismatch, TooLarge
+from service.errors import BadDtype, Fault, NonFinite, OutOfRange, ShapeMismatch, TooLarge
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -39,11 +39,27 @@ _KINDS = {
 
 
 def read_rows(
-    value: Any, name: str, event_shape: Shape, *, dtype: np.dtype[Any], max_rows: int
+    value: Any,
+    name: str,
+    event_shape: Shape,
+    *,
+    dtype: np.dtype[Any],
+    max_rows: int,
+    num_levels: int | None = None,
 ) -> Array:
     """Check a batch of events.   -> (B, *event_shape) in `dtype`, B >= 1.
 
+    Args:
+        value: an array, or nested lists of numbers.
+        name: the field that holds it.
+        event_shape: of one event.
+        dtype: the model's.
+        max_rows: how many are taken.
+        num_levels: of pixels: an array of whole numbers holds pixels, as one of bytes does; what is
+            fractional (samples are) is a point of the density and is taken wherever it lies.
+
     Raises:
+        OutOfRange: whole numbers that are no pixels.
         TooLarge: more than max_rows rows.
         ShapeMismatch: no batch axis, no rows, ragged rows or another event shape.
         BadDtype: something that is not a real number.
@@ -60,6 +76,8 @@ def read_rows(
     check_shape(values, name, event_shape)
     if len(values) > max_rows:
         raise _too_many_rows(name, len(values), max_rows)
+    if num_levels is not None and values.dtype.kind in "iu":
+        _check_levels(values, name, num_levels)
     return cast_finite(values, name, dtype)
 
 
@@ -117,11 +135,24 @@ def check_shape(values: Array, name: str, event_shape: Shape) -> None:
     if shape[1:] == event_shape and shape and shape[0]:
         return
     detail = f"{name}: expected {_starred(event_shape)}, got {shape}"
+    if len(event_shape) == 3 and shape[1:] == (*event_shape[1:], event_shape[0]):
+        detail += "; channels come first: transpose the axes to (rows, C, H, W)"
     if shape == event_shape:
         detail += "; put one row in a list of its own, as [[...]]"
     elif shape and not shape[0]:
         detail = f"{name}: expected {_starred(event_shape)} with at least one row, got none"
     raise ShapeMismatch(detail, at=f"/{name}")
+
+
+def _check_levels(values: Array, name: str, num_levels: int) -> None:
+    is_wrong = ((values < 0) | (values >= num_levels)).reshape(len(values), -1).any(1)
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise OutOfRange(
+            f"{name}: expected pixels 0 .. {num_levels - 1}, row {row} holds "
+            f"{int(values[row].min())} .. {int(values[row].max())}; scale them as in training",
+            at=f"/{name}/{row}",
+        )
 
 
 def cast_finite(values: Array, name: str, dtype: np.dtype[Any]) -> Array:

@@ -157,7 +157,14 @@ class Infer(Endpoint):
         else:
             name = "x" if operation == "encode" else "z"
             shape = card.event_shape if operation == "encode" else (card.features,)
-            rows = read_rows(request.tensors[name], name, shape, dtype=dtype, max_rows=max_rows)
+            rows = read_rows(
+                request.tensors[name],
+                name,
+                shape,
+                dtype=dtype,
+                max_rows=max_rows,
+                num_levels=card.num_levels if operation == "encode" else None,
+            )
             count = len(rows)
         self._check_size(card, count, outputs)
         context = read_context(

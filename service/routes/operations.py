@@ -51,7 +51,10 @@ class _Map(PlainOperation):
 
     def _read_rows(self, value: Any, card: ModelCard) -> Array:
         shape, limit = self._event_shape(card), self._settings.max_request_rows
-        return read_rows(value, self.tensor, shape, dtype=card.numpy_dtype, max_rows=limit)
+        levels = card.num_levels if self.tensor == "x" else None
+        return read_rows(
+            value, self.tensor, shape, dtype=card.numpy_dtype, max_rows=limit, num_levels=levels
+        )
 
     def _order_rows(
         self, rows: Array, fields: dict[str, Any], card: ModelCard, form: Form

@@ -123,6 +123,22 @@ def test_npy_and_npz(tmp_path: Path, pixels: np.ndarray) -> None:
     assert labelled.labels.tolist() == [1, 0, 1]
 
 
+def test_channels_come_last_only_if_told(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(256, size=(4, 8, 6, 3), dtype=np.uint8)
+    path = tmp_path / "x.npy"
+    for x in (colour, colour[..., :1], colour.astype(np.float32)):
+        np.save(path, x)
+        with pytest.raises(DatasetError, match=r"\(N, C, H, W\), got \(4, 8, 6, .*channels=last"):
+            load(str(path))
+        np.testing.assert_array_equal(load(f"{path}?channels=last").x, x.transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(load(f"{path}?channels=first").x, x)
+    with pytest.raises(DatasetError, match="must be first or last, got 'middle'"):
+        load(f"{path}?channels=middle")
+    for shape in ((4, 3, 8, 3), (4, 1, 8, 8), (4, 5, 8, 8)):
+        np.save(path, np.zeros(shape, np.uint8))
+        assert load(str(path)).event_shape == shape[1:]
+
+
 def test_npy_labels_beside_the_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(6.0).reshape(3, 2))
     np.save(tmp_path / "y.npy", np.array([7, 7, 3]))

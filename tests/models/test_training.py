@@ -433,6 +433,14 @@ def test_progress_shows_nats_and_bits(
     assert "bits/dim" in shown
 
 
+def test_pictures_of_many_channels_show_the_first(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(256, size=(40, 4, 4, 4), dtype=np.uint8)
+    data = Dataset("bands", x, num_levels=256)
+    train(data, "glow", {**GLOW, "num_steps": 1}, tmp_path / "m", options=TrainingOptions(epochs=1))
+    with Image.open(tmp_path / "m" / "samples.png") as image:
+        assert image.mode == "L"
+
+
 def test_pixels_become_bytes_over_their_own_range() -> None:
     pixels = np.array([-3.0, 0.4, 8.2, 16.0, 40.0])
     assert to_bytes(pixels, 17).tolist() == [0, 0, 128, 255, 255]

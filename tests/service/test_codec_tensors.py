@@ -252,3 +252,34 @@ def test_log_density(z: Any, log_det: Any) -> None:
 
 def test_log_density_of_huge_latents_is_minus_infinity() -> None:
     assert log_density(np.full((1, 2), 1e30, np.float32), np.zeros(1, np.float32))[0] == -np.inf
+
+
+# ------------------------------------------------------------------ pixels
+
+
+def pixels(value: Any, num_levels: int | None = 17) -> Any:
+    return read_rows(value, "x", (1, 2, 2), dtype=F32, max_rows=9, num_levels=num_levels)
+
+
+def test_whole_numbers_are_pixels_of_the_models_levels() -> None:
+    good = np.array([[[[0, 1], [2, 16]]]] * 3, np.uint8)
+    np.testing.assert_array_equal(pixels(good), good)
+    bad = good.astype(np.int16)
+    bad[1, 0, 1, 1], bad[2, 0, 0, 0] = 17, -1
+    with pytest.raises(ServiceError, match=r"pixels 0 \.\. 16, row 1 holds 0 \.\. 17") as caught:
+        pixels(bad)
+    assert (caught.value.status, caught.value.code) == (422, "out_of_range")
+    with pytest.raises(ServiceError, match=r"row 1 holds -1 \.\. 16"):
+        pixels(bad[[0, 2]])
+    np.testing.assert_array_equal(pixels(bad, None), bad)
+
+
+def test_fractions_are_points_of_the_density_wherever_they_lie() -> None:
+    samples = np.array([[[[-0.3, 1.5], [2, 16.9]]]])
+    for value in (samples, samples.tolist()):
+        np.testing.assert_array_equal(pixels(value), samples.astype(F32))
+
+
+def test_channels_that_come_last_are_named() -> None:
+    with pytest.raises(ServiceError, match=r"got \(2, 8, 6, 3\); channels come first"):
+        read_rows(np.ones((2, 8, 6, 3)), "x", (3, 8, 6), dtype=F32, max_rows=9)

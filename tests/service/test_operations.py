@@ -75,6 +75,14 @@ def test_log_prob_of_pixels_has_bits_per_dim(app: FastAPI) -> None:
     np.testing.assert_allclose(answer["bits_per_dim"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("call", ["log_prob", "encode"])
+def test_whole_numbers_that_are_no_pixels_are_refused(app: FastAPI, call: str) -> None:
+    body = saved(np.full((1, 1, 4, 4), 17, np.uint8))
+    headers = {"Content-Type": "application/x-npy"}
+    answer = post(app, f"/{call}?model=digits", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "out_of_range")
+
+
 def test_encode(app: FastAPI) -> None:
     answer = content(
         post(app, "/encode", json={"model": "grey", "x": np.ones((2, 1, 4, 5)).tolist()})

@@ -92,6 +92,12 @@ def test_pixels_have_bits_per_dim(app: FastAPI) -> None:
     np.testing.assert_allclose(got["bits_per_dim"], expected, rtol=1e-6)
 
 
+def test_whole_numbers_that_are_no_pixels_are_refused(app: FastAPI) -> None:
+    answer = infer(app, "digits", inputs=[tensor(np.full((1, 1, 4, 4), 17), datatype="UINT8")])
+    assert answer.status_code == 422
+    assert "expected pixels 0 .. 16" in answer.text
+
+
 @pytest.mark.parametrize("form", [{}, {"binary_data_output": True}], ids=["json", "bytes"])
 def test_samples_come_by_parameters(app: FastAPI, form: dict[str, Any]) -> None:
     wanted = {"num_samples": 5, "seed": 7, "temperature": 0.5, "first_row": 2}
