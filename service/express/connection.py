@@ -61,7 +61,7 @@ class ExpressProtocol(HttpToolsProtocol):
         self._complaint: ServiceError | None = None
         self._has_cycle = False
         self._is_last = False
-        self._has_offer = False
+        self._begins_here = self._has_offer = False
         self._reader: Reader | None = None
         self._departure: Departure | None = None
         self._active_at = time.monotonic()
@@ -120,7 +120,7 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A message goes the ordinary way."""
-        self._is_inside_message = self._is_inside_head = True
+        self._is_inside_message = self._is_inside_head = self._begins_here = True
         self._head_bytes = self._unended_bytes = 0
         self._pieces = self._discarded_bytes = 0
         super().on_message_begin()
@@ -210,8 +210,9 @@ class ExpressProtocol(HttpToolsProtocol):
     def _give_way(self, data: bytes) -> None:
         """Let uvicorn have what arrived."""
         self._stop_waiting()
+        self._begins_here = False
         self._feed(data)
-        if self._is_inside_head:
+        if self._is_inside_head and not self._begins_here:  # else most of it was before this head
             self._unended_bytes += len(data)
             if self._unended_bytes > MOST_HEAD_BYTES:
                 self._refuse(_head_too_large())

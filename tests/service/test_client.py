@@ -4,7 +4,9 @@ import asyncio
 import inspect
 import io
 import json
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -94,6 +96,23 @@ def test_a_chunk_has_the_contexts_of_its_rows(model: str, context: Any) -> None:
     house = House()
     whole = ask(house, model, lambda client: client.sample(10, seed=1, context=context))
     parts = ask(house, model, lambda client: collect(client, 10, 4, seed=1, context=context))
+    np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
+
+
+def test_a_stream_begins_where_it_is_told() -> None:
+    house = House()
+    whole = ask(house, "line", lambda client: client.sample(9, seed=7, first_row=5))
+    parts = ask(house, "line", lambda client: collect(client, 9, 4, seed=7, first_row=5))
+    np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
+    early = ask(house, "line", lambda client: client.sample(14, seed=7))
+    np.testing.assert_array_equal(early.x[5:], whole.x)
+
+
+def test_one_row_of_context_for_all_is_no_row_each() -> None:
+    house = House()
+    context = np.array([1.0, 2.0])  # as long as the draw
+    whole = ask(house, "steered", lambda client: client.sample(2, seed=1, context=context))
+    parts = ask(house, "steered", lambda client: collect(client, 2, 1, seed=1, context=context))
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
 
 
@@ -246,6 +265,21 @@ def test_what_will_not_pass_is_not_tried_again(status: int, pauses: list[float])
     assert pauses == []
 
 
+def test_readiness_is_asked_once(pauses: list[float]) -> None:
+    for outcome in (failed(503), httpx.ConnectError):
+        script = Script(outcome, httpx.Response(200, json={"ready": True}))
+        with Client(URL, transport=httpx.MockTransport(script)) as client:
+            assert not client.is_ready()
+        assert len(script.requests) == 1
+    assert pauses == []
+
+
+def test_no_connection_in_time_is_no_late_answer(pauses: list[float]) -> None:
+    with pytest.raises(ConnectionFailed, match="ConnectTimeout") as caught:
+        score(Script(httpx.ConnectTimeout), max_retries=0)
+    assert type(caught.value) is ConnectionFailed
+
+
 def test_a_timeout_is_not_tried_again(pauses: list[float]) -> None:
     with pytest.raises(TimedOut, match="ReadTimeout"):
         score(Script(httpx.ReadTimeout))
@@ -301,6 +335,12 @@ def test_retry_after_is_obeyed_while_it_is_short(
     else:
         score(script)
         assert pauses == [pause]
+
+
+def test_a_date_to_come_back_at_is_obeyed(pauses: list[float]) -> None:
+    at = formatdate(time.time() + 20, usegmt=True)
+    score(Script(failed(429, retry_after=at), good()))
+    assert 15 < pauses[0] <= 20, "a date has whole seconds"
 
 
 def test_clients_that_failed_together_do_not_come_back_together() -> None:

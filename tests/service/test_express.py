@@ -266,3 +266,85 @@ def test_heads_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) 
     scene.lane.read(request(X_Long="x" * 4096))
     assert scene.lane._orders == before
     assert scene.lane.read(request(X_Number="9")) is scene.lane.read(request(X_Number="9"))
+
+
+@pytest.mark.parametrize("limit", [len(BODY) - 1, len(BODY)])
+def test_a_body_too_large_is_refused_on_both_ways(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch, max_body_bytes=limit)
+        for is_open in (True, False):
+            scene.lane.is_open = is_open
+            async with scene.client() as (reader, writer):
+                writer.write(request())
+                assert (await read(reader)).status == (200 if limit == len(BODY) else 413)
+        assert scene.short == (limit == len(BODY))
+
+    run(play)
+
+
+def test_no_more_is_read_while_an_answer_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        queue = scene.house.queue("line", "encode")
+        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        async with scene.client() as (reader, writer):
+            writer.write(request())
+            await queue.entered.wait()
+            (connection,) = scene.state.connections
+            writer.write(request() * 40_000)
+            flood = asyncio.ensure_future(writer.drain())
+            await asyncio.wait([flood], timeout=0.1)
+            assert not flood.done(), "the kernel's buffers are full"
+            assert 0 < len(connection._kept) <= 2**20
+            queue.gate.set()
+            for _ in range(20):
+                assert (await read(reader)).json()["z"] == Z
+            writer.transport.abort()
+            await asyncio.gather(flood, return_exceptions=True)
+        while scene.state.connections or len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+
+    run(play)
+
+
+def test_an_answered_client_may_not_send_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, end, _ = request(Content_Encoding="gzip").partition(b"\r\n\r\n")
+    head = head.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked")
+    piece = b"10000\r\n%b\r\n" % bytes(65_536)
+
+    async def send(writer: asyncio.StreamWriter) -> int:
+        for count in range(1000):
+            try:
+                writer.write(piece)
+                await writer.drain()
+            except ConnectionError:
+                return count
+        return 1000
+
+    async def play() -> None:
+        scene = Scene(monkeypatch, max_body_bytes=100_000)
+        async with scene.client() as (reader, writer):
+            writer.write(head + end)
+            assert (await read(reader)).status == 415
+            assert await send(writer) < 1000, "64 MB were taken"
+
+    run(play)
+
+
+def test_a_connection_ends_once_the_lane_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        queue = scene.house.queue("line", "encode")
+        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        async with scene.client() as (reader, writer):
+            writer.write(request())
+            await queue.entered.wait()
+            scene.lane.is_open = False
+            queue.gate.set()
+            assert (await read(reader)).json()["z"] == Z
+            assert await reader.read() == b""
+        assert scene.short == 1
+
+    run(play)

@@ -145,6 +145,21 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
     assert (_check(guard, KEY), _check(guard, OTHER)) == (False, True)
 
 
+def test_a_key_that_was_taken_out_is_good_for_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("service.guard.time.monotonic", lambda: now)
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    guard = Guard([], file)
+    file.write_text(f"{OTHER}\n")
+    now += 0.9
+    assert (_check(guard, KEY), _check(guard, OTHER)) == (True, False)
+    now += 0.1
+    assert (_check(guard, KEY), _check(guard, OTHER)) == (False, True)
+
+
 @pytest.mark.parametrize("content", [None, "", "# none\n", "short\n", "kéy" * 10])
 def test_a_file_that_went_bad_changes_nothing(
     tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture
@@ -208,6 +223,18 @@ def test_where_a_server_without_keys_may_listen(case: str) -> None:
         return
     with pytest.raises(SettingsError, match=r"^--host: .* PUSHFORWARD_API_KEYS"):
         check_exposure(Settings(**given))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_host_with_one_address_beyond_loopback_is_beyond(
+    monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    found = [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.1", "192.0.2.1")][::order]
+    monkeypatch.setattr("service.guard.socket.getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(SettingsError, match=r"^--host: both is beyond loopback"):
+        check_exposure(Settings(host="both"))
+    del found[found.index((0, 0, 0, "", ("192.0.2.1", 0)))]
+    check_exposure(Settings(host="both"))
 
 
 def test_beyond_loopback_without_keys_is_one_line_and_exit_3() -> None:

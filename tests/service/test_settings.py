@@ -76,6 +76,7 @@ def test_the_port_that_kubernetes_injects_is_ignored(monkeypatch: pytest.MonkeyP
         ("max_queue_rows", "0"),
         ("request_timeout_seconds", "0"),
         ("request_timeout_seconds", "nan"),
+        ("write_timeout_seconds", "0"),
         ("shutdown_grace_seconds", "soon"),
         ("num_threads", "0"),
         ("log_level", "loud"),
@@ -94,6 +95,14 @@ def test_a_bad_value_is_named_as_it_was_given(
     monkeypatch.setenv(variable_name(field), text)
     with pytest.raises(SettingsError, match=f"^{variable_name(field)}: "):
         read({})
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://*", "https://*.example", "https://a.*", "example.org", "https://a/b"]
+)
+def test_origins_are_named_one_by_one(origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--cors-origins: .*scheme and host"):
+        read({"cors_origins": f"https://good.example,{origin}"})
 
 
 def test_an_unknown_variable_is_told_with_the_nearest_name() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from service.routes.exchange import ClientGone, receive_body
 from tests.service.houses import House, app_over, ask
 from tests.service.wire import BODY, Scene, read, request, run
 
@@ -116,3 +117,16 @@ def test_a_body_is_as_long_as_it_says_whoever_brings_it(path: str, length: str) 
     assert sent[0]["status"] == 400
     assert b"malformed_body" in sent[1]["body"]  # type: ignore[operator]
     assert f"announces {length} bytes, got {len(BODY)}".encode() in sent[1]["body"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_client_that_leaves_within_its_body_is_gone(pieces: int) -> None:
+    coming = [{"type": "http.request", "body": b"{}", "more_body": True}] * pieces
+    coming.append({"type": "http.disconnect"})
+
+    async def receive() -> dict[str, object]:
+        return coming.pop(0)
+
+    with pytest.raises(ClientGone):
+        asyncio.run(receive_body({}, receive, 1000))
+    assert coming == []
