@@ -26,6 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
+from models.files import content_of, is_filled_in_place
 from models.flow import Flow
 from models.registry import build
 
@@ -33,6 +34,8 @@ FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 GOLDEN_FILE = "golden.safetensors"
+# Of the hidden file in which a training run keeps its state.
+STATE_SUFFIX = ".training.safetensors"
 MAX_CONFIG_BYTES = 4 * 2**20
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -81,12 +84,12 @@ def save(
         ValueError: if the flow was not made by `models.build`.
         CheckpointError: if the flow is not finite on its golden rows, or the folder holds something
             that is not a model.
+        OSError: if it cannot be written; a model that was there before still is.
     """
     if not flow.family:
         raise ValueError("flow: expected one made by models.build, got one without family")
     target = Path(folder)
-    if target.exists() and not (target / CONFIG_FILE).is_file() and any(target.iterdir()):
-        raise CheckpointError(f"{target}: expected a model folder or none, got other files")
+    _check_target(target)
     reference = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     record = golden.record(reference, rows)
     if not golden.is_finite(record):
@@ -105,16 +108,16 @@ def save(
     )
     metadata = {"format": "pt", "family": flow.family, "format_version": str(FORMAT_VERSION)}
     weights = {key: value.detach().cpu() for key, value in flow.state_dict().items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        fresh = Path(scratch) / "model"
-        fresh.mkdir()
-        # Not save_file, which makes files that only their owner may read, whatever the umask is.
-        (fresh / WEIGHTS_FILE).write_bytes(to_bytes(_contiguous(weights), metadata))
-        (fresh / GOLDEN_FILE).write_bytes(to_bytes(_contiguous(record), metadata))
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
-        (fresh / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        _replace(fresh, target)
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
+    # In this order: a folder is a model once config.json is there.
+    _write(
+        target,
+        {
+            WEIGHTS_FILE: to_bytes(_contiguous(weights), metadata),
+            GOLDEN_FILE: to_bytes(_contiguous(record), metadata),
+            CONFIG_FILE: f"{text}\n".encode(),
+        },
+    )
 
 
 def load(
@@ -191,6 +194,19 @@ def digest(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights file, in hex: what an export is bound to."""
     with (Path(folder) / WEIGHTS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise CheckpointError(f"{target}: expected a folder to write, got a file")
+    strangers = [path for path in content_of(target) if not _is_state(path)]
+    if strangers and not (target / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{target}: expected a model folder or none, got other files")
+
+
+def _is_state(path: Path) -> bool:
+    """Whether this is what an unfinished run keeps in a folder that is a mount point."""
+    return path.name.endswith(STATE_SUFFIX)
 
 
 def _build(source: Path, manifest: Manifest) -> Flow:
@@ -280,6 +296,29 @@ def _check_inverse(source: Path, flow: Flow, record: golden.Record) -> None:
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # safetensors refuses views and shared memory.
     return {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
+
+
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder of a model, or exchange it for the one before, in one step.
+
+    An empty folder is filled, so that it may be a mount point; so is a model's own that cannot be
+    exchanged: its files then take the places of the old ones.
+    """
+    is_model = (target / CONFIG_FILE).is_file()
+    is_filled = target.is_dir() and (not is_model or is_filled_in_place(target))
+    place = target if is_filled else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".model-") as scratch:
+        fresh = Path(scratch) / "model"
+        fresh.mkdir()
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        if not is_filled:
+            _replace(fresh, target)
+            return
+        (target / CONFIG_FILE).unlink(missing_ok=True)
+        for name in files:
+            (fresh / name).replace(target / name)
 
 
 def _replace(fresh: Path, target: Path) -> None:

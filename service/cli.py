@@ -1,5 +1,6 @@
 """The `pushforward` command. Only the subcommand that is called is imported: help is immediate."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -25,6 +26,10 @@ _FUNCTIONS = {"import": "import_checkpoint"}
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
+    # An interrupt that is raised inside an import is lost there, or breaks what is imported. What
+    # has something to tidy up asks for it: `plain_errors.interruptible`, `training.interrupt`.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     build(sys.argv[1:])()
 
 

@@ -4,8 +4,8 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from models import checkpoint, golden
 from models.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
+from models.files import written
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
@@ -61,23 +62,22 @@ class Export:
     certificate: Certificate
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write encode.onnx, decode.onnx and certificate.json, each in one step.
+        """Write encode.onnx, decode.onnx and certificate.json: all, or none where one fails.
 
         A continuous flow has a generate.onnx too.
 
         Raises:
             ExportError: if a graph is too large for one file.
+            OSError: if they cannot be written.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.certificate.describe(), indent=2, allow_nan=False) + "\n"
         files = {f"{model.graph.name}.onnx": _serialised(model) for model in self.graphs.all}
         files[CERTIFICATE_FILE] = text.encode()
-        with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as scratch:
+        with ExitStack() as all_written:
             for name, content in files.items():
-                fresh = Path(scratch) / name
-                fresh.write_bytes(content)
-                fresh.replace(target / name)
+                all_written.enter_context(written(target / name)).write_bytes(content)
 
 
 def export(

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.files import write_file
 from models.training.options import TrainingOptions
 from models.training.pictures import LOSS_FILE, SAMPLES_FILE
 from models.training.report import DataFacts, TrainingReport
@@ -74,7 +75,7 @@ def write_card(
         *(line for note in notes for line in ("", note)),
         "",
     ]
-    (folder / CARD_FILE).write_text("\n".join(lines), encoding="utf-8")
+    write_file(folder / CARD_FILE, "\n".join(lines).encode())
 
 
 def _identity(facts: DataFacts) -> str:

@@ -1,5 +1,6 @@
 """The training loop: minimise the mean of -log_prob over the training rows."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,16 @@ import numpy as np
 import torch
 
 from models import golden
-from models.checkpoint import CONFIG_FILE, save
+from models.checkpoint import CheckpointError, save
 from models.datasets import Dataset, Split, is_named, split
 from models.evaluate import as_tensors, check_fits, evaluate
+from models.flow import Flow
 from models.registry import build
 from models.training.adapt import adapt
 from models.training.card import write_card
-from models.training.options import TrainingError, TrainingOptions
+from models.training.interrupt import Interruption, Signals, TrainingInterrupted
+from models.training.keep import check_out, keep_model, keep_state, keep_weights
+from models.training.options import TrainingOptions
 from models.training.pictures import check_pictures, write_pictures
 from models.training.progress import Listener, Silence, bits_scale
 from models.training.report import DataFacts, TrainingReport
@@ -23,6 +27,12 @@ from models.training.run import Run
 from models.training.state import read_state, state_path, write_state
 
 GOLDEN_ROWS = 8
+# A model and the state of its run: weights, the best ones, their average, two moments each.
+_SPACE = 6
+# Card, report and pictures.
+_SPACE_BESIDE = 2**19
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -51,51 +61,103 @@ def train(
 
     Raises:
         ValueError: if data, configuration and options do not go together.
-        TrainingError: if `out` is taken, there is nothing to resume, or the loss is not finite.
+        TrainingError: if `out` is taken, it cannot be written, a saved state would be lost, there
+            is nothing to resume, or the loss is not finite. All but the last before the first
+            epoch.
+        TrainingKept: if the finished model could not be written to `out`; it lies elsewhere.
+        TrainingInterrupted: after SIGINT or SIGTERM; the state is saved.
     """
     options = options or TrainingOptions()
     check_pictures()
-    if (out / CONFIG_FILE).exists():
-        raise TrainingError(f"{out}: holds a model; delete it or choose another folder")
+    check_out(out, resume=resume)
     parts = split(
         data, validation=options.validation_fraction, test=options.test_fraction, seed=options.seed
     )
     facts = _describe(data, parts, options)
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(options.seed)
-        flow = build(family, adapt(family, config, parts.train))
-        check_fits(flow, parts.train)
-        run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
-        if resume:
-            state = read_state(state_path(out))
-            # States of before name generated data by their values.
-            named = state.facts["recipe"]["data"]
-            if is_named(data, named):
-                run.recipe["data"] = named
-            run.restore(state)
-        else:
-            run.initialise(parts.train)
-        _fit(run, parts, out, listener or Silence())
-    return _finish(run, parts, facts, config, out)
+    with Signals() as signals:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(options.seed)
+            flow = build(family, adapt(family, config, parts.train))
+            check_fits(flow, parts.train)
+            check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
+            run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
+            try:
+                with signals.hold():
+                    if resume:
+                        _resume(run, data, out)
+                    else:
+                        run.initialise(parts.train)
+                _fit(run, parts, out, listener or Silence(), signals)
+            except Interruption as stop:
+                raise _interrupted(run, out, stop.number) from None
+        try:
+            return _finish(run, parts, facts, config, out)
+        except Interruption as stop:
+            raise TrainingInterrupted(stop.number, _resumable(out)) from None
 
 
-def _fit(run: Run, parts: Split, out: Path, listener: Listener) -> None:
+def _fit(run: Run, parts: Split, out: Path, listener: Listener, signals: Signals) -> None:
     steps = run.steps_per_epoch(parts.train)
     scale = bits_scale(run.flow.features, run.flow.facts.num_levels)
     listener.on_start(run.options.epochs * steps, run.step, scale)
     saved = started = time.monotonic()
     try:
         while not run.is_finished:
-            run.run_epoch(parts, listener.on_step)
+            run.run_epoch(parts, listener.on_step, signals.hold)
             listener.on_epoch(len(run.history), run.history[-1], is_best=run.is_best)
             now = time.monotonic()
             run.seconds, started = run.seconds + now - started, now
             if now - saved >= run.options.save_seconds:
-                write_state(state_path(out), run.state())
+                with signals.hold():
+                    _save_state(run, out)
                 saved = now
+        # What was trained must outlive what is done with it: judging it, writing it.
+        with signals.hold():
+            _save_state(run, out)
     finally:
         listener.on_end()
+
+
+def _resume(run: Run, data: Dataset, out: Path) -> None:
+    state = read_state(state_path(out))
+    # States of before name generated data by their values.
+    named = state.facts["recipe"]["data"]
+    if is_named(data, named):
+        run.recipe["data"] = named
+    run.restore(state)
+
+
+def _save_state(run: Run, out: Path) -> None:
+    try:
+        write_state(state_path(out), run.state())
+    except OSError as error:
+        # The run can still end well.
+        _log.warning("the state of the run cannot be saved: %s", error)
+
+
+def _interrupted(run: Run, out: Path, number: int) -> TrainingInterrupted:
+    """Save the state of a run; what to raise."""
+    where = f"{len(run.history)} of {run.options.epochs} epochs, step {run.step}"
+    try:
+        path, is_found = keep_state(out, run.state())
+    except OSError as error:
+        return TrainingInterrupted(number, f"interrupted after {where}; nothing is saved: {error}")
+    if is_found:
+        return TrainingInterrupted(number, f"interrupted after {where}; {_resumable(out)}")
+    return TrainingInterrupted(
+        number,
+        f"interrupted after {where}; its state is saved in {path}: move it to {state_path(out)} "
+        "and go on with the same command and --resume",
+    )
+
+
+def _resumable(out: Path) -> str:
+    return f"the state is saved in {state_path(out)}: go on with the same command and --resume"
+
+
+def _bytes(flow: Flow) -> int:
+    return sum(tensor.nbytes for tensor in flow.state_dict().values())
 
 
 def _finish(
@@ -117,12 +179,41 @@ def _finish(
         history=tuple(run.history),
         test=evaluate(flow, parts.test, seed=run.options.seed),
     )
-    save(flow, out, rows=golden.Inputs(x, context), provenance=_provenance(report))
+    _write_model(flow, out, golden.Inputs(x, context), _provenance(report))
+    state_path(out).unlink(missing_ok=True)
     report.write(out)
     write_pictures(flow, parts, report, out)
     write_card(out, report)
-    state_path(out).unlink(missing_ok=True)
     return report
+
+
+def _write_model(flow: Flow, out: Path, rows: golden.Inputs, provenance: dict[str, Any]) -> None:
+    """Write the model to its folder, or somewhere.
+
+    Raises:
+        TrainingKept: its folder cannot be written, or the model does not prove itself.
+    """
+
+    def write(folder: Path, dtype: torch.dtype | None = None) -> None:
+        save(flow, folder, rows=rows, provenance=provenance, dtype=dtype)
+
+    def write_steep(folder: Path) -> None:
+        write(folder, torch.float64)
+        _log.warning("%s: too steep for float32, so it is served in float64", folder)
+
+    try:
+        write(out)
+        return
+    except OSError as error:
+        raise keep_model(out, error, write) from error
+    except CheckpointError as error:
+        refusal = error
+    try:
+        write_steep(out)
+    except OSError as error:
+        raise keep_model(out, error, write_steep) from error
+    except CheckpointError:
+        raise keep_weights(flow, out, str(refusal)) from refusal
 
 
 def _describe(data: Dataset, parts: Split, options: TrainingOptions) -> DataFacts:

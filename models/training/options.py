@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +13,14 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 class TrainingError(ValueError):
     """Training cannot start, go on or be resumed; the message says what to change."""
+
+
+class TrainingKept(TrainingError):
+    """Training is over, but its model is not where it was to go: it was kept in `path`."""
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(f"{reason}: {path}")
+        self.path = path
 
 
 class TrainingOptions(BaseModel):

@@ -12,6 +12,7 @@ from PIL import Image
 from models.datasets import Dataset, Split
 from models.datasets.dataset import optional_package
 from models.evaluate import as_tensors
+from models.files import written
 from models.flow import Flow
 from models.noise import base_noise
 from models.training.report import TrainingReport
@@ -106,7 +107,9 @@ def _write_grids(flow: Flow, test: Dataset, temperature: float, path: Path) -> N
     joined = np.concatenate([pictures[0], gap, pictures[1]], axis=1)
     zoom = max(1, round(_WIDTH_PIXELS / joined.shape[1]))
     joined = joined.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    Image.fromarray(joined.squeeze(2) if joined.shape[2] == 1 else joined).save(path, optimize=True)
+    picture = Image.fromarray(joined.squeeze(2) if joined.shape[2] == 1 else joined)
+    with written(path) as fresh:
+        picture.save(fresh, "PNG", optimize=True)
 
 
 def _grid_rows(flow: Flow, test: Dataset) -> tuple[int, NDArray[np.int64]]:
@@ -199,4 +202,5 @@ def _figure(count: int, *, width: float, height: float, columns: int = 3) -> tup
 
 def _save(figure: Any, path: Path) -> None:
     # No software name and date in the file: the same run gives the same bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with written(path) as fresh:
+        figure.savefig(fresh, format="png", metadata={"Software": None})

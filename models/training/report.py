@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.evaluate import Evaluation
+from models.files import write_file
 
 REPORT_FILE = "training.json"
 
@@ -82,7 +83,7 @@ class TrainingReport:
     def write(self, folder: Path) -> None:
         """Write training.json."""
         text = json.dumps(asdict(self), indent=1)
-        (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+        write_file(folder / REPORT_FILE, f"{text}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingReport":

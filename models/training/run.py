@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +57,11 @@ class Run:
         self.seconds = 0.0
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
+        # Of the epoch under way: in which order rows are taken, the loss of each step that was
+        # made, and how many were skipped.
+        self._order = torch.zeros(0, dtype=torch.int64)
+        self._losses: list[float] = []
+        self._skipped = 0
 
     @property
     def is_best(self) -> bool:
@@ -91,33 +97,59 @@ class Run:
         initialise_actnorm(self.flow, x, context)
         self._start_average()
 
-    def run_epoch(self, parts: Split, on_step: Callable[[float], None]) -> None:
+    def run_epoch(
+        self,
+        parts: Split,
+        on_step: Callable[[float], None],
+        hold: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """Train on every row once, then judge the weights on the validation rows.
+
+        An epoch that was interrupted goes on where it stopped.
+
+        Args:
+            parts: the rows.
+            on_step: is told the loss of every step.
+            hold: what is done in this context must not be interrupted; anything else may be.
 
         Raises:
             TrainingError: if loss or gradient stay not finite.
         """
         self.flow.train()
-        order = torch.randperm(len(parts.train)).numpy()
+        if not len(self._order):
+            with hold():
+                self._order = torch.randperm(len(parts.train))
         steps = self.steps_per_epoch(parts.train)
-        losses, skipped, rate = [], 0, 0.0
-        for index in range(steps):
+        for index in range(len(self._losses) + self._skipped, steps):
             start = index * self.options.batch_rows
-            rows = order[start : start + self.options.batch_rows]
-            rate = self._set_rate(self.options.epochs * steps)
-            nats = self._step(*self._batch(parts.train, rows))
-            if nats is None:
-                skipped += 1
-            else:
-                losses.append(nats)
+            rows = self._order[start : start + self.options.batch_rows].numpy()
+            with hold():
+                self._set_rate(self.options.epochs * steps)
+                nats = self._step(*self._batch(parts.train, rows))
+                if nats is None:
+                    self._skipped += 1
+                else:
+                    self._losses.append(nats)
+            if nats is not None:
                 on_step(nats)
-        train_nats = float(np.mean(losses)) if losses else math.inf
-        validation = self._judge(parts.validation)
-        self.history.append(Epoch(train_nats, validation, rate, skipped))
+        random = torch.get_rng_state()
+        try:
+            validation = self._judge(parts.validation)
+        except BaseException:
+            torch.set_rng_state(random)  # it will be judged again
+            raise
+        with hold():
+            self._end_epoch(validation)
+
+    def _end_epoch(self, validation: float) -> None:
+        train_nats = float(np.mean(self._losses)) if self._losses else math.inf
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.history.append(Epoch(train_nats, validation, rate, self._skipped))
         best = self.history[self.best_epoch - 1].validation_nats if self.best_epoch else math.inf
         if validation < best:
             self.best_epoch = len(self.history)
             self.best = {key: value.clone() for key, value in self._judged.state_dict().items()}
+        self._order, self._losses, self._skipped = self._order[:0], [], 0
 
     def best_flow(self) -> Flow:
         """The flow with its best weights, in evaluation mode.
@@ -140,6 +172,7 @@ class Run:
             "best": self.best,
             "optimiser": optimiser_tensors(self.optimiser),
             "random": {"torch": torch.get_rng_state()},
+            "epoch": {"order": self._order},
         }
         if self.average is not None:
             groups["average"] = self.average.flow.state_dict()
@@ -148,6 +181,12 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
+            "epoch": {
+                "losses": self._losses,
+                "skipped": self._skipped,
+                "in_a_row": self.skipped_in_a_row,
+                "rate": self.optimiser.param_groups[0]["lr"],
+            },
             "history": [
                 [e.train_nats, e.validation_nats, e.learning_rate, e.skipped_steps]
                 for e in self.history
@@ -177,6 +216,14 @@ class Run:
         self.best_epoch = state.facts["best_epoch"]
         self.step, self.seconds = state.facts["step"], state.facts["seconds"]
         self.history = [Epoch(*values) for values in state.facts["history"]]
+        self._order = state.tensors.get("epoch", {}).get("order", self._order)
+        # States of older versions are of whole epochs.
+        epoch = state.facts.get("epoch")
+        if epoch is not None:
+            self._losses, self._skipped = list(epoch["losses"]), epoch["skipped"]
+            self.skipped_in_a_row = epoch["in_a_row"]
+            for group in self.optimiser.param_groups:
+                group["lr"] = epoch["rate"]
         torch.set_rng_state(state.tensors["random"]["torch"])
 
     @property
@@ -193,12 +240,11 @@ class Run:
         bits = self.options.coarse_bits
         return (x if bits is None else redraw(x, bits)), context
 
-    def _set_rate(self, total_steps: int) -> float:
+    def _set_rate(self, total_steps: int) -> None:
         factor = learning_rate_factor(self.step, total_steps, self.options)
         rate = self.options.learning_rate * factor
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        return rate
 
     def _step(self, x: Tensor, context: Tensor | None) -> float | None:
         """One update; the loss of the batch (nats a row), None where the step was skipped."""

@@ -1,7 +1,6 @@
 """The state of an unfinished run, in one safetensors file with JSON metadata: never pickle."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.checkpoint import STATE_SUFFIX
+from models.files import is_filled_in_place, written
 from models.training.options import TrainingError
 
 _KEY = "training"
@@ -31,21 +32,31 @@ class State:
 
 
 def state_path(out: Path) -> Path:
-    """Where the state of the run that will write the folder `out` lies: hidden, beside it."""
-    return out.parent / f".{out.name}.training.safetensors"
+    """Where the state of the run that will write the folder `out` lies: hidden, beside it.
+
+    Beside a mount point there is another file system, or none that can be written: then within it.
+    """
+    place = out if is_filled_in_place(out) else out.parent
+    return place / f".{out.name}{STATE_SUFFIX}"
 
 
 def write_state(path: Path, state: State) -> None:
-    """Write the state; a reader sees the old one or the new one, never a mixture."""
+    """Write the state; a reader sees the old one or the new one, never a mixture.
+
+    Raises:
+        OSError: it cannot be written; the state before, if any, is still there.
+    """
     flat = {
         f"{group}/{key}": value.detach().cpu().clone().contiguous()
         for group, members in state.tensors.items()
         for key, value in members.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".partial")
-    save_file(flat, fresh, metadata={_KEY: json.dumps(state.facts)})
-    os.replace(fresh, path)
+    with written(path) as fresh:
+        try:
+            save_file(flat, fresh, metadata={_KEY: json.dumps(state.facts)})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(None, str(error), str(path)) from error
 
 
 def read_state(path: Path) -> State:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from service.commands.plain_errors import plain_errors
+from service.commands.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors
 
 Data = Annotated[
     str,
@@ -151,14 +151,28 @@ def _run(
     import torch
 
     from models.datasets import load
-    from models.training import TrainingOptions, train
+    from models.training import TrainingInterrupted, TrainingKept, TrainingOptions, train
+    from models.training.keep import check_out
     from models.training.progress import ProgressBar
 
     torch.set_num_threads(threads)
     options = TrainingOptions.parse({k: v for k, v in flags.items() if v is not None})
-    report = train(
-        load(data), family, arguments, out, options=options, resume=resume, listener=ProgressBar()
-    )
+    check_out(out, resume=resume)  # before the data, which may take long
+    try:
+        report = train(
+            load(data),
+            family,
+            arguments,
+            out,
+            options=options,
+            resume=resume,
+            listener=ProgressBar(),
+        )
+    except TrainingInterrupted as stop:
+        fail(str(stop), SIGNALLED + stop.number)
+    except TrainingKept as kept:
+        typer.echo(kept.path)
+        fail(str(kept), FAULT_EXIT_CODE)
     bits = report.test.bits_per_dim
     typer.echo(
         f"{out}: {report.parameters:,} parameters, test {report.test.nats:.4f} nats"

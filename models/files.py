@@ -1,0 +1,100 @@
+"""Files that are there whole or not at all: written beside their place, then renamed."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# A fresh volume of some file systems has this folder in its root; it is nobody's data.
+NO_CONTENT = frozenset({"lost+found"})
+
+_CHUNK_BYTES = 2**20
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what was written takes the place of `path` when all went well.
+
+    A device, a pipe or a socket is written to as it is, and a link is followed: `/dev/stdout` stays
+    what it is.
+
+    Raises:
+        OSError: the file cannot be written; what lay at `path` before is still there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield path
+        return
+    # Not the name of the file: with more letters it may be too long.
+    fresh = target.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        yield fresh
+        fresh.replace(target)
+    except OSError as error:
+        # The name that the user knows.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in one step.
+
+    Raises:
+        OSError: it cannot be written; what lay there before is still there.
+    """
+    with written(path) as fresh:
+        fresh.write_bytes(content)
+
+
+def content_of(folder: Path) -> list[Path]:
+    """What lies in a folder, but for what a fresh volume has; nothing where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.name not in NO_CONTENT]
+
+
+def is_filled_in_place(folder: Path) -> bool:
+    """Whether a folder that exists must be written into, since it cannot be exchanged for another.
+
+    A mount point cannot (a volume of a container is one), nor a folder whose parent is read-only.
+    """
+    return folder.is_dir() and (os.path.ismount(folder) or not os.access(folder.parent, os.W_OK))
+
+
+def try_folder(folder: Path, num_bytes: int = 0) -> None:
+    """Try, by doing it, whether a folder can be made or filled; leave nothing behind but parents.
+
+    Args:
+        folder: does not exist or is empty.
+        num_bytes: how much will be written.
+
+    Raises:
+        OSError: what went wrong, with the folder's name.
+    """
+    try:
+        if folder.is_dir():
+            _try(
+                folder / f".{secrets.token_hex(8)}", folder / f".{secrets.token_hex(8)}", num_bytes
+            )
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _try(folder.parent / f".{secrets.token_hex(8)}", folder, num_bytes)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+
+
+def _try(first: Path, second: Path, num_bytes: int) -> None:
+    """Make a folder with a file in it, rename it, and remove both."""
+    there = first
+    first.mkdir()
+    try:
+        with (first / "content").open("wb") as file:
+            for start in range(0, max(num_bytes, 1), _CHUNK_BYTES):
+                file.write(bytes(min(_CHUNK_BYTES, num_bytes - start) if num_bytes else 1))
+        first.rename(second)
+        there = second
+    finally:
+        (there / "content").unlink(missing_ok=True)
+        there.rmdir()
