@@ -26,7 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
-from models.files import content_of, is_filled_in_place
+from models.files import content_of, is_filled_in_place, try_folder
 from models.flow import Flow
 from models.registry import build
 
@@ -194,6 +194,28 @@ def digest(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights file, in hex: what an export is bound to."""
     with (Path(folder) / WEIGHTS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_target(folder: str | os.PathLike[str], *, replaces: bool = False) -> None:
+    """See, before the work that leads to it, that a model can be saved as `folder`.
+
+    Args:
+        folder: of the model to be.
+        replaces: whether it may take the place of another.
+
+    Raises:
+        CheckpointError: it holds a model or other files, or it cannot be written.
+    """
+    target = Path(folder)
+    try:
+        _check_target(target)
+        is_taken = (target / CONFIG_FILE).exists()
+        if not is_taken:
+            try_folder(target)
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from None
+    if is_taken and not replaces:
+        raise CheckpointError(f"{target}: holds a model; delete it or choose another folder")
 
 
 def _check_target(target: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: written beside their place, then renamed."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -48,6 +49,26 @@ def write_file(path: Path, content: bytes) -> None:
         fresh.write_bytes(content)
 
 
+def try_file(path: Path) -> None:
+    """Try, by doing it, whether a file can be written; leave nothing behind.
+
+    Raises:
+        OSError: what went wrong.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    target = Path(os.path.realpath(path))
+    if not target.exists():
+        write_file(target, b"")
+        target.unlink()
+    elif target.is_file():
+        trial = target.parent / f".{secrets.token_hex(8)}.partial"
+        try:
+            trial.touch()
+        finally:
+            trial.unlink(missing_ok=True)
+
+
 def content_of(folder: Path) -> list[Path]:
     """What lies in a folder, but for what a fresh volume has; nothing where there is no folder."""
     if not folder.is_dir():
@@ -79,6 +100,8 @@ def try_folder(folder: Path, num_bytes: int = 0) -> None:
                 folder / f".{secrets.token_hex(8)}", folder / f".{secrets.token_hex(8)}", num_bytes
             )
             return
+        if folder.parent.exists() and not folder.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.parent.mkdir(parents=True, exist_ok=True)
         _try(folder.parent / f".{secrets.token_hex(8)}", folder, num_bytes)
     except OSError as error:

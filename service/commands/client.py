@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from models.files import try_file, write_file, written
+from service.commands.plain_errors import describe, fail, interruptible, plain_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +39,29 @@ Context = Annotated[
     ),
 ]
 Label = Annotated[int | None, typer.Option(help="Of a class-conditional model, for all rows.")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Refuse an output that cannot be written before anything is computed for it."""
+    if path is None:
+        return None
+    if path.suffix not in (".npy", ".csv", ".png"):
+        raise typer.BadParameter(f"{path}: expected .npy, .csv or .png")
+    try:
+        try_file(path)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot be written: {describe(error)}") from None
+    return path
+
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="A .npy, .csv or .png file; left out, CSV is printed."),
+    typer.Option(
+        "--output",
+        "-o",
+        callback=_writable,
+        help="A .npy, .csv or .png file; left out, CSV is printed.",
+    ),
 ]
 Scale = Annotated[int, typer.Option(min=1, max=16, help="Size of a pixel in a .png.")]
 
@@ -83,14 +106,11 @@ def sample(
     output: Output = None,
 ) -> None:
     """Draw samples; large draws come in chunks, with a progress bar."""
-    draw: dict[str, Any] = {
-        "seed": seed,
-        "temperature": temperature,
-        "context": _read_context(context, label),
-    }
+    draw: dict[str, Any] = {"seed": seed, "temperature": temperature}
     with _connected(options, model) as server:
+        draw["context"] = _read_context(context, label)
         if output is not None and output.suffix == ".png":
-            output.write_bytes(server.sample_picture(num_samples, scale=scale, **draw))
+            write_file(output, server.sample_picture(num_samples, scale=scale, **draw))
             return
         parts = list(_with_progress(server, num_samples, chunk_rows, draw))
     _write(output, [part.x for part in parts])
@@ -142,7 +162,7 @@ def decode(
     given = _read_context(context, label)
     with _connected(options, model) as server:
         if output is not None and output.suffix == ".png":
-            output.write_bytes(server.decode_picture(_read(latents), context=given, scale=scale))
+            write_file(output, server.decode_picture(_read(latents), context=given, scale=scale))
             return
         decoded = server.decode(_read(latents), context=given)
     _write(output, [decoded.x])
@@ -154,14 +174,12 @@ def _connected(options: typer.Context, model: str | None) -> "Iterator[Client]":
     from service.client import Client, ClientError
 
     try:
-        with Client(model=model, **options.obj) as server:
+        with plain_errors(), interruptible(), Client(model=model, **options.obj) as server:
             yield server
     except ClientError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(EXIT_FAILED) from None
-    except (OSError, TypeError, ValueError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(EXIT_USAGE) from None
+        fail(str(error), EXIT_FAILED)
+    except TypeError as error:
+        fail(str(error), EXIT_USAGE)
 
 
 def _with_progress(
@@ -207,17 +225,39 @@ def _read_context(path: Path | None, label: int | None) -> Any:
 
 def _write(path: Path | None, parts: "list[Array]") -> None:
     """Write rows; CSV has a line for each, whatever their shape."""
+    import numpy as np
+
+    values = np.concatenate(parts)
+    if path is not None and path.suffix not in (".npy", ".csv"):
+        raise typer.BadParameter(f"{path}: expected .npy, .csv or .png", param_hint="--output")
+    with plain_errors():
+        _write_rows(path, values)
+
+
+def _write_rows(path: Path | None, values: "Array") -> None:
+    import io
     import sys
 
     import numpy as np
 
-    values = np.concatenate(parts)
-    if path is not None and path.suffix == ".npy":
-        np.save(path, values, allow_pickle=False)
+    if path is None:
+        _write_csv(sys.stdout, values)
+        sys.stdout.flush()
         return
-    if path is not None and path.suffix != ".csv":
-        raise typer.BadParameter(f"{path}: expected .npy, .csv or .png", param_hint="--output")
+    with written(path) as fresh, fresh.open("wb") as file:
+        if path.suffix == ".csv":
+            _write_csv(file, values)
+            return
+        # numpy seeks, which a pipe cannot, and makes of a full disk an error without a name.
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        file.write(buffer.getbuffer())
+
+
+def _write_csv(file: IO[Any], values: "Array") -> None:
+    import numpy as np
+
     # As many digits as tell every number from its neighbours.
     digits = 9 if values.dtype == np.float32 else 17
     flat = values.reshape(len(values), -1)
-    np.savetxt(sys.stdout if path is None else path, flat, fmt=f"%.{digits}g", delimiter=",")
+    np.savetxt(file, flat, fmt=f"%.{digits}g", delimiter=",")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.plain_errors import plain_errors
+from service.commands.plain_errors import interruptible, plain_errors
 
 if TYPE_CHECKING:
     from models.onnx.export import Export
@@ -50,15 +50,18 @@ def export(
 
 
 def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> None:
+    from models.files import try_folder
     from models.onnx.export import export_folder
     from models.onnx.runtime import RuntimeMissing, SessionError
 
     began = time.monotonic()
-    try:
-        made = export_folder(folder, **options)
-    except (RuntimeMissing, SessionError) as error:
-        raise ValueError(str(error)) from None
-    made.write(out)
+    try_folder(out)
+    with interruptible():
+        try:
+            made = export_folder(folder, **options)
+        except (RuntimeMissing, SessionError) as error:
+            raise ValueError(str(error)) from None
+        made.write(out)
     if as_json:
         import orjson
 

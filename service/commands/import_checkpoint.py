@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.commands.plain_errors import plain_errors
+from service.commands.plain_errors import interruptible, plain_errors
 from service.commands.train import read_arguments
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ Weights = Annotated[
     typer.Option(help="The weights as trained, or their moving average, if the file has both."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report, and write nothing.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Let the model take the place of another in --out.")
+]
 AllowPickle = Annotated[
     bool,
     typer.Option(
@@ -75,6 +78,7 @@ def import_checkpoint(
     preprocessing: Preprocessing = "source",
     weights: Weights = "model",
     dry_run: DryRun = False,
+    overwrite: Overwrite = False,
     allow_pickle: AllowPickle = False,
     json: Json = False,
     threads: Threads = 1,
@@ -85,6 +89,10 @@ def import_checkpoint(
             raise ValueError(f"expected [SOURCE] CHECKPOINT, got {' '.join(words)}")
         if out is None and not dry_run:
             raise ValueError("--out: expected a folder to write, or --dry-run")
+        if out is not None and not dry_run:
+            from models.checkpoint import check_target
+
+            check_target(out, replaces=overwrite)
         if allow_pickle:
             typer.secho(
                 "warning: --allow-pickle lets the file run any code it holds, as you",
@@ -98,7 +106,8 @@ def import_checkpoint(
             "weights": weights,
             "allow_pickle": allow_pickle,
         }
-        _run(Path(words[-1]), asked, None if dry_run else out, as_json=json, threads=threads)
+        with interruptible():
+            _run(Path(words[-1]), asked, None if dry_run else out, as_json=json, threads=threads)
 
 
 def _run(
