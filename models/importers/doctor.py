@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.importers.findings import Findings, ImportRefused
+from models.importers.inert import Array, as_mapping
 
 Prefer = Literal["model", "ema"]
 State = dict[str, Tensor]
@@ -61,6 +62,10 @@ def examine(
     """
     patient = Patient()
     _unwrap(content, "", patient, findings, depth=0)
+    if not patient.states and (arrays := _as_tensors(content)):
+        patient = Patient()
+        findings.mended("file", "arrays of numpy are taken as tensors")
+        _unwrap(arrays, "", patient, findings, depth=0)
     if not patient.states:
         raise ImportRefused(
             "expected a state dict (names and tensors) in the file, got "
@@ -77,6 +82,7 @@ def _unwrap(value: Any, name: str, patient: Patient, findings: Findings, *, dept
     if isinstance(value, nn.Module):
         findings.mended(name or "file", f"a pickled {type(value).__name__}: its state dict is used")
         value = value.state_dict()
+    value = as_mapping(value)
     if isinstance(value, argparse.Namespace):
         _store(vars(value), name or "arguments", patient, findings)
     elif not isinstance(value, Mapping):
@@ -87,18 +93,33 @@ def _unwrap(value: Any, name: str, patient: Patient, findings: Findings, *, dept
     elif tensors := {str(key): item for key, item in value.items() if isinstance(item, Tensor)}:
         patient.states[name] = tensors
         for key, item in value.items():
-            if not isinstance(item, Tensor):
+            if not isinstance(item, Tensor) and depth < _MAX_DEPTH:
                 _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
-    elif depth and value and all(_is_plain(item) for item in value.values()):
+    elif depth and value and all(_is_plain(item, mappings=True) for item in value.values()):
         _store(value, name, patient, findings)
+        for key, item in value.items():
+            if isinstance(item, Mapping):
+                _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
     elif depth < _MAX_DEPTH:
         for key, item in value.items():
             _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
 
 
+def _as_tensors(value: Any, depth: int = 0) -> Any:
+    """Dicts with arrays of numbers as dicts with tensors; None where there are none."""
+    if isinstance(value, Array) and value.value is not None:
+        array = value.value
+        return torch.from_numpy(array.copy()) if array.dtype.kind in "fiub" else None
+    if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
+        return None
+    found = {key: _as_tensors(item, depth + 1) for key, item in value.items()}
+    return {key: item for key, item in found.items() if item is not None} or None
+
+
 def _store(values: Mapping[str, Any], name: str, patient: Patient, findings: Findings) -> None:
-    patient.stored |= {str(key): value for key, value in values.items()}
-    findings.recognised(name, f"{len(values)} arguments: used where the source knows their names")
+    plain = {str(key): value for key, value in values.items() if _is_plain(value, mappings=True)}
+    patient.stored |= plain
+    findings.recognised(name, f"{len(plain)} arguments: used where the source knows their names")
 
 
 def _plain_keys(state: State, name: str, findings: Findings) -> State:
@@ -250,9 +271,14 @@ def _fault(tensor: Tensor) -> str:
     return ""
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int = 0, *, mappings: bool = False) -> bool:
+    if isinstance(value, Mapping) and mappings:
+        value = list(value.values())
     if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
+        # Lists may hold themselves, or each other so often that no walk ends.
+        return depth < _MAX_DEPTH and all(
+            _is_plain(item, depth + 1, mappings=mappings) for item in value
+        )
     return value is None or isinstance(value, (bool, int, float, str))
 
 

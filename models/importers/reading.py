@@ -1,25 +1,26 @@
 """Reading checkpoint files of other code without running anything that is in them.
 
-`torch.load(weights_only=True)` and safetensors only; `argparse.Namespace`, a bag of plain values,
-is the one class allowed beyond torch's own list. What is not a checkpoint is recognised and named.
+`torch.load(weights_only=True)` and safetensors; what harmless Python stands beside the weights
+(numbers and arrays of numpy, random states, paths, namespaces, omegaconf) is read by an interpreter
+of our own, from an allow-list, as inert values. What is not a checkpoint is recognised and named.
 """
 
 import argparse
 import hashlib
 import pickle
-import pickletools
-import re
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.importers.findings import Findings, ImportRefused
+from models.importers.inert import Malformed
+from models.importers.pickles import Refused
+from models.importers.torch_files import read_file
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 # First bytes of files that people take for checkpoints.
@@ -29,8 +30,12 @@ _OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file (Keras or Lightning of another kind): export a torch state dict",
     b"\x93NUMPY": "a NumPy array: a checkpoint of torch or a .safetensors file is expected",
     b"%PDF": "a PDF document",
+    **dict.fromkeys(
+        (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00"),
+        "a compressed file, as joblib.dump(compress=...) writes it: load it where it was made and "
+        "torch.save the state dict",
+    ),
 }
-_SAFE_MODULES = ("torch", "collections", "_codecs", "argparse", "builtins")
 
 
 def sha256(path: Path) -> str:
@@ -119,25 +124,54 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
+    """Read by torch's own safe reader, and what it does not know, by ours, which calls nothing."""
     try:
         content = _load(path, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = _refused_class(path, str(error))
-        if not found:
-            raise _unreadable(path, "it has no tensors of torch") from None
-        if not allow_pickle:
-            raise ImportRefused(
-                f"{path}: the file asks for {found}, which is code and not data, so it was not "
-                "read (and nothing in it ran). Save the state dict alone, or, if you trust who "
-                "made the file, import it with --allow-pickle"
-            ) from None
-        findings.warning("file", f"read with --allow-pickle: {found} was loaded and may run code")
+    except pickle.UnpicklingError:
+        pass
     except Exception as error:
-        # torch raises RuntimeError, EOFError, KeyError, UnicodeDecodeError, ... on damaged files.
-        raise _unreadable(path, str(error).partition("\n")[0] or type(error).__name__) from None
+        # RuntimeError, EOFError, KeyError, ...: of damaged files, and of pickles that torch did not
+        # write, of which our own reader can tell more.
+        if zipfile.is_zipfile(path):
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise _unreadable(path, reason) from None
     else:
         findings.recognised("file", "torch.save: read with weights_only=True")
         return content
+    try:
+        found = read_file(path)
+    except (Malformed, zipfile.BadZipFile, KeyError, OSError) as error:
+        raise _unreadable(path, str(error) or "it is no pickle") from None
+    except Refused as error:
+        if not allow_pickle:
+            raise _refusal(path, error.name) from None
+        findings.warning(
+            "file", f"read with --allow-pickle: {error.name} was loaded and may run code"
+        )
+        return _run_pickle(path)
+    names = ", ".join(sorted(name for name in found.names if not name.startswith("torch")))
+    findings.recognised("file", f"a pickle: read without calling anything{_beside(names)}")
+    return found.value
+
+
+def _beside(names: str) -> str:
+    return f"; {names} beside the tensors: inert values" if names else ""
+
+
+def _refusal(path: Path, name: str) -> ImportRefused:
+    if name.startswith("joblib."):
+        return ImportRefused(
+            f"{path}: a file of joblib.dump, which keeps arrays outside the pickle, where only "
+            "joblib finds them; load it where it was made and torch.save the state dict"
+        )
+    return ImportRefused(
+        f"{path}: the file asks for {name}, which is code and not data, so it was not "
+        "read (and nothing in it ran). Save the state dict alone, or, if you trust who "
+        "made the file, import it with --allow-pickle"
+    )
+
+
+def _run_pickle(path: Path) -> Any:
     try:
         return _load(path, weights_only=False)
     except Exception as error:
@@ -149,7 +183,8 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
 
 def _unreadable(path: Path, reason: str) -> ImportRefused:
     return ImportRefused(
-        f"{path}: not a checkpoint of torch.save, or a truncated or damaged one: {reason}"
+        f"{path}: not a checkpoint of torch.save or pickle.dump, or a truncated or damaged one: "
+        f"{reason}"
     )
 
 
@@ -161,40 +196,3 @@ def _load(path: Path, *, weights_only: bool) -> Any:
         # Old files bring warnings about their format that a reader can do nothing about.
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=weights_only)
-
-
-def _refused_class(path: Path, message: str) -> str:
-    """The class that the safe reader stopped at, if any: from its message, else the opcodes."""
-    named = re.search(r"GLOBAL ([\w.]+)", message)
-    if named:
-        return named.group(1)
-    for name in _classes(path):
-        if name.split(".")[0] not in _SAFE_MODULES:
-            return name
-    return ""
-
-
-def _classes(path: Path) -> Iterator[str]:
-    """The classes and functions a pickle names, read off its opcodes; nothing is executed."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-                with archive.open(name) as file:
-                    yield from _globals(file)
-        else:
-            with path.open("rb") as file:
-                yield from _globals(file)
-    except (ValueError, OSError, StopIteration):
-        return
-
-
-def _globals(file: IO[bytes]) -> Iterator[str]:
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "GLOBAL":
-            yield str(argument).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-            yield ".".join(strings[-2:])
-        elif isinstance(argument, str):
-            strings.append(argument)
