@@ -52,6 +52,7 @@ LABEL org.opencontainers.image.title="pushforward" \
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib
 # The zoo; a volume on /models takes its place.

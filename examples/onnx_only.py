@@ -10,12 +10,17 @@ One log-density in nats is printed for each row.
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
+
+# Before the import: builds of onnxruntime send reports of their use to their makers otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime
 
 Array = NDArray[Any]
 

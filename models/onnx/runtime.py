@@ -1,5 +1,10 @@
-"""onnxruntime: which build is installed, and sessions as flows want them."""
+"""onnxruntime: which build is installed, and sessions as flows want them.
 
+The only module that may import onnxruntime (a test looks for others): builds of it report their
+use to their makers unless they are told not to before they are imported.
+"""
+
+import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module, metadata
@@ -7,6 +12,9 @@ from types import ModuleType
 from typing import Any
 
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
+# Read while the library is loaded: its own `disable_telemetry_events` comes too late, threads,
+# look-ups and files in the user's home are there by then.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 
 
 class RuntimeMissing(RuntimeError):
@@ -19,7 +27,7 @@ class SessionError(RuntimeError):
 
 @cache
 def load_runtime() -> ModuleType:
-    """Import onnxruntime; only the first call, which looks at what is installed, takes time.
+    """Import onnxruntime without telemetry; the first call takes time: it looks what is installed.
 
     Raises:
         RuntimeMissing: if neither build is installed, or both are: they overwrite each other's
@@ -31,6 +39,7 @@ def load_runtime() -> ModuleType:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run "
             "pip uninstall onnxruntime onnxruntime-gpu, then install one of the extras cpu, gpu"
         )
+    os.environ.update([_NO_TELEMETRY])  # processes that this one starts inherit it
     try:
         return import_module("onnxruntime")
     except ImportError as error:
