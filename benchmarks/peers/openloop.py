@@ -32,15 +32,16 @@ class Lines:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, due: float) -> Reply:
-        """Send the body once; status 0: no answer."""
+        """Send the body once; status 0: no answer.
+
+        A server may close a connection that is idle just when it is used again: as clients do, the
+        body is then sent on a new one.
+        """
         try:
-            reader, writer = (
-                self._idle.pop()
-                if self._idle
-                else await asyncio.open_connection(self._host, self._port)
-            )
-            writer.write(self._message)
-            head = await reader.readuntil(b"\r\n\r\n")
+            try:
+                reader, writer, head = await self._send(is_new=not self._idle)
+            except (OSError, asyncio.IncompleteReadError):
+                reader, writer, head = await self._send(is_new=True)
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
             await reader.readexactly(length)
         except (OSError, ValueError, asyncio.IncompleteReadError):
@@ -51,6 +52,16 @@ class Lines:
         else:
             self._idle.append((reader, writer))
         return Reply(due, done, int(head.split(b" ", 2)[1]))
+
+    async def _send(
+        self, *, is_new: bool
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """Send the body and wait for the head of the answer."""
+        reader, writer = (
+            await asyncio.open_connection(self._host, self._port) if is_new else self._idle.pop()
+        )
+        writer.write(self._message)
+        return reader, writer, await reader.readuntil(b"\r\n\r\n")
 
     def close(self) -> None:
         """Close all of them."""

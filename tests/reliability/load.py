@@ -12,7 +12,7 @@ from benchmarks.process import RunningServer, serving
 from tests.e2e.test_hostile import NPY, saved
 from tests.reliability.registry import ZOO, Ground, expect, suite, trial
 
-IMAGE = saved(np.full((1, 1, 28, 28), 3, np.float32))
+IMAGES = saved(np.full((16, 1, 28, 28), 3, np.float32))
 HEADERS = {"Content-Type": NPY, "Accept": NPY}
 JSON = {"Content-Type": "application/json"}
 FACTOR = 10
@@ -24,7 +24,7 @@ def _good(replies: list[Reply], start: float, seconds: float) -> float:
 
 
 async def _overload(server: RunningServer, seconds: float) -> str:
-    lines = Lines(f"{server.url}/log_prob?model=digits-glow", IMAGE, HEADERS)
+    lines = Lines(f"{server.url}/log_prob?model=digits-glow", IMAGES, HEADERS)
     await closed_loop(lines, 16, 2.0)
     start = time.monotonic()
     capacity = _good(await closed_loop(lines, 16, 4.0), start, 4.0)
@@ -49,7 +49,7 @@ async def _overload(server: RunningServer, seconds: float) -> str:
     )
 
 
-@trial(20, "10x overload for a minute, one picture a request")
+@trial(20, "10x overload for a minute, 16 pictures a request")
 def overload(ground: Ground) -> str:
     with serving(ground.folder / "overload.log", str(ZOO / "digits-glow")) as server:
         return asyncio.run(_overload(server, ground.seconds(60, 5)))
