@@ -95,7 +95,7 @@ def save(
     if not golden.is_finite(record):
         raise CheckpointError("golden rows: expected finite z and log_prob; check the weights")
     _check_inverse(target, reference, record)
-    compute = dtype or flow.dtype
+    compute = torch.float64 if flow.needs_float64 else dtype or flow.dtype
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         family=flow.family,
@@ -130,7 +130,8 @@ def load(
 
     Args:
         folder: holds config.json, model.safetensors and golden.safetensors.
-        dtype: what to compute in; left out, what config.json says.
+        dtype: what to compute in; left out, what config.json says, but float64 where the data need
+            it (`Flow.needs_float64`).
         device: where to put the flow.
 
     Returns:
@@ -153,7 +154,7 @@ def load(
     exact = copy.deepcopy(flow).double()
     _replay(source, exact, record, tolerance=exact.reproduces_to)
     _check_inverse(source, exact, record)
-    flow.to(device, dtype or DTYPES[manifest.dtype])
+    flow.to(device, _compute_dtype(source, flow, dtype, manifest))
     _replay(source, flow, record, tolerance=golden.COMPUTE_TOLERANCE)
     flow.provenance = manifest.provenance
     flow.accuracy = golden.accuracy(flow, record)
@@ -243,6 +244,21 @@ def _build(source: Path, manifest: Manifest) -> Flow:
             f"{manifest.context_shape}"
         )
     return flow
+
+
+def _compute_dtype(
+    source: Path, flow: Flow, asked: torch.dtype | None, manifest: Manifest
+) -> torch.dtype:
+    """What a flow computes in; float64 if it must, also where it was saved for float32."""
+    if not flow.needs_float64:
+        return asked or DTYPES[manifest.dtype]
+    if asked is not None and asked != torch.float64:
+        raise CheckpointError(
+            f"{source}: dtype: expected float64, got {str(asked).removeprefix('torch.')}: the mean "
+            "of a column is so far from 0, in its standard deviations, that its values fall "
+            "together in float32"
+        )
+    return torch.float64
 
 
 def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -131,13 +131,20 @@ def batches(flow: Flow, data: Dataset, batch_rows: int) -> Iterator[tuple[Tensor
         yield as_tensors(flow, data, np.arange(start, min(start + batch_rows, len(data))))
 
 
-def as_tensors(flow: Flow, data: Dataset, rows: NDArray[Any]) -> tuple[Tensor, Tensor | None]:
-    """The rows given by index as x and, for a class-conditional flow, one-hot context."""
-    x = torch.from_numpy(np.ascontiguousarray(data.x[rows])).to(flow.device, flow.dtype)
+def as_tensors(
+    flow: Flow, data: Dataset, rows: NDArray[Any], *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The rows given by index as x and, for a class-conditional flow, one-hot context.
+
+    Args:
+        dtype: of both; left out, that of the flow.
+    """
+    dtype = dtype or flow.dtype
+    x = torch.from_numpy(np.ascontiguousarray(data.x[rows])).to(flow.device, dtype)
     if flow.facts.num_classes is None or data.labels is None:
         return x, None
     labels = torch.from_numpy(data.labels[rows])
-    return x, functional.one_hot(labels, flow.facts.num_classes).to(flow.device, flow.dtype)
+    return x, functional.one_hot(labels, flow.facts.num_classes).to(flow.device, dtype)
 
 
 @torch.no_grad()
@@ -204,7 +211,9 @@ def _mean(values: Floats) -> tuple[float, float]:
 
 @torch.no_grad()
 def _accuracy(flow: Flow, data: Dataset) -> dict[str, float]:
-    narrow, wide = (copy.deepcopy(flow).to(kind).eval() for kind in (torch.float32, torch.float64))
+    # A flow that needs float64 is never served in float32.
+    served = torch.float64 if flow.needs_float64 else torch.float32
+    narrow, wide = (copy.deepcopy(flow).to(kind).eval() for kind in (served, torch.float64))
     with np.errstate(invalid="ignore"):  # inf - inf: rows outside the support agree
         errors = np.nan_to_num(np.abs(log_probs(narrow, data) - log_probs(wide, data)))
     worst = 0.0

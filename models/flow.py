@@ -92,6 +92,11 @@ class Flow(nn.Module):
         return max((t.reproduces_to for t in self.modules() if isinstance(t, Transform)), default=0)
 
     @property
+    def needs_float64(self) -> bool:
+        """Whether data in float32 have lost what this flow tells apart, see `Standardise`."""
+        return any(t.needs_float64 for t in self.modules() if isinstance(t, Transform))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating dtype of the weights; inputs are expected in it."""
         for tensor in (*self.parameters(), *self.buffers()):

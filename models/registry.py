@@ -45,6 +45,9 @@ FAMILIES: dict[str, Family] = {
 def build(family: str, config: Mapping[str, Any]) -> Flow:
     """Build a freshly initialised flow.
 
+    It is in torch's default dtype; in float64 where its preprocessing needs that, since float32 has
+    too few digits for its data (`Flow.needs_float64`: timestamps, large ids).
+
     Args:
         family: a key of `FAMILIES`.
         config: the family's plain, JSON-able arguments; types are checked strictly.
@@ -62,6 +65,8 @@ def build(family: str, config: Mapping[str, Any]) -> Flow:
     except ValidationError as error:
         raise ValueError(f"{family} config: {_explain(error)}") from None
     flow = entry.build(validated)
+    if flow.needs_float64:
+        flow.double()
     flow.family = family
     flow.config = validated.model_dump(mode="json")
     return flow

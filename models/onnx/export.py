@@ -115,6 +115,11 @@ def export(
     if precision not in PRECISIONS:
         known = ", ".join((*PRECISIONS, *_REFUSED))
         raise ExportError(f"precision: expected one of {known}, got {precision!r}")
+    if flow.needs_float64 and precision != "fp64":
+        raise ExportError(
+            f"precision: expected fp64, got {precision}: the mean of a column is so far from 0, in "
+            "its standard deviations, that its values fall together in float32"
+        )
     if fixed_steps is not None and not 1 <= fixed_steps <= MAX_FIXED_STEPS:
         raise ExportError(f"fixed_steps: expected 1 .. {MAX_FIXED_STEPS}, got {fixed_steps}")
     if fixed_steps is not None and not is_continuous(flow):
@@ -181,7 +186,7 @@ def export_folder(
     flow = checkpoint.load(folder, dtype=torch.float64)
     return export(
         flow,
-        precision=precision or _precision_of(checkpoint.read_manifest(Path(folder)).dtype),
+        precision=precision or _usual_precision(Path(folder), flow),
         opset=opset,
         record=checkpoint.read_golden(folder, flow),
         weights_digest=checkpoint.digest(folder),
@@ -195,8 +200,11 @@ def config_digest(flow: Flow) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _precision_of(dtype: str) -> str:
-    return next(name for name, one in PRECISIONS.items() if one == checkpoint.DTYPES[dtype])
+def _usual_precision(folder: Path, flow: Flow) -> str:
+    if flow.needs_float64:
+        return "fp64"
+    dtype = checkpoint.DTYPES[checkpoint.read_manifest(folder).dtype]
+    return next(name for name, one in PRECISIONS.items() if one == dtype)
 
 
 def _describe(made: Export, flow: Flow, weights_digest: str) -> None:

@@ -23,6 +23,7 @@ from models.training.options import TrainingOptions
 from models.training.pictures import check_pictures, write_pictures
 from models.training.progress import Listener, Silence, bits_scale
 from models.training.report import DataFacts, TrainingReport
+from models.training.resolution import check_resolved
 from models.training.run import Run
 from models.training.state import read_state, state_path, write_state
 
@@ -80,6 +81,7 @@ def train(
             torch.manual_seed(options.seed)
             flow = build(family, adapt(family, config, parts.train))
             check_fits(flow, parts.train)
+            check_resolved(data, flow)
             check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
             run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
             try:
@@ -165,7 +167,8 @@ def _finish(
 ) -> TrainingReport:
     flow = run.best_flow()
     rows = np.arange(min(GOLDEN_ROWS, len(parts.validation)))
-    x, context = as_tensors(flow, parts.validation, rows)
+    # As they are in the data: rounding them to the flow's dtype is part of its error.
+    x, context = as_tensors(flow, parts.validation, rows, dtype=torch.float64)
     report = TrainingReport(
         family=flow.family,
         arguments=dict(arguments),

@@ -20,11 +20,17 @@ from models.transforms.transform import (
 
 PIXEL_BITS = 8
 
+# Half a unit in the last place of float32, relative.
+_FLOAT32_ROUNDING = 2.0**-24
+# What the rounding of x may move y, in standard deviations: log_prob follows by about as many nats.
+_MOST_ROUNDING = 1e-4
+
 
 class Standardise(Transform):
     """y = (x - mean) / std, one mean and std a feature or channel (axis 1), or one for all.
 
-    Both are buffers: data statistics, saved with the weights and never trained.
+    Both are buffers: data statistics, saved with the weights and never trained. In float64 where
+    float32 has too few digits for such data, see `needs_float64`.
 
     Raises:
         ValueError: if the two differ in length or a std is not positive.
@@ -39,8 +45,14 @@ class Standardise(Transform):
             raise ValueError(
                 f"standardise: expected as many positive std as mean ({len(mean)}), got {list(std)}"
             )
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.get_default_dtype()))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.get_default_dtype()))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
+        if not self.needs_float64:
+            self.to(torch.get_default_dtype())
+
+    @property
+    def needs_float64(self) -> bool:
+        return bool((self.mean.abs() * _FLOAT32_ROUNDING > _MOST_ROUNDING * self.std).any())
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, std = per_channel(self.mean, x), per_channel(self.std, x)
@@ -112,6 +124,10 @@ class ShiftScale(Transform):
             raise ValueError("scale: expected a number other than zero")
         self.shift = shift
         self.scale = scale
+
+    @property
+    def needs_float64(self) -> bool:
+        return abs(self.shift) * _FLOAT32_ROUNDING > _MOST_ROUNDING
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x * self.scale + self.shift, self._log_det(x)

@@ -20,6 +20,11 @@ class Transform(nn.Module, ABC):
 
     reproduces_to: float = 1e-9
 
+    @property
+    def needs_float64(self) -> bool:
+        """Whether x in float32 has lost what this map makes of it, say of a timestamp."""
+        return False
+
     @abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map towards the latents, y = f(x).   x (B, ...) -> y (B, ...), log_det (B,)."""

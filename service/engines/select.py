@@ -162,7 +162,12 @@ def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
 def _stored(job: Job) -> SerialisedExport | None:
     if not has_export(job.folder):
         return None
-    return read_export(job.folder, job.flow, checkpoint.digest(job.folder))
+    found = read_export(job.folder, job.flow, checkpoint.digest(job.folder))
+    if job.flow.needs_float64 and found.certificate["precision"] != _name(job.flow.dtype):
+        # Exported before such data were kept in float64: others are made.
+        _log.info("%s: its graphs take float32, which its data need more than", job.folder.name)
+        return None
+    return found
 
 
 def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
