@@ -112,7 +112,7 @@ def test_it_learns_and_writes_a_complete_model_folder(tmp_path: Path, moons: Dat
     flow = models.load(out)
     assert flow.provenance["trained_on"] == "two_moons"
     golden = load_file(out / "golden.safetensors")["x"].numpy()
-    rows = moons.x.astype(np.float32)
+    rows = moons.x
     assert all((row == rows).all(1).any() for row in golden), "golden rows are not data"
     card = (out / "README.md").read_text()
     assert f"{report.test.nats:.3f}" in card

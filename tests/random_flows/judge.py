@@ -28,6 +28,8 @@ _USUAL_SCALE = 0.2
 _LOW, _RANGE = 2.0, 120.0
 # Where a decoded value or its log-det is larger, the drawn weights are too steep for float64.
 _BEYOND = 1e6
+# Nearer than this to an end of the support, relative, 1 - sigmoid has lost half of its digits.
+_EDGE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Errors:
     round_trip: of z, and of the two log-dets.
     float32: of log_prob, against float64.
     folded: of the inference form, both directions; discrete flows.
-    is_beyond: decoded values are too large for a way back.
+    is_beyond: decoded values are too large, or too near the end of the support, for a way back.
     """
 
     log_det: float
@@ -87,7 +89,9 @@ def judge(flow: Flow, drawn: Drawn, seed: int) -> Errors:
     decoded, back = flow.decode(z, context)
     again, there = flow.encode(decoded, context)
     steepest = max(float(decoded.abs().max()), float(back.abs().max()))
-    is_beyond = steepest > _BEYOND or _touches_support(flow, decoded)
+    # The solver gives up on fields that explode, and says so by NaN.
+    given_up = drawn.family in CONTINUOUS and math.isnan(steepest)
+    is_beyond = given_up or steepest > _BEYOND or _touches_support(flow, decoded)
     return Errors(
         log_det=_against_autograd(flow, x[:1], None if context is None else context[:1]),
         round_trip=0.0 if is_beyond else max_of(relative(again, z), relative(there, -back)),
@@ -100,11 +104,12 @@ def judge(flow: Flow, drawn: Drawn, seed: int) -> Errors:
 
 
 def _touches_support(flow: Flow, x: Tensor) -> bool:
-    """Whether a value was so far out that it rounds to the end of the support."""
+    """Whether a value is so far out that rounding it moves its latent."""
     support = flow.facts.support
     if support is None:
         return False
-    return bool(((x <= support.low) | (x >= support.high)).any())
+    margin = _EDGE * (support.high - support.low)
+    return bool(((x < support.low + margin) | (x > support.high - margin)).any())
 
 
 def _against_autograd(flow: Flow, x: Tensor, context: Tensor | None) -> float:
