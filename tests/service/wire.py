@@ -57,7 +57,12 @@ class Scene:
         app = create_app(known, self.house, self.metrics)
         self.lane = Lane(known, app.operations, self.metrics)
         self.config = uvicorn.Config(
-            app, http=protocol_over(self.lane), ws="none", lifespan="off", log_config=None
+            app,
+            http=protocol_over(self.lane),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_keep_alive=75,  # longer than any test: what ends earlier was ended
         )
         self.state = ServerState()
         self.config.load()
