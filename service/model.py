@@ -135,6 +135,14 @@ class Place(Protocol):
 class RowQueue(Protocol):
     """Takes the rows of one request, answers when all of them are computed."""
 
+    def check(self, rows: int, deadline: float) -> None:
+        """Refuse at once, before they are made, rows that `enter` would refuse now.
+
+        Raises:
+            TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`.
+        """
+        ...
+
     @property
     def company_rows(self) -> int:
         """How many requests of one row each may enter as one, now: at least 1."""

@@ -162,10 +162,9 @@ class Batcher:
         requests: int = 1,
     ) -> Place:
         """Let rows wait; see `service.model.RowQueue`."""
-        loop = self._loop
+        loop, now = self._loop, self._clock()
         if loop is None or not self._is_accepting or self._is_lost:
-            raise NotReady(f"{self._name}: not taking requests now")
-        now = self._clock()
+            raise self._not_ready()
         self._admission.check(len(rows), deadline - now, requests)
         ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot, requests=requests)
         self._pending.add(ticket)
@@ -176,6 +175,15 @@ class Batcher:
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
         return _Seat(self, ticket)
+
+    def check(self, rows: int, deadline: float) -> None:
+        """Refuse rows before they are made; see `service.model.RowQueue`."""
+        if not self._is_accepting or self._is_lost:
+            raise self._not_ready()
+        self._admission.check(rows, deadline - self._clock(), 1)
+
+    def _not_ready(self) -> NotReady:
+        return NotReady(f"{self._name}: not taking requests now")
 
     def leave(self, ticket: Ticket) -> None:
         """Drop what is not computed yet of a ticket."""

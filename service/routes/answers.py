@@ -1,6 +1,5 @@
 """What goes back: outputs as JSON, npy, npz or a picture, and how large that may become."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from service.codec.tensors import Array, non_finite_rows
 from service.errors import TooLarge
 from service.model import Answer, ModelCard
 from service.routes.exchange import Headers, Reply, Written
+from service.routes.threads import Threads
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.
@@ -82,11 +82,20 @@ def plain_answer(body: bytes, answer: Answer, identity: str) -> Written:
 
 
 async def write_answer(
-    card: ModelCard, form: Form, head: dict[str, Any], outputs: dict[str, Array]
+    card: ModelCard,
+    form: Form,
+    head: dict[str, Any],
+    outputs: dict[str, Array],
+    *,
+    threads: Threads,
+    deadline: float,
 ) -> Reply:
     """Write the outputs in the form asked for.
 
     `head` holds the scalars of the answer. JSON has them inside, every other form as X- headers.
+
+    Raises:
+        Overloaded, DeadlineExceeded: as `Threads.run`.
     """
     if form.media == JSON:
         body = write_plain(card, head, outputs)
@@ -96,9 +105,9 @@ async def write_answer(
         body = write_npy(first)
     elif form.media == NPZ:
         scalars = {name: np.array(value) for name, value in head.items()}
-        body = await asyncio.to_thread(write_npz, outputs | scalars)
+        body = await threads.run(deadline, write_npz, outputs | scalars)
     else:
-        body = await asyncio.to_thread(write_png, first, card.num_levels or 0, form.scale)
+        body = await threads.run(deadline, write_png, first, card.num_levels or 0, form.scale)
     head = {"model": card.name, "model-version": card.version, **head}
     shown = outputs if form.media == NPZ else {"": first}
     bad = sorted({row for values in shown.values() for row in non_finite_rows(values)})

@@ -1,5 +1,6 @@
 """What a request for samples says: how many, from which seed, how warm, from which row on."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ MAX_FIRST_ROW = 2**53
 FIELDS = ("num_samples", "seed", "temperature", "first_row")
 
 # Drawing more numbers than this takes longer than a hop to a thread and back.
-_DRAWN_INLINE = 32_768
+MANY_VALUES = 32_768
 # Rows that `base_noise` draws in vain, at most, to begin in the middle.
 _MOST_SKIPPED = 255
 
@@ -32,8 +33,10 @@ class Draw(NamedTuple):
 
     def takes_long(self, card: ModelCard) -> bool:
         """Whether to draw in a thread."""
-        drawn = (self.rows + min(self.first_row, _MOST_SKIPPED)) * card.features
-        return drawn > _DRAWN_INLINE
+        context = math.prod(card.context_shape or (0,))
+        width = card.features + context
+        drawn = (self.rows + min(self.first_row, _MOST_SKIPPED)) * width
+        return drawn > MANY_VALUES
 
     def latents(self, card: ModelCard) -> Array:
         """Draw z ~ N(0, T^2 I) in the model's dtype.   -> (rows, D)."""

@@ -10,7 +10,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -34,6 +34,7 @@ from service.routes.exchange import (
     respond,
 )
 from service.routes.register import Register
+from service.routes.threads import Threads
 from service.settings import Settings
 from service.tracing import Stages
 
@@ -54,6 +55,7 @@ class Desk:
     register: Register
     clients: ClientWatch
     guard: Guard | None = None
+    threads: Threads = field(default_factory=Threads)
 
 
 class Endpoint(ABC):

@@ -7,7 +7,6 @@
 Reference: Open Inference Protocol, inference_rest.md.
 """
 
-import asyncio
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from service.codec.parameters import check_known, read_integer
 from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
 from service.errors import InvalidParameter, MissingField, ModelNotFound, NotReady
-from service.model import Answer, ModelCard, Repository, ServedModel
+from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes import draw
 from service.routes.answers import PLAIN, Form, check_answer_size, server_timing
 from service.routes.clients import Visit
@@ -115,9 +114,9 @@ class Infer(Endpoint):
 
     async def _compute(self, request: Inference, served: ServedModel, visit: Visit) -> Reply:
         card = served.card
-        task = await self._prepare(request, card)
+        task = await self._prepare(request, served, visit)
         visit.rows = len(task.rows)
-        queue = served.encode if task.operation == "encode" else served.decode
+        queue = _queue(served, task.operation)
         answer = await submit(queue, task.rows, task.context, visit)
         outputs = {
             name: (compute(card, task.rows, answer), is_binary)
@@ -146,7 +145,8 @@ class Infer(Endpoint):
                 headers.append((_FAILURES_HEADER, b"%d" % len(said["failures"])))
         return Reply(200, headers, body)
 
-    async def _prepare(self, request: Inference, card: ModelCard) -> _Task:
+    async def _prepare(self, request: Inference, served: ServedModel, visit: Visit) -> _Task:
+        card = served.card
         operation = choose_operation(request)
         outputs = _choose_outputs(request, operation, card)
         max_rows, dtype = self._settings.max_request_rows, card.numpy_dtype
@@ -167,6 +167,9 @@ class Infer(Endpoint):
             )
             count = len(rows)
         self._check_size(card, count, outputs)
+        takes_long = drawn is not None and drawn.takes_long(card)
+        if takes_long:
+            _queue(served, operation).check(count, visit.deadline)
         context = read_context(
             request.tensors.get("context"),
             card.context_shape,
@@ -177,8 +180,8 @@ class Infer(Endpoint):
         if drawn is None:
             return _Task(operation, rows, context, outputs, {})
         head = {"seed": drawn.seed}
-        if drawn.takes_long(card):
-            latents = await asyncio.to_thread(drawn.latents, card)
+        if takes_long:
+            latents = await self._desk.threads.run(visit.deadline, drawn.latents, card)
         else:
             latents = drawn.latents(card)
         return _Task(operation, latents, context, outputs, head)
@@ -278,6 +281,10 @@ def _tell_solves(request: Inference, answer: Answer) -> tuple[dict[str, Array], 
     told: dict[str, Array] = {}
     said = tell_solves(answer, told, JSON, with_evaluations=False)
     return ({} if request.outputs is not None else told), said
+
+
+def _queue(served: ServedModel, operation: str) -> RowQueue:
+    return served.encode if operation == "encode" else served.decode
 
 
 def _check_names(request: Inference, name: str, version: str) -> None:

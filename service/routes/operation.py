@@ -1,6 +1,5 @@
 """What the four operations have in common: from fields to rows, and from outputs to bytes."""
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Coroutine
 from typing import Any, ClassVar, NamedTuple
@@ -81,7 +80,7 @@ class Operation(Endpoint):
         if media == JSON and not query:
             fields = self._read_json(body)
         else:
-            fields = await self._read_fields(media, body, query)
+            fields = await self._read_fields(media, body, query, visit)
         name = read_name(fields.get("model"), "model")
         served = self._desk.repository.get(name)
         while True:
@@ -101,13 +100,17 @@ class Operation(Endpoint):
         visit.model = card.name
         form = self._choose_form(request.headers.get(b"accept"), fields, card)
         with_evaluations = wants_evaluations(fields)
-        order = self._order(fields, card, form)
+        order = self._order(fields, served, form, visit.deadline)
         if not isinstance(order, Order):
             order = await order
         visit.rows = len(order.rows)
-        answer = await submit(self._queue(served, order), order.rows, order.context, visit)
+        answer = await submit(
+            self._queue(served, order.wants_log_det), order.rows, order.context, visit
+        )
         head, outputs = self._result(Job(served, order, with_evaluations), answer, form.media)
-        reply = await write_answer(card, form, head, outputs)
+        reply = await write_answer(
+            card, form, head, outputs, threads=self._desk.threads, deadline=visit.deadline
+        )
         reply.headers.append(server_timing(answer))
         return reply
 
@@ -122,7 +125,7 @@ class Operation(Endpoint):
         return head, outputs
 
     async def _read_fields(
-        self, media: str, body: bytes | bytearray, query: bytes
+        self, media: str, body: bytes | bytearray, query: bytes, visit: Visit
     ) -> dict[str, Any]:
         """Collect the fields of body and query; each stands in one of them only."""
         content: dict[str, Any]
@@ -131,7 +134,7 @@ class Operation(Endpoint):
         elif media == NPZ:
             members = tuple(filter(None, (self.tensor, "context")))
             limit = self._settings.max_body_bytes
-            content = await asyncio.to_thread(read_npz, body, members, limit)
+            content = await self._desk.threads.run(visit.deadline, read_npz, body, members, limit)
         elif self.tensor is not None:
             content = {
                 self.tensor: read_npy(body, self.tensor) if media == NPY else Picture(media, body)
@@ -172,11 +175,17 @@ class Operation(Endpoint):
 
     @abstractmethod
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
+        self,
+        fields: dict[str, Any],
+        served: ServedModel,
+        form: Form,
+        deadline: float,
+        rows: Array | None = None,
     ) -> Order | Coroutine[Any, Any, Order]:
         """Check the fields against the model and make the rows for its engine.
 
-        A coroutine does so where it takes long. Where `rows` are given, the tensor was read.
+        A coroutine does so where it takes long, once all that can be refused was. Where `rows` are
+        given, the tensor was read.
         """
 
     def _event_shape(self, card: ModelCard) -> tuple[int, ...]:
@@ -184,7 +193,7 @@ class Operation(Endpoint):
         return card.event_shape
 
     @abstractmethod
-    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         """Which of the model's queues computes this operation."""
 
     @abstractmethod

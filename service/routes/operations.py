@@ -1,6 +1,5 @@
 """POST /log_prob, /encode, /decode and /sample: which rows they send where, and what they name."""
 
-import asyncio
 import math
 from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from service.codec.tensors import Array, cast, read_rows
 from service.errors import MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
-from service.routes.draw import Draw, read_draw
+from service.routes.draw import MANY_VALUES, Draw, read_draw
 from service.routes.operation import Order, Picture
 from service.routes.plain import PlainOperation
 from service.routes.solves import EVALUATIONS
@@ -32,21 +31,38 @@ class _Map(PlainOperation):
     tensor: ClassVar[str]
 
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
+        self,
+        fields: dict[str, Any],
+        served: ServedModel,
+        form: Form,
+        deadline: float,
+        rows: Array | None = None,
     ) -> Order | Coroutine[Any, Any, Order]:
+        card = served.card
         if rows is not None:
             return self._order_rows(rows, fields, card, form)
         value = fields.get(self.tensor)
         if value is None:
             raise MissingField(f"{self.tensor}: expected the rows", at=f"/{self.tensor}")
         if isinstance(value, Picture):
-            return self._order_picture(value, fields, card, form)
+            self._queue(served, True).check(1, deadline)
+            check_answer_size(card, form, 1, self._width(card), self._settings.max_response_bytes)
+            return self._order_picture(value, fields, card, form, deadline)
+        if type(value) is list and len(value) * card.features > MANY_VALUES:
+            # Numbers of a list are not made yet; those of npy are a view of the body.
+            self._queue(served, True).check(len(value), deadline)
         return self._order_rows(self._read_rows(value, card), fields, card, form)
 
     async def _order_picture(
-        self, picture: Picture, fields: dict[str, Any], card: ModelCard, form: Form
+        self,
+        picture: Picture,
+        fields: dict[str, Any],
+        card: ModelCard,
+        form: Form,
+        deadline: float,
     ) -> Order:
-        rows = self._read_rows(await _decode_picture(picture, card), card)
+        pixels = await self._decode_picture(picture, card, deadline)
+        rows = self._read_rows(pixels, card)
         return self._order_rows(rows, fields, card, form)
 
     def _read_rows(self, value: Any, card: ModelCard) -> Array:
@@ -74,6 +90,17 @@ class _Map(PlainOperation):
     def _width(self, card: ModelCard) -> int:
         return card.features + 1
 
+    async def _decode_picture(self, picture: Picture, card: ModelCard, deadline: float) -> Array:
+        levels = card.num_levels
+        if levels is None or not is_picture(card.event_shape, levels):
+            raise UnsupportedMediaType(
+                f"Content-Type: model {card.name} takes no pictures, its rows have shape "
+                f"{card.event_shape}"
+            )
+        return await self._desk.threads.run(
+            deadline, read_image, picture.body, picture.media, card.event_shape, levels
+        )
+
 
 class LogProb(_Map):
     """log_prob(x) = log N(z; 0, I) + log_det, in nats; bits per dimension beside it for pixels."""
@@ -84,7 +111,7 @@ class LogProb(_Map):
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
 
-    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.encode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -106,7 +133,7 @@ class Encode(_Map):
     bodies = (JSON, NPY, NPZ, PNG, JPEG)
     draws = False
 
-    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.encode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -122,7 +149,7 @@ class Decode(_Map):
     bodies = (JSON, NPY, NPZ)
     draws = True
 
-    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
+    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.decode
 
     def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
@@ -155,31 +182,45 @@ class Sample(PlainOperation):
     draws = True
 
     def _order(
-        self, fields: dict[str, Any], card: ModelCard, form: Form, rows: Array | None = None
+        self,
+        fields: dict[str, Any],
+        served: ServedModel,
+        form: Form,
+        deadline: float,
+        rows: Array | None = None,
     ) -> Order | Coroutine[Any, Any, Order]:
+        card = served.card
         draw = read_draw(fields, self._settings.max_request_rows)
         width, max_bytes = card.features + 1, self._settings.max_response_bytes
         check_answer_size(card, form, draw.rows, width, max_bytes)
+        wants_log_prob = read_flag(fields.get(LOG_PROB, form.media != PNG), LOG_PROB)
+        takes_long = draw.takes_long(card)
+        if takes_long:
+            self._queue(served, wants_log_prob).check(draw.rows, deadline)
         dtype = card.numpy_dtype
         context = read_context(
             fields.get("context"), card.context_shape, card.num_classes, dtype=dtype, rows=draw.rows
         )
-        wants_log_prob = read_flag(fields.get(LOG_PROB, form.media != PNG), LOG_PROB)
-        if draw.takes_long(card):
-            return self._order_drawn(draw, card, context, wants_log_prob)
+        if takes_long:
+            return self._order_drawn(draw, card, context, wants_log_prob, deadline)
         return Order(draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
 
     async def _order_drawn(
-        self, draw: Draw, card: ModelCard, context: Array | None, wants_log_prob: bool
+        self,
+        draw: Draw,
+        card: ModelCard,
+        context: Array | None,
+        wants_log_prob: bool,
+        deadline: float,
     ) -> Order:
-        latents = await asyncio.to_thread(draw.latents, card)
+        latents = await self._desk.threads.run(deadline, draw.latents, card)
         return Order(latents, context, {"seed": draw.seed}, wants_log_prob)
 
     def _join(self, orders: Sequence[Order]) -> Order:
         return orders[0]._replace(rows=np.concatenate([order.rows for order in orders]))
 
-    def _queue(self, served: ServedModel, order: Order) -> RowQueue:
-        if order.wants_log_det or served.generate is None:
+    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
+        if wants_log_det or served.generate is None:
             return served.decode
         return served.generate
 
@@ -202,15 +243,3 @@ def log_density(z: Array, log_det: Array) -> Array:
             return np.array([alone], log_det.dtype)
     energy = np.vecdot(z, z, dtype=np.float64)
     return cast(log_det - 0.5 * (energy + z.shape[1] * _LOG_TWO_PI), log_det.dtype)
-
-
-async def _decode_picture(picture: Picture, card: ModelCard) -> Array:
-    levels = card.num_levels
-    if levels is None or not is_picture(card.event_shape, levels):
-        raise UnsupportedMediaType(
-            f"Content-Type: model {card.name} takes no pictures, its rows have shape "
-            f"{card.event_shape}"
-        )
-    return await asyncio.to_thread(
-        read_image, picture.body, picture.media, card.event_shape, levels
-    )

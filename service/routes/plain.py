@@ -117,13 +117,13 @@ class PlainOperation(Operation):
     def _order_plainly(self, asked: _Asked, rows: Array | None, groups: _Groups) -> None:
         """Make a request's rows, and put it with those that it can wait with."""
         visit, served, fields, form, with_evaluations, patience = asked
-        order = self._order(fields, served.card, form, rows)
+        order = self._order(fields, served, form, visit.deadline, rows)
         if not isinstance(order, Order):
             order.close()
             visit.attend()
             return
         visit.rows = count = len(order.rows)
-        queue = self._queue(served, order)
+        queue = self._queue(served, order.wants_log_det)
         is_lone = count == 1 and not with_evaluations
         key = (id(queue), order.wants_log_det, patience) if is_lone else id(visit)
         group = groups.get(key)
