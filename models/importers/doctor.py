@@ -5,7 +5,7 @@ and their moving average, and strips what wrappers put in front of keys. Every s
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from models.importers.findings import Findings, ImportRefused
 from models.importers.inert import Array, as_mapping
+from models.importers.prefixes import Recognise, State, strippings, under, without_common
+from models.importers.spectral_norm import without_spectral_norm
 
 Prefer = Literal["model", "ema"]
-State = dict[str, Tensor]
 
 # Names under which scripts save weights, the usual ones first.
 _USUAL_NAMES = (
@@ -26,6 +27,8 @@ _USUAL_NAMES = (
 _AVERAGE_WORDS = ("ema", "shadow", "average", "averaged", "polyak", "swa")
 _WRAPPERS = ("module", "_orig_mod")
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
+# Numbers of a tensor that says more of them than its storage has.
+_MAX_EXPANDED = 2**27
 _MAX_DEPTH = 4
 _MAX_NAMED = 4
 
@@ -41,18 +44,20 @@ class Patient:
 def examine(
     content: Any,
     findings: Findings,
-    is_known: Callable[[State], bool],
+    recognise: Recognise,
     *,
     prefer: Prefer = "model",
+    prefix: str | None = None,
 ) -> tuple[State, dict[str, Any]]:
     """Find the weights in what a file holds.
 
     Args:
         content: what was read.
         findings: where every step is noted.
-        is_known: whether some source recognises these keys.
+        recognise: the sources that recognise keys.
         prefer: the weights as trained ("model", the default) or their moving average ("ema"),
             where a file holds both.
+        prefix: the name of the flow inside a larger module; without one all keys are the flow's.
 
     Returns:
         The state dict with plain keys, and the arguments the file holds (argparse and the like).
@@ -72,10 +77,12 @@ def examine(
             f"{_describe(content)}; save module.state_dict()"
         )
     plain = {name: _plain_keys(state, name, findings) for name, state in patient.states.items()}
+    if prefix:
+        plain = under(plain, prefix, findings)
     states = _split_averages(plain, findings)
-    state = states[_choose(states, findings, is_known, prefer)]
+    state = states[_choose(states, findings, recognise, prefer)]
     _check_tensors(state, findings)
-    return _without_common_prefix(state, findings, is_known), patient.stored
+    return without_common(state, findings, recognise), patient.stored
 
 
 def _unwrap(value: Any, name: str, patient: Patient, findings: Findings, *, depth: int) -> None:
@@ -140,9 +147,9 @@ def _plain_keys(state: State, name: str, findings: Findings) -> State:
     for part in sorted(wrapped):
         maker = "DataParallel" if part == "module" else "torch.compile"
         findings.mended(name or "keys", f"`{part}.` ({maker}) was taken off the keys")
-    if any(".parametrizations." in key for key in state):
+    if any(key.endswith(".parametrizations.weight.original0") for key in state):
         findings.mended(name or "keys", "weight norm is written in its old style")
-    return plain
+    return without_spectral_norm(plain, name, findings)
 
 
 def _old_weight_norm(key: str) -> str:
@@ -173,7 +180,7 @@ def _split_averages(states: dict[str, State], findings: Findings) -> dict[str, S
 def _choose(
     states: dict[str, State],
     findings: Findings,
-    is_known: Callable[[State], bool],
+    recognise: Recognise,
     prefer: Prefer,
 ) -> str:
     """The name of the state dict to import: a known one, of the preferred sort, usually named."""
@@ -182,7 +189,7 @@ def _choose(
         last = name.rpartition(".")[2]
         usual = _USUAL_NAMES.index(last) if last in _USUAL_NAMES else len(_USUAL_NAMES)
         return (
-            not _is_known_somehow(states[name], is_known),
+            not any(recognise(stripped) for stripped in strippings(states[name])),
             _is_average(name) != (prefer == "ema"),
             usual,
         )
@@ -206,33 +213,6 @@ def _choose(
 def _is_average(name: str) -> bool:
     words = name.lower().replace(".", "_").split("_")
     return any(word in _AVERAGE_WORDS for word in words)
-
-
-def _is_known_somehow(state: State, is_known: Callable[[State], bool]) -> bool:
-    return any(is_known(stripped) for stripped in _strippings(state))
-
-
-def _strippings(state: State) -> list[State]:
-    """The state dict, and what is left of it each time a prefix common to all keys is removed."""
-    found = [state]
-    while len(state) > 1 and len({key.split(".")[0] for key in state}) == 1:
-        state = {key.partition(".")[2]: value for key, value in state.items()}
-        if "" in state:
-            break
-        found.append(state)
-    return found
-
-
-def _without_common_prefix(
-    state: State, findings: Findings, is_known: Callable[[State], bool]
-) -> State:
-    for stripped in _strippings(state):
-        if is_known(stripped):
-            if stripped is not state:
-                first, short = next(iter(state)), next(iter(stripped))
-                findings.mended("keys", f"`{first.removesuffix(short)}` was taken off the keys")
-            return stripped
-    return state
 
 
 def _check_tensors(state: State, findings: Findings) -> None:
@@ -264,6 +244,9 @@ def _fault(tensor: Tensor) -> str:
         return f"expected real numbers, got {tensor.dtype}; save the weights before quantisation"
     if tensor.is_meta:
         return "expected numbers, got a tensor without storage (device meta)"
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if stored < tensor.numel() > _MAX_EXPANDED:
+        return f"expected a number of its own at every place, got {stored} for {tensor.numel()}"
     if tensor.is_floating_point():
         count = int((~tensor.double().isfinite()).sum())
         if count:

@@ -24,7 +24,7 @@ from models.importers.source import (
     numbered,
     prefixed,
 )
-from models.importers.sources import choose, is_known
+from models.importers.sources import choose, names_of
 from models.importers.weights import Weights
 from models.registry import build
 
@@ -41,6 +41,7 @@ class Request:
     preprocessing: Preprocessing = "source"
     weights: Prefer = "model"
     allow_pickle: bool = False
+    prefix: str | None = None
 
 
 def import_checkpoint(
@@ -51,6 +52,7 @@ def import_checkpoint(
     *,
     weights: Prefer = "model",
     allow_pickle: bool = False,
+    prefix: str | None = None,
 ) -> Flow:
     """Turn a checkpoint of public code into a flow with the same likelihood.
 
@@ -65,6 +67,8 @@ def import_checkpoint(
         weights: "model" takes the weights as trained, "ema" their moving average, where the file
             holds both.
         allow_pickle: let the file run code while it is read, where the safe reader refuses it.
+        prefix: where the flow is a part of a larger module, its name in there, such as
+            "model.flow"; all other tensors are left out.
 
     Returns:
         The flow in evaluation mode and float64, with `provenance` filled in: source, file and its
@@ -75,7 +79,7 @@ def import_checkpoint(
         ImportRefused: says what is wrong and what to do; `report` holds what was found.
     """
     given = config if isinstance(config, Mapping) else read_config(config)
-    request = Request(source, given, preprocessing, weights, allow_pickle)
+    request = Request(source, given, preprocessing, weights, allow_pickle, prefix)
     return run(Path(path), request)[0]
 
 
@@ -118,7 +122,9 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
         )
     content = read(path, report.findings, allow_pickle=request.allow_pickle)
     report.sha256 = sha256(path)
-    state, stored = examine(content, report.findings, is_known, prefer=request.weights)
+    state, stored = examine(
+        content, report.findings, names_of, prefer=request.weights, prefix=request.prefix
+    )
     name = request.source or request.config.get("source")
     source = choose(name, state)
     report.source = source.name

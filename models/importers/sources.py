@@ -44,9 +44,9 @@ NAMES = sorted({source.name for source in SOURCES})
 _KEYS_SHOWN = 3
 
 
-def is_known(keys: Iterable[str]) -> bool:
-    """Whether any source recognises these keys."""
-    return bool(_recognise(SOURCES, keys))
+def names_of(keys: Iterable[str]) -> list[str]:
+    """The sources that recognise these keys; none, as a rule, or one."""
+    return [source.name for source in _recognise(SOURCES, keys)]
 
 
 def choose(name: str | None, keys: Iterable[str]) -> Source:

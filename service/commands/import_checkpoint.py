@@ -43,6 +43,14 @@ Weights = Annotated[
     Literal["model", "ema"],
     typer.Option(help="The weights as trained, or their moving average, if the file has both."),
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the flow inside a larger module, such as model.flow: other tensors are "
+        "left out.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report, and write nothing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Let the model take the place of another in --out.")
@@ -77,6 +85,7 @@ def import_checkpoint(
     settings: Settings = None,
     preprocessing: Preprocessing = "source",
     weights: Weights = "model",
+    prefix: Prefix = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     allow_pickle: AllowPickle = False,
@@ -104,6 +113,7 @@ def import_checkpoint(
             "config": read_arguments(config, settings or []),
             "preprocessing": preprocessing,
             "weights": weights,
+            "prefix": prefix,
             "allow_pickle": allow_pickle,
         }
         with interruptible():
