@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,9 +27,29 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
-from models.files import content_of, is_filled_in_place, try_folder
+from models.budget import Budget
+from models.files import check_regular, content_of, is_filled_in_place, try_folder
 from models.flow import Flow
+from models.proof import (
+    CheckpointError,
+    check_inverse,
+    measure,
+    replay_exact,
+    replay_served,
+)
 from models.registry import build
+
+__all__ = [
+    "CheckpointError",
+    "Manifest",
+    "check_target",
+    "digest",
+    "load",
+    "load_exact",
+    "read_golden",
+    "read_manifest",
+    "save",
+]
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "config.json"
@@ -40,10 +61,6 @@ MAX_CONFIG_BYTES = 4 * 2**20
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _Size = Annotated[int, Field(gt=0)]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, does not fit its configuration or does not reproduce itself."""
 
 
 class Manifest(BaseModel):
@@ -82,7 +99,8 @@ def save(
 
     Raises:
         ValueError: if the flow was not made by `models.build`.
-        CheckpointError: if the flow is not finite on its golden rows, or the folder holds something
+        CheckpointError: if `load` would refuse it (it is not finite on its golden rows, it does not
+            reproduce or invert them, or it is too steep for `dtype`), or the folder holds something
             that is not a model.
         OSError: if it cannot be written; a model that was there before still is.
     """
@@ -90,30 +108,35 @@ def save(
         raise ValueError("flow: expected one made by models.build, got one without family")
     target = Path(folder)
     _check_target(target)
+    weights = _contiguous({key: value.detach().cpu() for key, value in flow.state_dict().items()})
     reference = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     record = golden.record(reference, rows)
     if not golden.is_finite(record):
         raise CheckpointError("golden rows: expected finite z and log_prob; check the weights")
-    _check_inverse(target, reference, record)
-    compute = torch.float64 if flow.needs_float64 else dtype or flow.dtype
+    check_inverse(target, reference, record)
+    with torch.random.fork_rng(devices=[]):  # its weights are not wanted
+        built = build(flow.family, flow.config)
+    served = _assemble(target, built, weights)
+    replay_exact(target, served, record)
+    served.to(torch.float64 if flow.needs_float64 else dtype or flow.dtype)
+    replay_served(target, served, record)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         family=flow.family,
         config=flow.config,
         event_shape=flow.event_shape,
         context_shape=flow.context_shape,
-        dtype="float64" if compute == torch.float64 else "float32",
+        dtype="float64" if served.dtype == torch.float64 else "float32",
         provenance=dict(flow.provenance if provenance is None else provenance),
-        accuracy=golden.accuracy(reference.to(compute), record),
+        accuracy=measure(target, served, record),
     )
     metadata = {"format": "pt", "family": flow.family, "format_version": str(FORMAT_VERSION)}
-    weights = {key: value.detach().cpu() for key, value in flow.state_dict().items()}
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
     # In this order: a folder is a model once config.json is there.
     _write(
         target,
         {
-            WEIGHTS_FILE: to_bytes(_contiguous(weights), metadata),
+            WEIGHTS_FILE: to_bytes(weights, metadata),
             GOLDEN_FILE: to_bytes(_contiguous(record), metadata),
             CONFIG_FILE: f"{text}\n".encode(),
         },
@@ -141,24 +164,25 @@ def load(
         CheckpointError: names the file, the first thing that is wrong, and what to do about it.
     """
     source = Path(folder)
-    manifest = read_manifest(source)
-    flow = _build(source, manifest)
-    weights = _read_weights(source / WEIGHTS_FILE, flow.state_dict())
-    try:
-        flow.load_state_dict(weights, assign=True)
-    except (ValueError, RuntimeError) as error:  # a transform's own check, say of a permutation
-        raise CheckpointError(f"{source / WEIGHTS_FILE}: {error}") from None
-    flow.requires_grad_(False).eval()
+    flow, manifest = _read(source)
     record = _read_golden(source / GOLDEN_FILE, flow)
     # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
-    exact = copy.deepcopy(flow).double()
-    _replay(source, exact, record, tolerance=exact.reproduces_to)
-    _check_inverse(source, exact, record)
+    exact = replay_exact(source, flow, record)
+    check_inverse(source, exact, record)
     flow.to(device, _compute_dtype(source, flow, dtype, manifest))
-    _replay(source, flow, record, tolerance=golden.COMPUTE_TOLERANCE)
+    replay_served(source, flow, record)
     flow.provenance = manifest.provenance
-    flow.accuracy = golden.accuracy(flow, record)
+    flow.accuracy = measure(source, flow, record)
     return flow
+
+
+def load_exact(folder: str | os.PathLike[str]) -> Flow:
+    """Read a model folder that `load` has accepted, in float64 and without replaying it again.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return _read(Path(folder))[0].double()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,8 +193,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / CONFIG_FILE
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{path}: expected at most {MAX_CONFIG_BYTES} bytes")
+        check_regular(path, MAX_CONFIG_BYTES)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
@@ -232,18 +255,55 @@ def _is_state(path: Path) -> bool:
     return path.name.endswith(STATE_SUFFIX)
 
 
+def _read(source: Path) -> tuple[Flow, Manifest]:
+    """Build the flow of a folder and give it its weights, as they are stored."""
+    manifest = read_manifest(source)
+    flow = _build(source, manifest)
+    weights = _read_weights(source / WEIGHTS_FILE, flow.state_dict())
+    return _assemble(source / WEIGHTS_FILE, flow, weights), manifest
+
+
 def _build(source: Path, manifest: Manifest) -> Flow:
+    """Build what config.json asks for, if that can be worth the numbers of the other files."""
+    path = source / CONFIG_FILE
+    weights = _read_shapes(source / WEIGHTS_FILE)
+    rows = _read_shapes(source / GOLDEN_FILE)
+    if "x" in rows and rows["x"][1:] != manifest.event_shape:
+        raise CheckpointError(
+            f"{path}: event_shape: expected that of the golden rows, {rows['x'][1:]}, got "
+            f"{manifest.event_shape}; event_shape and context_shape belong to another model"
+        )
+    budget = Budget([*weights.values(), *rows.values()])
     try:
-        flow = build(manifest.family, manifest.config)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{source / CONFIG_FILE}: {error}") from None
+        budget.check(manifest.config)
+        with budget:
+            flow = build(manifest.family, manifest.config)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{path}: {_reason(error)}") from None
     if flow.event_shape != manifest.event_shape or flow.context_shape != manifest.context_shape:
         raise CheckpointError(
-            f"{source / CONFIG_FILE}: event_shape and context_shape: expected what the config "
+            f"{path}: event_shape and context_shape: expected what the config "
             f"builds, {flow.event_shape} and {flow.context_shape}; got {manifest.event_shape} and "
             f"{manifest.context_shape}"
         )
     return flow
+
+
+def _reason(error: Exception) -> str:
+    """One line for people: no trace of another language, no empty text."""
+    lines = str(error).splitlines()
+    if isinstance(error, MemoryError) or "alloc" in str(error):
+        return "there is not enough memory for what it asks for"
+    return lines[0] if lines else f"it cannot be built ({type(error).__name__})"
+
+
+def _assemble(path: Path, flow: Flow, weights: Mapping[str, Tensor]) -> Flow:
+    """Give a flow that was built its weights."""
+    try:
+        flow.load_state_dict(weights, assign=True)
+    except (ValueError, RuntimeError) as error:  # a transform's own check, say of a permutation
+        raise CheckpointError(f"{path}: {error}") from None
+    return flow.requires_grad_(False).eval()
 
 
 def _compute_dtype(
@@ -292,14 +352,31 @@ def _check_tensor(path: Path, key: str, got: Tensor, expected: Tensor) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    with _opened(path) as file:
+        # Clones: tensors that map the file change with it, and where they lie in it decides
+        # their alignment, which moves the last bit of a convolution.
+        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """What the header of a file says of its tensors; the file itself is not read."""
+    with _opened(path) as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_regular(path, _memory_bytes())
         path.open("rb").close()  # safe_open calls a file that it may not read "not found"
         with safe_open(path, framework="pt") as file:
-            # Clones: tensors that map the file change with it, and where they lie in it decides
-            # their alignment, which moves the last bit of a convolution.
-            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _read_golden(path: Path, flow: Flow) -> golden.Record:
@@ -309,26 +386,6 @@ def _read_golden(path: Path, flow: Flow) -> golden.Record:
     if got != expected or not len(record["x"]):
         raise CheckpointError(f"{path}: expected golden rows of shapes {expected}, got {got}")
     return {key: tensor.double() for key, tensor in record.items()}
-
-
-def _replay(source: Path, flow: Flow, record: golden.Record, tolerance: float) -> None:
-    drift = golden.drift(flow, record)
-    if not drift <= tolerance:  # a NaN must fail too
-        raise CheckpointError(
-            f"{source}: the flow does not reproduce its golden rows in {flow.dtype}: off by "
-            f"{drift:.3g}, at most {tolerance:.3g} is allowed (relative to max(1, |value|)); the "
-            "weights, the config or the code that reads them have changed: save or import it again"
-        )
-
-
-def _check_inverse(source: Path, flow: Flow, record: golden.Record) -> None:
-    error = golden.inverse_error(flow, record)
-    if not error <= golden.INVERSE_TOLERANCE:
-        raise CheckpointError(
-            f"{source}: encode and decode are not each other's inverse on the golden rows: off by "
-            f"{error:.3g} in z, at most {golden.INVERSE_TOLERANCE:.3g} is allowed; a mask, an "
-            "order or a permutation is not what the weights were trained with"
-        )
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,19 @@ def try_file(path: Path) -> None:
             trial.touch()
         finally:
             trial.unlink(missing_ok=True)
+
+
+def check_regular(path: Path, most_bytes: int) -> None:
+    """See, before it is opened, that a path is a file (a pipe would be waited for) and its size.
+
+    Raises:
+        OSError: it is none, or larger than `most_bytes`, or cannot be looked at.
+    """
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(None, "expected a file, got a folder, a device or a pipe")
+    if info.st_size > most_bytes:
+        raise OSError(None, f"expected at most {most_bytes} bytes, got {info.st_size}")
 
 
 def content_of(folder: Path) -> list[Path]:

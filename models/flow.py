@@ -58,6 +58,8 @@ class Flow(nn.Module):
     eq. 6 (arXiv 1912.02762).
     """
 
+    _like: Tensor
+
     def __init__(
         self,
         transforms: Iterable[Transform],
@@ -75,6 +77,8 @@ class Flow(nn.Module):
         self.config: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}
         self.accuracy: dict[str, float] = {}
+        # Follows `.to` and `.double`, also where there are no weights that could.
+        self.register_buffer("_like", torch.zeros(0), persistent=False)
 
     @property
     def chain(self) -> list[Transform]:
@@ -100,16 +104,14 @@ class Flow(nn.Module):
     def dtype(self) -> torch.dtype:
         """The floating dtype of the weights; inputs are expected in it."""
         for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and tensor is not self._like:
                 return tensor.dtype
-        return torch.get_default_dtype()
+        return self._like.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            return tensor.device
-        return torch.device("cpu")
+        return self._like.device
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latents, z = f(x).   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.

@@ -71,7 +71,12 @@ def is_finite(rows: Record) -> bool:
 def drift(flow: Flow, rows: Record) -> float:
     """How far the flow's answers are from the record, relative to max(1, |recorded value|)."""
     z, log_prob = _replay(flow, rows)
-    return max(_relative(z, rows["z"]), _relative(log_prob, rows["log_prob"]))
+    return largest(_relative(z, rows["z"]), _relative(log_prob, rows["log_prob"]))
+
+
+def largest(*errors: float) -> float:
+    """The largest of some errors; NaN where one is NaN, which `max` forgets."""
+    return float(torch.tensor(errors, dtype=torch.float64).max())
 
 
 def inverse_error(flow: Flow, rows: Record) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.families.config import FamilyConfig, PositiveInt
+from models.families.config import LARGEST, FamilyConfig, PositiveInt
 from models.families.layers import Layer, build_layer
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
@@ -26,7 +26,7 @@ class VectorConfig(FamilyConfig):
     """
 
     event_shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    context_features: Annotated[int, Field(ge=0)] = 0
+    context_features: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     num_classes: PositiveInt | None = None
     preprocessing: Preprocessing = ()
 

@@ -9,7 +9,13 @@ from pydantic import Field
 from models.divergence import DivergenceSettings, Noise, Trace
 from models.dynamics.activations import Nonlinearity
 from models.dynamics.dynamics import Dynamics
-from models.families.config import FamilyConfig, NonNegativeFloat, PositiveFloat, PositiveInt
+from models.families.config import (
+    FamilyConfig,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Repeats,
+)
 from models.flow import Facts
 from models.noise import MAX_SEED
 from models.solver import SolverSettings
@@ -65,7 +71,7 @@ class ContinuousConfig(FamilyConfig):
         batch_norm: moving batch norms, in the places where FFJORD's code has them.
     """
 
-    num_blocks: PositiveInt = 1
+    num_blocks: Repeats = 1
     nonlinearity: Nonlinearity = "tanh"
     residual: bool = False
     end_time: PositiveFloat = 1.0

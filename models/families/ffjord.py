@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from models.dynamics.dense import DenseDynamics, TimeInput
 from models.dynamics.dense_layers import DenseLayerType
 from models.families.chain import VectorConfig
-from models.families.config import Widths
+from models.families.config import MOST_REPEATS, Widths
 from models.families.continuous import (
     BATCH_NORM_EPS,
     ContinuousConfig,
@@ -38,7 +38,7 @@ class FFJORDConfig(ContinuousConfig, VectorConfig):
     hidden_features: Widths = (64, 64, 64)
     layer_type: DenseLayerType = "concatsquash"
     time_input: TimeInput = "none"
-    num_frequencies: Annotated[int, Field(ge=0)] = 0
+    num_frequencies: Annotated[int, Field(ge=0, le=MOST_REPEATS)] = 0
 
     @model_validator(mode="after")
     def _frequencies_have_a_use(self) -> Self:

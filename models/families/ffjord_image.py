@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from models.dynamics.activations import Nonlinearity
 from models.dynamics.conv import ConvDynamics
 from models.dynamics.conv_layers import ConvLayerType, Stride
-from models.families.config import PositiveInt, Widths
+from models.families.config import Repeats, Widths
 from models.families.continuous import (
     BATCH_NORM_EPS,
     ContinuousConfig,
@@ -38,7 +38,7 @@ class FFJORDImageConfig(ContinuousConfig):
     """
 
     event_shape: ImageShape
-    num_scales: PositiveInt = 1
+    num_scales: Repeats = 1
     hidden_channels: Widths = (64, 64, 64)
     strides: tuple[Stride, ...] | None = Field(default=None)
     layer_type: ConvLayerType = "concat"

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import GlowNet, Normalisation, OutputPadding, ScaledConv2d
-from models.families.config import FamilyConfig, PositiveInt, UnitFloat
+from models.families.config import FamilyConfig, PositiveInt, Repeats, UnitFloat
 from models.families.preprocessing import FiniteFloat, Preprocessing, build_preprocessing
 from models.families.realnvp_image import ImageShape, check_sides
 from models.flow import Flow
@@ -51,8 +51,8 @@ class GlowConfig(FamilyConfig):
     """
 
     event_shape: ImageShape
-    num_levels: PositiveInt = 2
-    num_steps: PositiveInt = 8
+    num_levels: Repeats = 2
+    num_steps: Repeats = 8
     hidden_channels: PositiveInt = 128
     permutation: Permutation = "lu_conv"
     coupling: Literal["affine", "additive"] = "affine"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from models.conditioners.dense import Dense, Wiring
 from models.conditioners.masked import Masked
-from models.families.config import FamilyConfig, PositiveFloat, PositiveInt
+from models.families.config import LARGEST, FamilyConfig, PositiveFloat, PositiveInt
 from models.families.nets import ConditionerConfig, MLPConfig, build_conditioner
 from models.transforms.actnorm import ActNorm, ScaleStorage
 from models.transforms.affine import Scale
@@ -32,7 +32,7 @@ from models.transforms.spline import RationalQuadratic, SplineBounds
 from models.transforms.split import GaussianPrior
 from models.transforms.transform import Transform
 
-Index = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, le=LARGEST)]
 Mask = tuple[Literal[0, 1], ...]
 Order = tuple[Index, ...]
 

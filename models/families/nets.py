@@ -12,9 +12,9 @@ from torch import nn
 
 from models.conditioners.activations import Activation
 from models.conditioners.dense import MLP, ContextMode, Pair, ResNet, Wiring
-from models.families.config import FamilyConfig, PositiveInt, UnitFloat
+from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt, UnitFloat
 
-HiddenWidths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+HiddenWidths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=MOST_REPEATS)]
 
 
 class MLPConfig(FamilyConfig):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from models.conditioners.activations import Activation
 from models.families.chain import VectorConfig, assemble
-from models.families.config import PositiveInt, UnitFloat
+from models.families.config import Repeats, UnitFloat
 from models.families.layers import AdditiveConfig, CouplingLayer, Layer, LogisticLayer, ScaleLayer
 from models.families.nets import HiddenWidths, MLPConfig
 from models.families.stack import Masks, make_masks
@@ -28,7 +28,7 @@ class NICEConfig(VectorConfig):
     Reference: Dinh et al. 2014 (arXiv 1410.8516).
     """
 
-    num_couplings: PositiveInt = 4
+    num_couplings: Repeats = 4
     masks: Masks = "alternating"
     widths: HiddenWidths = (1000, 1000, 1000, 1000, 1000)
     activation: Activation = "relu"

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import RealNVPResNet
-from models.families.config import FamilyConfig, PositiveInt
+from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt, Repeats
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
 from models.transforms.coupling import CheckerboardCoupling, Coupling, half_mask
@@ -35,10 +35,10 @@ class RealNVPImageConfig(FamilyConfig):
     """
 
     event_shape: ImageShape
-    num_scales: PositiveInt = 2
-    num_couplings: PositiveInt = 3
+    num_scales: Repeats = 2
+    num_couplings: Repeats = 3
     mid_channels: PositiveInt = 64
-    num_blocks: int = Field(default=8, ge=0)
+    num_blocks: int = Field(default=8, ge=0, le=MOST_REPEATS)
     scale: ScaleFunction = "tanh"
     form: AffineForm = "scale_then_shift"
     latent_order: LatentOrder = "image"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.families.chain import VectorConfig
-from models.families.config import PositiveInt
+from models.families.config import Repeats
 from models.families.layers import (
     ActNormLayer,
     BatchNormLayer,
@@ -39,7 +39,7 @@ class StackConfig(VectorConfig):
             feature, behind the last map; those of "conditional" depend on the context.
     """
 
-    num_layers: PositiveInt = 5
+    num_layers: Repeats = 5
     actnorm: ActNormLayer | None = None
     permutation: Literal["none", "reverse", "shuffle"] = "none"
     linear: LinearLayer | None = None
