@@ -140,7 +140,7 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
         return content
     try:
         found = read_file(path)
-    except (Malformed, zipfile.BadZipFile, KeyError, OSError) as error:
+    except (Malformed, zipfile.BadZipFile, OSError) as error:
         raise _unreadable(path, str(error) or "it is no pickle") from None
     except Refused as error:
         if not allow_pickle:

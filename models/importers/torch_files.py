@@ -6,6 +6,7 @@ the storages), and a plain pickle, in which every storage is such a stream of it
 
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from models.importers.inert import Malformed, Symbol
 from models.importers.inert import make as make_inert
-from models.importers.pickles import Interpreter
+from models.importers.pickles import Interpreter, Refused
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -53,10 +54,18 @@ def read_file(path: Path) -> Content:
         Refused: if it names what is not on the allow-list.
         Malformed: if it is none of the three, or damaged.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return _read_zip(archive)
-    return _read_stream(path.read_bytes(), depth=0)
+    try:
+        with warnings.catch_warnings():
+            # Text of Python 2 with a wrong escape in it: the values are what matters.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    return _read_zip(archive)
+            return _read_stream(path.read_bytes(), depth=0)
+    except (Refused, Malformed):
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError, RuntimeError) as error:
+        raise Malformed(str(error).partition("\n")[0]) from None
 
 
 def _read_zip(archive: zipfile.ZipFile) -> Content:
@@ -91,7 +100,7 @@ def _read_stream(data: bytes, *, depth: int) -> Content:
 
     reader = _Reader(reserve, depth=depth)
     first = reader.interpreter.read(file)
-    if first != _MAGIC:
+    if not isinstance(first, int) or first != _MAGIC:
         return Content(first, frozenset(reader.interpreter.names))
     if reader.interpreter.read(file) != _VERSION:
         raise Malformed("an unknown version of torch.save")
