@@ -40,6 +40,11 @@ from models.proof import (
 from models.registry import build
 
 __all__ = [
+    "CONFIG_FILE",
+    "DTYPES",
+    "GOLDEN_FILE",
+    "STATE_SUFFIX",
+    "WEIGHTS_FILE",
     "CheckpointError",
     "Manifest",
     "check_target",

@@ -27,6 +27,8 @@ ENCODE_FILE = "encode.onnx"
 DECODE_FILE = "decode.onnx"
 GENERATE_FILE = "generate.onnx"
 CERTIFICATE_FILE = "certificate.json"
+# The key in it that holds the digest of each graph: file name -> SHA-256 in hex.
+DIGESTS = "graphs_sha256"
 
 # What one protobuf message can hold; weights in a second file are refused when loaded, so they
 # are not written either.
@@ -64,7 +66,8 @@ class Export:
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write encode.onnx, decode.onnx and certificate.json: all, or none where one fails.
 
-        A continuous flow has a generate.onnx too.
+        certificate.json holds the SHA-256 of each graph beside what was measured. A continuous flow
+        has a generate.onnx too.
 
         Raises:
             ExportError: if a graph is too large for one file.
@@ -72,8 +75,10 @@ class Export:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.certificate.describe(), indent=2, allow_nan=False) + "\n"
         files = {f"{model.graph.name}.onnx": _serialised(model) for model in self.graphs.all}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        described = {**self.certificate.describe(), DIGESTS: digests}
+        text = json.dumps(described, indent=2, allow_nan=False) + "\n"
         files[CERTIFICATE_FILE] = text.encode()
         with ExitStack() as all_written:
             for name, content in files.items():

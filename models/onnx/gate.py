@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from models.files import check_regular
 from models.onnx.graphs import MAX_OPSET, MIN_OPSET
 
 # What the exports of this project are made of (a test compares). A graph with anything else in it
@@ -109,8 +110,15 @@ class Signature:
     outputs: Mapping[str, tuple[int, ...]]
 
 
-def read_graph(path: Path, signature: Signature) -> tuple[bytes, dict[str, str]]:
+def read_graph(
+    path: Path, signature: Signature, most_bytes: int | None = None
+) -> tuple[bytes, dict[str, str]]:
     """Read and check one graph.
+
+    Args:
+        path: of the file.
+        signature: what the graph must take and give.
+        most_bytes: how large it may be; left out, as large as one message can be.
 
     Returns:
         Its bytes, and the metadata it carries.
@@ -118,13 +126,14 @@ def read_graph(path: Path, signature: Signature) -> tuple[bytes, dict[str, str]]
     Raises:
         GraphRefused: names the first thing that is wrong.
     """
+    most = MAX_FILE_BYTES if most_bytes is None else min(most_bytes, MAX_FILE_BYTES)
     try:
+        # Before it is opened: a pipe would be waited for, and 2 GB of zeros are still read.
+        check_regular(path, most)
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(most + 1)
     except OSError as error:
         raise GraphRefused(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise GraphRefused(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)

@@ -19,6 +19,7 @@ from models.onnx.stored import SerialisedExport, has_export, read_export
 from models.transforms.ode import is_continuous
 from service.engines.engine import Engine
 from service.engines.onnx import OnnxEngine
+from service.engines.replay import worst_misfit
 from service.engines.torch import TorchEngine
 from service.model import Array
 
@@ -36,8 +37,6 @@ _ROUNDS = 2
 # onnx gives every row the same bits in every batch, and minds busy neighbours less: another engine
 # must be this much faster to be taken.
 _LEAD = 1.05
-# The golden rows are rounded to the engine's precision here, which the certificate does not count.
-_REPLAY_TOLERANCES = 100
 
 _log = logging.getLogger(__name__)
 
@@ -147,12 +146,13 @@ def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
             f"{dtype}: export it again with the other --precision"
         )
     engine = OnnxEngine(graphs, str(job.flow.device), job.threads)
-    allowed = _REPLAY_TOLERANCES * graphs.certificate["tolerance"]["log_prob"]
-    drift = _Rows.of(job).drift(engine)
-    if not drift <= allowed:
+    exact = checkpoint.load_exact(job.folder)
+    record = checkpoint.read_golden(job.folder, exact)
+    misfit = worst_misfit(engine, exact, record, graphs.certificate)
+    if not misfit.is_allowed:
         raise EngineUnavailable(
-            f"the graphs do not reproduce the golden rows: log_prob is off by {drift:.3g}, at most "
-            f"{allowed:.3g} is allowed (relative to max(1, |value|)): export the model again"
+            f"the graphs do not reproduce the golden rows: {misfit.what} is off by "
+            f"{misfit.error:.3g}, at most {misfit.allowed:.3g} is allowed: export the model again"
         )
     is_same = bool(graphs.certificate["is_batch_invariant"])
     is_same = is_same and engine.device == "cpu" and job.threads == 1
@@ -181,7 +181,7 @@ def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
 
 def _made(job: Job) -> SerialisedExport:
     """Export in memory: the folder is the operator's, and the server does not write into it."""
-    exact = checkpoint.load(job.folder, dtype=torch.float64)
+    exact = checkpoint.load_exact(job.folder)
     precision = next(name for name, dtype in PRECISIONS.items() if dtype == job.flow.dtype)
     record = checkpoint.read_golden(job.folder, exact)
     made = export(exact, precision=precision, record=record, random_rows=_RANDOM_ROWS)
@@ -194,7 +194,6 @@ class _Rows:
 
     x: Array
     z: Array
-    log_prob: Array
     context: Array | None
 
     @classmethod
@@ -205,17 +204,8 @@ class _Rows:
         return cls(
             record["x"].numpy().astype(dtype),
             record["z"].numpy().astype(dtype),
-            record["log_prob"].numpy(),
             None if context is None else context.numpy().astype(dtype),
         )
-
-    def drift(self, engine: Engine) -> float:
-        """How far an engine's log_prob is from the record, relative to max(1, |log_prob|)."""
-        z, log_det, *_ = engine.encode(self.x, self.context)
-        squares = np.square(z.astype(np.float64)).sum(1)
-        base = -0.5 * (squares + z.shape[1] * math.log(2 * math.pi))
-        error = np.abs(base + log_det - self.log_prob) / np.maximum(1, np.abs(self.log_prob))
-        return float(error.max())
 
     def calls(self, engine: Engine, size: int) -> dict[str, Callable[[], object]]:
         """Both operations on a batch of `size` rows, the golden ones as often as needed."""

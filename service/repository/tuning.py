@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from models.files import check_regular
 from service.engines.torch import resolve_device
 from service.exits import StartupError
 from service.settings import Settings, flag_name
@@ -74,8 +75,7 @@ def tune(folder: Path, settings: Settings) -> Tuning:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise StartupError(f"{path}: expected at most {MAX_BYTES} bytes")
+        check_regular(path, MAX_BYTES)
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return _ServingFile.model_validate(content).model_dump(exclude_unset=True)
     except FileNotFoundError:

@@ -1,5 +1,7 @@
 """Graphs that come with a model are checked before anything runs them, and touch no other file."""
 
+import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +47,14 @@ def change(folder: Path, act: Change, name: str = "encode.onnx") -> None:
     model = onnx.load(folder / name, load_external_data=False)
     act(model)
     (folder / name).write_bytes(model.SerializeToString())
+
+
+def larger_constant(model: onnx.ModelProto) -> None:
+    """Multiply the constant with the most numbers by 1.05."""
+    constants = [one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT]
+    largest = max(constants, key=lambda one: len(one.raw_data))
+    values = numpy_helper.to_array(largest) * np.float32(1.05)
+    largest.CopyFrom(numpy_helper.from_array(values, largest.name))
 
 
 def test_what_was_exported_is_taken(folder: Path) -> None:
@@ -164,6 +174,17 @@ def dangling(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Add", ["x", "nowhere"], ["q"]))
 
 
+def sparse_constant(model: onnx.ModelProto) -> None:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
+    place = numpy_helper.from_array(np.zeros(1, np.int64), "place")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, place, [4]))
+
+
+def quantized(model: onnx.ModelProto) -> None:
+    note = model.graph.quantization_annotation.add(tensor_name="x")
+    note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="x")
+
+
 HOSTILE: dict[str, tuple[Change, str]] = {
     "external_above": (external("../config.json"), "its data are in another file"),
     "external_absolute": (external("/etc/passwd"), "its data are in another file"),
@@ -181,6 +202,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "negative_shape": (absurd([-1]), "bytes cannot have shape"),
     "huge_expansion": (huge_expansion, r"\[1048576, 1048576\] is too large for a shape"),
     "tensor_attribute": (constant_node, "attribute 'value' holds a tensor"),
+    "sparse_constant": (sparse_constant, "constants: expected plain ones"),
+    "quantized": (quantized, "constants: expected plain ones"),
     "strings": (string_constant, "expected numbers, got type 8"),
     "other_domain": (other_opset("com.evil", 1), "opset: expected one of"),
     "old_opset": (old_opset, "opset: expected one of"),
@@ -240,8 +263,51 @@ def test_files_that_are_too_large_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.onnx.gate.MAX_FILE_BYTES", 100)
-    with pytest.raises(GraphRefused, match="larger than 100 bytes"):
+    with pytest.raises(GraphRefused, match="expected at most 100 bytes"):
         read(folder)
+
+
+def test_a_graph_far_larger_than_the_weights_is_refused_before_it_is_read(
+    folder: Path, opened: list[str]
+) -> None:
+    flow, digest = models.load(folder), checkpoint.digest(folder)
+    with (folder / "encode.onnx").open("r+b") as file:
+        file.truncate(2**31 - 1)
+    opened.clear()
+    with pytest.raises(
+        GraphRefused, match=r"encode\.onnx: cannot be read: expected at most \d{8} "
+    ):
+        read_export(folder, flow, digest)
+    assert opened == []
+
+
+@pytest.mark.parametrize("name", ["encode.onnx", "certificate.json"])
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(GraphRefused, match="expected a file, got"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["encode.onnx", "decode.onnx"])
+def test_a_graph_that_is_not_what_was_certified_is_refused(folder: Path, name: str) -> None:
+    change(folder, larger_constant, name)
+    with pytest.raises(GraphRefused, match=rf"{name}: its SHA-256 is not that in certificate"):
+        read(folder)
+    # Folders of before have no digests: there the golden rows on the engine are the proof.
+    certificate = json.loads((folder / "certificate.json").read_text())
+    assert set(certificate.pop("graphs_sha256")) == {"encode.onnx", "decode.onnx"}
+    (folder / "certificate.json").write_text(json.dumps(certificate))
+    assert "graphs_sha256" not in read(folder).certificate
+    (folder / "certificate.json").unlink()
+    read(folder)
+
+
+def test_a_certificate_that_is_none_is_refused(folder: Path) -> None:
+    for text in ("{", "[]", '{"graphs_sha256": 3}'):
+        (folder / "certificate.json").write_text(text)
+        with pytest.raises(GraphRefused, match=r"certificate\.json: "):
+            read(folder)
 
 
 def test_a_missing_graph_is_named(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """The engine that is named, or the fastest that works; nothing that is not the model."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -13,8 +15,10 @@ import models
 from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
 from service.engines import select
+from service.engines.replay import Misfit
 from service.engines.select import Choice, EngineUnavailable, Job, best, choose
 from tests.cases import make_flow, make_inputs
+from tests.models.test_onnx_gate import change, larger_constant
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +134,44 @@ def test_graphs_in_another_precision_are_refused(folders: Path) -> None:
 def test_graphs_that_miss_the_golden_rows_are_refused(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(select._Rows, "drift", lambda *_: float("nan"))
+    monkeypatch.setattr(select, "worst_misfit", lambda *_: Misfit("z", float("nan"), 1e-5))
     with pytest.raises(EngineUnavailable, match=r"do not reproduce the golden rows.*off by nan"):
         choose("onnx", job(folders / "exported"))
+
+
+@pytest.mark.parametrize("case", ["realnvp", "maf", "glow", "nsf", "ffjord"])
+@pytest.mark.parametrize("name", ["encode.onnx", "decode.onnx"])
+def test_one_constant_that_is_five_percent_off_is_seen(
+    case: str, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    models.save(make_flow(case), folder, dtype=torch.float32)
+    export_folder(folder).write(folder)
+    assert choose("onnx", job(folder)).engine.name == "onnx"
+    (folder / "certificate.json").unlink()  # with the digests
+    change(folder, larger_constant, name)
+    with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
+        choose("onnx", job(folder))
+    assert "golden rows" in choose("auto", job(folder)).comparison["refused"]["onnx"]
+
+
+def test_no_certificate_allows_more_than_certificates_do(folders: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(folders / "exported", tmp_path / "model")
+    (folder / "certificate.json").unlink()
+
+    def boast(model: onnx.ModelProto) -> None:
+        (entry,) = (one for one in model.metadata_props if one.key == "certificate")
+        facts = json.loads(entry.value)
+        for measured in ("log_prob", "z", "x", "sample_log_prob"):
+            facts[measured]["max"] = 1e9
+        entry.value = json.dumps(facts)
+
+    for name in ("encode.onnx", "decode.onnx"):
+        change(folder, boast, name)
+    assert choose("onnx", job(folder)).engine.name == "onnx"
+    change(folder, larger_constant)
+    with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
+        choose("onnx", job(folder))
 
 
 def test_float64_models_get_float64_graphs(tmp_path: Path) -> None:
