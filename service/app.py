@@ -31,7 +31,7 @@ from service.routes.clients import ClientWatch
 from service.routes.documentation import ANY_PROBLEM, add_keys, add_operations
 from service.routes.documentation_v2 import INFER_PATHS, add_inference
 from service.routes.endpoint import Desk, Endpoint
-from service.routes.exchange import check_single, read_headers, request_id, respond
+from service.routes.exchange import Reception, check_single, read_headers, request_id, respond
 from service.routes.health import health_router
 from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.models import models_router
@@ -72,7 +72,8 @@ def create_app(
     """
     metrics = metrics or Metrics()
     register = Register(metrics, access or AccessLog(settings.log_format), tracer)
-    desk = Desk(settings, repository, register, ClientWatch(), guard_of(settings))
+    reception = Reception(settings.max_receiving_bytes)
+    desk = Desk(settings, repository, register, ClientWatch(), reception, guard_of(settings))
     operations: list[PlainOperation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
     app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))

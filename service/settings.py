@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     )
     max_request_rows: PositiveInt = Field(16384, description="Rows in one request, then 413.")
     max_body_bytes: PositiveInt = Field(64 * 2**20, description="Size of a body, then 413.")
+    max_receiving_bytes: PositiveInt = Field(
+        256 * 2**20,
+        description="Size of all bodies that are being received at a time, then 429.",
+    )
     max_response_bytes: PositiveInt = Field(
         256 * 2**20, description="Size of an answer, estimated before it is computed, then 413."
     )

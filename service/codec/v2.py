@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from service.codec.json import check_keys, parse_object
+from service.codec.json_slices import is_large, parse_large
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
 from service.errors import (
@@ -66,12 +67,13 @@ class Inference(NamedTuple):
     is_binary: bool
 
 
-def read_inference(body: bytes | bytearray, json_bytes: bytes | None) -> Inference:
+def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: int) -> Inference:
     """Read a request.
 
     Args:
         body: JSON, and the tensors behind it.
         json_bytes: the header Inference-Header-Content-Length; None if the body is JSON alone.
+        max_rows: of a tensor in a large body.
 
     Raises:
         MalformedBody: not JSON, a key twice, or lengths that do not add up.
@@ -80,9 +82,10 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None) -> Inferen
     """
     size = len(body) if json_bytes is None else _read_length(json_bytes, len(body))
     text = body if size == len(body) else bytes(body[:size])
-    content = parse_object(text)
+    is_long = is_large(text)
+    content = parse_large(text, max_rows) if is_long else parse_object(text)
     request = validate(InferRequest, content)
-    if not _is_plain(text, content):
+    if not is_long and not _is_plain(text, content):
         check_keys(text)
         for given in request.inputs:
             check_leaves(given.data if type(given.data) is list else [], given.name)

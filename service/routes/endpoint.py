@@ -24,6 +24,7 @@ from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
 from service.routes.exchange import (
     ClientGone,
     Head,
+    Reception,
     Reply,
     Written,
     check_single,
@@ -54,6 +55,7 @@ class Desk:
     repository: Repository
     register: Register
     clients: ClientWatch
+    reception: Reception
     guard: Guard | None = None
     threads: Threads = field(default_factory=Threads)
 
@@ -154,7 +156,8 @@ class Endpoint(ABC):
         return math.inf if patience is None else read_timeout(patience)
 
     async def _receive_body(self, head: Head, visit: WatchedVisit) -> bytes | bytearray:
-        body = await receive_body(head.headers, visit.receive, self._settings.max_body_bytes)
+        max_bytes, reception = self._settings.max_body_bytes, self._desk.reception
+        body = await receive_body(head.headers, visit.receive, max_bytes, reception)
         visit.body_is_read()
         return body
 
@@ -181,7 +184,7 @@ async def receive_small(
     if patience is not None:
         visit.shorten(read_timeout(patience))
     try:
-        return await receive_body(headers, receive, max_bytes)
+        return await receive_body(headers, receive, max_bytes, desk.reception)
     except asyncio.CancelledError:
         if visit.ending is not Ending.LATE:
             raise

@@ -12,6 +12,7 @@ from service.errors import (
     InvalidParameter,
     MalformedBody,
     MalformedRequest,
+    Overloaded,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -133,8 +134,36 @@ def read_timeout(value: bytes) -> float:
     return float(value)
 
 
+class Reception:
+    """All bodies that arrive in pieces and are not whole yet, and how large they may be together.
+
+    One alone is always taken; small ones arrive whole.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    def grow(self, own: int, count: int) -> None:
+        """Make room for more of a body that holds `own` bytes.
+
+        Raises:
+            Overloaded: too much is being received.
+        """
+        if own < self._held and self._held + count > self._max_bytes:
+            raise Overloaded(
+                f"bodies: {self._held} bytes are being received, expected at most "
+                f"{self._max_bytes} together; send it again"
+            )
+        self._held += count
+
+    def release(self, own: int) -> None:
+        """A body is whole, or given up."""
+        self._held -= own
+
+
 async def receive_body(
-    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
+    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, reception: Reception
 ) -> bytes | bytearray:
     """Read a body, refusing one that is too large as early as that is known.
 
@@ -144,6 +173,7 @@ async def receive_body(
         MalformedBody: its length is not what Content-Length says: some server in front lost some.
         UnsupportedMediaType: a Content-Encoding.
         TooLarge: by Content-Length before anything is read, else as soon as it has grown too far.
+        Overloaded: the bodies being received are too large together.
         ClientGone: the client left in the middle.
     """
     encoding = headers.get(b"content-encoding")
@@ -161,7 +191,7 @@ async def receive_body(
     body: bytes = message.get("body", b"")
     whole: bytes | bytearray = body
     if message.get("more_body", False):
-        whole = await _read_pieces(bytearray(body), receive, max_bytes)
+        whole = await _read_pieces(body, receive, max_bytes, reception)
     elif len(body) > max_bytes:
         raise _too_large(max_bytes)
     if length is not None and int(length) != len(whole) and b"transfer-encoding" not in headers:
@@ -177,16 +207,26 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-async def _read_pieces(body: bytearray, receive: Receive, max_bytes: int) -> bytearray:
-    for _ in range(MAX_PIECES):
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if not message.get("more_body", False) and len(body) <= max_bytes:
-            return body
+async def _read_pieces(
+    first: bytes, receive: Receive, max_bytes: int, reception: Reception
+) -> bytearray:
+    body = bytearray()
+    piece: bytes = first
+    more_body = True
+    try:
+        for _ in range(MAX_PIECES):
+            reception.grow(len(body), len(piece))
+            body += piece
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+            if not more_body:
+                return body
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece, more_body = message.get("body", b""), message.get("more_body", False)
+    finally:
+        reception.release(len(body))
     raise TooLarge(f"body: expected it in at most {MAX_PIECES} pieces")
 
 

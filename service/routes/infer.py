@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from service.codec.context import read_context
+from service.codec.json_slices import is_large
 from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import check_known, read_integer
 from service.codec.tensors import Array, read_rows
@@ -99,7 +100,7 @@ class Infer(Endpoint):
         name, version = read_path(head.path)
         served = find(self._desk.repository, name, version)
         visit.model = served.card.name
-        request = read_inference(await read_body(), head.headers.get(_LENGTH_HEADER))
+        request = await self._read(await read_body(), head, visit)
         visit.shorten(_read_timeout(request))
         _check_names(request, name, served.card.version)
         while True:
@@ -111,6 +112,13 @@ class Infer(Endpoint):
                 if successor is served:
                     raise
                 served = successor
+
+    async def _read(self, body: bytes | bytearray, head: Head, visit: Visit) -> Inference:
+        json_bytes, max_rows = head.headers.get(_LENGTH_HEADER), self._settings.max_request_rows
+        if json_bytes is not None or not is_large(body):  # tensors as bytes are no work
+            return read_inference(body, json_bytes, max_rows)
+        threads = self._desk.threads
+        return await threads.run(visit.deadline, read_inference, body, None, max_rows)
 
     async def _compute(self, request: Inference, served: ServedModel, visit: Visit) -> Reply:
         card = served.card

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from service.codec.image import MAX_SCALE, is_picture
 from service.codec.json import read_object
+from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_type
 from service.codec.npy import read_npy, read_npz
 from service.codec.parameters import (
@@ -78,7 +79,7 @@ class Operation(Endpoint):
         media = read_content_type(head.headers.get(b"content-type"), self.bodies)
         body = await read_body()
         if media == JSON and not query:
-            fields = self._read_json(body)
+            fields = await self._read_json_aside(body, visit)
         else:
             fields = await self._read_fields(media, body, query, visit)
         name = read_name(fields.get("model"), "model")
@@ -130,7 +131,7 @@ class Operation(Endpoint):
         """Collect the fields of body and query; each stands in one of them only."""
         content: dict[str, Any]
         if media == JSON:
-            content = self._read_json(body)
+            content = await self._read_json_aside(body, visit)
         elif media == NPZ:
             members = tuple(filter(None, (self.tensor, "context")))
             limit = self._settings.max_body_bytes
@@ -148,6 +149,14 @@ class Operation(Endpoint):
                 at=f"/{name}",
             )
         return fields | content
+
+    async def _read_json_aside(self, body: bytes | bytearray, visit: Visit) -> dict[str, Any]:
+        if not is_large(body):
+            return self._read_json(body)
+        max_rows = self._settings.max_request_rows
+        fields = await self._desk.threads.run(visit.deadline, parse_large, body, max_rows)
+        check_known(fields, self.fields)
+        return fields
 
     def _read_json(self, body: bytes | bytearray) -> dict[str, Any]:
         if not body and self.tensor is None:

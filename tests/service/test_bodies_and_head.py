@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.routes.exchange import ClientGone, receive_body
+from service.routes.exchange import ClientGone, Reception, receive_body
 from tests.service.houses import House, app_over, ask
 from tests.service.wire import BODY, Scene, read, request, run
 
@@ -128,5 +128,5 @@ def test_a_client_that_leaves_within_its_body_is_gone(pieces: int) -> None:
         return coming.pop(0)
 
     with pytest.raises(ClientGone):
-        asyncio.run(receive_body({}, receive, 1000))
+        asyncio.run(receive_body({}, receive, 1000, Reception(1000)))
     assert coming == []

@@ -1,0 +1,170 @@
+"""Large JSON bodies, read a slice at a time: a parser keeps the interpreter to itself.
+
+One call on 60 MB of numbers would hold up everybody for seconds, in whatever thread it is made,
+and take 2 GB for lists of Python's numbers. So each long array is cut between its rows into slices
+of milliseconds, each becomes an array before the next is read, and rows are counted on the way.
+What remains of the body without its long arrays is short, and is read as any other.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from service.codec.json import check_keys, parse_object
+from service.codec.tensors import Array, as_array, check_leaves
+from service.errors import BadDtype, MalformedBody, ShapeMismatch, TooLarge
+
+# Shorter bodies are parsed in a few milliseconds.
+LARGE_BYTES = 2**20
+
+_LONG_BYTES = 2**16
+_SLICE_BYTES = 2**18
+_MAX_ROW_BYTES = 2**24
+_MAX_STRINGS = 4096
+_MAX_DEPTH = 16
+_OPENING = re.compile(rb"(?:\s*\[)+")
+_STRING = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
+_WORDS = (b"true", b"false", b"null")
+
+
+class _Run(NamedTuple):
+    """A stretch of a body outside its strings; name: the string before it."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def is_large(body: bytes | bytearray) -> bool:
+    """Whether to read a body here, and not on the event loop."""
+    return len(body) > LARGE_BYTES
+
+
+def parse_large(body: bytes | bytearray, max_rows: int) -> dict[str, Any]:
+    """Parse a JSON object; its long lists of numbers come as float64 arrays.
+
+    They are looked for among its values, and among those of the objects in its lists.
+
+    Raises:
+        MalformedBody: not JSON, not an object, or a key twice.
+        TooLarge: an array of more than max_rows rows, or much that is no array.
+        BadDtype, NonFinite, ShapeMismatch: an array of something else, or with ragged rows.
+    """
+    token = secrets.token_hex(16)
+    arrays: dict[str, Array] = {}
+    parts: list[bytes | bytearray] = []
+    done = 0
+    for run in _runs(body):
+        first = body.find(b"[", run.start, run.stop)
+        if run.stop - run.start < _LONG_BYTES or first < 0:
+            continue
+        end = body.find(b"}", first, run.stop)
+        end = run.stop if end < 0 else end
+        last = body.rfind(b"]", first, end)
+        tail = body[last + 1 : end] if last > 0 else b"["
+        if b"[" in tail or b"{" in tail:
+            raise BadDtype(f"{run.name:.40}: expected a list of numbers and nothing else")
+        key = f"{token}{len(arrays)}"
+        arrays[key] = _read_array(body, run.name, first, last, max_rows)
+        parts += (body[done:first], b'"%b"' % key.encode())
+        done = last + 1
+    parts.append(body[done:])
+    rest = b"".join(parts)
+    if is_large(rest):
+        raise TooLarge(f"body: expected at most {LARGE_BYTES} bytes beside its arrays of numbers")
+    content = parse_object(rest)
+    check_keys(rest)
+    return {name: _fill(value, name, arrays) for name, value in content.items()}
+
+
+def _fill(value: Any, name: str, arrays: dict[str, Array]) -> Any:
+    if type(value) is str:
+        return arrays.get(value, value)
+    if type(value) is not list:
+        return value
+    if value and all(type(item) is dict for item in value):
+        return [{key: _fill(part, key, arrays) for key, part in item.items()} for item in value]
+    check_leaves(value, name)
+    return value
+
+
+def _runs(body: bytes | bytearray) -> Iterator[_Run]:
+    start, name = 0, ""
+    for _ in range(_MAX_STRINGS):
+        opening = body.find(b'"', start)
+        if opening < 0:
+            yield _Run(name, start, len(body))
+            return
+        yield _Run(name, start, opening)
+        closing = _find_end(body, opening)
+        name = body[opening + 1 : closing].decode("utf-8", "replace")
+        start = closing + 1
+    raise BadDtype(f"body: expected numbers, got more than {_MAX_STRINGS} strings")
+
+
+def _find_end(body: bytes | bytearray, opening: int) -> int:
+    """Find the quote that ends a string."""
+    found = _STRING.match(body, opening + 1, opening + _LONG_BYTES)
+    if found is None:
+        raise MalformedBody(f"body: expected strings of less than {_LONG_BYTES} bytes")
+    return found.end() - 1
+
+
+def _read_array(body: bytes | bytearray, name: str, first: int, last: int, max_rows: int) -> Array:
+    """Read the list between two brackets.   -> float64, of the list's shape."""
+    opening = _OPENING.match(body, first, min(last, first + 1024))
+    depth = 0 if opening is None else opening[0].count(b"[")
+    if depth > _MAX_DEPTH:
+        raise MalformedBody(f"{name:.40}: nested too deep")
+    # Between two rows every bracket that a row has closes, then comes the comma.
+    comma = re.compile(rb"\s*".join([rb"\]"] * (depth - 1) + [rb","]))
+    parts: list[Array] = []
+    rows, start = 0, first + 1
+    while True:
+        found = comma.search(body, min(start + _SLICE_BYTES, last), last)
+        end = last if found is None else found.end() - 1
+        if end - start > _MAX_ROW_BYTES:
+            raise TooLarge(
+                f"{name:.40}: expected at most {_MAX_ROW_BYTES} bytes of JSON a row; send npy"
+            )
+        part = _read_slice(bytes(body[start:end]), name, rows)
+        rows += len(part)
+        if depth > 1 and rows > max_rows:
+            raise TooLarge(
+                f"{name:.40}: expected at most {max_rows} rows a request; send them in several",
+                at=f"/{name:.40}",
+            )
+        if parts and part.shape[1:] != parts[0].shape[1:]:
+            raise _ragged(name, rows - len(part))
+        parts.append(part)
+        if found is None:
+            return np.concatenate(parts)
+        start = end + 1
+
+
+def _read_slice(text: bytes, name: str, first_row: int) -> Array:
+    rows = parse_object(b'{"":[%b]}' % text)[""]
+    if not rows:
+        raise MalformedBody(f"body: not valid JSON: {name!r:.40} ends with a comma")
+    if any(word in text for word in (*_WORDS, b"{")):
+        try:
+            check_leaves(rows, name)
+        except BadDtype:
+            raise BadDtype(
+                f"{name:.40}: expected numbers, got something else after row {first_row}",
+                at=f"/{name:.40}",
+            ) from None
+    try:
+        return as_array(rows, name, ())
+    except ShapeMismatch:
+        raise _ragged(name, first_row) from None
+
+
+def _ragged(name: str, row: int) -> ShapeMismatch:
+    return ShapeMismatch(
+        f"{name:.40}: expected rows of one shape, got ragged ones after row {row}",
+        at=f"/{name:.40}",
+    )
