@@ -25,6 +25,8 @@ class ModelCard:
     numpy_dtype: `dtype` as numpy knows it.
     dtype: "float32" or "float64", what the engine computes in and the wire carries.
     engine_choice: where engines were compared, what came out; empty where one was named.
+    feature_names: of the columns of a table, in the order of x; None where they are not known.
+    class_names: of the labels 0, 1, ... of a class-conditional model; None where not known.
     """
 
     name: str
@@ -43,6 +45,8 @@ class ModelCard:
     accuracy: dict[str, Any]
     config: dict[str, Any]
     engine_choice: dict[str, Any] = field(default_factory=dict)
+    feature_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     # Asked for several times a request, so not computed each time.
     features: int = field(init=False)
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)

@@ -162,6 +162,10 @@ class ModelInfo(Wire):
     accuracy: dict[str, Any]
     config: dict[str, Any]
     engine_choice: dict[str, Any] = Field(description="What was measured to choose the engine.")
+    feature_names: tuple[str, ...] | None = Field(
+        description="Columns of the table that the model was trained on, in the order of x."
+    )
+    class_names: tuple[str, ...] | None = Field(description="Of the labels, by index.")
 
 
 class ModelList(Wire):

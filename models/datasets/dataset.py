@@ -35,6 +35,7 @@ class Dataset:
         spec: the text `load` was given.
         recipe: of generated data, what they are drawn with. It names them in place of their values,
             whose last bits are those of the CPU that computed them.
+        ignored: columns of the table that are not features.
 
     Raises:
         DatasetError: if values are missing, not finite, not numbers, or rows disagree in number.
@@ -51,6 +52,7 @@ class Dataset:
     licence: str = ""
     spec: str = field(default="")
     recipe: str = ""
+    ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim < 2:
@@ -82,6 +84,10 @@ class Dataset:
     def num_classes(self) -> int:
         """K, 0 where rows carry no labels."""
         return len(self.label_names)
+
+    def column(self, index: int) -> str:
+        """What to call a feature in messages: by its index, and its name where it has one."""
+        return f"column {index} {self.columns[index]!r}" if self.columns else f"value {index}"
 
     def digest(self) -> str:
         """SHA-256 that tells whether two runs saw the same rows, on any CPU.
@@ -123,7 +129,7 @@ class Dataset:
             bad = ~finite.all(axis=1)
             row = int(np.argmax(bad))
             column = int(np.argmax(~finite[row]))
-            where = f"column {self.columns[column]!r}" if self.columns else f"value {column}"
+            where = self.column(column)
             raise DatasetError(
                 f"{self.name}: {int(bad.sum())} of {len(bad)} rows hold NaN or infinity "
                 f"(first: row {row}, {where}); remove these rows or fill them in"
@@ -181,6 +187,8 @@ def encode_labels(
     """Turn any labels into 0 .. K - 1 and their K sorted names; None stays None."""
     if values is None:
         return None, ()
+    if values.dtype.kind in "OU":
+        values = np.array([str(value).strip() for value in values])
     names, labels = np.unique(values, return_inverse=True)
     return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
 

@@ -1,23 +1,30 @@
 """From a text to a data set: the one way in."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.images import load_folder, load_idx
 from models.datasets.named import NAMED, toy_recipe
+from models.datasets.schema import match
 from models.datasets.spec import Spec
 from models.datasets.tables import load_array, load_table
 from models.datasets.toys import TOYS
 
 
-def load(text: str) -> Dataset:
+def load(text: str, *, features: Sequence[str] = ()) -> Dataset:
     """Load the data set that `text` names.
 
     Text: a name (`two_moons`, `mnist`, ...) or a path, with options behind a question mark:
     `two_moons?rows=5000&seed=1`, `flights.csv?label=carrier`, `faces/?size=32&mode=grey`,
     `idx:train-images-idx3-ubyte.gz?labels=train-labels-idx1-ubyte.gz`. For every labelled set,
     `normal=LABEL` marks the rows of all other labels as anomalies.
+
+    Args:
+        text: which data.
+        features: names of the columns that a model takes: a table has them, in any order, and
+            others are left out. Left out, every column but the label is a feature.
 
     Raises:
         DatasetError: saying what was expected, what is there and what to do.
@@ -28,8 +35,9 @@ def load(text: str) -> Dataset:
     if known is not None:
         dataset = replace(known.load(spec), source=known.source, licence=known.licence)
     else:
-        dataset = _load_path(spec)
+        dataset = _load_path(spec, features)
     spec.finish()
+    dataset = match(dataset, features)
     dataset = replace(dataset, spec=text)
     return dataset if normal is None else dataset.with_normal(normal)
 
@@ -49,12 +57,24 @@ def is_named(data: Dataset, sha256: str | None, text: str = "") -> bool:
     return bool(data.recipe) and spec.name in TOYS and toy_recipe(spec).text == data.recipe
 
 
+def is_same_split(data: Dataset, text: str) -> bool:
+    """Whether rows are marked as anomalies by the options that a model was trained with.
+
+    Anomalies are kept apart, so with others the same seed splits the rest in another way.
+    """
+    if data.recipe:
+        return True
+    now, then = Spec.parse(data.spec).options, Spec.parse(text).options
+    marks = ("normal", "label", "labels")
+    return all(now.get(name) == then.get(name) for name in marks)
+
+
 def named_sets() -> tuple[str, ...]:
     """The names `load` knows."""
     return tuple(NAMED)
 
 
-def _load_path(spec: Spec) -> Dataset:
+def _load_path(spec: Spec, features: Sequence[str]) -> Dataset:
     is_idx = spec.name.startswith("idx:")
     path = Path(spec.name.removeprefix("idx:"))
     if not path.exists():
@@ -69,7 +89,7 @@ def _load_path(spec: Spec) -> Dataset:
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     match suffix:
         case ".csv" | ".csv.gz" | ".parquet":
-            return load_table(path, spec)
+            return load_table(path, spec, features)
         case ".npy" | ".npz":
             return load_array(path, spec)
     raise DatasetError(

@@ -1,5 +1,6 @@
 """Rows of numbers from files: .csv, .csv.gz and .parquet (through pyarrow), .npy and .npz."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
+from models.datasets.schema import check_columns
 from models.datasets.spec import Spec
 
 _CHANNELS = (1, 3)  # of pictures: grey, RGB
 
 
-def load_table(path: Path, spec: Spec) -> Dataset:
+def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Dataset:
     """Read a .csv, .csv.gz or .parquet file.
 
     Options: `label=COLUMN` (kept out of x), `columns=A,B` (only these), `drop=A,B` (not these).
+
+    Args:
+        path: the file.
+        spec: the options.
+        model_features: the columns that a model takes; then no others are read but the label.
 
     Raises:
         DatasetError: if the file cannot be read, a column is missing or does not hold numbers.
@@ -28,6 +35,9 @@ def load_table(path: Path, spec: Spec) -> Dataset:
         if name not in names:
             raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
     features = [name for name in (wanted or names) if name not in dropped and name != label]
+    if model_features:
+        check_columns(str(path), features, model_features)
+        features = list(model_features)
     if not features:
         raise DatasetError(f"{path}: no column is left to train on")
     columns = [_numbers(path, name, table.column(name)) for name in features]
@@ -45,6 +55,9 @@ def load_table(path: Path, spec: Spec) -> Dataset:
         label_names=label_names,
         columns=tuple(features),
         source=f"the file {path.name}",
+        ignored=tuple(name for name in names if name not in (*features, *dropped, label))
+        if model_features
+        else (),
     )
 
 

@@ -44,11 +44,12 @@ def _pixels(num_levels: int, *, logit: bool) -> list[dict[str, Any]]:
 
 def _standardise(train: Dataset) -> dict[str, Any]:
     mean, std = train.x.mean(axis=0), train.x.std(axis=0)
-    if not (std > 0).all():
-        column = int(np.argmin(std))
-        name = train.columns[column] if train.columns else str(column)
+    # Of the values themselves: the deviation of a column of 0.1 is 1e-17, by rounding.
+    is_constant = train.x.min(axis=0) == train.x.max(axis=0)
+    if is_constant.any():
+        column = int(np.argmax(is_constant))
         raise DatasetError(
-            f"{train.name}: column {name!r} has one value only, {mean[column]:g}; a density has "
-            "no use for it: leave it out"
+            f"{train.name}: {train.column(column)} has one value only, {train.x[0, column]:g}; a "
+            "density has no use for it: leave it out"
         )
     return {"kind": "standardise", "mean": mean.tolist(), "std": std.tolist()}

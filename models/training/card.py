@@ -60,6 +60,7 @@ def write_card(
         f"Licence: {facts.licence or 'not stated'}. {facts.train_rows} rows trained on, "
         f"{held_out}; split with seed {facts.seed}. {_identity(facts)}",
         "",
+        *_schema(facts),
         "## Recipe",
         "",
         f"{OBJECTIVES[report.options['objective']]}, {report.parameters:,} parameters, "
@@ -76,6 +77,24 @@ def write_card(
         "",
     ]
     write_file(folder / CARD_FILE, "\n".join(lines).encode())
+
+
+def _schema(facts: DataFacts) -> list[str]:
+    """The columns that the model takes, by name, and its classes by index."""
+    lines = []
+    if facts.columns:
+        lines += ["| | column | kind | unit | trained on |", "|---|---|---|---|---|"]
+        for index, column in enumerate(facts.columns):
+            name = str(column["name"]).replace("|", "\\|")
+            span = f"{column['low']:g} .. {column['high']:g}"
+            lines.append(
+                f"| {index} | `{name}` | {column['kind']} | {column.get('unit', '')} | {span} |"
+            )
+        lines.append("")
+    if facts.class_names:
+        classes = ", ".join(f"{index} = `{name}`" for index, name in enumerate(facts.class_names))
+        lines += [f"Classes: {classes}.", ""]
+    return lines
 
 
 def _identity(facts: DataFacts) -> str:

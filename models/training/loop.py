@@ -11,7 +11,8 @@ import torch
 
 from models import golden
 from models.checkpoint import CheckpointError, save
-from models.datasets import Dataset, Split, is_named, split
+from models.datasets import Dataset, Split, is_named, schema, split
+from models.datasets.rows import write_rows
 from models.evaluate import as_tensors, check_fits, evaluate
 from models.flow import Flow
 from models.registry import build
@@ -74,13 +75,13 @@ def train(
     parts = split(
         data, validation=options.validation_fraction, test=options.test_fraction, seed=options.seed
     )
-    facts = _describe(data, parts, options)
     devices = list(range(torch.cuda.device_count()))
     with Signals() as signals:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(options.seed)
             flow = build(family, adapt(family, config, parts.train))
             check_fits(flow, parts.train)
+            facts = _describe(data, parts, options, is_conditional=flow.context_shape is not None)
             check_resolved(data, flow)
             check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
             run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
@@ -184,6 +185,8 @@ def _finish(
     )
     _write_model(flow, out, golden.Inputs(x, context), _provenance(report))
     state_path(out).unlink(missing_ok=True)
+    if not facts.recipe:
+        write_rows(out, parts)
     report.write(out)
     write_pictures(flow, parts, report, out)
     write_card(out, report)
@@ -219,7 +222,9 @@ def _write_model(flow: Flow, out: Path, rows: golden.Inputs, provenance: dict[st
         raise keep_weights(flow, out, str(refusal)) from refusal
 
 
-def _describe(data: Dataset, parts: Split, options: TrainingOptions) -> DataFacts:
+def _describe(
+    data: Dataset, parts: Split, options: TrainingOptions, *, is_conditional: bool
+) -> DataFacts:
     return DataFacts(
         name=data.name,
         spec=data.spec,
@@ -234,6 +239,8 @@ def _describe(data: Dataset, parts: Split, options: TrainingOptions) -> DataFact
         test_fraction=options.test_fraction,
         seed=options.seed,
         recipe=data.recipe,
+        columns=tuple(schema.to_json(schema.describe(parts.train))),
+        class_names=data.label_names if is_conditional else (),
     )
 
 
@@ -252,7 +259,9 @@ def _recipe(
 
 def _provenance(report: TrainingReport) -> dict[str, Any]:
     facts = report.data
+    names = {schema.COLUMNS_KEY: list(facts.columns), schema.CLASSES_KEY: list(facts.class_names)}
     return {
+        **{key: value for key, value in names.items() if value},
         "trained_on": facts.name,
         "source": facts.source,
         "licence": facts.licence,

@@ -32,7 +32,8 @@ class Epoch:
 class DataFacts:
     """Which rows a model was trained on; enough to draw the same split again.
 
-    sha256 is of `recipe` where the data are generated, else of their values.
+    sha256 is of `recipe` where the data are generated, else of their values. columns are those of
+    `models.datasets.schema`; class_names those of a class-conditional flow, by index.
     """
 
     name: str
@@ -48,6 +49,8 @@ class DataFacts:
     test_fraction: float
     seed: int
     recipe: str = ""
+    columns: tuple[dict[str, Any], ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,9 @@ def log_prob(
 ) -> None:
     """Score rows, in nats."""
     with _connected(options, model) as server:
-        scores = server.log_prob(_read(rows), context=_read_context(context, label))
+        scores = server.log_prob(
+            _read_rows(rows, server, model), context=_read_context(context, label)
+        )
     _write(output, [scores])
 
 
@@ -144,7 +146,9 @@ def encode(
 ) -> None:
     """Map rows to latents."""
     with _connected(options, model) as server:
-        encoded = server.encode(_read(rows), context=_read_context(context, label))
+        encoded = server.encode(
+            _read_rows(rows, server, model), context=_read_context(context, label)
+        )
     _write(output, [encoded.z])
 
 
@@ -202,6 +206,46 @@ def _with_progress(
             version = part.version
             progress.advance(task, len(part.x))
             yield part
+
+
+def _read_rows(path: Path, server: "Client", model: str | None) -> "Array | bytes":
+    """Rows; the columns of a .csv file with a line of names are matched to the model's."""
+    if path.suffix.lower() != ".csv" or not (names := _header(path)):
+        return _read(path)
+    import numpy as np
+
+    from models.datasets.schema import check_columns
+
+    wanted = _feature_names(server, model)
+    if not wanted:
+        raise ValueError(
+            f"{path}: the first line holds names, and the model does not know those of its "
+            "columns: remove the line, and give the columns in the model's order"
+        )
+    check_columns(str(path), names, wanted)
+    order = [names.index(name) for name in wanted]
+    return np.loadtxt(path, delimiter=",", ndmin=2, skiprows=1, usecols=order)
+
+
+def _header(path: Path) -> list[str]:
+    """The names in the first line of a .csv file; none where it holds numbers alone."""
+    import csv
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = [cell.strip() for cell in next(csv.reader(file), [])]
+    try:
+        [float(cell) for cell in first]
+    except ValueError:
+        return first
+    return []
+
+
+def _feature_names(server: "Client", model: str | None) -> list[str]:
+    served = server.models()
+    if model is None and len(served) > 1:
+        raise ValueError("name the model with --model: its columns are matched by name")
+    names = [facts for facts in served if model in (None, facts["name"])]
+    return list(names[0].get("feature_names") or ()) if names else []
 
 
 def _read(path: Path) -> "Array | bytes":

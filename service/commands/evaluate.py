@@ -8,15 +8,18 @@ import typer
 from service.commands.plain_errors import plain_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.datasets import Dataset
+    from models.datasets.rows import Digests
 
 Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Data = Annotated[str, typer.Option(help="What `pushforward train --data` takes.")]
 Rows = Annotated[
     Literal["auto", "all", "test"],
     typer.Option(
-        help="all rows; only those the model was not trained on; auto: the latter where the data "
-        "are those it was trained on."
+        help="all: every row; test: the model's test rows; auto: every row but those it was "
+        "trained on."
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the dequantization noise.")]
@@ -46,11 +49,15 @@ def _run(folder: Path, text: str, rows: str, *, seed: int, as_json: bool, thread
 
     import models
     from models import evaluate
-    from models.datasets import load
+    from models.datasets import load, schema
 
     torch.set_num_threads(threads)
     flow = models.load(folder)
-    data = _choose(load(text), rows, flow.provenance, _trained_on(folder))
+    data = load(text, features=schema.feature_names(flow.provenance))
+    if data.ignored:
+        typer.echo(f"columns that the model does not have: {', '.join(data.ignored)}", err=True)
+    data = schema.match_classes(data, schema.class_names(flow.provenance))
+    data = _choose(data, rows, folder, flow.provenance)
     figures = asdict(evaluate.evaluate(flow, data, seed=seed))
     if as_json:
         typer.echo(orjson.dumps(figures))
@@ -68,16 +75,69 @@ def _trained_on(folder: Path) -> str:
     return TrainingReport.read(folder).data.spec if (folder / REPORT_FILE).is_file() else ""
 
 
-def _choose(data: "Dataset", rows: str, provenance: dict[str, Any], trained_on: str) -> "Dataset":
-    from models.datasets import is_named, split
+def _choose(data: "Dataset", rows: str, folder: Path, provenance: dict[str, Any]) -> "Dataset":
+    """The rows to score.
+
+    Raises:
+        ValueError: if no such row is there.
+    """
+    from models.datasets.rows import read_rows
+
+    if rows == "all":
+        return data
+    digests = None if data.recipe else read_rows(folder)
+    if digests is None:
+        return _choose_by_split(data, rows, provenance, _trained_on(folder))
+    return _choose_by_row(data, rows, digests)
+
+
+def _choose_by_row(data: "Dataset", rows: str, digests: "Mapping[str, Digests]") -> "Dataset":
+    """By what the folder holds: a digest of every row, trained on or kept apart."""
+    import numpy as np
+
+    from models.datasets.rows import is_among
+
+    if rows == "test":
+        is_kept_apart = is_among(data, digests["test"])
+        if not is_kept_apart.any():
+            raise ValueError(
+                "--rows test: none of these rows is one of the model's test rows; use --rows all"
+            )
+        chosen = data.take(is_kept_apart)
+        typer.echo(f"the model's test rows: {len(chosen)} of {len(data)}", err=True)
+        return chosen
+    is_trained_on = is_among(data, np.concatenate([digests["train"], digests["validation"]]))
+    if not is_trained_on.any():
+        return data
+    if is_trained_on.all():
+        raise ValueError("the model was trained on all of these rows; score them with --rows all")
+    chosen = data.take(~is_trained_on)
+    typer.echo(
+        f"the model was trained on {int(is_trained_on.sum())} of {len(data)} rows; the other "
+        f"{len(chosen)} are scored",
+        err=True,
+    )
+    return chosen
+
+
+def _choose_by_split(
+    data: "Dataset", rows: str, provenance: dict[str, Any], trained_on: str
+) -> "Dataset":
+    """By splitting again: generated data, and folders that hold no digests of rows."""
+    from models.datasets import is_named, is_same_split, split
 
     is_training_data = is_named(data, provenance.get("data_sha256"), trained_on)
-    if rows == "all" or (rows == "auto" and not is_training_data):
+    if rows == "auto" and not is_training_data:
         return data
     if not is_training_data:
         raise ValueError(
             "--rows test: the model was not trained on these data, so there is no split; use "
             "--rows all"
+        )
+    if not is_same_split(data, trained_on):
+        raise ValueError(
+            "the folder does not hold which rows were kept apart, and other options split the "
+            f"data in another way: use --data '{trained_on}', or --rows all"
         )
     facts = provenance["split"]
     parts = split(

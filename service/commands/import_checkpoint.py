@@ -51,6 +51,13 @@ Prefix = Annotated[
         show_default=False,
     ),
 ]
+FeatureNames = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the columns in the order the flow takes them, joined by commas.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report, and write nothing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Let the model take the place of another in --out.")
@@ -86,6 +93,7 @@ def import_checkpoint(
     preprocessing: Preprocessing = "source",
     weights: Weights = "model",
     prefix: Prefix = None,
+    feature_names: FeatureNames = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     allow_pickle: AllowPickle = False,
@@ -117,14 +125,23 @@ def import_checkpoint(
             "allow_pickle": allow_pickle,
         }
         with interruptible():
-            _run(Path(words[-1]), asked, None if dry_run else out, as_json=json, threads=threads)
+            names = None if feature_names is None else feature_names.split(",")
+            folder = None if dry_run else out
+            _run(Path(words[-1]), asked, names, folder, as_json=json, threads=threads)
 
 
 def _run(
-    path: Path, asked: dict[str, Any], out: Path | None, *, as_json: bool, threads: int
+    path: Path,
+    asked: dict[str, Any],
+    names: list[str] | None,
+    out: Path | None,
+    *,
+    as_json: bool,
+    threads: int,
 ) -> None:
     import torch
 
+    from models.datasets import schema
     from models.importers.findings import HyperParametersMissing, ImportRefused
     from models.importers.run import Request, run
     from models.importers.store import save_import
@@ -139,6 +156,10 @@ def _run(
             typer.echo(f"to import it: {error}")
             return
         raise
+    if names is not None:
+        features = flow.features if len(flow.event_shape) == 1 else 0
+        columns = schema.to_json(schema.named([name.strip() for name in names], features))
+        flow.provenance[schema.COLUMNS_KEY] = columns
     if out is None:
         _show(report, as_json=as_json)
         return

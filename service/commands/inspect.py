@@ -48,6 +48,8 @@ def describe(flow: "Flow") -> dict[str, Any]:
 
     It was loaded, so it has reproduced its golden rows; `accuracy` says how closely.
     """
+    from models.datasets.schema import class_names, feature_names
+
     support = flow.facts.support
     return {
         "family": flow.family,
@@ -55,6 +57,8 @@ def describe(flow: "Flow") -> dict[str, Any]:
         "features": flow.features,
         "context_shape": None if flow.context_shape is None else list(flow.context_shape),
         "num_classes": flow.facts.num_classes,
+        "feature_names": list(feature_names(flow.provenance)) or None,
+        "class_names": list(class_names(flow.provenance)) or None,
         "num_levels": flow.facts.num_levels,
         "support": None if support is None else [support.low, support.high],
         "dtype": str(flow.dtype).removeprefix("torch."),

@@ -12,6 +12,7 @@ import numpy as np
 
 import models
 from models.checkpoint import DTYPES, CheckpointError
+from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
 from models.transforms.ode import is_continuous
 from service.batcher import Batcher, Operation, Policy
@@ -135,6 +136,8 @@ def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> Mode
         accuracy={**flow.accuracy, **promise},
         config=dict(flow.config),
         engine_choice=choice.comparison,
+        feature_names=feature_names(flow.provenance) or None,
+        class_names=class_names(flow.provenance) or None,
     )
 
 
