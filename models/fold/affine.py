@@ -3,9 +3,9 @@
 from functools import singledispatch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.softplus import softplus
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.batchnorm import BatchNorm
@@ -92,7 +92,7 @@ def _(module: ActNorm) -> Coefficients:
 @scale_and_shift.register
 def _(module: BatchNorm) -> Coefficients:
     is_exp = module.scale == "exp"
-    weight = module.weight.exp() if is_exp else F.softplus(module.weight) + module.eps
+    weight = module.weight.exp() if is_exp else softplus(module.weight) + module.eps
     scale = weight * (module.running_var + module.eps).rsqrt()
     return scale, module.bias - module.running_mean * scale
 

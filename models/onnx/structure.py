@@ -220,33 +220,6 @@ def _addmm(
     return g.add("Gemm", names, alpha=float(alpha), beta=float(beta))
 
 
-@on(_aten.convolution.default)
-def _convolution(
-    g: Graph,
-    out: list[Value],
-    input: Value,
-    weight: Value,
-    bias: Value | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> list[str]:
-    if transposed:
-        raise UnsupportedOperator("a transposed convolution")
-    names = [g.ref(input), g.ref(weight), *([] if bias is None else [g.ref(bias)])]
-    return g.add(
-        "Conv",
-        names,
-        strides=list(stride),
-        pads=[*padding, *padding],
-        dilations=list(dilation),
-        group=groups,
-    )
-
-
 @on(_aten.native_batch_norm.default)
 def _batch_norm(
     g: Graph,

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 # The modules are imported for the operations that they register.
 from models.loop import Body, Carry, looping_by
-from models.onnx import pointwise, structure  # noqa: F401
+from models.onnx import convolution, pointwise, structure  # noqa: F401
 from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
 from models.onnx.loop import add_loop
 from models.onnx.operators import OPERATORS

@@ -4,9 +4,9 @@ import math
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.softplus import softplus
 from models.transforms.transform import Transform, channel_log_det, per_channel
 
 NormScale = Literal["exp", "softplus"]
@@ -83,7 +83,7 @@ class BatchNorm(Transform):
     def _log_scale(self, variance: Tensor) -> Tensor:
         """log(s / sqrt(v + eps)).   (C,) -> (C,)."""
         log_weight = (
-            self.weight if self.scale == "exp" else torch.log(F.softplus(self.weight) + self.eps)
+            self.weight if self.scale == "exp" else torch.log(softplus(self.weight) + self.eps)
         )
         return log_weight - 0.5 * torch.log(variance + self.eps)
 

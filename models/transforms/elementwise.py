@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.softplus import softplus
+
 ScaleFunction = Literal[
     "exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh"
 ]
@@ -61,7 +63,7 @@ LOG_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda raw: raw,
     "sigmoid": lambda raw: F.logsigmoid(raw + SIGMOID_OFFSET),
     "floored_sigmoid": lambda raw: torch.log(torch.sigmoid(raw + SIGMOID_OFFSET) + MIN_SCALE),
-    "floored_softplus": lambda raw: torch.log(F.softplus(raw) + MIN_SCALE),
+    "floored_softplus": lambda raw: torch.log(softplus(raw) + MIN_SCALE),
     "soft_clamp": _soft_clamp,
     "tanh": torch.tanh,
 }

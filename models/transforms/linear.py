@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.softplus import softplus
 from models.transforms.elementwise import MIN_SCALE
 from models.transforms.permute import Permute
 from models.transforms.transform import Transform, constant_log_det, per_channel
@@ -138,7 +139,7 @@ class LULinear(InvertibleLinear):
     def _diagonal(self) -> Tensor:
         if self.diagonal == "exp":
             return self.sign * self.raw_diagonal.exp()
-        return F.softplus(self.raw_diagonal) + MIN_SCALE
+        return softplus(self.raw_diagonal) + MIN_SCALE
 
 
 class QRLinear(InvertibleLinear):

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from models.softplus import softplus
 from models.transforms.transform import Transform, sum_event
 
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -85,7 +85,7 @@ class LogisticToNormal(Transform):
 
 def _log_slope(z: Tensor, x: Tensor) -> Tensor:
     """log dx/dz = log phi(z) - log sigmoid'(x)."""
-    return F.softplus(x) + F.softplus(-x) - 0.5 * z.square() - _LOG_SQRT_TWO_PI
+    return softplus(x) + softplus(-x) - 0.5 * z.square() - _LOG_SQRT_TWO_PI
 
 
 def _normal_from_logistic(x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from models.softplus import softplus
 from models.transforms.transform import (
     Transform,
     channel_log_det,
@@ -182,4 +182,4 @@ class Logit(Transform):
 
     def _log_slope(self, y: Tensor) -> Tensor:
         """log dx/dy; written with y, where log s and log(1 - s) keep their digits."""
-        return -F.softplus(y) - F.softplus(-y) - math.log1p(-2 * self.alpha)
+        return -softplus(y) - softplus(-y) - math.log1p(-2 * self.alpha)

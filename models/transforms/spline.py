@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.softplus import softplus
 from models.transforms.elementwise import MIN_SCALE, Elementwise
 
 SplineBounds = Literal["floor", "soft_clamp"]
@@ -161,7 +162,7 @@ class RationalQuadratic(Elementwise):
     def _slopes(self, raw: Tensor) -> Tensor:
         """Slopes at the knots.   raw (..., K - 1) -> (..., K + 1), 1 at both ends."""
         if self.bounds == "floor":
-            inner = self.min_slope + F.softplus(raw)
+            inner = self.min_slope + softplus(raw)
         else:
             inner = (raw / (1 + (raw / math.log(self.min_slope)).abs())).exp()
         return F.pad(inner, (1, 1), value=1.0)

@@ -85,6 +85,13 @@ IMAGES: dict[str, Function] = {
     )[0],
     "convolution": lambda x: F.conv2d(x, KERNEL, CONSTANT[:2], padding=1),
     "convolution_valid": lambda x: F.conv2d(x, KERNEL),
+    "convolution_wide": lambda x: F.conv2d(
+        x.double(), KERNEL.double(), CONSTANT[:2].double(), padding=1
+    ),
+    "convolution_wide_strided": lambda x: F.conv2d(
+        x.double(), KERNEL[:, :, :2].double(), stride=(2, 1), padding=(0, 2), dilation=(1, 2)
+    ),
+    "convolution_wide_1x1": lambda x: F.conv2d(x.double(), KERNEL[:, :, :1, :1].double()),
     "log": lambda x: (x.abs() + 0.1).log(),
     "pad": lambda x: F.pad(x, (1, 2, 0, 1), value=1.0),
     "sum": lambda x: x.sum((1, 2, 3)),

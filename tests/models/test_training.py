@@ -246,6 +246,18 @@ def test_resuming_another_run_is_refused(
         train(data, "realnvp", config, broken, options=options, resume=True)
 
 
+@pytest.mark.parametrize("change", [{"seed": 5}, {"batch_rows": 16}], ids=["seed", "batch-rows"])
+def test_resuming_with_another_course_is_refused(
+    tmp_path: Path, moons: Dataset, change: dict[str, int]
+) -> None:
+    """Also where the configuration does not depend on the split, as standardising does."""
+    config, options = {**VECTOR, "preprocessing": []}, QUICK.model_copy(update=change)
+    with pytest.raises(Interrupted):
+        train(moons, "realnvp", config, tmp_path, options=QUICK, listener=StopAfter(epochs=2))
+    with pytest.raises(TrainingError, match="another options"):
+        train(moons, "realnvp", config, tmp_path, options=options, resume=True)
+
+
 def rewrite_recipe(state: Path, change: Callable[[dict[str, Any]], None]) -> None:
     old = read_state(state)
     recipe = json.loads(json.dumps(old.facts["recipe"]))
