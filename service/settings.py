@@ -143,6 +143,10 @@ class Settings(BaseSettings):
     request_timeout_seconds: PositiveFloat = Field(
         30.0, description="From arrival to answer, then 504."
     )
+    load_timeout_seconds: PositiveFloat = Field(
+        600.0,
+        description="How long a model may take to load, then it is refused; others do not wait.",
+    )
     write_timeout_seconds: PositiveFloat = Field(
         30.0,
         description="How long a client may read nothing of an answer that waits for it, then the "

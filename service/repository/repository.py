@@ -3,6 +3,9 @@
 import asyncio
 import logging
 import math
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import torch
 
@@ -17,6 +20,9 @@ from service.repository.folders import Source, find_models, stamp, zoo_folder
 from service.repository.serving import Hosted, host
 from service.repository.watch import Watch
 from service.settings import Settings, flag_name
+
+# Models that are loaded side by side at least, so that a slow one does not hold up all others.
+_LEAST_AT_ONCE = 2
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +47,18 @@ class FolderRepository:
         self._unloaded: dict[str, str] = {}
         self._has_started = False
         self._is_draining = False
-        # One change at a time, so that no two loads of a model overtake each other.
-        self._changing = asyncio.Lock()
+        # One change of a model at a time, so that no two loads of it overtake each other; those of
+        # other models do not wait for it, as long as there are cores.
+        self._starting = asyncio.Lock()
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._cores = asyncio.Semaphore(
+            max(_LEAST_AT_ONCE, math.floor(usable_cores() / settings.workers))
+        )
+        # Models of which a change waits for the one before: it finds all files as they are then.
+        self._waiting: set[str] = set()
+        self._refreshing: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._watch = Watch(self._folders, self.refresh)
+        self._watch = Watch(self._folders, self._notice)
 
     @property
     def is_ready(self) -> bool:
@@ -105,7 +119,7 @@ class FolderRepository:
         except ValueError as error:
             raise StartupError(f"{flag_name('device')}: {error}") from None
         torch.set_num_threads(engine_threads(settings.num_threads, settings.workers))
-        async with self._changing:
+        async with self._starting:
             # The zoo is part of the installed package, which does not change. The watch begins
             # before the loading: what changes meanwhile is loaded anew after it.
             if settings.watch_models and settings.model_repository:
@@ -124,10 +138,9 @@ class FolderRepository:
         Raises:
             StartupError: of the first that cannot be hosted; the others are given up.
         """
-        cores = asyncio.Semaphore(max(1, math.floor(usable_cores() / self._settings.workers)))
 
         async def one(source: Source) -> Hosted:
-            async with cores:
+            async with self._cores:
                 return await host(source, self._settings, self._metrics)
 
         hosting = [asyncio.create_task(one(source)) for source in sources]
@@ -149,14 +162,9 @@ class FolderRepository:
             ModelRefused: what lies there cannot be served; nothing has changed.
             NotReady: the service is shutting down.
         """
-        async with self._changing:
-            try:
-                sources = {source.name: source for source in find_models(self._folders)}
-            except StartupError as error:
-                raise ModelRefused(self._without_paths(str(error))) from None
-            if name not in sources:
-                raise ModelNotFound(f"model: no folder is called {name!r:.80}")
-            await self._renew(sources[name])
+        self._find(name)  # before a lock is made for whatever a client calls a model
+        async with self._turn(name):
+            await self._renew(self._find(name))
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer, until it is loaded by name; accepted rows are finished.
@@ -164,7 +172,8 @@ class FolderRepository:
         Raises:
             ModelNotFound: no such model.
         """
-        async with self._changing:
+        self.get(name)
+        async with self._turn(name):
             served = self.get(name)
             self._unloaded[name] = served.card.version
             self._remove(name)
@@ -174,22 +183,36 @@ class FolderRepository:
 
         What cannot be loaded is logged, listed in the index, and tried again at the next change.
         """
-        async with self._changing:
+        async with self._starting:
             try:
-                sources = find_models(self._folders)
+                sources = self._sources()
             except StartupError as error:
                 _log.error("nothing is loaded anew: %s", error)
                 return
-            for name in self._hosted.keys() - {source.name for source in sources}:
-                self._remove(name)
-            for source in sources:
-                await self._refresh(source)
+        names = sorted(sources.keys() | self._hosted.keys())
+        await asyncio.gather(*(self._refresh(name, sources.get(name)) for name in names))
+
+    async def _notice(self) -> None:
+        """Look at the folders, and do not wait: more may change while a model loads."""
+        task = asyncio.create_task(self.refresh())
+        self._refreshing.add(task)
+        task.add_done_callback(self._refreshing.discard)
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """Change one model, after the changes that came before."""
+        async with self._starting:
+            pass
+        async with self._changing[name]:
+            yield
 
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones."""
         self._is_draining = True
         for name in self._hosted:
             self._metrics.model_ready.labels(name).set(0)
+        for task in self._refreshing:
+            task.cancel()
         ends = [hosted.drain() for hosted in self._hosted.values()]
         await asyncio.gather(*ends, *self._retiring, self._watch.stop())
 
@@ -199,15 +222,57 @@ class FolderRepository:
         for hosted in self._hosted.values():
             hosted.abort("the service is shutting down")
 
-    async def _refresh(self, source: Source) -> None:
-        hosted = self._hosted.get(source.name)
-        is_known = hosted is not None and hosted.stamp == stamp(source)
-        if self._is_draining or source.name in self._unloaded or is_known:
+    async def _refresh(self, name: str, source: Source | None) -> None:
+        """Serve of one model what its folder holds; without a folder it is unloaded."""
+        if name in self._waiting:
             return
+        must_wait = self._changing[name].locked()
+        self._waiting.add(name)
         try:
+            async with self._turn(name):
+                self._waiting.discard(name)
+                if must_wait:
+                    source = self._sources().get(name)
+                await self._follow(name, source)
+        except (ModelRefused, NotReady, StartupError) as error:
+            _log.error("%s is not loaded anew: %s", name, error)
+        finally:
+            self._waiting.discard(name)
+
+    def _find(self, name: str) -> Source:
+        """Where a model lies that a client named.
+
+        Raises:
+            ModelNotFound: no folder is called so.
+            ModelRefused: the folders cannot be read.
+        """
+        try:
+            sources = self._sources()
+        except StartupError as error:
+            raise ModelRefused(self._without_paths(str(error))) from None
+        if name not in sources:
+            raise ModelNotFound(f"model: no folder is called {name!r:.80}")
+        return sources[name]
+
+    async def _follow(self, name: str, source: Source | None) -> None:
+        hosted = self._hosted.get(name)
+        if source is None:
+            if hosted is not None:
+                self._remove(name)
+            return
+        is_known = hosted is not None and hosted.stamp == stamp(source)
+        if self._is_draining or name in self._unloaded or is_known:
+            return
+        async with self._cores:
             await self._renew(source)
-        except ModelRefused as error:
-            _log.error("%s %s is not served: %s", source.name, source.version, error.detail)
+
+    def _sources(self) -> dict[str, Source]:
+        """What lies in the folders now, by name.
+
+        Raises:
+            StartupError: they cannot be read, or are not all models.
+        """
+        return {source.name: source for source in find_models(self._folders)}
 
     async def _renew(self, source: Source) -> None:
         """Host a model and let it take the place of the one before.

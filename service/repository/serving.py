@@ -24,8 +24,9 @@ from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Array, Mapped, ModelCard, ServedModel
 from service.repository.folders import Source, Stamp, stamp
+from service.repository.thread import in_own_thread
 from service.repository.tuning import tune
-from service.settings import Settings
+from service.settings import Settings, flag_name
 
 # A batch of about this many numbers keeps an engine busy and is still answered soon.
 _VALUES_IN_BATCH = 3 * 2**16
@@ -70,16 +71,28 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
     Raises:
-        StartupError: the folder or the engine cannot be had, or the engine fails on the warm-up.
+        StartupError: the folder or the engine cannot be had, the engine fails on the warm-up, or
+            all of this takes too long.
     """
+    try:
+        async with asyncio.timeout(settings.load_timeout_seconds):
+            return await _host(source, settings, metrics)
+    except TimeoutError:
+        raise StartupError(
+            f"{source.folder}: not loaded within {settings.load_timeout_seconds:g} s "
+            f"({flag_name('load_timeout_seconds')})"
+        ) from None
+
+
+async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     began = time.monotonic()
     # Before the files are read: a change while they are makes another stamp.
     seen = stamp(source)
     tuning = tune(source.folder, settings)
     dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
     try:
-        flow = await asyncio.to_thread(
-            models.load, source.folder, dtype=dtype, device=tuning.device
+        flow = await in_own_thread(
+            lambda: models.load(source.folder, dtype=dtype, device=tuning.device)
         )
     except CheckpointError as error:
         raise StartupError(str(error)) from None
@@ -87,7 +100,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     threads = engine_threads(settings.num_threads, settings.workers)
     job = Job(source.folder, flow, threads, policy.max_batch_rows)
     try:
-        choice = await asyncio.to_thread(choose, tuning.settings.engine, job)
+        choice = await in_own_thread(lambda: choose(tuning.settings.engine, job))
     except EngineUnavailable as error:
         raise StartupError(f"{source.folder}: {error}") from None
     card = make_card(source, flow, choice, tuning.settings.batching)

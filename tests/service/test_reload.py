@@ -194,6 +194,43 @@ def test_a_bad_version_never_displaces_a_good_one(
     repository(test)
 
 
+def test_a_load_that_never_ends_is_given_up_and_holds_up_no_other(
+    repository: Callable[..., None], versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, ended, entered = models.load, threading.Event(), threading.Event()
+
+    def stuck(folder: Path, **options: Any) -> Flow:
+        if folder.parent.name == "slow":
+            entered.set()
+            ended.wait(30)
+        return load(folder, **options)
+
+    monkeypatch.setattr("service.repository.serving.models.load", stuck)
+
+    async def test(served: FolderRepository, folder: Path) -> None:
+        shutil.copytree(versions / "2", folder.parent / "slow" / "1")
+        first = asyncio.create_task(served.refresh())
+        while not entered.is_set():
+            await asyncio.sleep(0.01)
+        # Others come and change meanwhile, by the watch and by name.
+        shutil.copytree(versions / "3", folder.parent / "other" / "1")
+        shutil.copytree(versions / "2", folder / "2")
+        await served.load("other")
+        second = asyncio.create_task(served.refresh())
+        while served.get("flow").card.version != "2":
+            await asyncio.sleep(0.01)
+        assert not first.done()
+        await asyncio.gather(first, second)
+        (refused,) = (one for one in served.index() if not one.is_ready)
+        assert (refused.name, refused.version) == ("slow", "1")
+        assert "not loaded within 1 s (--load-timeout-seconds)" in refused.reason
+        ended.set()
+        await served.load("slow")
+        assert served.get("slow").card.version == "1"
+
+    repository(test, load_timeout_seconds=1)
+
+
 def test_an_engine_that_fails_its_warm_up_is_refused(
     repository: Callable[..., None], versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

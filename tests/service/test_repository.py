@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import Coroutine
@@ -19,6 +20,7 @@ from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Repository
 from service.repository import FolderRepository, Source, find_models, zoo_folder
+from service.repository.folders import stamp
 from service.repository.serving import make_policy
 from service.settings import Settings
 
@@ -28,6 +30,22 @@ def touch_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     return folder
+
+
+def test_a_file_that_took_the_place_of_its_like_is_another_model(tmp_path: Path) -> None:
+    """Copied with their times, files of one size differ in nothing but their inode."""
+    source = Source("m", "1", touch_model(tmp_path / "m"))
+    path = source.folder / "config.json"
+    before = path.stat()
+    seen = stamp(source)
+    assert stamp(source) == seen
+    other = tmp_path / "other"
+    other.write_text("[]")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    assert stamp(source) != seen
 
 
 def make_flow(seed: int = 0, **config: Any) -> Flow:
