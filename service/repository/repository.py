@@ -234,7 +234,10 @@ class FolderRepository:
                 if must_wait:
                     source = self._sources().get(name)
                 await self._follow(name, source)
-        except (ModelRefused, NotReady, StartupError) as error:
+        except ModelRefused as error:
+            version = "" if source is None else f" {source.version}"
+            _log.error("%s%s is not served: %s", name, version, error.detail)
+        except (NotReady, StartupError) as error:
             _log.error("%s is not loaded anew: %s", name, error)
         finally:
             self._waiting.discard(name)
