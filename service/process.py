@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
 import signal
 import socket
 import time
@@ -15,7 +14,7 @@ import uvicorn
 from service import logs, tracing
 from service.app import create_app
 from service.exits import EXIT_FAILED, EXIT_OK, leave
-from service.express import Lane, protocol_over
+from service.express import ExpressProtocol, Lane, protocol_over
 from service.metrics import Metrics
 from service.repository import FolderRepository
 from service.settings import Settings
@@ -25,7 +24,11 @@ from service.settings import Settings
 _KEEP_ALIVE_SECONDS = 75
 # After a signal, how long newcomers are still told 503 where nothing else is left to do: clients
 # with open connections then learn that they must leave before the connections end.
-_FAREWELL_SECONDS = 0.5
+_FAREWELL_SECONDS = 1.0
+# Then nobody can connect any more, and those who have connected get as long to ask, once, and be
+# told 503. Also what an answer gets to be written where the grace is over.
+_LAST_WORDS_SECONDS = 1.0
+_TURN_SECONDS = 0.01
 _WATCHDOG_SECONDS = 1
 # Objects of requests under way when the collector looks for cycles among them. Its own number, 700,
 # is reached by 30 requests, and to look costs up to a tenth of what they do: none leaves a cycle.
@@ -35,10 +38,52 @@ _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
+    """Uvicorn, but for signals and for the end.
+
+    ends_at: by `time.monotonic()`, when answers still under way are cut off.
+    has_cut: whether any was.
+    """
+
+    ends_at: float | None = None
+    has_cut = False
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `Process`, which drains before the connections are closed."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener without resetting those who wait behind it, then the connections.
+
+        The kernel resets whoever has connected and was not accepted when a listener closes.
+        """
+        if not self.force_exit:
+            for listener in sockets or []:
+                listener.listen(0)  # from here on hardly anybody can come between
+            for _ in range(3):
+                await asyncio.sleep(0)  # whoever waits is accepted
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        now = time.monotonic()
+        ends_at = now + _LAST_WORDS_SECONDS if self.ends_at is None else self.ends_at
+        last_words = max(min(ends_at, now + _LAST_WORDS_SECONDS), now)
+        while not self.force_exit and self._has_newcomers() and time.monotonic() < last_words:
+            await asyncio.sleep(_TURN_SECONDS)
+        left = max(ends_at - time.monotonic(), _LAST_WORDS_SECONDS)
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
+        ending = asyncio.create_task(super().shutdown(sockets))
+        done, _ = await asyncio.wait([ending], timeout=left)
+        # Uvicorn cancels tasks then, but not those of ours, and leaves the connections open.
+        self.has_cut = not done and bool(self.server_state.connections)
+        await ending
+
+    def _has_newcomers(self) -> bool:
+        return any(
+            isinstance(one, ExpressProtocol) and not one.is_answered
+            for one in self.server_state.connections
+        )
 
 
 class Process:
@@ -61,6 +106,7 @@ class Process:
         self._settings = settings
         self._meet = meet
         tracer = tracing.start() if settings.traces else None
+        logs.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
         self._access = logs.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
@@ -75,7 +121,6 @@ class Process:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds),
             callback_notify=self._watch_engines,
             timeout_notify=_WATCHDOG_SECONDS,
         )
@@ -134,11 +179,16 @@ class Process:
         host, port = listener.getsockname()[:2]
         _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)
         await self._server.serve([listener])
+        if self._server.has_cut and self._code == EXIT_OK:
+            _log.error("the grace is over: answers that their clients had not taken are cut off")
+            self._code = EXIT_FAILED
         return self._code
 
     async def _drain(self, number: int) -> None:
         """Finish what was accepted, within the grace; then let the server close."""
         grace = self._settings.shutdown_grace_seconds
+        # One clock for all of the end: rows that are computed, and answers that are taken.
+        self._server.ends_at = time.monotonic() + grace
         farewell = asyncio.create_task(asyncio.sleep(_FAREWELL_SECONDS))
         _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
         self._lane.is_open = False

@@ -182,9 +182,15 @@ class Live(Wire):
 
 
 class Ready(Wire):
-    """Models are loaded and warm, and the service is not draining."""
+    """Models are loaded and warm, and the service is not draining.
+
+    workers_ready, workers: where there are several, how many take requests and how many there are
+        to be; those that are not ready are being started anew.
+    """
 
     ready: bool
+    workers_ready: int | None = None
+    workers: int | None = None
 
 
 class Place(Wire):

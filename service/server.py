@@ -55,7 +55,7 @@ def _serve(settings: Settings) -> int:
             stack.enter_context(_bind(settings, port, is_shared=True))
             for _ in range(settings.workers)
         ]
-        return Team(settings, listeners).run()
+        return Team(settings, listeners, lambda: _bind(settings, port, is_shared=True)).run()
 
 
 def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = False) -> socket.socket:

@@ -1,7 +1,8 @@
 """Several processes behind one port, each with its own engine, and the one that looks after them.
 
-They are one service: all listen or none does, a signal to one is a signal to all, and one that is
-lost ends all, so that whoever started the service starts it anew.
+They are one service: all begin to listen together or none does, and a signal to the first is a
+signal to all. One that is lost is started anew in its place while the others serve on; one that is
+lost again and again ends all, so that whoever started the service hears of it.
 """
 
 import asyncio
@@ -10,8 +11,10 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -30,7 +33,31 @@ _READY = b"r"
 _BEGIN = b"b"
 _PROBLEM = b"p"
 
+# How long a lost process' place stays empty: longer each time, in case what ended it lasts.
+_BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# One that has served so long was sound: its end is the first again.
+_SOUND_SECONDS = 60.0
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """One process' place in the team, whoever has it now.
+
+    listener: bound to the address, not listening yet.
+    losses: in a row, none of which came after `_SOUND_SECONDS` of service.
+    restarts: in all.
+    begun: when its process began to serve.
+    again: when to start another; None while there is one.
+    """
+
+    index: int
+    listener: socket
+    losses: int = 0
+    restarts: int = 0
+    begun: float | None = None
+    again: float | None = None
 
 
 class Team:
@@ -41,13 +68,18 @@ class Team:
     Args:
         settings: of the service.
         listeners: sockets that share one address, not listening yet.
+        bind: makes another of them, for whoever takes the place of a lost process.
     """
 
-    def __init__(self, settings: Settings, listeners: list[socket]) -> None:
+    def __init__(
+        self, settings: Settings, listeners: list[socket], bind: Callable[[], socket]
+    ) -> None:
         self._settings = settings
-        self._listeners = listeners
-        self._members: dict[SpawnProcess, Connection] = {}
+        self._bind = bind
+        self._places = [_Place(*numbered) for numbered in enumerate(listeners)]
+        self._members: dict[SpawnProcess, tuple[Connection, _Place]] = {}
         self._waiting: set[Connection] = set()
+        self._has_begun = False
         self._is_ending = False
         self._code = EXIT_OK
         self._problem: str | None = None
@@ -61,32 +93,55 @@ class Team:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         with _make_folder() as folder:
-            self._start(Path(folder))
-            while self._members:
+            for place in self._places:
+                self._start(place, Path(folder))
+            while self._members or (not self._is_ending and self._empty_places()):
                 self._watch()
+                for place in self._empty_places():
+                    if not self._is_ending and (place.again or 0.0) <= time.monotonic():
+                        self._restart(place, Path(folder))
         if self._problem is not None:
             raise StartupError(self._problem)
         return self._code
 
-    def _start(self, folder: Path) -> None:
+    def _empty_places(self) -> list[_Place]:
+        return [place for place in self._places if place.again is not None]
+
+    def _start(self, place: _Place, folder: Path) -> None:
         spawn = get_context("spawn")
-        for index, listener in enumerate(self._listeners):
-            ours, theirs = spawn.Pipe()
-            peers = Peers(folder, index, len(self._listeners))
-            member = spawn.Process(
-                target=_run_member, args=(self._settings, listener, theirs, peers), daemon=False
-            )
-            member.start()
-            theirs.close()
-            self._members[member] = ours
-            self._waiting.add(ours)
-            if self._is_ending:
-                self._end_all()
+        ours, theirs = spawn.Pipe()
+        peers = Peers(folder, place.index, len(self._places))
+        member = spawn.Process(
+            target=_run_member,
+            args=(self._settings, place.listener, theirs, peers, place.restarts),
+            daemon=False,
+        )
+        member.start()
+        theirs.close()
+        # Its own from now on: as long as anybody else has it open too, the kernel sends connections
+        # to it that nobody takes, once its process is gone.
+        place.listener.close()
+        self._members[member] = ours, place
+        self._waiting.add(ours)
+        if self._is_ending:
+            self._end_all()
+
+    def _restart(self, place: _Place, folder: Path) -> None:
+        place.again = None
+        place.restarts += 1
+        try:
+            place.listener = self._bind()
+        except StartupError as error:
+            self._give_up(f"a lost process cannot be started anew: {error}")
+        else:
+            self._start(place, folder)
 
     def _watch(self) -> None:
-        """Wait for what happens next: a process speaks, or ends."""
+        """Wait for what happens next: a process speaks, or ends, or is to be started anew."""
         ends = {member.sentinel: member for member in self._members}
-        happened = wait([*ends, *self._waiting])
+        again = [place.again for place in self._places if place.again is not None]
+        patience = max(0.0, min(again) - time.monotonic()) if again else None
+        happened = wait([*ends, *self._waiting], patience)
         for voice in self._waiting.intersection(happened):
             self._hear(voice)
         for sentinel in ends.keys() & set(happened):
@@ -99,25 +154,70 @@ class Team:
         except EOFError:
             return  # it has ended, as its sentinel tells
         if message.startswith(_PROBLEM):
-            self._problem = self._problem or message[1:].decode()
+            problem = message[1:].decode()
+            if self._has_begun:
+                _log.error("a process cannot be started anew: %s", problem)
+            else:
+                self._problem = self._problem or problem
+        elif self._has_begun:
+            self._begin(voice)
         elif not self._waiting and not self._is_ending:
-            for connection in self._members.values():
-                with suppress(OSError):
-                    connection.send_bytes(_BEGIN)
+            self._has_begun = True
+            for connection, _ in self._members.values():
+                self._begin(connection)
+
+    def _begin(self, voice: Connection) -> None:
+        """Let a process serve."""
+        for connection, place in self._members.values():
+            if connection is voice:
+                place.begun = time.monotonic()
+        with suppress(OSError):
+            voice.send_bytes(_BEGIN)
 
     def _bury(self, member: SpawnProcess) -> None:
-        self._waiting.discard(self._members.pop(member))
+        voice, place = self._members.pop(member)
+        self._waiting.discard(voice)
+        voice.close()
         member.join()
         code = member.exitcode or EXIT_OK
-        if not self._is_ending:
+        if self._is_ending:
+            if code != -signal.SIGTERM:  # else it had only begun to start, and served nobody
+                self._code = self._code or (128 - code if code < 0 else code)
+        elif self._has_begun:
+            self._lose(member, place, code)
+        else:
             if self._problem is None:
                 _log.critical("process %s ended with code %d: all end", member.pid, code)
                 code = code or EXIT_FAILED
+            self._code = 128 - code if code < 0 else code
             self._is_ending = True
             self._end_all()
-        elif code == -signal.SIGTERM:
-            code = EXIT_OK  # it had only begun to start, and served nobody
-        self._code = self._code or (128 - code if code < 0 else code)
+
+    def _lose(self, member: SpawnProcess, place: _Place, code: int) -> None:
+        """Empty the place of a process that has ended unasked, for a while or for good."""
+        if place.begun is not None and time.monotonic() - place.begun >= _SOUND_SECONDS:
+            place.losses = 0
+        place.losses += 1
+        place.begun = None
+        if place.losses > len(_BACK_OFF_SECONDS):
+            self._give_up(
+                f"a process was lost {place.losses} times in a row, last with code {code}"
+            )
+            return
+        pause = _BACK_OFF_SECONDS[place.losses - 1]
+        place.again = time.monotonic() + pause
+        _log.error(
+            "process %s ended with code %d: another takes its place in %g s",
+            member.pid,
+            code,
+            pause,
+        )
+
+    def _give_up(self, reason: str) -> None:
+        _log.critical("%s: all end", reason)
+        self._code = EXIT_FAILED
+        self._is_ending = True
+        self._end_all()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._is_ending = True
@@ -143,7 +243,9 @@ def _make_folder() -> "tempfile.TemporaryDirectory[str]":
         ) from None
 
 
-def _run_member(settings: Settings, listener: socket, team: Connection, peers: Peers) -> None:
+def _run_member(
+    settings: Settings, listener: socket, team: Connection, peers: Peers, restarts: int
+) -> None:
     """Be one of the processes."""
     # Here, so that the process that only looks after the others does without torch.
     from service.process import Process
@@ -152,6 +254,7 @@ def _run_member(settings: Settings, listener: socket, team: Connection, peers: P
     os.setpgid(0, 0)
     logs.configure(settings.log_level, settings.log_format)
     metrics = Metrics(peers)
+    metrics.worker_restarts.labels().inc(restarts)
 
     async def meet() -> None:
         await peers.open(metrics.render)

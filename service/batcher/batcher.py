@@ -130,7 +130,7 @@ class Batcher:
         """Refuse new requests, answer the accepted ones, end the worker."""
         self._is_accepting = False
         self._handoff.hurry()
-        if self._pending:
+        while self._pending:  # what an engine error met in company comes again
             self._emptied.clear()
             await self._emptied.wait()
         self._handoff.close()
@@ -160,12 +160,15 @@ class Batcher:
         slot: Slot,
         *,
         requests: int = 1,
+        is_accepted: bool = False,
     ) -> Place:
         """Let rows wait; see `service.model.RowQueue`."""
         loop, now = self._loop, self._clock()
-        if loop is None or not self._is_accepting or self._is_lost:
+        may_wait = self._is_accepting or (is_accepted and not self._ended.is_set())
+        if loop is None or not may_wait or self._is_lost:
             raise self._not_ready()
-        self._admission.check(len(rows), deadline - now, requests)
+        if not is_accepted:
+            self._admission.check(len(rows), deadline - now, requests)
         ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot, requests=requests)
         self._pending.add(ticket)
         if self._handoff.put(ticket):

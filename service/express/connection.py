@@ -40,6 +40,8 @@ class ExpressProtocol(HttpToolsProtocol):
 
     At any time either uvicorn or a visit of ours has the connection. What arrives while a visit
     is under way is kept until it is over, and no more is read.
+
+    is_answered: whether a client was answered here; one that has only connected was not.
     """
 
     lane: ClassVar[Lane]
@@ -65,6 +67,7 @@ class ExpressProtocol(HttpToolsProtocol):
         self._reader: Reader | None = None
         self._departure: Departure | None = None
         self._active_at = time.monotonic()
+        self.is_answered = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin; a client that then says nothing is not waited for."""
@@ -170,6 +173,7 @@ class ExpressProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer of the ordinary way is written."""
         self._active_at = time.monotonic()
+        self.is_answered = True
         super().on_response_complete()
         self._watch_reader()
         self._close_if_served()
@@ -301,6 +305,7 @@ class ExpressProtocol(HttpToolsProtocol):
             return
         self._write(reply, is_last=self._is_last or not self._keeps_alive)
         self._active_at = time.monotonic()
+        self.is_answered = True
         if self._kept:
             data, self._kept = self._kept, b""
             self.flow.resume_reading()

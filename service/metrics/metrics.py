@@ -109,6 +109,14 @@ class Metrics:
         self.connections_cut_off = self._counter(
             "connections_cut_off", "Connections ended for what their client did not do", "reason"
         )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Log lines not written: their reader was too slow", ""
+        )
+        self.log_lines_dropped.labels()  # 0 is told too
+        self.worker_restarts = self._counter(
+            "worker_restarts", "Workers started anew in the place of a lost one", ""
+        )
+        self.worker_restarts.labels()
         self.non_finite_rows = self._counter(
             "nonfinite_rows", "Rows with a result that is not finite", "model op"
         )
@@ -178,6 +186,10 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics of this process as Prometheus text."""
         return generate_latest(self.registry)
+
+    async def workers(self) -> tuple[int, int]:
+        """How many processes of the service answer, this one among them, and of how many."""
+        return (1, 1) if self._peers is None else (await self._peers.living(), self._peers.count)
 
     async def scrape(self) -> bytes:
         """All metrics of the service as Prometheus text.

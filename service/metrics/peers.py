@@ -63,6 +63,20 @@ class Peers:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return merge([own, *await asyncio.gather(*others)])
 
+    async def living(self) -> int:
+        """How many processes take requests, this one among them."""
+        others = [self._lives(index) for index in range(self.count) if index != self.index]
+        return 1 + sum(await asyncio.gather(*others))
+
+    async def _lives(self, index: int) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                _, writer = await asyncio.open_unix_connection(self._socket(index))
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
     async def _ask(self, index: int) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._socket(index))
         try:

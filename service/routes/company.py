@@ -76,13 +76,22 @@ class Company:
         self._waiting = len(members)
         self._place: Place | None = None
 
-    def enter(self) -> None:
-        """Let the rows wait for the engine; the members are told if they may not."""
+    def enter(self, *, is_accepted: bool = False) -> None:
+        """Let the rows wait for the engine; the members are told if they may not.
+
+        Args:
+            is_accepted: they have waited there before, in other company.
+        """
         rows, context = _join([order for _, order in self._members])
         deadline = min(visit.deadline for visit, _ in self._members)
         try:
             self._place = self._queue.enter(
-                rows, context, deadline, self, requests=len(self._members)
+                rows,
+                context,
+                deadline,
+                self,
+                requests=len(self._members),
+                is_accepted=is_accepted,
             )
         except Exception as error:
             self.set_exception(error)
@@ -123,7 +132,7 @@ class Company:
         members = [member for member in self._end() if not member[0].done()]
         if isinstance(exception, EngineError) and len(members) > 1:
             for member in members:
-                Company(self._queue, self._write, [member]).enter()
+                Company(self._queue, self._write, [member]).enter(is_accepted=True)
         else:
             for visit, _ in members:
                 visit.refuse(exception)

@@ -18,12 +18,17 @@ def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
             raise NotReady("a batcher has stopped: restart the process", members={"live": False})
         return Live(live=True)
 
-    @router.get("/health", summary="The same as /health/ready")
-    @router.get("/health/ready", summary="Whether requests are taken")
+    @router.get("/health", summary="The same as /health/ready", response_model_exclude_none=True)
+    @router.get(
+        "/health/ready", summary="Whether requests are taken", response_model_exclude_none=True
+    )
     async def ready() -> Ready:
         if not repository.is_ready:
             raise NotReady("models are loading, or draining", members={"ready": False})
-        return Ready(ready=True)
+        living, count = await metrics.workers()
+        if count == 1:
+            return Ready(ready=True)
+        return Ready(ready=True, workers_ready=living, workers=count)
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:

@@ -5,8 +5,9 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -69,16 +70,42 @@ def test_all_answer_and_their_metrics_add_up(team: RunningServer) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@pytest.mark.parametrize("which", ["one", "first"])
-def test_one_that_is_lost_ends_all(team: RunningServer, which: str) -> None:
-    pids = members(team)
-    os.kill(pids[0] if which == "one" else team.process.pid, signal.SIGKILL)
-    code = team.process.wait(timeout=START_SECONDS)
-    assert code == (128 + signal.SIGKILL if which == "one" else -signal.SIGKILL)
+def until(condition: Callable[[], object], team: RunningServer) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while not condition():
         assert time.monotonic() < deadline, team.log.read_text()
         time.sleep(0.05)
+
+
+def ready(team: RunningServer) -> dict[str, Any]:
+    answer = httpx.get(f"{team.url}/health/ready")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_one_that_is_lost_is_started_anew_while_the_other_serves(team: RunningServer) -> None:
+    assert ready(team) == {"ready": True, "workers_ready": 2, "workers": 2}
+    (lost, *others) = members(team)
+    os.kill(lost, signal.SIGKILL)
+    until(lambda: lost not in members(team), team)
+    # Every new connection is answered meanwhile: none is sent to the one that is gone.
+    while len(members(team)) < WORKERS:
+        assert httpx.post(f"{team.url}/encode", json=BODY, timeout=5).status_code == 200
+    assert ready(team)["workers_ready"] == 1
+    until(lambda: ready(team)["workers_ready"] == WORKERS, team)
+    assert set(others) < set(members(team))
+    ask_all(team)
+    metrics = httpx.get(f"{team.url}/metrics").text
+    assert "\npushforward_worker_restarts_total 1.0\n" in metrics
+    assert "another takes its place" in team.log.read_text()
+    assert team.terminate() == 0
+
+
+def test_without_the_first_all_end(team: RunningServer) -> None:
+    pids = members(team)
+    team.process.kill()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), team)
 
 
 def test_what_keeps_them_from_starting_is_told_once(tmp_path: Path) -> None:

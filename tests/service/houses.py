@@ -40,6 +40,7 @@ class Tasked(ABC):
         slot: Slot,
         *,
         requests: int = 1,
+        is_accepted: bool = False,
     ) -> Place:
         async def answer() -> None:
             try:

@@ -5,12 +5,14 @@ import io
 import json
 import logging
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from service.logs import ACCESS_LOGGER, Access, AccessLog, JsonFormatter, configure
+from service.logs import ACCESS_LOGGER, Access, AccessLog, JsonFormatter, LineWriter, configure
 
 LINE = Access("id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32)
 
@@ -128,3 +130,52 @@ def test_access_lines_are_written_without_being_asked(monkeypatch: pytest.Monkey
 
     asyncio.run(test())
     assert stream.getvalue().count("\n") == 1
+
+
+class Reader:
+    """Takes lines only while it may."""
+
+    def __init__(self) -> None:
+        self.may_read = threading.Event()
+        self.began = threading.Event()
+        self.read: list[bytes] = []
+
+    def __call__(self, data: bytes) -> None:
+        self.began.set()
+        assert self.may_read.wait(20)
+        self.read.append(data)
+
+
+def test_a_reader_that_stalls_is_not_waited_for() -> None:
+    reader, dropped = Reader(), []
+    writer = LineWriter(reader, most_bytes=30)
+    writer.on_drop = dropped.append
+    writer.put("being written\n")
+    assert reader.began.wait(20)
+    began = time.monotonic()
+    writer.put("0123456789\n0123456789\n")
+    writer.put("two that\ndo not fit\n")
+    writer.put("fits\n")
+    assert not writer.flush(0.05)
+    assert time.monotonic() - began < 5
+    assert dropped == [2]
+    reader.may_read.set()
+    assert writer.flush(20)
+    assert b"".join(reader.read) == b"being written\n0123456789\n0123456789\nfits\n"
+
+
+def test_lines_that_cannot_be_written_are_counted_and_the_next_are_tried() -> None:
+    dropped: list[int] = []
+    kept: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        if data == b"lost\n":
+            raise OSError("no space")
+        kept.append(data)
+
+    writer = LineWriter(write)
+    writer.on_drop = dropped.append
+    for line in ("lost\n", "kept\n"):
+        writer.put(line)
+        assert writer.flush(20)
+    assert (dropped, kept) == ([1], [b"kept\n"])
