@@ -223,7 +223,6 @@ def _lifespan(desk: Desk) -> Any:
         await desk.repository.start()
         yield
         await desk.repository.drain()
-        desk.threads.close()
         desk.register.access.flush()
         if desk.register.tracer is not None:
             await asyncio.to_thread(desk.register.tracer.close)

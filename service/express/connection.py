@@ -252,19 +252,16 @@ class ExpressProtocol(HttpToolsProtocol):
         return is_waiting and not self.pipeline and self.scope["http_version"] == "1.1"
 
     def _close_if_served(self) -> None:
-        """Where the client sends no more, close after the last answer; refuse half a request."""
+        """Where the client sends no more, close after the last answer to a whole request."""
         if self._departure is None or self.transport.is_closing():
             return
         if self._visit is not None or self.pipeline:
             return
-        is_idle = self._is_idle()
-        if self._is_inside_head or self._patience is not None:
-            is_cut = is_idle  # else the answer to the request before it comes first
+        if self._is_inside_message and not self._is_inside_head:
+            is_served = True  # or it never will be: the rest of its body does not come
         else:
-            is_cut = self._is_inside_message and not is_idle
-        if is_cut:
-            self._refuse(MalformedRequest("the connection ended inside a request"))
-        elif is_idle:
+            is_served = self._is_idle()
+        if is_served:
             self.transport.close()
 
     def _grow_head(self, count: int) -> None:

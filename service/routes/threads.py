@@ -67,7 +67,3 @@ class Threads:
             raise DeadlineExceeded("no answer before the deadline") from None
         finally:
             self._calls -= 1
-
-    def close(self) -> None:
-        """Begin nothing more."""
-        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -45,7 +45,6 @@ def test_no_more_calls_wait_than_may() -> None:
         assert await asyncio.gather(*calls) == ["a", "b", "c"]
         assert await threads.run(soon(), gate, "e") == "e"
         assert gate.begun == ["a", "b", "c", "e"]
-        threads.close()
 
     run(play)
 
@@ -69,7 +68,6 @@ def test_a_call_that_nobody_waits_for_is_never_begun(reason: str) -> None:
         gate.opened.set()
         assert await asyncio.gather(first, third) == ["a", "c"]
         assert gate.begun == ["a", "c"]
-        threads.close()
 
     run(play)
 
@@ -79,7 +77,6 @@ def test_a_call_that_comes_too_late_is_never_begun() -> None:
         threads, gate = Threads(workers=1), Gate()
         with pytest.raises(DeadlineExceeded):
             await threads.run(soon(-1), gate, "a")
-        threads.close()
         assert gate.begun == []
 
     run(play)
@@ -93,7 +90,6 @@ def test_what_a_call_raises_is_raised() -> None:
         threads = Threads(workers=1)
         with pytest.raises(TimeoutError, match="of its own"):
             await threads.run(soon(), fail)
-        threads.close()
 
     run(play)
 

@@ -246,7 +246,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("case", PARTS)
-def test_half_a_request_is_refused(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_half_a_request_is_not_answered(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
         async with scene.client() as (reader, writer):
@@ -254,9 +254,9 @@ def test_half_a_request_is_refused(monkeypatch: pytest.MonkeyPatch, case: str) -
             writer.write_eof()
             if case == "behind_a_whole_one":
                 assert (await read(reader)).json()["z"] == Z
-            answer = await read(reader)
-            assert (answer.status, answer.json()["code"]) == (400, "malformed_request")
             assert await reader.read() == b""
+        while scene.state.connections:
+            await asyncio.sleep(0)
 
     run(play)
 
