@@ -27,6 +27,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
+from models.accuracy import measure_accuracy
 from models.budget import Budget
 from models.files import check_regular, content_of, is_filled_in_place, try_folder
 from models.flow import Flow
@@ -90,6 +91,7 @@ def save(
     rows: golden.Inputs | None = None,
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    accuracy: Mapping[str, float] | None = None,
 ) -> None:
     """Write a flow as a model folder; an existing model folder is replaced in one step.
 
@@ -101,6 +103,8 @@ def save(
         provenance: where the weights come from; plain JSON. Left out, the flow's own is kept.
         dtype: what the flow should compute in when served, float32 or float64; left out, the dtype
             of its weights. Weights are stored in the precision they have.
+        accuracy: what `models.accuracy.measure_accuracy` found; left out, it is measured, without held-out
+            rows.
 
     Raises:
         ValueError: if the flow was not made by `models.build`.
@@ -125,6 +129,7 @@ def save(
     replay_exact(target, served, record)
     served.to(torch.float64 if flow.needs_float64 else dtype or flow.dtype)
     replay_served(target, served, record)
+    measure(target, served, record)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         family=flow.family,
@@ -133,7 +138,9 @@ def save(
         context_shape=flow.context_shape,
         dtype="float64" if served.dtype == torch.float64 else "float32",
         provenance=dict(flow.provenance if provenance is None else provenance),
-        accuracy=measure(target, served, record),
+        accuracy=dict(
+            measure_accuracy(flow, record, dtype=served.dtype) if accuracy is None else accuracy
+        ),
     )
     metadata = {"format": "pt", "family": flow.family, "format_version": str(FORMAT_VERSION)}
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
@@ -177,8 +184,20 @@ def load(
     flow.to(device, _compute_dtype(source, flow, dtype, manifest))
     replay_served(source, flow, record)
     flow.provenance = manifest.provenance
-    flow.accuracy = measure(source, flow, record)
+    here = measure(source, flow, record)
+    flow.accuracy = _accuracy(here, manifest, is_same=flow.dtype == DTYPES[manifest.dtype])
     return flow
+
+
+def _accuracy(here: dict[str, float], manifest: Manifest, *, is_same: bool) -> dict[str, float]:
+    """What was measured when the model was saved, and on its golden rows here, whichever is more.
+
+    In another dtype than that of then (not `is_same`), golden rows alone speak.
+    """
+    if not is_same:
+        return here
+    then = manifest.accuracy
+    return {**then, **{name: max(error, then.get(name, 0.0)) for name, error in here.items()}}
 
 
 def load_exact(folder: str | os.PathLike[str]) -> Flow:

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from models import golden
+from models.accuracy import measure_accuracy
 from models.datasets import Dataset, DatasetError
 from models.flow import Flow
+from models.reference import reference
 from models.transforms.preprocess import Dequantise
 
 Floats = NDArray[np.float64]
@@ -35,7 +37,9 @@ class Evaluation:
         bits_per_dim: nats / (D ln 2); None where the data are not pixels.
         bits_per_dim_midpoint: the same for the midpoint of each pixel's bin, which is what a
             server answers.
-        float32_max_error, float32_median_error: |log_prob in float32 - in float64|, in nats.
+        float32_max_error, float32_median_error: |log_prob in float32 - exact|, in nats, on the
+            first `accuracy_rows` of them; exact is what `models.reference` says.
+        accuracy_rows: how many these were.
         round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data, for x that
             were decoded once (so the pixel levels that `ReduceBits` drops do not count).
         non_finite_rows: rows whose log_prob is infinite or NaN.
@@ -55,6 +59,7 @@ class Evaluation:
     non_finite_rows: int
     auroc: float | None = None
     anomalies: int = 0
+    accuracy_rows: int = 0
 
 
 def evaluate(
@@ -71,7 +76,7 @@ def evaluate(
         flow: left as it is, but for its mode, which becomes evaluation.
         data: normal rows and, where `data.anomaly` marks them, anomalies.
         batch_rows: rows a call.
-        accuracy_rows: how many rows float32 is compared with float64 on.
+        accuracy_rows: how many rows float32 is compared with exact numbers on.
         seed: of the dequantization noise.
 
     Raises:
@@ -99,6 +104,7 @@ def evaluate(
         non_finite_rows=int((~np.isfinite(served)).sum()),
         auroc=auroc,
         anomalies=len(anomalous),
+        accuracy_rows=min(accuracy_rows, len(normal)),
     )
 
 
@@ -167,6 +173,14 @@ def log_probs(
     return torch.cat(parts).double().cpu().numpy()
 
 
+def measure_on(flow: Flow, held_out: Dataset, rows: golden.Inputs) -> dict[str, float]:
+    """`models.accuracy.measure_accuracy` with all normal rows of held-out data and these golden rows."""
+    exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
+    normal = held_out if held_out.anomaly is None else held_out.take(~held_out.anomaly)
+    inputs = golden.Inputs(*as_tensors(exact, normal, np.arange(len(normal))))
+    return measure_accuracy(flow, golden.record(exact, rows), held_out=inputs)
+
+
 def area_under_roc(normal: Floats, anomalous: Floats) -> float:
     """P(anomalous > normal) + P(anomalous = normal) / 2, from mid-ranks.
 
@@ -214,7 +228,7 @@ def _mean(values: Floats) -> tuple[float, float]:
 def _accuracy(flow: Flow, data: Dataset) -> dict[str, float]:
     # A flow that needs float64 is never served in float32.
     served = torch.float64 if flow.needs_float64 else torch.float32
-    narrow, wide = (copy.deepcopy(flow).to(kind).eval() for kind in (served, torch.float64))
+    narrow, wide = copy.deepcopy(flow).to(served).eval(), reference(flow).to(flow.device)
     with np.errstate(invalid="ignore"):  # inf - inf: rows outside the support agree
         got, exact = log_probs(narrow, data), log_probs(wide, data)
         errors = np.where(got == exact, 0.0, np.abs(got - exact))

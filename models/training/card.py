@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.files import write_file
@@ -133,13 +133,32 @@ def _figures(report: TrainingReport) -> list[str]:
             "test -log p, nats a row",
             f"{test.nats:.3f} ± {test.nats_standard_error:.3f} (standard error)",
         ),
-        ("log p, float32 against float64, largest", f"{test.float32_max_error:.1e} nats"),
-        ("log p, float32 against float64, median", f"{test.float32_median_error:.1e} nats"),
+        *(_accuracy(report.accuracy) if report.accuracy else ()),
         ("decode(encode(x)) - x in float32, largest", f"{test.round_trip_max_error:.1e}"),
     ]
     if test.auroc is not None:
         rows.append((f"AUROC of -log p, {test.anomalies} anomalies", f"{test.auroc:.3f}"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _accuracy(found: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What config.json and `GET /models/NAME` have under `accuracy`, in the same words."""
+    kinds = {name: round(found[f"{name}_rows"]) for name in ("held_out", "sample", "golden")}
+    rows = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in kinds.items())
+    relative, promised = (found[f"log_prob_{name}_relative_error"] for name in ("max", "promised"))
+    return [
+        (
+            f"log p, error relative to max(1, abs(log p)), largest of {sum(kinds.values())} rows "
+            f"({rows})",
+            f"{relative:.1e} (promised: {promised:.0e})",
+        ),
+        ("the same in nats", f"{found['log_prob_max_abs_error']:.1e}"),
+        (
+            f"log p, largest errors of {round(found['odd_rows'])} odd rows (relative; in nats)",
+            f"{found['odd_log_prob_max_relative_error']:.1e}; "
+            f"{found['odd_log_prob_max_abs_error']:.1e}",
+        ),
+    ]
 
 
 def _reduced_bits(report: TrainingReport, bits_per_dim: float) -> list[tuple[str, str]]:

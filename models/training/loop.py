@@ -13,7 +13,7 @@ from models import golden
 from models.checkpoint import CheckpointError, save
 from models.datasets import Dataset, Split, is_named, schema, split
 from models.datasets.rows import write_rows
-from models.evaluate import as_tensors, check_fits, evaluate
+from models.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.flow import Flow
 from models.registry import build
 from models.training.adapt import adapt
@@ -170,6 +170,7 @@ def _finish(
     rows = np.arange(min(GOLDEN_ROWS, len(parts.validation)))
     # As they are in the data: rounding them to the flow's dtype is part of its error.
     x, context = as_tensors(flow, parts.validation, rows, dtype=torch.float64)
+    golden_rows = golden.Inputs(x, context)
     report = TrainingReport(
         family=flow.family,
         arguments=dict(arguments),
@@ -182,8 +183,9 @@ def _finish(
         seconds=round(run.seconds, 1),
         history=tuple(run.history),
         test=evaluate(flow, parts.test, seed=run.options.seed),
+        accuracy=measure_on(flow, parts.test, golden_rows),
     )
-    _write_model(flow, out, golden.Inputs(x, context), _provenance(report))
+    _write_model(flow, out, golden_rows, report)
     state_path(out).unlink(missing_ok=True)
     if not facts.recipe:
         write_rows(out, parts)
@@ -193,15 +195,18 @@ def _finish(
     return report
 
 
-def _write_model(flow: Flow, out: Path, rows: golden.Inputs, provenance: dict[str, Any]) -> None:
+def _write_model(flow: Flow, out: Path, rows: golden.Inputs, report: TrainingReport) -> None:
     """Write the model to its folder, or somewhere.
 
     Raises:
         TrainingKept: its folder cannot be written, or the model does not prove itself.
     """
+    provenance = _provenance(report)
 
     def write(folder: Path, dtype: torch.dtype | None = None) -> None:
-        save(flow, folder, rows=rows, provenance=provenance, dtype=dtype)
+        # The report's figures are those of the flow's own dtype.
+        accuracy = report.accuracy if dtype is None else None
+        save(flow, folder, rows=rows, provenance=provenance, dtype=dtype, accuracy=accuracy)
 
     def write_steep(folder: Path) -> None:
         write(folder, torch.float64)

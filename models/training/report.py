@@ -1,7 +1,7 @@
 """What a training run says about itself: kept as training.json beside the model."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class TrainingReport:
         seconds: wall clock, over all resumed parts.
         history: one entry an epoch.
         test: figures on the test rows.
+        accuracy: how far log_prob is from exact, see `models.accuracy.measure_accuracy`; empty in reports of
+            before.
     """
 
     family: str
@@ -82,6 +84,7 @@ class TrainingReport:
     seconds: float
     history: tuple[Epoch, ...]
     test: Evaluation
+    accuracy: dict[str, float] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write training.json."""

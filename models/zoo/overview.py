@@ -16,11 +16,12 @@ model card with data, licence, recipe and pictures. The data themselves are not 
 they are generated, or come with the packages that the cards name.
 
 Test figures are on rows that were never trained on: nats are the mean of -log p a row, bits/dim
-those of the pixels with uniform dequantization noise, the last column is the largest
-|log p in float32 - log p in float64|.
+those of the pixels with uniform dequantization noise. The last columns are the largest error of
+log p in float32, relative to max(1, abs(log p)) and in nats, and of how many rows it is the
+largest: all test rows, samples and golden rows (odd rows: see the card).
 
-| model | family | data | parameters | MB | nats | bits/dim | AUROC | float32, nats |
-|---|---|---|---|---|---|---|---|---|
+| model | family | data | parameters | MB | nats | bits/dim | AUROC | error | in nats | of rows |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 _SEEDS = """
@@ -51,7 +52,7 @@ def write_overview(zoo: Path) -> None:
 
 
 def _row(folder: Path, report: TrainingReport) -> str:
-    test = report.test
+    test, accuracy = report.test, report.accuracy
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     cells = (
         f"[{folder.name}]({folder.name}/README.md)",
@@ -62,6 +63,8 @@ def _row(folder: Path, report: TrainingReport) -> str:
         f"{test.nats:.3f} ± {test.nats_standard_error:.3f}",
         "" if test.bits_per_dim is None else f"{test.bits_per_dim:.3f}",
         "" if test.auroc is None else f"{test.auroc:.3f}",
-        f"{test.float32_max_error:.1e}",
+        f"{accuracy['log_prob_max_relative_error']:.1e}",
+        f"{accuracy['log_prob_max_abs_error']:.1e}",
+        f"{sum(accuracy[f'{kind}_rows'] for kind in ('held_out', 'sample', 'golden')):,.0f}",
     )
     return f"| {' | '.join(cells)} |\n"

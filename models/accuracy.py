@@ -1,0 +1,135 @@
+"""What `accuracy` says of a model: how far its log_prob is from exact, on which rows, on how many.
+
+What is promised is relative: |log_prob - exact| <= 1e-5 max(1, |log_prob|) for flows of discrete
+transforms and 1e-4 of it for continuous ones, in float32, on rows like the data. What was measured
+is stated in the same unit and in nats: on held-out rows, samples and golden rows together, and on
+odd rows by themselves, where |log_prob| is large and nats are lost with it.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import golden
+from models.flow import Flow, base_log_prob
+from models.golden import Inputs
+from models.noise import base_noise
+from models.reference import reference
+from models.transforms.ode import ContinuousTransform
+
+SAMPLE_ROWS = 64
+PROMISED = 1e-5
+PROMISED_CONTINUOUS = 1e-4
+
+_ROWS_AT_A_TIME = 256
+_FAR = 10.0  # standard deviations of the samples
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Of the rows of one kind: how many, and the largest errors of those with a finite answer."""
+
+    rows: int
+    nats: float
+    relative: float
+    non_finite: int
+
+
+@torch.no_grad()
+def measure_accuracy(
+    flow: Flow,
+    record: golden.Record,
+    *,
+    held_out: Inputs | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, float]:
+    """Compare a flow with `reference`, on everything that is at hand.
+
+    Args:
+        flow: with the weights as they are stored.
+        record: its golden rows.
+        held_out: rows of the data that it was not trained on, all of them, where there are.
+        dtype: what it computes in when served; left out, that of its weights.
+
+    Returns:
+        golden_rows, held_out_rows, sample_rows: rows like the data; odd_rows: zeros and rows ten
+            standard deviations out, of pixels black, white, chequered and random ones.
+        log_prob_max_abs_error: nats, on rows like the data;
+        log_prob_max_relative_error: the same, relative to max(1, |log_prob|);
+        log_prob_promised_relative_error: what that should be at most.
+        odd_log_prob_max_abs_error, odd_log_prob_max_relative_error: on odd rows.
+        non_finite_rows: rows with a finite exact log_prob that have none here; they are answered
+            null, and no error counts them.
+        z_max_abs_error, round_trip_max_abs_error: on golden rows, see `golden.accuracy`.
+    """
+    exact = reference(flow)
+    served = copy.deepcopy(flow).to("cpu", dtype or flow.dtype).eval()
+    samples = _samples(exact, record)
+    alike = {"golden": Inputs(record["x"], record.get("context")), "sample": samples}
+    if held_out is not None:
+        alike["held_out"] = held_out
+    found = {name: _errors(served, exact, rows) for name, rows in alike.items()}
+    odd = _errors(served, exact, _odd_rows(exact, samples))
+    continuous = any(isinstance(part, ContinuousTransform) for part in exact.modules())
+    return {
+        **golden.accuracy(served, record),
+        **{f"{name}_rows": float(errors.rows) for name, errors in found.items()},
+        "log_prob_max_abs_error": max(errors.nats for errors in found.values()),
+        "log_prob_max_relative_error": max(errors.relative for errors in found.values()),
+        "log_prob_promised_relative_error": PROMISED_CONTINUOUS if continuous else PROMISED,
+        "odd_rows": float(odd.rows),
+        "odd_log_prob_max_abs_error": odd.nats,
+        "odd_log_prob_max_relative_error": odd.relative,
+        "non_finite_rows": float(sum(part.non_finite for part in (*found.values(), odd))),
+    }
+
+
+def _errors(served: Flow, exact: Flow, rows: Inputs) -> Errors:
+    """Both flows see the same float64 rows: rounding them is part of the error."""
+    got, wanted = _log_probs(served, rows), _log_probs(exact, rows)
+    counted = wanted.isfinite() & got.isfinite()
+    nats = (got - wanted).abs()[counted]
+    relative = nats / wanted[counted].abs().clamp(min=1)
+    lost = wanted.isfinite() & ~got.isfinite()
+    return Errors(len(wanted), _largest(nats), _largest(relative), int(lost.sum()))
+
+
+def _largest(errors: Tensor) -> float:
+    return float(errors.max()) if len(errors) else 0.0
+
+
+def _log_probs(flow: Flow, rows: Inputs) -> Tensor:
+    parts = []
+    for start in range(0, len(rows.x), _ROWS_AT_A_TIME):
+        part = slice(start, start + _ROWS_AT_A_TIME)
+        context = None if rows.context is None else rows.context[part].to("cpu", flow.dtype)
+        z, log_det = flow.encode(rows.x[part].to("cpu", flow.dtype), context)
+        parts.append((base_log_prob(z) + log_det).double())
+    return torch.cat(parts)
+
+
+def _samples(exact: Flow, record: golden.Record) -> Inputs:
+    """Always the same ones; contexts are those of the golden rows, again and again."""
+    context = record.get("context")
+    if context is not None:
+        context = context[torch.arange(SAMPLE_ROWS) % len(context)]
+    noise = torch.from_numpy(base_noise(SAMPLE_ROWS, exact.features, seed=1))
+    return Inputs(exact.decode(noise, context)[0], context)
+
+
+def _odd_rows(exact: Flow, samples: Inputs) -> Inputs:
+    shape = exact.event_shape
+    signs = (1 - 2 * (torch.arange(exact.features) % 2)).double().reshape(shape)
+    levels = exact.facts.num_levels
+    if levels is not None:
+        white = torch.full(shape, levels - 1.0, dtype=torch.float64)
+        pixels = np.random.default_rng(0).integers(levels, size=(4, *shape))
+        odd = [0 * white, white, white * (signs > 0), *torch.from_numpy(pixels).double()]
+    else:
+        centre, spread = samples.x.mean(0), _FAR * samples.x.std(0)
+        odd = [0 * centre, *(centre + sign * spread for sign in (1, -1, signs, -signs))]
+    context = None if samples.context is None else samples.context[: len(odd)]
+    return Inputs(torch.stack(odd), context)
