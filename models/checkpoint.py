@@ -103,8 +103,8 @@ def save(
         provenance: where the weights come from; plain JSON. Left out, the flow's own is kept.
         dtype: what the flow should compute in when served, float32 or float64; left out, the dtype
             of its weights. Weights are stored in the precision they have.
-        accuracy: what `models.accuracy.measure_accuracy` found; left out, it is measured, without held-out
-            rows.
+        accuracy: what `models.accuracy.measure_accuracy` found; left out, it is measured, without
+            held-out rows.
 
     Raises:
         ValueError: if the flow was not made by `models.build`.

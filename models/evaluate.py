@@ -174,7 +174,7 @@ def log_probs(
 
 
 def measure_on(flow: Flow, held_out: Dataset, rows: golden.Inputs) -> dict[str, float]:
-    """`models.accuracy.measure_accuracy` with all normal rows of held-out data and these golden rows."""
+    """What `models.accuracy` finds on all normal rows of held-out data and these golden rows."""
     exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     normal = held_out if held_out.anomaly is None else held_out.take(~held_out.anomaly)
     inputs = golden.Inputs(*as_tensors(exact, normal, np.arange(len(normal))))

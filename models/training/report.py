@@ -69,8 +69,7 @@ class TrainingReport:
         seconds: wall clock, over all resumed parts.
         history: one entry an epoch.
         test: figures on the test rows.
-        accuracy: how far log_prob is from exact, see `models.accuracy.measure_accuracy`; empty in reports of
-            before.
+        accuracy: how far log_prob is from exact, see `models.accuracy`; empty in older reports.
     """
 
     family: str

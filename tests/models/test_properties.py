@@ -176,7 +176,9 @@ def test_a_checkpoint_keeps_every_bit(name: str, tmp_path_factory: pytest.TempPa
         ):
             assert torch.equal(got, expected)
     assert loaded.provenance == {"made_by": "a test"}
-    assert loaded.accuracy["log_prob_max_abs_error"] == 0.0
+    # Of continuous flows, what their tolerance costs stands in it.
+    promised = 1e-4 if CASES[name].continuous else 0.0
+    assert loaded.accuracy["log_prob_max_relative_error"] <= promised
 
 
 @names
