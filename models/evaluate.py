@@ -39,7 +39,7 @@ class Evaluation:
             server answers.
         float32_max_error, float32_median_error: |log_prob in float32 - exact|, in nats, on the
             first `accuracy_rows` of them; exact is what `models.reference` says.
-        accuracy_rows: how many these were.
+        accuracy_rows: how many these were; None in older reports.
         round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data, for x that
             were decoded once (so the pixel levels that `ReduceBits` drops do not count).
         non_finite_rows: rows whose log_prob is infinite or NaN.
@@ -59,7 +59,7 @@ class Evaluation:
     non_finite_rows: int
     auroc: float | None = None
     anomalies: int = 0
-    accuracy_rows: int = 0
+    accuracy_rows: int | None = None
 
 
 def evaluate(
