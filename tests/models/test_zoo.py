@@ -41,6 +41,8 @@ def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
     expected = FILES | GRAPHS if recipe.graphs else FILES
     if recipe.family == "ffjord":
         expected |= {"generate.onnx"}
+    if not report.data.recipe:  # generated rows have no digests: their bits are the CPU's
+        expected |= {"rows.safetensors"}
     assert {path.name for path in (ZOO / name).iterdir()} == expected
     assert report.family == recipe.family
     assert report.arguments == json.loads(json.dumps(recipe.config))
