@@ -134,6 +134,7 @@ class Dataset:
                 f"{self.name}: {int(bad.sum())} of {len(bad)} rows hold NaN or infinity "
                 f"(first: row {row}, {where}); remove these rows or fill them in"
             )
+        self._check_size()
         if self.num_levels is not None and len(self.x):
             low, high = self.x.min(), self.x.max()
             if low < 0 or high >= self.num_levels:
@@ -141,6 +142,19 @@ class Dataset:
                     f"{self.name}: expected pixels in 0 .. {self.num_levels - 1}, "
                     f"got {low:g} .. {high:g}; scale them back to whole pixel values"
                 )
+
+    def _check_size(self) -> None:
+        if self.x.dtype.kind != "f" or self.x.itemsize <= 4:
+            return
+        flat = self.x.reshape(len(self.x), math.prod(self.event_shape))
+        large = np.abs(flat) > np.finfo(np.float32).max
+        if large.any():
+            row, column = (int(index) for index in np.argwhere(large)[0])
+            raise DatasetError(
+                f"{self.name}: row {row}, {self.column(column)} holds {flat[row, column]:g}, more "
+                "than float32 can hold: beside it the other values of the column fall together; "
+                "correct or remove the row"
+            )
 
 
 class Split(NamedTuple):

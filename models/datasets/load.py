@@ -86,9 +86,9 @@ def _load_path(spec: Spec, features: Sequence[str]) -> Dataset:
         return load_idx(path, spec)
     if path.is_dir():
         return load_folder(path, spec)
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    match suffix:
-        case ".csv" | ".csv.gz" | ".parquet":
+    suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    match suffix.lower():
+        case ".csv" | ".csv.gz" | ".tsv" | ".tsv.gz" | ".parquet":
             return load_table(path, spec, features)
         case ".npy" | ".npz":
             return load_array(path, spec)

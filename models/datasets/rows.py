@@ -8,6 +8,7 @@ bits are those of the CPU that drew them.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ Digests = NDArray[np.int64]
 
 def row_digests(x: NDArray[Any]) -> Digests:
     """BLAKE2b, 64 bits, of each row's values as float64. x (N, ...) -> (N,)."""
-    flat = np.ascontiguousarray(x.reshape(len(x), -1), dtype="<f8")
+    flat = np.ascontiguousarray(x.reshape(len(x), math.prod(x.shape[1:])), dtype="<f8")
     flat = flat + 0.0  # minus zero is zero
     found = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in flat)
     return np.frombuffer(found, "<i8").astype(np.int64)

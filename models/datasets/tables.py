@@ -1,5 +1,6 @@
 """Rows of numbers from files: .csv, .csv.gz and .parquet (through pyarrow), .npy and .npz."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
+from models.datasets.dialect import MISSING, find_dialect
 from models.datasets.schema import check_columns
 from models.datasets.spec import Spec
 
@@ -17,7 +19,9 @@ _CHANNELS = (1, 3)  # of pictures: grey, RGB
 def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Dataset:
     """Read a .csv, .csv.gz or .parquet file.
 
-    Options: `label=COLUMN` (kept out of x), `columns=A,B` (only these), `drop=A,B` (not these).
+    Options: `label=COLUMN` (kept out of x), `columns=A,B` (only these), `drop=A,B` (not these),
+    `header=yes|no`. Separators ; and tab, decimal commas and latin-1 are told from the file;
+    columns that pandas wrote as an index are left out.
 
     Args:
         path: the file.
@@ -29,13 +33,15 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
     """
     label = spec.text_option("label")
     wanted, dropped = spec.list_option("columns"), spec.list_option("drop") or []
-    table = _read(path)
+    table, has_names = _read(path, spec)
     names: list[str] = table.column_names
+    index = [name for name in _index_columns(table) if name not in (*(wanted or ()), label)]
     for name in (*(wanted or ()), *dropped, *([label] if label else ())):
         if name not in names:
             raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
-    features = [name for name in (wanted or names) if name not in dropped and name != label]
-    if model_features:
+    left_out = (*dropped, *index, label)
+    features = [name for name in (wanted or names) if name not in left_out]
+    if model_features and has_names:
         check_columns(str(path), features, model_features)
         features = list(model_features)
     if not features:
@@ -53,11 +59,15 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
         x=np.stack(columns, axis=1),
         labels=labels,
         label_names=label_names,
-        columns=tuple(features),
+        columns=tuple(features) if has_names else (),
         source=f"the file {path.name}",
-        ignored=tuple(name for name in names if name not in (*features, *dropped, label))
-        if model_features
-        else (),
+        ignored=tuple(
+            name
+            for name in names
+            if name
+            and name not in (*features, *dropped, label)
+            and (model_features or name in index)
+        ),
     )
 
 
@@ -113,34 +123,52 @@ def _channels_first(path: Path, x: NDArray[Any], channels: str | None) -> NDArra
     return np.moveaxis(x, 3, 1) if channels == "last" else x
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".parquet":
-        parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet")
-        read = parquet.read_table
-    else:
-        csv = optional_package("pyarrow.csv", needed_for="reading .csv")
-        read = csv.read_csv
+def _read(path: Path, spec: Spec) -> tuple[Any, bool]:
+    """The table, and whether its columns have names; else they are called "1", "2", ..."""
     pyarrow = optional_package("pyarrow", needed_for="reading tables")
+    suffix, has_names = path.suffix.lower(), True
     try:
-        table = read(str(path))
+        if suffix == ".parquet":
+            parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet")
+            table = parquet.read_table(str(path))
+        else:
+            table, has_names = _read_text(path, spec)
     except pyarrow.ArrowInvalid as error:
         raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
     if len(set(table.column_names)) != len(table.column_names):
         raise DatasetError(f"{path}: two columns have the same name; rename one")
-    if all(_is_number(name) for name in table.column_names):
-        raise DatasetError(
-            f"{path}: the first line holds numbers where column names are expected; "
-            "add a line of names"
-        )
-    return table
+    if not table.num_rows:
+        raise DatasetError(f"{path}: it holds no rows, only a line of names")
+    return table, has_names
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _read_text(path: Path, spec: Spec) -> tuple[Any, bool]:
+    csv = optional_package("pyarrow.csv", needed_for="reading .csv")
+    dialect = find_dialect(path, spec)
+    names = dialect.header
+    table = csv.read_csv(
+        str(path),
+        csv.ReadOptions(encoding=dialect.encoding, autogenerate_column_names=names is None),
+        csv.ParseOptions(delimiter=dialect.separator),
+        csv.ConvertOptions(null_values=MISSING, decimal_point=dialect.decimal),
+    )
+    if names is None:
+        return table.rename_columns([str(index + 1) for index in range(table.num_columns)]), False
+    return table.rename_columns([name.strip() for name in table.column_names]), True
+
+
+def _index_columns(table: Any) -> list[str]:
+    """Columns that number the rows and were written beside them, as pandas does."""
+    names: list[str] = table.column_names
+    written = [name for name in names if re.fullmatch(r"__index_level_\d+__", name)]
+    types = optional_package("pyarrow.types", needed_for="reading tables")
+    for name in names:
+        kind = table.column(name).type
+        is_first = name == names[0] and types.is_integer(kind)
+        # A separator at the end of each line makes a column without a name or a value.
+        if (name in ("", "Unnamed: 0") and is_first) or (name == "" and types.is_null(kind)):
+            written.append(name)
+    return written
 
 
 def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
@@ -163,8 +191,16 @@ def _read_numpy(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
-            return content
+            return _native(content)
         with content:
-            return {name: content[name] for name in content.files}
+            return {name: _native(content[name]) for name in content.files}
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers in a form that torch takes: other byte orders, half and long doubles are float64."""
+    kind = values.dtype
+    if kind.kind == "f" and (kind.itemsize not in (4, 8) or not kind.isnative):
+        return values.astype(np.float64)
+    return values if kind.isnative else values.astype(kind.newbyteorder("="))

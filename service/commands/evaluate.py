@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Data = Annotated[str, typer.Option(help="What `pushforward train --data` takes.")]
 Rows = Annotated[
-    Literal["auto", "all", "test"],
+    Literal["auto", "all", "train", "validation", "test"],
     typer.Option(
         help="all: every row; test: the model's test rows; auto: every row but those it was "
         "trained on."
@@ -97,14 +97,15 @@ def _choose_by_row(data: "Dataset", rows: str, digests: "Mapping[str, Digests]")
 
     from models.datasets.rows import is_among
 
-    if rows == "test":
-        is_kept_apart = is_among(data, digests["test"])
-        if not is_kept_apart.any():
+    if rows != "auto":
+        is_part = is_among(data, digests[rows])
+        if not is_part.any():
             raise ValueError(
-                "--rows test: none of these rows is one of the model's test rows; use --rows all"
+                f"--rows {rows}: none of these rows is one of the model's {rows} rows; use "
+                "--rows all"
             )
-        chosen = data.take(is_kept_apart)
-        typer.echo(f"the model's test rows: {len(chosen)} of {len(data)}", err=True)
+        chosen = data.take(is_part)
+        typer.echo(f"the model's {rows} rows: {len(chosen)} of {len(data)}", err=True)
         return chosen
     is_trained_on = is_among(data, np.concatenate([digests["train"], digests["validation"]]))
     if not is_trained_on.any():
@@ -131,7 +132,7 @@ def _choose_by_split(
         return data
     if not is_training_data:
         raise ValueError(
-            "--rows test: the model was not trained on these data, so there is no split; use "
+            f"--rows {rows}: the model was not trained on these data, so there is no split; use "
             "--rows all"
         )
     if not is_same_split(data, trained_on):
@@ -146,5 +147,7 @@ def _choose_by_split(
         test=facts["test_fraction"],
         seed=facts["seed"],
     )
-    typer.echo(f"the model's own data: {len(parts.test)} test rows of {len(data)}", err=True)
-    return parts.test
+    name = "test" if rows == "auto" else rows
+    chosen: Dataset = getattr(parts, name)
+    typer.echo(f"the model's own data: {len(chosen)} {name} rows of {len(data)}", err=True)
+    return chosen

@@ -1,0 +1,160 @@
+"""A model and the tables it meets: columns by name, classes by name, rows it was trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.datasets import rows as row_record
+from models.datasets import schema
+from models.datasets.dataset import DatasetError
+from service import cli
+
+FLOW = [
+    "--family", "realnvp", "--set", "num_layers=2",
+    "--set", 'conditioner={"kind":"mlp","widths":[8]}', "--epochs", "2",
+]  # fmt: skip
+NAMES = ["flow", "mass [kg]", "load"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.build(arguments), list(arguments))
+
+
+def write(path: Path, names: list[str], order: np.ndarray | None = None) -> Path:
+    """300 rows of three different columns and a class, under the names asked for."""
+    rng = np.random.default_rng(0)
+    held = {
+        "flow": rng.normal(5, 1, 300),
+        "mass [kg]": rng.integers(0, 90, 300).astype(float),
+        "load": rng.gamma(2, 1, 300),
+        "kind": rng.choice(["good", " bad "], 300, p=[0.8, 0.2]),
+        "id": np.arange(300) + 10_000,
+    }
+    indices = range(300) if order is None else order
+    lines = [",".join(str(held[name][row]) for name in names) for row in indices]
+    path.write_text("\n".join([",".join(names), *lines, ""]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the columns, and beside it the table it was trained on."""
+    place = tmp_path_factory.mktemp("tables")
+    table = write(place / "table.csv", [*NAMES, "kind"])
+    result = run(
+        "train", "--data", f"{table}?label=kind&normal=good", *FLOW, "--out", str(place / "model")
+    )
+    assert result.exit_code == 0, result.output
+    return place
+
+
+def figures(model: Path, *arguments: str) -> dict[str, float]:
+    result = run("evaluate", str(model), *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, float] = json.loads(result.stdout)
+    return found
+
+
+def test_columns_in_any_order_give_the_same_numbers(folder: Path, tmp_path: Path) -> None:
+    model = folder / "model"
+    expected = figures(model, "--data", f"{folder / 'table.csv'}?drop=kind", "--rows", "all")
+    other = write(tmp_path / "t.csv", ["id", "kind", "load", "flow", "mass [kg]"])
+    result = run("evaluate", str(model), "--data", str(other), "--rows", "all", "--json")
+    assert json.loads(result.stdout) == expected
+    assert "columns that the model does not have: id, kind" in result.stderr
+
+
+@pytest.mark.parametrize("names", [["flow", "load"], ["flow", "mass", "load"]])
+def test_a_missing_column_is_refused(folder: Path, tmp_path: Path, names: list[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(names) + "\n" + "1,2,3\n"[: 2 * len(names) - 1] + "\n")
+    result = run("evaluate", str(folder / "model"), "--data", str(path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "needs the column 'mass [kg]'" in result.stderr
+
+
+@pytest.mark.parametrize("options", ["", "?label=kind", "?label=kind&normal=good", "?drop=kind"])
+def test_rows_kept_apart_stay_so_whatever_options_are_given(folder: Path, options: str) -> None:
+    report = json.loads((folder / "model" / "training.json").read_text())
+    data = report["data"]
+    found = {
+        part: figures(
+            folder / "model", "--data", f"{folder / 'table.csv'}{options}", "--rows", part
+        )
+        for part in ("train", "validation", "test")
+    }
+    rows = {part: one["rows"] + one["anomalies"] for part, one in found.items()}
+    assert rows == {part: data[f"{part}_rows"] for part in rows}
+    if options == "?label=kind&normal=good":
+        assert found["test"]["nats"] == pytest.approx(report["test"]["nats"], abs=1e-5)
+
+
+def test_rows_are_known_in_another_order_and_among_others(folder: Path, tmp_path: Path) -> None:
+    model = folder / "model"
+    expected = figures(model, "--data", f"{folder / 'table.csv'}?drop=kind")
+    order = np.random.default_rng(1).permutation(300)
+    other = write(tmp_path / "t.csv", ["load", "flow", "mass [kg]"], order)
+    assert figures(model, "--data", str(other))["nats"] == pytest.approx(expected["nats"])
+    with other.open("a") as file:
+        file.write("1,2,3\n")
+    assert figures(model, "--data", str(other))["rows"] == expected["rows"] + 1
+
+
+def test_a_record_of_rows_counts_and_is_checked(folder: Path, tmp_path: Path) -> None:
+    record = row_record.read_rows(folder / "model")
+    assert record is not None
+    assert sum(map(len, record.values())) == 300
+    assert not set(record["train"].tolist()) & set(record["test"].tolist())
+    (tmp_path / row_record.ROWS_FILE).write_bytes(b"no")
+    with pytest.raises(DatasetError, match="not the digests"):
+        row_record.read_rows(tmp_path)
+
+
+def test_the_folder_says_what_the_columns_are(folder: Path) -> None:
+    facts = json.loads(run("inspect", str(folder / "model"), "--json").stdout)
+    assert facts["feature_names"] == NAMES
+    flow, mass, _ = facts["provenance"]["columns"]
+    assert (mass["kind"], mass["unit"], flow["kind"]) == ("integer", "kg", "real")
+    assert 0 <= mass["low"] < mass["high"] <= 89
+    assert "| 1 | `mass [kg]` | integer | kg |" in (folder / "model" / "README.md").read_text()
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", [*NAMES, "kind"])
+    model = tmp_path / "model"
+    result = run(
+        "train", "--data", f"{table}?label=kind", *FLOW, "--set", "num_classes=2",
+        "--out", str(model),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    facts = json.loads(run("inspect", str(model), "--json").stdout)
+    assert facts["class_names"] == ["bad", "good"]
+    assert "Classes: 0 = `bad`, 1 = `good`." in (model / "README.md").read_text()
+    lines = table.read_text().splitlines()
+    good = tmp_path / "good.csv"
+    good.write_text("\n".join(line for line in lines if " bad " not in line) + "\n")
+    rows = figures(model, "--data", f"{good}?label=kind", "--rows", "all")["rows"]
+    assert rows == sum(line.endswith("good") for line in lines)
+    good.write_text(good.read_text().replace("good", "ugly"))
+    result = run("evaluate", str(model), "--data", f"{good}?label=kind", "--rows", "all")
+    assert result.exit_code == 2
+    assert "no class 'ugly'; the model's classes are bad, good" in result.stderr
+
+
+def test_a_constant_column_is_told_by_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{value},0.1\n" for value in np.random.default_rng(0).normal(size=60))
+    path.write_text("a,fixed\n" + rows)
+    result = run("train", "--data", str(path), *FLOW, "--out", str(tmp_path / "m"))
+    assert result.exit_code == 2
+    assert "column 1 'fixed' has one value only, 0.1" in result.stderr
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", ""]])
+def test_feature_names_fit_the_flow(names: list[str]) -> None:
+    with pytest.raises(DatasetError, match="expected 2"):
+        schema.named(names, 2)
+    assert [column.name for column in schema.named(["a", "b"], 2)] == ["a", "b"]
