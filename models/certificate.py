@@ -33,8 +33,8 @@ from models.onnx.trial import (
     relative,
     run_in_batches,
 )
-from models.solver import SolverSettings, SolveStatus
-from models.transforms.ode import ContinuousTransform
+from models.reference import PROMISE, continuous_parts, reference
+from models.solver import SolveStatus
 
 RANDOM_ROWS = 64
 
@@ -63,9 +63,8 @@ TOLERANCES = {
     torch.float64: Tolerance(log_prob=1e-8, sample_log_prob=1e-7, x=1e-6),
 }
 
-# Continuous flows, against the integral solved to _SHARP; the graphs solve as the model says.
-CONTINUOUS = Tolerance(log_prob=1e-4, sample_log_prob=1e-3, x=1e-3)
-_SHARP = SolverSettings(rtol=1e-9, atol=1e-9)
+# Continuous flows, against their reference; the graphs solve as the model says.
+CONTINUOUS = Tolerance(log_prob=PROMISE, sample_log_prob=1e-3, x=1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +148,9 @@ def certify(
         CertificateError: says which graph is off, by how much and on what kind of row, and which
             layer drifts first.
     """
-    exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
-    narrow = copy.deepcopy(exact).to(dtype)
-    tolerance = CONTINUOUS if _sharpen(exact) else TOLERANCES[dtype]
+    exact = reference(flow)
+    narrow = copy.deepcopy(flow).to("cpu", dtype).eval()
+    tolerance = CONTINUOUS if continuous_parts(flow) else TOLERANCES[dtype]
     record = golden.record(exact) if record is None else record
     encode, decode = (open_session(m.SerializeToString()) for m in (graphs.encode, graphs.decode))
 
@@ -203,14 +202,6 @@ def certify(
         provider=encode.get_providers()[0],
         versions=_versions(),
     )
-
-
-def _sharpen(flow: Flow) -> bool:
-    """Let a flow solve its equations as well as it can.   -> whether it has any."""
-    continuous = [part for part in flow.modules() if isinstance(part, ContinuousTransform)]
-    for part in continuous:
-        part.solver = _SHARP
-    return bool(continuous)
 
 
 def _round_trip(encode: Any, decode: Any, back: Trial, dtype: torch.dtype) -> Errors:

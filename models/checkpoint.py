@@ -38,6 +38,7 @@ from models.proof import (
     replay_exact,
     replay_served,
 )
+from models.reference import log_prob_errors
 from models.registry import build
 
 __all__ = [
@@ -185,7 +186,10 @@ def load(
     replay_served(source, flow, record)
     flow.provenance = manifest.provenance
     here = measure(source, flow, record)
-    flow.accuracy = _accuracy(here, manifest, is_same=flow.dtype == DTYPES[manifest.dtype])
+    is_same = flow.dtype == DTYPES[manifest.dtype]
+    if not is_same or "log_prob_promised_relative_error" not in manifest.accuracy:
+        here |= log_prob_errors(flow, exact, record)
+    flow.accuracy = _accuracy(here, manifest, is_same=is_same)
     return flow
 
 

@@ -25,17 +25,17 @@ class Inputs:
     context: Tensor | None = None
 
 
-def draw(flow: Flow, temperature: float = 1.0) -> Inputs:
+def draw(flow: Flow, temperature: float = 1.0, *, rows: int = DEFAULT_ROWS) -> Inputs:
     """Draw rows from a flow in float64, always the same ones; every class in turn."""
-    noise = base_noise(DEFAULT_ROWS, flow.features, seed=0, temperature=temperature)
+    noise = base_noise(rows, flow.features, seed=0, temperature=temperature)
     context = None
     if flow.facts.num_classes is not None:
-        labels = torch.arange(DEFAULT_ROWS) % flow.facts.num_classes
+        labels = torch.arange(rows) % flow.facts.num_classes
         context = torch.nn.functional.one_hot(labels, flow.facts.num_classes).double()
     elif flow.context_shape is not None:
         size = torch.Size(flow.context_shape).numel()
-        flat = torch.from_numpy(base_noise(DEFAULT_ROWS, size, seed=1))
-        context = flat.reshape(DEFAULT_ROWS, *flow.context_shape)
+        flat = torch.from_numpy(base_noise(rows, size, seed=1))
+        context = flat.reshape(rows, *flow.context_shape)
     with torch.no_grad():
         x, _ = flow.decode(torch.from_numpy(noise), context)
     return Inputs(x, context)

@@ -67,7 +67,8 @@ class Solves(NamedTuple):
 
     status: 0 where solved, else why not, as numbered by `models.solver.SolveStatus`.
     evaluations: of the vector field.
-    log_det_se: standard error of log_det in nats, 0 where the trace is exact.
+    log_det_se: standard error of log_det in nats, 0 where the trace is exact, NaN where it is
+        estimated with one probe, which tells nothing of its error.
     """
 
     status: Array

@@ -107,8 +107,11 @@ class Result(Wire):
         None, description="Of the vector field of a continuous flow, a row each, if asked for."
     )
     log_prob_se: AnswerNumbers | None = Field(
-        None, description="Standard error of log_prob or log_det where the trace is estimated."
+        None,
+        description="Standard error of log_prob or log_det where the trace is estimated; null "
+        "where nothing is known of it.",
     )
+    log_prob_se_reason: str | None = Field(None, description="Why log_prob_se is null.")
 
 
 class LogProbResult(Result):

@@ -10,8 +10,9 @@ from models.importers.findings import ImportRefused
 from models.importers.likelihood import Term
 from models.importers.source import Fragment, numbered, prefixed
 
-# Solved this exactly, log_prob in float64 is right to about 1e-6 nats, far below what the scripts'
-# own tolerances leave open. In float32 it costs nothing: there its rounding decides.
+# Solved this exactly, log_prob in float64 is right to about 1e-6 nats where the field is smooth,
+# far below what the scripts' own tolerances leave open. A folder is written with the tolerance that
+# the promise takes, see `models.importers.store`.
 SOLVER = {"rtol": 1e-8, "atol": 1e-8}
 
 # Names of pointwise functions elsewhere, and what they are in our dynamics; swish has a factor.

@@ -41,6 +41,12 @@ class Findings:
         """Note something that works and deserves a look."""
         self.items.append(Finding("warning", what, detail))
 
+    def describe(self) -> list[dict[str, str]]:
+        """All of them as plain JSON."""
+        return [
+            {"kind": item.kind, "what": item.what, "detail": item.detail} for item in self.items
+        ]
+
     def refused(self, what: str, detail: str) -> None:
         """Note something that ends the import."""
         self.items.append(Finding("refused", what, detail))
@@ -79,10 +85,7 @@ class Report:
             "hyper_parameter_origins": {
                 setting.name: f"{setting.origin}: {setting.reason}" for setting in self.settings
             },
-            "findings": [
-                {"kind": item.kind, "what": item.what, "detail": item.detail}
-                for item in self.findings.items
-            ],
+            "findings": self.findings.describe(),
             "likelihood": dict(self.likelihood),
         }
 

@@ -1,4 +1,4 @@
-"""Writing an imported flow as a model folder, to be served in float32."""
+"""Writing an imported flow as a model folder, to be served in float32 where that will do."""
 
 import copy
 import os
@@ -9,23 +9,31 @@ from torch import Tensor
 from models import golden
 from models.checkpoint import save
 from models.flow import Flow
+from models.importers.findings import Findings
 from models.importers.likelihood import source_number
+from models.reference import continuous_parts
+from models.solver import SolverSettings
+from models.tolerance import ROWS, keep_promise, use_solver
 
 # Golden rows are samples; the lower ones are for flows that overflow far from their mode, as those
 # of models that were hardly trained do.
 _TEMPERATURES = (1.0, 0.7, 0.3, 0.1)
 
 
-def save_import(flow: Flow, folder: str | os.PathLike[str]) -> Flow:
+def save_import(
+    flow: Flow, folder: str | os.PathLike[str], findings: Findings | None = None
+) -> Flow:
     """Write an imported flow, with golden rows and, for these, the source's own number.
 
     Weights that float32 holds exactly, the copied ones, are stored in float32, and those that were
     computed in float64. The likelihood ledger gains the mean over the golden rows of our log_prob
-    and of the number that the source reports.
+    and of the number that the source reports. A continuous flow is to be solved as exactly as the
+    promise takes, in float64 where that is what it takes; the findings say so.
 
     Args:
         flow: of `import_checkpoint`; it is not changed.
         folder: where the files go; an existing model folder is replaced.
+        findings: of the import; what is found here is added.
 
     Returns:
         What was written, in the precision of the file.
@@ -33,6 +41,7 @@ def save_import(flow: Flow, folder: str | os.PathLike[str]) -> Flow:
     Raises:
         CheckpointError: if the flow is not finite, or is not inverted, on samples of its own.
     """
+    flow, dtype = _keep_promise(copy.deepcopy(flow), findings or Findings())
     record = _steady_record(flow)
     written = _narrow(copy.deepcopy(flow))
     likelihood = dict(flow.provenance["likelihood"])
@@ -45,8 +54,26 @@ def save_import(flow: Flow, folder: str | os.PathLike[str]) -> Flow:
         }
     written.provenance = {**flow.provenance, "likelihood": likelihood}
     rows = golden.Inputs(record["x"], record.get("context"))
-    save(written, folder, rows=rows, dtype=torch.float32)
+    save(written, folder, rows=rows, dtype=dtype)
     return written
+
+
+def _keep_promise(flow: Flow, findings: Findings) -> tuple[Flow, torch.dtype]:
+    """Choose tolerance and precision of a continuous flow; note what was found.
+
+    What sources ask for is below what float32 resolves, and would cost evaluations for nothing.
+    """
+    parts = continuous_parts(flow)
+    if not parts:
+        return flow, torch.float32
+    usual = SolverSettings(max_evaluations=parts[0].solver.max_evaluations)
+    use_solver(flow, usual)
+    kept = keep_promise(flow, golden.draw(flow, rows=ROWS))
+    use_solver(flow, kept.solver)
+    if kept.describe():
+        (findings.mended if kept.is_kept else findings.warning)("solver", kept.describe())
+        flow.provenance = {**flow.provenance, "findings": findings.describe()}
+    return flow, kept.dtype
 
 
 def _steady_record(flow: Flow) -> golden.Record:

@@ -15,7 +15,9 @@ from models.datasets import Dataset, Split, is_named, schema, split
 from models.datasets.rows import write_rows
 from models.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.flow import Flow
+from models.reference import continuous_parts
 from models.registry import build
+from models.tolerance import ROWS, keep_promise, use_solver
 from models.training.adapt import adapt
 from models.training.card import write_card
 from models.training.interrupt import Interruption, Signals, TrainingInterrupted
@@ -167,6 +169,7 @@ def _finish(
     run: Run, parts: Split, facts: DataFacts, arguments: Mapping[str, Any], out: Path
 ) -> TrainingReport:
     flow = run.best_flow()
+    solver_note = "" if "solver" in arguments else _keep_promise(flow, parts.validation)
     rows = np.arange(min(GOLDEN_ROWS, len(parts.validation)))
     # As they are in the data: rounding them to the flow's dtype is part of its error.
     x, context = as_tensors(flow, parts.validation, rows, dtype=torch.float64)
@@ -184,6 +187,7 @@ def _finish(
         history=tuple(run.history),
         test=evaluate(flow, parts.test, seed=run.options.seed),
         accuracy=measure_on(flow, parts.test, golden_rows),
+        solver_note=solver_note,
     )
     _write_model(flow, out, golden_rows, report)
     state_path(out).unlink(missing_ok=True)
@@ -191,8 +195,21 @@ def _finish(
         write_rows(out, parts)
     report.write(out)
     write_pictures(flow, parts, report, out)
-    write_card(out, report)
+    write_card(out, report, notes=[solver_note] if solver_note else [])
     return report
+
+
+def _keep_promise(flow: Flow, held_out: Dataset) -> str:
+    """Solve as exactly as it takes, in float64 where that is what it takes.   -> what was done."""
+    if not continuous_parts(flow):
+        return ""
+    rows = np.arange(min(ROWS, len(held_out)))
+    given = as_tensors(flow, held_out, rows, dtype=torch.float64)
+    kept = keep_promise(flow, golden.Inputs(*given), flow.dtype)
+    if kept.is_tightened:
+        use_solver(flow, kept.solver)
+        flow.to(kept.dtype)
+    return kept.describe()
 
 
 def _write_model(flow: Flow, out: Path, rows: golden.Inputs, report: TrainingReport) -> None:

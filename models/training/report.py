@@ -70,6 +70,7 @@ class TrainingReport:
         history: one entry an epoch.
         test: figures on the test rows.
         accuracy: how far log_prob is from exact, see `models.accuracy`; empty in older reports.
+        solver_note: what was found of a continuous flow's tolerance; "" where all is well.
     """
 
     family: str
@@ -84,6 +85,7 @@ class TrainingReport:
     history: tuple[Epoch, ...]
     test: Evaluation
     accuracy: dict[str, float] = field(default_factory=dict)
+    solver_note: str = ""
 
     def write(self, folder: Path) -> None:
         """Write training.json."""

@@ -55,12 +55,15 @@ class SolveReport:
 
     status: (B,) of `SolveStatus`; rows that are not SOLVED are NaN.
     evaluations: (B,) of the field.
-    log_det_error: (B,) standard error of Hutchinson's estimate in nats; 0 where it is exact.
+    log_det_error: (B,) standard error of Hutchinson's estimate in nats; 0 where it is exact, NaN
+        where one probe alone was asked, which shows no spread.
+    estimates: (B, K) of the log-det by each probe; None where it is exact.
     """
 
     status: Tensor
     evaluations: Tensor
     log_det_error: Tensor
+    estimates: Tensor | None = None
 
 
 # Tangents of the rows solved in one loop: about a megabyte stays in a core's cache; on a GPU a
@@ -210,7 +213,7 @@ class ContinuousTransform(Transform):
         ]
         solved = torch.cat([solution.state for solution in solutions])
         traces = solved[:, features:] if traced else solved.new_full((len(solved), 1), torch.nan)
-        _report(solutions, traces)
+        _report(solutions, traces if traced and self.probes is not None else None)
         return solved[:, :features].reshape(value.shape), traces
 
     def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
@@ -263,19 +266,33 @@ def is_continuous(module: nn.Module) -> bool:
 def join_reports(reports: Sequence[SolveReport]) -> SolveReport | None:
     """What all solves of one call say together; None where there were none.
 
-    Evaluations and errors add up (errors as those of independent estimates); the status is that of
-    the first solve that failed.
+    Evaluations add up; the status is that of the first solve that failed. Blocks that are alike
+    have the same probes, so their errors are not independent: what each probe says of all blocks is
+    added first, and the error is the spread of these sums.
     """
     if not reports:
         return None
     joined, *others = reports
     for other in others:
+        parts = [part for part in (joined.estimates, other.estimates) if part is not None]
+        estimates = None if not parts else torch.stack(parts).sum(0)
         joined = SolveReport(
             status=torch.where(joined.status == SolveStatus.SOLVED, other.status, joined.status),
             evaluations=joined.evaluations + other.evaluations,
-            log_det_error=torch.hypot(joined.log_det_error, other.log_det_error),
+            log_det_error=_standard_error(estimates, like=joined.log_det_error),
+            estimates=estimates,
         )
     return joined
+
+
+def _standard_error(estimates: Tensor | None, *, like: Tensor) -> Tensor:
+    """Of the mean of K estimates (B, K) in nats.   -> (B,)."""
+    if estimates is None:
+        return torch.zeros_like(like)
+    count = estimates.shape[1]
+    if count == 1:
+        return torch.full_like(like, torch.nan)
+    return estimates.detach().std(1) / math.sqrt(count)
 
 
 def report_solve(report: SolveReport) -> None:
@@ -285,15 +302,15 @@ def report_solve(report: SolveReport) -> None:
         reports.append(report)
 
 
-def _report(solutions: list[Solution], traces: Tensor) -> None:
+def _report(solutions: list[Solution], estimates: Tensor | None) -> None:
     if _reports.get() is None:
         return
-    estimates = traces.shape[1]
-    spread = traces.detach().std(1, correction=1 if estimates > 1 else 0)
+    like = torch.cat([solution.state[:, 0] for solution in solutions]).detach()
     report_solve(
         SolveReport(
             status=torch.cat([solution.status for solution in solutions]),
             evaluations=torch.cat([solution.evaluations for solution in solutions]),
-            log_det_error=spread / math.sqrt(estimates),
+            log_det_error=_standard_error(estimates, like=like),
+            estimates=estimates,
         )
     )

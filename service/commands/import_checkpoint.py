@@ -163,7 +163,8 @@ def _run(
     if out is None:
         _show(report, as_json=as_json)
         return
-    report.likelihood = save_import(flow, out).provenance["likelihood"]
+    written = save_import(flow, out, report.findings)
+    report.likelihood, report.config = written.provenance["likelihood"], written.config
     _show(report, as_json=as_json)
     typer.echo(f"{out}: written; serve it with: pushforward serve {out}", err=as_json)
 

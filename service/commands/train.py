@@ -173,6 +173,8 @@ def _run(
     except TrainingKept as kept:
         typer.echo(kept.path)
         fail(str(kept), FAULT_EXIT_CODE)
+    if report.solver_note:
+        typer.secho(f"warning: {report.solver_note}", err=True, fg=typer.colors.YELLOW)
     bits = report.test.bits_per_dim
     typer.echo(
         f"{out}: {report.parameters:,} parameters, test {report.test.nats:.4f} nats"

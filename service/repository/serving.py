@@ -14,6 +14,7 @@ import models
 from models.checkpoint import DTYPES, CheckpointError
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
+from models.reference import broken_promise
 from models.transforms.ode import is_continuous
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine
@@ -104,6 +105,8 @@ async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     except EngineUnavailable as error:
         raise StartupError(f"{source.folder}: {error}") from None
     card = make_card(source, flow, choice, tuning.settings.batching)
+    if "warning" in card.accuracy:
+        _log.warning("%s: %s", card.name, card.accuracy["warning"])
     hosted = _connect(card, choice.engine, policy, metrics, seen, solves=is_continuous(flow))
     try:
         await _warm_up(hosted, policy.max_batch_rows)
@@ -125,11 +128,16 @@ async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
 def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> ModelCard:
     """Collect what users are told about a model."""
     support, engine = flow.facts.support, choice.engine
-    is_same_anywhere = batching == "invariant" or choice.is_batch_invariant
+    # torch's solver lets rows that are done leave: the sizes of its matrices, and with them last
+    # bits, depend on neighbours in batches of a fixed size too.
+    is_fixed = batching == "invariant" and not (is_continuous(flow) and engine.name != "onnx")
+    is_same_anywhere = is_fixed or choice.is_batch_invariant
     promise: dict[str, Any] = {
         "batching": batching,
         "is_bitwise_reproducible": is_same_anywhere,
     }
+    if is_continuous(flow) and (warning := broken_promise(flow.accuracy)):
+        promise["warning"] = warning
     if choice.certificate:
         promise["certificate"] = choice.certificate
     return ModelCard(

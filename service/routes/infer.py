@@ -132,7 +132,7 @@ class Infer(Endpoint):
         }
         told, said = _tell_solves(request, answer)
         is_binary = any(is_binary for _, is_binary in outputs.values())
-        if said and answer.solves is not None and is_binary:
+        if "failures" in said and answer.solves is not None and is_binary:
             told["status"] = answer.solves.status
         outputs |= {name: (values, is_binary) for name, values in told.items()}
         named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
@@ -149,7 +149,7 @@ class Infer(Endpoint):
         ]
         if json_bytes is not None:
             headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
-            if said:
+            if "failures" in said:
                 headers.append((_FAILURES_HEADER, b"%d" % len(said["failures"])))
         return Reply(200, headers, body)
 

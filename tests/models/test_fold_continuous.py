@@ -119,6 +119,18 @@ def test_rows_that_fail_are_told_and_leave_others_alone(spoil: str, status: Solv
         torch.testing.assert_close(a[[0, 1, 3]], c, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("budget", [1, 6, 7])
+@torch.no_grad()
+def test_a_budget_below_one_step_is_spent_at_once(budget: int) -> None:
+    transform = make(solver=SolverSettings(1e-8, 1e-8, budget))
+    with solve_reports() as reports:
+        transform.encode(draw(2)[0])
+        folded(transform).encode(draw(2)[0])
+    same(reports)
+    assert reports[1].status.tolist() == [SolveStatus.BUDGET_SPENT] * 2
+    assert reports[1].evaluations.tolist() == [1 if budget < 7 else 7] * 2
+
+
 @pytest.mark.parametrize(
     "transform",
     [

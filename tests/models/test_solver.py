@@ -6,7 +6,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from models.dynamics import DenseDynamics
-from models.solver import Field, Solution, SolverSettings, SolveStatus, solve
+from models.solver import Field, Solution, SolverSettings, SolveStatus, StepRule, solve
 
 TIGHT = SolverSettings(rtol=1e-10, atol=1e-10)
 
@@ -204,3 +204,19 @@ def test_no_rows_are_no_work() -> None:
 def test_half_precision_is_refused() -> None:
     with pytest.raises(ValueError, match=r"state: expected float32 or float64, got torch\.float16"):
         run(lambda t, y, c: y, torch.ones(1, 1, dtype=torch.float16))
+
+
+def test_a_state_that_is_infinite_from_the_start_is_not_solved() -> None:
+    """Its slope may well be finite."""
+    state = torch.tensor([[1.0], [torch.inf]], dtype=torch.float64)
+    solution = run(lambda t, y, c: torch.zeros_like(y), state)
+    assert solution.status.tolist() == [SolveStatus.SOLVED, SolveStatus.NON_FINITE]
+    assert solution.evaluations.tolist()[1] == 1
+
+
+def test_the_tolerance_of_a_step_is_that_of_its_larger_end() -> None:
+    rule = StepRule(SolverSettings(rtol=1e-3, atol=1e-6), like=torch.zeros(1).double())
+    difference = torch.full((2, 1), 1e-2).double()
+    ends = torch.tensor([[1.0], [100.0]]).double()
+    error = rule.error(difference, ends, ends.flip(0))
+    torch.testing.assert_close(error, torch.full_like(error, 1e-2 / (1e-6 + 1e-1)))

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import torch
 
 import models
 from models.flow import Flow
+from models.reference import LOG_PROB_ERRORS
+from service.engines.select import Choice
+from service.engines.torch import TorchEngine
 from service.errors import ModelNotFound, NotReady
 from service.exits import StartupError
 from service.metrics import Metrics
 from service.model import Repository
 from service.repository import FolderRepository, Source, find_models, zoo_folder
 from service.repository.folders import stamp
-from service.repository.serving import make_policy
+from service.repository.serving import make_card, make_policy
 from service.settings import Settings
 
 
@@ -302,6 +306,21 @@ def test_a_setting_that_does_not_fit_is_named(
             await repository.start()
 
     run(test())
+
+
+@pytest.mark.parametrize("family", ["ffjord", "realnvp"])
+def test_bits_are_claimed_only_where_they_hold(family: str) -> None:
+    """In torch, solved rows of a continuous flow leave: matrix sizes depend on neighbours."""
+    flow = models.build(family, {"event_shape": [2]}).eval()
+    flow.accuracy = dict.fromkeys(LOG_PROB_ERRORS, 1e-4) | {LOG_PROB_ERRORS[1]: 2e-3}
+    choice = Choice(TorchEngine(flow))
+    card = make_card(Source("m", "1", Path("m")), flow, choice, "invariant")
+    assert card.accuracy["is_bitwise_reproducible"] is (family == "realnvp")
+    warning = card.accuracy.get("warning", "")
+    assert ("2.0e-03" in warning) is (family == "ffjord")
+    certain = replace(choice, is_batch_invariant=True)
+    card = make_card(Source("m", "1", Path("m")), flow, certain, "fast")
+    assert card.accuracy["is_bitwise_reproducible"] is True
 
 
 def test_invariant_batching_gives_a_row_the_same_bits_in_any_company(library: Path) -> None:

@@ -30,6 +30,7 @@ class Solving(Doubling):
         status = np.where(first == 3, int(SolveStatus.BUDGET_SPENT), 0)
         value[status > 0] = log_det[status > 0] = np.nan
         error = np.where(first == 5, 0.25, 0).astype(x.dtype)
+        error[first == 6] = np.nan
         return value, log_det, Solves(status, (10 * first).astype(np.int64), error)
 
 
@@ -85,7 +86,7 @@ def test_the_torch_engine_tells_what_the_flow_reports() -> None:
     wanted = reports[0].evaluations + reports[1].evaluations
     assert solves.evaluations.tolist() == wanted.tolist()
     assert solves.status.tolist() == [0, 0, 0]
-    errors = torch.hypot(reports[0].log_det_error, reports[1].log_det_error)
+    errors = (reports[0].estimates + reports[1].estimates).std(1) / math.sqrt(3)
     np.testing.assert_allclose(solves.log_det_se, errors, rtol=1e-6)
     assert (solves.log_det_se > 0).all()
 
@@ -190,6 +191,38 @@ def test_evaluations_are_told_to_those_who_ask(app: Any, path: str) -> None:
 
 def test_estimates_come_with_their_standard_error(app: Any) -> None:
     assert content(app, x=rows(1, 5).tolist())["log_prob_se"] == [0, 0.25]
+
+
+def test_one_probe_has_no_standard_error_and_json_says_so(app: Any) -> None:
+    told = content(app, x=rows(1, 6).tolist())
+    assert told["log_prob_se"] == [0, None]
+    assert "one probe" in told["log_prob_se_reason"]
+
+
+def test_one_probe_has_no_standard_error_and_npz_says_so(app: Any) -> None:
+    request = {"model": "flow", "x": rows(6).tolist()}
+    answer = post(app, "/log_prob", json=request, headers={"accept": "application/x-npz"})
+    with np.load(io.BytesIO(answer.content)) as archive:
+        assert np.isnan(archive["log_prob_se"]).all()
+        assert "one probe" in str(archive["log_prob_se_reason"])
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_one_probe_has_no_standard_error_and_v2_says_so(app: Any, is_binary: bool) -> None:
+    request = inference(rows(1, 6), parameters={"binary_data_output": is_binary})
+    answer = post(app, INFER, json=request)
+    assert b"one probe" in answer.content
+    assert "x-failures" not in answer.headers
+    if not is_binary:
+        assert answer.json()["outputs"][-1]["data"] == [0, None]
+        assert answer.json()["outputs"][-1]["name"] == "log_prob_se"
+
+
+def test_an_engine_with_one_probe_knows_no_standard_error() -> None:
+    engine = ffjord(divergence={"evaluation": "hutchinson", "num_probes": 1})
+    _, log_det, solves = engine.encode(np.ones((2, 2), np.float32), None)
+    assert np.isfinite(log_det).all()
+    assert np.isnan(solves.log_det_se).all()
 
 
 def test_binary_answers_hold_a_status_a_row(app: Any) -> None:
