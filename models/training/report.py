@@ -96,10 +96,11 @@ class TrainingReport:
     def read(cls, folder: Path) -> "TrainingReport":
         """Read training.json back."""
         raw = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        lists = {key: tuple(raw["data"].get(key, ())) for key in ("columns", "class_names")}
         return cls(
             **{
                 **raw,
-                "data": DataFacts(**raw["data"]),
+                "data": DataFacts(**{**raw["data"], **lists}),
                 "history": tuple(Epoch(**epoch) for epoch in raw["history"]),
                 "test": Evaluation(**raw["test"]),
             }

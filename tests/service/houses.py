@@ -126,7 +126,7 @@ def card(name: str, event_shape: tuple[int, ...], **facts: Any) -> ModelCard:
 
 CARDS = (
     card("line", (3,)),
-    card("wide", (2,), dtype="float64"),
+    card("wide", (2,), dtype="float64", feature_names=("mass", "speed")),
     card("grey", (1, 4, 5), num_levels=256, support=(0.0, 256.0)),
     card("colour", (3, 4, 5), num_levels=256),
     card("digits", (1, 4, 4), num_levels=17),

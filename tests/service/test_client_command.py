@@ -139,3 +139,22 @@ def test_what_goes_wrong_is_one_line(
     assert result.exit_code == code
     assert text in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+def test_columns_of_a_table_are_matched_by_name(
+    invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    plain, named, renamed = (tmp_path / f"{name}.csv" for name in ("plain", "named", "renamed"))
+    plain.write_text("1,20\n3,-4\n")
+    named.write_text("speed,note,mass\n20,a,1\n-4,b,3\n")
+    renamed.write_text("pace,mass\n20,1\n")
+    wanted = invoke("log-prob", plain, "--model", "wide")
+    assert wanted.exit_code == 0, wanted.output
+    assert invoke("log-prob", named, "--model", "wide").stdout == wanted.stdout
+    refused = invoke("log-prob", renamed, "--model", "wide")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "needs the column 'speed'" in refused.stderr
+    unknown = invoke("encode", named, "--model", "steered")
+    assert unknown.exit_code == 2
+    assert "the model does not know those of its columns" in unknown.stderr
+    assert invoke("encode", named).exit_code == 2

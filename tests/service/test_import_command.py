@@ -136,3 +136,24 @@ def test_a_folder_or_a_dry_run_is_needed() -> None:
 def test_one_source_and_one_checkpoint_are_taken(tmp_path: Path) -> None:
     words = ("a", "b", ROSINALITY, "--out", tmp_path / "model")
     assert "expected [SOURCE] CHECKPOINT" in refused(*words)
+
+
+def test_the_columns_of_a_table_are_named(tmp_path: Path) -> None:
+    checkpoint = GOLDEN / "ikostrikov_realnvp_a"
+    settings = ["--config", checkpoint / "config.json"]
+    width = models.import_checkpoint(
+        checkpoint / "model.pt", None, json.loads((checkpoint / "config.json").read_text())
+    ).features
+    names = ",".join(f"column {index}" for index in range(width))
+    out = tmp_path / "model"
+    result = invoke(checkpoint / "model.pt", *settings, "--feature-names", names, "--out", out)
+    assert result.exit_code == 0, result.output
+    flow = models.load(out)
+    assert [column["name"] for column in flow.provenance["columns"]] == names.split(",")
+    told = refused(checkpoint / "model.pt", *settings, "--feature-names", "a,b", "--out", out / "x")
+    assert f"feature names: expected {width}" in told
+
+
+def test_pixels_have_no_columns(tmp_path: Path) -> None:
+    told = refused(ROSINALITY, *SIZES, "--feature-names", "a,b", "--out", tmp_path / "model")
+    assert "feature names: expected 0" in told
