@@ -157,6 +157,8 @@ class Process:
             self._ending = asyncio.get_running_loop().create_task(self._drain(number))
         else:
             _log.warning("%s again: not waiting any more", signal.Signals(number).name)
+            # The framework's task of the lifespan is cut off by this, which is no fault to tell.
+            logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
             self._give_up(128 + number)
             self._server.force_exit = True
 

@@ -3,6 +3,7 @@
 The engine waits for the test before every batch, so nothing here depends on how fast anything is.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -141,6 +142,26 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -
     assert server.wait() == 0
 
 
+def test_who_connects_half_a_second_after_the_signal_is_told(start: Start) -> None:
+    server = start()
+    server.signal()
+    signalled = time.monotonic()
+    server.order("g" * 30)
+    time.sleep(max(0.0, signalled + 0.5 - time.monotonic()))
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        clients = [
+            stack.enter_context(socket.create_connection(address, PATIENCE_SECONDS))
+            for _ in range(24)
+        ]
+        for client in clients:
+            client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            told = client.recv(65536)
+            assert told.startswith(b"HTTP/1.1 503")
+            assert b"connection: close" in told
+    assert server.wait() == 0
+
+
 def test_a_second_signal_ends_at_once(start: Start) -> None:
     server = start()
     computing = server.post()
@@ -150,6 +171,7 @@ def test_a_second_signal_ends_at_once(start: Start) -> None:
     server.signal()
     assert server.wait() == 128 + signal.SIGTERM
     assert computing.result(PATIENCE_SECONDS).status_code == 503
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_after_the_grace_what_is_left_is_answered_503(start: Start) -> None:
