@@ -81,6 +81,24 @@ def test_a_signal_at_any_step_saves_a_state_from_which_the_same_weights_come(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+def test_a_signal_within_a_step_waits_for_its_end(
+    tmp_path: Path, moons: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(moons, tmp_path / "whole")
+    out, step = tmp_path / "broken", torch.optim.AdamW.step
+
+    def signalled(optimiser: torch.optim.AdamW) -> None:
+        monkeypatch.setattr(torch.optim.AdamW, "step", step)
+        signal.raise_signal(signal.SIGINT)
+        step(optimiser)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", signalled)
+    with pytest.raises(TrainingInterrupted):
+        quick(moons, out)
+    quick(moons, out, resume=True)
+    assert_same_weights(tmp_path / "whole", out)
+
+
 def test_a_signal_while_the_weights_are_judged(
     tmp_path: Path, moons: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
