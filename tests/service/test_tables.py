@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from models.checkpoint import read_manifest
 from models.datasets import rows as row_record
 from models.datasets import schema
-from models.datasets.dataset import DatasetError
+from models.datasets.dataset import Dataset, DatasetError
+from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
 from service import cli
+from service.commands.client import _read_rows
 
 FLOW = [
     "--family", "realnvp", "--set", "num_layers=2",
@@ -158,3 +162,53 @@ def test_feature_names_fit_the_flow(names: list[str]) -> None:
     with pytest.raises(DatasetError, match="expected 2"):
         schema.named(names, 2)
     assert [column.name for column in schema.named(["a", "b"], 2)] == ["a", "b"]
+
+
+class Served:
+    """A client of a server that has one model of the columns."""
+
+    def __init__(self, names: list[str] | None) -> None:
+        self._names = names
+
+    def models(self) -> list[dict[str, object]]:
+        return [{"name": "m", "feature_names": self._names}]
+
+
+def test_the_client_matches_columns_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("load,id,flow,mass [kg]\n3,9,1,2\n6,9,4,5\n")
+    served: Any = Served(NAMES)
+    np.testing.assert_array_equal(_read_rows(path, served, None), [[1, 2, 3], [4, 5, 6]])
+    path.write_text("load,flow\n3,1\n")
+    with pytest.raises(DatasetError, match="needs the column 'mass"):
+        _read_rows(path, served, "m")
+    nameless: Any = Served(None)
+    with pytest.raises(ValueError, match="does not know those of its columns"):
+        _read_rows(path, nameless, None)
+    path.write_text("1,2,3\n")
+    np.testing.assert_array_equal(_read_rows(path, nameless, None), [[1, 2, 3]])
+
+
+def test_the_zoo_names_its_columns() -> None:
+    zoo = Path(__file__).resolve().parents[2] / "models" / "zoo"
+    for name in ("magic", "magic-ffjord"):
+        names = schema.feature_names(read_manifest(zoo / name).provenance)
+        assert names == schema_of_magic, name
+        record = row_record.read_rows(zoo / name)
+        assert record is not None
+        assert {part: len(digests) for part, digests in record.items()} == {
+            "train": 9866, "validation": 1233, "test": 7921,
+        }  # fmt: skip
+
+
+def test_labels_get_the_numbers_of_the_model() -> None:
+    data = Dataset("t", np.ones((3, 2)), np.array([0, 0, 1]), ("b", "c"))
+    matched = schema.match_classes(data, ("a", "b", "c"))
+    assert matched.labels is not None
+    assert (matched.labels.tolist(), matched.label_names) == ([1, 1, 2], ("a", "b", "c"))
+
+
+def test_columns_of_named_data_are_matched_too() -> None:
+    data = Dataset("t", np.array([[1.0, 2.0, 3.0]]), columns=("a", "b", "c"))
+    matched = schema.match(data, ("c", "a"))
+    assert (matched.x.tolist(), matched.ignored) == ([[3.0, 1.0]], ("b",))
