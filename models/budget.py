@@ -41,6 +41,11 @@ class Budget(TorchDispatchMode):
         shapes: of all tensors in the files.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here; True would import the compiler first: seconds, and a folder.
+        return False
+
     def __init__(self, shapes: Iterable[Sequence[int]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         sizes = [math.prod(shape) for shape in shapes]

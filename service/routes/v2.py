@@ -79,7 +79,12 @@ def _add_server(router: APIRouter, repository: Repository, has_control: bool) ->
             raise NotReady("a batcher has stopped: restart the process", members={"live": False})
         return Live(live=True)
 
-    @router.get("/health/ready", summary="Whether requests are taken", operation_id="v2_ready")
+    @router.get(
+        "/health/ready",
+        summary="Whether requests are taken",
+        operation_id="v2_ready",
+        response_model_exclude_none=True,
+    )
     async def ready() -> Ready:
         if not repository.is_ready:
             raise NotReady("models are loading, or draining", members={"ready": False})

@@ -70,7 +70,8 @@ def test_logistic_base_keeps_its_digits_in_the_tails(dtype: torch.dtype, bound: 
     assert ((back - x)[:, 0].abs() <= allowed).all()
     assert ((log_det + back_log_det).abs() <= allowed).all()
     wide = x[:, 0].double()
-    expected = -F.softplus(wide) - F.softplus(-wide)
+    zero = torch.zeros_like(wide)
+    expected = -torch.logaddexp(wide, zero) - torch.logaddexp(-wide, zero)
     assert ((flow.log_prob(x).double() - expected).abs() <= allowed).all()
 
 
@@ -129,7 +130,8 @@ def test_five_affine_couplings_learn_two_moons() -> None:
     net = {"kind": "mlp", "widths": [32, 32]}
     flow = build("realnvp", {"event_shape": [2], "num_layers": 5, "conditioner": net})
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-2)
-    for _ in range(150):
+    # At step 150 the last bits of the CPU still decide whether it is there.
+    for _ in range(300):
         optimiser.zero_grad()
         loss = -flow.log_prob(data).mean()
         loss.backward()

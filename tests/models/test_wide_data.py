@@ -1,6 +1,7 @@
 """Columns that float32 has too few digits for: timestamps, large ids."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,13 +159,13 @@ def test_golden_rows_are_those_of_the_data_unrounded(tmp_path: Path) -> None:
     assert all(value in data.x for value in x.flatten().tolist())
 
 
-@pytest.mark.parametrize("value", [1e30, -1e100])
+@pytest.mark.parametrize("value", [1e30, -1e37])
 def test_values_that_fall_together_are_refused(tmp_path: Path, value: float) -> None:
     data = stamps()
     data.x[17, 1] = value
     with pytest.raises(DatasetError) as caught:
         train(data, "maf", {}, tmp_path / "out", options=QUICK)
-    assert "column 'load'" in str(caught.value)
+    assert re.search(r"column (1 )?'load'", str(caught.value))
     assert f"{value} in row 17" in str(caught.value)
 
 

@@ -24,6 +24,7 @@ def main() -> int:
     """Try what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="seconds where the list says minutes")
+    parser.add_argument("--share", type=float, default=1.0, help="of the full length, such as 0.5")
     parser.add_argument("--lines", default="", help="numbers of the list, joined by commas")
     parser.add_argument("--out", type=Path, help="write the table to this file too")
     asked = parser.parse_args()
@@ -33,7 +34,7 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
     with tempfile.TemporaryDirectory() as name:
-        ground = Ground(Path(name), test_hostile.KEY, asked.quick)
+        ground = Ground(Path(name), test_hostile.KEY, asked.quick, asked.share)
         try:
             for each in trials:
                 findings.append(try_one(each, ground))

@@ -43,7 +43,7 @@ def slow(ground: Ground) -> str:
             answer.begin()
             expect(answer.status == 408, f"slow body: {answer.status}")
             began = time.monotonic()
-            slow_head.settimeout(60)
+            slow_head.settimeout(120)
             with contextlib.suppress(ConnectionError):
                 while slow_head.recv(1000):
                     pass

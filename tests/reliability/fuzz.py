@@ -18,6 +18,8 @@ from tests.reliability.registry import Ground, expect, trial
 
 HANG_SECONDS = 10.0
 FUZZ_GROWTH_BYTES = 70 * 2**20
+FUZZ_RATE = 60.0  # requests a second at each endpoint, at most: others share the machine
+SOAK_RATE = 20.0  # requests a second of each of eight clients, at most
 ROW = saved(np.ones((2, 2), np.float32))
 TENSOR = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.0]}
 
@@ -121,6 +123,7 @@ async def _fuzz(port: int, requests: list[Request], seed: int, seconds: float) -
     rng, counts = random.Random(seed), Counter[int]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        await asyncio.sleep(rng.expovariate(FUZZ_RATE))
         sent = _spoiled(rng.choice(requests), rng)
         try:
             status = await _send(port, sent)
@@ -182,6 +185,7 @@ SOAK: list[Request] = [
 async def _soak(port: int, seed: int, end: float) -> Counter[int]:
     rng, counts = random.Random(seed), Counter[int]()
     while time.monotonic() < end:
+        await asyncio.sleep(rng.expovariate(SOAK_RATE))
         method, path, media, body = rng.choice(SOAK)
         fields: dict[str, Any] = {"Content-Type": media, "Content_Length": len(body)}
         if rng.random() < 0.02:  # a client that leaves at once

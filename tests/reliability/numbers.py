@@ -13,7 +13,7 @@ import models
 from benchmarks.process import serving
 from models.transforms.ode import solve_reports
 from tests.e2e.test_hostile import NPY, saved
-from tests.reliability.registry import MODELS, ZOO, Ground, expect, trial
+from tests.reliability.registry import MODELS, ZOO, Ground, expect, suite, trial
 
 BOUND = 3.0
 # Neighbours under `--batching fast`: float32 sums in another order.
@@ -90,13 +90,12 @@ def unsolved(ground: Ground) -> str:
         alone = http.post("/encode", json={"x": rows[is_solved].tolist()}).json()
     failed = [failure["row"] for failure in both["failures"]]
     expect(failed == np.flatnonzero(~is_solved).tolist(), both["failures"])
+    off = 0.0
     for output in ("z", "log_det"):
         kept = [row for row, solved in zip(both[output], is_solved, strict=True) if solved]
-        expect(kept == alone[output], f"{output} of the neighbours changed")
-    return (
-        f"{len(failed)} of {len(rows)} rows: {both['failures'][0]}; neighbours the same to the "
-        "last bit"
-    )
+        off = max(off, float(np.abs(np.array(kept) - np.array(alone[output])).max()))
+    expect(off <= FAST_ROUNDING, f"the neighbours changed by {off:.1e}")
+    return f"{len(failed)} of {len(rows)} rows: {both['failures'][0]}; neighbours off by {off:.0e}"
 
 
 def _stiff(ground: Ground) -> tuple[Path, np.ndarray, np.ndarray]:
@@ -119,6 +118,13 @@ def _stiff(ground: Ground) -> tuple[Path, np.ndarray, np.ndarray]:
     with torch.no_grad(), solve_reports() as reports:
         rebuilt.encode(torch.from_numpy(rows))
     return folder, rows, reports[0].status.numpy() == 0
+
+
+suite(
+    16,
+    "the same on the graph: neighbours the same to the last bit",
+    "tests/models/test_onnx_continuous.py",
+)
 
 
 @trial(17, "16 requests at once, one of them poison: NaN, wrong shape, 1e38", hostile=True)

@@ -40,6 +40,7 @@ class Ground:
     folder: Path
     key: str
     is_quick: bool
+    share: float = 1.0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @cached_property
@@ -73,7 +74,7 @@ class Ground:
 
     def seconds(self, full: float, quick: float) -> float:
         """How long to try."""
-        return quick if self.is_quick else full
+        return quick if self.is_quick else self.share * full
 
     def count(self, full: int, quick: int) -> int:
         """How often to try."""
