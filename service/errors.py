@@ -20,6 +20,7 @@
     ├── InternalError          500  a fault of ours; the log has it under the request id
     │   └── EngineError        500  the engine failed on these rows
     ├── NotReady               503  loading or draining; Retry-After
+    ├── TooManyConnections     503  no room for this one; Retry-After
     └── DeadlineExceeded       504  no answer before the deadline
 
     bytes ──decode──> fields ──find model──> rows ──queue──> answer ──encode──> bytes
@@ -271,6 +272,17 @@ class NotReady(ServiceError):
         self, detail: str, *, retry_after: int = 1, members: dict[str, Any] | None = None
     ) -> None:
         super().__init__(detail, retry_after=retry_after, members=members)
+
+
+class TooManyConnections(ServiceError):
+    """As many connections are open as the machine allows."""
+
+    status = 503
+    code = "too_many_connections"
+    title = "Too many connections"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail, retry_after=retry_after)
 
 
 class DeadlineExceeded(ServiceError):

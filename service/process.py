@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from service import logs, tracing
+from service import limits, logs, tracing
 from service.app import create_app
 from service.exits import EXIT_FAILED, EXIT_OK, leave
 from service.express import ExpressProtocol, Lane, protocol_over
@@ -177,6 +177,7 @@ class Process:
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
         if self._meet is not None:
             await self._meet()
+        self._lane.room.most = limits.room_for_connections()
         self._is_loading = False
         host, port = listener.getsockname()[:2]
         _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)

@@ -6,7 +6,7 @@ import socket
 import sys
 from contextlib import ExitStack
 
-from service import logs
+from service import limits, logs
 from service.exits import EXIT_NO_START, EXIT_OK, StartupError, leave
 from service.settings import Settings, flag_name, unknown_variables
 
@@ -15,6 +15,11 @@ _log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> int:
     """Serve until a signal.   -> the exit code."""
+    try:
+        limits.check_memory()
+    except StartupError as error:
+        return _refuse(error)
+    limits.spare_memory()
     logs.configure(settings.log_level, settings.log_format)
     for warning in unknown_variables(os.environ):
         _log.warning(warning)
@@ -22,12 +27,16 @@ def run(settings: Settings) -> int:
     try:
         code = _serve(settings)
     except StartupError as error:
-        print(f"pushforward: {error}", file=sys.stderr)
-        return EXIT_NO_START
+        return _refuse(error)
     if code != EXIT_OK:
         # A worker may be deep in the engine and never come back: do not wait for its thread.
         leave(code)
     return code
+
+
+def _refuse(reason: StartupError) -> int:
+    print(f"pushforward: {reason}", file=sys.stderr)
+    return EXIT_NO_START
 
 
 def _serve(settings: Settings) -> int:
@@ -40,11 +49,13 @@ def _serve(settings: Settings) -> int:
         # Bound before the models are loaded, so that a port in use is told at once.
         first = stack.enter_context(_bind(settings))
         if settings.workers == 1:
-            from service.metrics import Metrics
-            from service.process import Process
+            with limits.enough_memory():
+                from service.metrics import Metrics
+                from service.process import Process
 
             return Process(settings, Metrics()).run(first)
-        from service.team import Team
+        with limits.enough_memory():
+            from service.team import Team
 
         port = first.getsockname()[1]
         # Freed for a moment: only sockets that all ask for it share a port. The kernel spreads

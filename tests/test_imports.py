@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.server",),
     ("service.team",),
     ("service.process",),
+    ("service.limits",),
     ("service.app", "service.express"),
     ("service.routes",),
     ("service.guard", "service.tracing"),

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint, odeint_adjoint
 
 from models.divergence import (
     DivergenceSettings,
@@ -245,6 +244,10 @@ class ContinuousTransform(Transform):
 
         state = (value, *[value.new_zeros(len(value), 1)] * (2 if weights else 1))
         options = {"rtol": settings.rtol, "atol": settings.atol, "method": "dopri5"}
+        # Here, since it imports scipy, which no server needs: 40 MB, and memory a thread of its own
+        # linear algebra, which it asks for again and again where it is limited.
+        from torchdiffeq import odeint, odeint_adjoint
+
         if settings.gradient == "adjoint":
             inputs: list[Tensor] = [p for p in self.dynamics.parameters() if p.requires_grad]
             if context is not None and context.requires_grad:

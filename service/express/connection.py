@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooLarge, problem
+from service.errors import (
+    HeadTooLarge,
+    MalformedRequest,
+    ServiceError,
+    TooLarge,
+    TooManyConnections,
+    problem,
+)
 from service.express.burst import Burst, Errand
 from service.express.heads import MOST_HEAD_BYTES, Lane, Order, check_head
 from service.express.peer import Departure, Reader
+from service.express.room import GUEST_SECONDS, asks_for_health
 from service.express.upgrades import head_without_offer
 from service.routes.clients import Ending, Visit
 from service.routes.exchange import (
@@ -68,6 +76,8 @@ class ExpressProtocol(HttpToolsProtocol):
         self._departure: Departure | None = None
         self._active_at = time.monotonic()
         self.is_answered = False
+        # Whether the connection found no room, and is only told so.
+        self._is_guest = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin; a client that then says nothing is not waited for."""
@@ -75,6 +85,12 @@ class ExpressProtocol(HttpToolsProtocol):
         self._reader = Reader(
             transport, self.loop, self.lane.write_timeout_seconds, self._count_stall
         )
+        count = len(self.server_state.connections)
+        if not self.lane.room.holds(count):
+            self._is_guest = True
+            self.timeout_keep_alive = GUEST_SECONDS
+            if not self.lane.room.holds_guest(count):
+                self._refuse(_no_room())
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,6 +102,7 @@ class ExpressProtocol(HttpToolsProtocol):
             if watch is not None:
                 watch.stop()
         super().connection_lost(exc)
+        self.lane.room.leave(len(self.server_state.connections))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more: what it has asked in full is answered first."""
@@ -101,6 +118,9 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived to whoever has the connection."""
+        if self._is_guest:
+            self._tell_guest(data)
+            return
         if self._visit is not None:
             self._kept += data
             self.flow.pause_reading()
@@ -162,6 +182,8 @@ class ExpressProtocol(HttpToolsProtocol):
         if not self._has_offer:  # else the same head comes again without it
             super().on_headers_complete()
             self._has_cycle = True
+            if self._is_guest:
+                self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """All of it is there."""
@@ -202,6 +224,13 @@ class ExpressProtocol(HttpToolsProtocol):
             self._is_last = True
         else:
             super().shutdown()
+
+    def _tell_guest(self, data: bytes) -> None:
+        """Answer a client that found no room: once, and only how the service is."""
+        if self._is_inside_message or asks_for_health(data):
+            self._give_way(data)
+        elif self._is_idle():
+            self._refuse(_no_room())
 
     def _is_free(self) -> bool:
         """Whether uvicorn has nothing under way here, not even a part of a message."""
@@ -368,6 +397,12 @@ class _Common:
 
 def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"expected at most {MOST_HEAD_BYTES} bytes of path and headers")
+
+
+def _no_room() -> TooManyConnections:
+    return TooManyConnections(
+        "as many connections are open as the server has descriptors for; this one is closed"
+    )
 
 
 def protocol_over(lane: Lane) -> type[ExpressProtocol]:

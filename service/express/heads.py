@@ -6,6 +6,7 @@ from typing import NamedTuple
 import httptools
 
 from service.errors import MalformedRequest
+from service.express.room import Room
 from service.metrics import Metrics
 from service.routes.exchange import Head, Headers, read_headers
 from service.routes.plain import PlainOperation
@@ -46,6 +47,7 @@ class Lane:
         metrics: where connections that are cut off are counted.
 
     is_open: false sends all newcomers the ordinary way, for good.
+    room: for connections.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Lane:
         self.write_timeout_seconds = settings.write_timeout_seconds
         self.metrics = metrics
         self.is_open = True
+        self.room = Room()
         self.max_body_bytes = settings.max_body_bytes
         self._operations = {path.encode(): operation for path, operation in operations.items()}
         self._orders: dict[bytes, Order] = {}

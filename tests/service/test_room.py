@@ -1,0 +1,139 @@
+"""More connections than there are descriptors for: told so, not reset, and only so long."""
+
+import asyncio
+import logging
+
+import pytest
+
+from service.express import connection
+from service.express.room import GUESTS
+from tests.service.wire import Answer, Scene, read, request, run
+
+ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+READY = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Full:
+    """A scene with room for two connections, both taken by clients that were answered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scene = Scene(monkeypatch)
+        self.scene.lane.room.most = 2
+        self.residents: list[Connection] = []
+        self._opened: list[Connection] = []
+
+    async def __aenter__(self) -> "Full":
+        self._server = await self.scene.listen()
+        self.residents = [await self.connect() for _ in range(2)]
+        for resident in self.residents:
+            assert (await self.ask(resident, ALIVE)).status == 200
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for _, writer in self._opened:
+            writer.close()
+        self._server.close()
+        await self.until_left(0)
+
+    async def connect(self) -> Connection:
+        opened = await asyncio.open_connection(*self._server.sockets[0].getsockname())
+        self._opened.append(opened)
+        return opened
+
+    async def ask(self, to: Connection, sent: bytes) -> Answer:
+        to[1].write(sent)
+        return await read(to[0])
+
+    async def until_left(self, count: int) -> None:
+        while len(self.scene.state.connections) > count:
+            await asyncio.sleep(0.001)
+
+
+def test_a_newcomer_without_room_is_told_and_the_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            newcomer = await full.connect()
+            told = await full.ask(newcomer, request())
+            assert (told.status, told.json()["code"]) == (503, "too_many_connections")
+            assert told.headers["connection"] == "close"
+            assert told.headers["retry-after"] == "1"
+            assert await newcomer[0].read() == b""
+            assert (await full.ask(full.residents[0], request())).status == 200
+
+    run(scene)
+
+
+@pytest.mark.parametrize("sent", [ALIVE, READY])
+def test_a_newcomer_without_room_hears_how_the_service_is(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            newcomer = await full.connect()
+            told = await full.ask(newcomer, sent)
+            assert told.status == 200
+            assert told.headers["connection"] == "close"
+            assert await newcomer[0].read() == b""
+
+    run(scene)
+
+
+def test_who_has_left_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            full.residents.pop()[1].close()
+            await full.until_left(1)
+            full.residents.append(await full.connect())
+            for _ in range(2):
+                assert (await full.ask(full.residents[-1], request())).status == 200
+
+    run(scene)
+
+
+def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "GUEST_SECONDS", 0.05)
+
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            newcomer = await full.connect()
+            assert await newcomer[0].read() == b""
+            assert (await full.ask(full.residents[0], ALIVE)).status == 200
+
+    run(scene)
+
+
+def test_too_many_newcomers_are_told_before_they_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            guests = [await full.connect() for _ in range(GUESTS)]
+            one_more = await full.connect()
+            assert (await read(one_more[0])).status == 503
+            assert await one_more[0].read() == b""
+            assert (await full.ask(guests[-1], ALIVE)).status == 200
+
+    run(scene)
+
+
+def test_a_lack_of_room_is_logged_once_each_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with Full(monkeypatch) as full:
+            for _ in range(2):
+                for _ in range(3):
+                    newcomer = await full.connect()
+                    assert (await full.ask(newcomer, request())).status == 503
+                    await full.until_left(2)
+                full.residents.pop()[1].close()
+                await full.until_left(1)
+                full.residents.append(await full.connect())
+                assert (await full.ask(full.residents[-1], ALIVE)).status == 200
+
+    with caplog.at_level(logging.WARNING, "service.express.room"):
+        run(scene)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert all(line.startswith("2 connections are open") for line in told)
