@@ -71,9 +71,9 @@ class StuckServer:
         assert select.select([self._started], [], [], PATIENCE_SECONDS)[0], self.log.read_text()
         os.read(self._started, 1)
 
-    def post(self, rows: int = 1) -> "Future[httpx.Response]":
+    def post(self, rows: int = 1, features: int = 2) -> "Future[httpx.Response]":
         """Ask for rows on a connection of its own."""
-        body = {"x": BODY["x"] * rows}
+        body = {"x": [[1.0] * features] * rows}
         return self._pool.submit(httpx.post, f"{self.url}/encode", json=body, timeout=60)
 
     def get(self, path: str) -> httpx.Response:
@@ -181,6 +181,37 @@ def test_after_the_grace_what_is_left_is_answered_503(start: Start) -> None:
     server.signal(signal.SIGINT)
     assert server.wait() == 1
     assert computing.result(PATIENCE_SECONDS).status_code == 503
+
+
+def test_the_grace_counts_once_and_a_cut_answer_is_told_by_the_exit_code(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    grace = 3.0
+    wide = tmp_path_factory.mktemp("wide") / "toy"
+    models.save(models.build("realnvp", {"event_shape": [256], "num_layers": 2}), wide)
+    server = StuckServer(tmp_path, wide, shutdown_grace_seconds=grace)
+    try:
+        server.wait_until_ready()
+        server.arm()
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as reader:
+            # 15 MB, more than the kernel keeps for a client that reads no more than a byte of them.
+            body = b'{"num_samples": 3000}'
+            head = b"POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            reader.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            assert reader.recv(1) == b"H"
+            computing = server.post(features=256)
+            server.await_batch()
+            server.signal()
+            began = time.monotonic()
+            time.sleep(grace / 2)
+            server.order("g")
+            assert computing.result(PATIENCE_SECONDS).status_code == 200
+            assert server.wait() == 1
+            took = time.monotonic() - began
+        # Half as much again, were it one grace for the rows and another for the reader.
+        assert grace - 0.2 <= took < 1.4 * grace
+    finally:
+        server.close()
 
 
 def test_a_signal_while_loading_ends_at_once(tmp_path: Path, model: Path) -> None:
