@@ -39,6 +39,9 @@ _MOST_ROWS_IN_SOLVE = 128
 _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32
 
+# What Python says where a thread cannot be had; it has no class of its own.
+_NO_THREAD = "can't start new thread"
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +85,13 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
         raise StartupError(
             f"{source.folder}: not loaded within {settings.load_timeout_seconds:g} s "
             f"({flag_name('load_timeout_seconds')})"
+        ) from None
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        raise StartupError(
+            f"{source.folder}: the machine grants no further thread: see its limits on memory and "
+            "on processes (ulimit -a)"
         ) from None
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -285,6 +286,26 @@ def test_one_bad_model_keeps_the_service_from_starting(library: Path, tmp_path: 
         assert "\n" not in str(caught.value)
         assert not repository.is_ready
         await repository.drain()
+
+    run(test())
+
+
+def test_a_machine_without_a_further_thread_is_told(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        repository, _ = serving(library / "plain")
+        reason = "can't start new thread"
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError(reason)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StartupError, match=r"plain: .*no further thread.*ulimit"):
+            await repository.start()
+        reason = "another fault"
+        with pytest.raises(RuntimeError, match=reason):
+            await repository.start()
 
     run(test())
 
