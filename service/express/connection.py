@@ -102,6 +102,7 @@ class ExpressProtocol(HttpToolsProtocol):
             if watch is not None:
                 watch.stop()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn does where the client closed in order
         self.lane.room.leave(len(self.server_state.connections))
 
     def eof_received(self) -> bool:  # type: ignore[override]

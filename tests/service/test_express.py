@@ -188,6 +188,30 @@ def test_a_client_that_leaves_frees_its_place_at_once(monkeypatch: pytest.Monkey
     run(play)
 
 
+def test_nothing_waits_for_the_body_of_a_client_that_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head, end, _ = request().partition(b"\r\n\r\n")
+    monkeypatch.setattr("service.express.connection._SECOND_PACKET_SECONDS", 60.0)
+
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        async with scene.client() as (_, writer):
+            writer.write(head + end)
+            while not any(one._kept for one in scene.state.connections):
+                await asyncio.sleep(0)
+            (connection,) = scene.state.connections
+            timer = connection._patience
+        while scene.state.connections:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        # It would hand the head to a parser whose connection is gone.
+        assert timer.cancelled()
+        assert connection._kept == b""
+
+    run(play)
+
+
 def test_a_connection_ends_after_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)

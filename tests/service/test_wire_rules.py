@@ -317,6 +317,31 @@ def test_a_client_that_reads_nothing_is_cut_off_and_counted(
     run(play)
 
 
+def test_no_clock_of_a_connection_runs_on_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        scene = Scene(monkeypatch)
+        loop = asyncio.get_running_loop()
+        server = await scene.listen(send_bytes=4096)
+        with await connect(scene, server) as client:
+            await loop.sock_sendall(client, LARGE["last"])
+            client.shutdown(socket.SHUT_WR)
+            while not any(one._departure for one in scene.state.connections):
+                await asyncio.sleep(0.001)
+            (connection,) = scene.state.connections
+            while connection._reader._timer is None:
+                await asyncio.sleep(0.001)
+            patience = connection._reader._timer
+        while scene.state.connections:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        server.close()
+        assert patience.cancelled()
+        assert connection._departure._timer.cancelled()
+        assert connection.timeout_keep_alive_task is None
+
+    run(play)
+
+
 def test_a_client_that_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch, write_timeout_seconds=0.15)
