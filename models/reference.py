@@ -95,6 +95,7 @@ def broken_promise(accuracy: Mapping[str, float]) -> str:
         return ""
     return (
         f"log_prob is off by up to {error:.1e} max(1, |log_prob|) nats, {promised:.0e} is "
-        "promised: lower solver.rtol and solver.atol in a new training, or import the checkpoint "
-        "again, which chooses them"
+        "promised: of an imported model, import the checkpoint again, which chooses solver.rtol, "
+        "solver.atol and the dtype; of a trained one, train again without naming the solver, which "
+        "chooses them too, or with lower tolerances and in float64"
     )

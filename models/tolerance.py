@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -70,8 +71,8 @@ class Kept:
 def keep_promise(flow: Flow, rows: Inputs, dtype: torch.dtype = torch.float32) -> Kept:
     """Find the cheapest of some tolerances at which log_prob is right on these rows.
 
-    The flow's own comes first, in `dtype`; then tighter ones, in float64. Each is judged against a
-    solve 100 times tighter still.
+    The flow's own comes first, in `dtype`, judged against a solve 100 times tighter; then tighter
+    ones, in float64, each against the next, whose own error is a tenth.
 
     Args:
         flow: a continuous one, with its weights as they are stored; it is not changed.
@@ -86,12 +87,13 @@ def keep_promise(flow: Flow, rows: Inputs, dtype: torch.dtype = torch.float32) -
         raise ValueError("flow: expected a continuous one, got one that solves no equations")
     answers = _Answers(flow, rows)
     own = Kept(parts[0].solver, dtype, math.nan, math.nan)
-    before = answers.error(own.solver, dtype)
+    ladder = _ladder(own.solver)
+    before = answers.error(own.solver, dtype, _judge(own.solver, ladder))
     own = replace(own, error=before, error_before=before)
     if before <= _ENOUGH:
         return own
-    for solver in _ladder(own.solver):
-        error = answers.error(solver, torch.float64)
+    for solver, judge in pairwise((*ladder, tighter(ladder[-1]))) if ladder else ():
+        error = answers.error(solver, torch.float64, judge)
         if error <= _ENOUGH_TIGHTENED:
             return Kept(solver, torch.float64, error, before)
     return own
@@ -109,11 +111,21 @@ def use_solver(flow: Flow, solver: SolverSettings) -> None:
     flow.config = {**flow.config, "solver": asdict(solver)}
 
 
-def _ladder(own: SolverSettings) -> Iterator[SolverSettings]:
+def _ladder(own: SolverSettings) -> list[SolverSettings]:
     most = max(own.max_evaluations, _MOST_EVALUATIONS)
-    for tolerance in _TIGHTER:
-        if tolerance < max(own.rtol, own.atol):
-            yield SolverSettings(tolerance, tolerance, most)
+    below = [tolerance for tolerance in _TIGHTER if tolerance < max(own.rtol, own.atol)]
+    return [SolverSettings(tolerance, tolerance, most) for tolerance in below]
+
+
+def _judge(own: SolverSettings, ladder: Sequence[SolverSettings]) -> SolverSettings:
+    """A tolerance 100 times tighter: one of the ladder, which is solved anyway, if there is one."""
+    wanted = tighter(own)
+    same = (
+        rung
+        for rung in ladder
+        if math.isclose(rung.rtol, wanted.rtol) and math.isclose(rung.atol, wanted.atol)
+    )
+    return next(same, wanted)
 
 
 class _Answers:
@@ -124,10 +136,11 @@ class _Answers:
         self._rows = rows
         self._found: dict[SolverSettings, Tensor] = {}
 
-    def error(self, solver: SolverSettings, dtype: torch.dtype) -> float:
-        """The largest error in units of max(1, |log_prob|); rows that nobody solves are left out.
+    def error(self, solver: SolverSettings, dtype: torch.dtype, judge: SolverSettings) -> float:
+        """The largest error against a tighter solve, `judge`, in units of max(1, |log_prob|).
 
-        Where what is known shows it to be too large already, nothing tighter is solved.
+        Rows that nobody solves are left out. Where what is known shows it to be too large already,
+        nothing tighter is solved.
         """
         got = self._exact(solver) if dtype == torch.float64 else self._solve(solver, dtype)
         known = min(self._found, key=lambda other: other.rtol, default=solver)
@@ -135,7 +148,7 @@ class _Answers:
             error = _largest_error(got, self._found[known])
             if error > PROMISE:
                 return error
-        return _largest_error(got, self._exact(tighter(solver)))
+        return _largest_error(got, self._exact(judge))
 
     def _exact(self, solver: SolverSettings) -> Tensor:
         if solver not in self._found:

@@ -53,8 +53,7 @@ def save_import(
             "source_number": float(source_number(likelihood, log_prob).mean()),
         }
     written.provenance = {**flow.provenance, "likelihood": likelihood}
-    rows = golden.Inputs(record["x"], record.get("context"))
-    save(written, folder, rows=rows, dtype=dtype)
+    save(written, folder, rows=record, dtype=dtype)
     return written
 
 

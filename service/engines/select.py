@@ -113,7 +113,8 @@ def _fastest(job: Job) -> Choice:
     rows = _Rows.of(job)
     candidates = {"torch": Choice(TorchEngine(job.flow))}
     calls = rows.calls(candidates["torch"].engine, 1)
-    row_seconds = max(_seconds(call) for call in calls.values())
+    first = {point: _seconds(call) for point, call in calls.items()}
+    row_seconds = max(first.values())
     rivals: dict[str, Callable[[], Choice]] = {
         "folded": lambda: _folded(job),
         "onnx": lambda: _onnx(job, _stored(job) or _made_at_once(job, row_seconds)),
@@ -126,7 +127,10 @@ def _fastest(job: Job) -> Choice:
             _log.info("%s: engine %s is no candidate: %s", job.folder.name, name, error)
             refused[name] = str(error)
     most = max(1, min(job.max_rows, int(_MOST_SECONDS_A_CALL / row_seconds)))
-    seconds = _compare(candidates, rows, sorted({1, most}))
+    if len(candidates) == 1 and most == 1:  # measured already, and one call may take seconds
+        seconds = {"torch": first}
+    else:
+        seconds = _compare(candidates, rows, sorted({1, most}))
     comparison = {"seconds_a_call": seconds, "refused": refused}
     return replace(candidates[best(seconds)], comparison=comparison)
 

@@ -38,6 +38,8 @@ _MOST_ROWS_IN_SOLVE = 128
 # A batch of one fixed size costs a lone row as much as a full batch, so it is small.
 _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32
+# Half a batch of all operations together.
+_SLOW_BATCH_SECONDS = 1.0
 
 # What Python says where a thread cannot be had; it has no class of its own.
 _NO_THREAD = "can't start new thread"
@@ -217,22 +219,31 @@ def _connect(
 
 
 async def _warm_up(hosted: Hosted, max_rows: int) -> None:
-    """Run every operation on one row and on a full batch, in the threads that will serve.
+    """Run every operation on a few batches, in the threads that will serve.
+
+    Half a batch tells the pace. Where that takes long, one row and a full batch take as long again
+    and tell nothing more: what a first call pays for memory is far less.
 
     The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
     """
-    card = hosted.served.card
     for batcher in hosted.batchers:
         batcher.start()
-    # The second full batch tells the pace: the first one pays for memory.
-    for rows in (1, max_rows, max_rows):
-        z = np.zeros((rows, card.features), card.numpy_dtype)
-        context = None
-        if card.context_shape is not None:
-            context = np.zeros((rows, *card.context_shape), card.numpy_dtype)
-            if card.num_classes is not None:
-                context[:, 0] = 1
-        answer = await hosted.decode.warm_up(z, context)
-        await hosted.encode.warm_up(answer.value, context)
-        if hosted.generate is not None:
-            await hosted.generate.warm_up(z, context)
+    began = time.monotonic()
+    await _run_once(hosted, math.ceil(max_rows / 2))
+    if time.monotonic() - began < _SLOW_BATCH_SECONDS:
+        await _run_once(hosted, 1)
+        await _run_once(hosted, max_rows)
+
+
+async def _run_once(hosted: Hosted, rows: int) -> None:
+    card = hosted.served.card
+    z = np.zeros((rows, card.features), card.numpy_dtype)
+    context = None
+    if card.context_shape is not None:
+        context = np.zeros((rows, *card.context_shape), card.numpy_dtype)
+        if card.num_classes is not None:
+            context[:, 0] = 1
+    answer = await hosted.decode.warm_up(z, context)
+    await hosted.encode.warm_up(answer.value, context)
+    if hosted.generate is not None:
+        await hosted.generate.warm_up(z, context)

@@ -16,7 +16,7 @@ from models.flow import Flow
 from models.importers.findings import Findings
 from models.importers.store import save_import
 from models.reference import LOG_PROB_ERRORS, PROMISE, broken_promise, continuous_parts, reference
-from models.solver import SolverSettings
+from models.solver import Solution, SolverSettings, solve
 from models.tolerance import keep_promise, use_solver
 from models.training.loop import _keep_promise
 
@@ -162,3 +162,36 @@ def test_figures_are_held_to_the_reference() -> None:
     flow = make()
     data = Dataset("rows", rows().x.float().numpy())
     assert evaluate(flow, data).float32_max_error > PROMISE
+
+
+def test_a_folder_in_float64_is_solved_once_with_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.save(make("tanh", scale=1.0).double(), tmp_path / "model", rows=rows(8))
+    stored = json.loads((tmp_path / "model" / "config.json").read_text())["accuracy"]
+    widths: list[int] = []
+
+    def counted(field: Any, state: torch.Tensor, *given: Any, **named: Any) -> Solution:
+        widths.append(state.shape[1])
+        return solve(field, state, *given, **named)
+
+    monkeypatch.setattr("models.transforms.ode.solve", counted)
+    loaded = models.load(tmp_path / "model")
+    # Golden rows with the trace beside x; the inverse and its finiteness without.
+    assert sorted(widths) == [2, 2, 2, 3]
+    assert loaded.accuracy["round_trip_max_abs_error"] == stored["round_trip_max_abs_error"] > 0
+
+
+def test_no_tolerance_is_solved_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[tuple[torch.dtype, float]] = []
+
+    def counted(field: Any, state: torch.Tensor, *given: Any, **named: Any) -> Solution:
+        solved.append((state.dtype, float(f"{named['settings'].rtol:.3g}")))
+        return solve(field, state, *given, **named)
+
+    monkeypatch.setattr("models.transforms.ode.solve", counted)
+    kept = keep_promise(make(solver={"rtol": 1e-6, "atol": 1e-6}), rows())
+    assert kept.is_tightened
+    assert len(solved) == len(set(solved))
+    assert min(rtol for _, rtol in solved) == pytest.approx(kept.solver.rtol / 10)
+    assert any(rtol == 1e-8 for _, rtol in solved)

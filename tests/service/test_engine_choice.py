@@ -214,5 +214,10 @@ def test_slow_solves_are_not_exported_while_a_server_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(select, "_SLOW_SOLVE_SECONDS", 0.0)
+    # A call that takes long is timed once: there is nothing to compare it with.
+    timed: list[float] = []
+    monkeypatch.setattr(select, "_seconds", lambda call: timed.append(1.5) or 1.5)
     choice = continuous("ffjord", tmp_path / "model")
     assert "run pushforward export" in choice.comparison["refused"]["onnx"]
+    assert choice.comparison["seconds_a_call"] == {"torch": {"encode_1": 1.5, "decode_1": 1.5}}
+    assert len(timed) == 2

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.flow import Flow
+from service.engines.torch import TorchEngine
 from service.errors import ModelNotFound, ModelRefused, NotReady, TooLarge
 from service.exits import StartupError
 from service.metrics import Metrics
@@ -229,6 +230,29 @@ def test_a_load_that_never_ends_is_given_up_and_holds_up_no_other(
         assert served.get("slow").card.version == "1"
 
     repository(test, load_timeout_seconds=1)
+
+
+@pytest.mark.parametrize(("slow", "sizes"), [(0.0, {4}), (1e9, {1, 4, 8})])
+def test_a_slow_engine_is_warmed_up_by_half_a_batch(
+    slow: float,
+    sizes: set[int],
+    repository: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = TorchEngine.decode
+    seen: list[int] = []
+
+    def counted(self: TorchEngine, z: Any, context: Any) -> Any:
+        seen.append(len(z))
+        return run(self, z, context)
+
+    async def test(served: FolderRepository, folder: Path) -> None:
+        monkeypatch.setattr("service.repository.serving._SLOW_BATCH_SECONDS", slow)
+        monkeypatch.setattr("service.engines.torch.TorchEngine.decode", counted)
+        await served.load("flow")
+        assert set(seen) == sizes
+
+    repository(test, max_batch_size=8)
 
 
 def test_an_engine_that_fails_its_warm_up_is_refused(
