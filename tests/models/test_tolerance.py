@@ -190,7 +190,9 @@ def test_no_tolerance_is_solved_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         return solve(field, state, *given, **named)
 
     monkeypatch.setattr("models.transforms.ode.solve", counted)
-    kept = keep_promise(make(solver={"rtol": 1e-6, "atol": 1e-6}), rows())
+    kept = keep_promise(
+        make(solver={"rtol": 1e-6, "atol": 1e-6, "max_evaluations": 20_000}), rows()
+    )
     assert kept.is_tightened
     assert len(solved) == len(set(solved))
     assert min(rtol for _, rtol in solved) == pytest.approx(kept.solver.rtol / 10)
