@@ -87,9 +87,14 @@ def check_inverse(source: Path, flow: Flow, record: golden.Record) -> None:
     error = golden.inverse_error(flow, record)
     if error <= golden.INVERSE_TOLERANCE:
         return
-    # A wrong mask or order is off by as much in any precision; rounding is not.
-    rough = golden.inverse_error(copy.deepcopy(flow).float(), record)
-    is_rounding = not math.isfinite(error) or not rough <= _ROUNDING_GROWS * error
+    # A wrong mask or order is off by as much in any precision; rounding is not, and it moves encode
+    # by itself: where the error cannot grow, as between the bounds of a spline, that tells.
+    single = copy.deepcopy(flow).float()
+    is_rounding = (
+        not math.isfinite(error)
+        or not golden.inverse_error(single, record) <= _ROUNDING_GROWS * error
+        or not golden.drift(single, record) <= golden.COMPUTE_TOLERANCE
+    )
     cause = (
         "the weights are too ill-conditioned (steep) to be inverted, even in float64: train with a "
         "lower learning rate or a bounded scale"

@@ -173,6 +173,17 @@ def test_rounding_and_a_wrong_mask_are_told_apart(tmp_path: Path) -> None:
         models.save(flow, tmp_path / "m")
 
 
+def test_rounding_is_told_where_its_error_cannot_grow(tmp_path: Path) -> None:
+    """Steep splines, whose bounds hold latents together in any precision."""
+    torch.manual_seed(0)
+    flow = models.build("nsf", {"event_shape": [3]}).eval()
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.copy_(30 * torch.randn_like(weights))
+    with pytest.raises(CheckpointError, match=r"not each other's.*ill-conditioned .steep. to be"):
+        models.save(flow, tmp_path / "m")
+
+
 def test_accuracy_that_json_cannot_hold_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
