@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -70,6 +72,12 @@ def test_numpy_computes_in_one_thread_unless_told(
         monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     limits.spare_memory()
     assert os.environ["OPENBLAS_NUM_THREADS"] == (chosen or "1")
+
+
+def test_a_server_imports_no_scipy() -> None:
+    """Its linear algebra asks for memory again and again where it is limited, without a word."""
+    script = "import sys, service.process, service.team; sys.exit('scipy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_descriptors_that_are_open_or_reserved_are_not_for_connections(grant: Grant) -> None:
