@@ -18,7 +18,7 @@ they are generated, or come with the packages that the cards name.
 Test figures are on rows that were never trained on: nats are the mean of -log p a row, bits/dim
 those of the pixels with uniform dequantization noise. The last columns are the largest error of
 log p in float32, relative to max(1, abs(log p)) and in nats, and of how many rows it is the
-largest: all test rows, samples and golden rows (odd rows: see the card).
+largest: all normal test rows, samples and golden rows (odd rows: see the card).
 
 | model | family | data | parameters | MB | nats | bits/dim | AUROC | error | in nats | of rows |
 |---|---|---|---|---|---|---|---|---|---|---|
