@@ -1,7 +1,9 @@
 """How a text file writes a table: encoding, separator, decimal mark, line of names."""
 
+import codecs
 import csv
 import gzip
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from models.datasets.spec import Spec
 
 SAMPLE_LINES = 1000
 MISSING = ("", "?", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "-")
+_BETWEEN = re.compile(r"(?<=\d)[,.' \u00a0\u2019\u202f](?=\d{3})")
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,.' \u00a0\u2019\u202f]\d{3})+([.,]\d+)?")
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 
 
@@ -23,12 +27,14 @@ class Dialect:
         separator: one character.
         decimal: "." or ",".
         header: the names in the first line; None where it holds values.
+        compression: "gzip", or None.
     """
 
     encoding: str
     separator: str
     decimal: str
     header: tuple[str, ...] | None
+    compression: str | None
 
 
 def find_dialect(path: Path, spec: Spec) -> Dialect:
@@ -57,17 +63,40 @@ def find_dialect(path: Path, spec: Spec) -> Dialect:
             "?header=yes if these are names"
         )
     names = None if header == "no" else tuple(cell.strip() for cell in first)
-    return Dialect(encoding, separator, decimal, names)
+    compression = "gzip" if _is_gzip(path) else None
+    return Dialect(encoding, separator, decimal, names, compression)
+
+
+def check_separators(path: Path, name: str, texts: Sequence[str]) -> None:
+    """Refuse numbers with thousands separators: whether 1,234 is 1234 or 1.234 cannot be told.
+
+    Raises:
+        DatasetError: if texts of column `name` are numbers, but for commas, spaces or apostrophes.
+    """
+    grouped = next((text for text in texts if _GROUPED.fullmatch(text.strip())), None)
+    if grouped is not None and all(is_number(_BETWEEN.sub("", text)) for text in texts):
+        raise DatasetError(
+            f"{path}: column {name!r} holds numbers with thousands separators, as {grouped!r}; "
+            "write them without"
+        )
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _read_sample(path: Path) -> tuple[str, list[str]]:
-    raw = gzip.open if path.suffix.lower() == ".gz" else open
+    raw = gzip.open if _is_gzip(path) else open
     encoding = "utf-8-sig"
     try:
         with raw(path, "rt", encoding=encoding) as file:
             for _ in file:
                 pass
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DatasetError(
+                f"{path}: expected UTF-8 text, got UTF-16; save it as UTF-8"
+            ) from error
         encoding = "latin-1"
     except (gzip.BadGzipFile, EOFError) as error:
         raise DatasetError(f"{path}: not a readable .csv file: {error}") from error

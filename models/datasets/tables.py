@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
-from models.datasets.dialect import MISSING, find_dialect
+from models.datasets.dialect import MISSING, check_separators, find_dialect
 from models.datasets.schema import check_columns
 from models.datasets.spec import Spec
 
@@ -35,7 +35,8 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
     wanted, dropped = spec.list_option("columns"), spec.list_option("drop") or []
     table, has_names = _read(path, spec)
     names: list[str] = table.column_names
-    index = [name for name in _index_columns(table) if name not in (*(wanted or ()), label)]
+    asked = (*(wanted or ()), *model_features, label)
+    index = [name for name in _index_columns(table) if name not in asked]
     for name in (*(wanted or ()), *dropped, *([label] if label else ())):
         if name not in names:
             raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
@@ -143,11 +144,12 @@ def _read(path: Path, spec: Spec) -> tuple[Any, bool]:
 
 
 def _read_text(path: Path, spec: Spec) -> tuple[Any, bool]:
+    pyarrow = optional_package("pyarrow", needed_for="reading .csv")
     csv = optional_package("pyarrow.csv", needed_for="reading .csv")
     dialect = find_dialect(path, spec)
     names = dialect.header
     table = csv.read_csv(
-        str(path),
+        pyarrow.input_stream(str(path), compression=dialect.compression),
         csv.ReadOptions(encoding=dialect.encoding, autogenerate_column_names=names is None),
         csv.ParseOptions(delimiter=dialect.separator),
         csv.ConvertOptions(null_values=MISSING, decimal_point=dialect.decimal),
@@ -160,7 +162,8 @@ def _read_text(path: Path, spec: Spec) -> tuple[Any, bool]:
 def _index_columns(table: Any) -> list[str]:
     """Columns that number the rows and were written beside them, as pandas does."""
     names: list[str] = table.column_names
-    written = [name for name in names if re.fullmatch(r"__index_level_\d+__", name)]
+    told = (table.schema.pandas_metadata or {}).get("index_columns", ())
+    written = [name for name in names if re.fullmatch(r"__index_level_\d+__", name) or name in told]
     types = optional_package("pyarrow.types", needed_for="reading tables")
     for name in names:
         kind = table.column(name).type
@@ -176,6 +179,8 @@ def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
     kind = column.type
     if types.is_null(kind):
         raise DatasetError(f"{path}: column {name!r} is empty; leave it out with ?drop={name}")
+    if types.is_string(kind):
+        check_separators(path, name, column.drop_null().to_pylist())
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise DatasetError(
             f"{path}: column {name!r} holds {kind}, not numbers; leave it out with ?drop={name} "

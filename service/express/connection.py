@@ -5,7 +5,11 @@ from asyncio import Task, TimerHandle
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.errors import (
     HeadTooLarge,
@@ -39,6 +43,11 @@ _HEADER_EXTRA_BYTES = len(b": \r\n")
 # goes the ordinary way.
 _SECOND_PACKET_SECONDS = 0.05
 _SMALL_BODY_BYTES = 65_536
+# Where an answer comes before the end of the body, nobody knows whether what comes then is the rest
+# of it or a next request. So the connection is closed, but not at once: that would take the answer
+# from a client that still sends. How long it may send nothing, and how long it may send in all.
+_SILENT_SECONDS = 2
+_UNREAD_SECONDS = 30
 # A larger body is not copied to stand in one piece with its head.
 _SMALL_ANSWER_BYTES = 65_536
 
@@ -72,6 +81,8 @@ class ExpressProtocol(HttpToolsProtocol):
         self._has_cycle = False
         self._is_last = False
         self._begins_here = self._has_offer = False
+        # When an answer began before its request was read to its end.
+        self._early_at: float | None = None
         self._reader: Reader | None = None
         self._departure: Departure | None = None
         self._active_at = time.monotonic()
@@ -161,6 +172,8 @@ class ExpressProtocol(HttpToolsProtocol):
             self._stop_parser(TooLarge(f"body: expected it in at most {MAX_PIECES} pieces"))
         if self.cycle.response_complete:
             # A client that is answered too early must have the time to notice, but not for ever.
+            if self._early_at is not None:
+                self._active_at = min(time.monotonic(), self._early_at + _UNREAD_SECONDS)
             self._discarded_bytes += len(body)
             if self._discarded_bytes > self.lane.max_body_bytes:
                 self.transport.close()
@@ -192,10 +205,15 @@ class ExpressProtocol(HttpToolsProtocol):
             return
         self._is_inside_message = False
         super().on_message_complete()
+        if self._early_at is not None and self.cycle.response_complete:
+            self.transport.close()
+            self._stop_parser(MalformedRequest("the answer before was the last"))
 
     def on_response_complete(self) -> None:
         """An answer of the ordinary way is written."""
         self._active_at = time.monotonic()
+        if self._early_at is not None and not self._is_inside_message:
+            self.transport.close()
         self.is_answered = True
         super().on_response_complete()
         self._watch_reader()
@@ -225,6 +243,24 @@ class ExpressProtocol(HttpToolsProtocol):
             self._is_last = True
         else:
             super().shutdown()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Let an answer that comes before the end of its body say that it is the last."""
+
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            async def tell(message: Any) -> None:
+                is_early = message["type"] == "http.response.start" and cycle.more_body
+                lingers = is_early and cycle.keep_alive and self.lane.is_open
+                if lingers:
+                    cycle.keep_alive = False  # so that uvicorn writes Connection: close
+                await send(message)
+                if lingers:
+                    cycle.keep_alive = True  # and leaves it to us when
+                    self._early_at, self.timeout_keep_alive = time.monotonic(), _SILENT_SECONDS
+
+            await app(scope, receive, tell)
+
+        super()._start_asgi_task(cycle, serve)
 
     def _tell_guest(self, data: bytes) -> None:
         """Answer a client that found no room: once, and only how the service is."""

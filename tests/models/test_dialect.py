@@ -1,8 +1,12 @@
 """Tables as programs write them: the same numbers whatever the dialect."""
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.datasets import Dataset, DatasetError, load
@@ -40,6 +44,44 @@ def test_latin_1_names_are_read(tmp_path: Path) -> None:
     data = load(str(write(tmp_path / "t.csv", names="Température,débit (m³),load")))
     assert data.columns == ("Température", "débit (m³)", "load")
     np.testing.assert_array_equal(data.x, ROWS)
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.CSV.GZ", "t.TSV.Gz"])
+def test_compressed_text_is_read_however_its_name_is_written(tmp_path: Path, name: str) -> None:
+    text = write(tmp_path / "t.csv", separator="\t").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(text))
+    np.testing.assert_array_equal(load(str(tmp_path / name)).x, ROWS)
+
+
+def test_utf_16_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n", encoding="utf-16")
+    with pytest.raises(DatasetError, match="expected UTF-8 text, got UTF-16; save it as UTF-8"):
+        load(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("value", ["1,234.5", "1 234", "-12'345'678.25", "1.234.567"])
+def test_thousands_separators_are_refused_by_their_name(tmp_path: Path, value: str) -> None:
+    (tmp_path / "t.csv").write_text(f'a,price\n1,"{value}"\n2,5.5\n')
+    with pytest.raises(DatasetError, match="column 'price' holds numbers with thousands") as error:
+        load(str(tmp_path / "t.csv"))
+    assert str(error.value).endswith(f"as {value!r}; write them without")
+
+
+def test_words_are_not_taken_for_numbers_with_separators(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a,city\n1,"1,234"\n2,Rome\n')
+    with pytest.raises(DatasetError, match=r"leave it out with \?drop=city"):
+        load(str(tmp_path / "t.csv"))
+
+
+def test_an_index_of_pandas_is_no_feature_whatever_its_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "t.parquet")
+    told = {"pandas": json.dumps({"index_columns": ["id"], "columns": []})}
+    table = pa.table({"a": [1.0, 2.0], "b": [3.0, 5.0], "id": [70, 10]}, metadata=told)
+    pq.write_table(table, path)
+    data = load(path)
+    assert (data.columns, data.ignored) == (("a", "b"), ("id",))
+    assert load(f"{path}?columns=a,id").columns == ("a", "id")
+    assert load(path, features=("id", "b")).columns == ("id", "b")
 
 
 @pytest.mark.parametrize("mark", ["?", "NA", ""])

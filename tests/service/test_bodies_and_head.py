@@ -70,9 +70,38 @@ def test_a_body_that_does_not_come_is_408_on_every_route(
         async with scene.client() as (reader, writer):
             writer.write(data[: len(data) - len(BODY) + kept])
             answer = await read(reader)
+            # What would come then is the rest of the body, or is it the next request?
+            assert answer.headers["connection"] == "close"
+            writer.write(data[len(data) - len(BODY) + kept :] + request())
+            assert await reader.read() == b""
         assert (answer.status, answer.json()["code"]) == (408, "body_timeout")
         assert scene.all == 1
         assert not any("line" in event for event in scene.house.history)
+
+    run(play)
+
+
+EARLY = {
+    "too_large": (request(Content_Length="999999999"), 413),
+    "too_large_asks_first": (request(Content_Length="999999999", Expect="100-continue"), 413),
+    "no_such_path": (request("/nowhere"), 404),
+    "no_such_method": (request("/health/live"), 405),
+}
+
+
+@pytest.mark.parametrize(("data", "status"), EARLY.values(), ids=EARLY)
+def test_an_answer_before_the_end_of_a_body_is_the_last(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, status: int
+) -> None:
+    monkeypatch.setattr("service.express.connection._SILENT_SECONDS", 0.1)
+
+    async def play() -> None:
+        async with Scene(monkeypatch).client() as (reader, writer):
+            writer.write(data[: 1 - len(BODY)])
+            answer = await read(reader)
+            assert answer.status == status
+            assert answer.headers["connection"] == "close"
+            assert await reader.read() == b""
 
     run(play)
 
