@@ -36,7 +36,10 @@ class Crowd:
         with httpx.Client(base_url=url, timeout=60) as http:
             while not self._is_over.is_set():
                 try:
-                    self.statuses.append(http.post("/sample", json=body).status_code)
+                    status = http.post("/sample", json=body).status_code
+                    self.statuses.append(status)
+                    if status == httpx.codes.SERVICE_UNAVAILABLE:  # told to go elsewhere
+                        return
                 except httpx.ConnectError:  # the port is closed: never accepted
                     return
                 except httpx.TransportError as error:
@@ -57,7 +60,7 @@ def drain(ground: Ground) -> str:
         log = ground.folder / f"drain-{turn}.log"
         with serving(log, str(ZOO / "moons"), "--engine", "torch") as server:
             crowd = Crowd(server.url, 16)
-            time.sleep(0.5)
+            time.sleep(2)
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             code = server.process.wait(timeout=60)
