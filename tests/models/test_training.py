@@ -232,10 +232,12 @@ def broken(tmp_path: Path, moons: Dataset) -> Path:
     ("change", "message"),
     [
         ({"options": QUICK.model_copy(update={"learning_rate": 0.5})}, "another options"),
+        ({"options": QUICK.model_copy(update={"seed": 7})}, "another"),
+        ({"options": QUICK.model_copy(update={"batch_rows": 50})}, "another options"),
         ({"config": {**VECTOR, "num_layers": 6}}, "another config"),
         ({"data": "two_moons?rows=400&seed=9"}, "another"),
     ],
-    ids=["options", "config", "data"],
+    ids=["options", "seed", "batch rows", "config", "data"],
 )
 def test_resuming_another_run_is_refused(
     broken: Path, moons: Dataset, change: dict[str, Any], message: str
