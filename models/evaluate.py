@@ -125,6 +125,11 @@ def check_fits(flow: Flow, data: Dataset) -> None:
             f"{data.name}: pixels have {data.num_levels} levels, the model takes {levels}"
         )
     classes = flow.facts.num_classes
+    if flow.context_shape is not None and classes is None:
+        raise DatasetError(
+            f"{data.name}: the model takes a context of {flow.context_shape[0]} numbers a row, and "
+            "data have labels alone: give it num_classes instead of context_features"
+        )
     if flow.context_shape is not None and (data.labels is None or data.num_classes != classes):
         raise DatasetError(
             f"{data.name}: the model is conditional on {classes} classes, the data have "

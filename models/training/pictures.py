@@ -143,15 +143,32 @@ def _grid(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
+def _density(flow: Flow, points: torch.Tensor, test: Dataset) -> NDArray[Any]:
+    """p(x) at points (n, 2); of a class-conditional flow, summed over the classes of the data."""
+    if flow.facts.num_classes is None or test.labels is None:
+        parts = [flow.log_prob(part).exp() for part in points.split(2048)]
+        return torch.cat(parts).cpu().numpy()
+    shares = np.bincount(test.labels, minlength=flow.facts.num_classes) / len(test)
+    density = np.zeros(len(points))
+    for label, share in enumerate(shares):
+        context = torch.zeros(2048, len(shares), device=flow.device, dtype=flow.dtype)
+        context[:, label] = 1
+        parts = [flow.log_prob(part, context[: len(part)]) for part in points.split(2048)]
+        density += share * torch.cat(parts).exp().cpu().numpy()
+    return density
+
+
+@torch.no_grad()
 def _write_plane(flow: Flow, test: Dataset, temperature: float, path: Path) -> None:
     data = test.x[:_POINTS].astype(np.float64)
-    samples = draw(flow, None, len(data), temperature)
+    _, context = as_tensors(flow, test, np.arange(len(data)))
+    samples = draw(flow, context, len(data), temperature)
     low, high = data.min(0), data.max(0)
     low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
     xs, ys = (np.linspace(low[i], high[i], _DENSITY_SIDE) for i in (0, 1))
     points = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     grid = torch.from_numpy(points).to(flow.device, flow.dtype)
-    density = torch.cat([flow.log_prob(part) for part in grid.split(2048)]).exp().cpu().numpy()
+    density = _density(flow, grid, test)
     aspect = float((high - low)[1] / (high - low)[0])
     figure, axes = _figure(3, width=9.0, height=min(6.0, 2.8 * aspect + 0.5))
     titles = ("data", _samples_title(temperature), "density")

@@ -162,3 +162,20 @@ def load_scores(model: Path, table: Path) -> dict[str, Any]:
     scores = log_probs(models.load(model), data)
     assert data.labels is not None
     return {name: scores[data.labels == index] for index, name in enumerate(data.label_names)}
+
+
+def test_classes_of_two_features_are_trained_and_pictured(tmp_path: Path) -> None:
+    path = tmp_path / "plane.csv"
+    lines = [
+        f"{a},{b + 30 * (number % 2)},{KIND[number % 2]}" for number, (a, b, _) in enumerate(X)
+    ]
+    path.write_text("\n".join(["a,b,kind", *lines]))
+    flow = ["--family", "realnvp", "--set", "num_layers=2", "--epochs", "1"]
+    data = ["--data", f"{path}?label=kind"]
+    out = tmp_path / "m"
+    result = run("train", *data, *flow, "--set", "num_classes=2", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert (out / "samples.png").stat().st_size > 1000
+    other = run("train", *data, *flow, "--set", "context_features=2", "--out", str(tmp_path / "n"))
+    assert other.exit_code == 2
+    assert "give it num_classes" in other.stderr
