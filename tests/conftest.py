@@ -1,12 +1,17 @@
 """What every test shares: one thread, a fixed seed, and the GPU switch. Imports no torch itself."""
 
 import os
+import signal
 import sys
 
 # Before torch is imported: the suite runs one process a core, each on one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+# A shell starts what runs in the background with Ctrl-C ignored; tests interrupt themselves.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
