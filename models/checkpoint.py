@@ -13,23 +13,19 @@ import copy
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from models import golden
 from models.accuracy import measure_accuracy
 from models.budget import Budget
-from models.files import check_regular, content_of, is_filled_in_place, try_folder
+from models.files import check_regular, content_of, try_folder, write_folder
 from models.flow import Flow
 from models.proof import (
     CheckpointError,
@@ -40,6 +36,7 @@ from models.proof import (
 )
 from models.reference import log_prob_errors
 from models.registry import build
+from models.tensor_file import contiguous, read_shapes, read_tensors
 from models.transforms.ode import is_continuous
 
 __all__ = [
@@ -120,7 +117,7 @@ def save(
         raise ValueError("flow: expected one made by models.build, got one without family")
     target = Path(folder)
     _check_target(target)
-    weights = _contiguous({key: value.detach().cpu() for key, value in flow.state_dict().items()})
+    weights = contiguous({key: value.detach().cpu() for key, value in flow.state_dict().items()})
     reference = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     record = rows if isinstance(rows, dict) else golden.record(reference, rows)
     if not golden.is_finite(record):
@@ -147,15 +144,12 @@ def save(
     )
     metadata = {"format": "pt", "family": flow.family, "format_version": str(FORMAT_VERSION)}
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
-    # In this order: a folder is a model once config.json is there.
-    _write(
-        target,
-        {
-            WEIGHTS_FILE: to_bytes(weights, metadata),
-            GOLDEN_FILE: to_bytes(_contiguous(record), metadata),
-            CONFIG_FILE: f"{text}\n".encode(),
-        },
-    )
+    content = {
+        WEIGHTS_FILE: to_bytes(weights, metadata),
+        GOLDEN_FILE: to_bytes(contiguous(record), metadata),
+        CONFIG_FILE: f"{text}\n".encode(),
+    }
+    write_folder(target, content, last=CONFIG_FILE)
 
 
 def load(
@@ -180,7 +174,7 @@ def load(
     """
     source = Path(folder)
     flow, manifest = _read(source)
-    record = _read_golden(source / GOLDEN_FILE, flow)
+    record = read_golden(source, flow)
     # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
     exact, answers = replay_exact(source, flow, record)
     check_inverse(source, exact, record)
@@ -246,7 +240,13 @@ def read_golden(folder: str | os.PathLike[str], flow: Flow) -> golden.Record:
     Raises:
         CheckpointError: if they are missing or do not fit the flow.
     """
-    return _read_golden(Path(folder) / GOLDEN_FILE, flow)
+    path = Path(folder) / GOLDEN_FILE
+    record = read_tensors(path)
+    expected = golden.shapes(flow, rows=len(record.get("x", ())))
+    got = {key: tuple(tensor.shape) for key, tensor in record.items()}
+    if got != expected or not len(record["x"]):
+        raise CheckpointError(f"{path}: expected golden rows of shapes {expected}, got {got}")
+    return {key: tensor.double() for key, tensor in record.items()}
 
 
 def digest(folder: str | os.PathLike[str]) -> str:
@@ -301,8 +301,8 @@ def _read(source: Path) -> tuple[Flow, Manifest]:
 def _build(source: Path, manifest: Manifest) -> Flow:
     """Build what config.json asks for, if that can be worth the numbers of the other files."""
     path = source / CONFIG_FILE
-    weights = _read_shapes(source / WEIGHTS_FILE)
-    rows = _read_shapes(source / GOLDEN_FILE)
+    weights = read_shapes(source / WEIGHTS_FILE)
+    rows = read_shapes(source / GOLDEN_FILE)
     if "x" in rows and rows["x"][1:] != manifest.event_shape:
         raise CheckpointError(
             f"{path}: event_shape: expected that of the golden rows, {rows['x'][1:]}, got "
@@ -357,7 +357,7 @@ def _compute_dtype(
 
 
 def _read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = _read_tensors(path)
+    found = read_tensors(path)
     for key in expected:
         if key not in found:
             raise CheckpointError(
@@ -384,82 +384,3 @@ def _check_tensor(path: Path, key: str, got: Tensor, expected: Tensor) -> None:
     if got.is_floating_point() and not got.isfinite().all():
         count = int((~got.isfinite()).sum())
         raise CheckpointError(f"{path}: {key}: {count} of {got.numel()} values are not finite")
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    with _opened(path) as file:
-        # Clones: tensors that map the file change with it, and where they lie in it decides
-        # their alignment, which moves the last bit of a convolution.
-        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-
-
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """What the header of a file says of its tensors; the file itself is not read."""
-    with _opened(path) as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        check_regular(path, _memory_bytes())
-        path.open("rb").close()  # safe_open calls a file that it may not read "not found"
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _read_golden(path: Path, flow: Flow) -> golden.Record:
-    record = _read_tensors(path)
-    expected = golden.shapes(flow, rows=len(record.get("x", ())))
-    got = {key: tuple(tensor.shape) for key, tensor in record.items()}
-    if got != expected or not len(record["x"]):
-        raise CheckpointError(f"{path}: expected golden rows of shapes {expected}, got {got}")
-    return {key: tensor.double() for key, tensor in record.items()}
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors refuses views and shared memory.
-    return {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
-
-
-def _write(target: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder of a model, or exchange it for the one before, in one step.
-
-    An empty folder is filled, so that it may be a mount point; so is a model's own that cannot be
-    exchanged: its files then take the places of the old ones.
-    """
-    is_model = (target / CONFIG_FILE).is_file()
-    is_filled = target.is_dir() and (not is_model or is_filled_in_place(target))
-    place = target if is_filled else target.parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".model-") as scratch:
-        fresh = Path(scratch) / "model"
-        fresh.mkdir()
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        if not is_filled:
-            _replace(fresh, target)
-            return
-        (target / CONFIG_FILE).unlink(missing_ok=True)
-        for name in files:
-            (fresh / name).replace(target / name)
-
-
-def _replace(fresh: Path, target: Path) -> None:
-    if not target.exists():
-        fresh.rename(target)
-        return
-    old = fresh.parent / "old"
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)

@@ -3,8 +3,10 @@
 import errno
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -96,6 +98,51 @@ def is_filled_in_place(folder: Path) -> bool:
     A mount point cannot (a volume of a container is one), nor a folder whose parent is read-only.
     """
     return folder.is_dir() and (os.path.ismount(folder) or not os.access(folder.parent, os.W_OK))
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], *, last: str) -> None:
+    """Make a folder of files, or exchange it for the one before, in one step.
+
+    An empty folder is filled, so that it may be a mount point; so is a complete one that cannot be
+    exchanged: its files then take the places of the old ones.
+
+    Args:
+        folder: to be written.
+        files: their contents by name, in the order in which they come.
+        last: the name whose presence makes the folder complete.
+
+    Raises:
+        OSError: it cannot be written; a folder that was exchanged is put back.
+    """
+    is_complete = (folder / last).is_file()
+    is_filled = folder.is_dir() and (not is_complete or is_filled_in_place(folder))
+    place = folder if is_filled else folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".model-") as scratch:
+        fresh = Path(scratch) / "model"
+        fresh.mkdir()
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        if not is_filled:
+            _exchange(fresh, folder)
+            return
+        (folder / last).unlink(missing_ok=True)
+        for name in files:
+            (fresh / name).replace(folder / name)
+
+
+def _exchange(fresh: Path, folder: Path) -> None:
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = fresh.parent / "old"
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
 
 
 def try_folder(folder: Path, num_bytes: int = 0) -> None:

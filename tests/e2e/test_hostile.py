@@ -318,8 +318,8 @@ PATHS = (
 )
 
 
-@pytest.mark.parametrize("name", PATHS, ids=lambda name: name[:12])
-def test_names_in_a_path_lead_nowhere(server: RunningServer, name: str) -> None:
+def ask_by_path(server: RunningServer, name: str) -> Iterator[tuple[int | None, bytes]]:
+    """Ask for a model by its name in every path that has one. -> status and body of each."""
     for method, path in (
         ("GET", f"/models/{name}"),
         ("GET", f"/v2/models/{name}"),
@@ -327,7 +327,12 @@ def test_names_in_a_path_lead_nowhere(server: RunningServer, name: str) -> None:
         ("POST", f"/v2/repository/models/{name}/load"),
     ):
         body = b'{"inputs": []}' if path.endswith("infer") else b""
-        status, text = exchange(server, head(path, method=method, Content_Length=len(body)), body)
+        yield exchange(server, head(path, method=method, Content_Length=len(body)), body)
+
+
+@pytest.mark.parametrize("name", PATHS, ids=lambda name: name[:12])
+def test_names_in_a_path_lead_nowhere(server: RunningServer, name: str) -> None:
+    for status, text in ask_by_path(server, name):
         assert status in (404, 422), text
         assert json.loads(text)["status"] == status
 

@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from tests.e2e.test_hostile import PATHS, WRONG_KEY, ZOO, exchange, head
+from tests.e2e.test_hostile import PATHS, WRONG_KEY, ZOO, ask_by_path
 from tests.reliability.registry import Ground, expect, suite, trial
 
 NAMES = ("../x", "a;b", "a\\..\\b", "moons\0", "x" * 10_000, "m\u043e\u043ens", " moons", "moons\n")
@@ -16,16 +16,8 @@ NAMES = ("../x", "a;b", "a\\..\\b", "moons\0", "x" * 10_000, "m\u043e\u043ens", 
 def names(ground: Ground) -> str:
     asked = 0
     for name in PATHS:
-        for method, path in (
-            ("GET", f"/models/{name}"),
-            ("GET", f"/v2/models/{name}"),
-            ("POST", f"/v2/models/{name}/infer"),
-            ("POST", f"/v2/repository/models/{name}/load"),
-        ):
-            body = b'{"inputs": []}' if path.endswith("infer") else b""
-            sent = head(path, method=method, Content_Length=len(body))
-            status, text = exchange(ground.server, sent, body)
-            expect(status in (404, 422), f"{method} {path[:60]}: {status} {text[:100]!r}")
+        for status, text in ask_by_path(ground.server, name):
+            expect(status in (404, 422), f"{name[:60]}: {status} {text[:100]!r}")
             asked += 1
     with ground.client() as http:
         for name in NAMES:

@@ -3,7 +3,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -14,19 +13,11 @@ from benchmarks.process import serving
 from models.transforms.ode import solve_reports
 from tests.e2e.test_hostile import NPY, saved
 from tests.reliability.registry import MODELS, ZOO, Ground, expect, suite, trial
+from tests.service.test_hostile import loaded
 
 BOUND = 3.0
 # Neighbours under `--batching fast`: float32 sums in another order.
 FAST_ROUNDING = 1e-4
-
-
-def _strict(text: str) -> Any:
-    """JSON without NaN and Infinity."""
-
-    def refuse(token: str) -> None:
-        raise ValueError(f"{token} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def _shape(http: httpx.Client, model: str) -> tuple[int, ...]:
@@ -43,7 +34,7 @@ def extremes(ground: Ground) -> str:
                 x = np.stack([np.full(shape, value), np.ones(shape)])
                 answer = http.post("/log_prob", json={"model": model, "x": x.tolist()})
                 expect(answer.status_code == 200, f"{model} at {value}: {answer.text[:200]}")
-                content = _strict(answer.text)
+                content = loaded(answer.content)
                 hostile, ordinary = content["log_prob"]
                 expect(ordinary is not None, f"{model} at {value}: the neighbour is null")
                 if hostile is None:

@@ -186,6 +186,12 @@ class House:
         assert isinstance(queue, Linear)
         return queue
 
+    def held(self, name: str = "line", op: str = "encode") -> Linear:
+        """A queue that says when it was `entered` and answers once its `gate` is set."""
+        queue = self.queue(name, op)
+        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        return queue
+
 
 def app_over(house: House, **settings: Any) -> FastAPI:
     return create_app(Settings(log_level="error", **settings), house)

@@ -173,8 +173,7 @@ def test_requests_that_do_not_wait_are_answered_in_order(
 def test_a_client_that_leaves_frees_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
-        queue = scene.house.queue("line", "encode")
-        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        queue = scene.house.held()
         async with scene.client() as (_, writer):
             writer.write(request())
             await queue.entered.wait()
@@ -311,8 +310,7 @@ def test_a_body_too_large_is_refused_on_both_ways(
 def test_no_more_is_read_while_an_answer_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
-        queue = scene.house.queue("line", "encode")
-        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()
@@ -360,8 +358,7 @@ def test_an_answered_client_may_not_send_for_ever(monkeypatch: pytest.MonkeyPatc
 def test_a_connection_ends_once_the_lane_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
-        queue = scene.house.queue("line", "encode")
-        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()

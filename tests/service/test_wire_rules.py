@@ -206,8 +206,7 @@ def test_a_client_that_has_sent_all_gets_its_answers(
 def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
-        queue = scene.house.queue("line", "encode")
-        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(COMPLETE[case][0])
             writer.write_eof()
@@ -223,8 +222,7 @@ def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, c
 def test_one_that_is_gone_is_told_from_it(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
         scene = Scene(monkeypatch)
-        queue = scene.house.queue("line", "encode")
-        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        queue = scene.house.held()
         async with scene.client() as (_, writer):
             writer.write(COMPLETE[case][0])
             await queue.entered.wait()

@@ -1,0 +1,51 @@
+"""Tensors in safetensors files: read with limits, and made fit to be written."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from models.files import check_regular
+from models.proof import CheckpointError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read every tensor of a file.
+
+    Raises:
+        CheckpointError: if it is no safetensors file, or larger than the memory of the machine.
+    """
+    with _opened(path) as file:
+        # Clones: tensors that map the file change with it, and where they lie in it decides
+        # their alignment, which moves the last bit of a convolution.
+        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes in the header of a file; its tensors are not read.
+
+    Raises:
+        CheckpointError: as `read_tensors`.
+    """
+    with _opened(path) as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that can be written: safetensors refuses views and shared memory."""
+    return {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        check_regular(path, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        path.open("rb").close()  # safe_open calls a file that it may not read "not found"
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from None
