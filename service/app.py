@@ -251,6 +251,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         detail = "no such path; GET /openapi.json has all of them"
     elif error.status_code == 405:
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # every route that has the one answers the other
         detail = f"{request.method}: expected {headers.get('Allow', 'another method')}"
     return _render(request, from_status(error.status_code, detail, tuple(headers.items())))
 
