@@ -18,12 +18,11 @@ from models import golden
 from models.flow import Flow, base_log_prob
 from models.golden import Inputs
 from models.noise import base_noise
-from models.reference import reference
-from models.transforms.ode import ContinuousTransform, values_only
+from models.reference import PROMISE, reference
+from models.transforms.ode import is_continuous, values_only
 
 SAMPLE_ROWS = 64
 PROMISED = 1e-5
-PROMISED_CONTINUOUS = 1e-4
 
 _ROWS_AT_A_TIME = 256
 _FAR = 10.0  # standard deviations of the samples
@@ -79,13 +78,12 @@ def measure_accuracy(
         name: _errors(answers.log_prob, wanted[name].log_prob) for name, answers in got.items()
     }
     odd = found.pop("odd")
-    continuous = any(isinstance(part, ContinuousTransform) for part in exact.modules())
     return {
         **golden.accuracy(served, record, got["golden"]),
         **{f"{name}_rows": float(errors.rows) for name, errors in found.items()},
         "log_prob_max_abs_error": max(errors.nats for errors in found.values()),
         "log_prob_max_relative_error": max(errors.relative for errors in found.values()),
-        "log_prob_promised_relative_error": PROMISED_CONTINUOUS if continuous else PROMISED,
+        "log_prob_promised_relative_error": PROMISE if is_continuous(exact) else PROMISED,
         "odd_rows": float(odd.rows),
         "odd_log_prob_max_abs_error": odd.nats,
         "odd_log_prob_max_relative_error": odd.relative,

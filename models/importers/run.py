@@ -27,6 +27,7 @@ from models.importers.source import (
 from models.importers.sources import choose, names_of
 from models.importers.weights import Weights
 from models.registry import build
+from models.tensor_file import contiguous
 
 Preprocessing = Literal["source", "none"]
 PREPROCESSING: tuple[Preprocessing, ...] = ("source", "none")
@@ -179,4 +180,4 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
 def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> Fragment:
     """Add what preprocessing holds, and make every tensor one of its own."""
     own = {key: built[key] for key in built if int(key.split(".")[1]) < num_steps}
-    return {key: value.clone().contiguous() for key, value in {**own, **state}.items()}
+    return contiguous({**own, **state})

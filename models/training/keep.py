@@ -10,6 +10,7 @@ from safetensors.torch import save as to_bytes
 from models.checkpoint import CONFIG_FILE
 from models.files import content_of, try_folder, write_file
 from models.flow import Flow
+from models.tensor_file import contiguous
 from models.training.options import TrainingError, TrainingKept
 from models.training.state import State, state_path, write_state
 
@@ -90,8 +91,7 @@ def keep_weights(flow: Flow, out: Path, reason: str) -> TrainingKept:
         What to raise; it names the file, whose metadata hold `family` and `config`.
     """
     metadata = {"format": "pt", "family": flow.family, "config": json.dumps(flow.config)}
-    tensors = {key: value.clone().contiguous() for key, value in flow.state_dict().items()}
-    content = to_bytes(tensors, metadata)
+    content = to_bytes(contiguous(flow.state_dict()), metadata)
     name = f"{out.name[:_MOST_LETTERS]}.weights.safetensors"
     path = _elsewhere(name, lambda path: write_file(path, content), beside=out)
     return TrainingKept(f"{reason}; what was trained is kept as weights", path)

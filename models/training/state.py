@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.checkpoint import STATE_SUFFIX
 from models.files import is_filled_in_place, written
+from models.tensor_file import contiguous
 from models.training.options import TrainingError
 
 _KEY = "training"
@@ -47,14 +48,14 @@ def write_state(path: Path, state: State) -> None:
         OSError: it cannot be written; the state before, if any, is still there.
     """
     flat = {
-        f"{group}/{key}": value.detach().cpu().clone().contiguous()
+        f"{group}/{key}": value.detach().cpu()
         for group, members in state.tensors.items()
         for key, value in members.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as fresh:
         try:
-            save_file(flat, fresh, metadata={_KEY: json.dumps(state.facts)})
+            save_file(contiguous(flat), fresh, metadata={_KEY: json.dumps(state.facts)})
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(None, str(error), str(path)) from error
 
