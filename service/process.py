@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import select
 import signal
 import socket
 import time
@@ -60,8 +61,9 @@ class _Server(uvicorn.Server):
         if not self.force_exit:
             for listener in sockets or []:
                 listener.listen(0)  # from here on hardly anybody can come between
-            for _ in range(3):
-                await asyncio.sleep(0)  # whoever waits is accepted
+            last_turn = time.monotonic() + _LAST_WORDS_SECONDS
+            while any(map(_has_queue, sockets or [])) and time.monotonic() < last_turn:
+                await asyncio.sleep(0)  # one is accepted a turn
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -216,6 +218,13 @@ class Process:
         if not self._repository.is_alive:
             _log.critical("an engine was lost: only a new process can help")
             self._give_up(EXIT_FAILED)
+
+
+def _has_queue(listener: socket.socket) -> bool:
+    """Whether anybody has connected and was not accepted."""
+    queue = select.poll()  # select.select takes no descriptor beyond 1,023
+    queue.register(listener, select.POLLIN)
+    return bool(queue.poll(0))
 
 
 def _in_url(host: str) -> str:

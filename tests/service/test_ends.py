@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import socket
 import time
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from service.batcher.ticket import Piece, Ticket
 from service.errors import NotReady
 from service.metrics import Metrics
 from service.model import Answer
+from service.process import _Server
 from service.repository import repository
 from service.repository.folders import Source
 from service.routes.clients import Visit, WatchedVisit
@@ -24,6 +27,7 @@ from service.settings import Settings
 from tests.service.batching import batcher, later, run
 from tests.service.engines import Doubling, rows
 from tests.service.houses import House, app_over
+from tests.service.wire import Scene, request
 
 
 def ticket(count: int, loop: asyncio.AbstractEventLoop) -> Ticket:
@@ -141,3 +145,31 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
     run(test())
     assert late.told == "the service is shutting down"
     assert folders.models() == []
+
+
+def test_nobody_who_waits_behind_a_closing_listener_is_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    server = _Server(scene.config)
+    server.lifespan = scene.config.lifespan_class(scene.config)
+
+    async def test() -> list[bytes]:
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            await server.startup([listener])
+            # No turn of the loop comes between these and the end: none of them is accepted.
+            clients = [
+                stack.enter_context(socket.create_connection(listener.getsockname(), 5))
+                for _ in range(20)
+            ]
+            for client in clients:
+                client.sendall(request())
+            await server.shutdown([listener])
+            return [client.recv(65536) for client in clients]
+
+    # Of uvicorn's own choice, as in the service: loops differ in how many they accept in a turn.
+    with asyncio.Runner(loop_factory=scene.config.get_loop_factory()) as runner:
+        answers = runner.run(test())
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 20
