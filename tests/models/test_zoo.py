@@ -11,7 +11,6 @@ import models
 from models import checkpoint
 from models.datasets import is_named, load, split
 from models.datasets.rows import ROWS_FILE
-from models.datasets.toys import TOYS
 from models.evaluate import log_probs
 from models.onnx.stored import read_export
 from models.training import TrainingOptions, TrainingReport
@@ -41,12 +40,10 @@ def _one_thread() -> None:
 def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
     recipe, report = RECIPES[name], TrainingReport.read(ZOO / name)
     expected = FILES | GRAPHS if recipe.graphs else FILES
-    if not report.data.recipe and recipe.data not in TOYS:
-        expected |= {ROWS_FILE}
     if recipe.family == "ffjord":
         expected |= {"generate.onnx"}
     if not report.data.recipe:  # generated rows have no digests: their bits are the CPU's
-        expected |= {"rows.safetensors"}
+        expected |= {ROWS_FILE}
     assert {path.name for path in (ZOO / name).iterdir()} == expected
     assert report.family == recipe.family
     assert report.arguments == json.loads(json.dumps(recipe.config))
