@@ -30,7 +30,7 @@ All are rendered by `problem`: RFC 9457, `application/problem+json`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -41,10 +41,14 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place in a request that is wrong; pointer is a JSON pointer (RFC 6901), as /x/3."""
+    """One place in a request that is wrong; pointer is a JSON pointer (RFC 6901), as /x/3.
+
+    column: which value of the row it is, where it is one value.
+    """
 
     pointer: str
     detail: str
+    column: int | None = None
 
 
 class ServiceError(Exception):
@@ -173,6 +177,23 @@ class InvalidRequest(ServiceError):
     code = "invalid_request"
     title = "Invalid request"
 
+    def name_columns(self, names: Sequence[str] | None) -> None:
+        """Say of each value of x that is wrong which column of the model's table it is.
+
+        Called once a request is refused, so that a good one pays nothing for it.
+
+        Args:
+            names: of the columns, in the order of x; None where they are not known.
+        """
+        if names is None:
+            return
+        places = [_place_in(names, fault) for fault in self.faults]
+        self.detail += next(filter(None, places), "")
+        self.faults = tuple(
+            replace(fault, detail=fault.detail + place)
+            for fault, place in zip(self.faults, places, strict=True)
+        )
+
 
 class MissingField(InvalidRequest):
     """A field that this call or this model needs is not there."""
@@ -291,6 +312,13 @@ class DeadlineExceeded(ServiceError):
     status = 504
     code = "deadline_exceeded"
     title = "Deadline exceeded"
+
+
+def _place_in(names: Sequence[str], fault: Fault) -> str:
+    # Only rows of x are those of the table: z and context have other columns.
+    if fault.column is None or not fault.pointer.startswith("/x/") or fault.column >= len(names):
+        return ""
+    return f" in column {fault.column} {names[fault.column]!r:.80}"
 
 
 def unexpected(request_id: str) -> InternalError:

@@ -24,6 +24,7 @@ _SAFE_ENERGY = {
     np.dtype(np.float32): float(np.finfo(np.float32).max) ** 2,
     np.dtype(np.float64): float(np.finfo(np.float64).max),
 }
+_LARGEST = int(np.finfo(np.float64).max)
 _NUMBERS = frozenset((int, float))
 _NUMBERS_AND_LISTS = frozenset((int, float, list))
 _KINDS = {
@@ -105,7 +106,7 @@ def as_array(value: Any, name: str, event_shape: Shape) -> Array:
     try:
         return np.array(value, dtype=np.float64)
     except OverflowError:
-        raise NonFinite(f"{name}: holds an integer no float can hold", at=f"/{name}") from None
+        raise _too_large_integer(value, name) from None
     except (TypeError, ValueError):
         check_leaves(value, name)
         raise _ragged(value, name, event_shape) from None
@@ -119,10 +120,9 @@ def check_leaves(value: Any, name: str) -> None:
     """
     for index, row in enumerate(value if type(value) is list else [value]):
         for leaf in _odd_leaves(row):
-            raise BadDtype(
-                f"{name}: expected numbers, row {index} holds {kind_of(leaf)}",
-                at=f"/{name}/{index}",
-            )
+            detail = f"{name}: expected numbers, row {index} holds {kind_of(leaf)}"
+            fault = Fault(f"/{name}/{index}", detail, _column(row, leaf))
+            raise BadDtype(detail, faults=[fault])
 
 
 def check_shape(values: Array, name: str, event_shape: Shape) -> None:
@@ -170,10 +170,14 @@ def cast_finite(values: Array, name: str, dtype: np.dtype[Any]) -> Array:
     if is_finite(narrow):
         return narrow
     rows = non_finite_rows(narrow)
-    worst = values[rows[0]].reshape(-1)[~np.isfinite(narrow[rows[0]].reshape(-1))][0]
+    columns = [int(np.isfinite(narrow[row].reshape(-1)).argmin()) for row in rows[:_MAX_FAULTS]]
+    worst = values[rows[0]].reshape(-1)[columns[0]]
     raise NonFinite(
         f"{name}: expected finite {dtype} numbers, row {rows[0]} holds {worst}",
-        faults=[Fault(f"/{name}/{row}", "not finite") for row in rows[:_MAX_FAULTS]],
+        faults=[
+            Fault(f"/{name}/{row}", "not finite", column)
+            for row, column in zip(rows, columns, strict=False)
+        ],
     )
 
 
@@ -237,6 +241,24 @@ def _odd_leaves(row: Any) -> Iterator[Any]:
             yield from (item for item in items if type(item) not in _NUMBERS_AND_LISTS)
         if list in kinds:
             pending.extend(item for item in items if type(item) is list)
+
+
+def _column(row: Any, value: Any) -> int | None:
+    """Where a value stands in its row; None where rows are not plain lists."""
+    items = row if type(row) is list else []
+    return next((index for index, item in enumerate(items) if item is value), None)
+
+
+def _too_large_integer(value: Any, name: str) -> NonFinite:
+    what = "an integer no float can hold"
+    for index, row in enumerate(value if type(value) is list else []):
+        for column, item in enumerate(row if type(row) is list else []):
+            if type(item) is int and abs(item) > _LARGEST:
+                return NonFinite(
+                    f"{name}: expected finite numbers, row {index} holds {what}",
+                    faults=[Fault(f"/{name}/{index}", "not finite", column)],
+                )
+    return NonFinite(f"{name}: holds {what}", at=f"/{name}")
 
 
 def _ragged(value: Any, name: str, event_shape: Shape) -> ShapeMismatch:

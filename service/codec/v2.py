@@ -26,6 +26,7 @@ from service.errors import (
     InvalidParameter,
     MalformedBody,
     MissingField,
+    NonFinite,
     ShapeMismatch,
     UnknownField,
 )
@@ -88,7 +89,7 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     if not is_long and not _is_plain(text, content):
         check_keys(text)
         for given in request.inputs:
-            check_leaves(given.data if type(given.data) is list else [], given.name)
+            check_leaves(_rows_of(given), given.name)
     outputs = None
     default = _read_flag(request.parameters, _ALL_BINARY, False)
     if request.outputs:
@@ -198,6 +199,15 @@ def _is_plain(text: bytes | bytearray, content: dict[str, Any]) -> bool:
     return text.count(b'"') == quotes and found == words
 
 
+def _rows_of(given: InferInput) -> list[Any]:
+    """The data as rows, also where they come flat: so a fault is told by row and column."""
+    data = given.data if type(given.data) is list else []
+    width = math.prod(given.shape[1:])
+    if width < 2 or any(type(item) is list for item in data):
+        return data
+    return [data[start : start + width] for start in range(0, len(data), width)]
+
+
 def _read_tensors(inputs: list[InferInput], buffers: memoryview) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     sizes = [_read_size(given) for given in inputs]
@@ -266,7 +276,10 @@ def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any]) -> Array:
         raise MissingField(f"{name}: expected data or {_SIZE}", at="/inputs")
     if given.datatype == _BINARY_ONLY:
         raise BadDtype(f"{name}: {_BINARY_ONLY} has no form in JSON, send it as bytes")
-    values = as_array(given.data, name, shape[1:])
+    try:
+        values = as_array(given.data, name, shape[1:])
+    except NonFinite:  # of flat data no row is known
+        values = as_array(_rows_of(given), name, shape[1:])
     if values.shape not in (shape, (math.prod(shape),)):
         raise ShapeMismatch(
             f"{name}: expected data of shape {shape}, nested or flat, got {values.shape}",

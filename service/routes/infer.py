@@ -17,7 +17,7 @@ from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import check_known, read_integer
 from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
-from service.errors import InvalidParameter, MissingField, ModelNotFound, NotReady
+from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound, NotReady
 from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes import draw
 from service.routes.answers import PLAIN, Form, check_answer_size, server_timing
@@ -100,15 +100,24 @@ class Infer(Endpoint):
         name, version = read_path(head.path)
         served = find(self._desk.repository, name, version)
         visit.model = served.card.name
-        request = await self._read(await read_body(), head, visit)
-        visit.shorten(_read_timeout(request))
-        _check_names(request, name, served.card.version)
+        try:
+            request = await self._read(await read_body(), head, visit)
+            visit.shorten(_read_timeout(request))
+            _check_names(request, name, served.card.version)
+            return await self._compute_in_turn(request, served, (name, version), visit)
+        except InvalidRequest as error:
+            error.name_columns(served.card.feature_names)
+            raise
+
+    async def _compute_in_turn(
+        self, request: Inference, served: ServedModel, wanted: tuple[str, str | None], visit: Visit
+    ) -> Reply:
         while True:
             try:
                 return await self._compute(request, served, visit)
             except NotReady:
                 # It was replaced after it was found and before it took the rows.
-                successor = find(self._desk.repository, name, version)
+                successor = find(self._desk.repository, *wanted)
                 if successor is served:
                     raise
                 served = successor

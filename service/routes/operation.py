@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar, NamedTuple
 
 from service.codec.image import MAX_SCALE, is_picture
-from service.codec.json import read_object
+from service.codec.json import parse_object, read_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_type
 from service.codec.npy import read_npy, read_npz
@@ -17,7 +17,7 @@ from service.codec.parameters import (
     read_query,
 )
 from service.codec.tensors import Array
-from service.errors import InvalidParameter, NotReady
+from service.errors import BadDtype, InvalidParameter, NotReady, ServiceError
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, server_timing, write_answer
 from service.routes.clients import Visit
@@ -162,9 +162,21 @@ class Operation(Endpoint):
         if not body and self.tensor is None:
             # `curl -X POST "/sample?num_samples=4"` has no body at all.
             return {}
-        fields = read_object(body)
+        try:
+            fields = read_object(body)
+        except BadDtype as error:
+            error.name_columns(self._find_columns(body))
+            raise
         check_known(fields, self.fields)
         return fields
+
+    def _find_columns(self, body: bytes | bytearray) -> tuple[str, ...] | None:
+        """Names of the columns of the model of a body that was refused before it was looked for."""
+        try:
+            name = read_name(parse_object(body).get("model"), "model")
+            return self._desk.repository.get(name).card.feature_names
+        except ServiceError:
+            return None
 
     def _choose_form(self, accept: bytes | None, fields: dict[str, Any], card: ModelCard) -> Form:
         if accept in PLAIN_ACCEPT and "scale" not in fields:

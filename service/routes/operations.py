@@ -11,7 +11,7 @@ from service.codec.image import is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
 from service.codec.parameters import read_flag
 from service.codec.tensors import Array, cast, read_rows
-from service.errors import MissingField, UnsupportedMediaType
+from service.errors import InvalidRequest, MissingField, UnsupportedMediaType
 from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
 from service.routes.draw import MANY_VALUES, Draw, read_draw
@@ -68,9 +68,13 @@ class _Map(PlainOperation):
     def _read_rows(self, value: Any, card: ModelCard) -> Array:
         shape, limit = self._event_shape(card), self._settings.max_request_rows
         levels = card.num_levels if self.tensor == "x" else None
-        return read_rows(
-            value, self.tensor, shape, dtype=card.numpy_dtype, max_rows=limit, num_levels=levels
-        )
+        try:
+            return read_rows(
+                value, self.tensor, shape, dtype=card.numpy_dtype, max_rows=limit, num_levels=levels
+            )
+        except InvalidRequest as error:
+            error.name_columns(card.feature_names)
+            raise
 
     def _order_rows(
         self, rows: Array, fields: dict[str, Any], card: ModelCard, form: Form
