@@ -81,12 +81,16 @@ def train(
     with Signals() as signals:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(options.seed)
-            flow = build(family, adapt(family, config, parts.train))
-            check_fits(flow, parts.train)
-            facts = _describe(data, parts, options, is_conditional=flow.context_shape is not None)
-            check_resolved(data, flow)
-            check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
-            run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
+            try:
+                flow = build(family, adapt(family, config, parts.train))
+                check_fits(flow, parts.train)
+                is_conditional = flow.context_shape is not None
+                facts = _describe(data, parts, options, is_conditional=is_conditional)
+                check_resolved(data, flow)
+                check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
+                run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
+            except Interruption as stop:
+                raise _not_begun(out, stop.number) from None
             try:
                 with signals.hold():
                     if resume:
@@ -155,6 +159,14 @@ def _interrupted(run: Run, out: Path, number: int) -> TrainingInterrupted:
         f"interrupted after {where}; its state is saved in {path}: move it to {state_path(out)} "
         "and go on with the same command and --resume",
     )
+
+
+def _not_begun(out: Path, number: int) -> TrainingInterrupted:
+    """What to raise before there is a run: a state that lies there is that of another one."""
+    what = "interrupted before the first step"
+    if state_path(out).exists():
+        return TrainingInterrupted(number, f"{what}; {_resumable(out)}")
+    return TrainingInterrupted(number, f"{what}; there is nothing to save")
 
 
 def _resumable(out: Path) -> str:

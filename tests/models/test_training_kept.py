@@ -81,6 +81,22 @@ def test_a_signal_at_any_step_saves_a_state_from_which_the_same_weights_come(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_before_the_first_step_is_told(
+    tmp_path: Path, moons: Dataset, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It ended the command without a word, SIGTERM with the exit code of Ctrl-C."""
+    out = tmp_path / "m"
+    monkeypatch.setattr(loop, "check_fits", lambda *_: signal.raise_signal(number))
+    with pytest.raises(TrainingInterrupted, match=r"before the first step; .* nothing") as caught:
+        quick(moons, out)
+    assert caught.value.number == number
+    state_path(out).write_bytes(b"of another run")
+    with pytest.raises(TrainingInterrupted, match=r"before the first step; .*--resume"):
+        quick(moons, out, resume=True)
+    assert state_path(out).read_bytes() == b"of another run"
+
+
 def test_a_signal_within_a_step_waits_for_its_end(
     tmp_path: Path, moons: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
