@@ -132,7 +132,7 @@ def refuse_unused(
                 ],
             )
         )
-    for name in set(given) & inference.idle.keys() - config.read:
+    for name in sorted(set(given) & inference.idle.keys()):
         report.findings.ignored(name, inference.idle[name])
 
 

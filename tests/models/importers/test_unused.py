@@ -113,6 +113,15 @@ def test_what_the_checkpoint_has_no_use_for_is_refused(
         models.import_checkpoint(case.checkpoint, None, {**given(case), **changes})
 
 
+@pytest.mark.parametrize("name", ["nflows_maf_no_blocks", "zuko_maf_no_hidden"])
+def test_what_another_argument_switches_off_is_said_to_be_ignored(name: str) -> None:
+    """The conversion reads the activation, also where no layer has one."""
+    case = load(name)
+    _, report = run(case.checkpoint, Request(None, {**given(case), "activation": "tanh"}))
+    ignored = {item.what: item.detail for item in report.findings.items if item.kind == "ignored"}
+    assert ignored["activation"].startswith("not used: no network has")
+
+
 def test_arguments_stored_in_the_file_are_no_claims(tmp_path: Path) -> None:
     case = load("nflows_maf_a")
     state = torch.load(case.checkpoint, weights_only=True)
