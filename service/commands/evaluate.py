@@ -56,6 +56,12 @@ def _run(folder: Path, text: str, rows: str, *, seed: int, as_json: bool, thread
     data = load(text, features=schema.feature_names(flow.provenance))
     if data.ignored:
         typer.echo(f"columns that the model does not have: {', '.join(data.ignored)}", err=True)
+    elif data.columns and not schema.feature_names(flow.provenance):
+        typer.echo(
+            "the model does not know the names of its columns: those of the table are taken in "
+            "their order",
+            err=True,
+        )
     data = schema.match_classes(data, schema.class_names(flow.provenance))
     data = _choose(data, rows, folder, flow.provenance)
     figures = asdict(evaluate.evaluate(flow, data, seed=seed))

@@ -1,6 +1,7 @@
 """A model and the tables it meets: columns by name, classes by name, rows it was trained on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_a_missing_column_is_refused(folder: Path, tmp_path: Path, names: list[s
     result = run("evaluate", str(folder / "model"), "--data", str(path))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "needs the column 'mass [kg]'" in result.stderr
+
+
+def test_a_model_without_names_takes_the_columns_in_their_order_and_says_so(
+    folder: Path, tmp_path: Path
+) -> None:
+    nameless = tmp_path / "nameless"
+    shutil.copytree(folder / "model", nameless)
+    config = json.loads((nameless / "config.json").read_text())
+    del config["provenance"]["columns"]
+    (nameless / "config.json").write_text(json.dumps(config))
+    table = f"{folder / 'table.csv'}?drop=kind"
+    result = run("evaluate", str(nameless), "--data", table)
+    assert result.exit_code == 0, result.output
+    assert "does not know the names of its columns" in result.stderr
+    named = run("evaluate", str(folder / "model"), "--data", table)
+    assert "does not know" not in named.stderr
+    assert named.stdout == result.stdout
 
 
 @pytest.mark.parametrize("options", ["", "?label=kind", "?label=kind&normal=good", "?drop=kind"])
