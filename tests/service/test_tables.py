@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import models
 from models.checkpoint import read_manifest
+from models.datasets import load, schema, split
 from models.datasets import rows as row_record
-from models.datasets import schema
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
+from models.evaluate import log_probs
 from service import cli
 from service.commands.client import _read_rows
 
@@ -72,6 +74,17 @@ def test_columns_in_any_order_give_the_same_numbers(folder: Path, tmp_path: Path
     assert "columns that the model does not have: id, kind" in result.stderr
 
 
+def test_columns_in_any_order_give_the_numbers_of_the_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = "?label=kind&normal=good"
+    expected = figures(folder / "model", "--data", f"{folder / 'table.csv'}{options}")
+    report = json.loads((folder / "model" / "training.json").read_text())
+    assert expected["nats"] == pytest.approx(report["test"]["nats"], rel=1e-6)
+    other = write(tmp_path / "t.csv", ["load", "flow", "mass [kg]", "kind"])
+    assert figures(folder / "model", "--data", f"{other}{options}") == expected
+
+
 @pytest.mark.parametrize("names", [["flow", "load"], ["flow", "mass", "load"]])
 def test_a_missing_column_is_refused(folder: Path, tmp_path: Path, names: list[str]) -> None:
     path = tmp_path / "t.csv"
@@ -79,6 +92,7 @@ def test_a_missing_column_is_refused(folder: Path, tmp_path: Path, names: list[s
     result = run("evaluate", str(folder / "model"), "--data", str(path))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "needs the column 'mass [kg]'" in result.stderr
+    assert ("columns it does not know: 'mass'" in result.stderr) == ("mass" in names)
 
 
 def test_a_model_without_names_takes_the_columns_in_their_order_and_says_so(
@@ -98,7 +112,10 @@ def test_a_model_without_names_takes_the_columns_in_their_order_and_says_so(
     assert named.stdout == result.stdout
 
 
-@pytest.mark.parametrize("options", ["", "?label=kind", "?label=kind&normal=good", "?drop=kind"])
+@pytest.mark.parametrize(
+    "options",
+    ["", "?label=kind", "?label=kind&normal=good", "?label=kind&normal=bad", "?drop=kind"],
+)
 def test_rows_kept_apart_stay_so_whatever_options_are_given(folder: Path, options: str) -> None:
     report = json.loads((folder / "model" / "training.json").read_text())
     data = report["data"]
@@ -106,12 +123,36 @@ def test_rows_kept_apart_stay_so_whatever_options_are_given(folder: Path, option
         part: figures(
             folder / "model", "--data", f"{folder / 'table.csv'}{options}", "--rows", part
         )
-        for part in ("train", "validation", "test")
+        # All that was trained on is normal=good: no row of it would be normal otherwise.
+        for part in (("test",) if "bad" in options else ("train", "validation", "test"))
     }
     rows = {part: one["rows"] + one["anomalies"] for part, one in found.items()}
     assert rows == {part: data[f"{part}_rows"] for part in rows}
-    if options == "?label=kind&normal=good":
-        assert found["test"]["nats"] == pytest.approx(report["test"]["nats"], abs=1e-5)
+    assert figures(folder / "model", "--data", f"{folder / 'table.csv'}{options}") == found["test"]
+
+
+def test_a_folder_without_digests_is_split_again_by_its_own_options_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    model, old, table = folder / "model", tmp_path / "old", folder / "table.csv"
+    shutil.copytree(model, old, ignore=shutil.ignore_patterns(row_record.ROWS_FILE))
+    own = f"{table}?label=kind&normal=good"
+    assert figures(old, "--data", own) == figures(model, "--data", own)
+    result = run("evaluate", str(old), "--data", f"{table}?label=kind&normal=bad")
+    assert result.exit_code == 2
+    assert "does not hold which rows were kept apart" in result.stderr
+
+
+def test_rows_all_trained_on_are_not_called_anything_else(folder: Path, tmp_path: Path) -> None:
+    model = folder / "model"
+    result = run("evaluate", str(model), "--data", "two_moons?rows=20", "--rows", "test")
+    assert result.exit_code == 2
+    data = load(f"{folder / 'table.csv'}?label=kind&normal=good")
+    parts = split(data, validation=0.1, test=0.1, seed=0)  # as training did
+    np.save(tmp_path / "mine.npy", parts.train.x)
+    result = run("evaluate", str(model), "--data", str(tmp_path / "mine.npy"))
+    assert result.exit_code == 2
+    assert "trained on all of these rows" in result.stderr
 
 
 def test_rows_are_known_in_another_order_and_among_others(folder: Path, tmp_path: Path) -> None:
@@ -137,33 +178,52 @@ def test_a_record_of_rows_counts_and_is_checked(folder: Path, tmp_path: Path) ->
 
 def test_the_folder_says_what_the_columns_are(folder: Path) -> None:
     facts = json.loads(run("inspect", str(folder / "model"), "--json").stdout)
-    assert facts["feature_names"] == NAMES
+    assert (facts["feature_names"], facts["class_names"]) == (NAMES, None)
     flow, mass, _ = facts["provenance"]["columns"]
     assert (mass["kind"], mass["unit"], flow["kind"]) == ("integer", "kg", "real")
     assert 0 <= mass["low"] < mass["high"] <= 89
     assert "| 1 | `mass [kg]` | integer | kg |" in (folder / "model" / "README.md").read_text()
 
 
-def test_classes_are_matched_by_name(tmp_path: Path) -> None:
-    table = write(tmp_path / "t.csv", [*NAMES, "kind"])
-    model = tmp_path / "model"
-    result = run(
-        "train", "--data", f"{table}?label=kind", *FLOW, "--set", "num_classes=2",
-        "--out", str(model),
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional model of two columns, and beside it the table it was trained on."""
+    place = tmp_path_factory.mktemp("plane")
+    data = f"{write(place / 'table.csv', ['flow', 'load', 'kind'])}?label=kind"
+    # Large steps: the class must matter.
+    how = ["--set", "num_classes=2", "--learning-rate", "0.05", "--warmup-steps", "1"]
+    result = run("train", "--data", data, *FLOW, *how, "--out", str(place / "model"))
     assert result.exit_code == 0, result.output
+    return place
+
+
+def test_classes_are_matched_by_name(plane: Path, tmp_path: Path) -> None:
+    model, table = plane / "model", plane / "table.csv"
     facts = json.loads(run("inspect", str(model), "--json").stdout)
     assert facts["class_names"] == ["bad", "good"]
     assert "Classes: 0 = `bad`, 1 = `good`." in (model / "README.md").read_text()
-    lines = table.read_text().splitlines()
+    whole = load(f"{table}?label=kind")
+    assert whole.labels is not None
+    scores = log_probs(models.load(model), whole)[whole.labels == 1]
     good = tmp_path / "good.csv"
+    lines = table.read_text().splitlines()
     good.write_text("\n".join(line for line in lines if " bad " not in line) + "\n")
-    rows = figures(model, "--data", f"{good}?label=kind", "--rows", "all")["rows"]
-    assert rows == sum(line.endswith("good") for line in lines)
+    found = figures(model, "--data", f"{good}?label=kind", "--rows", "all")
+    assert found["rows"] == len(scores) == sum(line.endswith("good") for line in lines)
+    assert found["nats"] == pytest.approx(-scores.mean(), rel=1e-5)
     good.write_text(good.read_text().replace("good", "ugly"))
     result = run("evaluate", str(model), "--data", f"{good}?label=kind", "--rows", "all")
     assert result.exit_code == 2
     assert "no class 'ugly'; the model's classes are bad, good" in result.stderr
+
+
+def test_classes_of_two_features_are_pictured(plane: Path, tmp_path: Path) -> None:
+    assert (plane / "model" / "samples.png").stat().st_size > 1000
+    data = ["--data", f"{plane / 'table.csv'}?label=kind"]
+    context = ["--set", "context_features=2"]
+    other = run("train", *data, *FLOW, *context, "--out", str(tmp_path / "n"))
+    assert other.exit_code == 2
+    assert "give it num_classes" in other.stderr
 
 
 def test_a_constant_column_is_told_by_its_values(tmp_path: Path) -> None:
