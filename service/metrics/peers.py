@@ -6,7 +6,8 @@ know; the one that Prometheus asks collects and adds up.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -29,7 +30,7 @@ _SUMMED = frozenset(
 _LEAST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Peers:
     """The processes of one service, seen from one of them.
 
@@ -42,16 +43,23 @@ class Peers:
     folder: Path
     index: int
     count: int
+    # Held: the event loop does not, and a server that is collected closes its socket.
+    _server: asyncio.Server | None = field(default=None, init=False, repr=False)
 
     async def open(self, render: Callable[[], bytes]) -> asyncio.Server:
-        """Give this process' metrics to the others until what is returned is closed."""
+        """Give this process' metrics to the others, while these peers are held.
+
+        What is returned can be closed before.
+        """
 
         async def give(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(render())
-            await writer.drain()
+            with suppress(ConnectionError):  # who only asks whether this one lives is gone again
+                writer.write(render())
+                await writer.drain()
             writer.close()
 
-        return await asyncio.start_unix_server(give, self._socket(self.index))
+        self._server = await asyncio.start_unix_server(give, self._socket(self.index))
+        return self._server
 
     async def collect(self, own: bytes) -> bytes:
         """Add the others' metrics to this process' own.

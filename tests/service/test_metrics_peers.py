@@ -1,10 +1,12 @@
 """The metrics of several processes, added up as each of them means."""
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
@@ -75,3 +77,35 @@ def test_whoever_is_asked_answers_for_all(tmp_path: Path) -> None:
 def test_a_process_that_does_not_answer_is_not_left_out(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         asyncio.run(Metrics(Peers(tmp_path, 0, 2)).scrape())
+
+
+def test_a_process_is_heard_after_a_collection(tmp_path: Path) -> None:
+    async def play() -> None:
+        near = Metrics(Peers(tmp_path, 0, 2))
+        peers = Peers(tmp_path, 1, 2)
+        far = Metrics(peers)
+        far.request("moons", "encode", 200, 0.1)
+        await peers.open(far.render)
+        gc.collect()
+        assert await near.workers() == (2, 2)
+        assert value(await near.scrape(), "pushforward_requests_total", op="encode") == 1
+        assert peers._server is not None
+        peers._server.close()
+        await asyncio.sleep(0.05)
+
+    # On the loop of the service: it refers to no server that nobody else refers to.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(play())
+
+
+def test_who_only_asks_whether_a_process_lives_is_no_error(tmp_path: Path) -> None:
+    errors: list[object] = []
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
+        async with await Peers(tmp_path, 1, 2).open(lambda: b"x"):
+            assert await Peers(tmp_path, 0, 2).living() == 2
+            await asyncio.sleep(0.05)
+
+    asyncio.run(play())
+    assert errors == []
