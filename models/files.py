@@ -114,6 +114,13 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, last: str) -> None
     Raises:
         OSError: it cannot be written; a folder that was exchanged is put back.
     """
+    try:
+        _write_folder(folder, files, last)
+    except OSError as error:  # of a full disk it names no file
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes], last: str) -> None:
     is_complete = (folder / last).is_file()
     is_filled = folder.is_dir() and (not is_complete or is_filled_in_place(folder))
     place = folder if is_filled else folder.parent

@@ -74,15 +74,21 @@ class Export:
             OSError: if they cannot be written.
         """
         target = Path(folder)
+        is_new = not target.exists()
         target.mkdir(parents=True, exist_ok=True)
         files = {f"{model.graph.name}.onnx": _serialised(model) for model in self.graphs.all}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         described = {**self.certificate.describe(), DIGESTS: digests}
         text = json.dumps(described, indent=2, allow_nan=False) + "\n"
         files[CERTIFICATE_FILE] = text.encode()
-        with ExitStack() as all_written:
-            for name, content in files.items():
-                all_written.enter_context(written(target / name)).write_bytes(content)
+        try:
+            with ExitStack() as all_written:
+                for name, content in files.items():
+                    all_written.enter_context(written(target / name)).write_bytes(content)
+        except OSError:
+            if is_new:
+                target.rmdir()
+            raise
 
 
 def export(

@@ -78,6 +78,17 @@ def test_a_full_disk_leaves_the_graphs_as_they_were(
         assert {path.name: path.read_bytes() for path in graphs.iterdir()} == before
 
 
+def test_a_disk_with_too_little_room_is_named_and_left_clean(tmp_path: Path, folder: Path) -> None:
+    with disk(tmp_path / "disk", "16k") as small:
+        for command in (("export", folder), ("import", ROSINALITY, *SIZES)):
+            out = small / command[0]
+            result = run(*command, "--out", out)
+            assert result.exit_code == 1
+            assert f"{out}" in result.stderr
+            assert "No space left" in result.stderr
+            assert list(small.iterdir()) == []
+
+
 def test_samples_take_the_place_of_a_file_whole_or_not_at_all(
     tmp_path: Path, invoke: Callable[..., Result]
 ) -> None:
