@@ -59,6 +59,8 @@ def test_graphs_that_ship_are_those_of_the_weights(name: str) -> None:
     folder = ZOO / name
     stored = read_export(folder, models.load(folder), checkpoint.digest(folder))
     assert stored.certificate["is_batch_invariant"]
+    digests = stored.certificate["graphs_sha256"]
+    assert digests.keys() == {path.name for path in folder.glob("*.onnx")}
 
 
 @every_model
