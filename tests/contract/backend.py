@@ -1,0 +1,295 @@
+"""Models behind the contract: exact arithmetic, real queues, and every fault on demand.
+
+All numbers are multiples of powers of two, so that every answer can be written down. Each model
+that is named after a fault shows it; the others compute:
+
+    encode: z = (x - c) / 2, log_det = -z0 / 4      decode: x = 2 z + c, log_det = z0 / 4
+
+with the sum c of the row's context. log_det depends on the row: an answer that goes to the wrong
+request is a wrong answer.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from service.batcher import Batcher, Operation, Policy
+from service.engines.engine import EngineLost
+from service.errors import ModelNotFound, NotReady
+from service.metrics import Metrics
+from service.model import Array, Listing, ModelCard, ServedModel, Solves
+
+# The value that a fragile engine fails on.
+POISON = -1.0
+Engine = Callable[[Array, Array | None], Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model: the facts of its card, and the limits of its queues."""
+
+    event_shape: tuple[int, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    max_queue_rows: int = 2000
+
+
+KINDS = {
+    "line": Kind((3,)),
+    "wide": Kind((2,), {"dtype": "float64", "feature_names": ("mass", "speed")}),
+    "grey": Kind((1, 2, 2), {"num_levels": 256, "support": (0.0, 256.0)}),
+    "colour": Kind((3, 2, 2), {"num_levels": 256}),
+    "digits": Kind((1, 2, 2), {"num_levels": 17}),
+    "steered": Kind((2,), {"context_shape": (2,)}),
+    "labelled": Kind((2,), {"context_shape": (4,), "num_classes": 4}),
+    # A density that is zero outside of 0 .. 1.
+    "bounded": Kind((2,), {"support": (0.0, 1.0)}),
+    # Continuous: evaluates 10 x0 times, fails where x0 is 3, estimates its log-det from 5 on.
+    "flow": Kind((3,)),
+    # The engine raises on rows of POISON.
+    "fragile": Kind((3,)),
+    # It raises, and its version is replaced and drains meanwhile.
+    "retiring": Kind((3,)),
+    # It is lost for good.
+    "mortal": Kind((3,)),
+    # It does not answer until the end.
+    "stuck": Kind((3,)),
+    # Its queue is full.
+    "crowded": Kind((3,), max_queue_rows=4),
+    # Its queue was closed and has no successor.
+    "drained": Kind((3,)),
+    # Its queue is closed once it was found; then there is version 4.
+    "replaced": Kind((3,)),
+}
+# Models that are not the same after a request as before it.
+SPENT = ("retiring", "mortal", "replaced")
+
+
+class Repository:
+    """A repository in memory, whose models begin when they are first asked for."""
+
+    is_ready = True
+    is_alive = True
+
+    def __init__(self, default: str | None) -> None:
+        self._default = default
+        self._hosted: dict[str, _Hosted] = {}
+        self._successors: dict[str, _Hosted] = {}
+        self._metrics = Metrics()
+        self._released = threading.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def get(self, name: str | None) -> ServedModel:
+        """Find a model."""
+        name = name or self._default
+        if name == "loading":
+            raise NotReady("models are loading", retry_after=2)
+        if name not in KINDS:
+            raise ModelNotFound(f"model: expected one of line, wide, got {name!r:.40}")
+        if name in self._successors:
+            return self._successors[name].served
+        if name not in self._hosted:
+            self._hosted[name] = self._begin(name, "3")
+        found = self._hosted[name].served
+        if name == "replaced":
+            self._successors[name] = self._begin(name, "4")
+        return found
+
+    def batches(self, name: str, operation: str) -> list[int]:
+        """How many rows each call of a model's engine had so far."""
+        return list(self._hosted[name].sizes[operation]) if name in self._hosted else []
+
+    async def renew(self) -> None:
+        """Forget what a request has changed."""
+        for name in SPENT:
+            for held in (self._hosted, self._successors):
+                if name in held:
+                    await asyncio.gather(*held.pop(name).ends())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def models(self) -> list[ServedModel]:
+        """All that have begun."""
+        return [hosted.served for hosted in self._hosted.values()]
+
+    def index(self) -> list[Listing]:
+        """Nothing here asks for it."""
+        return []
+
+    async def load(self, name: str) -> None:
+        """Nothing here asks for it."""
+
+    async def unload(self, name: str) -> None:
+        """Nothing here asks for it."""
+
+    async def start(self) -> None:
+        """Models begin when they are asked for."""
+
+    async def drain(self) -> None:
+        """End all that has begun."""
+        self._released.set()
+        for hosted in (*self._hosted.values(), *self._successors.values()):
+            await asyncio.gather(*hosted.ends())
+
+    async def prepare(self, name: str | None) -> None:
+        """Begin a model, so that nothing but the request is left to be done."""
+        if name in KINDS and name not in self._hosted and name not in SPENT:
+            self._hosted[name] = self._begin(name, "3")
+            if name == "crowded":
+                await self._hosted[name].crowd()
+
+    def _begin(self, name: str, version: str) -> "_Hosted":
+        loop = asyncio.get_running_loop()
+        has_begun = threading.Event()
+
+        async def replace() -> None:
+            self._successors[name] = self._begin(name, "4")
+            ends = [asyncio.ensure_future(end) for end in hosted.ends()]
+            await asyncio.sleep(0)  # the old version takes no rows from here on
+            has_begun.set()
+            await asyncio.gather(*ends)
+
+        def schedule() -> None:
+            task = loop.create_task(replace())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        def fault(rows: Array) -> None:
+            """What a model's engine does before it computes."""
+            is_poisoned = bool((rows == POISON).any())
+            if name in ("stuck", "crowded"):
+                hosted.started.set()
+                self._released.wait(60)
+            if name == "retiring" and version == "3" and not has_begun.is_set():
+                loop.call_soon_threadsafe(schedule)
+                has_begun.wait(10)
+            if name == "mortal" and is_poisoned:
+                raise EngineLost("the device is gone")
+            if name in ("fragile", "retiring") and is_poisoned:
+                raise RuntimeError("poison")
+
+        hosted = _Hosted(name, version, self._metrics, fault)
+        if name == "drained" or (name == "replaced" and version == "3"):
+            hosted.close()
+        return hosted
+
+
+class _Hosted:
+    """One version of a model and its queues."""
+
+    def __init__(
+        self, name: str, version: str, metrics: Metrics, fault: Callable[[Array], None]
+    ) -> None:
+        self._kind = KINDS[name]
+        self._card = card = _card(name, version, self._kind)
+        self._crowd: list[asyncio.Future[Any]] = []
+        self.started = threading.Event()
+        self.sizes: dict[str, list[int]] = {"encode": [], "decode": [], "generate": []}
+
+        def batcher(op: str, engine: Engine) -> Batcher:
+            def call(rows: Array, context: Array | None) -> Any:
+                self.sizes[op].append(len(rows))
+                fault(rows)
+                return engine(rows, context)
+
+            latent, data = (card.features,), card.event_shape
+            shapes = (data, latent) if op == "encode" else (latent, data)
+            operation = Operation(call, *shapes, card.context_shape, card.dtype)
+            policy = Policy(max_batch_rows=16, max_queue_rows=self._kind.max_queue_rows)
+            counters = metrics.queue(name, op, "fake")
+            made = Batcher(operation, policy, counters, name=f"{name}.{op}")
+            made.start()
+            return made
+
+        encode, decode = _engines(name, card)
+        self._queues = [batcher("encode", encode), batcher("decode", decode)]
+        if name == "flow":
+            self._queues.append(batcher("generate", _generate(decode)))
+        self.served = ServedModel(card, *self._queues)
+
+    async def crowd(self) -> None:
+        """Fill the queues for good."""
+        for queue in self._queues:
+            self.started.clear()
+            # The first is in the engine before the others come.
+            for rows in (1, *[2] * (self._kind.max_queue_rows // 2)):
+                reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                queue.enter(np.zeros((rows, 3), np.float32), None, math.inf, reply)
+                self._crowd.append(reply)
+                await asyncio.to_thread(self.started.wait, 10)
+
+    def close(self) -> None:
+        """Take no rows from now on."""
+        for queue in self._queues:
+            queue.abort("closed")
+
+    def ends(self) -> list[Coroutine[Any, Any, None]]:
+        """Finish what was accepted, where the engine lives."""
+        return [queue.drain() for queue in self._queues if queue.is_alive]
+
+
+def _card(name: str, version: str, kind: Kind) -> ModelCard:
+    plain: dict[str, Any] = {
+        "version": version,
+        "family": "linear",
+        "context_shape": None,
+        "num_classes": None,
+        "num_levels": None,
+        "support": None,
+        "dtype": "float32",
+        "engine": "fake",
+        "device": "cpu",
+        "num_parameters": 1,
+        "provenance": {},
+        "accuracy": {},
+        "config": {},
+    }
+    return ModelCard(name=name, event_shape=kind.event_shape, **plain | kind.facts)
+
+
+def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:
+    """The two maps of a model."""
+
+    def encode(x: Array, context: Array | None) -> Any:
+        flat = x.reshape(len(x), -1)
+        z = (flat - _shift(context, len(x)).astype(x.dtype)) / x.dtype.type(2)
+        log_det = -z[:, 0] / x.dtype.type(4)
+        if name == "bounded":
+            log_det[((flat < 0) | (flat > 1)).any(1)] = -np.inf
+        return _solved(flat[:, 0], z, log_det) if name == "flow" else (z, log_det)
+
+    def decode(z: Array, context: Array | None) -> Any:
+        log_det = z[:, 0] / z.dtype.type(4)
+        with np.errstate(over="ignore"):
+            x = z * z.dtype.type(2) + _shift(context, len(z)).astype(z.dtype)
+        x = x.reshape(-1, *card.event_shape)
+        return _solved(z[:, 0], x, log_det) if name == "flow" else (x, log_det)
+
+    return encode, decode
+
+
+def _generate(decode: Engine) -> Engine:
+    """What gives x alone: as decode, but for the log_det."""
+
+    def generate(z: Array, context: Array | None) -> Any:
+        x, log_det, solves = decode(z, context)
+        return x, np.zeros_like(log_det), solves
+
+    return generate
+
+
+def _shift(context: Array | None, rows: int) -> Array:
+    return np.zeros((rows, 1)) if context is None else context.reshape(rows, -1).sum(1)[:, None]
+
+
+def _solved(first: Array, value: Array, log_det: Array) -> Any:
+    failed = first == 3
+    value[failed] = log_det[failed] = np.nan
+    error = np.where(first == 5, 0.25, 0).astype(log_det.dtype)
+    error[first == 6] = np.nan
+    evaluations = np.abs(10 * first).astype(np.int64)
+    return value, log_det, Solves(failed.astype(np.int64), evaluations, error)

@@ -1,0 +1,151 @@
+"""A service in trouble: engines that fail, queues that are full, models that leave."""
+
+# The bytes of an answer stand on one line.
+
+from tests.contract.case import Case, ok, problem
+
+# What the transports do not do yet.
+_ASKED_ONCE = "issue 16, 6(a): rows of the fast path are refused where a successor could be asked"
+_NOT_ON_FAST_PATH = {"fast_path": _ASKED_ONCE, "coalesced": _ASKED_ONCE}
+_LATE = {"X-Timeout-Seconds": "0.05"}
+
+
+def _x(model: str, *rows: float) -> dict[str, object]:
+    return {"model": model, "x": [[row, 4, 6] for row in rows]}
+
+
+CASES = [
+    Case(
+        "engine fails",
+        "encode",
+        _x("fragile", -1),
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "engine fails on one of two rows",
+        "encode",
+        _x("fragile", 2, -1),
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "engine fails in log_prob",
+        "log_prob",
+        _x("fragile", -1),
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "engine fails in decode",
+        "decode",
+        {"model": "fragile", "z": [[-1, 0, 0]]},
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "engine does not fail",
+        "encode",
+        _x("fragile", 2),
+        ok(b'{"model":"fragile","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
+    ),
+    Case(
+        "engine fails while its version is replaced",
+        "encode",
+        _x("retiring", -1),
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "version is replaced while it computes",
+        "encode",
+        _x("retiring", 2),
+        ok(b'{"model":"retiring","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
+    ),
+    Case(
+        "engine is lost", "encode", _x("mortal", -1), problem("engine_error", "the engine was lost")
+    ),
+    Case(
+        "queue is full",
+        "encode",
+        _x("crowded", 2),
+        problem("overloaded", "4 of at most 4 rows wait, 1 more do not fit", retry_after="1"),
+    ),
+    Case(
+        "queue is full for log_prob",
+        "log_prob",
+        _x("crowded", 2),
+        problem("overloaded", "4 of at most 4 rows wait, 1 more do not fit", retry_after="1"),
+    ),
+    Case(
+        "queue is full for decode",
+        "decode",
+        {"model": "crowded", "z": [[1, 2, 3]]},
+        problem("overloaded", "4 of at most 4 rows wait, 1 more do not fit", retry_after="1"),
+    ),
+    Case(
+        "queue is full for sample",
+        "sample",
+        {"model": "crowded", "seed": 7},
+        problem("overloaded", "4 of at most 4 rows wait, 1 more do not fit", retry_after="1"),
+    ),
+    Case(
+        "deadline",
+        "encode",
+        _x("stuck", 2),
+        problem("deadline_exceeded", "no answer before the deadline"),
+        headers=_LATE,
+    ),
+    Case(
+        "deadline of rows",
+        "encode",
+        _x("stuck", 2, 3),
+        problem("deadline_exceeded", "no answer before the deadline"),
+        headers=_LATE,
+    ),
+    Case(
+        "deadline of sample",
+        "sample",
+        {"model": "stuck", "seed": 7},
+        problem("deadline_exceeded", "no answer before the deadline"),
+        headers=_LATE,
+    ),
+    Case(
+        "models load",
+        "encode",
+        _x("loading", 2),
+        problem("not_ready", "models are loading", retry_after="2"),
+    ),
+    Case(
+        "models load for sample",
+        "sample",
+        {"model": "loading"},
+        problem("not_ready", "models are loading", retry_after="2"),
+    ),
+    Case(
+        "model without successor",
+        "encode",
+        _x("drained", 2),
+        problem("not_ready", "drained.encode: not taking requests now", retry_after="1"),
+    ),
+    Case(
+        "model with successor",
+        "encode",
+        _x("replaced", 2),
+        ok(b'{"model":"replaced","version":"4","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
+        faults=_NOT_ON_FAST_PATH,
+    ),
+    Case(
+        "rows with successor",
+        "encode",
+        _x("replaced", 2, 4),
+        ok(
+            b'{"model":"replaced","version":"4","z":[[1.0,2.0,3.0],[2.0,2.0,3.0]],"log_det":[-0.25,-0.5]}'
+        ),
+        faults=_NOT_ON_FAST_PATH,
+    ),
+    Case(
+        "sample with successor",
+        "sample",
+        {"model": "replaced", "seed": 7, "temperature": 0},
+        ok(
+            b'{"model":"replaced","version":"4","seed":7,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}'
+        ),
+        faults=_NOT_ON_FAST_PATH,
+    ),
+]

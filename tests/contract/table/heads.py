@@ -1,0 +1,229 @@
+"""What stands before a body: methods, media types, keys, ids, traces, patience."""
+
+# The bytes of an answer stand on one line.
+# ruff: noqa: E501
+
+from tests.contract.case import ANY, PNG, PROBLEM, Answer, Case, NotInV2, ok, problem
+
+_X = {"model": "line", "x": [[2, 4, 6]]}
+_GOOD = ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}')
+_WITH_ANOTHER_ID = ok(
+    b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}', x_request_id=ANY
+)
+_KEYS = {"api_keys": ("a-key-of-16-characters", "another-key-of-16-characters")}
+_NO_ACCEPT = NotInV2("Accept is not looked at there")
+
+
+def _encode(name: str, answer: object, **more: object) -> Case:
+    return Case(name, "encode", _X, answer, **more)
+
+
+CASES = [
+    # Methods
+    _encode("GET", problem("method_not_allowed", "GET: expected POST", allow="POST"), method="GET"),
+    _encode("HEAD", Answer(405, b"", {"content-type": PROBLEM, "allow": "POST"}), method="HEAD"),
+    _encode("PUT", problem("method_not_allowed", "PUT: expected POST", allow="POST"), method="PUT"),
+    Case(
+        "GET sample",
+        "sample",
+        {},
+        problem("method_not_allowed", "GET: expected POST", allow="POST"),
+        method="GET",
+    ),
+    # Content-Type
+    _encode(
+        "form",
+        problem(
+            "unsupported_media_type",
+            "Content-Type: expected application/json or application/x-npy or application/x-npz or image/png or image/jpeg, got 'application/x-www-form-urlencoded'",
+        ),
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    ),
+    _encode(
+        "latin-1",
+        problem("unsupported_media_type", "Content-Type: expected UTF-8, got 'latin-1'"),
+        headers={"Content-Type": "application/json; charset=latin-1"},
+    ),
+    _encode(
+        "utf-8",
+        _GOOD,
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    ),
+    _encode(
+        "no content type",
+        _GOOD,
+        headers={"Content-Type": None},
+    ),
+    _encode(
+        "gzip",
+        problem(
+            "unsupported_media_type", "Content-Encoding: expected none, send the body uncompressed"
+        ),
+        headers={"Content-Encoding": "gzip"},
+    ),
+    # Accept
+    _encode(
+        "csv wanted",
+        problem(
+            "not_acceptable",
+            "Accept: this call answers with application/json or application/x-npy or application/x-npz, got 'text/csv'",
+        ),
+        headers={"Accept": "text/csv"},
+        v2=_NO_ACCEPT,
+    ),
+    _encode(
+        "anything wanted",
+        _GOOD,
+        headers={"Accept": "*/*"},
+        v2=_NO_ACCEPT,
+    ),
+    _encode(
+        "JSON wanted most",
+        _GOOD,
+        headers={"Accept": "application/x-npy;q=0.5, application/json"},
+        v2=_NO_ACCEPT,
+    ),
+    _encode(
+        "picture wanted",
+        problem(
+            "not_acceptable",
+            "Accept: this call answers with application/json or application/x-npy or application/x-npz, got 'image/png'",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_ACCEPT,
+    ),
+    # Keys
+    _encode(
+        "no key",
+        problem(
+            "unauthorized",
+            "this server wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY",
+            www_authenticate='Bearer realm="pushforward"',
+        ),
+        settings=_KEYS,
+    ),
+    _encode(
+        "wrong key",
+        problem(
+            "unauthorized",
+            "the key is not one of this server's",
+            www_authenticate='Bearer realm="pushforward", error="invalid_token"',
+        ),
+        settings=_KEYS,
+        headers={"X-API-Key": "a-key-of-16-character"},
+    ),
+    _encode(
+        "wrong bearer",
+        problem(
+            "unauthorized",
+            "the key is not one of this server's",
+            www_authenticate='Bearer realm="pushforward", error="invalid_token"',
+        ),
+        settings=_KEYS,
+        headers={"Authorization": "Bearer nothing"},
+    ),
+    _encode(
+        "basic",
+        problem(
+            "unauthorized",
+            "this server wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY",
+            www_authenticate='Bearer realm="pushforward"',
+        ),
+        settings=_KEYS,
+        headers={"Authorization": "Basic YTpi"},
+    ),
+    _encode(
+        "key",
+        _GOOD,
+        settings=_KEYS,
+        headers={"X-API-Key": "a-key-of-16-characters"},
+    ),
+    _encode(
+        "bearer",
+        _GOOD,
+        settings=_KEYS,
+        headers={"Authorization": "Bearer another-key-of-16-characters"},
+    ),
+    _encode(
+        "key nobody asks for",
+        _GOOD,
+        headers={"X-API-Key": "nothing"},
+    ),
+    _encode(
+        "GET without key",
+        problem(
+            "unauthorized",
+            "this server wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY",
+            www_authenticate='Bearer realm="pushforward"',
+        ),
+        method="GET",
+        settings=_KEYS,
+    ),
+    # Ids and traces
+    _encode(
+        "id of one character",
+        _GOOD,
+        headers={"X-Request-Id": "!"},
+    ),
+    _encode(
+        "id of 128 characters",
+        _GOOD,
+        headers={"X-Request-Id": "i" * 128},
+    ),
+    _encode(
+        "no id",
+        _WITH_ANOTHER_ID,
+        headers={"X-Request-Id": None},
+    ),
+    _encode(
+        "id too long",
+        _WITH_ANOTHER_ID,
+        headers={"X-Request-Id": "i" * 129},
+    ),
+    _encode(
+        "id with a space",
+        _WITH_ANOTHER_ID,
+        headers={"X-Request-Id": "a b"},
+    ),
+    _encode(
+        "traceparent",
+        _GOOD,
+        headers={"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+    ),
+    _encode(
+        "traceparent malformed",
+        _GOOD,
+        headers={"traceparent": "00-xyz"},
+    ),
+    # Patience
+    _encode(
+        "patience",
+        _GOOD,
+        headers={"X-Timeout-Seconds": "7.5"},
+    ),
+    _encode(
+        "patience in words",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "soon"},
+    ),
+    _encode(
+        "patience -1",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "-1"},
+    ),
+    _encode(
+        "patience nan",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "nan"},
+    ),
+    _encode(
+        "patience 1e3",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "1e3"},
+    ),
+    _encode(
+        "patience 0",
+        problem("deadline_exceeded", "the deadline had passed on arrival"),
+        headers={"X-Timeout-Seconds": "0"},
+    ),
+]

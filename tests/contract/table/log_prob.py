@@ -1,0 +1,317 @@
+"""POST /log_prob: log p(x) in nats, and bits per dimension of pixels."""
+
+# The bytes of an answer stand on one line.
+# ruff: noqa: E501
+
+import math
+
+import numpy as np
+
+from tests.contract.case import (
+    JPEG,
+    NPY,
+    NPZ,
+    PNG,
+    Case,
+    InV2,
+    NotInV2,
+    npy,
+    ok,
+    picture,
+    problem,
+)
+
+_ONE = {"model": "line", "x": [[2, 4, 6]]}
+_NO_PICTURES = NotInV2("the protocol has no pictures")
+_NO_EVALUATIONS = NotInV2("the protocol does not tell what rows cost")
+
+CASES = [
+    # Answers
+    Case(
+        "one row", "log_prob", _ONE, ok(b'{"model":"line","version":"3","log_prob":[-10.006816]}')
+    ),
+    Case(
+        "rows",
+        "log_prob",
+        {"model": "line", "x": [[0, 1, 2], [-4, 0.5, 0.25], [8, 0, 0]]},
+        ok(b'{"model":"line","version":"3","log_prob":[-3.3818157,-4.295878,-11.756816]}'),
+    ),
+    Case(
+        "float64",
+        "log_prob",
+        {"model": "wide", "x": [[0.1, 0.3]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+    ),
+    Case(
+        "pixels",
+        "log_prob",
+        {"model": "grey", "x": [[[[0, 1], [2, 3]]]]},
+        ok(b'{"model":"grey","version":"3","log_prob":[-5.425754],"bits_per_dim":[1.9569271]}'),
+    ),
+    Case(
+        "fractions of pixels",
+        "log_prob",
+        {"model": "grey", "x": [[[[0.5, 1], [2, 300.5]]]]},
+        ok(b'{"model":"grey","version":"3","log_prob":[-11291.926],"bits_per_dim":[4072.7014]}'),
+    ),
+    Case(
+        "context",
+        "log_prob",
+        {"model": "steered", "x": [[1, 2]], "context": [[3, 4]]},
+        ok(b'{"model":"steered","version":"3","log_prob":[-8.712877]}'),
+    ),
+    Case(
+        "label",
+        "log_prob",
+        {"model": "labelled", "x": [[1, 2], [3, 4]], "context": 2},
+        ok(b'{"model":"labelled","version":"3","log_prob":[-1.962877,-3.712877]}'),
+    ),
+    Case(
+        "a density of zero",
+        "log_prob",
+        {"model": "bounded", "x": [[0.5, 0.25], [0.5, 1.5]]},
+        ok(b'{"model":"bounded","version":"3","log_prob":[-1.9394395,null],"non_finite":[1]}'),
+    ),
+    Case(
+        "too small for float32",
+        "log_prob",
+        {"model": "line", "x": [[3e38, 0, 0], [0, 0, 0]]},
+        ok(b'{"model":"line","version":"3","log_prob":[null,-2.7568157],"non_finite":[0]}'),
+    ),
+    # Other forms
+    Case(
+        "npy in",
+        "log_prob",
+        npy([[2, 4, 6]]),
+        ok(b'{"model":"line","version":"3","log_prob":[-10.006816]}'),
+        "model=line",
+        {"Content-Type": NPY},
+    ),
+    Case(
+        "npy out",
+        "log_prob",
+        _ONE,
+        ok(npy([-10.006815910339355], "<f4"), NPY, x_model="line", x_model_version="3"),
+        headers={"Accept": NPY},
+        v2=NotInV2("a tensor alone has no names"),
+    ),
+    Case(
+        "npy in and out",
+        "log_prob",
+        npy([[2, 4, 6], [0, 0, 2]]),
+        ok(
+            npy([-10.006815910339355, -3.2568156719207764], "<f4"),
+            NPY,
+            x_model="line",
+            x_model_version="3",
+        ),
+        "model=line",
+        {"Content-Type": NPY, "Accept": NPY},
+    ),
+    Case(
+        "npz out",
+        "log_prob",
+        {"model": "grey", "x": [[[[0, 1], [2, 3]]]]},
+        ok(
+            {
+                "log_prob": np.array([-5.425754070281982], "<f4"),
+                "bits_per_dim": np.array([1.9569270610809326], "<f4"),
+            },
+            NPZ,
+            x_model="grey",
+            x_model_version="3",
+        ),
+        headers={"Accept": NPZ},
+        v2=NotInV2("the protocol has no archives"),
+    ),
+    Case(
+        "picture in",
+        "log_prob",
+        picture([[0, 1], [2, 3]]),
+        ok(b'{"model":"grey","version":"3","log_prob":[-5.425754],"bits_per_dim":[1.9569271]}'),
+        "model=grey",
+        {"Content-Type": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "picture out",
+        "log_prob",
+        {"model": "grey", "x": [[[[0, 1], [2, 3]]]]},
+        problem(
+            "not_acceptable",
+            "Accept: this call answers with application/json or application/x-npy or application/x-npz, got 'image/png'",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "CMYK picture",
+        "log_prob",
+        picture([[[0, 0, 0, 0]]], "CMYK", "JPEG"),
+        problem(
+            "shape_mismatch",
+            "x: expected a picture of 2 x 2 pixels (width x height), got 1 x 1",
+            "/x",
+        ),
+        "model=colour",
+        {"Content-Type": JPEG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "damaged picture",
+        "log_prob",
+        picture([[0, 1], [2, 3]])[:30],
+        problem("malformed_body", "body: damaged or truncated PNG picture"),
+        "model=grey",
+        {"Content-Type": PNG},
+        v2=_NO_PICTURES,
+    ),
+    # Continuous flows
+    Case(
+        "solved",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [2, 0, 0]]},
+        ok(b'{"model":"flow","version":"3","log_prob":[-3.0068157,-3.5068157]}'),
+    ),
+    Case(
+        "not solved",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [3, 0, 0], [2, 0, 0]]},
+        ok(
+            b'{"model":"flow","version":"3","failures":[{"row":1,"status":"solver_failed","reason":"budget_spent","evaluations":30}],"log_prob":[-3.0068157,null,-3.5068157],"non_finite":[1]}'
+        ),
+    ),
+    Case(
+        "one row not solved",
+        "log_prob",
+        {"model": "flow", "x": [[3, 0, 0]]},
+        ok(
+            b'{"model":"flow","version":"3","failures":[{"row":0,"status":"solver_failed","reason":"budget_spent","evaluations":30}],"log_prob":[null],"non_finite":[0]}'
+        ),
+    ),
+    Case(
+        "not solved, npz out",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [3, 0, 0]]},
+        ok(
+            {
+                "log_prob": np.array([-3.0068156719207764, math.nan], "<f4"),
+                "status": np.array([0, 1], "<i8"),
+            },
+            NPZ,
+            x_model="flow",
+            x_model_version="3",
+            x_non_finite="1",
+        ),
+        headers={"Accept": NPZ},
+        v2=NotInV2("the protocol has no archives"),
+    ),
+    Case(
+        "estimated",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [5, 0, 0]]},
+        ok(
+            b'{"model":"flow","version":"3","log_prob":[-3.0068157,-6.5068154],"log_prob_se":[0.0,0.25]}'
+        ),
+    ),
+    Case(
+        "estimated with one probe",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [6, 0, 0]]},
+        ok(
+            b'{"model":"flow","version":"3","log_prob_se_reason":"the trace is estimated with one probe (divergence.num_probes), which shows no spread","log_prob":[-3.0068157,-8.006816],"log_prob_se":[0.0,null],"non_finite":[1]}'
+        ),
+    ),
+    Case(
+        "evaluations",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0], [4, 0, 0]], "return_evaluations": True},
+        ok(
+            b'{"model":"flow","version":"3","log_prob":[-3.0068157,-5.2568154],"evaluations":[10,40]}'
+        ),
+        v2=_NO_EVALUATIONS,
+    ),
+    Case(
+        "evaluations of no flow",
+        "log_prob",
+        _ONE | {"return_evaluations": True},
+        problem(
+            "invalid_parameter",
+            "return_evaluations: this model is no continuous flow",
+            "/return_evaluations",
+        ),
+        v2=_NO_EVALUATIONS,
+    ),
+    Case(
+        "evaluations 1",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0, 0]], "return_evaluations": 1},
+        problem(
+            "invalid_parameter",
+            "return_evaluations: expected true or false, got 1",
+            "/return_evaluations",
+        ),
+        v2=_NO_EVALUATIONS,
+    ),
+    # Refusals
+    Case(
+        "rows missing",
+        "log_prob",
+        {"model": "line"},
+        problem("missing_field", "x: expected the rows", "/x"),
+    ),
+    Case(
+        "rows null",
+        "log_prob",
+        {"model": "line", "x": None},
+        problem("missing_field", "x: expected the rows", "/x"),
+        v2=InV2({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": None}]}),
+    ),
+    Case(
+        "a null in a row, by column",
+        "log_prob",
+        {"model": "wide", "x": [[1, 2], [1, None]]},
+        problem("bad_dtype", "x: expected numbers, row 1 holds null in column 1 'speed'", "/x/1"),
+    ),
+    Case(
+        "NaN, by column",
+        "log_prob",
+        b'{"model": "wide", "x": [[1, 2], [NaN, 2]]}',
+        problem(
+            "non_finite",
+            "x: expected finite float64 numbers, row 1 holds nan in column 0 'mass'",
+            errors=[("/x/1", "not finite in column 0 'mass'")],
+        ),
+    ),
+    Case(
+        "no pixels",
+        "log_prob",
+        npy([[[[0, 1], [2, 17]]]], "u1"),
+        problem(
+            "out_of_range",
+            "x: expected pixels 0 .. 16, row 0 holds 0 .. 17; scale them as in training",
+            "/x/0",
+        ),
+        "model=digits",
+        {"Content-Type": NPY},
+    ),
+    Case(
+        "context not wanted",
+        "log_prob",
+        _ONE | {"context": 1},
+        problem(
+            "invalid_parameter", "context: this model is unconditional, leave it out", "/context"
+        ),
+    ),
+    Case(
+        "field of another operation",
+        "log_prob",
+        {"model": "line", "z": [[1, 2, 3]]},
+        problem(
+            "unknown_field",
+            "'z': no such field, expected model, x, context, return_evaluations",
+            "/z",
+        ),
+        v2=NotInV2("z is a question there: decode"),
+    ),
+]

@@ -1,0 +1,341 @@
+"""Healthy requests that share a batch with a case, and must not notice it."""
+
+# The bytes of an answer stand on one line.
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.contract.case import Answer, Case
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A request, and the body of its answer."""
+
+    operation: str
+    body: dict[str, Any]
+    answer: bytes
+
+    def case_beside(self, case: Case) -> Case:
+        """The request as a case of the same server."""
+        keys = case.settings.get("api_keys", ())
+        headers = {"X-API-Key": keys[0]} if keys else {}
+        return Case(
+            "neighbour", self.operation, self.body, Answer(200, self.answer), headers=headers
+        )
+
+
+def _pair(operation: str, *pairs: tuple[dict[str, Any], bytes]) -> list[Neighbour]:
+    return [Neighbour(operation, body, answer) for body, answer in pairs]
+
+
+NEIGHBOURS = {
+    ("log_prob", "line"): _pair(
+        "log_prob",
+        (
+            {"model": "line", "x": [[8, 0, 2]]},
+            b'{"model":"line","version":"3","log_prob":[-12.256816]}',
+        ),
+        (
+            {"model": "line", "x": [[-2, 1, 0]]},
+            b'{"model":"line","version":"3","log_prob":[-3.1318157]}',
+        ),
+    ),
+    ("log_prob", "wide"): _pair(
+        "log_prob",
+        (
+            {"model": "wide", "x": [[8, 2]]},
+            b'{"model":"wide","version":"3","log_prob":[-11.337877066409344]}',
+        ),
+        (
+            {"model": "wide", "x": [[-2, 1]]},
+            b'{"model":"wide","version":"3","log_prob":[-2.2128770664093453]}',
+        ),
+    ),
+    ("log_prob", "grey"): _pair(
+        "log_prob",
+        (
+            {"model": "grey", "x": [[[[8, 2], [1, 0]]]]},
+            b'{"model":"grey","version":"3","log_prob":[-13.300755],"bits_per_dim":[4.797233]}',
+        ),
+        (
+            {"model": "grey", "x": [[[[4, 2], [0, 0]]]]},
+            b'{"model":"grey","version":"3","log_prob":[-6.675754],"bits_per_dim":[2.4077692]}',
+        ),
+    ),
+    ("log_prob", "bounded"): _pair(
+        "log_prob",
+        (
+            {"model": "bounded", "x": [[0.5, 1]]},
+            b'{"model":"bounded","version":"3","log_prob":[-2.056627]}',
+        ),
+        (
+            {"model": "bounded", "x": [[0.25, 0]]},
+            b'{"model":"bounded","version":"3","log_prob":[-1.8769395]}',
+        ),
+    ),
+    ("log_prob", "steered"): _pair(
+        "log_prob",
+        (
+            {"model": "steered", "x": [[8, 2]], "context": [[1, 1]]},
+            b'{"model":"steered","version":"3","log_prob":[-7.0878773]}',
+        ),
+        (
+            {"model": "steered", "x": [[-2, 1]], "context": [[0, 1]]},
+            b'{"model":"steered","version":"3","log_prob":[-2.587877]}',
+        ),
+    ),
+    ("log_prob", "labelled"): _pair(
+        "log_prob",
+        (
+            {"model": "labelled", "x": [[8, 2]], "context": 1},
+            b'{"model":"labelled","version":"3","log_prob":[-8.962877]}',
+        ),
+        (
+            {"model": "labelled", "x": [[-2, 1]], "context": [[2, 0, 0, 0]]},
+            b'{"model":"labelled","version":"3","log_prob":[-3.462877]}',
+        ),
+    ),
+    ("log_prob", "flow"): _pair(
+        "log_prob",
+        (
+            {"model": "flow", "x": [[8, 0, 2]]},
+            b'{"model":"flow","version":"3","log_prob":[-12.256816]}',
+        ),
+        (
+            {"model": "flow", "x": [[-2, 1, 0]]},
+            b'{"model":"flow","version":"3","log_prob":[-3.1318157]}',
+        ),
+    ),
+    ("log_prob", "fragile"): _pair(
+        "log_prob",
+        (
+            {"model": "fragile", "x": [[8, 0, 2]]},
+            b'{"model":"fragile","version":"3","log_prob":[-12.256816]}',
+        ),
+        (
+            {"model": "fragile", "x": [[-2, 1, 0]]},
+            b'{"model":"fragile","version":"3","log_prob":[-3.1318157]}',
+        ),
+    ),
+    ("encode", "line"): _pair(
+        "encode",
+        (
+            {"model": "line", "x": [[8, 0, 2]]},
+            b'{"model":"line","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "line", "x": [[-2, 1, 0]]},
+            b'{"model":"line","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+        ),
+    ),
+    ("encode", "wide"): _pair(
+        "encode",
+        (
+            {"model": "wide", "x": [[8, 2]]},
+            b'{"model":"wide","version":"3","z":[[4.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "wide", "x": [[-2, 1]]},
+            b'{"model":"wide","version":"3","z":[[-1.0,0.5]],"log_det":[0.25]}',
+        ),
+    ),
+    ("encode", "grey"): _pair(
+        "encode",
+        (
+            {"model": "grey", "x": [[[[8, 2], [1, 0]]]]},
+            b'{"model":"grey","version":"3","z":[[4.0,1.0,0.5,0.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "grey", "x": [[[[4, 2], [0, 0]]]]},
+            b'{"model":"grey","version":"3","z":[[2.0,1.0,0.0,0.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("encode", "bounded"): _pair(
+        "encode",
+        (
+            {"model": "bounded", "x": [[0.5, 1]]},
+            b'{"model":"bounded","version":"3","z":[[0.25,0.5]],"log_det":[-0.0625]}',
+        ),
+        (
+            {"model": "bounded", "x": [[0.25, 0]]},
+            b'{"model":"bounded","version":"3","z":[[0.125,0.0]],"log_det":[-0.03125]}',
+        ),
+    ),
+    ("encode", "steered"): _pair(
+        "encode",
+        (
+            {"model": "steered", "x": [[8, 2]], "context": [[1, 1]]},
+            b'{"model":"steered","version":"3","z":[[3.0,0.0]],"log_det":[-0.75]}',
+        ),
+        (
+            {"model": "steered", "x": [[-2, 1]], "context": [[0, 1]]},
+            b'{"model":"steered","version":"3","z":[[-1.5,0.0]],"log_det":[0.375]}',
+        ),
+    ),
+    ("encode", "labelled"): _pair(
+        "encode",
+        (
+            {"model": "labelled", "x": [[8, 2]], "context": 1},
+            b'{"model":"labelled","version":"3","z":[[3.5,0.5]],"log_det":[-0.875]}',
+        ),
+        (
+            {"model": "labelled", "x": [[-2, 1]], "context": [[2, 0, 0, 0]]},
+            b'{"model":"labelled","version":"3","z":[[-2.0,-0.5]],"log_det":[0.5]}',
+        ),
+    ),
+    ("encode", "flow"): _pair(
+        "encode",
+        (
+            {"model": "flow", "x": [[8, 0, 2]]},
+            b'{"model":"flow","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "flow", "x": [[-2, 1, 0]]},
+            b'{"model":"flow","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+        ),
+    ),
+    ("encode", "fragile"): _pair(
+        "encode",
+        (
+            {"model": "fragile", "x": [[8, 0, 2]]},
+            b'{"model":"fragile","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "fragile", "x": [[-2, 1, 0]]},
+            b'{"model":"fragile","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+        ),
+    ),
+    ("encode", "retiring"): _pair(
+        "encode",
+        (
+            {"model": "retiring", "x": [[8, 0, 2]]},
+            b'{"model":"retiring","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "retiring", "x": [[-2, 1, 0]]},
+            b'{"model":"retiring","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+        ),
+    ),
+    ("decode", "line"): _pair(
+        "decode",
+        (
+            {"model": "line", "z": [[4, 0, 1]]},
+            b'{"model":"line","version":"3","x":[[8.0,0.0,2.0]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "line", "z": [[-2, 1, 0]]},
+            b'{"model":"line","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("decode", "wide"): _pair(
+        "decode",
+        (
+            {"model": "wide", "z": [[4, 1]]},
+            b'{"model":"wide","version":"3","x":[[8.0,2.0]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "wide", "z": [[-2, 1]]},
+            b'{"model":"wide","version":"3","x":[[-4.0,2.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("decode", "grey"): _pair(
+        "decode",
+        (
+            {"model": "grey", "z": [[4, 1, 0, 0]]},
+            b'{"model":"grey","version":"3","x":[[[[8.0,2.0],[0.0,0.0]]]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "grey", "z": [[-2, 1, 3, 2]]},
+            b'{"model":"grey","version":"3","x":[[[[-4.0,2.0],[6.0,4.0]]]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("decode", "steered"): _pair(
+        "decode",
+        (
+            {"model": "steered", "z": [[4, 1]], "context": [[1, 1]]},
+            b'{"model":"steered","version":"3","x":[[10.0,4.0]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "steered", "z": [[-2, 1]], "context": [[0, 1]]},
+            b'{"model":"steered","version":"3","x":[[-3.0,3.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("decode", "flow"): _pair(
+        "decode",
+        (
+            {"model": "flow", "z": [[4, 0, 1]]},
+            b'{"model":"flow","version":"3","x":[[8.0,0.0,2.0]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "flow", "z": [[-2, 1, 0]]},
+            b'{"model":"flow","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("decode", "fragile"): _pair(
+        "decode",
+        (
+            {"model": "fragile", "z": [[4, 0, 1]]},
+            b'{"model":"fragile","version":"3","x":[[8.0,0.0,2.0]],"log_det":[1.0]}',
+        ),
+        (
+            {"model": "fragile", "z": [[-2, 1, 0]]},
+            b'{"model":"fragile","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
+        ),
+    ),
+    ("sample", "line"): _pair(
+        "sample",
+        (
+            {"model": "line", "seed": 1, "temperature": 0},
+            b'{"model":"line","version":"3","seed":1,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}',
+        ),
+        (
+            {"model": "line", "seed": 2, "first_row": 1},
+            b'{"model":"line","version":"3","seed":2,"x":[[-2.5825944,1.3229839,-0.13102837]],"log_prob":[-3.4886475]}',
+        ),
+    ),
+    ("sample", "wide"): _pair(
+        "sample",
+        (
+            {"model": "wide", "seed": 1, "temperature": 0},
+            b'{"model":"wide","version":"3","seed":1,"x":[[0.0,0.0]],"log_prob":[-1.8378770664093453]}',
+        ),
+        (
+            {"model": "wide", "seed": 2},
+            b'{"model":"wide","version":"3","seed":2,"x":[[-2.1341243458683476,2.3737014827235394]],"log_prob":[-2.8447297047647937]}',
+        ),
+    ),
+    ("sample", "grey"): _pair(
+        "sample",
+        (
+            {"model": "grey", "seed": 1, "temperature": 0},
+            b'{"model":"grey","version":"3","seed":1,"x":[[[[0.0,0.0],[0.0,0.0]]]],"log_prob":[-3.675754]}',
+        ),
+        (
+            {"model": "grey", "seed": 2},
+            b'{"model":"grey","version":"3","seed":2,"x":[[[[-2.1341243,2.3737016],[0.19821562,-2.5825944]]]],"log_prob":[-5.521242]}',
+        ),
+    ),
+    ("sample", "steered"): _pair(
+        "sample",
+        (
+            {"model": "steered", "seed": 1, "temperature": 0, "context": [[1, 1]]},
+            b'{"model":"steered","version":"3","seed":1,"x":[[2.0,2.0]],"log_prob":[-1.837877]}',
+        ),
+        (
+            {"model": "steered", "seed": 2, "context": [[1, 1]]},
+            b'{"model":"steered","version":"3","seed":2,"x":[[-0.13412428,4.3737016]],"log_prob":[-2.8447297]}',
+        ),
+    ),
+    ("sample", "flow"): _pair(
+        "sample",
+        (
+            {"model": "flow", "seed": 1, "temperature": 0},
+            b'{"model":"flow","version":"3","seed":1,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}',
+        ),
+        (
+            {"model": "flow", "seed": 2},
+            b'{"model":"flow","version":"3","seed":2,"x":[[-2.1341243,2.3737016,0.19821562]],"log_prob":[-3.7685795]}',
+        ),
+    ),
+}

@@ -1,0 +1,177 @@
+"""Every question of the table gets its answer over every transport."""
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.contract import v2
+from tests.contract.case import ANY, NPZ, PNG, PROBLEM, REQUEST_ID, Case
+from tests.contract.table import CASES, NEIGHBOURS, PARTS
+from tests.contract.transports import TRANSPORTS, Received, World
+
+PATIENCE_SECONDS = 20.0
+_TIMING = re.compile(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}")
+
+
+class Worlds:
+    """One world for each set of settings, on one event loop."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._worlds: dict[str, World] = {}
+
+    def ask(self, transport: str, case: Case) -> Received:
+        """Put a question."""
+
+        async def exchange() -> Received:
+            world = await self._world(case.settings)
+            await world.repository.prepare(case.model)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                try:
+                    return await TRANSPORTS[transport](world, case)
+                finally:
+                    await world.repository.renew()
+
+        return self._runner.run(exchange())
+
+    def get(self, settings: Mapping[str, Any]) -> World:
+        """A world by its settings."""
+        return self._runner.run(self._world(settings))
+
+    async def _world(self, settings: Mapping[str, Any]) -> World:
+        key = repr(sorted(settings.items()))
+        if key not in self._worlds:
+            self._worlds[key] = World(settings)
+            await self._worlds[key].start()
+        return self._worlds[key]
+
+    def close(self) -> None:
+        """End all of them."""
+        for world in self._worlds.values():
+            self._runner.run(world.stop())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[Worlds]:
+    made = Worlds()
+    yield made
+    made.close()
+
+
+def _parameters() -> Iterator[Any]:
+    for transport in TRANSPORTS:
+        for name, case in CASES.items():
+            if transport == "v2" and v2.why_not(case):
+                continue
+            marks = []
+            if transport in case.faults:
+                marks.append(pytest.mark.xfail(strict=True, reason=case.faults[transport]))
+            yield pytest.param(transport, case, id=f"{transport}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("transport", "case"), list(_parameters()))
+def test_every_question_gets_its_answer(worlds: Worlds, transport: str, case: Case) -> None:
+    received = worlds.ask(transport, case)
+    assert received.status == case.answer.status, received.body
+    if transport == "v2":
+        assert_same_in_v2(case, received)
+    else:
+        assert_headers(case, received)
+        assert_body(case, received)
+
+
+def test_every_operation_has_its_table(worlds: Worlds) -> None:
+    """Answers and refusals of its own, and healthy neighbours: an operation without fails here."""
+    for operation in worlds.get({}).operations:
+        cases = PARTS.get(operation, [])
+        assert {case.answer.status for case in cases} >= {200, 404, 422}, operation
+        assert all(case.operation == operation for case in cases)
+        assert any(v2.why_not(case) is None for case in cases), operation
+        assert (operation, "line") in NEIGHBOURS
+
+
+def test_requests_of_every_operation_take_the_fast_path_and_share_a_batch(worlds: Worlds) -> None:
+    world = worlds.get({})
+    for operation in world.operations:
+        case = next(case for case in PARTS[operation] if case.name == "one row")
+        engine = "encode" if operation in ("encode", "log_prob") else "decode"
+        fast, together = world.lane.fast, world.lane.coalesced
+        batches = len(world.repository.batches("line", engine))
+        worlds.ask("coalesced", case)
+        assert world.lane.fast == fast + 5
+        assert world.lane.coalesced == together + 5
+        assert world.repository.batches("line", engine)[batches:] == [5]
+        worlds.ask("asgi", case)
+        assert world.lane.fast == fast + 5
+
+
+def assert_headers(case: Case, received: Received) -> None:
+    """The names are exactly those expected, each once, and so are the values."""
+    expected: dict[str, Any] = {
+        "content-length": str(len(received.body)),
+        "x-request-id": case.header("X-Request-Id"),
+    }
+    if received.status == 200:
+        expected["server-timing"] = ANY
+    expected |= case.answer.headers
+    if case.method == "HEAD":
+        expected["content-length"] = ANY
+    expected = {name: value for name, value in expected.items() if value is not None}
+    got = dict(received.headers)
+    assert sorted(name for name, _ in received.headers) == sorted(expected)
+    assert {name: got[name] for name in expected} == {
+        name: got[name] if value is ANY else value for name, value in expected.items()
+    }
+    if "server-timing" in got:
+        assert _TIMING.fullmatch(got["server-timing"])
+
+
+def assert_body(case: Case, received: Received) -> None:
+    """The bytes are those expected; of archives and pictures, what they hold."""
+    expected, media = case.answer.body, dict(received.headers)["content-type"]
+    if media == NPZ:
+        assert isinstance(expected, dict)
+        archive = np.load(io.BytesIO(received.body), allow_pickle=False)
+        assert list(archive.files) == list(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(archive[name], values)
+            assert archive[name].dtype == values.dtype
+    elif media == PNG:
+        assert np.asarray(Image.open(io.BytesIO(received.body))).tolist() == expected
+    else:
+        made = dict(received.headers)["x-request-id"]
+        assert isinstance(expected, bytes)
+        if case.answer.code is not None:
+            expected = expected.replace(REQUEST_ID.encode(), made.encode())
+        assert received.body == expected
+
+
+def assert_same_in_v2(case: Case, received: Received) -> None:
+    """The same error, or the same numbers under the same names."""
+    headers = dict(received.headers)
+    for name, value in case.answer.headers.items():
+        if name not in ("content-type", "x-model", "x-model-version", "x-non-finite"):
+            assert headers[name] == value or value is ANY
+    if case.answer.status != 200:
+        content = json.loads(received.body)
+        assert headers["content-type"] == PROBLEM
+        assert (content["code"], content["status"]) == (case.answer.code, received.status)
+        assert content["request_id"] == headers["x-request-id"]
+        return
+    assert _TIMING.fullmatch(headers["server-timing"])
+    told = v2.answer(case, headers, received.body)
+    assert isinstance(case.answer.body, bytes)
+    if case.answer.body.startswith(b"\x93NUMPY"):
+        first = {"log_prob": "log_prob", "encode": "z"}.get(case.operation, "x")
+        wanted = np.load(io.BytesIO(case.answer.body)).tolist()
+        assert v2.is_same(told[first], wanted), told
+    else:
+        assert v2.is_same(told, json.loads(case.answer.body)), told
