@@ -88,6 +88,10 @@ def test_every_question_gets_its_answer(worlds: Worlds, transport: str, case: Ca
         assert_body(case, received)
 
 
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert len(CASES) == sum(map(len, PARTS.values()))
+
+
 def test_every_operation_has_its_table(worlds: Worlds) -> None:
     """Answers and refusals of its own, and healthy neighbours: an operation without fails here."""
     for operation in worlds.get({}).operations:

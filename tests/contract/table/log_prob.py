@@ -255,6 +255,12 @@ CASES = [
     ),
     # Refusals
     Case(
+        "unknown model",
+        "log_prob",
+        {"model": "lune", "x": [[1, 2, 3]]},
+        problem("model_not_found", "model: expected one of line, wide, got 'lune'"),
+    ),
+    Case(
         "rows missing",
         "log_prob",
         {"model": "line"},

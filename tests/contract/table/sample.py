@@ -415,7 +415,7 @@ CASES = [
         ),
     ),
     Case(
-        "rows",
+        "field of another operation",
         "sample",
         _line(x=[[1, 2, 3]]),
         problem(
