@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from service.batcher import Batcher, Operation, Policy
-from service.engines.engine import EngineLost
+from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import ModelNotFound, NotReady
 from service.metrics import Metrics
 from service.model import Array, Listing, ModelCard, ServedModel, Solves
@@ -35,7 +35,7 @@ class Kind:
 
     event_shape: tuple[int, ...]
     facts: dict[str, Any] = field(default_factory=dict)
-    max_queue_rows: int = 2000
+    max_queue_rows: int = 20_000
 
 
 KINDS = {
@@ -54,6 +54,12 @@ KINDS = {
     "fragile": Kind((3,)),
     # It raises, and its version is replaced and drains meanwhile.
     "retiring": Kind((3,)),
+    # It raises, and its queue is full by then.
+    "besieged": Kind((3,), max_queue_rows=4),
+    # It finds too little memory.
+    "starved": Kind((3,)),
+    # It gives another number of rows than it got.
+    "crooked": Kind((3,)),
     # It is lost for good.
     "mortal": Kind((3,)),
     # It does not answer until the end.
@@ -66,7 +72,7 @@ KINDS = {
     "replaced": Kind((3,)),
 }
 # Models that are not the same after a request as before it.
-SPENT = ("retiring", "mortal", "replaced")
+SPENT = ("retiring", "besieged", "mortal", "replaced")
 
 
 class Repository:
@@ -158,6 +164,10 @@ class Repository:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+        def besiege() -> None:
+            hosted.fill()
+            has_begun.set()
+
         def fault(rows: Array) -> None:
             """What a model's engine does before it computes."""
             is_poisoned = bool((rows == POISON).any())
@@ -167,9 +177,14 @@ class Repository:
             if name == "retiring" and version == "3" and not has_begun.is_set():
                 loop.call_soon_threadsafe(schedule)
                 has_begun.wait(10)
+            if name == "besieged" and is_poisoned and len(rows) > 1 and not has_begun.is_set():
+                loop.call_soon_threadsafe(besiege)
+                has_begun.wait(10)
+            if name == "starved":
+                raise EngineOutOfMemory("the device has too little memory")
             if name == "mortal" and is_poisoned:
                 raise EngineLost("the device is gone")
-            if name in ("fragile", "retiring") and is_poisoned:
+            if name in ("fragile", "retiring", "besieged") and is_poisoned:
                 raise RuntimeError("poison")
 
         hosted = _Hosted(name, version, self._metrics, fault)
@@ -194,12 +209,13 @@ class _Hosted:
             def call(rows: Array, context: Array | None) -> Any:
                 self.sizes[op].append(len(rows))
                 fault(rows)
-                return engine(rows, context)
+                # crooked: a fault of the engine's own, found after it has answered.
+                return engine(rows[: len(rows) - (name == "crooked")], context)
 
             latent, data = (card.features,), card.event_shape
             shapes = (data, latent) if op == "encode" else (latent, data)
             operation = Operation(call, *shapes, card.context_shape, card.dtype)
-            policy = Policy(max_batch_rows=16, max_queue_rows=self._kind.max_queue_rows)
+            policy = Policy(max_batch_rows=256, max_queue_rows=self._kind.max_queue_rows)
             counters = metrics.queue(name, op, "fake")
             made = Batcher(operation, policy, counters, name=f"{name}.{op}")
             made.start()
@@ -216,11 +232,19 @@ class _Hosted:
         for queue in self._queues:
             self.started.clear()
             # The first is in the engine before the others come.
-            for rows in (1, *[2] * (self._kind.max_queue_rows // 2)):
-                reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                queue.enter(np.zeros((rows, 3), np.float32), None, math.inf, reply)
-                self._crowd.append(reply)
-                await asyncio.to_thread(self.started.wait, 10)
+            self._enter(queue, 1)
+            await asyncio.to_thread(self.started.wait, 10)
+        self.fill()
+
+    def fill(self) -> None:
+        """Let as many rows wait as may."""
+        for queue in self._queues:
+            self._enter(queue, self._kind.max_queue_rows)
+
+    def _enter(self, queue: Batcher, rows: int) -> None:
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        queue.enter(np.zeros((rows, 3), np.float32), None, math.inf, reply)
+        self._crowd.append(reply)
 
     def close(self) -> None:
         """Take no rows from now on."""

@@ -7,6 +7,7 @@ from tests.contract.case import Case, ok, problem
 # What the transports do not do yet.
 _ASKED_ONCE = "issue 16, 6(a): rows of the fast path are refused where a successor could be asked"
 _NOT_ON_FAST_PATH = {"fast_path": _ASKED_ONCE, "coalesced": _ASKED_ONCE}
+_LOST_ONCE_MORE = "issue 16, 6(a): members queue again behind a lost engine and are told 503"
 _LATE = {"X-Timeout-Seconds": "0.05"}
 
 
@@ -58,7 +59,29 @@ CASES = [
         ok(b'{"model":"retiring","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
     ),
     Case(
-        "engine is lost", "encode", _x("mortal", -1), problem("engine_error", "the engine was lost")
+        "engine is lost",
+        "encode",
+        _x("mortal", -1),
+        problem("engine_error", "the engine was lost"),
+        faults={"coalesced": _LOST_ONCE_MORE},
+    ),
+    Case(
+        "engine fails while its queue is full",
+        "encode",
+        _x("besieged", -1),
+        problem("engine_error", "the engine failed on these rows"),
+    ),
+    Case(
+        "engine has no memory",
+        "encode",
+        _x("starved", 2),
+        problem("not_ready", "the device has too little memory now", retry_after="1"),
+    ),
+    Case(
+        "engine gives too few rows",
+        "encode",
+        _x("crooked", 2, 4),
+        problem("engine_error", "the engine failed on these rows"),
     ),
     Case(
         "queue is full",

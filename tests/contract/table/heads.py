@@ -11,6 +11,7 @@ _WITH_ANOTHER_ID = ok(
     b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}', x_request_id=ANY
 )
 _KEYS = {"api_keys": ("a-key-of-16-characters", "another-key-of-16-characters")}
+_PAGES = {"cors_origins": ("https://example.org",)}
 _NO_ACCEPT = NotInV2("Accept is not looked at there")
 
 
@@ -225,5 +226,32 @@ CASES = [
         "patience 0",
         problem("deadline_exceeded", "the deadline had passed on arrival"),
         headers={"X-Timeout-Seconds": "0"},
+    ),
+    # Pages of other origins
+    _encode(
+        "page",
+        ok(
+            b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}',
+            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, Server-Timing, X-Request-Id",
+            access_control_allow_origin="https://example.org",
+            vary="Origin",
+        ),
+        settings=_PAGES,
+        headers={"Origin": "https://example.org"},
+    ),
+    _encode(
+        "page of a stranger",
+        ok(
+            b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}',
+            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, Server-Timing, X-Request-Id",
+            vary="Origin",
+        ),
+        settings=_PAGES,
+        headers={"Origin": "https://other.org"},
+    ),
+    _encode(
+        "page nobody asked for",
+        ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
+        headers={"Origin": "https://example.org"},
     ),
 ]

@@ -5,6 +5,10 @@
 
 from tests.contract.case import NPY, PNG, Case, NotInV2, npy, ok, problem
 
+_WIDER = {"max_body_bytes": 2**26, "max_request_rows": 16_384, "max_response_bytes": 2**28}
+# Rows whose text is long: read by a thread, as is a draw of many.
+_LONG = ", ".join(["[2, 4, 6.%s]" % ("0" * 120)] * 9000)
+
 CASES = [
     Case(
         "body",
@@ -115,5 +119,52 @@ CASES = [
         "encode",
         {"model": "crowded", "x": [[1, 2, 3]] * 5},
         problem("too_large", "expected at most 4 rows a request, got 5: send fewer"),
+    ),
+    # What is long but not too long
+    Case(
+        "a long body",
+        "log_prob",
+        b'{"model": "line", "x": [%s]}' % _LONG.encode(),
+        ok(b'{"model":"line","version":"3","log_prob":[%s]}' % b",".join([b"-10.006816"] * 9000)),
+        settings=_WIDER,
+    ),
+    Case(
+        "a long body with a wrong row",
+        "log_prob",
+        b'{"model": "line", "x": [%s, [1, 2, 1e39]]}' % _LONG.encode(),
+        problem(
+            "non_finite",
+            "x: expected finite float32 numbers, row 9000 holds 1e+39",
+            errors=[("/x/9000", "not finite")],
+        ),
+        settings=_WIDER,
+    ),
+    Case(
+        "a long body with an unknown field",
+        "log_prob",
+        b'{"model": "line", "y": 1, "x": [%s]}' % _LONG.encode(),
+        problem(
+            "unknown_field",
+            "'y': no such field, expected model, x, context, return_evaluations",
+            "/y",
+        ),
+        settings=_WIDER,
+    ),
+    Case(
+        "a long draw",
+        "sample",
+        {"model": "line", "num_samples": 16_000, "seed": 7, "temperature": 0},
+        ok(
+            b'{"model":"line","version":"3","seed":7,"x":[%s],"log_prob":[%s]}'
+            % (b",".join([b"[0.0,0.0,0.0]"] * 16_000), b",".join([b"-2.7568157"] * 16_000))
+        ),
+        settings=_WIDER,
+    ),
+    Case(
+        "a long draw for a full queue",
+        "sample",
+        {"model": "crowded", "num_samples": 16_000, "seed": 7},
+        problem("too_large", "expected at most 4 rows a request, got 16000: send fewer"),
+        settings=_WIDER,
     ),
 ]

@@ -147,11 +147,9 @@ CASES = [
     Case(
         "CMYK picture",
         "log_prob",
-        picture([[[0, 0, 0, 0]]], "CMYK", "JPEG"),
+        picture([[[0, 0, 0, 0]] * 2] * 2, "CMYK", "JPEG"),
         problem(
-            "shape_mismatch",
-            "x: expected a picture of 2 x 2 pixels (width x height), got 1 x 1",
-            "/x",
+            "unsupported_media_type", "body: expected grey or RGB, got CMYK; convert it to RGB"
         ),
         "model=colour",
         {"Content-Type": JPEG},

@@ -5,30 +5,29 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.contract.case import Answer, Case
+from tests.contract.case import Answer, Case, ok, problem
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A request, and the body of its answer."""
+    """A request and its answer."""
 
     operation: str
     body: dict[str, Any]
-    answer: bytes
+    answer: Answer
 
     def case_beside(self, case: Case) -> Case:
         """The request as a case of the same server."""
         keys = case.settings.get("api_keys", ())
         headers = {"X-API-Key": keys[0]} if keys else {}
-        return Case(
-            "neighbour", self.operation, self.body, Answer(200, self.answer), headers=headers
-        )
+        return Case("neighbour", self.operation, self.body, self.answer, headers=headers)
 
 
 def _pair(operation: str, *pairs: tuple[dict[str, Any], bytes]) -> list[Neighbour]:
-    return [Neighbour(operation, body, answer) for body, answer in pairs]
+    return [Neighbour(operation, body, ok(answer)) for body, answer in pairs]
 
 
+LOST = problem("engine_error", "the engine was lost")
 NEIGHBOURS = {
     ("log_prob", "line"): _pair(
         "log_prob",
@@ -217,6 +216,21 @@ NEIGHBOURS = {
             b'{"model":"retiring","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
         ),
     ),
+    ("encode", "besieged"): _pair(
+        "encode",
+        (
+            {"model": "besieged", "x": [[8, 0, 2]]},
+            b'{"model":"besieged","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+        ),
+        (
+            {"model": "besieged", "x": [[-2, 1, 0]]},
+            b'{"model":"besieged","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+        ),
+    ),
+    # Where the engine is lost, they are too.
+    ("encode", "mortal"): [
+        Neighbour("encode", {"model": "mortal", "x": [[x, 0, 2]]}, LOST) for x in (8, -2)
+    ],
     ("decode", "line"): _pair(
         "decode",
         (
