@@ -6,7 +6,7 @@ Everything here is imported on first use, so that `import models` costs no torch
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.checkpoint import load, save
+    from models.checkpoints.folder import load, save
     from models.flow import Flow
     from models.importers.run import import_checkpoint
     from models.registry import build
@@ -15,8 +15,8 @@ _HOMES = {
     "Flow": "models.flow",
     "build": "models.registry",
     "import_checkpoint": "models.importers.run",
-    "load": "models.checkpoint",
-    "save": "models.checkpoint",
+    "load": "models.checkpoints.folder",
+    "save": "models.checkpoints.folder",
 }
 
 __all__ = ["Flow", "build", "import_checkpoint", "load", "save"]

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import golden
+from models.checkpoints import golden
+from models.checkpoints.reference import PROMISE, continuous_parts, reference
 from models.flow import Flow, base_log_prob
 from models.fold import fold
 from models.onnx.graphs import Graphs
@@ -33,7 +34,6 @@ from models.onnx.trial import (
     relative,
     run_in_batches,
 )
-from models.reference import PROMISE, continuous_parts, reference
 from models.solver import SolveStatus
 
 RANDOM_ROWS = 64

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models import golden
-from models.accuracy import measure_accuracy
+from models.checkpoints import golden
+from models.checkpoints.accuracy import measure_accuracy
+from models.checkpoints.reference import reference
 from models.datasets import Dataset, DatasetError
 from models.flow import Flow
-from models.reference import reference
 from models.transforms.preprocess import Dequantise
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ class Evaluation:
         bits_per_dim_midpoint: the same for the midpoint of each pixel's bin, which is what a
             server answers.
         float32_max_error, float32_median_error: |log_prob in float32 - exact|, in nats, on the
-            first `accuracy_rows` of them; exact is what `models.reference` says.
+            first `accuracy_rows` of them; exact is what `models.checkpoints.reference` says.
         accuracy_rows: how many these were; None in older reports.
         round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data, for x that
             were decoded once (so the pixel levels that `ReduceBits` drops do not count).
@@ -179,7 +179,7 @@ def log_probs(
 
 
 def measure_on(flow: Flow, held_out: Dataset, rows: golden.Inputs) -> dict[str, float]:
-    """What `models.accuracy` finds on all normal rows of held-out data and these golden rows."""
+    """Measure accuracy on all normal rows of held-out data and these golden rows."""
     exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     normal = held_out if held_out.anomaly is None else held_out.take(~held_out.anomaly)
     inputs = golden.Inputs(*as_tensors(exact, normal, np.arange(len(normal))))

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from models.checkpoints.golden import Inputs
+from models.checkpoints.reference import PROMISE, continuous_parts, tighter
 from models.flow import Flow
-from models.golden import Inputs
-from models.reference import PROMISE, continuous_parts, tighter
 from models.solver import SolverSettings
 
 # Rows to measure on. They are solved together, so many cost little more than few.

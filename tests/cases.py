@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models import golden
+from models.checkpoints import golden
 from models.flow import Flow
 from models.registry import build
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
+from models.checkpoints.files import write_file
 from models.datasets.dataset import Dataset, DatasetError, Split
-from models.files import write_file
 
 ROWS_FILE = "rows.safetensors"
 PARTS = ("train", "validation", "test")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.checkpoint import CheckpointError
+from models.checkpoints.folder import CheckpointError
 
 Kind = Literal["recognised", "mended", "ignored", "warning", "refused"]
 Origin = Literal["given", "checkpoint", "inferred", "default", "missing"]

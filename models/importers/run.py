@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
 from models.importers.doctor import Prefer, examine
 from models.importers.findings import ImportRefused, Report
@@ -27,7 +28,6 @@ from models.importers.source import (
 from models.importers.sources import choose, names_of
 from models.importers.weights import Weights
 from models.registry import build
-from models.tensor_file import contiguous
 
 Preprocessing = Literal["source", "none"]
 PREPROCESSING: tuple[Preprocessing, ...] = ("source", "none")

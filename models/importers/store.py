@@ -6,12 +6,12 @@ import os
 import torch
 from torch import Tensor
 
-from models import golden
-from models.checkpoint import save
+from models.checkpoints import golden
+from models.checkpoints.folder import save
+from models.checkpoints.reference import continuous_parts
 from models.flow import Flow
 from models.importers.findings import Findings
 from models.importers.likelihood import source_number
-from models.reference import continuous_parts
 from models.solver import SolverSettings
 from models.tolerance import ROWS, keep_promise, use_solver
 

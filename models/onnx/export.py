@@ -13,9 +13,10 @@ from typing import Any
 import onnx
 import torch
 
-from models import checkpoint, golden
 from models.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
-from models.files import written
+from models.checkpoints import golden
+from models.checkpoints.files import written
+from models.checkpoints.folder import DTYPES, digest, load, read_golden, read_manifest
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
@@ -194,13 +195,13 @@ def export_folder(
         CheckpointError: if the folder is not a model.
         ExportError, UnsupportedOperator, CertificateError: as `export`.
     """
-    flow = checkpoint.load(folder, dtype=torch.float64)
+    flow = load(folder, dtype=torch.float64)
     return export(
         flow,
         precision=precision or _usual_precision(Path(folder), flow),
         opset=opset,
-        record=checkpoint.read_golden(folder, flow),
-        weights_digest=checkpoint.digest(folder),
+        record=read_golden(folder, flow),
+        weights_digest=digest(folder),
         fixed_steps=fixed_steps,
     )
 
@@ -214,7 +215,7 @@ def config_digest(flow: Flow) -> str:
 def _usual_precision(folder: Path, flow: Flow) -> str:
     if flow.needs_float64:
         return "fp64"
-    dtype = checkpoint.DTYPES[checkpoint.read_manifest(folder).dtype]
+    dtype = DTYPES[read_manifest(folder).dtype]
     return next(name for name, one in PRECISIONS.items() if one == dtype)
 
 

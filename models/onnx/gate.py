@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from models.files import check_regular
+from models.checkpoints.files import check_regular
 from models.onnx.graphs import MAX_OPSET, MIN_OPSET
 
 # What the exports of this project are made of (a test compares). A graph with anything else in it

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import WEIGHTS_FILE
-from models.files import check_regular
+from models.checkpoints.files import check_regular
+from models.checkpoints.folder import WEIGHTS_FILE
 from models.flow import Flow
 from models.onnx.export import (
     CERTIFICATE_FILE,

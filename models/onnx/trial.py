@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import golden
+from models.checkpoints import golden
 from models.flow import Flow, base_log_prob
 from models.noise import base_noise
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from models.files import write_file
+from models.checkpoints.files import write_file
 from models.training.options import TrainingOptions
 from models.training.pictures import LOSS_FILE, SAMPLES_FILE
 from models.training.report import DataFacts, TrainingReport

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from safetensors.torch import save as to_bytes
 
-from models.checkpoint import CONFIG_FILE
-from models.files import content_of, try_folder, write_file
+from models.checkpoints.files import content_of, try_folder, write_file
+from models.checkpoints.folder import CONFIG_FILE
+from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
-from models.tensor_file import contiguous
 from models.training.options import TrainingError, TrainingKept
 from models.training.state import State, state_path, write_state
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import golden
-from models.checkpoint import CheckpointError, save
+from models.checkpoints import golden
+from models.checkpoints.folder import CheckpointError, save
+from models.checkpoints.reference import continuous_parts
 from models.datasets import Dataset, Split, is_named, schema, split
 from models.datasets.rows import write_rows
 from models.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.flow import Flow
-from models.reference import continuous_parts
 from models.registry import build
 from models.tolerance import ROWS, keep_promise, use_solver
 from models.training.adapt import adapt

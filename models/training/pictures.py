@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.checkpoints.files import written
 from models.datasets import Dataset, Split
 from models.datasets.dataset import optional_package
 from models.evaluate import as_tensors
-from models.files import written
 from models.flow import Flow
 from models.noise import base_noise
 from models.training.report import TrainingReport

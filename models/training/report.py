@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.files import write_file
 from models.evaluate import Evaluation
-from models.files import write_file
 
 REPORT_FILE = "training.json"
 
@@ -69,7 +69,8 @@ class TrainingReport:
         seconds: wall clock, over all resumed parts.
         history: one entry an epoch.
         test: figures on the test rows.
-        accuracy: how far log_prob is from exact, see `models.accuracy`; empty in older reports.
+        accuracy: how far log_prob is from exact, see `models.checkpoints.accuracy`; empty in older
+            reports.
         solver_note: what was found of a continuous flow's tolerance; "" where all is well.
     """
 

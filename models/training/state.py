@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.checkpoint import STATE_SUFFIX
-from models.files import is_filled_in_place, written
-from models.tensor_file import contiguous
+from models.checkpoints.files import is_filled_in_place, written
+from models.checkpoints.folder import STATE_SUFFIX
+from models.checkpoints.tensor_file import contiguous
 from models.training.options import TrainingError
 
 _KEY = "training"

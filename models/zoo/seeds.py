@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.checkpoint import load, read_manifest
+from models.checkpoints.folder import load, read_manifest
 from models.datasets import load as load_data
 from models.flow import Flow
 from models.registry import build

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from models import golden
-from models.checkpoint import CONFIG_FILE, read_golden
-from models.checkpoint import load as load_model
+from models.checkpoints import golden
+from models.checkpoints.folder import CONFIG_FILE, read_golden
+from models.checkpoints.folder import load as load_model
 from models.datasets import Dataset, load, split
 from models.evaluate import measure_on
 from models.onnx.export import export_folder

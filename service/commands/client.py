@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.files import try_file, write_file, written
+from models.checkpoints.files import try_file, write_file, written
 from service.commands.plain_errors import describe, fail, interruptible, plain_errors
 
 if TYPE_CHECKING:

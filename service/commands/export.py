@@ -50,7 +50,7 @@ def export(
 
 
 def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> None:
-    from models.files import try_folder
+    from models.checkpoints.files import try_folder
     from models.onnx.export import export_folder
     from models.onnx.runtime import RuntimeMissing, SessionError
 

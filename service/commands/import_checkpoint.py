@@ -107,7 +107,7 @@ def import_checkpoint(
         if out is None and not dry_run:
             raise ValueError("--out: expected a folder to write, or --dry-run")
         if out is not None and not dry_run:
-            from models.checkpoint import check_target
+            from models.checkpoints.folder import check_target
 
             check_target(out, replaces=overwrite)
         if allow_pickle:

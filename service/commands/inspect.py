@@ -22,7 +22,7 @@ def inspect(folder: Folder, *, json: Json = False) -> None:
 
 def _run(folder: Path, *, as_json: bool) -> None:
     import models
-    from models.checkpoint import digest
+    from models.checkpoints.folder import digest
 
     flow = models.load(folder)
     weights = digest(folder)

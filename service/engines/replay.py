@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import golden
 from models.certificate import CONTINUOUS, TOLERANCES
+from models.checkpoints import golden
 from models.flow import Flow, base_log_prob
 from models.transforms.ode import is_continuous
 from service.engines.engine import Engine

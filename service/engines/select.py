@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import checkpoint
+from models.checkpoints.folder import digest, load_exact, read_golden
 from models.flow import Flow
 from models.fold import fold
 from models.onnx.export import PRECISIONS, export
@@ -150,8 +150,8 @@ def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
             f"{dtype}: export it again with the other --precision"
         )
     engine = OnnxEngine(graphs, str(job.flow.device), job.threads)
-    exact = checkpoint.load_exact(job.folder)
-    record = checkpoint.read_golden(job.folder, exact)
+    exact = load_exact(job.folder)
+    record = read_golden(job.folder, exact)
     misfit = worst_misfit(engine, exact, record, graphs.certificate)
     if not misfit.is_allowed:
         raise EngineUnavailable(
@@ -166,7 +166,7 @@ def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
 def _stored(job: Job) -> SerialisedExport | None:
     if not has_export(job.folder):
         return None
-    found = read_export(job.folder, job.flow, checkpoint.digest(job.folder))
+    found = read_export(job.folder, job.flow, digest(job.folder))
     if job.flow.needs_float64 and found.certificate["precision"] != _name(job.flow.dtype):
         # Exported before such data were kept in float64: others are made.
         _log.info("%s: its graphs take float32, which its data need more than", job.folder.name)
@@ -185,9 +185,9 @@ def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
 
 def _made(job: Job) -> SerialisedExport:
     """Export in memory: the folder is the operator's, and the server does not write into it."""
-    exact = checkpoint.load_exact(job.folder)
+    exact = load_exact(job.folder)
     precision = next(name for name, dtype in PRECISIONS.items() if dtype == job.flow.dtype)
-    record = checkpoint.read_golden(job.folder, exact)
+    record = read_golden(job.folder, exact)
     made = export(exact, precision=precision, record=record, random_rows=_RANDOM_ROWS)
     return SerialisedExport.of(made)
 
@@ -202,7 +202,7 @@ class _Rows:
 
     @classmethod
     def of(cls, job: Job) -> "_Rows":
-        record = checkpoint.read_golden(job.folder, job.flow)
+        record = read_golden(job.folder, job.flow)
         dtype = np.dtype(_name(job.flow.dtype))
         context = record.get("context")
         return cls(

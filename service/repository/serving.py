@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 import models
-from models.checkpoint import DTYPES, CheckpointError
+from models.checkpoints.folder import DTYPES, CheckpointError
+from models.checkpoints.reference import broken_promise
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
-from models.reference import broken_promise
 from models.transforms.ode import is_continuous
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine

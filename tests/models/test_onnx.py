@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import models
-from models import checkpoint
 from models.certificate import CertificateError, certify
+from models.checkpoints.folder import digest
 from models.flow import Flow, base_log_prob
 from models.fold import fold
 from models.fold.coupling import HalfCouplings
@@ -170,7 +170,7 @@ def test_a_model_folder_is_exported_with_its_golden_rows(tmp_path: Path) -> None
     ]
     written = onnx.load(folder / "encode.onnx")
     facts = {entry.key: entry.value for entry in written.metadata_props}
-    assert facts["weights_sha256"] == checkpoint.digest(folder)
+    assert facts["weights_sha256"] == digest(folder)
     stated = json.loads((folder / "certificate.json").read_text("utf-8"))
     digests = stated.pop("graphs_sha256")
     assert stated == json.loads(facts["certificate"])

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import models
-from models import checkpoint
+from models.checkpoints.folder import digest
 from models.flow import Flow
 from models.onnx.export import export, export_folder
 from models.onnx.gate import OPERATORS, GraphRefused
@@ -40,7 +40,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> Any:
-    return read_export(folder, models.load(folder), checkpoint.digest(folder))
+    return read_export(folder, models.load(folder), digest(folder))
 
 
 def change(folder: Path, act: Change, name: str = "encode.onnx") -> None:
@@ -236,10 +236,10 @@ def test_hostile_graphs_are_refused_with_the_reason(
     act, message = HOSTILE[name]
     (folder / "link").symlink_to("/etc/passwd")
     change(folder, act)
-    flow, digest = models.load(folder), checkpoint.digest(folder)
+    flow, weights = models.load(folder), digest(folder)
     opened.clear()
     with pytest.raises(GraphRefused, match=rf"encode\.onnx: .*{message}"):
-        read_export(folder, flow, digest)
+        read_export(folder, flow, weights)
     assert opened == [str(folder / "encode.onnx")]
 
 
@@ -270,14 +270,14 @@ def test_files_that_are_too_large_are_refused(
 def test_a_graph_far_larger_than_the_weights_is_refused_before_it_is_read(
     folder: Path, opened: list[str]
 ) -> None:
-    flow, digest = models.load(folder), checkpoint.digest(folder)
+    flow, weights = models.load(folder), digest(folder)
     with (folder / "encode.onnx").open("r+b") as file:
         file.truncate(2**31 - 1)
     opened.clear()
     with pytest.raises(
         GraphRefused, match=r"encode\.onnx: cannot be read: expected at most \d{8} "
     ):
-        read_export(folder, flow, digest)
+        read_export(folder, flow, weights)
     assert opened == []
 
 
@@ -329,7 +329,7 @@ def test_graphs_of_other_weights_are_stale(folder: Path) -> None:
 
 
 def test_graphs_of_another_model_are_refused(folder: Path) -> None:
-    export(make_flow("maf"), weights_digest=checkpoint.digest(folder)).write(folder)
+    export(make_flow("maf"), weights_digest=digest(folder)).write(folder)
     with pytest.raises(GraphRefused, match=r"family: expected realnvp, got maf"):
         read(folder)
 
@@ -337,7 +337,7 @@ def test_graphs_of_another_model_are_refused(folder: Path) -> None:
 def test_graphs_of_another_config_are_refused(folder: Path) -> None:
     flow = make_flow("realnvp_soft_clamp")
     models.save(flow, folder.with_name("other"))
-    made = export(flow, weights_digest=checkpoint.digest(folder))
+    made = export(flow, weights_digest=digest(folder))
     made.write(folder)
     with pytest.raises(GraphRefused, match=r"(config_sha256|inputs): expected"):
         read(folder)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import models
-from models.checkpoint import CheckpointError
+from models.checkpoints.folder import CheckpointError
+from models.checkpoints.golden import Inputs
 from models.flow import Flow
-from models.golden import Inputs
 from models.noise import base_noise
 from models.registry import FAMILIES
 from tests.cases import CASES, make_flow, make_inputs

@@ -9,13 +9,19 @@ import pytest
 import torch
 
 import models
-from models import golden
+from models.checkpoints import golden
+from models.checkpoints.reference import (
+    LOG_PROB_ERRORS,
+    PROMISE,
+    broken_promise,
+    continuous_parts,
+    reference,
+)
 from models.datasets import Dataset
 from models.evaluate import evaluate
 from models.flow import Flow
 from models.importers.findings import Findings
 from models.importers.store import save_import
-from models.reference import LOG_PROB_ERRORS, PROMISE, broken_promise, continuous_parts, reference
 from models.solver import Solution, SolverSettings, solve
 from models.tolerance import keep_promise, use_solver
 from models.training.loop import _keep_promise
@@ -122,7 +128,7 @@ def test_a_folder_of_today_is_not_measured_again(
 ) -> None:
     models.save(make(), tmp_path / "model", rows=rows(8))
     stored = json.loads((tmp_path / "model" / "config.json").read_text())["accuracy"]
-    monkeypatch.setattr("models.checkpoint.log_prob_errors", lambda *_: {})
+    monkeypatch.setattr("models.checkpoints.folder.log_prob_errors", lambda *_: {})
     accuracy = models.load(tmp_path / "model").accuracy
     assert all(accuracy[key] == stored[key] > 0 for key in LOG_PROB_ERRORS)
 

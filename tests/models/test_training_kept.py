@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from models.checkpoint import CheckpointError
+from models.checkpoints.folder import CheckpointError
 from models.datasets import Dataset, load
 from models.training import (
     TrainingError,

@@ -10,7 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 import models
-from models.checkpoint import CheckpointError
+from models.checkpoints.folder import CheckpointError
 from models.families.stack import make_masks, make_orders
 from models.flow import Flow
 from models.registry import build

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import models
-from models import golden
-from models.checkpoint import CheckpointError
+from models.checkpoints import golden
+from models.checkpoints.folder import CheckpointError
 from models.datasets import Dataset, DatasetError
 from models.evaluate import evaluate
 from models.fold import fold
@@ -120,7 +120,7 @@ def test_graphs_that_take_float32_are_set_aside(
     models.save(steep(), folder, rows=golden.Inputs(rows()))
     graphs = export_folder(folder)
     graphs.write(folder)
-    stored = read_export(folder, steep(), models.checkpoint.digest(folder))
+    stored = read_export(folder, steep(), models.checkpoints.folder.digest(folder))
     older = replace(stored, certificate={**stored.certificate, "precision": "float32"})
     monkeypatch.setattr("service.engines.select.read_export", lambda *_: older)
     choice = choose("onnx", Job(folder, models.load(folder), threads=1, max_rows=8))
@@ -155,7 +155,7 @@ def test_golden_rows_are_those_of_the_data_unrounded(tmp_path: Path) -> None:
     train(data, "maf", {"num_layers": 1}, tmp_path / "out", options=QUICK)
     flow = models.load(tmp_path / "out")
     assert flow.dtype == torch.float32
-    x = models.checkpoint.read_golden(tmp_path / "out", flow)["x"]
+    x = models.checkpoints.folder.read_golden(tmp_path / "out", flow)["x"]
     assert all(value in data.x for value in x.flatten().tolist())
 
 

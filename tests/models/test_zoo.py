@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import models
-from models import checkpoint
+from models.checkpoints.folder import digest
 from models.datasets import is_named, load, split
 from models.datasets.rows import ROWS_FILE
 from models.evaluate import log_probs
@@ -57,7 +57,7 @@ def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.graphs])
 def test_graphs_that_ship_are_those_of_the_weights(name: str) -> None:
     folder = ZOO / name
-    stored = read_export(folder, models.load(folder), checkpoint.digest(folder))
+    stored = read_export(folder, models.load(folder), digest(folder))
     assert stored.certificate["is_batch_invariant"]
     digests = stored.certificate["graphs_sha256"]
     assert digests.keys() == {path.name for path in folder.glob("*.onnx")}

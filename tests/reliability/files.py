@@ -10,7 +10,7 @@ suite(
 suite(
     31,
     "safetensors with lying heads and offsets, NaN weights, singular convolutions",
-    "tests/models/test_checkpoint.py",
+    "tests/models/checkpoints/test_folder.py",
     "tests/models/importers/test_refusals.py",
 )
 suite(

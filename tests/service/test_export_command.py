@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import models
-from models import checkpoint
+from models.checkpoints.folder import digest
 from models.onnx.runtime import RuntimeMissing
 from models.onnx.stored import read_export
 from service import cli
@@ -29,7 +29,7 @@ def test_the_graphs_lie_where_the_server_finds_them(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "log_prob (nats)" in result.output
     assert "in batches of 1, 2, 7, 64: the same bits in all" in result.output
-    found = read_export(folder, models.load(folder), checkpoint.digest(folder))
+    found = read_export(folder, models.load(folder), digest(folder))
     written = json.loads((folder / "certificate.json").read_text("utf-8"))
     assert found.certificate == written
 

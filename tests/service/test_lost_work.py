@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_the_graphs_as_they_were(
         before = {path.name: path.read_bytes() for path in graphs.iterdir()}
         fill(small)
         assert "No space left" in run("export", folder, "--out", graphs, "--opset", 19).stderr
-        monkeypatch.setattr("models.files.try_folder", lambda _: None)
+        monkeypatch.setattr("models.checkpoints.files.try_folder", lambda _: None)
         result = run("export", folder, "--out", graphs, "--opset", 19)
         assert result.exit_code == 1
         assert result.stderr.startswith("error: ")

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import models
+from models.checkpoints.reference import LOG_PROB_ERRORS
 from models.flow import Flow
-from models.reference import LOG_PROB_ERRORS
 from service.engines.select import Choice
 from service.engines.torch import TorchEngine
 from service.errors import ModelNotFound, NotReady

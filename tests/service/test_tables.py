@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import models
-from models.checkpoint import read_manifest
+from models.checkpoints.folder import read_manifest
 from models.datasets import load, schema, split
 from models.datasets import rows as row_record
 from models.datasets.dataset import Dataset, DatasetError

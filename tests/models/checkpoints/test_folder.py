@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
-from models.checkpoint import CheckpointError, digest
+from models.checkpoints.folder import CheckpointError, digest
 from models.registry import FAMILIES
 from tests.cases import CASES, make_flow
 

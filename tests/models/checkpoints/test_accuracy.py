@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 import models
-from models import golden
-from models.accuracy import measure_accuracy
+from models.checkpoints import golden
+from models.checkpoints.accuracy import measure_accuracy
+from models.checkpoints.golden import Inputs
+from models.checkpoints.reference import reference
 from models.flow import Flow
-from models.golden import Inputs
-from models.reference import reference
 from models.transforms.ode import ContinuousTransform
 from models.zoo.recipes import RECIPES
 from tests.cases import make_flow

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import models
-from models.budget import Budget, BudgetExceeded
-from models.checkpoint import CheckpointError
+from models.checkpoints.budget import Budget, BudgetExceeded
+from models.checkpoints.folder import CheckpointError
 from tests.cases import CASES, make_flow
-from tests.models.test_checkpoint import edit_config, edit_family_config
+from tests.models.checkpoints.test_folder import edit_config, edit_family_config
 
 ASKED: dict[str, tuple[str, dict[str, Any], str]] = {
     "10^9 layers": ("realnvp", {"num_layers": 10**9}, "num_layers: 1e.09 is more than"),

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from models import golden
+from models.checkpoints import golden
 from models.flow import Flow
 from models.solver import SolverSettings
 from models.transforms.ode import ContinuousTransform

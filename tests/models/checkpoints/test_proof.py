@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import models
-from models import golden
-from models.checkpoint import CheckpointError
+from models.checkpoints import golden
+from models.checkpoints.folder import CheckpointError
 from models.flow import Flow
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale

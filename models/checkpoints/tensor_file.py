@@ -9,8 +9,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.files import check_regular
-from models.proof import CheckpointError
+from models.checkpoints.files import check_regular
+from models.checkpoints.proof import CheckpointError
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -22,21 +22,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from models import golden
-from models.accuracy import measure_accuracy
-from models.budget import Budget
-from models.files import check_regular, content_of, try_folder, write_folder
-from models.flow import Flow
-from models.proof import (
+from models.checkpoints import golden
+from models.checkpoints.accuracy import measure_accuracy
+from models.checkpoints.budget import Budget
+from models.checkpoints.files import check_regular, content_of, try_folder, write_folder
+from models.checkpoints.proof import (
     CheckpointError,
     check_decodes,
     check_inverse,
     replay_exact,
     replay_served,
 )
-from models.reference import log_prob_errors
+from models.checkpoints.reference import log_prob_errors
+from models.checkpoints.tensor_file import contiguous, read_shapes, read_tensors
+from models.flow import Flow
 from models.registry import build
-from models.tensor_file import contiguous, read_shapes, read_tensors
 from models.transforms.ode import is_continuous
 
 __all__ = [
@@ -103,8 +103,8 @@ def save(
         provenance: where the weights come from; plain JSON. Left out, the flow's own is kept.
         dtype: what the flow should compute in when served, float32 or float64; left out, the dtype
             of its weights. Weights are stored in the precision they have.
-        accuracy: what `models.accuracy.measure_accuracy` found; left out, it is measured, without
-            held-out rows.
+        accuracy: what `models.checkpoints.accuracy.measure_accuracy` found; left out, it is
+            measured, without held-out rows.
 
     Raises:
         ValueError: if the flow was not made by `models.build`.

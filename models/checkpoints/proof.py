@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models import golden
+from models.checkpoints import golden
 from models.flow import Flow
 
 # How much more float32 is off than float64 where rounding is to blame: its unit is 5e8 times as

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import golden
+from models.checkpoints import golden
+from models.checkpoints.golden import Inputs
+from models.checkpoints.reference import PROMISE, reference
 from models.flow import Flow, base_log_prob
-from models.golden import Inputs
 from models.noise import base_noise
-from models.reference import PROMISE, reference
 from models.transforms.ode import is_continuous, values_only
 
 SAMPLE_ROWS = 64
