@@ -34,11 +34,11 @@ from benchmarks.ffjord_references import (
 from benchmarks.harness import interleave, machine
 from models.flow import Flow, base_log_prob
 from models.fold import fold
+from models.ode.solver import SolverSettings
+from models.ode.transform import ContinuousTransform
 from models.onnx.graphs import build_graphs
 from models.onnx.runtime import open_session
 from models.registry import build
-from models.solver import SolverSettings
-from models.transforms.ode import ContinuousTransform
 
 FEATURES = (2, 6, 43, 64)
 ROWS = (1, 64, 1024)

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.bench_ffjord import block, exact_log_prob, make_flow, with_tolerance
 from benchmarks.ffjord_references import Augmented, closed_form, dense, solve
 from models.flow import Flow, base_log_prob
-from models.transforms.ode import solve_reports
+from models.ode.transform import solve_reports
 
 FEATURES = (2, 6, 43)
 ROWS = 48

@@ -34,7 +34,7 @@ from benchmarks.harness import machine
 from benchmarks.onnx_candidates import make_flow
 from benchmarks.peers import environment, load
 from benchmarks.process import serving
-from models.transforms.ode import is_continuous
+from models.ode.transform import is_continuous
 from service.engines.select import Job, choose
 
 OUT = Path("runs/benchmarks/serving.json")

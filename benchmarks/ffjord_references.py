@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from models.dynamics import DenseDynamics, Dynamics
 from models.flow import Flow, base_log_prob
-from models.transforms.ode import ContinuousTransform
+from models.ode.fields import DenseDynamics, Dynamics
+from models.ode.transform import ContinuousTransform
 
 # dx/dt (B, D) and an estimate of the trace (B, 1), from the time and x.
 Augmented = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -110,7 +110,7 @@ def _torch(folder: Path, graphs: Path) -> Callable[[], Callable[[], object]]:
 
 
 def _onnx(folder: Path, graphs: Path) -> Callable[[], Callable[[], object]]:
-    from models.onnx.stored import SerialisedExport
+    from models.onnx.load import SerialisedExport
     from service.engines.onnx import OnnxEngine
 
     def load() -> Callable[[], object]:

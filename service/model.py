@@ -65,7 +65,7 @@ class ModelCard:
 class Solves(NamedTuple):
     """How the equations of a continuous flow were solved, one entry a row.
 
-    status: 0 where solved, else why not, as numbered by `models.solver.SolveStatus`.
+    status: 0 where solved, else why not, as numbered by `models.ode.solver.SolveStatus`.
     evaluations: of the vector field.
     log_det_se: standard error of log_det in nats, 0 where the trace is exact, NaN where it is
         estimated with one probe, which tells nothing of its error.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.importers.sources import NAMES
+from models.importers.registry import NAMES
 from service import cli
 
 ROOT = Path(__file__).resolve().parent

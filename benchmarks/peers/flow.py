@@ -20,7 +20,7 @@ import torch
 import models
 from benchmarks import ffjord_references
 from benchmarks.ffjord_references import brute_force, dense
-from models.transforms.ode import is_continuous
+from models.ode.transform import is_continuous
 
 CALL = os.environ.get("FLOW_CALL", "log_prob")
 FORMAT = os.environ.get("FLOW_FORMAT", "json")

@@ -19,7 +19,7 @@ from models.checkpoints.golden import Inputs
 from models.checkpoints.reference import PROMISE, reference
 from models.flow import Flow, base_log_prob
 from models.noise import base_noise
-from models.transforms.ode import is_continuous, values_only
+from models.ode.transform import is_continuous, values_only
 
 SAMPLE_ROWS = 64
 PROMISED = 1e-5

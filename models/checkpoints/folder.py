@@ -36,8 +36,8 @@ from models.checkpoints.proof import (
 from models.checkpoints.reference import log_prob_errors
 from models.checkpoints.tensor_file import contiguous, read_shapes, read_tensors
 from models.flow import Flow
+from models.ode.transform import is_continuous
 from models.registry import build
-from models.transforms.ode import is_continuous
 
 __all__ = [
     "CONFIG_FILE",

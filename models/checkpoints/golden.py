@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.flow import Flow, base_log_prob
 from models.noise import base_noise
-from models.transforms.ode import values_only
+from models.ode.transform import values_only
 
 DEFAULT_ROWS = 8
 # A float32 flow further than this from its float64 self is not worth serving (relative).

@@ -13,8 +13,8 @@ import torch
 
 from models.checkpoints import golden
 from models.flow import Flow
-from models.solver import SolverSettings
-from models.transforms.ode import ContinuousTransform
+from models.ode.solver import SolverSettings
+from models.ode.transform import ContinuousTransform
 
 # How far log_prob of a continuous flow may be from the exact integral, in nats, or in units of
 # |log_prob| where that is larger: float32 has no more digits.

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels
+from models.datasets.image_files import (
+    GREY_MODES,
+    PictureError,
+    as_channels,
+    open_picture,
+    read_picture,
+)
 from models.datasets.spec import Spec
-from models.pictures import GREY_MODES, PictureError, as_channels, open_picture, read_picture
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 _MODES = {"grey": "L", "rgb": "RGB"}
@@ -21,9 +27,9 @@ _MODES = {"grey": "L", "rgb": "RGB"}
 def load_folder(folder: Path, spec: Spec) -> Dataset:
     """Read every image file under `folder` as (N, C, H, W), pixels 0 .. 255.
 
-    The decoder is that of pictures that are sent to a server, see `models.pictures`. Where all
-    files lie in sub-folders, their names are the labels. Options: `mode=grey|rgb` (default: grey
-    where every file is), `size=N` or `size=HxW` (resize; else all must agree).
+    The decoder is that of pictures that are sent to a server, see `models.datasets.image_files`.
+    Where all files lie in sub-folders, their names are the labels. Options: `mode=grey|rgb`
+    (default: grey where every file is), `size=N` or `size=HxW` (resize; else all must agree).
 
     Raises:
         DatasetError: if there is no image, one cannot be read or is of a kind that is not taken

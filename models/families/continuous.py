@@ -6,9 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.divergence import DivergenceSettings, Noise, Trace
-from models.dynamics.activations import Nonlinearity
-from models.dynamics.dynamics import Dynamics
 from models.families.config import (
     FamilyConfig,
     NonNegativeFloat,
@@ -18,8 +15,11 @@ from models.families.config import (
 )
 from models.flow import Facts
 from models.noise import MAX_SEED
-from models.solver import SolverSettings
-from models.transforms.ode import ContinuousTransform, DataTime, Gradient, TrainingSettings
+from models.ode.divergence import DivergenceSettings, Noise, Trace
+from models.ode.fields.activations import Nonlinearity
+from models.ode.fields.dynamics import Dynamics
+from models.ode.solver import SolverSettings
+from models.ode.transform import ContinuousTransform, DataTime, Gradient, TrainingSettings
 from models.transforms.transform import Transform
 
 # FFJORD's moving batch norm.

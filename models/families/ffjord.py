@@ -5,8 +5,6 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.dynamics.dense import DenseDynamics, TimeInput
-from models.dynamics.dense_layers import DenseLayerType
 from models.families.chain import VectorConfig
 from models.families.config import MOST_REPEATS, Widths
 from models.families.continuous import (
@@ -17,8 +15,10 @@ from models.families.continuous import (
 )
 from models.families.preprocessing import build_preprocessing
 from models.flow import Flow
+from models.ode.fields.dense import DenseDynamics, TimeInput
+from models.ode.fields.dense_layers import DenseLayerType
+from models.ode.transform import ContinuousTransform
 from models.transforms.batchnorm import BatchNorm
-from models.transforms.ode import ContinuousTransform
 from models.transforms.squeeze import Flatten
 from models.transforms.transform import Transform
 

@@ -4,9 +4,6 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.dynamics.activations import Nonlinearity
-from models.dynamics.conv import ConvDynamics
-from models.dynamics.conv_layers import ConvLayerType, Stride
 from models.families.config import Repeats, Widths
 from models.families.continuous import (
     BATCH_NORM_EPS,
@@ -17,6 +14,9 @@ from models.families.continuous import (
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.families.realnvp_image import ImageShape, check_sides
 from models.flow import Flow
+from models.ode.fields.activations import Nonlinearity
+from models.ode.fields.conv import ConvDynamics
+from models.ode.fields.conv_layers import ConvLayerType, Stride
 from models.transforms.batchnorm import BatchNorm
 from models.transforms.split import Chain, FactorOut
 from models.transforms.squeeze import Flatten, Squeeze

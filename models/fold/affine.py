@@ -5,11 +5,11 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from models.softplus import softplus
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.batchnorm import BatchNorm
 from models.transforms.preprocess import Dequantise, ShiftScale, Standardise
+from models.transforms.softplus import softplus
 from models.transforms.split import GaussianPrior
 
 Coefficients = tuple[Tensor, Tensor]

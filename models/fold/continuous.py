@@ -1,8 +1,8 @@
 """Continuous flows for inference: a loop of Runge-Kutta steps with few, large operations.
 
-It takes the steps of `models.solver`, every row its own, in a form that can be recorded as a graph.
-Two things make a step fast: what depends on the time alone is computed for all stages at once; and
-so are the traces, since no stage needs them.
+It takes the steps of `models.ode.solver`, every row its own, in a form that can be recorded as a
+graph. Two things make a step fast: what depends on the time alone is computed for all stages at
+once; and so are the traces, since no stage needs them.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.dynamics.dense import DenseDynamics
-from models.dynamics.dense_layers import Modulated
 from models.fold.field import FoldedField, Modulation, Tape
-from models.loop import Carry, repeat_while_any
-from models.solver import (
+from models.ode.fields.dense import DenseDynamics
+from models.ode.fields.dense_layers import Modulated
+from models.ode.solver import (
     EVALUATIONS_PER_STEP,
     FIRST_STEP,
     NODES,
@@ -25,12 +24,13 @@ from models.solver import (
     StepRule,
     all_finite,
 )
-from models.transforms.ode import (
+from models.ode.transform import (
     ContinuousTransform,
     SolveReport,
     report_solve,
     wants_log_det,
 )
+from models.ode.while_loop import Carry, repeat_while_any
 from models.transforms.transform import Transform
 
 # The slopes that the result or its error depend on: the second only helps to find the third.

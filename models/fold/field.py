@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dynamics.activations import Activation
-from models.dynamics.dense import DenseDynamics
-from models.dynamics.dense_layers import Modulated
-from models.fold.trace import Pushed, fold_trace
+from models.fold.jacobian_trace import Pushed, fold_trace
+from models.ode.fields.activations import Activation
+from models.ode.fields.dense import DenseDynamics
+from models.ode.fields.dense_layers import Modulated
 
 
 class Tape(NamedTuple):

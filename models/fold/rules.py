@@ -16,13 +16,13 @@ from models.fold.constant import ConstantMap, Dense, Monomial, compose
 from models.fold.continuous import fold_continuous
 from models.fold.coupling import ConstantMove, FoldedCheckerboard, FoldedPrior, HalfCouplings, Move
 from models.fold.networks import fold_conditioner, lay_out, plain
+from models.ode.transform import ContinuousTransform
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.autoregressive import MaskedAutoregressive, Swapped
 from models.transforms.batchnorm import BatchNorm
 from models.transforms.coupling import CheckerboardCoupling, Coupling
 from models.transforms.linear import InvertibleLinear
-from models.transforms.ode import ContinuousTransform
 from models.transforms.permute import Permute
 from models.transforms.pointwise import Pointwise
 from models.transforms.preprocess import Dequantise, ShiftScale, Standardise

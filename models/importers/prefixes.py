@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from models.importers.findings import Findings, ImportRefused
+from models.importers.report import Findings, ImportRefused
 
 State = dict[str, Tensor]
 # The sources that recognise keys.

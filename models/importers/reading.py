@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from models.importers.findings import Findings, ImportRefused
 from models.importers.inert import Malformed
 from models.importers.pickles import Refused
+from models.importers.report import Findings, ImportRefused
 from models.importers.torch_files import read_file
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
-from models.importers.doctor import Prefer, examine
-from models.importers.findings import ImportRefused, Report
-from models.importers.images import log_det
+from models.importers.hyperparameters import Evidence, refuse_unused, settle
+from models.importers.layouts.images import log_det
 from models.importers.likelihood import Term, ledger
 from models.importers.reading import read, sha256
-from models.importers.settings import Evidence, refuse_unused, settle
+from models.importers.registry import choose, names_of
+from models.importers.report import ImportRefused, Report
 from models.importers.source import (
     Conversion,
     Fragment,
@@ -25,7 +25,7 @@ from models.importers.source import (
     numbered,
     prefixed,
 )
-from models.importers.sources import choose, names_of
+from models.importers.state_dict import Prefer, examine
 from models.importers.weights import Weights
 from models.registry import build
 

@@ -8,7 +8,7 @@ import re
 
 from torch import Tensor
 
-from models.importers.findings import Findings, ImportRefused
+from models.importers.report import Findings, ImportRefused
 
 _SPECTRAL = re.compile(r"(.+)\.(?:weight_orig|parametrizations\.weight\.original)")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from models.importers.findings import Findings, ImportRefused
+from models.importers.report import Findings, ImportRefused
 
 _MAX_NAMED = 6
 

@@ -13,16 +13,16 @@ from typing import Any
 import onnx
 import torch
 
-from models.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
 from models.checkpoints import golden
 from models.checkpoints.files import written
 from models.checkpoints.folder import DTYPES, digest, load, read_golden, read_manifest
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
+from models.ode.transform import ContinuousTransform, is_continuous
+from models.onnx.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
 from models.onnx.graphs import DEFAULT_OPSET, Graphs, build_graphs
 from models.onnx.runtime import SessionError
-from models.transforms.ode import ContinuousTransform, is_continuous
 
 ENCODE_FILE = "encode.onnx"
 DECODE_FILE = "decode.onnx"

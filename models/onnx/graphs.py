@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from models.flow import Flow
 from models.fold.chain import FoldedChain
 from models.fold.continuous import FoldedContinuous
+from models.ode.transform import SolveReport, join_reports, solve_reports, values_only
 from models.onnx.graph import Graph
 from models.onnx.trace import trace
-from models.transforms.ode import SolveReport, join_reports, solve_reports, values_only
 
 # What onnx 1.16 and onnxruntime 1.17 (both of 2024) and everything since can read.
 DEFAULT_OPSET = 20
@@ -31,9 +31,9 @@ class Graphs:
     """encode: x[, context] -> z, log_det, log_prob; decode: z[, context] -> x, log_det.
 
     Log-dets and log_prob are summed in float64 and given in the dtype of the flow, in nats. The
-    graphs of a continuous flow also give status (of `models.solver.SolveStatus`) and evaluations,
-    int64, one a row; and there is a third, generate: z[, context] -> x, without the traces that are
-    most of the work of a decode.
+    graphs of a continuous flow also give status (of `models.ode.solver.SolveStatus`) and
+    evaluations, int64, one a row; and there is a third, generate: z[, context] -> x, without the
+    traces that are most of the work of a decode.
     """
 
     encode: onnx.ModelProto

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # The modules are imported for the operations that they register.
-from models.loop import Body, Carry, looping_by
+from models.ode.while_loop import Body, Carry, looping_by
 from models.onnx import convolution, pointwise, structure  # noqa: F401
 from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
-from models.onnx.loop import add_loop
 from models.onnx.operators import OPERATORS
+from models.onnx.while_loop import add_loop
 
 _aten = torch.ops.aten
 
@@ -88,7 +88,7 @@ class _Recorder(TorchDispatchMode):
         return Value(tuple(tensor.shape), tensor.dtype, constant=tensor)
 
     def loop(self, body: Body, carry: Carry, given: Carry) -> Carry:
-        """Record `models.loop.repeat_while_any`."""
+        """Record `models.ode.while_loop.repeat_while_any`."""
         outer = self._graph
 
         def trace_body(graph: Graph, carried: list[Value], beside: list[Value]) -> list[Value]:

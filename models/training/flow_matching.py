@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
+from models.ode.transform import ContinuousTransform
 from models.training.options import TrainingError
-from models.transforms.ode import ContinuousTransform
 from models.transforms.squeeze import Flatten
 from models.transforms.transform import Transform
 

@@ -14,12 +14,12 @@ from models.checkpoints.folder import CheckpointError, save
 from models.checkpoints.reference import continuous_parts
 from models.datasets import Dataset, Split, is_named, schema, split
 from models.datasets.rows import write_rows
-from models.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.flow import Flow
+from models.ode.tolerance import ROWS, keep_promise, use_solver
 from models.registry import build
-from models.tolerance import ROWS, keep_promise, use_solver
-from models.training.adapt import adapt
 from models.training.card import write_card
+from models.training.defaults import adapt
+from models.training.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.training.interrupt import Interruption, Signals, TrainingInterrupted
 from models.training.keep import check_out, keep_model, keep_state, keep_weights
 from models.training.options import TrainingOptions

@@ -12,9 +12,9 @@ from PIL import Image
 from models.checkpoints.files import written
 from models.datasets import Dataset, Split
 from models.datasets.dataset import optional_package
-from models.evaluate import as_tensors
 from models.flow import Flow
 from models.noise import base_noise
+from models.training.evaluate import as_tensors
 from models.training.report import TrainingReport
 
 LOSS_FILE = "loss.png"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.files import write_file
-from models.evaluate import Evaluation
+from models.training.evaluate import Evaluation
 
 REPORT_FILE = "training.json"
 

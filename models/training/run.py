@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.datasets import Dataset, Split
-from models.evaluate import as_tensors, log_probs
 from models.flow import Flow
-from models.path_costs import path_costs
-from models.training.average import Average
-from models.training.coarse import check_levels, redraw
+from models.ode.regularization import path_costs
+from models.training.ema import Average
+from models.training.evaluate import as_tensors, log_probs
 from models.training.flow_matching import FlowMatching
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
+from models.training.pixel_noise import check_levels, redraw
 from models.training.report import Epoch
 from models.training.state import State, optimiser_tensors, restore_optimiser
 from models.transforms.actnorm import initialise_actnorm

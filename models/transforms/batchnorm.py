@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.softplus import softplus
+from models.transforms.softplus import softplus
 from models.transforms.transform import Transform, channel_log_det, per_channel
 
 NormScale = Literal["exp", "softplus"]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.softplus import softplus
+from models.transforms.softplus import softplus
 
 ScaleFunction = Literal[
     "exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh"

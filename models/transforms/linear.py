@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.softplus import softplus
 from models.transforms.elementwise import MIN_SCALE
 from models.transforms.permute import Permute
+from models.transforms.softplus import softplus
 from models.transforms.transform import Transform, constant_log_det, per_channel
 
 Diagonal = Literal["exp", "softplus"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.softplus import softplus
+from models.transforms.softplus import softplus
 from models.transforms.transform import Transform, sum_event
 
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.softplus import softplus
+from models.transforms.softplus import softplus
 from models.transforms.transform import (
     Transform,
     channel_log_det,

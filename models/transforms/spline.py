@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.softplus import softplus
 from models.transforms.elementwise import MIN_SCALE, Elementwise
+from models.transforms.softplus import softplus
 
 SplineBounds = Literal["floor", "soft_clamp"]
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from models.datasets import Dataset, Split
 from models.datasets.dataset import optional_package
-from models.evaluate import Floats, area_under_roc
+from models.training.evaluate import Floats, area_under_roc
 
 _MIXTURE_COMPONENTS = 16
 _SEED = 0

@@ -17,10 +17,10 @@ from models.checkpoints import golden
 from models.checkpoints.folder import CONFIG_FILE, read_golden
 from models.checkpoints.folder import load as load_model
 from models.datasets import Dataset, load, split
-from models.evaluate import measure_on
 from models.onnx.export import export_folder
 from models.training import TrainingOptions, TrainingReport, train
 from models.training.card import CARD_FILE, write_card
+from models.training.evaluate import measure_on
 from models.training.progress import Listener, ProgressBar
 from models.training.state import state_path
 from models.zoo.baselines import baseline_aurocs

@@ -11,7 +11,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from models.pictures import (
+from models.datasets.image_files import (
     OversizedPicture,
     PictureError,
     UnsupportedPicture,
@@ -42,8 +42,8 @@ def is_picture(event_shape: Shape, num_levels: int | None) -> bool:
 def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_levels: int) -> Array:
     """Read one picture, one row.   -> (1, C, H, W), values 0 .. num_levels - 1.
 
-    The decoder is that of the folders that models are trained on (`models.pictures`): what it
-    refuses there it refuses here. No picture of another size than H x W is decoded.
+    The decoder is that of the folders that models are trained on (`models.datasets.image_files`):
+    what it refuses there it refuses here. No picture of another size than H x W is decoded.
 
     Raises:
         MalformedBody: not a picture of this type, truncated or damaged.

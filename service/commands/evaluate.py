@@ -48,8 +48,8 @@ def _run(folder: Path, text: str, rows: str, *, seed: int, as_json: bool, thread
     import torch
 
     import models
-    from models import evaluate
     from models.datasets import load, schema
+    from models.training import evaluate
 
     torch.set_num_threads(threads)
     flow = models.load(folder)

@@ -12,7 +12,7 @@ from service.commands.train import read_arguments
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from models.importers.findings import Report
+    from models.importers.report import Report
 
 Words = Annotated[
     list[str],
@@ -142,7 +142,7 @@ def _run(
     import torch
 
     from models.datasets import schema
-    from models.importers.findings import HyperParametersMissing, ImportRefused
+    from models.importers.report import HyperParametersMissing, ImportRefused
     from models.importers.run import Request, run
     from models.importers.store import save_import
 

@@ -73,8 +73,8 @@ def describe(flow: "Flow") -> dict[str, Any]:
 
 def _graphs(folder: Path, flow: "Flow", weights_digest: str) -> dict[str, Any]:
     """The certificate of the folder's ONNX graphs, or why they are refused; nothing without."""
-    from models.onnx.gate import GraphRefused
-    from models.onnx.stored import has_export, read_export
+    from models.onnx.load import has_export, read_export
+    from models.onnx.validate import GraphRefused
 
     if not has_export(folder):
         return {}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
-from models.onnx.stored import SerialisedExport
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.model import Array, Mapped, Solves
 
@@ -32,7 +32,7 @@ class OnnxEngine:
     """Runs the graphs of an export.
 
     Args:
-        export: what to run; it was checked (`models.onnx.stored`) or just made.
+        export: what to run; it was checked (`models.onnx.load`) or just made.
         device: "cpu" or "cuda:N".
         threads: of one call. With one thread on a CPU a row's bits are the same in every batch.
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.certificate import CONTINUOUS, TOLERANCES
 from models.checkpoints import golden
 from models.flow import Flow, base_log_prob
-from models.transforms.ode import is_continuous
+from models.ode.transform import is_continuous
+from models.onnx.certificate import CONTINUOUS, TOLERANCES
 from service.engines.engine import Engine
 from service.model import Array
 

@@ -14,9 +14,9 @@ import torch
 from models.checkpoints.folder import digest, load_exact, read_golden
 from models.flow import Flow
 from models.fold import fold
+from models.ode.transform import is_continuous
 from models.onnx.export import PRECISIONS, export
-from models.onnx.stored import SerialisedExport, has_export, read_export
-from models.transforms.ode import is_continuous
+from models.onnx.load import SerialisedExport, has_export, read_export
 from service.engines.engine import Engine
 from service.engines.onnx import OnnxEngine
 from service.engines.replay import worst_misfit

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
-from models.transforms.ode import (
+from models.ode.transform import (
     SolveReport,
     is_continuous,
     join_reports,

@@ -15,7 +15,7 @@ from models.checkpoints.folder import DTYPES, CheckpointError
 from models.checkpoints.reference import broken_promise
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
-from models.transforms.ode import is_continuous
+from models.ode.transform import is_continuous
 from service.batcher import Batcher, Operation, Policy
 from service.engines.engine import Engine
 from service.engines.select import Choice, EngineUnavailable, Job, choose

@@ -10,7 +10,7 @@ from service.errors import InvalidParameter
 from service.model import Answer
 
 FAILED = "solver_failed"
-# By the numbers of `models.solver.SolveStatus`.
+# By the numbers of `models.ode.solver.SolveStatus`.
 REASONS = ("solved", "budget_spent", "step_underflow", "non_finite")
 
 EVALUATIONS = "return_evaluations"

@@ -11,9 +11,9 @@ import models
 from models.checkpoints.folder import digest
 from models.datasets import is_named, load, split
 from models.datasets.rows import ROWS_FILE
-from models.evaluate import log_probs
-from models.onnx.stored import read_export
+from models.onnx.load import read_export
 from models.training import TrainingOptions, TrainingReport
+from models.training.evaluate import log_probs
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import Additive, Affine
 from models.zoo.recipes import RECIPES

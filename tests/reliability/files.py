@@ -16,5 +16,5 @@ suite(
 suite(
     32,
     "graphs with external data, links, custom operators, 2 GB, endless loops",
-    "tests/models/test_onnx_gate.py",
+    "tests/models/onnx/test_validate.py",
 )

@@ -10,7 +10,7 @@ import torch
 
 import models
 from benchmarks.process import serving
-from models.transforms.ode import solve_reports
+from models.ode.transform import solve_reports
 from tests.e2e.test_hostile import NPY, saved
 from tests.reliability.registry import MODELS, ZOO, Ground, expect, suite, trial
 from tests.service.test_hostile import loaded
@@ -114,7 +114,7 @@ def _stiff(ground: Ground) -> tuple[Path, np.ndarray, np.ndarray]:
 suite(
     16,
     "the same on the graph: neighbours the same to the last bit",
-    "tests/models/test_onnx_continuous.py",
+    "tests/models/onnx/test_continuous.py",
 )
 
 

@@ -18,7 +18,7 @@ from service.engines import select
 from service.engines.replay import Misfit
 from service.engines.select import Choice, EngineUnavailable, Job, best, choose
 from tests.cases import make_flow, make_inputs
-from tests.models.test_onnx_gate import change, larger_constant
+from tests.models.onnx.test_validate import change, larger_constant
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 
 from models.flow import Flow
 from models.onnx.export import export
+from models.onnx.load import SerialisedExport
 from models.onnx.runtime import SessionError, load_runtime
-from models.onnx.stored import SerialisedExport
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.onnx import OnnxEngine, ProviderMissing, providers
 from service.engines.torch import TorchEngine

@@ -8,8 +8,8 @@ from typer.testing import CliRunner, Result
 
 import models
 from models.checkpoints.folder import digest
+from models.onnx.load import read_export
 from models.onnx.runtime import RuntimeMissing
-from models.onnx.stored import read_export
 from service import cli
 from tests.cases import make_flow
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import models
-from models.solver import SolveStatus
-from models.transforms.ode import solve_reports
+from models.ode.solver import SolveStatus
+from models.ode.transform import solve_reports
 from service.engines.torch import TorchEngine
 from service.metrics import Metrics
 from service.model import Array, Mapped, ServedModel, Solves

@@ -15,7 +15,7 @@ from models.datasets import load, schema, split
 from models.datasets import rows as row_record
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
-from models.evaluate import log_probs
+from models.training.evaluate import log_probs
 from service import cli
 from service.commands.client import _read_rows
 

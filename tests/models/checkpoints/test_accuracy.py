@@ -14,7 +14,7 @@ from models.checkpoints.accuracy import measure_accuracy
 from models.checkpoints.golden import Inputs
 from models.checkpoints.reference import reference
 from models.flow import Flow
-from models.transforms.ode import ContinuousTransform
+from models.ode.transform import ContinuousTransform
 from models.zoo.recipes import RECIPES
 from tests.cases import make_flow
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.flow import Flow
-from models.importers.findings import Report
+from models.importers.report import Report
 from models.importers.run import Preprocessing, Request, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.importers.findings import ImportRefused
-from models.importers.sources import NAMES as SOURCES
+from models.importers.registry import NAMES as SOURCES
+from models.importers.report import ImportRefused
 from tests.models.importers.golden import NAMES, Golden, load, relative_error
 
 # What cannot be imported, and why the import says so.

@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.importers.findings import Findings, ImportRefused
 from models.importers.inert import Array, Malformed, Record, as_mapping
 from models.importers.pickles import Interpreter, Refused
 from models.importers.reading import read
+from models.importers.report import Findings, ImportRefused
 from models.importers.run import Request, run
 from models.importers.torch_files import read_file
 from tests.models.importers.golden import load

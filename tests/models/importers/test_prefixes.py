@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import models
-from models.importers.findings import ImportRefused
+from models.importers.report import ImportRefused
 from models.importers.run import Request, run
 from tests.models.importers.golden import load
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import models
-from models.importers.findings import Findings, ImportRefused
 from models.importers.reading import read
+from models.importers.report import Findings, ImportRefused
 from tests.models.importers.golden import load
 
 ROSINALITY = load("rosinality_glow_b").checkpoint

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import models
-from models.importers.findings import ImportRefused
+from models.importers.report import ImportRefused
 from tests.models.importers.golden import load
 
 State = dict[str, Tensor]

@@ -8,7 +8,7 @@ import torch
 
 import models
 from models.flow import Flow
-from models.importers.findings import HyperParametersMissing, ImportRefused
+from models.importers.report import HyperParametersMissing, ImportRefused
 from models.importers.run import Request, run
 from tests.models.importers.golden import Golden, load, relative_error
 

@@ -1,0 +1,1 @@
+"""Layouts of weights that several sources share."""

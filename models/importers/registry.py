@@ -1,0 +1,102 @@
+"""The table of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from models.importers.report import ImportRefused
+from models.importers.source import Source
+from models.importers.sources import chaiyujin, ikostrikov, rosinality, torchcfm, y0ast
+from models.importers.sources.chrischute import glow as chrischute_glow
+from models.importers.sources.chrischute import realnvp as chrischute_realnvp
+from models.importers.sources.ffjord import vectors as ffjord
+from models.importers.sources.kamenbliznashki import glow as kamenbliznashki_glow
+from models.importers.sources.kamenbliznashki import maf as kamenbliznashki_maf
+from models.importers.sources.nflows import flow as nflows
+from models.importers.sources.normflows import glow as normflows_glow
+from models.importers.sources.normflows import vectors as normflows_tables
+from models.importers.sources.zuko import flow as zuko
+
+# One line a source; several may share a name, then the keys tell them apart.
+SOURCES: tuple[Source, ...] = (
+    chaiyujin.SOURCE,
+    chrischute_glow.SOURCE,
+    chrischute_realnvp.SOURCE,
+    ffjord.SOURCE,
+    ikostrikov.SOURCE,
+    kamenbliznashki_glow.SOURCE,
+    kamenbliznashki_maf.SOURCE,
+    nflows.SOURCE,
+    normflows_glow.SOURCE,
+    normflows_tables.SOURCE,
+    rosinality.SOURCE,
+    torchcfm.SOURCE,
+    y0ast.SOURCE,
+    zuko.SOURCE,
+)
+NAMES = sorted({source.name for source in SOURCES})
+
+_KEYS_SHOWN = 3
+
+
+def names_of(keys: Iterable[str]) -> list[str]:
+    """The sources that recognise these keys; none, as a rule, or one."""
+    return [source.name for source in _recognise(SOURCES, keys)]
+
+
+def choose(name: str | None, keys: Iterable[str]) -> Source:
+    """Find the source that a user names, or that keys belong to.
+
+    Args:
+        name: a full or short name; a name that several sources share leaves the choice to the
+            keys; None leaves it to them altogether.
+        keys: of the state dict.
+
+    Raises:
+        ImportRefused: if no source fits, several do, or another than the named one does.
+    """
+    keys = list(keys)
+    others = _recognise(SOURCES, keys)
+    candidates = _named(name, others) if name else list(SOURCES)
+    fitting = [source for source in others if source in candidates]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(source.name for source in fitting)
+        raise ImportRefused(f"the keys fit several sources: {names}; name one of them")
+    sample = ", ".join(keys[:_KEYS_SHOWN]) or "none"
+    if name and others:
+        guess = " or ".join(sorted({source.name for source in others}))
+        raise ImportRefused(
+            f"{name} was named, but these are the keys of {guess} ({sample}, ...): name that, or "
+            "no source at all"
+        )
+    if name:
+        raise ImportRefused(
+            f"{name}: expected keys such as {_example(candidates[0])}, got {sample}, ...; is this "
+            "a checkpoint of another architecture?"
+        )
+    raise ImportRefused(
+        f"no source has keys such as {sample}, ...; known sources: {', '.join(NAMES)}"
+    )
+
+
+def _named(name: str, fitting: list[Source]) -> list[Source]:
+    found = [source for source in SOURCES if source.goes_by(name)]
+    if not found:
+        known = {short: source for source in SOURCES for short in source.short_names}
+        close = get_close_matches(name.lower(), [*NAMES, *known], n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        guess = f"; the keys are those of {fitting[0].name}" if fitting else ""
+        raise ImportRefused(
+            f"source: expected one of {', '.join(NAMES)}; got {name!r}{hint}{guess}"
+        )
+    return found
+
+
+def _recognise(sources: Iterable[Source], keys: Iterable[str]) -> list[Source]:
+    keys = list(keys)
+    return [source for source in sources if source.knows(keys)]
+
+
+def _example(source: Source) -> str:
+    return source.signature[0].replace(r"\.", ".").replace(r"\d+", "0")

@@ -1,0 +1,1 @@
+"""Flows of chrischute/glow and chrischute/real-nvp."""

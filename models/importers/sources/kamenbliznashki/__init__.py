@@ -1,0 +1,1 @@
+"""Flows of kamenbliznashki/normalizing_flows."""

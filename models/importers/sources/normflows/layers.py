@@ -1,0 +1,211 @@
+"""The flows of normflows over vectors, one by one, as layers of the `chain` family."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from models.importers.layouts import chain_layers
+from models.importers.layouts.chain_layers import Part
+from models.importers.layouts.glow import check_flag, check_invertible
+from models.importers.layouts.networks import Net, parameter_rows
+from models.importers.layouts.nsf_parts import (
+    MADE,
+    check_net,
+    lu_linear,
+    made,
+    num_bins,
+    residual_net,
+    unconditional,
+)
+from models.importers.report import ImportRefused
+from models.importers.sources.normflows import couplings as normflows_couplings
+from models.importers.sources.normflows.couplings import Settings
+from models.importers.weights import Weights
+
+# Unlike nflows' MADE: no activation behind the first layer of a feed-forward one, and gates.
+_MADE = MADE(enters_active=False, gates=True)
+
+# What a flow is, by a pattern that a key of it matches.
+_KINDS = {
+    r"b": "masked",
+    r"flows\.1\.param_map\..*": "coupling",
+    r"prqct\.transform_net\..*": "spline_coupling",
+    r"mprqat\.autoregressive_net\..*": "spline_autoregressive",
+    r"autoregressive_net\..*": "autoregressive",
+    r"linear\.lower_entries": "lu",
+    r"perm": "permutation",
+    r"[WP]": "matrix",
+    r"s": "actnorm",
+}
+_REFUSED = {
+    r"u": "Planar: its inverse is not known in closed form",
+    r"z_0": "Radial: its inverse is not known in closed form",
+    r"iresblock\..*": "Residual: its log-determinant is an estimate that draws noise",
+    r"eps": "BatchNorm: it normalises with the statistics of the batch it sees",
+    r"s_cc": "CCAffineConst: it takes classes, which the layers of a flow are not given",
+}
+NETS = ("spline_coupling", "spline_autoregressive", "autoregressive")
+SPLINES = ("spline_coupling", "spline_autoregressive")
+
+
+def kind_of(weights: Weights, name: str) -> str:
+    """Which flow the keys below a name belong to.
+
+    Raises:
+        ImportRefused: if it is none that can be imported.
+    """
+    prefix = re.escape(f"{name}.")
+    for pattern, reason in _REFUSED.items():
+        if weights.has(f"{prefix}({pattern})"):
+            raise ImportRefused(f"{name}, {reason}; it cannot be imported")
+    for pattern, kind in _KINDS.items():
+        if weights.has(f"{prefix}({pattern})"):
+            return kind
+    keys = weights.under(f"{name}.")
+    raise ImportRefused(
+        f"{name}: with keys such as {', '.join(keys[:3])} not a flow of normflows over vectors "
+        "that can be imported"
+    )
+
+
+def features(weights: Weights, kinds: Mapping[int, str]) -> int:
+    """D, as the first flow has it."""
+    place, kind = next(iter(kinds.items()))
+    name = f"flows.{place}"
+    match kind:
+        case "coupling":
+            inputs = normflows_couplings.block_inputs(weights, name)
+            return inputs + normflows_couplings.block_outputs(weights, name) // 2
+        case "spline_coupling":
+            parts = ("identity_features", "transform_features")
+            return sum(weights.shape(f"{name}.prqct.{part}")[0] for part in parts)
+        case "spline_autoregressive" | "autoregressive":
+            return weights.shape(f"{_net(name, kind)}.initial_layer.weight")[1]
+    keys = {"masked": "b", "actnorm": "s", "lu": "linear.bias", "permutation": "perm"}
+    if kind == "matrix":
+        return weights.shape(f"{name}.{'W' if f'{name}.W' in weights else 'P'}")[0]
+    return weights.shape(f"{name}.{keys[kind]}")[-1]
+
+
+def context(weights: Weights, name: str, kind: str) -> int:
+    """Length of the context that a flow's network takes."""
+    net = _net(name, kind)
+    if kind == "spline_coupling":
+        check_net(weights, net)
+        kept = weights.shape(f"{name}.prqct.identity_features")[0]
+        return weights.shape(f"{net}.initial_layer.weight")[1] - kept
+    key = f"{net}.context_layer.weight"
+    return weights.shape(key)[1] if key in weights else 0
+
+
+def outputs(weights: Weights, name: str, kind: str) -> int:
+    """How many parameters a spline flow has a feature."""
+    net = _net(name, kind)
+    moved = (
+        weights.shape(f"{name}.prqct.transform_features")[0]
+        if kind == "spline_coupling"
+        else weights.shape(f"{net}.initial_layer.weight")[1]
+    )
+    return weights.shape(f"{net}.final_layer.weight")[0] // moved
+
+
+def convert(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    """Turn a flow into layers, from data to latents; one without tensors is a swap."""
+    if not weights.under(f"{name}."):
+        half = (settings.features + 1) // 2
+        return [chain_layers.permute([*range(half, settings.features), *range(half)])]
+    makers: dict[str, Callable[[Weights, str, Settings], list[Part]]] = {
+        "masked": normflows_couplings.masked,
+        "coupling": normflows_couplings.block,
+        "spline_coupling": _spline_coupling,
+        "spline_autoregressive": _spline_autoregressive,
+        "autoregressive": _autoregressive,
+        "lu": _lu,
+        "permutation": _permutation,
+        "matrix": _matrix,
+        "actnorm": _actnorm,
+    }
+    return makers[kind_of(weights, name)](weights, name, settings)
+
+
+def _net(name: str, kind: str) -> str:
+    inner = {
+        "spline_coupling": "prqct.transform_net",
+        "spline_autoregressive": "mprqat.autoregressive_net",
+    }.get(kind, "autoregressive_net")
+    return f"{name}.{inner}"
+
+
+def _spline_coupling(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    inner = f"{name}.prqct"
+    kept, moved = (
+        weights.take_integers(key, *weights.shape(key)).tolist()
+        for key in (f"{inner}.identity_features", f"{inner}.transform_features")
+    )
+    net = f"{inner}.transform_net"
+    count = outputs(weights, name, "spline_coupling")
+    rows = parameter_rows(len(moved), range(count))
+    width = weights.shape(f"{net}.initial_layer.weight")[0]
+    elementwise = settings.spline.describe(num_bins(count, name), divisor=math.sqrt(width))
+    conditioner = residual_net(
+        weights, net, settings.activation, rows=rows, deaf_to=settings.deaf_to
+    )
+    parts = [chain_layers.coupling(kept, settings.features, elementwise, conditioner)]
+    own = f"{inner}.unconditional_transform"
+    if f"{own}.unnormalized_widths" in weights:
+        parts.append(unconditional(weights, own, kept, settings.spline))
+    return parts
+
+
+def _spline_autoregressive(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    count = outputs(weights, name, "spline_autoregressive")
+    elementwise = settings.spline.describe(num_bins(count, name))
+    net = _made(weights, f"{name}.mprqat.autoregressive_net", range(count), settings)
+    return [chain_layers.autoregressive(settings.features, elementwise, net)]
+
+
+def _autoregressive(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    # (scale, shift) side by side a feature; the map goes from latents to data.
+    elementwise = {"kind": "affine", "scale": "floored_sigmoid", "form": "scale_then_shift"}
+    net = _made(weights, f"{name}.autoregressive_net", [1, 0], settings)
+    return [chain_layers.autoregressive(settings.features, elementwise, net, one_pass="decode")]
+
+
+def _made(weights: Weights, name: str, parameters: range | list[int], settings: Settings) -> Net:
+    rows = parameter_rows(settings.features, parameters)
+    return made(weights, name, settings.activation, _MADE, rows=rows, deaf_to=settings.deaf_to)
+
+
+def _lu(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    key = f"{name}.permutation._permutation"
+    indices = weights.take_integers(key, settings.features).tolist()
+    return [chain_layers.permute(indices), lu_linear(weights, f"{name}.linear.")]
+
+
+def _permutation(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    indices = weights.take_integers(f"{name}.perm", settings.features)
+    return [chain_layers.permute(indices.argsort().tolist())]
+
+
+def _matrix(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    """x W, that is W^T in front of columns."""
+    size = settings.features
+    if f"{name}.W" in weights:
+        matrix = weights.take(f"{name}.W", size, size)
+        check_invertible(weights, f"{name}.W", matrix)
+        return [chain_layers.linear(matrix.T)]
+    permutation, lower, upper = (weights.take(f"{name}.{key}", size, size) for key in "PLU")
+    diagonal = weights.take(f"{name}.sign_S", size) * weights.take(f"{name}.log_S", size).exp()
+    unit = lower.tril(-1) + lower.new_ones(size).diag()
+    return [chain_layers.linear((permutation @ unit @ (upper.triu(1) + diagonal.diag())).T)]
+
+
+def _actnorm(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    flag = f"{name}.data_dep_init_done"
+    if flag in weights:
+        check_flag(weights, flag)
+    state = {
+        "log_scale": weights.take(f"{name}.s", 1, settings.features)[0],
+        "shift": weights.take(f"{name}.t", 1, settings.features)[0],
+    }
+    return [Part({"kind": "actnorm", "form": "unshift_then_unscale", "storage": "log"}, state)]

@@ -1,0 +1,142 @@
+"""The transforms of zuko, one by one, recognised by their tensors."""
+
+import re
+from dataclasses import dataclass
+
+from models.importers.report import ImportRefused
+from models.importers.weights import Weights
+
+# What a transform is, by a pattern that a key of it matches.
+_KINDS = {
+    r"univariate\..*": "neural",
+    r"ode\.0\.weight": "cnf",
+    r"hyper\.0\.mask": "autoregressive",
+    r"mask": "coupling",
+    r"hyper\.0\.weight": "conditional",
+    r"phi\.0": "elementwise",
+    r"A": "rotation",
+    r"LU": "lu",
+    r"order": "permutation",
+}
+_NETS = ("cnf", "autoregressive", "coupling", "conditional")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One transform.
+
+    Attributes:
+        name: the prefix of its keys.
+        context: length of the context it takes.
+        params: parameters of its univariate map; of all features together where it is
+            conditional, whose tensors do not show how many features there are.
+    """
+
+    name: str
+    kind: str
+    features: int = 0
+    context: int = 0
+    params: int = 0
+
+    def per_feature(self, features: int) -> int:
+        """Parameters of its univariate map a feature; 0 where it has none."""
+        return self.params // features if self.kind == "conditional" else self.params
+
+    @property
+    def has_net(self) -> bool:
+        """Whether it has a network, and so an activation."""
+        return self.kind in _NETS
+
+
+def recognise(weights: Weights) -> list[Layer]:
+    """All transforms, in the order in which data go through them.
+
+    Raises:
+        ImportRefused: if a transform has no tensors, or cannot be imported.
+    """
+    places = weights.indices(r"transform\.transforms\.(\d+)\.")
+    if not places:
+        return [_layer(weights, "transform.")]
+    missing = sorted(set(range(places[-1])) - set(places))
+    if missing:
+        raise ImportRefused(
+            f"transform.transforms.{missing[0]}: a transform without tensors, as SOSPF, NAF and "
+            "UNAF have between theirs (SoftclipTransform): the checkpoint does not say which, and "
+            "it cannot be imported"
+        )
+    layers = [_layer(weights, f"transform.transforms.{place}.") for place in places]
+    if len({layer.kind == "cnf" for layer in layers}) > 1:
+        raise ImportRefused(
+            "FFJTransform beside other transforms: such a mixture cannot be imported"
+        )
+    return layers
+
+
+def _layer(weights: Weights, name: str) -> Layer:
+    prefix = re.escape(name)
+    kind = next((kind for key, kind in _KINDS.items() if weights.has(f"{prefix}({key})")), "")
+    match kind:
+        case "autoregressive":
+            return _autoregressive_layer(weights, name)
+        case "coupling":
+            kept = int(weights.peek(f"{name}mask").sum())
+            features = weights.shape(f"{name}mask")[0]
+            inputs, outputs = _ends(weights, f"{name}hyper")
+            return Layer(name, kind, features, inputs - kept, outputs // (features - kept))
+        case "conditional":
+            return Layer(name, kind, 0, *_ends(weights, f"{name}hyper"))
+        case "elementwise":
+            shapes = phi_shapes(weights, name)
+            params = sum(shape[1] if len(shape) > 1 else 1 for shape in shapes)
+            if [len(shape) for shape in shapes] == [2, 2]:
+                raise ImportRefused(
+                    f"{name.rstrip('.')}: a GaussianizationTransform (GF) is inverted by bisection "
+                    "and cannot be imported"
+                )
+            return Layer(name, kind, shapes[0][0], 0, params)
+        case "cnf":
+            return Layer(name, kind, _ends(weights, f"{name}ode")[1])
+        case "rotation" | "lu" | "permutation":
+            key = {"rotation": "A", "lu": "LU", "permutation": "order"}[kind]
+            return Layer(name, kind, weights.shape(f"{name}{key}")[0])
+    what = "a monotonic network (NAF, UNAF)" if kind else "a transform of unknown kind"
+    raise ImportRefused(f"{name.rstrip('.')}: {what} cannot be imported")
+
+
+def _autoregressive_layer(weights: Weights, name: str) -> Layer:
+    inputs, outputs = _ends(weights, f"{name}hyper")
+    if f"{name}order" in weights:
+        features = weights.shape(f"{name}order")[0]
+    else:
+        # Made from an adjacency matrix, with no order to read D off; the base has it.
+        features = weights.shape("base.loc")[0]
+    return Layer(name, "autoregressive", features, inputs - features, outputs // features)
+
+
+def phi_shapes(weights: Weights, name: str) -> list[tuple[int, ...]]:
+    """Shapes of an element-wise transform's own parameters."""
+    count = weights.count(rf"{re.escape(name)}phi\.(\d+)")
+    return [weights.shape(f"{name}phi.{index}") for index in range(count)]
+
+
+def _ends(weights: Weights, name: str) -> tuple[int, int]:
+    """Inputs and outputs of a network."""
+    places = weights.indices(rf"{re.escape(name)}\.(\d+)\.weight")
+    first = weights.shape(f"{name}.{places[0]}.weight")
+    return first[1], weights.shape(f"{name}.{places[-1]}.weight")[0]
+
+
+def num_bins(params: int) -> int:
+    """K of the 3 K - 1 parameters of a spline.
+
+    Raises:
+        ImportRefused: if there is no such K.
+    """
+    bins, rest = divmod(params + 1, 3)
+    if rest or bins < 2:
+        raise ImportRefused(
+            f"{params} parameters a feature: expected 1 (AdditiveTransform), 2 "
+            "(MonotonicAffineTransform) or 3 K - 1 (MonotonicRQSTransform of K bins); polynomial "
+            "(SOSPF, BPF), neural (NAF, UNAF) and gaussianization flows (GF) cannot be imported"
+        )
+    return bins

@@ -1,0 +1,200 @@
+"""The transforms of zuko as layers of the `chain` family."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models.importers.layouts import chain_layers, networks
+from models.importers.layouts.chain_layers import Part
+from models.importers.layouts.glow import check_invertible
+from models.importers.layouts.networks import Block, Linear, Net, parameter_rows
+from models.importers.report import ImportRefused
+from models.importers.sources.zuko.layers import Layer, num_bins, phi_shapes
+from models.importers.weights import Weights
+
+# The least slope that soft_clamp leaves, e^(log 1e-3).
+_AFFINE_SLOPE = 1e-3
+_AFFINE = {"kind": "affine", "scale": "soft_clamp", "form": "scale_then_shift"}
+# With normalize=True every activation is followed by a layer of its own: three places a layer.
+_PLAIN_STRIDE, _NORMALISED_STRIDE = 2, 3
+
+
+class Settings(Protocol):
+    """What the transforms need to know beside their tensors, read where it is used."""
+
+    @property
+    def features(self) -> int:
+        """D."""
+
+    @property
+    def activation(self) -> str:
+        """Of the networks."""
+
+    @property
+    def slope(self) -> float:
+        """The least slope of a univariate map."""
+
+    @property
+    def bound(self) -> float:
+        """Where splines end."""
+
+
+def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    """Turn a transform into a layer."""
+    makers: dict[str, Callable[[Weights, Layer, Settings], Part]] = {
+        "autoregressive": _autoregressive,
+        "coupling": _coupling,
+        "conditional": _conditional,
+        "elementwise": _elementwise,
+        "rotation": _rotation,
+        "lu": _lu,
+        "permutation": _permutation,
+    }
+    return makers[layer.kind](weights, layer, settings)
+
+
+def _univariate(params: int, settings: Settings) -> dict[str, Any]:
+    if params == 1:
+        return {"kind": "additive"}
+    if params == 2:
+        if settings.slope != _AFFINE_SLOPE:
+            raise ImportRefused(
+                f"slope {settings.slope:g}: expected {_AFFINE_SLOPE:g} for affine maps, the "
+                "library's default; another one cannot be expressed"
+            )
+        return dict(_AFFINE)
+    return {
+        "kind": "spline",
+        "num_bins": num_bins(params),
+        "bound": settings.bound,
+        "bounds": "soft_clamp",
+        "min_bin": settings.slope,
+        "min_slope": settings.slope,
+    }
+
+
+def _autoregressive(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    weights.skip(re.escape(f"{layer.name}order"), "the masks say the same")
+    rows = parameter_rows(layer.features, range(layer.params))
+    name = f"{layer.name}hyper"
+    if weights.has(rf"{re.escape(name)}\.\d+\.0\.weight"):
+        net = _residual(weights, name, rows, settings.activation)
+    else:
+        linears = [_masked(weights, layer) for layer in _linears(weights, name)[0]]
+        linears[-1] = linears[-1].rows(rows)
+        net = networks.mlp(linears, settings.activation)
+    return chain_layers.autoregressive(layer.features, _univariate(layer.params, settings), net)
+
+
+def _residual(weights: Weights, name: str, rows: list[int], activation: str) -> Net:
+    """Linear layers where the width changes, and a residual block behind each of them."""
+    places = weights.indices(rf"{re.escape(name)}\.(\d+)\.")
+    blocks: list[Block] = []
+    bridge: Linear | None = None
+    for place in places[1:-1]:
+        inner = f"{name}.{place}"
+        if f"{inner}.weight" in weights:
+            bridge = _masked(weights, inner)
+            continue
+        first, second = (_masked(weights, f"{inner}.{index}") for index in (0, 2))
+        blocks.append(Block(first, second, bridge=bridge))
+        bridge = None
+    entry = _masked(weights, f"{name}.{places[0]}")
+    last = _masked(weights, f"{name}.{places[-1]}").rows(rows)
+    return networks.resnet(
+        entry, blocks, last, activation, pre_activation=False, context_mode="concatenate"
+    )
+
+
+def _coupling(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    mask = weights.take_integers(f"{layer.name}mask", layer.features)
+    kept = mask.nonzero().flatten().tolist()
+    net = _mlp(weights, layer, layer.features - len(kept), settings)
+    return chain_layers.coupling(kept, layer.features, _univariate(layer.params, settings), net)
+
+
+def _conditional(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    """An element-wise map with parameters from the context alone: no feature sees another."""
+    features = settings.features
+    params = layer.params // features
+    names, options = _linears(weights, f"{layer.name}hyper")
+    linears = [_dense(weights, name) for name in names]
+    linears[-1] = linears[-1].rows(parameter_rows(features, range(params)))
+    if len(linears) == 1:
+        raise ImportRefused(f"{layer.name}hyper: expected hidden layers, got none")
+    first = linears[0]
+    blind = first.weight.new_zeros(len(first.bias), features)
+    entry = Linear(blind, first.bias, blind.bool()).hearing(first.weight)
+    inner = [Linear(linear.weight, linear.bias, linear.seen) for linear in linears[1:]]
+    net = networks.mlp([entry, *inner], settings.activation, **options)
+    return chain_layers.autoregressive(features, _univariate(params, settings), net)
+
+
+def _mlp(weights: Weights, layer: Layer, moved: int, settings: Settings) -> Net:
+    names, options = _linears(weights, f"{layer.name}hyper")
+    linears = [_dense(weights, name) for name in names]
+    linears[-1] = linears[-1].rows(parameter_rows(moved, range(layer.params)))
+    return networks.mlp(linears, settings.activation, **options)
+
+
+def _linears(weights: Weights, name: str) -> tuple[list[str], dict[str, Any]]:
+    """The linear layers of a network, and whether its hidden units are normalised."""
+    places = weights.indices(rf"{re.escape(name)}\.(\d+)\.weight")
+    strides = {after - before for before, after in pairwise(places)}
+    if strides - {_PLAIN_STRIDE} and strides != {_NORMALISED_STRIDE}:
+        raise ImportRefused(f"{name}: expected a zuko.nn.MLP, got layers at {places}")
+    options = {"normalise": True} if strides == {_NORMALISED_STRIDE} else {}
+    return [f"{name}.{place}" for place in places], options
+
+
+def _dense(weights: Weights, name: str) -> Linear:
+    outputs, inputs = weights.shape(f"{name}.weight")
+    weight = weights.take(f"{name}.weight", outputs, inputs)
+    if f"{name}.bias" not in weights:
+        return Linear(weight, weight.new_zeros(outputs))
+    return Linear(weight, weights.take(f"{name}.bias", outputs))
+
+
+def _masked(weights: Weights, name: str) -> Linear:
+    plain = _dense(weights, name)
+    mask = weights.take_integers(f"{name}.mask", *plain.weight.shape).bool()
+    return Linear(plain.weight, plain.bias, mask)
+
+
+def _elementwise(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    phi = [
+        weights.take(f"{layer.name}phi.{index}", *shape).view(layer.features, -1)
+        for index, shape in enumerate(phi_shapes(weights, layer.name))
+    ]
+    return Part(
+        {
+            "kind": "pointwise",
+            "chosen": list(range(layer.features)),
+            "elementwise": _univariate(layer.params, settings),
+        },
+        {"params": torch.cat(phi, 1).T},
+    )
+
+
+def _rotation(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    raw = weights.take(f"{layer.name}A", layer.features, layer.features)
+    rotation: Tensor = torch.linalg.matrix_exp(raw - raw.T)
+    return chain_layers.linear(rotation)
+
+
+def _lu(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    both = weights.take(f"{layer.name}LU", layer.features, layer.features)
+    unit = both.triu(1) + torch.eye(layer.features, dtype=both.dtype)
+    matrix = both.tril() @ unit
+    check_invertible(weights, f"{layer.name}LU", matrix)
+    return chain_layers.linear(matrix)
+
+
+def _permutation(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    return chain_layers.permute(
+        weights.take_integers(f"{layer.name}order", layer.features).tolist()
+    )

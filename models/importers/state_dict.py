@@ -1,0 +1,280 @@
+"""The checkpoint doctor: from whatever a training script saved to one state dict.
+
+Unwraps dicts, tells weights from optimiser state, counters and arguments, chooses between weights
+and their moving average, and strips what wrappers put in front of keys. Every step is a finding.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.importers.inert import Array, as_mapping
+from models.importers.prefixes import Recognise, State, strippings, under, without_common
+from models.importers.report import Findings, ImportRefused
+from models.importers.spectral_norm import without_spectral_norm
+
+Prefer = Literal["model", "ema"]
+
+# Names under which scripts save weights, the usual ones first.
+_USUAL_NAMES = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "graph", "network"),
+    *("flow", "generator", "module", "weights", "params"),
+)
+_AVERAGE_WORDS = ("ema", "shadow", "average", "averaged", "polyak", "swa")
+_WRAPPERS = ("module", "_orig_mod")
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+# Numbers of a tensor that says more of them than its storage has.
+_MAX_EXPANDED = 2**27
+_MAX_DEPTH = 4
+_MAX_NAMED = 4
+
+
+@dataclass(slots=True)
+class Patient:
+    """A checkpoint as it was found: its state dicts by name, and the plain values beside them."""
+
+    states: dict[str, State] = field(default_factory=dict)
+    stored: dict[str, Any] = field(default_factory=dict)
+
+
+def examine(
+    content: Any,
+    findings: Findings,
+    recognise: Recognise,
+    *,
+    prefer: Prefer = "model",
+    prefix: str | None = None,
+) -> tuple[State, dict[str, Any]]:
+    """Find the weights in what a file holds.
+
+    Args:
+        content: what was read.
+        findings: where every step is noted.
+        recognise: the sources that recognise keys.
+        prefer: the weights as trained ("model", the default) or their moving average ("ema"),
+            where a file holds both.
+        prefix: the name of the flow inside a larger module; without one all keys are the flow's.
+
+    Returns:
+        The state dict with plain keys, and the arguments the file holds (argparse and the like).
+
+    Raises:
+        ImportRefused: if there is no state dict, or its tensors are not plain finite numbers.
+    """
+    patient = Patient()
+    _unwrap(content, "", patient, findings, depth=0)
+    if not patient.states and (arrays := _as_tensors(content)):
+        patient = Patient()
+        findings.mended("file", "arrays of numpy are taken as tensors")
+        _unwrap(arrays, "", patient, findings, depth=0)
+    if not patient.states:
+        raise ImportRefused(
+            "expected a state dict (names and tensors) in the file, got "
+            f"{_describe(content)}; save module.state_dict()"
+        )
+    plain = {name: _plain_keys(state, name, findings) for name, state in patient.states.items()}
+    if prefix:
+        plain = under(plain, prefix, findings)
+    states = _split_averages(plain, findings)
+    state = states[_choose(states, findings, recognise, prefer)]
+    _check_tensors(state, findings)
+    return without_common(state, findings, recognise), patient.stored
+
+
+def _unwrap(value: Any, name: str, patient: Patient, findings: Findings, *, depth: int) -> None:
+    if isinstance(value, nn.Module):
+        findings.mended(name or "file", f"a pickled {type(value).__name__}: its state dict is used")
+        value = value.state_dict()
+    value = as_mapping(value)
+    if isinstance(value, argparse.Namespace):
+        _store(vars(value), name or "arguments", patient, findings)
+    elif not isinstance(value, Mapping):
+        if depth:
+            findings.ignored(name, f"{_describe(value)}: not weights")
+    elif "param_groups" in value:
+        findings.ignored(name or "file", "the state of an optimiser")
+    elif tensors := {str(key): item for key, item in value.items() if isinstance(item, Tensor)}:
+        patient.states[name] = tensors
+        for key, item in value.items():
+            if not isinstance(item, Tensor) and depth < _MAX_DEPTH:
+                _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+    elif depth and value and all(_is_plain(item, mappings=True) for item in value.values()):
+        _store(value, name, patient, findings)
+        for key, item in value.items():
+            if isinstance(item, Mapping):
+                _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+    elif depth < _MAX_DEPTH:
+        for key, item in value.items():
+            _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+
+
+def _as_tensors(value: Any, depth: int = 0) -> Any:
+    """Dicts with arrays of numbers as dicts with tensors; None where there are none."""
+    if isinstance(value, Array) and value.value is not None:
+        array = value.value
+        return torch.from_numpy(array.copy()) if array.dtype.kind in "fiub" else None
+    if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
+        return None
+    found = {key: _as_tensors(item, depth + 1) for key, item in value.items()}
+    return {key: item for key, item in found.items() if item is not None} or None
+
+
+def _store(values: Mapping[str, Any], name: str, patient: Patient, findings: Findings) -> None:
+    plain = {str(key): value for key, value in values.items() if _is_plain(value, mappings=True)}
+    patient.stored |= plain
+    findings.recognised(name, f"{len(plain)} arguments: used where the source knows their names")
+
+
+def _plain_keys(state: State, name: str, findings: Findings) -> State:
+    """Drop wrappers and counters from keys, and write weight norm in its old style."""
+    plain: State = {}
+    wrapped: set[str] = set()
+    for key, tensor in state.items():
+        parts = key.split(".")
+        if parts[-1] in _COUNTERS:
+            findings.ignored(_join(name, key), "a counter")
+            continue
+        wrapped |= {part for part in parts[:-1] if part in _WRAPPERS}
+        short = ".".join(part for part in parts if part not in _WRAPPERS)
+        short = _old_weight_norm(short)
+        if short in plain:
+            raise ImportRefused(f"{key}: the file holds {short} twice, with and without a wrapper")
+        plain[short] = tensor
+    for part in sorted(wrapped):
+        maker = "DataParallel" if part == "module" else "torch.compile"
+        findings.mended(name or "keys", f"`{part}.` ({maker}) was taken off the keys")
+    if any(key.endswith(".parametrizations.weight.original0") for key in state):
+        findings.mended(name or "keys", "weight norm is written in its old style")
+    return without_spectral_norm(plain, name, findings)
+
+
+def _old_weight_norm(key: str) -> str:
+    return key.replace("parametrizations.weight.original0", "weight_g").replace(
+        "parametrizations.weight.original1", "weight_v"
+    )
+
+
+def _split_averages(states: dict[str, State], findings: Findings) -> dict[str, State]:
+    """Give averages that sit in one state dict beside the weights a name of their own."""
+    split: dict[str, State] = {}
+    for name, state in states.items():
+        heads = {key.split(".")[0] for key in state}
+        averages = {head for head in heads if _is_average(head)} if len(heads) > 1 else set()
+        rest = {key: value for key, value in state.items() if key.split(".")[0] not in averages}
+        if rest:
+            split[name] = rest
+        for head in sorted(averages):
+            split[_join(name, head)] = {
+                key.partition(".")[2]: value
+                for key, value in state.items()
+                if key.split(".")[0] == head and "." in key
+            }
+            findings.recognised(_join(name, head), "a moving average beside the weights")
+    return {name: state for name, state in split.items() if state}
+
+
+def _choose(
+    states: dict[str, State],
+    findings: Findings,
+    recognise: Recognise,
+    prefer: Prefer,
+) -> str:
+    """The name of the state dict to import: a known one, of the preferred sort, usually named."""
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        last = name.rpartition(".")[2]
+        usual = _USUAL_NAMES.index(last) if last in _USUAL_NAMES else len(_USUAL_NAMES)
+        return (
+            not any(recognise(stripped) for stripped in strippings(states[name])),
+            _is_average(name) != (prefer == "ema"),
+            usual,
+        )
+
+    chosen = min(states, key=rank)
+    if prefer == "ema" and not _is_average(chosen):
+        raise ImportRefused(
+            "a moving average of the weights was asked for (--weights ema), but the file holds "
+            f"none; it holds {', '.join(name or 'a state dict' for name in states)}"
+        )
+    if len(states) > 1 or chosen:
+        findings.recognised(chosen or "file", f"the weights: {len(states[chosen])} tensors")
+    for name in states.keys() - {chosen}:
+        is_choice = _is_average(name) != _is_average(chosen)
+        other = "ema" if _is_average(name) else "model"
+        hint = f"; --weights {other} takes it instead" if is_choice else ""
+        findings.ignored(name or "file", f"other tensors ({len(states[name])}){hint}")
+    return chosen
+
+
+def _is_average(name: str) -> bool:
+    words = name.lower().replace(".", "_").split("_")
+    return any(word in _AVERAGE_WORDS for word in words)
+
+
+def _check_tensors(state: State, findings: Findings) -> None:
+    """Refuse what no conversion can use: tensors that are not plain, finite numbers.
+
+    Half precision is widened, which is exact.
+
+    Raises:
+        ImportRefused: names the first keys and what is wrong with each.
+    """
+    wrong = [f"{key}: {fault}" for key, tensor in state.items() if (fault := _fault(tensor))]
+    if wrong:
+        more = f" (and {len(wrong) - _MAX_NAMED} more)" if len(wrong) > _MAX_NAMED else ""
+        raise ImportRefused(f"{'; '.join(wrong[:_MAX_NAMED])}{more}")
+    for dtype in (torch.float16, torch.bfloat16):
+        count = sum(tensor.dtype == dtype for tensor in state.values())
+        if count:
+            findings.warning(
+                "precision",
+                f"{count} tensors in {dtype}: widened without loss; the source's own numbers in "
+                "half precision are coarser",
+            )
+
+
+def _fault(tensor: Tensor) -> str:
+    if tensor.layout != torch.strided:
+        return f"expected a dense tensor, got {tensor.layout}; call .to_dense() and save again"
+    if tensor.is_quantized or tensor.is_complex():
+        return f"expected real numbers, got {tensor.dtype}; save the weights before quantisation"
+    if tensor.is_meta:
+        return "expected numbers, got a tensor without storage (device meta)"
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if stored < tensor.numel() > _MAX_EXPANDED:
+        return f"expected a number of its own at every place, got {stored} for {tensor.numel()}"
+    if tensor.is_floating_point():
+        count = int((~tensor.double().isfinite()).sum())
+        if count:
+            return f"{count} of {tensor.numel()} values are not finite (the training diverged?)"
+    return ""
+
+
+def _is_plain(value: Any, depth: int = 0, *, mappings: bool = False) -> bool:
+    if isinstance(value, Mapping) and mappings:
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        # Lists may hold themselves, or each other so often that no walk ends.
+        return depth < _MAX_DEPTH and all(
+            _is_plain(item, depth + 1, mappings=mappings) for item in value
+        )
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _join(name: str, key: object) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, list(value)[:_MAX_NAMED]))
+        return f"a dict of {keys or 'nothing'}"
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return f"{value!r:.40}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,321 @@
+"""Continuous flows: the solution of an ordinary differential equation as an invertible map."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.ode.divergence import (
+    DivergenceSettings,
+    fresh_probes,
+    is_exact,
+    seeded_probes,
+    velocity_and_traces,
+)
+from models.ode.fields.dynamics import Dynamics
+from models.ode.regularization import CostWeights, cost_rate, report_cost
+from models.ode.solver import Solution, SolverSettings, SolveStatus, solve
+from models.transforms.transform import Transform
+
+DataTime = Literal["start", "end"]
+Gradient = Literal["adjoint", "direct"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How the equation is solved while training: by torchdiffeq, one step for the whole batch.
+
+    gradient: "adjoint" solves a second equation backwards (memory does not grow with the steps),
+        "direct" back-propagates through the steps.
+    rtol, atol: of the solve and of its adjoint.
+    kinetic, jacobian: weights of what a path costs beside its likelihood; see `CostWeights`.
+    """
+
+    gradient: Gradient = "adjoint"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    kinetic: float = 0.0
+    jacobian: float = 0.0
+
+    @property
+    def costs(self) -> CostWeights:
+        """What a path costs."""
+        return CostWeights(self.kinetic, self.jacobian)
+
+
+@dataclass(frozen=True, slots=True)
+class SolveReport:
+    """What a solve outside training says about its rows, beyond the result.
+
+    status: (B,) of `SolveStatus`; rows that are not SOLVED are NaN.
+    evaluations: (B,) of the field.
+    log_det_error: (B,) standard error of Hutchinson's estimate in nats; 0 where it is exact, NaN
+        where one probe alone was asked, which shows no spread.
+    estimates: (B, K) of the log-det by each probe; None where it is exact.
+    """
+
+    status: Tensor
+    evaluations: Tensor
+    log_det_error: Tensor
+    estimates: Tensor | None = None
+
+
+# Tangents of the rows solved in one loop: about a megabyte stays in a core's cache; on a GPU a
+# quarter of a gigabyte keeps it busy and leaves room for others.
+_CPU_NUMBERS = 2**18
+_GPU_NUMBERS = 2**26
+
+_reports: ContextVar[list[SolveReport] | None] = ContextVar("solve_reports", default=None)
+_values_only: ContextVar[bool] = ContextVar("values_only", default=False)
+
+
+@contextmanager
+def values_only() -> Iterator[None]:
+    """Leave the log-dets out of every solve inside the block, outside training: they are NaN.
+
+    The traces are most of the work, and nearly all of it in many dimensions. Steps are judged by
+    the values alone, so these are as accurate as ever but not the same to the last bit.
+    """
+    token = _values_only.set(True)
+    try:
+        yield
+    finally:
+        _values_only.reset(token)
+
+
+def wants_log_det() -> bool:
+    """Whether a solve is to integrate the trace: not inside `values_only`."""
+    return not _values_only.get()
+
+
+@contextmanager
+def solve_reports() -> Iterator[list[SolveReport]]:
+    """Collect a report from every solve made inside the block, in order.
+
+    One call of a flow makes one solve for each of its continuous transforms:
+
+        with solve_reports() as reports:
+            log_prob = flow.log_prob(x)
+        evaluations = sum(report.evaluations for report in reports)
+    """
+    reports: list[SolveReport] = []
+    token = _reports.set(reports)
+    try:
+        yield reports
+    finally:
+        _reports.reset(token)
+
+
+class ContinuousTransform(Transform):
+    """y = x + integral of f(t, x(t)) dt, log_det = integral of tr df/dx dt.
+
+    The time runs over [0, T], from the data to the latents (FFJORD, zuko) or, with data_time="end",
+    from the latents to the data (flow matching); decode runs it the other way.
+
+    Outside training every row is solved alone by `models.ode.solver`, so its answer does not
+    depend on its neighbours. A row that cannot be solved is NaN; `solve_reports` tells why.
+
+    Args:
+        dynamics: f.
+        end_time: T.
+        learn_end_time: whether sqrt(T) is a parameter.
+        data_time: where on the time axis the data are.
+        solver: tolerances outside training.
+        divergence: how the trace is had.
+        training: how the equation is solved in train mode.
+
+    Reference: Chen et al. 2018, Neural ODEs, theorem 1 (arXiv 1806.07366); Grathwohl et al. 2019,
+    FFJORD (arXiv 1810.01367).
+
+    **Cost**: encode and decode are the same work, tens to hundreds of evaluations of f.
+    """
+
+    # Steps are chosen from values that differ in the last bits from machine to machine.
+    reproduces_to = 1e-6
+
+    probes: Tensor | None
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        *,
+        end_time: float = 1.0,
+        learn_end_time: bool = False,
+        data_time: DataTime = "start",
+        solver: SolverSettings | None = None,
+        divergence: DivergenceSettings | None = None,
+        training: TrainingSettings | None = None,
+    ) -> None:
+        super().__init__()
+        if not end_time > 0:
+            raise ValueError(f"end_time: expected a positive number, got {end_time}")
+        self.dynamics = dynamics
+        self.data_time = data_time
+        self.solver = solver or SolverSettings()
+        self.divergence = divergence or DivergenceSettings()
+        self.training_settings = training or TrainingSettings()
+        root = torch.tensor(end_time).sqrt()
+        if learn_end_time:
+            self.sqrt_end_time = nn.Parameter(root)
+        else:
+            self.register_buffer("sqrt_end_time", root)
+        exact = is_exact(self.divergence.evaluation, dynamics)
+        probes = None if exact else seeded_probes(self.divergence, dynamics.event_shape)
+        self.register_buffer("probes", probes)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._integrate(x, context, towards_end=self.data_time == "start")
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._integrate(y, context, towards_end=self.data_time == "end")
+
+    def _integrate(
+        self, value: Tensor, context: Tensor | None, *, towards_end: bool
+    ) -> tuple[Tensor, Tensor]:
+        end = self.sqrt_end_time.square()
+        interval = torch.stack([torch.zeros_like(end), end]).to(value.dtype)
+        if not towards_end:
+            interval = interval.flip(0)
+        run = self._solve_together if self.training else self._solve_alone
+        value, traces = run(value, context, interval)
+        return value, traces.mean(1)
+
+    def _solve_alone(
+        self, value: Tensor, context: Tensor | None, interval: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Solve row by row: value (B, *shape) -> (B, *shape), log-dets (B, K)."""
+        shape = value.shape[1:]
+        features = shape.numel()
+        traced = wants_log_det()
+        estimates = (1 if self.probes is None else len(self.probes)) if traced else 0
+
+        def field(t: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
+            x = state[:, :features].reshape(-1, *shape)
+            if not traced:
+                return self.dynamics.velocity(t, x, context).flatten(1)
+            dx, traces = velocity_and_traces(self.dynamics, self.probes, t, x, context)
+            return torch.cat([dx.flatten(1), traces], 1)
+
+        start, end = interval.unbind()
+        state = torch.cat([value.flatten(1), value.new_zeros(len(value), estimates)], 1)
+        rows = self._rows_at_once(state.device, traced=traced)
+        chunks = state.split(rows)
+        contexts = [None] * len(chunks) if context is None else context.split(rows)
+        # Keeping a solve differentiable takes a tenth of its time, in `no_grad` too.
+        with torch.inference_mode(mode=not torch.is_grad_enabled()):
+            solutions = [
+                solve(field, chunk, part, start=start, end=end, settings=self.solver)
+                for chunk, part in zip(chunks, contexts, strict=True)
+            ]
+        solved = torch.cat([solution.state for solution in solutions])
+        traces = solved[:, features:] if traced else solved.new_full((len(solved), 1), torch.nan)
+        _report(solutions, traces if traced and self.probes is not None else None)
+        return solved[:, :features].reshape(value.shape), traces
+
+    def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
+        """How many rows to solve in one loop, so that their tangents fit where they are fast."""
+        tangents = 1
+        if traced:
+            tangents = self.dynamics.num_exact_probes if self.probes is None else len(self.probes)
+        room = _CPU_NUMBERS if device.type == "cpu" else _GPU_NUMBERS
+        return max(1, room // (tangents * self.dynamics.width))
+
+    def _solve_together(
+        self, value: Tensor, context: Tensor | None, interval: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Solve the batch as one system: value (B, *shape) -> (B, *shape), log-dets (B, 1)."""
+        exact = is_exact(self.divergence.training, self.dynamics)
+        probes = None if exact else fresh_probes(self.divergence, value)
+        settings = self.training_settings
+        weights = settings.costs
+        # Rademacher, the least variance: the Jacobian's norm is always an estimate.
+        probe = fresh_probes(DivergenceSettings(), value)[:, 0] if weights.jacobian else None
+
+        def field(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            times = t.expand(len(value), 1)
+            x = state[0]
+            dx, traces = velocity_and_traces(self.dynamics, probes, times, x, context)
+            if not weights:
+                return dx, traces
+            return dx, traces, cost_rate(weights, self.dynamics, (times, x, dx, context), probe)
+
+        state = (value, *[value.new_zeros(len(value), 1)] * (2 if weights else 1))
+        options = {"rtol": settings.rtol, "atol": settings.atol, "method": "dopri5"}
+        # Here, since it imports scipy, which no server needs: 40 MB, and memory a thread of its own
+        # linear algebra, which it asks for again and again where it is limited.
+        from torchdiffeq import odeint, odeint_adjoint
+
+        if settings.gradient == "adjoint":
+            inputs: list[Tensor] = [p for p in self.dynamics.parameters() if p.requires_grad]
+            if context is not None and context.requires_grad:
+                inputs.append(context)
+            path = odeint_adjoint(field, state, interval, adjoint_params=tuple(inputs), **options)
+        else:
+            path = odeint(field, state, interval, **options)
+        if weights:
+            # A rate is never negative; its integral is where the time runs backwards.
+            report_cost(path[2][-1].squeeze(1).abs())
+        return path[0][-1], path[1][-1]
+
+
+def is_continuous(module: nn.Module) -> bool:
+    """Whether any part of it solves an equation."""
+    return any(isinstance(part, ContinuousTransform) for part in module.modules())
+
+
+def join_reports(reports: Sequence[SolveReport]) -> SolveReport | None:
+    """What all solves of one call say together; None where there were none.
+
+    Evaluations add up; the status is that of the first solve that failed. Blocks that are alike
+    have the same probes, so their errors are not independent: what each probe says of all blocks is
+    added first, and the error is the spread of these sums.
+    """
+    if not reports:
+        return None
+    joined, *others = reports
+    for other in others:
+        parts = [part for part in (joined.estimates, other.estimates) if part is not None]
+        estimates = None if not parts else torch.stack(parts).sum(0)
+        joined = SolveReport(
+            status=torch.where(joined.status == SolveStatus.SOLVED, other.status, joined.status),
+            evaluations=joined.evaluations + other.evaluations,
+            log_det_error=_standard_error(estimates, like=joined.log_det_error),
+            estimates=estimates,
+        )
+    return joined
+
+
+def _standard_error(estimates: Tensor | None, *, like: Tensor) -> Tensor:
+    """Of the mean of K estimates (B, K) in nats.   -> (B,)."""
+    if estimates is None:
+        return torch.zeros_like(like)
+    count = estimates.shape[1]
+    if count == 1:
+        return torch.full_like(like, torch.nan)
+    return estimates.detach().std(1) / math.sqrt(count)
+
+
+def report_solve(report: SolveReport) -> None:
+    """Hand a report to the block that collects them, if there is one."""
+    reports = _reports.get()
+    if reports is not None:
+        reports.append(report)
+
+
+def _report(solutions: list[Solution], estimates: Tensor | None) -> None:
+    if _reports.get() is None:
+        return
+    like = torch.cat([solution.state[:, 0] for solution in solutions]).detach()
+    report_solve(
+        SolveReport(
+            status=torch.cat([solution.status for solution in solutions]),
+            evaluations=torch.cat([solution.evaluations for solution in solutions]),
+            log_det_error=_standard_error(estimates, like=like),
+            estimates=estimates,
+        )
+    )

@@ -1,0 +1,137 @@
+"""The exports in a model folder: read, checked, and known to be of this very model."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.files import check_regular
+from models.checkpoints.folder import WEIGHTS_FILE
+from models.flow import Flow
+from models.ode.transform import is_continuous
+from models.onnx.export import (
+    CERTIFICATE_FILE,
+    DECODE_FILE,
+    DIGESTS,
+    ENCODE_FILE,
+    GENERATE_FILE,
+    Export,
+    config_digest,
+)
+from models.onnx.validate import GraphRefused, Signature, read_graph
+
+# How large a graph may be: its constants are the weights, in another precision or folded, and once
+# a block of fixed steps.
+_PER_WEIGHT = 16
+_FREE_BYTES = 64 * 2**20
+_MOST_CERTIFICATE_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class SerialisedExport:
+    """Graphs as bytes, and their certificate as JSON holds it; see `models.onnx.graphs.Graphs`."""
+
+    encode: bytes
+    decode: bytes
+    generate: bytes | None
+    certificate: dict[str, Any]
+
+    @classmethod
+    def of(cls, export: Export) -> "SerialisedExport":
+        """From an export that was just made."""
+        graphs = export.graphs
+        return cls(
+            graphs.encode.SerializeToString(),
+            graphs.decode.SerializeToString(),
+            None if graphs.generate is None else graphs.generate.SerializeToString(),
+            export.certificate.describe(),
+        )
+
+
+def has_export(folder: Path) -> bool:
+    """Whether graphs lie in a model folder, usable or not."""
+    return (folder / ENCODE_FILE).exists() or (folder / DECODE_FILE).exists()
+
+
+def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExport:
+    """Read the graphs of a model folder.
+
+    Args:
+        folder: holds encode.onnx, decode.onnx and, of a continuous flow, generate.onnx.
+        flow: as loaded from the folder.
+        weights_digest: of its weights file.
+
+    Raises:
+        GraphRefused: if a graph is missing, not made here, of another model or of other weights.
+    """
+    told = {"status": (), "evaluations": ()} if is_continuous(flow) else {}
+    context = {} if flow.context_shape is None else {"context": flow.context_shape}
+    data, latent = flow.event_shape, (flow.features,)
+    signatures = {
+        ENCODE_FILE: Signature(
+            {"x": data} | context, {"z": latent, "log_det": (), "log_prob": ()} | told
+        ),
+        DECODE_FILE: Signature({"z": latent} | context, {"x": data, "log_det": ()} | told),
+    }
+    if told:
+        signatures[GENERATE_FILE] = Signature({"z": latent} | context, {"x": data} | told)
+    most = _FREE_BYTES + _PER_WEIGHT * (folder / WEIGHTS_FILE).stat().st_size
+    found: dict[str, tuple[bytes, dict[str, str]]] = {}
+    for name, signature in signatures.items():
+        path = folder / name
+        found[name] = read_graph(path, signature, most)
+        _check_origin(path, found[name][1], flow, weights_digest)
+    facts = found[ENCODE_FILE][1]
+    for name, (_, others) in found.items():
+        if facts != others:
+            raise GraphRefused(f"{folder}: {ENCODE_FILE} and {name} are of two exports")
+    try:
+        certificate = json.loads(facts["certificate"])
+    except (KeyError, ValueError):
+        raise GraphRefused(f"{folder / ENCODE_FILE}: expected a certificate, got none") from None
+    digests = _read_digests(folder / CERTIFICATE_FILE)
+    if digests is not None:
+        for name, (content, _) in found.items():
+            if digests.get(name) != hashlib.sha256(content).hexdigest():
+                raise GraphRefused(
+                    f"{folder / name}: its SHA-256 is not that in {CERTIFICATE_FILE}: it is not "
+                    "what was certified; export the model again"
+                )
+        certificate[DIGESTS] = digests
+    generate = found[GENERATE_FILE][0] if told else None
+    return SerialisedExport(found[ENCODE_FILE][0], found[DECODE_FILE][0], generate, certificate)
+
+
+def _read_digests(path: Path) -> dict[str, str] | None:
+    """The digests of the graphs; None in a folder of before there were any.
+
+    Raises:
+        GraphRefused: what stands there is no certificate.
+    """
+    if not path.exists():
+        return None
+    try:
+        check_regular(path, _MOST_CERTIFICATE_BYTES)
+        facts = json.loads(path.read_text("utf-8"))
+        digests = facts.get(DIGESTS)
+    except (OSError, ValueError, AttributeError) as error:
+        raise GraphRefused(f"{path}: cannot be read as a certificate: {error}") from None
+    if digests is not None and not isinstance(digests, dict):
+        raise GraphRefused(f"{path}: {DIGESTS}: expected an object of digests")
+    return digests
+
+
+def _check_origin(path: Path, facts: dict[str, str], flow: Flow, weights_digest: str) -> None:
+    expected = {
+        "family": flow.family,
+        "config_sha256": config_digest(flow),
+        "weights_sha256": weights_digest,
+    }
+    for name, wanted in expected.items():
+        got = facts.get(name, "none")
+        if got != wanted:
+            raise GraphRefused(
+                f"{path}: {name}: expected {wanted}, got {got}; it was exported from another model "
+                "or other weights: export it again"
+            )

@@ -1,0 +1,74 @@
+"""Loops over rows: run and recorded they do the same, to the rows that go on and to no others."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.ode.while_loop import LANES, Carry, repeat_while_any
+from models.onnx.graph import Graph, UnsupportedOperator
+from models.onnx.runtime import open_session
+from models.onnx.trace import trace
+
+ROWS = 2 * LANES + 5
+
+
+class Halve(nn.Module):
+    """Halves x (B, 1) until it is below `limit` (B, 1), and counts."""
+
+    def __init__(self, *, given: bool = True) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, x: Tensor, limit: Tensor) -> dict[str, Tensor]:
+        def body(carry: Carry, given: Carry) -> Carry:
+            goes_on, x, count = carry
+            (bound,) = given or (limit,)
+            x = torch.where(goes_on, x / 2, x)
+            return x >= bound, x, torch.where(goes_on, count + 1, count)
+
+        start = (x >= limit, x, torch.zeros_like(x))
+        _, halved, count = repeat_while_any(body, start, (limit,) if self.given else ())
+        return {"halved": halved, "count": count}
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(ROWS, 1, generator=generator) * 1000
+    return x, 1 + torch.arange(ROWS)[:, None] % 3
+
+
+def session() -> Any:
+    graph = Graph("halve", 20)
+    outputs = trace(Halve(), {"x": (1,), "limit": (1,)}, torch.float32, graph)
+    return open_session(graph.model(outputs).SerializeToString())
+
+
+def expected(x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    count = (torch.floor(torch.log2(x / limit)) + 1).clamp(min=0)
+    return x / 2**count, count
+
+
+@pytest.mark.parametrize("number", [1, 2, LANES, ROWS])
+def test_run_and_recorded_do_the_same(number: int) -> None:
+    x, limit = (part[-number:].float() for part in rows())
+    halved, count = expected(x, limit)
+    ran = Halve()(x, limit)
+    got = session().run(["halved", "count"], {"x": x.numpy(), "limit": limit.numpy()})
+    for a, b, wanted in zip(ran.values(), got, (halved, count), strict=True):
+        assert torch.equal(a, wanted)
+        assert torch.equal(torch.from_numpy(b), wanted)
+
+
+def test_nothing_is_done_where_no_row_goes_on() -> None:
+    x, limit = torch.tensor([[0.5]]), torch.tensor([[1.0]])
+    assert Halve()(x, limit)["count"].item() == 0
+    got = session().run(["count"], {"x": x.numpy(), "limit": limit.numpy()})
+    assert got[0].item() == 0
+
+
+def test_rows_that_are_not_given_are_refused() -> None:
+    graph = Graph("halve", 20)
+    with pytest.raises(UnsupportedOperator, match="rows from outside the loop"):
+        trace(Halve(given=False), {"x": (1,), "limit": (1,)}, torch.float32, graph)
