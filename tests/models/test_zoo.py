@@ -16,9 +16,9 @@ from models.training import TrainingOptions, TrainingReport
 from models.training.evaluate import log_probs
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import Additive, Affine
-from models.zoo.recipes import RECIPES
-from models.zoo.seeds import adjoint_difference, density_integral
-from models.zoo.train import ZOO
+from tools.zoo.recipes import RECIPES
+from tools.zoo.seeds import adjoint_difference, density_integral
+from tools.zoo.train import ZOO
 
 MAX_BYTES = 21 * 2**20
 FILES = {
@@ -67,7 +67,7 @@ def test_graphs_that_ship_are_those_of_the_weights(name: str) -> None:
 def test_card_states_data_licence_figures_command_and_picture(name: str) -> None:
     card, report = (ZOO / name / "README.md").read_text(), TrainingReport.read(ZOO / name)
     assert RECIPES[name].summary in card
-    assert f"python -m models.zoo {name}" in card
+    assert f"python -m tools.zoo {name}" in card
     assert f"{report.test.nats:.3f}" in card
     assert report.data.licence
     assert f"Licence: {report.data.licence}" in card

@@ -15,8 +15,8 @@ from models.checkpoints.golden import Inputs
 from models.checkpoints.reference import reference
 from models.flow import Flow
 from models.ode.transform import ContinuousTransform
-from models.zoo.recipes import RECIPES
 from tests.cases import make_flow
+from tools.zoo.recipes import RECIPES
 
 ZOO = Path(models.__file__).parent / "zoo"
 HELD_OUT = 300

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from models.training.pictures import SAMPLES_FILE
 from models.training.report import REPORT_FILE, TrainingReport
-from models.zoo.recipes import RECIPES
-from models.zoo.seeds import seed_table
+from tools.zoo.recipes import RECIPES
+from tools.zoo.seeds import seed_table
 
 _INTRODUCTION = """\
 # The zoo
 
 Trained flows that ship with `pushforward` and are served by `make serve`. `make zoo` trains all of
-them again, `python -m models.zoo NAME` one; the table of recipes is `recipes.py`. Each folder has a
+them again, `python -m tools.zoo NAME` one; the table of recipes is `tools/zoo/recipes.py`. Each folder has a
 model card with data, licence, recipe and pictures. The data themselves are not in the repository:
 they are generated, or come with the packages that the cards name.
 

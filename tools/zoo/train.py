@@ -1,4 +1,4 @@
-"""Make the zoo from its recipes: `python -m models.zoo [NAME ...]`.
+"""Make the zoo from its recipes: `python -m tools.zoo [NAME ...]`.
 
 Every model is trained on one thread from the seed of its recipe, in a hidden folder; a finished one
 takes the place of the old. An interrupted run goes on where it stopped.
@@ -23,11 +23,11 @@ from models.training.card import CARD_FILE, write_card
 from models.training.evaluate import measure_on
 from models.training.progress import Listener, ProgressBar
 from models.training.state import state_path
-from models.zoo.baselines import baseline_aurocs
-from models.zoo.overview import write_overview
-from models.zoo.recipes import RECIPES, Recipe
+from tools.zoo.baselines import baseline_aurocs
+from tools.zoo.overview import write_overview
+from tools.zoo.recipes import RECIPES, Recipe
 
-ZOO = Path(__file__).resolve().parent
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 _BUILD = ".building"
 _ANOMALIES = "## Anomaly detection"
 
@@ -88,14 +88,14 @@ def _write_card(
         folder,
         report,
         summary=recipe.summary,
-        command=f"python -m models.zoo {name}",
+        command=f"python -m tools.zoo {name}",
         notes=(*recipe.notes, *more),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the models named on the command line, or all, then write the zoo's README.md."""
-    parser = argparse.ArgumentParser(prog="python -m models.zoo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.zoo", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, default=ZOO, help="folder of the zoo")
     parser.add_argument(

@@ -1,0 +1,1 @@
+"""How the zoo of trained models is made: recipes, training, overview."""
