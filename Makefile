@@ -10,7 +10,7 @@ PORT   ?= 8000
 BIN     := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINNED  := pyproject.toml constraints.txt
-TESTED  := models service tools tests benchmarks examples .ci
+TESTED  := pushforward models service tools tests benchmarks examples .ci
 
 # One thread a process: the suite runs one process a core.
 export OMP_NUM_THREADS ?= 1

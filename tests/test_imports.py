@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top to bottom: a module may import its own unit, units below it, and the leaves. A unit is a
 # module or a package with all it holds. Units on one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("service.cli",),
-    ("service.commands",),
-    ("service.client",),
+    ("pushforward.cli.main",),
+    ("pushforward.cli",),
+    ("pushforward.client",),
     ("service.server",),
     ("service.team",),
     ("service.process",),
@@ -42,7 +42,7 @@ LEAVES = (
 
 # What a unit may import beside the standard library, where that is a promise: the client is
 # usable without the server's dependencies.
-ONLY = {"service.client": {"httpx", "numpy"}}
+ONLY = {"pushforward.client": {"httpx", "numpy"}}
 
 # What a unit must never import.
 WEB = {"fastapi", "starlette", "uvicorn", "httpx", "prometheus_client", "pydantic_settings"}
@@ -69,8 +69,8 @@ def _may_import(importer: str, imported: str) -> bool:
     if importer in LEAVES:
         return False
     if imported in LEAVES:
-        return importer not in ("models", "service.client")
-    if importer == "service.client":
+        return importer not in ("models", "pushforward.client")
+    if importer == "pushforward.client":
         return False
     depth = {name: level for level, layer in enumerate(LAYERS) for name in layer}
     return depth[importer] < depth[imported]
@@ -152,11 +152,11 @@ def test_imports_point_one_way(folder: str) -> None:
         ("service/errors.py", "from service.settings import Settings", False),
         ("service/settings.py", "import models", False),
         ("service/metrics.py", "import prometheus_client", True),
-        ("service/cli.py", "from service import app", True),
-        ("service/cli.py", "from service.commands.train import train", True),
-        ("service/commands/train.py", "import models.training", True),
+        ("pushforward/cli/main.py", "from service import app", True),
+        ("pushforward/cli/main.py", "from pushforward.cli.train import train", True),
+        ("pushforward/cli/train.py", "import models.training", True),
         ("service/app.py", "from .routes import health", True),
-        ("service/app.py", "import service.cli", False),
+        ("service/app.py", "import pushforward.cli.main", False),
         ("service/routes/operations.py", "from service.codec import decode_body", True),
         ("service/routes/operations.py", "from service.app import create_app", False),
         ("service/codec.py", "from service.batcher import Batcher", False),
@@ -170,7 +170,7 @@ def test_imports_point_one_way(folder: str) -> None:
         ("service/client.py", "from service.errors import ServiceError", False),
         ("service/client.py", "import rich", False),
         ("service/newcomer.py", "import json", False),
-        ("benchmarks/bench_http.py", "from service.client import Client", True),
+        ("benchmarks/bench_http.py", "from pushforward.client import Client", True),
         ("benchmarks/bench_http.py", "from tests.cases import CASES", False),
     ],
 )

@@ -16,7 +16,7 @@ import models
 from benchmarks.process import RunningServer, serving
 from models.flow import Flow
 from models.noise import base_noise
-from service.client import AsyncClient, Client, NotFound, RequestRefused
+from pushforward.client import AsyncClient, Client, NotFound, RequestRefused
 
 X = np.array([[0.5, -1.0], [2.0, 0.25], [-0.125, 1.5]], np.float32)
 

@@ -203,7 +203,7 @@ JUMPING = textwrap.dedent("""
         return 0 if since < 3 else 3600 if int(since) % 2 else -3600
     time.time = lambda: real() + jump()
     time.time_ns = lambda: nano() + int(jump() * 1e9)
-    from service.cli import main
+    from pushforward.cli.main import main
     sys.argv = ["pushforward", *sys.argv[1:]]
     main()
 """)

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from service.errors import Unauthorized
 from service.guard import OPEN_PATHS, Guard, check_exposure
 from service.settings import Settings, SettingsError, read
+from tests.pushforward.cli.test_main import invoke
 from tests.service.houses import House, app_over, ask
-from tests.service.test_cli import invoke
 from tests.service.test_express import Scene, request, run
 from tests.service.test_express import read as read_answer
 

@@ -14,7 +14,7 @@ from service.settings import (
     unknown_variables,
     variable_name,
 )
-from tests.service.test_cli import invoke
+from tests.pushforward.cli.test_main import invoke
 
 
 @pytest.fixture(autouse=True)

@@ -262,7 +262,8 @@ def test_the_server_sends_traces_where_the_variables_say(tmp_path: Path) -> None
 
 def test_without_the_extra_it_is_one_line_and_exit_3() -> None:
     code = (
-        "import sys; sys.modules['opentelemetry.sdk'] = None; from service.cli import main; main()"
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "from pushforward.cli.main import main; main()"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, "serve", "--traces", "true", "--port", "0"],

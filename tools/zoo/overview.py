@@ -12,8 +12,8 @@ _INTRODUCTION = """\
 
 Trained flows that ship with `pushforward` and are served by `make serve`. `make zoo` trains all of
 them again, `python -m tools.zoo NAME` one; `tools/zoo/recipes.py` is the table of recipes. Each
-folder has a model card with data, licence, recipe and pictures. The data themselves are not in the repository:
-they are generated, or come with the packages that the cards name.
+folder has a model card with data, licence, recipe and pictures. The data themselves are not in the
+repository: they are generated, or come with the packages that the cards name.
 
 Test figures are on rows that were never trained on: nats are the mean of -log p a row, bits/dim
 those of the pixels with uniform dequantization noise. The last columns are the largest error of

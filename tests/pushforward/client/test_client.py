@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import (
+from pushforward.client import (
     AccessDenied,
     AsyncClient,
     Client,
@@ -218,8 +218,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("service.client.clients.time.sleep", slept.append)
-    monkeypatch.setattr("service.client.clients.asyncio.sleep", sleep)
+    monkeypatch.setattr("pushforward.client.clients.time.sleep", slept.append)
+    monkeypatch.setattr("pushforward.client.clients.asyncio.sleep", sleep)
     monkeypatch.setattr(retries.random, "uniform", lambda low, high: high)
     return slept
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from service import cli
-from service.client import Client, clients
+from pushforward.cli import main
+from pushforward.client import Client, clients
 from tests.service.houses import SCALE, House, app_over
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
@@ -50,7 +50,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setattr(clients.httpx, "Client", client)
     monkeypatch.setattr(clients.time, "sleep", lambda _: None)
     return lambda *arguments: CliRunner().invoke(
-        cli.build(("client",)), ["client", *map(str, arguments)]
+        main.build(("client",)), ["client", *map(str, arguments)]
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 import models
-from service import cli
+from pushforward.cli import main as cli
 from service.settings import Settings, flag_name
 
 
@@ -24,7 +24,7 @@ def test_help_imports_neither_torch_nor_fastapi(arguments: list[str]) -> None:
     script = f"""
 import sys
 sys.argv = ["pushforward", *{arguments!r}]
-from service.cli import main
+from pushforward.cli.main import main
 try:
     main()
 except SystemExit as end:

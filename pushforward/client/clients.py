@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 from numpy.typing import ArrayLike
 
-from service.client import calls
-from service.client.calls import Array, Call, Decoded, DrawOptions, Encoded, Samples, new_draw
-from service.client.errors import ConnectionFailed, NotReady, from_response, from_transport
-from service.client.retries import Outcome, pause_before_retry
+from pushforward.client import calls
+from pushforward.client.calls import Array, Call, Decoded, DrawOptions, Encoded, Samples, new_draw
+from pushforward.client.errors import ConnectionFailed, NotReady, from_response, from_transport
+from pushforward.client.retries import Outcome, pause_before_retry
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ _CONNECT_SECONDS = 5.0
 class Client:
     """A blocking client; several threads may share one.
 
-    All methods raise `ClientError`; see `service.client.errors`.
+    All methods raise `ClientError`; see `pushforward.client.errors`.
 
     Args:
         base_url: of the server; left out, PUSHFORWARD_BASE_URL, else http://127.0.0.1:8000.

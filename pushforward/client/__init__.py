@@ -1,6 +1,6 @@
 """A client for `pushforward`: numpy in, numpy out, binary on the wire.
 
-    from service.client import Client
+    from pushforward.client import Client
 
     with Client("http://127.0.0.1:8000", model="moons") as client:
         x = client.sample(1000, seed=7).x
@@ -9,9 +9,9 @@
 It needs httpx and numpy, nothing of the server.
 """
 
-from service.client.calls import Decoded, DrawOptions, Encoded, Samples
-from service.client.clients import AsyncClient, Client
-from service.client.errors import (
+from pushforward.client.calls import Decoded, DrawOptions, Encoded, Samples
+from pushforward.client.clients import AsyncClient, Client
+from pushforward.client.errors import (
     AccessDenied,
     ClientError,
     ConnectionFailed,

@@ -16,8 +16,8 @@ from models.datasets import rows as row_record
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
 from models.training.evaluate import log_probs
-from service import cli
-from service.commands.client import _read_rows
+from pushforward.cli import main
+from pushforward.cli.client import _read_rows
 
 FLOW = [
     "--family", "realnvp", "--set", "num_layers=2",
@@ -27,7 +27,7 @@ NAMES = ["flow", "mass [kg]", "load"]
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.build(arguments), list(arguments))
+    return CliRunner().invoke(main.build(arguments), list(arguments))
 
 
 def write(path: Path, names: list[str], order: np.ndarray | None = None) -> Path:
@@ -268,7 +268,7 @@ def test_the_client_matches_columns_by_name(tmp_path: Path) -> None:
 
 
 def test_the_zoo_names_its_columns() -> None:
-    zoo = Path(__file__).resolve().parents[2] / "models" / "zoo"
+    zoo = Path(__file__).resolve().parents[3] / "models" / "zoo"
     for name in ("magic", "magic-ffjord"):
         names = schema.feature_names(read_manifest(zoo / name).provenance)
         assert names == schema_of_magic, name

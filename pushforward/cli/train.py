@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from service.commands.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors
+from pushforward.cli.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors
 
 Data = Annotated[
     str,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from service.commands.settings_file import read_file, render
+from pushforward.cli.settings_file import read_file, render
 from service.guard import check_exposure, guard_of
 from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, origins, read
 

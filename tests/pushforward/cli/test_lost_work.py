@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import models
-from service import cli
-from service.commands.plain_errors import plain_errors
+from pushforward.cli import main as cli
+from pushforward.cli.plain_errors import plain_errors
 from tests.cases import make_flow
 from tests.disks import disk, fill
-from tests.service import test_client_command
-from tests.service.test_import_command import ROSINALITY, SIZES
+from tests.pushforward.cli import test_client
+from tests.pushforward.cli.test_import_checkpoint import ROSINALITY, SIZES
 
-invoke = test_client_command.invoke
+invoke = test_client.invoke
 TRAIN = ("train", "--data", "two_moons?rows=200", "--family", "realnvp", "--out")
 LONG = "n" * 300
 
@@ -111,7 +111,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_drawn(
     tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "folder.npy").mkdir()
-    monkeypatch.setattr("service.commands.client._with_progress", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr("pushforward.cli.client._with_progress", lambda *_: pytest.fail("drawn"))
     result = invoke("sample", "--model", "line", "-o", tmp_path / name)
     assert result.exit_code == 2
     assert "Traceback" not in result.output

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from service.client.errors import UnreadableAnswer
+from pushforward.client.errors import UnreadableAnswer
 
 T = TypeVar("T")
 Array = NDArray[Any]

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from models.datasets import named_sets
 from models.training import TrainingOptions
-from service import cli
-from service.commands.train import read_arguments, train
+from pushforward.cli import main
+from pushforward.cli.train import read_arguments, train
 
 FLOW = [
     "--family",
@@ -25,7 +25,7 @@ DATA = "two_moons?rows=200"
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.build(arguments), list(arguments))
+    return CliRunner().invoke(main.build(arguments), list(arguments))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_option_of_training_is_a_flag_whose_help_states_its_default() -> N
 
 
 def test_the_guide_has_every_option_and_named_set() -> None:
-    guide = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text("utf-8")
     for name, field in TrainingOptions.model_fields.items():
         assert f"| `--{name.replace('_', '-')}` | {field.default} |" in guide, name
     for name in named_sets():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.plain_errors import interruptible, plain_errors
+from pushforward.cli.plain_errors import interruptible, plain_errors
 
 if TYPE_CHECKING:
     from models.onnx.export import Export

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.commands.plain_errors import interruptible, plain_errors
-from service.commands.train import read_arguments
+from pushforward.cli.plain_errors import interruptible, plain_errors
+from pushforward.cli.train import read_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console

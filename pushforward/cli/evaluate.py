@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.commands.plain_errors import plain_errors
+from pushforward.cli.plain_errors import plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

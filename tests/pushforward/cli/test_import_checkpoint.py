@@ -8,9 +8,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 import models
-from service import cli
+from pushforward.cli import main
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 ROSINALITY = GOLDEN / "rosinality_glow_b" / "model_000001.pt"
 Y0AST = GOLDEN / "y0ast_glow_b" / "glow_checkpoint_1.pt"
 SIZES = ("--set", "img_size=8", "--set", "n_bits=8")
@@ -18,7 +18,7 @@ SIZES = ("--set", "img_size=8", "--set", "n_bits=8")
 
 def invoke(*arguments: str | Path) -> Result:
     words = ["import", *map(str, arguments)]
-    return CliRunner().invoke(cli.build(words), words)
+    return CliRunner().invoke(main.build(words), words)
 
 
 def refused(*arguments: str | Path) -> str:

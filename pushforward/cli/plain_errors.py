@@ -37,7 +37,8 @@ def plain_errors() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C raise while this runs, so that what is under way is tidied up; then exit.
 
-    Outside, as while modules are imported, it ends the process at once (see `service.cli`).
+    Outside, as while modules are imported, it ends the process at once (see
+    `pushforward.cli.main`).
     """
     former = signal.getsignal(signal.SIGINT)
     if former == signal.SIG_DFL:

@@ -8,13 +8,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.checkpoints.files import try_file, write_file, written
-from service.commands.plain_errors import describe, fail, interruptible, plain_errors
+from pushforward.cli.plain_errors import describe, fail, interruptible, plain_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.client import Client, Samples
+    from pushforward.client import Client, Samples
 
     Array = NDArray[np.generic]
 
@@ -175,7 +175,7 @@ def decode(
 @contextmanager
 def _connected(options: typer.Context, model: str | None) -> "Iterator[Client]":
     """Open a client; what goes wrong becomes one line and an exit code."""
-    from service.client import Client, ClientError
+    from pushforward.client import Client, ClientError
 
     try:
         with plain_errors(), interruptible(), Client(model=model, **options.obj) as server:

@@ -56,7 +56,7 @@ def load(name: str) -> Callable[..., Any] | typer.Typer:
     """Import a command, a function or a group of them: that of its own name in its own module."""
     function = _FUNCTIONS.get(name, name)
     command: Callable[..., Any] | typer.Typer = getattr(
-        import_module(f"service.commands.{function}"), function
+        import_module(f"pushforward.cli.{function}"), function
     )
     return command
 

@@ -1,0 +1,1 @@
+"""Serve trained normalizing flows over HTTP, train them, look into them."""
