@@ -35,7 +35,7 @@ from benchmarks.onnx_candidates import make_flow
 from benchmarks.peers import environment, load
 from benchmarks.process import serving
 from models.ode.transform import is_continuous
-from service.engines.select import Job, choose
+from service.engines.autotune import Job, choose
 
 OUT = Path("runs/benchmarks/serving.json")
 MLP = {"kind": "mlp", "widths": [128, 128]}

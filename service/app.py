@@ -15,6 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.health import health_router
+from service.api.models import models_router
+from service.api.openapi import ANY_PROBLEM, add_keys, add_operations
+from service.api.openapi_v2 import INFER_PATHS, add_inference
+from service.api.page import page_router
+from service.api.v2 import v2_router
+from service.auth import OPEN_PATHS, Guard, guard_of
+from service.contracts import Repository
 from service.errors import (
     Fault,
     InvalidRequest,
@@ -23,25 +31,17 @@ from service.errors import (
     problem,
     unexpected,
 )
-from service.guard import OPEN_PATHS, Guard, guard_of
-from service.logs import AccessLog
-from service.metrics import Metrics
-from service.model import Repository
 from service.routes.clients import ClientWatch
-from service.routes.documentation import ANY_PROBLEM, add_keys, add_operations
-from service.routes.documentation_v2 import INFER_PATHS, add_inference
 from service.routes.endpoint import Desk, Endpoint
 from service.routes.exchange import Reception, check_single, read_headers, request_id, respond
-from service.routes.health import health_router
 from service.routes.infer import PREFIX, SUFFIX, Infer
-from service.routes.models import models_router
 from service.routes.operations import Decode, Encode, LogProb, Sample
-from service.routes.page import page_router
 from service.routes.plain import PlainOperation
-from service.routes.register import Register
-from service.routes.v2 import v2_router
 from service.settings import Settings
-from service.tracing import Tracer
+from service.telemetry import Metrics
+from service.telemetry.access_log import AccessLog
+from service.telemetry.recorder import Register
+from service.telemetry.tracing import Tracer
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
 # What a path that no route has is counted under: one series, whatever scanners try.

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from service.app import create_app
-from service.guard import OPEN_PATHS
-from service.metrics import Metrics
+from service.auth import OPEN_PATHS
 from service.settings import Settings, variable_name
-from tests.service.houses import House
+from service.telemetry import Metrics
+from tests.service.fake_repository import House
 
 ROOT = Path(__file__).resolve().parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import ServiceError
-from service.metrics import Metrics
 from service.settings import Settings, variable_name
+from service.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

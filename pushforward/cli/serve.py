@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pushforward.cli.settings_file import read_file, render
-from service.guard import check_exposure, guard_of
+from service.auth import check_exposure, guard_of
 from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, origins, read
 
 EXIT_BAD_SETTING = 3
@@ -70,7 +70,7 @@ def serve(
     if only_print:
         print(render(settings, origins(given, file, settings_file or "")))
         return
-    from service.server import run
+    from service.launch.main import run
 
     raise typer.Exit(run(settings))
 

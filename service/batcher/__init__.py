@@ -9,7 +9,7 @@ replies back.
 """
 
 from service.batcher.batcher import Batcher
-from service.batcher.kernel import Operation
+from service.batcher.executor import Operation
 from service.batcher.policy import Policy
 
 __all__ = ["Batcher", "Operation", "Policy"]

@@ -1,9 +1,9 @@
 """Who may wait: rows that fit into the queue, and whose answer can come in time."""
 
-from service.batcher.handoff import Handoff
-from service.batcher.pace import Pace
+from service.batcher.batch_queue import Handoff
+from service.batcher.throughput import Pace
 from service.errors import DeadlineExceeded, Overloaded, TooLarge
-from service.metrics import QueueMetrics
+from service.telemetry import QueueMetrics
 
 
 class Admission:

@@ -10,11 +10,12 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 
 from service.batcher.admission import Admission
-from service.batcher.handoff import Handoff
-from service.batcher.kernel import Kernel, Operation, Outcome
-from service.batcher.pace import Pace
+from service.batcher.batch_queue import Handoff
+from service.batcher.entry import Ticket
+from service.batcher.executor import Kernel, Operation, Outcome
 from service.batcher.policy import Policy
-from service.batcher.ticket import Ticket
+from service.batcher.throughput import Pace
+from service.contracts import Answer, Array, Place, Slot
 from service.engines.engine import EngineLost
 from service.errors import (
     DeadlineExceeded,
@@ -23,8 +24,7 @@ from service.errors import (
     NotReady,
     ServiceError,
 )
-from service.metrics import QueueMetrics
-from service.model import Answer, Array, Place, Slot
+from service.telemetry import QueueMetrics
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _DEADLINE_STEP_SECONDS = 0.002
 
 
 class _Seat:
-    """A ticket in its batcher; see `service.model.Place`."""
+    """A ticket in its batcher; see `service.contracts.Place`."""
 
     __slots__ = ("_batcher", "_ticket")
 
@@ -109,7 +109,7 @@ class Batcher:
         self._metrics.watch(lambda: self._handoff.waiting_rows, self._count_pending)
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
-        """Compute one request; see `service.model.RowQueue`."""
+        """Compute one request; see `service.contracts.RowQueue`."""
         reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         place = self.enter(rows, context, deadline, reply)
         try:
@@ -149,7 +149,7 @@ class Batcher:
 
     @property
     def company_rows(self) -> int:
-        """As many as may come as one short request; see `service.model.RowQueue`."""
+        """As many as may come as one short request; see `service.contracts.RowQueue`."""
         return self._admission.most_short_rows()
 
     def enter(
@@ -162,7 +162,7 @@ class Batcher:
         requests: int = 1,
         is_accepted: bool = False,
     ) -> Place:
-        """Let rows wait; see `service.model.RowQueue`."""
+        """Let rows wait; see `service.contracts.RowQueue`."""
         loop, now = self._loop, self._clock()
         may_wait = self._is_accepting or (is_accepted and not self._ended.is_set())
         if loop is None or not may_wait or self._is_lost:
@@ -180,7 +180,7 @@ class Batcher:
         return _Seat(self, ticket)
 
     def check(self, rows: int, deadline: float) -> None:
-        """Refuse rows before they are made; see `service.model.RowQueue`."""
+        """Refuse rows before they are made; see `service.contracts.RowQueue`."""
         if not self._is_accepting or self._is_lost:
             raise self._not_ready()
         self._admission.check(rows, deadline - self._clock(), 1)
@@ -194,7 +194,7 @@ class Batcher:
         self._metrics.drop("cancelled")
 
     def drop(self, ticket: Ticket, row: int) -> bool:
-        """Drop one request of a ticket; see `service.model.Place`."""
+        """Drop one request of a ticket; see `service.contracts.Place`."""
         ticket.requests -= 1
         self._metrics.drop("cancelled")
         return self._handoff.drop(ticket, row)

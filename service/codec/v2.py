@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from service.api.schemas_v2 import InferInput, InferRequest
 from service.codec.json import check_keys, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.parameters import check_known
@@ -30,7 +31,6 @@ from service.errors import (
     ShapeMismatch,
     UnknownField,
 )
-from service.schemas_v2 import InferInput, InferRequest
 
 DATATYPES = {
     "FP16": "<f2",

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.model import Array, Mapped
+from service.contracts import Array, Mapped
 
 
 class EngineOutOfMemory(RuntimeError):

@@ -8,8 +8,8 @@ import onnx
 
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
+from service.contracts import Array, Mapped, Solves
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.model import Array, Mapped, Solves
 
 # How onnxruntime's allocators say that memory ran out.
 _NO_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory")

@@ -17,8 +17,8 @@ from models.checkpoints import golden
 from models.flow import Flow, base_log_prob
 from models.ode.transform import is_continuous
 from models.onnx.certificate import CONTINUOUS, TOLERANCES
+from service.contracts import Array
 from service.engines.engine import Engine
-from service.model import Array
 
 # The golden rows are among those that the certificate measured. Other processors round otherwise,
 # and GPUs add up in another order.

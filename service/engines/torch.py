@@ -13,8 +13,8 @@ from models.ode.transform import (
     solve_reports,
     values_only,
 )
+from service.contracts import Array, Mapped, Solves
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.model import Array, Mapped, Solves
 
 _Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 

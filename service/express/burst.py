@@ -9,12 +9,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from service.metrics import NO_MODEL
 from service.routes.clients import Ending
 from service.routes.company import Company
 from service.routes.endpoint import refuse
 from service.routes.exchange import Head, Written, request_id
 from service.routes.plain import PlainOperation
+from service.telemetry import NO_MODEL
 
 if TYPE_CHECKING:
     from service.express.connection import ExpressProtocol

@@ -7,10 +7,10 @@ import httptools
 
 from service.errors import MalformedRequest
 from service.express.room import Room
-from service.metrics import Metrics
 from service.routes.exchange import Head, Headers, read_headers
 from service.routes.plain import PlainOperation
 from service.settings import Settings
+from service.telemetry import Metrics
 
 # The parser itself would keep a head of any length.
 MOST_HEAD_BYTES = 65_536

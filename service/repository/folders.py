@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoints.folder import CONFIG_FILE
-from service.exits import StartupError
+from service.launch.exits import StartupError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)

@@ -10,16 +10,16 @@ from contextlib import asynccontextmanager
 import torch
 
 from service.batcher import Batcher
-from service.engines.threads import engine_threads, usable_cores
+from service.contracts import Listing, ServedModel
+from service.engines.cpu import engine_threads, usable_cores
 from service.engines.torch import resolve_device
 from service.errors import ModelNotFound, ModelRefused, NotReady
-from service.exits import StartupError
-from service.metrics import Metrics
-from service.model import Listing, ServedModel
+from service.launch.exits import StartupError
 from service.repository.folders import Source, find_models, stamp, zoo_folder
-from service.repository.serving import Hosted, host
+from service.repository.loading import Hosted, host
 from service.repository.watch import Watch
 from service.settings import Settings, flag_name
+from service.telemetry import Metrics
 
 # Models that are loaded side by side at least, so that a slow one does not hold up all others.
 _LEAST_AT_ONCE = 2
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class FolderRepository:
-    """A `service.model.Repository` over `settings.model_repository`, or over the zoo.
+    """A `service.contracts.Repository` over `settings.model_repository`, or over the zoo.
 
     One model that cannot be loaded keeps the whole service from starting: a service that answers
     404 for a model its operator configured would look healthy and be wrong. After the start it is

@@ -11,8 +11,8 @@ from service.codec.json import write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
+from service.contracts import Answer, ModelCard
 from service.errors import TooLarge
-from service.model import Answer, ModelCard
 from service.routes.exchange import Headers, Reply, Written
 from service.routes.threads import Threads
 

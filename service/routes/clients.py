@@ -14,8 +14,8 @@ from typing import Any
 
 from starlette.types import Receive
 
-from service.metrics import NO_MODEL
-from service.tracing import Stages
+from service.telemetry import NO_MODEL
+from service.telemetry.tracing import Stages
 
 PATIENCE_SECONDS = 0.05
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from service.codec.tensors import Array
+from service.contracts import Answer, Place, RowQueue
 from service.errors import EngineError
-from service.model import Answer, Place, RowQueue
 from service.routes.answers import plain_answer
 from service.routes.endpoint import refuse
 from service.routes.exchange import Head, Written, request_id

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from models.noise import MAX_SEED, base_noise, draw_seed
 from service.codec.parameters import read_integer, read_number
 from service.codec.tensors import Array
+from service.contracts import ModelCard
 from service.errors import TooLarge
-from service.model import ModelCard
 
 MAX_TEMPERATURE = 1000.0
 MAX_SAMPLES = 2**63 - 1

@@ -2,7 +2,7 @@
 
 No framework stands between them and the server, so that a one-row request costs little more than
 its HTTP exchange. They are ASGI applications, and `service.express` calls them without even that.
-`service.routes.documentation` describes them in OpenAPI.
+`service.api.openapi` describes them in OpenAPI.
 """
 
 import asyncio
@@ -16,10 +16,9 @@ from typing import ClassVar
 
 from starlette.types import Receive, Scope, Send
 
+from service.auth import Guard
+from service.contracts import Answer, Array, Repository, RowQueue
 from service.errors import BodyTimeout, ServiceError, problem, unexpected
-from service.guard import Guard
-from service.metrics import NO_MODEL
-from service.model import Answer, Array, Repository, RowQueue
 from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
 from service.routes.exchange import (
     ClientGone,
@@ -34,10 +33,11 @@ from service.routes.exchange import (
     request_id,
     respond,
 )
-from service.routes.register import Register
 from service.routes.threads import Threads
 from service.settings import Settings
-from service.tracing import Stages
+from service.telemetry import NO_MODEL
+from service.telemetry.recorder import Register
+from service.telemetry.tracing import Stages
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499

@@ -52,7 +52,6 @@ class Reply(NamedTuple):
         return Written(self.status, write_headers(self.headers), self.body)
 
 
-_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # A slow network cuts 64 MiB into 46,000 packets; more pieces than this are an attack.
@@ -112,15 +111,6 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
     if given is not None and _VISIBLE.fullmatch(given):
         return given.decode("ascii")
     return f"{_PREFIX}-{next(_serial):08x}"
-
-
-def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
-    """Take the trace's id from a W3C traceparent; a malformed one counts as none."""
-    parent = headers.get(b"traceparent")
-    if parent is None:
-        return None
-    match = _TRACEPARENT.fullmatch(parent)
-    return match[1].decode() if match is not None and int(match[1], 16) else None
 
 
 def read_timeout(value: bytes) -> float:

@@ -17,8 +17,8 @@ from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import check_known, read_integer
 from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
+from service.contracts import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound, NotReady
-from service.model import Answer, ModelCard, Repository, RowQueue, ServedModel
 from service.routes import draw
 from service.routes.answers import PLAIN, Form, check_answer_size, server_timing
 from service.routes.clients import Visit

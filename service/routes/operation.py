@@ -17,8 +17,8 @@ from service.codec.parameters import (
     read_query,
 )
 from service.codec.tensors import Array
+from service.contracts import Answer, ModelCard, RowQueue, ServedModel
 from service.errors import BadDtype, InvalidParameter, NotReady, ServiceError
-from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, server_timing, write_answer
 from service.routes.clients import Visit
 from service.routes.endpoint import Desk, Endpoint, ReadBody, submit

@@ -11,8 +11,8 @@ from service.codec.image import is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
 from service.codec.parameters import read_flag
 from service.codec.tensors import Array, cast, read_rows
+from service.contracts import Answer, ModelCard, RowQueue, ServedModel
 from service.errors import InvalidRequest, MissingField, UnsupportedMediaType
-from service.model import Answer, ModelCard, RowQueue, ServedModel
 from service.routes.answers import Form, check_answer_size
 from service.routes.draw import MANY_VALUES, Draw, read_draw
 from service.routes.operation import Order, Picture

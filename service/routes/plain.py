@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from service.codec.media import JSON
 from service.codec.parameters import read_name
 from service.codec.tensors import Array, read_lone_rows
-from service.model import Answer, RowQueue, ServedModel
+from service.contracts import Answer, RowQueue, ServedModel
 from service.routes.answers import PLAIN, Form, write_plain, write_plain_rows
 from service.routes.company import Company, PlainVisit
 from service.routes.endpoint import Desk

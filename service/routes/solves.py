@@ -6,8 +6,8 @@ import numpy as np
 
 from service.codec.media import JSON, NPZ
 from service.codec.tensors import Array
+from service.contracts import Answer
 from service.errors import InvalidParameter
-from service.model import Answer
 
 FAILED = "solver_failed"
 # By the numbers of `models.ode.solver.SolveStatus`.

@@ -1,4 +1,4 @@
-"""The real server, whose engine waits for a byte from the test before every batch.
+"""The real main, whose engine waits for a byte from the test before every batch.
 
     python -m tests.e2e.stuck_server FOLDER MODEL field=value ...
 
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from models.flow import Flow
-from service import server
-from service.engines import select
+from service.contracts import Array
+from service.engines import autotune
 from service.engines.torch import TorchEngine
-from service.model import Array
+from service.launch import main
 from service.settings import read
 
 FOLDER = Path(sys.argv[1])
@@ -42,6 +42,6 @@ class StuckEngine(TorchEngine):
 
 
 if __name__ == "__main__":
-    select.TorchEngine = StuckEngine
+    autotune.TorchEngine = StuckEngine
     fields = dict(argument.split("=", 1) for argument in sys.argv[3:])
-    sys.exit(server.run(read({"model_repository": sys.argv[2], "engine": "torch", **fields})))
+    sys.exit(main.run(read({"model_repository": sys.argv[2], "engine": "torch", **fields})))

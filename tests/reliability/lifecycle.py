@@ -89,20 +89,20 @@ suite(
     "engines that raise or die, faults in forming and undoing batches, workers killed",
     f"{FAULTS}::test_an_engine_error_is_told_without_its_words_and_the_next_request_works",
     f"{FAULTS}::test_a_dead_worker_ends_the_process",
-    "tests/service/test_batcher_faults.py",
+    "tests/service/batcher/test_faults.py",
     "tests/e2e/test_workers.py",
 )
 suite(
     27,
     "simulated out of memory: halves, then 503; a lost device ends the process",
-    "tests/service/test_batcher_kernel.py",
-    "tests/service/test_engine_torch.py",
+    "tests/service/batcher/test_executor.py",
+    "tests/service/engines/test_torch.py",
 )
 suite(
     28,
     "bad versions under load: the old one serves on",
     "tests/e2e/test_reload.py::test_bad_versions_under_load_cost_nobody_anything",
-    "tests/service/test_reload.py",
+    "tests/service/repository/test_reload.py",
 )
 
 
@@ -191,7 +191,7 @@ suite(
     "a full disk, nowhere to write, another user; quotas of processors",
     "tests/e2e/test_hostile.py::test_it_serves_where_nothing_can_be_written",
     "tests/e2e/test_hostile.py::test_several_processes_say_that_they_need_a_place_to_write",
-    "tests/service/test_engine_threads.py",
+    "tests/service/engines/test_cpu.py",
 )
 
 JUMPING = textwrap.dedent("""

@@ -88,7 +88,7 @@ suite(
     22,
     "clients that leave: queued rows are never computed",
     "tests/e2e/test_faults.py::test_the_rows_of_a_client_that_left_are_never_computed",
-    "tests/service/test_batcher_limits.py",
+    "tests/service/batcher/test_limits.py",
 )
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.routes.exchange import ClientGone, Reception, receive_body
-from tests.service.houses import House, app_over, ask
+from tests.service.fake_repository import House, app_over, ask
 from tests.service.wire import BODY, Scene, read, request, run
 
 PATHS = (

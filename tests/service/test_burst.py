@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from service.codec.json import write_object, write_rows
+from service.contracts import Answer, ModelCard
 from service.errors import DeadlineExceeded
 from service.express import ExpressProtocol
-from service.model import Answer, ModelCard
 from service.routes.endpoint import Endpoint
 from service.routes.operations import LogProb
 from service.routes.plain import PlainOperation
-from tests.service.houses import Linear
+from tests.service.fake_repository import Linear
 from tests.service.wire import BODY, Scene, read, request, run
 from tests.service.wire import Answer as Wire
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.codec.json_slices import LARGE_BYTES
-from tests.service.houses import House, app_over, card, post
+from tests.service.fake_repository import House, app_over, card, post
 
 NAMES = ("mean radius", "mean 'area'", "label [kg]")
 GOOD = "[1, 2, 3]"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher
+from service.contracts import Answer, Solves
 from service.errors import EngineError, NotReady, ServiceError
-from service.metrics import Metrics
-from service.model import Answer, Solves
 from service.routes.company import Company
 from service.routes.exchange import Head, Written
 from service.routes.operation import Order
-from tests.service.batching import batcher, counted, later, outcome, run, started, submitted
-from tests.service.engines import POISON, Doubling, Gated, Poisoned, rows
+from service.telemetry import Metrics
+from tests.service.batcher.batching import batcher, counted, later, outcome, run, started, submitted
+from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
 
 FAULTY = 77.0
 

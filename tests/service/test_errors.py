@@ -8,7 +8,7 @@ import pytest
 
 from service import errors
 from service.errors import Fault, ServiceError, from_status, problem
-from tests.service.houses import House, app_over, ask, post
+from tests.service.fake_repository import House, app_over, ask, post
 
 MEMBERS = {"type", "title", "status", "code", "detail", "error", "request_id"}
 

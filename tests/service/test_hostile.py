@@ -16,10 +16,10 @@ import torch
 import models
 from models.flow import Flow
 from service.app import Application, create_app
-from service.metrics import Metrics
 from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
-from tests.service.houses import House
+from service.telemetry import Metrics
+from tests.service.fake_repository import House
 from tests.service.test_express import Scene as Server
 from tests.service.test_express import Z, request, run
 from tests.service.test_express import read as read_answer

@@ -15,9 +15,9 @@ from PIL import Image
 
 from models.noise import base_noise
 from service.app import create_app
-from service.logs import ACCESS_LOGGER, AccessLog
 from service.settings import Settings
-from tests.service.houses import SCALE, House, app_over, ask, card, log_normal, post
+from service.telemetry.access_log import ACCESS_LOGGER, AccessLog
+from tests.service.fake_repository import SCALE, House, app_over, ask, card, log_normal, post
 
 LOG_2 = math.log(SCALE)
 NPY, NPZ, PNG = "application/x-npy", "application/x-npz", "image/png"

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from service.app import create_app
-from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.houses import House
+from service.telemetry import Metrics
+from tests.service.fake_repository import House
 
 PATIENCE_SECONDS = 20.0
 

@@ -20,7 +20,7 @@ from service.errors import (
     ServiceError,
     TooLarge,
 )
-from tests.service.houses import House, app_over, pieces, post
+from tests.service.fake_repository import House, app_over, pieces, post
 
 JSON = "application/json"
 NPY, NPZ, PNG, JPEG = "application/x-npy", "application/x-npz", "image/png", "image/jpeg"

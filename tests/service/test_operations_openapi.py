@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from service import schemas
-from tests.service.houses import House, app_over, ask, card, post
+from service.api import schemas
+from tests.service.fake_repository import House, app_over, ask, card, post
 
 OPERATIONS = ("log_prob", "encode", "decode", "sample")
 RESULTS: dict[str, type[schemas.Result]] = {

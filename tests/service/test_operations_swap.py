@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from service.contracts import Answer, Array, ServedModel
 from service.errors import NotReady
-from service.model import Answer, Array, ServedModel
-from tests.service.houses import House, Linear, app_over, card, post
+from tests.service.fake_repository import House, Linear, app_over, card, post
 
 REQUESTS = {
     "/encode": {"model": "line", "x": [[2, 4, 6]]},

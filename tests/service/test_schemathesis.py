@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.codec.media import JPEG, NPY, NPZ, PNG
-from tests.service.houses import House, app_over
+from tests.service.fake_repository import House, app_over
 
 CASES_A_CALL = 25
 

@@ -12,13 +12,13 @@ import torch
 import models
 from models.ode.solver import SolveStatus
 from models.ode.transform import solve_reports
+from service.contracts import Array, Mapped, ServedModel, Solves
 from service.engines.torch import TorchEngine
-from service.metrics import Metrics
-from service.model import Array, Mapped, ServedModel, Solves
 from service.routes.solves import REASONS
-from tests.service.batching import batcher, run, submitted
-from tests.service.engines import Doubling, rows
-from tests.service.houses import House, Linear, Tasked, app_over, ask, card, post
+from service.telemetry import Metrics
+from tests.service.batcher.batching import batcher, run, submitted
+from tests.service.engines.fakes import Doubling, rows
+from tests.service.fake_repository import House, Linear, Tasked, app_over, ask, card, post
 
 
 class Solving(Doubling):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded, TooLarge
 from service.routes.threads import Threads
-from tests.service.batching import batcher
-from tests.service.engines import Doubling
-from tests.service.houses import House, app_over, post
+from tests.service.batcher.batching import batcher
+from tests.service.engines.fakes import Doubling
+from tests.service.fake_repository import House, app_over, post
 from tests.service.wire import run
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from models.noise import base_noise
 from service.codec.v2 import DATATYPES
-from tests.service.houses import SCALE, House, app_over, ask, log_normal, pieces, post
+from tests.service.fake_repository import SCALE, House, app_over, ask, log_normal, pieces, post
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 LOG_2 = math.log(SCALE)

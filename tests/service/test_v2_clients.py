@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.model import Answer, Array
-from tests.service.houses import House, app_over, post
+from service.contracts import Answer, Array
+from tests.service.fake_repository import House, app_over, post
 from tests.service.test_v2 import LENGTH, infer, outputs, tensor
 
 ROWS = np.array([[0, 1], [1, -0.5]], np.float32)

@@ -14,9 +14,9 @@ from uvicorn.server import ServerState
 
 from service.app import create_app
 from service.express import ExpressProtocol, Lane, protocol_over
-from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.houses import House
+from service.telemetry import Metrics
+from tests.service.fake_repository import House
 
 PATIENCE_SECONDS = 20.0
 BODY = b'{"model": "line", "x": [[2, 4, 6]]}'

@@ -20,7 +20,7 @@ from models.registry import build
 from models.training import TrainingOptions, train
 from models.training.evaluate import evaluate
 from models.transforms.preprocess import ShiftScale, Standardise
-from service.engines.select import Job, choose
+from service.engines.autotune import Job, choose
 from tests.cases import perturb
 
 NOW = 1.7e9 + 0.3
@@ -122,7 +122,7 @@ def test_graphs_that_take_float32_are_set_aside(
     graphs.write(folder)
     stored = read_export(folder, steep(), models.checkpoints.folder.digest(folder))
     older = replace(stored, certificate={**stored.certificate, "precision": "float32"})
-    monkeypatch.setattr("service.engines.select.read_export", lambda *_: older)
+    monkeypatch.setattr("service.engines.autotune.read_export", lambda *_: older)
     choice = choose("onnx", Job(folder, models.load(folder), threads=1, max_rows=8))
     assert choice.engine.dtype == "float64"
     assert choice.certificate["precision"] == "float64"

@@ -70,7 +70,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr("service.server.run", run)
+    monkeypatch.setattr("service.launch.main.run", run)
     return seen
 
 

@@ -31,7 +31,7 @@ from pushforward.client import (
     UnreadableAnswer,
     retries,
 )
-from tests.service.houses import SCALE, URL, House, app_over, log_normal
+from tests.service.fake_repository import SCALE, URL, House, app_over, log_normal
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 

@@ -1,0 +1,1 @@
+"""Routers and OpenAPI: what the service says of itself and its models. No logic."""

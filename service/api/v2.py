@@ -1,0 +1,171 @@
+"""The Open Inference Protocol but for inference: server, models, health, repository.
+
+Reference: Open Inference Protocol, inference_rest.md; Triton, extension_model_repository.md.
+"""
+
+from importlib.metadata import version as version_of
+
+from fastapi import APIRouter, Request
+
+from service.api.schemas import Live, Ready
+from service.api.schemas_v2 import (
+    ControlRequest,
+    IndexEntry,
+    IndexRequest,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
+    TensorMetadata,
+)
+from service.codec.json import check_keys, parse_object
+from service.codec.v2 import datatype_of, validate
+from service.contracts import ModelCard, Repository
+from service.errors import InvalidParameter, MalformedBody, NotReady
+from service.routes.endpoint import Desk, receive_small
+from service.routes.exchange import ClientGone
+from service.routes.infer import find, outputs_of
+
+NAME = "pushforward"
+
+_MAX_BODY_BYTES = 64 * 1024
+_BATCH = -1
+
+
+def v2_router(desk: Desk) -> APIRouter:
+    """Make the protocol's routes; those that change what is served only where that is allowed."""
+    repository, has_control = desk.repository, desk.settings.enable_model_control
+    router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+    _add_server(router, repository, has_control)
+    _add_models(router, repository)
+    _add_index(router, desk)
+    if has_control:
+        _add_control(router, desk)
+    return router
+
+
+def describe(card: ModelCard) -> ModelMetadata:
+    """Name a model's tensors, all that can be sent and all that can be asked for."""
+    datatype = datatype_of(card.numpy_dtype)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> TensorMetadata:
+        return TensorMetadata(name=name, datatype=datatype, shape=[_BATCH, *shape])
+
+    shapes = {"x": card.event_shape, "z": (card.features,)}
+    inputs = [tensor(name, shape) for name, shape in shapes.items()]
+    if card.context_shape is not None:
+        inputs.append(tensor("context", card.context_shape))
+    names = [*outputs_of("encode", card), "x"]
+    return ModelMetadata(
+        name=card.name,
+        versions=[card.version],
+        platform=f"{NAME}_{card.engine}",
+        inputs=inputs,
+        outputs=[tensor(name, shapes.get(name, ())) for name in names],
+    )
+
+
+def _add_server(router: APIRouter, repository: Repository, has_control: bool) -> None:
+    @router.get("", summary="The server and its extensions")
+    async def server() -> ServerMetadata:
+        # Without control the repository has its index only, which is not the whole extension.
+        extensions = ["binary_tensor_data", "parameters"]
+        if has_control:
+            extensions.append("model_repository")
+        return ServerMetadata(name=NAME, version=version_of(NAME), extensions=extensions)
+
+    @router.get("/health/live", summary="Whether the process works", operation_id="v2_live")
+    async def live() -> Live:
+        if not repository.is_alive:
+            raise NotReady("a batcher has stopped: restart the process", members={"live": False})
+        return Live(live=True)
+
+    @router.get(
+        "/health/ready",
+        summary="Whether requests are taken",
+        operation_id="v2_ready",
+        response_model_exclude_none=True,
+    )
+    async def ready() -> Ready:
+        if not repository.is_ready:
+            raise NotReady("models are loading, or draining", members={"ready": False})
+        return Ready(ready=True)
+
+
+def _add_models(router: APIRouter, repository: Repository) -> None:
+    @router.get("/models/{name}", summary="The tensors of a model")
+    async def model(name: str) -> ModelMetadata:
+        return describe(find(repository, name, None).card)
+
+    @router.get("/models/{name}/versions/{version}", summary="The tensors of one version")
+    async def model_version(name: str, version: str) -> ModelMetadata:
+        return describe(find(repository, name, version).card)
+
+    @router.get("/models/{name}/ready", summary="Whether a model takes requests")
+    async def model_ready(name: str) -> ModelReady:
+        return ModelReady(name=find(repository, name, None).card.name, ready=True)
+
+    @router.get("/models/{name}/versions/{version}/ready", summary="Whether a version does")
+    async def version_ready(name: str, version: str) -> ModelReady:
+        return ModelReady(name=find(repository, name, version).card.name, ready=True)
+
+
+def _add_index(router: APIRouter, desk: Desk) -> None:
+    repository = desk.repository
+
+    @router.post("/repository/index", summary="All models", openapi_extra=_body_of(IndexRequest))
+    async def index(request: Request) -> list[IndexEntry]:
+        wanted = validate(IndexRequest, await _read(desk, request))
+        return [
+            IndexEntry(
+                name=one.name,
+                version=one.version,
+                state="READY" if one.is_ready else "UNAVAILABLE",
+                reason=one.reason,
+            )
+            for one in repository.index()
+            if one.is_ready or not wanted.ready
+        ]
+
+
+def _add_control(router: APIRouter, desk: Desk) -> None:
+    repository = desk.repository
+    body = _body_of(ControlRequest)
+
+    @router.post("/repository/models/{name}/load", summary="Load a model", openapi_extra=body)
+    async def load(name: str, request: Request) -> None:
+        await _check_control(desk, request)
+        await repository.load(name)
+
+    @router.post("/repository/models/{name}/unload", summary="Unload a model", openapi_extra=body)
+    async def unload(name: str, request: Request) -> None:
+        await _check_control(desk, request)
+        await repository.unload(name)
+
+
+async def _check_control(desk: Desk, request: Request) -> None:
+    """Refuse what would put a client's settings or files in place of the repository's."""
+    wanted = validate(ControlRequest, await _read(desk, request))
+    for name in wanted.parameters:
+        if name != "unload_dependents":
+            raise InvalidParameter(
+                f"{name:.40}: models come from the repository alone", at=f"/parameters/{name:.40}"
+            )
+
+
+async def _read(desk: Desk, request: Request) -> object:
+    """Read a small JSON body whatever its type is called: clients of the protocol send none."""
+    headers = dict(request.scope["headers"])
+    try:
+        body = await receive_small(desk, headers, request.receive, _MAX_BODY_BYTES)
+    except ClientGone:
+        raise MalformedBody("body: it did not arrive") from None
+    if not body:
+        return {}
+    content = parse_object(body)
+    check_keys(body)
+    return content
+
+
+def _body_of(kind: type[IndexRequest] | type[ControlRequest]) -> dict[str, object]:
+    schema = kind.model_json_schema()
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}

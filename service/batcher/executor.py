@@ -1,0 +1,208 @@
+"""One batch through one engine function: assemble, compute, check, split, isolate what fails."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.batcher.entry import Piece, Ticket
+from service.contracts import Array, Mapped, Solves
+from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.errors import EngineError, NotReady, ServiceError
+
+# Bisection finds one culprit among n requests in 2 log2(n) further calls; this allows about four
+# culprits a batch, and bounds what an engine that fails on everything can cost.
+_CALLS_A_LEVEL = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a batcher runs: an engine function with the shapes of one row in and out.
+
+    call: (rows (B, *takes), context (B, *context_shape) | None) -> (value (B, *gives), log_det),
+        and how the rows were solved if the flow is continuous.
+    """
+
+    call: Callable[[Array, Array | None], Mapped]
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+    context_shape: tuple[int, ...] | None
+    dtype: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one batch came to. `rows` and `seconds` count successful engine calls only.
+
+    evaluations: of the vector field of a continuous flow, one number a row.
+    """
+
+    finished: list[Ticket] = field(default_factory=list)
+    rows: int = 0
+    seconds: float = 0.0
+    non_finite_rows: int = 0
+    evaluations: list[int] = field(default_factory=list)
+    first_error: Exception | None = None
+
+
+class Kernel:
+    """Runs batches of up to `max_rows` rows; an engine error costs its culprit only.
+
+    Args:
+        operation: the engine function and its shapes.
+        max_rows: rows the batch buffer holds.
+        is_fixed: run every batch at exactly `max_rows` rows, padded with copies of its first row.
+            An engine whose rounding depends on the batch size then gives a row the same bits
+            whatever arrives beside it.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        max_rows: int,
+        *,
+        is_fixed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._operation = operation
+        self._is_fixed = is_fixed
+        self._clock = clock
+        self._rows = np.zeros((max_rows, *operation.takes), operation.dtype)
+        shape = operation.context_shape
+        self._context = None if shape is None else np.zeros((max_rows, *shape), operation.dtype)
+
+    def run(self, pieces: list[Piece]) -> Outcome:
+        """Compute a batch; every ticket ends with its results, or with an error.
+
+        Raises:
+            EngineLost: the engine will never work again.
+        """
+        outcome = Outcome()
+        calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(len(pieces) + 1))
+        groups = [(pieces, False)]
+        while groups:
+            group, is_retry = groups.pop()
+            group = [piece for piece in group if not piece.ticket.is_gone]
+            if not group:  # nobody is left to answer
+                continue
+            calls_left -= 1
+            try:
+                self._compute(group, outcome)
+            except EngineLost:
+                raise
+            except EngineOutOfMemory as error:
+                outcome.first_error = outcome.first_error or error
+                if is_retry or _count(group) == 1:
+                    _fail(group, NotReady, "the device has too little memory now", outcome)
+                else:
+                    groups += [(half, True) for half in _halve_rows(group)]
+            except Exception as error:  # whatever an engine raises must not end the worker
+                outcome.first_error = outcome.first_error or error
+                if len(group) == 1 or calls_left <= 0:
+                    _fail(group, EngineError, "the engine failed on these rows", outcome)
+                else:
+                    middle = len(group) // 2
+                    groups += [(group[middle:], is_retry), (group[:middle], is_retry)]
+        return outcome
+
+    def _compute(self, group: list[Piece], outcome: Outcome) -> None:
+        rows, context, count = self._assemble(group)
+        began = self._clock()
+        value, log_det, *more = self._operation.call(rows, context)
+        seconds = self._clock() - began
+        self._check(value, log_det, len(rows))
+        outcome.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
+        outcome.rows += count
+        outcome.seconds += seconds
+        if more:
+            self._hand_out(more[0], group, count, outcome)
+        offset = 0
+        for ticket, start, stop in group:
+            end = offset + stop - start
+            if ticket.started is None:
+                ticket.started = began
+            ticket.compute_seconds += seconds
+            if ticket.accept(start, value[offset:end], log_det[offset:end]):
+                outcome.finished.append(ticket)
+            offset = end
+
+    def _hand_out(self, solves: Solves, group: list[Piece], count: int, outcome: Outcome) -> None:
+        """Tell every ticket how its rows were solved."""
+        outcome.evaluations += solves.evaluations[:count].tolist()
+        offset = 0
+        for ticket, start, stop in group:
+            end = offset + stop - start
+            ticket.note_solves(start, Solves(*(column[offset:end] for column in solves)))
+            offset = end
+
+    def _assemble(self, group: list[Piece]) -> tuple[Array, Array | None, int]:
+        """Copy the pieces into the batch's memory.   -> rows, context, how many are real."""
+        parts = [
+            ticket.rows if stop - start == ticket.total else ticket.rows[start:stop]
+            for ticket, start, stop in group
+        ]
+        count = sum(map(len, parts))
+        np.concatenate(parts, out=self._rows[:count])
+        if self._context is not None:
+            parts = [_context(ticket)[start:stop] for ticket, start, stop in group]
+            np.concatenate(parts, out=self._context[:count])
+        if self._is_fixed:
+            self._rows[count:] = self._rows[0]
+            if self._context is not None:
+                self._context[count:] = self._context[0]
+            return self._rows, self._context, count
+        context = None if self._context is None else self._context[:count]
+        return self._rows[:count], context, count
+
+    def _check(self, value: Array, log_det: Array, rows: int) -> None:
+        expected = (rows, *self._operation.gives)
+        if value.shape != expected or log_det.shape != (rows,):
+            raise RuntimeError(
+                f"engine: expected value {expected} and log_det ({rows},), "
+                f"got {value.shape} and {log_det.shape}"
+            )
+        if value.dtype != self._operation.dtype or log_det.dtype != self._operation.dtype:
+            raise RuntimeError(
+                f"engine: expected {self._operation.dtype}, got {value.dtype} and {log_det.dtype}"
+            )
+
+
+def _count(group: list[Piece]) -> int:
+    return sum(stop - start for _, start, stop in group)
+
+
+def _context(ticket: Ticket) -> Array:
+    if ticket.context is None:
+        raise RuntimeError("ticket: a conditional model's rows came without context")
+    return ticket.context
+
+
+def _halve_rows(group: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Split a batch in the middle of its rows, through a piece where it must be."""
+    first: list[Piece] = []
+    second: list[Piece] = []
+    room = _count(group) // 2
+    for ticket, start, stop in group:
+        middle = min(start + room, stop)
+        if middle > start:
+            first.append(Piece(ticket, start, middle))
+        if middle < stop:
+            second.append(Piece(ticket, middle, stop))
+        room -= middle - start
+    return first, second
+
+
+def _fail(group: list[Piece], kind: type[ServiceError], detail: str, outcome: Outcome) -> None:
+    for ticket in {piece.ticket: None for piece in group}:
+        ticket.error = kind(detail)
+        outcome.finished.append(ticket)
+
+
+def _non_finite_rows(value: Array, log_det: Array) -> int:
+    is_finite = np.isfinite(value)
+    if is_finite.all() and np.isfinite(log_det).all():
+        return 0
+    per_row = is_finite.reshape(len(value), -1).all(1) & np.isfinite(log_det)
+    return int((~per_row).sum())

@@ -1,0 +1,1 @@
+"""From the address to the exit code: one process, or several behind one port."""

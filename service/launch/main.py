@@ -1,0 +1,92 @@
+"""The service from its address to its exit code: one process, or several behind one port."""
+
+import logging
+import os
+import socket
+import sys
+from contextlib import ExitStack
+
+from service.launch import limits
+from service.launch.exits import EXIT_NO_START, EXIT_OK, StartupError, leave
+from service.settings import Settings, flag_name, unknown_variables
+from service.telemetry import access_log
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal.   -> the exit code."""
+    try:
+        limits.check_memory()
+    except StartupError as error:
+        return _refuse(error)
+    limits.spare_memory()
+    access_log.configure(settings.log_level, settings.log_format)
+    for warning in unknown_variables(os.environ):
+        _log.warning(warning)
+    _log.info("settings: %s", settings)
+    try:
+        code = _serve(settings)
+    except StartupError as error:
+        return _refuse(error)
+    if code != EXIT_OK:
+        # A worker may be deep in the engine and never come back: do not wait for its thread.
+        leave(code)
+    return code
+
+
+def _refuse(reason: StartupError) -> int:
+    print(f"pushforward: {reason}", file=sys.stderr)
+    return EXIT_NO_START
+
+
+def _serve(settings: Settings) -> int:
+    if settings.workers > 1 and settings.enable_model_control:
+        raise StartupError(
+            f"{flag_name('enable_model_control')}: a client's load and unload would reach one of "
+            f"{settings.workers} processes; leave {flag_name('workers')} at 1"
+        )
+    with ExitStack() as stack:
+        # Bound before the models are loaded, so that a port in use is told at once.
+        first = stack.enter_context(_bind(settings))
+        if settings.workers == 1:
+            with limits.enough_memory():
+                from service.launch.worker import Process
+                from service.telemetry import Metrics
+
+            return Process(settings, Metrics()).run(first)
+        with limits.enough_memory():
+            from service.launch.supervisor import Team
+
+        port = first.getsockname()[1]
+        # Freed for a moment: only sockets that all ask for it share a port. The kernel spreads
+        # connections evenly over them; processes that accept from one socket do not, the first to
+        # wake takes most of a burst.
+        first.close()
+        listeners = [
+            stack.enter_context(_bind(settings, port, is_shared=True))
+            for _ in range(settings.workers)
+        ]
+        return Team(settings, listeners, lambda: _bind(settings, port, is_shared=True)).run()
+
+
+def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = False) -> socket.socket:
+    """Take the address, alone or with other sockets of ours.
+
+    Raises:
+        StartupError: it cannot be had.
+    """
+    port = settings.port if port is None else port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError as error:
+        names = f"{flag_name('host')} {settings.host}, {flag_name('port')} {port}"
+        raise StartupError(f"{names}: cannot listen there: {error.strerror}") from None
+    return listener

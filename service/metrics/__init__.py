@@ -1,5 +1,0 @@
-"""What the service counts about itself, in Prometheus' form."""
-
-from service.metrics.metrics import CONTENT_TYPE, NO_MODEL, Metrics, QueueMetrics
-
-__all__ = ["CONTENT_TYPE", "NO_MODEL", "Metrics", "QueueMetrics"]

@@ -1,0 +1,249 @@
+"""From a model folder to a model that takes requests: load, prove, batchers, warm-up."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import models
+from models.checkpoints.folder import DTYPES, CheckpointError
+from models.checkpoints.reference import broken_promise
+from models.datasets.schema import class_names, feature_names
+from models.flow import Flow
+from models.ode.transform import is_continuous
+from service.batcher import Batcher, Operation, Policy
+from service.contracts import Array, Mapped, ModelCard, ServedModel
+from service.engines.autotune import Choice, EngineUnavailable, Job, choose
+from service.engines.cpu import engine_threads
+from service.engines.engine import Engine
+from service.errors import ServiceError
+from service.launch.exits import StartupError
+from service.repository.folders import Source, Stamp, stamp
+from service.repository.overrides import tune
+from service.repository.thread import in_own_thread
+from service.settings import Settings, flag_name
+from service.telemetry import Metrics
+
+# A batch of about this many numbers keeps an engine busy and is still answered soon.
+_VALUES_IN_BATCH = 3 * 2**16
+_LEAST_ROWS_IN_BATCH = 16
+_MOST_ROWS_IN_BATCH = 1024
+# A batch of a continuous flow is there when its hardest row is.
+_MOST_ROWS_IN_SOLVE = 128
+# A batch of one fixed size costs a lone row as much as a full batch, so it is small.
+_ROWS_IN_FIXED_BATCH = 32
+_BATCHES_IN_QUEUE = 32
+# Half a batch of all operations together.
+_SLOW_BATCH_SECONDS = 1.0
+
+# What Python says where a thread cannot be had; it has no class of its own.
+_NO_THREAD = "can't start new thread"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A served model, the batchers behind it, and what its files were like when it was loaded."""
+
+    served: ServedModel
+    encode: Batcher
+    decode: Batcher
+    generate: Batcher | None
+    stamp: Stamp
+
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """All, for what is done to all."""
+        two = (self.encode, self.decode)
+        return two if self.generate is None else (*two, self.generate)
+
+    async def drain(self) -> None:
+        """Refuse new rows, finish the accepted ones, end the threads."""
+        await asyncio.gather(*(batcher.drain() for batcher in self.batchers))
+
+    def abort(self, detail: str) -> None:
+        """Refuse new rows and the accepted ones, let the threads end."""
+        for batcher in self.batchers:
+            batcher.abort(detail)
+
+
+async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
+    """Load a model, replay its golden rows, start its batchers and warm them up.
+
+    Raises:
+        StartupError: the folder or the engine cannot be had, the engine fails on the warm-up, or
+            all of this takes too long.
+    """
+    try:
+        async with asyncio.timeout(settings.load_timeout_seconds):
+            return await _host(source, settings, metrics)
+    except TimeoutError:
+        raise StartupError(
+            f"{source.folder}: not loaded within {settings.load_timeout_seconds:g} s "
+            f"({flag_name('load_timeout_seconds')})"
+        ) from None
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        raise StartupError(
+            f"{source.folder}: the machine grants no further thread: see its limits on memory and "
+            "on processes (ulimit -a)"
+        ) from None
+
+
+async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
+    began = time.monotonic()
+    # Before the files are read: a change while they are makes another stamp.
+    seen = stamp(source)
+    tuning = tune(source.folder, settings)
+    dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
+    try:
+        flow = await in_own_thread(
+            lambda: models.load(source.folder, dtype=dtype, device=tuning.device)
+        )
+    except CheckpointError as error:
+        raise StartupError(str(error)) from None
+    policy = make_policy(tuning.settings, flow.features, solves=is_continuous(flow))
+    threads = engine_threads(settings.num_threads, settings.workers)
+    job = Job(source.folder, flow, threads, policy.max_batch_rows)
+    try:
+        choice = await in_own_thread(lambda: choose(tuning.settings.engine, job))
+    except EngineUnavailable as error:
+        raise StartupError(f"{source.folder}: {error}") from None
+    card = make_card(source, flow, choice, tuning.settings.batching)
+    if "warning" in card.accuracy:
+        _log.warning("%s: %s", card.name, card.accuracy["warning"])
+    hosted = _connect(card, choice.engine, policy, metrics, seen, solves=is_continuous(flow))
+    try:
+        await _warm_up(hosted, policy.max_batch_rows)
+    except BaseException as error:
+        hosted.abort("this version is not served")
+        if isinstance(error, ServiceError):
+            raise StartupError(f"{source.folder}: warm-up: {error.detail}") from None
+        raise
+    facts = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
+    _log.info(
+        "%s: %s, %d parameters, %s on %s in %s, %d rows a batch, ready after %.1f s",
+        *facts,
+        policy.max_batch_rows,
+        time.monotonic() - began,
+    )
+    return hosted
+
+
+def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> ModelCard:
+    """Collect what users are told about a model."""
+    support, engine = flow.facts.support, choice.engine
+    # torch's solver lets rows that are done leave: the sizes of its matrices, and with them last
+    # bits, depend on neighbours in batches of a fixed size too.
+    is_fixed = batching == "invariant" and not (is_continuous(flow) and engine.name != "onnx")
+    is_same_anywhere = is_fixed or choice.is_batch_invariant
+    promise: dict[str, Any] = {
+        "batching": batching,
+        "is_bitwise_reproducible": is_same_anywhere,
+    }
+    if is_continuous(flow) and (warning := broken_promise(flow.accuracy)):
+        promise["warning"] = warning
+    if choice.certificate:
+        promise["certificate"] = choice.certificate
+    return ModelCard(
+        name=source.name,
+        version=source.version,
+        family=flow.family,
+        event_shape=flow.event_shape,
+        context_shape=flow.context_shape,
+        num_classes=flow.facts.num_classes,
+        num_levels=flow.facts.num_levels,
+        support=None if support is None else (support.low, support.high),
+        dtype=engine.dtype,
+        engine=engine.name,
+        device=engine.device,
+        num_parameters=sum(parameter.numel() for parameter in flow.parameters()),
+        provenance=dict(flow.provenance),
+        accuracy={**flow.accuracy, **promise},
+        config=dict(flow.config),
+        engine_choice=choice.comparison,
+        feature_names=feature_names(flow.provenance) or None,
+        class_names=class_names(flow.provenance) or None,
+    )
+
+
+def make_policy(settings: Settings, features: int, *, solves: bool = False) -> Policy:
+    """Choose the limits of a model's batchers where the settings leave them open."""
+    is_fixed = settings.batching == "invariant"
+    fitting = max(1, _VALUES_IN_BATCH // features)
+    most = _MOST_ROWS_IN_SOLVE if solves else _MOST_ROWS_IN_BATCH
+    chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), most)
+    rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
+    queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
+    return Policy(
+        max_batch_rows=min(rows, queue_rows),
+        max_queue_rows=queue_rows,
+        max_delay_seconds=settings.max_batch_delay_seconds,
+        is_fixed=is_fixed,
+    )
+
+
+def _connect(
+    card: ModelCard,
+    engine: Engine,
+    policy: Policy,
+    metrics: Metrics,
+    seen: Stamp,
+    *,
+    solves: bool,
+) -> Hosted:
+    data, latent = card.event_shape, (card.features,)
+
+    def batcher(
+        name: str,
+        call: Callable[[Array, Array | None], Mapped],
+        *shapes: tuple[int, ...],
+    ) -> Batcher:
+        takes, gives = shapes
+        operation = Operation(call, takes, gives, card.context_shape, card.dtype)
+        counters = metrics.queue(card.name, name, card.engine)
+        return Batcher(operation, policy, counters, name=f"{card.name}.{name}")
+
+    encode = batcher("encode", engine.encode, data, latent)
+    decode = batcher("decode", engine.decode, latent, data)
+    generate = batcher("generate", engine.generate, latent, data) if solves else None
+    served = ServedModel(card, encode, decode, generate)
+    return Hosted(served, encode, decode, generate, seen)
+
+
+async def _warm_up(hosted: Hosted, max_rows: int) -> None:
+    """Run every operation on a few batches, in the threads that will serve.
+
+    Half a batch tells the pace. Where that takes long, one row and a full batch take as long again
+    and tell nothing more: what a first call pays for memory is far less.
+
+    The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
+    """
+    for batcher in hosted.batchers:
+        batcher.start()
+    began = time.monotonic()
+    await _run_once(hosted, math.ceil(max_rows / 2))
+    if time.monotonic() - began < _SLOW_BATCH_SECONDS:
+        await _run_once(hosted, 1)
+        await _run_once(hosted, max_rows)
+
+
+async def _run_once(hosted: Hosted, rows: int) -> None:
+    card = hosted.served.card
+    z = np.zeros((rows, card.features), card.numpy_dtype)
+    context = None
+    if card.context_shape is not None:
+        context = np.zeros((rows, *card.context_shape), card.numpy_dtype)
+        if card.num_classes is not None:
+            context[:, 0] = 1
+    answer = await hosted.decode.warm_up(z, context)
+    await hosted.encode.warm_up(answer.value, context)
+    if hosted.generate is not None:
+        await hosted.generate.warm_up(z, context)

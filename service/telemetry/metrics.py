@@ -1,0 +1,211 @@
+"""Every number the service counts about itself, in Prometheus' form.
+
+Counting happens in two places only: the batchers (through `QueueMetrics`) and the access
+middleware (through `Metrics.request`). Names follow prometheus.io/docs/practices/naming: one
+prefix, base units, the unit as suffix, few labels.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from service.telemetry.aggregation import Peers
+from service.telemetry.collectors import Count, Counter, Histogram, Spread
+
+# A second series beside every counter, with the time it was made: nobody asked for it.
+disable_created_metrics()
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# What a request is counted under when it named no model that is served: one series, not a
+# series for every name a scanner thinks of.
+NO_MODEL = ""
+
+_Buckets = tuple[float, ...]
+_SECONDS: _Buckets = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_EVALUATIONS: _Buckets = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_ROWS: _Buckets = tuple(2.0**power for power in range(15))
+
+
+class QueueMetrics:
+    """What one batcher counts; the labels are looked up once."""
+
+    def __init__(self, metrics: "Metrics", model: str, op: str, engine: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._op = op
+        self._rows = metrics.rows.labels(model, op)
+        self._batches = metrics.batches.labels(model, op)
+        self._batch_rows = metrics.batch_rows.labels(model, op)
+        self._queue_seconds = metrics.queue_seconds.labels(model, op)
+        self._compute_seconds = metrics.compute_seconds.labels(model, op, engine)
+        self._non_finite = metrics.non_finite_rows.labels(model, op)
+
+    def batch(self, rows: int, seconds: float, non_finite_rows: int) -> None:
+        """Count a computed batch."""
+        self._rows.inc(rows)
+        self._batches.inc()
+        self._batch_rows.observe(rows)
+        self._compute_seconds.observe(seconds)
+        if non_finite_rows:
+            self._non_finite.inc(non_finite_rows)
+
+    def solved(self, evaluations: Sequence[int]) -> None:
+        """Count what the rows of a continuous flow took."""
+        observe = self._metrics.ode_evaluations.labels(self._model, self._op).observe
+        for count in evaluations:
+            observe(count)
+
+    def queued(self, seconds: float, requests: int = 1) -> None:
+        """Count how long requests waited for their first batch."""
+        self._queue_seconds.observe(seconds, requests)
+
+    def drop(self, reason: str, requests: int = 1) -> None:
+        """Count requests that got no answer: "overloaded", "cancelled" or "deadline"."""
+        self._metrics.dropped.labels(self._model, reason).inc(requests)
+
+    def watch(self, waiting_rows: Callable[[], int], running: Callable[[], int]) -> None:
+        """Read the gauges from the batcher when they are asked for."""
+        self._metrics.queue_rows.labels(self._model, self._op).set_function(waiting_rows)
+        self._metrics.watch_running(self._model, self._op, running)
+
+
+class Metrics:
+    """One registry a process; `scrape` is what /metrics answers.
+
+    Args:
+        peers: the other processes of the service, if there are any.
+    """
+
+    def __init__(self, peers: Peers | None = None) -> None:
+        self._peers = peers
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests answered", "model op code")
+        self.request_seconds = self._histogram(
+            "request_duration_seconds", "Arrival to last byte", "model op", _SECONDS
+        )
+        self.rows = self._counter("rows", "Rows computed", "model op")
+        self.batches = self._counter("batches", "Batches computed", "model op")
+        self.batch_rows = self._histogram("batch_rows", "Rows a batch", "model op", _ROWS)
+        self.queue_seconds = self._histogram(
+            "queue_duration_seconds", "Wait for the first batch", "model op", _SECONDS
+        )
+        self.compute_seconds = self._histogram(
+            "compute_duration_seconds", "Engine time", "model op engine", _SECONDS
+        )
+        self.queue_rows = self._gauge("queue_rows", "Rows waiting for a batch", "model op")
+        self.running = self._gauge("requests_running", "Requests not answered yet", "model")
+        self.dropped = self._counter("dropped", "Requests without answer", "model reason")
+        self.connections_cut_off = self._counter(
+            "connections_cut_off", "Connections ended for what their client did not do", "reason"
+        )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Log lines not written: their reader was too slow", ""
+        )
+        self.log_lines_dropped.labels()  # 0 is told too
+        self.worker_restarts = self._counter(
+            "worker_restarts", "Workers started anew in the place of a lost one", ""
+        )
+        self.worker_restarts.labels()
+        self.non_finite_rows = self._counter(
+            "nonfinite_rows", "Rows with a result that is not finite", "model op"
+        )
+        self.ode_evaluations = self._histogram(
+            "ode_evaluations", "Field evaluations a row", "model op", _EVALUATIONS
+        )
+        self.model_info = self._gauge(
+            "model_info", "Facts of a served model", "model version family engine device"
+        )
+        self.model_ready = self._gauge("model_ready", "1 when requests are taken", "model")
+        build = self._gauge("build_info", "Version of the service", "version")
+        build.labels(version("pushforward")).set(1)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._watched: defaultdict[str, dict[str, Callable[[], int]]] = defaultdict(dict)
+        self._served: dict[str, tuple[str, str, str, str]] = {}
+        self._request_children: dict[tuple[str, str, int], tuple[Count, Spread]] = {}
+
+    def queue(self, model: str, op: str, engine: str) -> QueueMetrics:
+        """Make the counters of one batcher."""
+        return QueueMetrics(self, model, op, engine)
+
+    def serve(self, model: str, *, version: str, family: str, engine: str, device: str) -> None:
+        """Note that a model takes requests, in place of the version before."""
+        labels = (version, family, engine, device)
+        former = self._served.get(model)
+        if former is not None and former != labels:
+            self.model_info.remove(model, *former)
+        self._served[model] = labels
+        self.model_info.labels(model, *labels).set(1)
+        self.model_ready.labels(model).set(1)
+
+    def retire(self, model: str) -> None:
+        """Forget which version of a model was served, and whom its gauges ask."""
+        labels = self._served.pop(model, None)
+        if labels is not None:
+            self.model_info.remove(model, *labels)
+        self.model_ready.labels(model).set(0)
+        for op in self._watched.pop(model, ()):
+            self.queue_rows.remove(model, op)
+        self.running.remove(model)
+
+    def request(self, model: str, op: str, code: int, seconds: float) -> None:
+        """Count an answered request; `model` is one that is served, or `NO_MODEL`."""
+        key = (model, op, code)
+        children = self._request_children.get(key)
+        if children is None:
+            children = (
+                self.requests.labels(model, op, str(code)),
+                self.request_seconds.labels(model, op),
+            )
+            self._request_children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def cut_off(self, reason: str) -> None:
+        """Count a connection that was ended: its client was "not_reading"."""
+        self.connections_cut_off.labels(reason).inc()
+
+    def watch_running(self, model: str, op: str, running: Callable[[], int]) -> None:
+        """Let the gauge of a model's running requests be the sum over its operations."""
+        watched = self._watched[model]
+        watched[op] = running
+        self.running.labels(model).set_function(lambda: sum(read() for read in watched.values()))
+
+    def render(self) -> bytes:
+        """All metrics of this process as Prometheus text."""
+        return generate_latest(self.registry)
+
+    async def workers(self) -> tuple[int, int]:
+        """How many processes of the service answer, this one among them, and of how many."""
+        return (1, 1) if self._peers is None else (await self._peers.living(), self._peers.count)
+
+    async def scrape(self) -> bytes:
+        """All metrics of the service as Prometheus text.
+
+        Raises:
+            OSError, TimeoutError: one of its processes does not answer.
+        """
+        own = self.render()
+        return own if self._peers is None else await self._peers.collect(own)
+
+    def _counter(self, name: str, text: str, labels: str) -> Counter:
+        return Counter(f"pushforward_{name}", text, labels.split(), registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: str) -> Gauge:
+        return Gauge(f"pushforward_{name}", text, labels.split(), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: str, buckets: _Buckets) -> Histogram:
+        names = labels.split()
+        return Histogram(f"pushforward_{name}", text, names, bounds=buckets, registry=self.registry)

@@ -1,0 +1,223 @@
+"""The engine that is named, or the fastest that works; nothing that is not the model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import models
+from models.onnx.export import export_folder
+from models.onnx.runtime import RuntimeMissing
+from service.engines import autotune
+from service.engines.autotune import Choice, EngineUnavailable, Job, best, choose
+from service.engines.replay import Misfit
+from tests.cases import make_flow, make_inputs
+from tests.models.onnx.test_validate import change, larger_constant
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`plain`: a model. `exported`: the same with its graphs."""
+    folder = tmp_path_factory.mktemp("choice")
+    models.save(make_flow("realnvp"), folder / "plain", dtype=torch.float32)
+    shutil.copytree(folder / "plain", folder / "exported")
+    export_folder(folder / "exported").write(folder / "exported")
+    return folder
+
+
+def job(folder: Path, **changes: Any) -> Job:
+    facts: dict[str, Any] = {"threads": 1, "max_rows": 8, "flow": models.load(folder)}
+    return Job(folder, **facts | changes)
+
+
+def answers(choice: Choice) -> Any:
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
+    return choice.engine.encode(x, None)
+
+
+@pytest.mark.parametrize("name", ["torch", "folded", "onnx"])
+@pytest.mark.parametrize("folder", ["plain", "exported"])
+def test_the_engine_that_is_named_is_taken(name: str, folder: str, folders: Path) -> None:
+    choice = choose(name, job(folders / folder))
+    assert choice.engine.name == name
+    assert bool(choice.certificate) == (name == "onnx")
+    assert choice.is_batch_invariant == (name == "onnx")
+    assert choice.comparison == {}
+    wanted = answers(choose("torch", job(folders / folder)))
+    for got, same in zip(answers(choice), wanted, strict=True):
+        np.testing.assert_allclose(got, same, rtol=1e-5, atol=1e-5)
+
+
+def test_several_threads_promise_no_bits(folders: Path) -> None:
+    assert not choose("onnx", job(folders / "exported", threads=2)).is_batch_invariant
+
+
+def test_auto_compares_all_that_work(folders: Path) -> None:
+    choice = choose("auto", job(folders / "plain"))
+    seconds = choice.comparison["seconds_a_call"]
+    assert set(seconds) == {"torch", "folded", "onnx"}
+    assert choice.engine.name == best(seconds)
+    assert choice.comparison["refused"] == {}
+    for points in seconds.values():
+        assert set(points) == {"encode_1", "decode_1", "encode_8", "decode_8"}
+        assert all(0 < one < 10 for one in points.values())
+
+
+def test_the_fastest_on_the_average_is_taken() -> None:
+    seconds = {
+        "torch": {"encode_1": 1.0, "encode_8": 1.0},
+        "folded": {"encode_1": 0.5, "encode_8": 1.8},
+        "onnx": {"encode_1": 0.1, "encode_8": 20.0},
+    }
+    assert best(seconds) == "folded"
+
+
+@pytest.mark.parametrize(("lead", "chosen"), [(1.04, "onnx"), (1.06, "torch")])
+def test_onnx_is_taken_where_another_is_hardly_faster(lead: float, chosen: str) -> None:
+    assert best({"torch": {"encode_1": 1.0}, "onnx": {"encode_1": lead}}) == chosen
+
+
+def test_auto_says_why_an_engine_was_left_out(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise RuntimeMissing("onnxruntime cannot be imported")
+
+    monkeypatch.setattr("models.onnx.runtime.load_runtime", missing)
+    choice = choose("auto", job(folders / "plain"))
+    assert choice.engine.name in ("torch", "folded")
+    assert choice.comparison["refused"] == {"onnx": "onnxruntime cannot be imported"}
+
+
+def stale(folder: Path) -> None:
+    flow = models.load(folder)
+    with torch.no_grad():
+        next(flow.parameters()).add_(0.01)
+    models.save(flow, folder.with_name("retrained"))
+    for name in ("model.safetensors", "golden.safetensors"):
+        shutil.copy(folder.with_name("retrained") / name, folder / name)
+
+
+def truncated(folder: Path) -> None:
+    content = (folder / "encode.onnx").read_bytes()
+    (folder / "encode.onnx").write_bytes(content[:-100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(stale, "weights_sha256"), (truncated, r"encode\.onnx")]
+)
+def test_bad_graphs_are_refused_and_auto_goes_without(
+    spoil: Callable[[Path], None], message: str, folders: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders / "exported", tmp_path / "model")
+    spoil(folder)
+    with pytest.raises(EngineUnavailable, match=f"engine onnx: .*{message}"):
+        choose("onnx", job(folder))
+    choice = choose("auto", job(folder))
+    assert choice.engine.name in ("torch", "folded")
+    assert message.replace("\\", "") in choice.comparison["refused"]["onnx"]
+
+
+def test_graphs_in_another_precision_are_refused(folders: Path) -> None:
+    folder = folders / "exported"
+    flow = models.load(folder, dtype=torch.float64)
+    with pytest.raises(EngineUnavailable, match=r"graphs are in float32 .* served in float64"):
+        choose("onnx", job(folder, flow=flow))
+
+
+def test_graphs_that_miss_the_golden_rows_are_refused(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune, "worst_misfit", lambda *_: Misfit("z", float("nan"), 1e-5))
+    with pytest.raises(EngineUnavailable, match=r"do not reproduce the golden rows.*off by nan"):
+        choose("onnx", job(folders / "exported"))
+
+
+@pytest.mark.parametrize("case", ["realnvp", "maf", "glow", "nsf", "ffjord"])
+@pytest.mark.parametrize("name", ["encode.onnx", "decode.onnx"])
+def test_one_constant_that_is_five_percent_off_is_seen(
+    case: str, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    models.save(make_flow(case), folder, dtype=torch.float32)
+    export_folder(folder).write(folder)
+    assert choose("onnx", job(folder)).engine.name == "onnx"
+    (folder / "certificate.json").unlink()  # with the digests
+    change(folder, larger_constant, name)
+    with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
+        choose("onnx", job(folder))
+    assert "golden rows" in choose("auto", job(folder)).comparison["refused"]["onnx"]
+
+
+def test_no_certificate_allows_more_than_certificates_do(folders: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(folders / "exported", tmp_path / "model")
+    (folder / "certificate.json").unlink()
+
+    def boast(model: onnx.ModelProto) -> None:
+        (entry,) = (one for one in model.metadata_props if one.key == "certificate")
+        facts = json.loads(entry.value)
+        for measured in ("log_prob", "z", "x", "sample_log_prob"):
+            facts[measured]["max"] = 1e9
+        entry.value = json.dumps(facts)
+
+    for name in ("encode.onnx", "decode.onnx"):
+        change(folder, boast, name)
+    assert choose("onnx", job(folder)).engine.name == "onnx"
+    change(folder, larger_constant)
+    with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
+        choose("onnx", job(folder))
+
+
+def test_float64_models_get_float64_graphs(tmp_path: Path) -> None:
+    models.save(make_flow("maf"), tmp_path / "model")
+    choice = choose("onnx", job(tmp_path / "model"))
+    assert (choice.engine.dtype, choice.certificate["precision"]) == ("float64", "float64")
+
+
+def test_slow_models_are_not_exported_while_a_server_starts(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune, "_SLOW_ROW_SECONDS", 0.0)
+    assert (
+        "run pushforward export"
+        in choose("auto", job(folders / "plain")).comparison["refused"]["onnx"]
+    )
+    # Those that were exported before are.
+    assert choose("auto", job(folders / "exported")).comparison["refused"] == {}
+
+
+def continuous(name: str, folder: Path) -> Choice:
+    flow = make_flow(name)
+    models.save(flow.float(), folder, rows=make_inputs(name, flow))
+    return choose("auto", job(folder, max_rows=2))
+
+
+def test_continuous_flows_are_exported_while_a_server_starts(tmp_path: Path) -> None:
+    choice = continuous("ffjord", tmp_path / "model")
+    assert choice.engine.name == "onnx"
+    assert set(choice.comparison["refused"]) == {"folded"}
+
+
+def test_continuous_flows_are_served_by_torch_where_nothing_else_is_there(tmp_path: Path) -> None:
+    choice = continuous("ffjord_blend", tmp_path / "model")
+    assert choice.engine.name == "torch"
+    assert "serve it with torch" in choice.comparison["refused"]["onnx"]
+
+
+def test_slow_solves_are_not_exported_while_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune, "_SLOW_SOLVE_SECONDS", 0.0)
+    # A call that takes long is timed once: there is nothing to compare it with.
+    timed: list[float] = []
+    monkeypatch.setattr(autotune, "_seconds", lambda call: timed.append(1.5) or 1.5)
+    choice = continuous("ffjord", tmp_path / "model")
+    assert "run pushforward export" in choice.comparison["refused"]["onnx"]
+    assert choice.comparison["seconds_a_call"] == {"torch": {"encode_1": 1.5, "decode_1": 1.5}}
+    assert len(timed) == 2

@@ -1,0 +1,175 @@
+"""What is over is let go: rows, timers, visits, models that came too late."""
+
+import asyncio
+import gc
+import socket
+import time
+import weakref
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.batcher.batch_queue import Handoff
+from service.batcher.entry import Piece, Ticket
+from service.batcher.fair_queue import Lanes
+from service.contracts import Answer
+from service.errors import NotReady
+from service.launch.worker import _Server
+from service.repository import repository
+from service.repository.folders import Source
+from service.routes.clients import Visit, WatchedVisit
+from service.routes.exchange import Head
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.service.batcher.batching import batcher, later, run
+from tests.service.engines.fakes import Doubling, rows
+from tests.service.fake_repository import House, app_over
+from tests.service.wire import Scene, request
+
+
+def ticket(count: int, loop: asyncio.AbstractEventLoop) -> Ticket:
+    slot: asyncio.Future[Answer] = loop.create_future()
+    return Ticket(np.zeros((count, 1)), None, deadline=later(), arrived=0.0, slot=slot)
+
+
+class Guarded(Lanes):
+    """Lanes that want to be locked by whoever changes them."""
+
+    handoff: Handoff
+
+    def add(self, ticket: Ticket) -> None:
+        assert self.handoff._guard.locked()
+        super().add(ticket)
+
+    def take(self) -> list[Piece]:
+        assert self.handoff._guard.locked()
+        return super().take()
+
+
+def test_the_lanes_change_only_behind_the_lock() -> None:
+    loop = asyncio.new_event_loop()
+    handoff = Handoff(4)
+    lanes = Guarded(4)
+    lanes.handoff = handoff
+    handoff._lanes = lanes
+    handoff.put(ticket(1, loop))
+    assert len(handoff.take() or []) == 1
+    loop.close()
+
+
+def test_no_row_is_taken_out_of_a_ticket_that_is_partly_in_a_batch() -> None:
+    loop = asyncio.new_event_loop()
+    lanes = Lanes(8)
+    tickets = [ticket(count, loop) for count in (1, 2, 2, 2, 2)]
+    for one in tickets:
+        lanes.add(one)
+    lanes.take()
+    last = tickets[-1]
+    assert (last.taken, lanes.rows) == (1, 1)
+    assert not lanes.drop(last, 1)
+    assert (last.total, lanes.rows) == (2, 1)
+    loop.close()
+
+
+def test_a_drained_batcher_is_kept_by_no_timer() -> None:
+    async def test() -> None:
+        queue = batcher(Doubling())
+        queue.start()
+        await queue.submit(rows(1), None, time.monotonic() + 3600)
+        await queue.drain()
+        queue._worker.join()
+        gone = weakref.ref(queue)
+        del queue
+        gc.collect()
+        assert gone() is None
+
+    run(test())
+
+
+def test_a_body_that_has_come_is_not_late_any_more() -> None:
+    async def test() -> None:
+        async def receive() -> Any:
+            await asyncio.sleep(3600)
+
+        now = time.monotonic()
+        visit = WatchedVisit(receive, asyncio.current_task(), now, now + 0.02)
+        visit.grow_old()
+        visit.body_is_read()
+        await asyncio.sleep(0.05)
+        assert visit.ending is None
+        visit.end()
+
+    run(test())
+
+
+def test_an_answered_request_is_over() -> None:
+    async def test() -> None:
+        async def read_body() -> bytes:
+            return b'{"model": "line", "x": [[2, 4, 6]]}'
+
+        visit = Visit(time.monotonic(), later(), asyncio.current_task())
+        head = Head("/encode", b"", {b"content-type": b"application/json"})
+        reply = await app_over(House()).operations["/encode"].serve(head, visit, read_body)  # type: ignore[attr-defined]
+        assert reply.status == 200
+        assert visit.is_over
+        assert visit.task is None
+
+    run(test())
+
+
+def test_a_model_loaded_while_the_service_ends_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Late:
+        told: str | None = None
+
+        def abort(self, detail: str) -> None:
+            self.told = detail
+
+    late = Late()
+
+    async def host(*_: object) -> Late:
+        folders._is_draining = True
+        return late
+
+    folders = repository.FolderRepository(Settings(model_repository=(tmp_path,)), Metrics())
+    monkeypatch.setattr(repository, "host", host)
+
+    async def test() -> None:
+        with pytest.raises(NotReady):
+            await folders._renew(Source("toy", "1", tmp_path))
+
+    run(test())
+    assert late.told == "the service is shutting down"
+    assert folders.models() == []
+
+
+def test_nobody_who_waits_behind_a_closing_listener_is_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    server = _Server(scene.config)
+    server.lifespan = scene.config.lifespan_class(scene.config)
+
+    async def test() -> list[bytes]:
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            await server.startup([listener])
+            # No turn of the loop comes between these and the end: none of them is accepted.
+            clients = [
+                stack.enter_context(socket.create_connection(listener.getsockname(), 5))
+                for _ in range(20)
+            ]
+            for client in clients:
+                client.sendall(request())
+            await server.shutdown([listener])
+            return [client.recv(65536) for client in clients]
+
+    # Of uvicorn's own choice, as in the service: loops differ in how many they accept in a turn.
+    with asyncio.Runner(loop_factory=scene.config.get_loop_factory()) as runner:
+        answers = runner.run(test())
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 20

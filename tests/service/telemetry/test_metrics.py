@@ -1,0 +1,78 @@
+"""The metrics' names are a promise to dashboards; their number is bounded."""
+
+import re
+
+import pytest
+
+from service.telemetry import NO_MODEL, Metrics
+
+# name -> labels, as ECOSYSTEM's users expect them.
+PROMISED = {
+    "requests_total": {"model", "op", "code"},
+    "rows_total": {"model", "op"},
+    "batches_total": {"model", "op"},
+    "batch_rows_bucket": {"model", "op", "le"},
+    "request_duration_seconds_bucket": {"model", "op", "le"},
+    "queue_duration_seconds_bucket": {"model", "op", "le"},
+    "compute_duration_seconds_bucket": {"model", "op", "engine", "le"},
+    "queue_rows": {"model", "op"},
+    "requests_running": {"model"},
+    "dropped_total": {"model", "reason"},
+    "log_lines_dropped_total": set(),
+    "worker_restarts_total": set(),
+    "nonfinite_rows_total": {"model", "op"},
+    "ode_evaluations_bucket": {"model", "op", "le"},
+    "model_info": {"model", "version", "family", "engine", "device"},
+    "model_ready": {"model"},
+    "build_info": {"version"},
+}
+
+
+@pytest.fixture
+def used() -> Metrics:
+    metrics = Metrics()
+    metrics.serve("moons", version="1", family="glow", engine="torch", device="cpu")
+    for op in ("encode", "decode"):
+        queue = metrics.queue("moons", op, "torch")
+        queue.watch(lambda: 7, lambda: 2)
+        queue.batch(rows=4, seconds=0.01, non_finite_rows=1)
+        queue.queued(0.002)
+        queue.drop("cancelled")
+        queue.solved([31, 37])
+    metrics.request("moons", "encode", 200, 0.1)
+    metrics.request("moons", "encode", 200, 0.2)
+    metrics.request(NO_MODEL, "/models", 404, 0.1)
+    return metrics
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_each_promised_metric_is_there_with_its_labels(used: Metrics, name: str) -> None:
+    text = used.render().decode()
+    found = re.findall(rf"^pushforward_{name}(?:\{{(.*)\}})? ", text, re.M)
+    assert found
+    assert {part.split("=")[0] for part in found[0].split(",") if part} == PROMISED[name]
+
+
+def test_no_other_metric_of_ours_is_there(used: Metrics) -> None:
+    names = set(re.findall(r"^pushforward_(\w+)", used.render().decode(), re.M))
+    histograms = re.compile(r"_(sum|count)$")
+    assert {name for name in names if not histograms.search(name)} == set(PROMISED)
+
+
+def test_counts_are_what_was_counted(used: Metrics) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        return used.registry.get_sample_value(f"pushforward_{name}", labels)
+
+    assert value("requests_total", model="moons", op="encode", code="200") == 2
+    assert value("request_duration_seconds_count", model="moons", op="encode") == 2
+    assert value("rows_total", model="moons", op="decode") == 4
+    assert value("nonfinite_rows_total", model="moons", op="decode") == 1
+    assert value("queue_rows", model="moons", op="encode") == 7
+    assert value("requests_running", model="moons") == 4  # of both operations
+    assert value("dropped_total", model="moons", reason="cancelled") == 2
+
+
+def test_a_model_served_again_is_read_from_its_new_queue(used: Metrics) -> None:
+    used.queue("moons", "encode", "torch").watch(lambda: 1, lambda: 10)
+    value = used.registry.get_sample_value("pushforward_requests_running", {"model": "moons"})
+    assert value == 12
