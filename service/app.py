@@ -21,7 +21,7 @@ from service.api.openapi import ANY_PROBLEM, add_keys, add_operations
 from service.api.openapi_v2 import INFER_PATHS, add_inference
 from service.api.page import page_router
 from service.api.v2 import v2_router
-from service.auth import OPEN_PATHS, Guard, guard_of
+from service.auth import OPEN_PATHS, ApiKeyAuth, guard_of
 from service.contracts import Repository
 from service.errors import (
     Fault,
@@ -31,8 +31,8 @@ from service.errors import (
     problem,
     unexpected,
 )
-from service.routes.clients import ClientWatch
-from service.routes.endpoint import Desk, Endpoint
+from service.routes.clients import DisconnectWatcher
+from service.routes.endpoint import AppContext, Endpoint
 from service.routes.exchange import Reception, check_single, read_headers, request_id, respond
 from service.routes.infer import PREFIX, SUFFIX, Infer
 from service.routes.operations import Decode, Encode, LogProb, Sample
@@ -40,7 +40,7 @@ from service.routes.plain import PlainOperation
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.telemetry.access_log import AccessLog
-from service.telemetry.recorder import Register
+from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Tracer
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
@@ -71,16 +71,18 @@ def create_app(
         SettingsError: the file of API keys cannot be used.
     """
     metrics = metrics or Metrics()
-    register = Register(metrics, access or AccessLog(settings.log_format), tracer)
+    register = RequestRecorder(metrics, access or AccessLog(settings.log_format), tracer)
     reception = Reception(settings.max_receiving_bytes)
-    desk = Desk(settings, repository, register, ClientWatch(), reception, guard_of(settings))
+    desk = AppContext(
+        settings, repository, register, DisconnectWatcher(), reception, guard_of(settings)
+    )
     operations: list[PlainOperation] = [kind(desk) for kind in (LogProb, Encode, Decode, Sample)]
     app = Application(desk, operations, Infer(desk))
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
     app.include_router(v2_router(desk))
     app.include_router(page_router())
-    app.add_middleware(_Frame, register=register, guard=desk.guard)
+    app.add_middleware(TelemetryMiddleware, register=register, guard=desk.guard)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -93,7 +95,7 @@ class Application(FastAPI):
     operations: what serves each of the four.
     """
 
-    def __init__(self, desk: Desk, operations: list[PlainOperation], infer: Infer) -> None:
+    def __init__(self, desk: AppContext, operations: list[PlainOperation], infer: Infer) -> None:
         super().__init__(
             title="pushforward",
             version=version("pushforward"),
@@ -157,18 +159,19 @@ class Application(FastAPI):
         return super().openapi()
 
 
-class _Frame:
+class TelemetryMiddleware:
     """What surrounds every route but the operations, which do it themselves.
 
     That is the key, the request id, the count and the form of errors.
     """
 
-    def __init__(self, app: ASGIApp, register: Register, guard: Guard | None) -> None:
+    def __init__(self, app: ASGIApp, register: RequestRecorder, guard: ApiKeyAuth | None) -> None:
         self._app = app
         self._register = register
         self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one message of a connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -217,7 +220,7 @@ class _Frame:
         )
 
 
-def _lifespan(desk: Desk) -> Any:
+def _lifespan(desk: AppContext) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await desk.repository.start()

@@ -33,7 +33,7 @@ _LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Guard:
+class ApiKeyAuth:
     """The keys that are good now; kept as digests, so that all comparisons have one length.
 
     Args:
@@ -103,7 +103,7 @@ class Guard:
         _log.info("the file of API keys has changed: %d keys", len(self._from_file))
 
 
-def guard_of(settings: Settings) -> Guard | None:
+def guard_of(settings: Settings) -> ApiKeyAuth | None:
     """Make the guard that the settings ask for; None where they have no keys.
 
     Raises:
@@ -111,7 +111,7 @@ def guard_of(settings: Settings) -> Guard | None:
     """
     if not settings.api_keys and settings.api_key_file is None:
         return None
-    return Guard([key.get_secret_value() for key in settings.api_keys], settings.api_key_file)
+    return ApiKeyAuth([key.get_secret_value() for key in settings.api_keys], settings.api_key_file)
 
 
 def check_exposure(settings: Settings) -> None:

@@ -62,7 +62,7 @@ class ModelCard:
         return facts
 
 
-class Solves(NamedTuple):
+class SolverStats(NamedTuple):
     """How the equations of a continuous flow were solved, one entry a row.
 
     status: 0 where solved, else why not, as numbered by `models.ode.solver.SolveStatus`.
@@ -77,10 +77,10 @@ class Solves(NamedTuple):
 
 
 # What an engine gives for a batch: value, log_det and, of a continuous flow, its solves.
-Mapped = tuple[Array, Array] | tuple[Array, Array, Solves]
+EngineOutput = tuple[Array, Array] | tuple[Array, Array, SolverStats]
 
 
-class Answer(NamedTuple):
+class InferenceResult(NamedTuple):
     """What a row queue gives back for one request, rows in the order they were submitted.
 
     value is z (B, D) of an encode and x (B, *event_shape) of a decode; log_det (B,) is in nats.
@@ -93,17 +93,17 @@ class Answer(NamedTuple):
     log_det: Array
     queue_seconds: float
     compute_seconds: float
-    solves: Solves | None = None
+    solves: SolverStats | None = None
 
-    def parts(self) -> Iterator["Answer"]:
+    def parts(self) -> Iterator["InferenceResult"]:
         """Give the answer of each row."""
         for row in range(len(self.log_det)):
             here = slice(row, row + 1)
-            solves = self.solves and Solves(*(column[here] for column in self.solves))
+            solves = self.solves and SolverStats(*(column[here] for column in self.solves))
             yield self._replace(value=self.value[here], log_det=self.log_det[here], solves=solves)
 
 
-class Slot(Protocol):
+class ReplySink(Protocol):
     """Where the answer to one request goes: an `asyncio.Future`, or what is as good as one.
 
     All is called on the event loop but `done`, which any thread may ask.
@@ -113,7 +113,7 @@ class Slot(Protocol):
         """Whether nobody waits for an answer any more."""
         ...
 
-    def set_result(self, result: Answer, /) -> None:
+    def set_result(self, result: InferenceResult, /) -> None:
         """Take the answer."""
         ...
 
@@ -122,7 +122,7 @@ class Slot(Protocol):
         ...
 
 
-class Place(Protocol):
+class QueueHandle(Protocol):
     """Where the rows of one `RowQueue.enter` wait."""
 
     def leave(self) -> None:
@@ -158,11 +158,11 @@ class RowQueue(Protocol):
         rows: Array,
         context: Array | None,
         deadline: float,
-        slot: Slot,
+        slot: ReplySink,
         *,
         requests: int = 1,
         is_accepted: bool = False,
-    ) -> Place:
+    ) -> QueueHandle:
         """Let rows wait, and answer to `slot`, never before this has returned.
 
         What `submit` does, for whoever has no task that could wait.
@@ -179,7 +179,7 @@ class RowQueue(Protocol):
         """
         ...
 
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         """Compute `rows` (B, ...) with `context` (B, *context_shape), both in the card's dtype.
 
         Cancelling the call drops what is not computed yet.
@@ -213,7 +213,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ModelIndexEntry:
     """One version of a model in the index: served, or why not."""
 
     name: str
@@ -248,7 +248,7 @@ class Repository(Protocol):
         """All served models in order of name."""
         ...
 
-    def index(self) -> list[Listing]:
+    def index(self) -> list[ModelIndexEntry]:
         """All models in order of name: the served versions, and those that were refused."""
         ...
 

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.auth import OPEN_PATHS
 from service.settings import Settings, variable_name
 from service.telemetry import Metrics
-from tests.service.fake_repository import House
+from tests.service.fake_repository import FakeRepository
 
 ROOT = Path(__file__).resolve().parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -75,7 +75,7 @@ def test_the_manifest_names_real_settings_and_open_probes() -> None:
     assert {one["name"] for one in CONTAINER["env"]} <= VARIABLES
     probes = [CONTAINER[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
     assert {probe["httpGet"]["path"] for probe in probes} <= OPEN_PATHS
-    paths = create_app(Settings(log_level="error"), House()).openapi()["paths"]
+    paths = create_app(Settings(log_level="error"), FakeRepository()).openapi()["paths"]
     assert {probe["httpGet"]["path"] for probe in probes} <= set(paths)
 
 

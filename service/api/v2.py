@@ -21,7 +21,7 @@ from service.codec.json import check_keys, parse_object
 from service.codec.v2 import datatype_of, validate
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
-from service.routes.endpoint import Desk, receive_small
+from service.routes.endpoint import AppContext, receive_small
 from service.routes.exchange import ClientGone
 from service.routes.infer import find, outputs_of
 
@@ -31,7 +31,7 @@ _MAX_BODY_BYTES = 64 * 1024
 _BATCH = -1
 
 
-def v2_router(desk: Desk) -> APIRouter:
+def v2_router(desk: AppContext) -> APIRouter:
     """Make the protocol's routes; those that change what is served only where that is allowed."""
     repository, has_control = desk.repository, desk.settings.enable_model_control
     router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -109,7 +109,7 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
         return ModelReady(name=find(repository, name, version).card.name, ready=True)
 
 
-def _add_index(router: APIRouter, desk: Desk) -> None:
+def _add_index(router: APIRouter, desk: AppContext) -> None:
     repository = desk.repository
 
     @router.post("/repository/index", summary="All models", openapi_extra=_body_of(IndexRequest))
@@ -127,7 +127,7 @@ def _add_index(router: APIRouter, desk: Desk) -> None:
         ]
 
 
-def _add_control(router: APIRouter, desk: Desk) -> None:
+def _add_control(router: APIRouter, desk: AppContext) -> None:
     repository = desk.repository
     body = _body_of(ControlRequest)
 
@@ -142,7 +142,7 @@ def _add_control(router: APIRouter, desk: Desk) -> None:
         await repository.unload(name)
 
 
-async def _check_control(desk: Desk, request: Request) -> None:
+async def _check_control(desk: AppContext, request: Request) -> None:
     """Refuse what would put a client's settings or files in place of the repository's."""
     wanted = validate(ControlRequest, await _read(desk, request))
     for name in wanted.parameters:
@@ -152,7 +152,7 @@ async def _check_control(desk: Desk, request: Request) -> None:
             )
 
 
-async def _read(desk: Desk, request: Request) -> object:
+async def _read(desk: AppContext, request: Request) -> object:
     """Read a small JSON body whatever its type is called: clients of the protocol send none."""
     headers = dict(request.scope["headers"])
     try:

@@ -10,6 +10,6 @@ replies back.
 
 from service.batcher.batcher import Batcher
 from service.batcher.executor import Operation
-from service.batcher.policy import Policy
+from service.batcher.policy import QueuePolicy
 
-__all__ = ["Batcher", "Operation", "Policy"]
+__all__ = ["Batcher", "Operation", "QueuePolicy"]

@@ -1,7 +1,7 @@
 """Who may wait: rows that fit into the queue, and whose answer can come in time."""
 
-from service.batcher.batch_queue import Handoff
-from service.batcher.throughput import Pace
+from service.batcher.batch_queue import BatchQueue
+from service.batcher.throughput import ThroughputEstimator
 from service.errors import DeadlineExceeded, Overloaded, TooLarge
 from service.telemetry import QueueMetrics
 
@@ -16,7 +16,9 @@ class Admission:
         metrics: where refusals are counted.
     """
 
-    def __init__(self, max_rows: int, handoff: Handoff, pace: Pace, metrics: QueueMetrics) -> None:
+    def __init__(
+        self, max_rows: int, handoff: BatchQueue, pace: ThroughputEstimator, metrics: QueueMetrics
+    ) -> None:
         self._max_rows = max_rows
         self._handoff = handoff
         self._pace = pace

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from service.batcher.entry import Piece, Ticket
-from service.batcher.fair_queue import Lanes
+from service.batcher.entry import EntrySlice, QueueEntry
+from service.batcher.fair_queue import FairQueue
 
 
-class Handoff:
+class BatchQueue:
     """The lanes behind a lock, and a bell for a worker that sleeps.
 
     The worker cuts its batch at the moment it is free, so rows that arrive while it computes join
@@ -36,7 +36,7 @@ class Handoff:
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._guard = threading.Lock()
         # Below: only with the guard held, but for reading numbers.
-        self._lanes = Lanes(max_rows)
+        self._lanes = FairQueue(max_rows)
         self._running_rows = 0
         self._is_sleeping = False
         self._is_hurried = False
@@ -60,7 +60,7 @@ class Handoff:
         lanes = self._lanes
         return lanes.rows, lanes.ahead_of(rows) + self._running_rows
 
-    def put(self, ticket: Ticket) -> bool:
+    def put(self, ticket: QueueEntry) -> bool:
         """Let a ticket wait.   -> whether to `ring`: the worker sleeps and this is news to it."""
         with self._guard:
             lanes = self._lanes
@@ -76,12 +76,12 @@ class Handoff:
         """Wake the worker."""
         self._bell.put(None)
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def withdraw(self, ticket: QueueEntry) -> None:
         """Take a ticket back; rows already in a batch are not stopped."""
         with self._guard:
             self._lanes.discard(ticket)
 
-    def drop(self, ticket: Ticket, row: int) -> bool:
+    def drop(self, ticket: QueueEntry, row: int) -> bool:
         """Take one row back, from a ticket of which no batch has any.   -> whether that was so."""
         with self._guard:
             return self._lanes.drop(ticket, row)
@@ -103,7 +103,7 @@ class Handoff:
             self._is_closed = True
         self.ring()
 
-    def take(self) -> list[Piece] | None:
+    def take(self) -> list[EntrySlice] | None:
         """Wait for rows and cut a batch, in the worker thread.   -> None once closed."""
         while True:
             with self._guard:

@@ -10,12 +10,12 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 
 from service.batcher.admission import Admission
-from service.batcher.batch_queue import Handoff
-from service.batcher.entry import Ticket
-from service.batcher.executor import Kernel, Operation, Outcome
-from service.batcher.policy import Policy
-from service.batcher.throughput import Pace
-from service.contracts import Answer, Array, Place, Slot
+from service.batcher.batch_queue import BatchQueue
+from service.batcher.entry import QueueEntry
+from service.batcher.executor import BatchExecutor, BatchResult, Operation
+from service.batcher.policy import QueuePolicy
+from service.batcher.throughput import ThroughputEstimator
+from service.contracts import Array, InferenceResult, QueueHandle, ReplySink
 from service.engines.engine import EngineLost
 from service.errors import (
     DeadlineExceeded,
@@ -32,12 +32,12 @@ _logger = logging.getLogger(__name__)
 _DEADLINE_STEP_SECONDS = 0.002
 
 
-class _Seat:
-    """A ticket in its batcher; see `service.contracts.Place`."""
+class _EntryHandle:
+    """A ticket in its batcher; see `service.contracts.QueueHandle`."""
 
     __slots__ = ("_batcher", "_ticket")
 
-    def __init__(self, batcher: "Batcher", ticket: Ticket) -> None:
+    def __init__(self, batcher: "Batcher", ticket: QueueEntry) -> None:
         self._batcher = batcher
         self._ticket = ticket
 
@@ -66,7 +66,7 @@ class Batcher:
     def __init__(
         self,
         operation: Operation,
-        policy: Policy,
+        policy: QueuePolicy,
         metrics: QueueMetrics,
         *,
         name: str,
@@ -76,11 +76,11 @@ class Batcher:
         self._name = name
         self._clock = clock
         rows, delay = policy.max_batch_rows, policy.max_delay_seconds
-        self._kernel = Kernel(operation, rows, is_fixed=policy.is_fixed, clock=clock)
-        self._handoff = Handoff(rows, max_delay_seconds=delay, clock=clock)
-        self._pace = Pace(rows)
+        self._kernel = BatchExecutor(operation, rows, is_fixed=policy.is_fixed, clock=clock)
+        self._handoff = BatchQueue(rows, max_delay_seconds=delay, clock=clock)
+        self._pace = ThroughputEstimator(rows)
         self._admission = Admission(policy.max_queue_rows, self._handoff, self._pace, metrics)
-        self._pending: set[Ticket] = set()
+        self._pending: set[QueueEntry] = set()
         self._is_accepting = False
         self._is_warming = False
         self._is_lost = False
@@ -108,9 +108,9 @@ class Batcher:
         """Let the gauges of its model and operation be those of this batcher from now on."""
         self._metrics.watch(lambda: self._handoff.waiting_rows, self._count_pending)
 
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         """Compute one request; see `service.contracts.RowQueue`."""
-        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
         place = self.enter(rows, context, deadline, reply)
         try:
             return await reply
@@ -118,7 +118,7 @@ class Batcher:
             place.leave()
             raise
 
-    async def warm_up(self, rows: Array, context: Array | None) -> Answer:
+    async def warm_up(self, rows: Array, context: Array | None) -> InferenceResult:
         """Compute rows as `submit` does, uncounted; the pace is learned from them."""
         self._is_warming = True
         try:
@@ -157,11 +157,11 @@ class Batcher:
         rows: Array,
         context: Array | None,
         deadline: float,
-        slot: Slot,
+        slot: ReplySink,
         *,
         requests: int = 1,
         is_accepted: bool = False,
-    ) -> Place:
+    ) -> QueueHandle:
         """Let rows wait; see `service.contracts.RowQueue`."""
         loop, now = self._loop, self._clock()
         may_wait = self._is_accepting or (is_accepted and not self._ended.is_set())
@@ -169,7 +169,9 @@ class Batcher:
             raise self._not_ready()
         if not is_accepted:
             self._admission.check(len(rows), deadline - now, requests)
-        ticket = Ticket(rows, context, deadline=deadline, arrived=now, slot=slot, requests=requests)
+        ticket = QueueEntry(
+            rows, context, deadline=deadline, arrived=now, slot=slot, requests=requests
+        )
         self._pending.add(ticket)
         if self._handoff.put(ticket):
             # Not now but at the end of this turn of the loop: requests that came in the same
@@ -177,7 +179,7 @@ class Batcher:
             loop.call_soon(self._handoff.ring)
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
-        return _Seat(self, ticket)
+        return _EntryHandle(self, ticket)
 
     def check(self, rows: int, deadline: float) -> None:
         """Refuse rows before they are made; see `service.contracts.RowQueue`."""
@@ -188,13 +190,13 @@ class Batcher:
     def _not_ready(self) -> NotReady:
         return NotReady(f"{self._name}: not taking requests now")
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: QueueEntry) -> None:
         """Drop what is not computed yet of a ticket."""
         self._forget(ticket)
         self._metrics.drop("cancelled")
 
-    def drop(self, ticket: Ticket, row: int) -> bool:
-        """Drop one request of a ticket; see `service.contracts.Place`."""
+    def drop(self, ticket: QueueEntry, row: int) -> bool:
+        """Drop one request of a ticket; see `service.contracts.QueueHandle`."""
         ticket.requests -= 1
         self._metrics.drop("cancelled")
         return self._handoff.drop(ticket, row)
@@ -204,7 +206,7 @@ class Batcher:
 
     # Replies.
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: BatchResult) -> None:
         for ticket in outcome.finished:
             try:
                 self._settle(ticket)
@@ -218,7 +220,7 @@ class Batcher:
             if outcome.evaluations:
                 self._metrics.solved(outcome.evaluations)
 
-    def _settle(self, ticket: Ticket) -> None:
+    def _settle(self, ticket: QueueEntry) -> None:
         if ticket.error is not None:
             self._fail(ticket, ticket.error)
             return
@@ -229,7 +231,7 @@ class Batcher:
             if not self._is_warming:
                 self._metrics.queued(answer.queue_seconds, ticket.requests)
 
-    def _fail(self, ticket: Ticket, error: ServiceError) -> None:
+    def _fail(self, ticket: QueueEntry, error: ServiceError) -> None:
         self._forget(ticket)
         if not ticket.slot.done():
             ticket.slot.set_exception(error)
@@ -238,7 +240,7 @@ class Batcher:
         for ticket in list(self._pending):
             self._fail(ticket, kind(detail))
 
-    def _forget(self, ticket: Ticket) -> None:
+    def _forget(self, ticket: QueueEntry) -> None:
         """Stop caring for a ticket: what no batch has taken yet is never computed."""
         self._handoff.withdraw(ticket)
         self._pending.discard(ticket)

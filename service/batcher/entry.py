@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.contracts import Answer, Array, Slot, Solves
+from service.contracts import Array, InferenceResult, ReplySink, SolverStats
 from service.errors import ServiceError
 
 
-class Ticket:
+class QueueEntry:
     """The rows of one request, how far they are, and whom to tell.
 
     The event loop makes it and fills `slot`; the worker thread alone writes results and
@@ -49,7 +49,7 @@ class Ticket:
         *,
         deadline: float,
         arrived: float,
-        slot: Slot,
+        slot: ReplySink,
         requests: int = 1,
     ) -> None:
         self.rows = rows
@@ -67,7 +67,7 @@ class Ticket:
         self._computed = 0
         self._value: Array | None = None
         self._log_det: Array | None = None
-        self._solves: Solves | None = None
+        self._solves: SolverStats | None = None
 
     @property
     def waiting(self) -> int:
@@ -103,14 +103,14 @@ class Ticket:
         self._log_det[start : start + count] = log_det
         return self._computed == self.total
 
-    def note_solves(self, start: int, solves: Solves) -> None:
+    def note_solves(self, start: int, solves: SolverStats) -> None:
         """Take how rows `start`, `start + 1`, ... were solved."""
         if self._solves is None:
-            self._solves = Solves(*(np.zeros(self.total, column.dtype) for column in solves))
+            self._solves = SolverStats(*(np.zeros(self.total, column.dtype) for column in solves))
         for mine, column in zip(self._solves, solves, strict=True):
             mine[start : start + len(column)] = column
 
-    def answer(self) -> Answer:
+    def answer(self) -> InferenceResult:
         """Join the results of a complete ticket.
 
         Raises:
@@ -120,12 +120,12 @@ class Ticket:
             raise RuntimeError(f"ticket: {self._computed} of {self.total} rows have a result")
         started = self.arrived if self.started is None else self.started
         wait = started - self.arrived
-        return Answer(self._value, self._log_det, wait, self.compute_seconds, self._solves)
+        return InferenceResult(self._value, self._log_det, wait, self.compute_seconds, self._solves)
 
 
-class Piece(NamedTuple):
+class EntrySlice(NamedTuple):
     """Rows start .. stop - 1 of a ticket, going into one batch together."""
 
-    ticket: Ticket
+    ticket: QueueEntry
     start: int
     stop: int

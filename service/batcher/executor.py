@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.batcher.entry import Piece, Ticket
-from service.contracts import Array, Mapped, Solves
+from service.batcher.entry import EntrySlice, QueueEntry
+from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import EngineError, NotReady, ServiceError
 
@@ -25,7 +25,7 @@ class Operation:
         and how the rows were solved if the flow is continuous.
     """
 
-    call: Callable[[Array, Array | None], Mapped]
+    call: Callable[[Array, Array | None], EngineOutput]
     takes: tuple[int, ...]
     gives: tuple[int, ...]
     context_shape: tuple[int, ...] | None
@@ -33,13 +33,13 @@ class Operation:
 
 
 @dataclass(slots=True)
-class Outcome:
+class BatchResult:
     """What one batch came to. `rows` and `seconds` count successful engine calls only.
 
     evaluations: of the vector field of a continuous flow, one number a row.
     """
 
-    finished: list[Ticket] = field(default_factory=list)
+    finished: list[QueueEntry] = field(default_factory=list)
     rows: int = 0
     seconds: float = 0.0
     non_finite_rows: int = 0
@@ -47,7 +47,7 @@ class Outcome:
     first_error: Exception | None = None
 
 
-class Kernel:
+class BatchExecutor:
     """Runs batches of up to `max_rows` rows; an engine error costs its culprit only.
 
     Args:
@@ -73,13 +73,13 @@ class Kernel:
         shape = operation.context_shape
         self._context = None if shape is None else np.zeros((max_rows, *shape), operation.dtype)
 
-    def run(self, pieces: list[Piece]) -> Outcome:
+    def run(self, pieces: list[EntrySlice]) -> BatchResult:
         """Compute a batch; every ticket ends with its results, or with an error.
 
         Raises:
             EngineLost: the engine will never work again.
         """
-        outcome = Outcome()
+        outcome = BatchResult()
         calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(len(pieces) + 1))
         groups = [(pieces, False)]
         while groups:
@@ -107,7 +107,7 @@ class Kernel:
                     groups += [(group[middle:], is_retry), (group[:middle], is_retry)]
         return outcome
 
-    def _compute(self, group: list[Piece], outcome: Outcome) -> None:
+    def _compute(self, group: list[EntrySlice], outcome: BatchResult) -> None:
         rows, context, count = self._assemble(group)
         began = self._clock()
         value, log_det, *more = self._operation.call(rows, context)
@@ -128,16 +128,18 @@ class Kernel:
                 outcome.finished.append(ticket)
             offset = end
 
-    def _hand_out(self, solves: Solves, group: list[Piece], count: int, outcome: Outcome) -> None:
+    def _hand_out(
+        self, solves: SolverStats, group: list[EntrySlice], count: int, outcome: BatchResult
+    ) -> None:
         """Tell every ticket how its rows were solved."""
         outcome.evaluations += solves.evaluations[:count].tolist()
         offset = 0
         for ticket, start, stop in group:
             end = offset + stop - start
-            ticket.note_solves(start, Solves(*(column[offset:end] for column in solves)))
+            ticket.note_solves(start, SolverStats(*(column[offset:end] for column in solves)))
             offset = end
 
-    def _assemble(self, group: list[Piece]) -> tuple[Array, Array | None, int]:
+    def _assemble(self, group: list[EntrySlice]) -> tuple[Array, Array | None, int]:
         """Copy the pieces into the batch's memory.   -> rows, context, how many are real."""
         parts = [
             ticket.rows if stop - start == ticket.total else ticket.rows[start:stop]
@@ -169,32 +171,34 @@ class Kernel:
             )
 
 
-def _count(group: list[Piece]) -> int:
+def _count(group: list[EntrySlice]) -> int:
     return sum(stop - start for _, start, stop in group)
 
 
-def _context(ticket: Ticket) -> Array:
+def _context(ticket: QueueEntry) -> Array:
     if ticket.context is None:
         raise RuntimeError("ticket: a conditional model's rows came without context")
     return ticket.context
 
 
-def _halve_rows(group: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+def _halve_rows(group: list[EntrySlice]) -> tuple[list[EntrySlice], list[EntrySlice]]:
     """Split a batch in the middle of its rows, through a piece where it must be."""
-    first: list[Piece] = []
-    second: list[Piece] = []
+    first: list[EntrySlice] = []
+    second: list[EntrySlice] = []
     room = _count(group) // 2
     for ticket, start, stop in group:
         middle = min(start + room, stop)
         if middle > start:
-            first.append(Piece(ticket, start, middle))
+            first.append(EntrySlice(ticket, start, middle))
         if middle < stop:
-            second.append(Piece(ticket, middle, stop))
+            second.append(EntrySlice(ticket, middle, stop))
         room -= middle - start
     return first, second
 
 
-def _fail(group: list[Piece], kind: type[ServiceError], detail: str, outcome: Outcome) -> None:
+def _fail(
+    group: list[EntrySlice], kind: type[ServiceError], detail: str, outcome: BatchResult
+) -> None:
     for ticket in {piece.ticket: None for piece in group}:
         ticket.error = kind(detail)
         outcome.finished.append(ticket)

@@ -7,7 +7,7 @@ not wait for them; the long lane keeps a fixed share of every batch, so that it 
 import math
 from collections import OrderedDict
 
-from service.batcher.entry import Piece, Ticket
+from service.batcher.entry import EntrySlice, QueueEntry
 
 # A request up to this part of a batch is short. A quarter: several fit into one batch, and a
 # request that fills most of a batch anyway gains nothing from a fast lane.
@@ -16,7 +16,7 @@ SHORT_SHARE = 0.25
 LONG_SHARE = 0.25
 
 
-class Lanes:
+class FairQueue:
     """Waiting tickets in two lanes, cut into pieces of at most `max_rows` rows a batch.
 
     Short lane: first in, first out. Long lane: a ticket stays in front until it is done or has had
@@ -32,8 +32,8 @@ class Lanes:
         self._max_rows = max_rows
         self.short_rows = max(1, int(max_rows * SHORT_SHARE))
         # Ordered dictionaries used as queues: taking any ticket out is one step.
-        self._short: OrderedDict[Ticket, None] = OrderedDict()
-        self._long: OrderedDict[Ticket, None] = OrderedDict()
+        self._short: OrderedDict[QueueEntry, None] = OrderedDict()
+        self._long: OrderedDict[QueueEntry, None] = OrderedDict()
         self._long_credit = 0.0
         self._rows_in_long = 0
         self.rows = 0
@@ -44,13 +44,13 @@ class Lanes:
             return self.rows
         return math.ceil((self.rows - self._rows_in_long) / (1 - LONG_SHARE))
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueueEntry) -> None:
         """Put a ticket at the end of its lane."""
         lane = self._short if ticket.total <= self.short_rows else self._long
         lane[ticket] = None
         self._count(ticket, ticket.total)
 
-    def discard(self, ticket: Ticket) -> int:
+    def discard(self, ticket: QueueEntry) -> int:
         """Take a ticket out wherever it is.   -> how many rows will never be computed."""
         dropped = ticket.waiting
         self._short.pop(ticket, None)
@@ -59,7 +59,7 @@ class Lanes:
         self._count(ticket, -dropped)
         return dropped
 
-    def drop(self, ticket: Ticket, row: int) -> bool:
+    def drop(self, ticket: QueueEntry, row: int) -> bool:
         """Take one row out of a short ticket.   -> False where some of its rows are in a batch."""
         if ticket.taken or ticket not in self._short:
             return False
@@ -67,7 +67,7 @@ class Lanes:
         self.rows -= 1
         return True
 
-    def clear(self) -> list[Ticket]:
+    def clear(self) -> list[QueueEntry]:
         """Take all tickets out."""
         tickets = [*self._short, *self._long]
         for ticket in tickets:
@@ -79,9 +79,9 @@ class Lanes:
         fronts = [next(iter(lane)).arrived for lane in (self._short, self._long) if lane]
         return min(fronts, default=None)
 
-    def take(self) -> list[Piece]:
+    def take(self) -> list[EntrySlice]:
         """Cut the next batch: up to `max_rows` rows, empty only if nothing waits."""
-        pieces: list[Piece] = []
+        pieces: list[EntrySlice] = []
         claimed = self._claim_of_long()
         shared = self._max_rows - claimed
         room = claimed + self._take_short(shared, pieces)
@@ -100,7 +100,7 @@ class Lanes:
         self._long_credit = min(credit, float(self._max_rows))
         return int(self._long_credit)
 
-    def _take_short(self, room: int, pieces: list[Piece]) -> int:
+    def _take_short(self, room: int, pieces: list[EntrySlice]) -> int:
         """Fill `room` rows from the short lane.   -> the room left."""
         lane = self._short
         while room and lane:
@@ -113,7 +113,7 @@ class Lanes:
                 lane.move_to_end(ticket, last=False)
         return room
 
-    def _take_long(self, room: int, pieces: list[Piece]) -> int:
+    def _take_long(self, room: int, pieces: list[EntrySlice]) -> int:
         """Fill `room` rows from the long lane, turn by turn.   -> the room left."""
         lane = self._long
         while room and lane:
@@ -130,14 +130,14 @@ class Lanes:
                 lane.move_to_end(ticket)
         return room
 
-    def _count(self, ticket: Ticket, rows: int) -> None:
+    def _count(self, ticket: QueueEntry, rows: int) -> None:
         self.rows += rows
         if ticket.total > self.short_rows:
             self._rows_in_long += rows
 
 
-def _cut(ticket: Ticket, most: int) -> Piece:
+def _cut(ticket: QueueEntry, most: int) -> EntrySlice:
     """Take the next rows of a ticket, `most` at most."""
     start = ticket.taken
     ticket.taken = stop = min(ticket.total, start + most)
-    return Piece(ticket, start, stop)
+    return EntrySlice(ticket, start, stop)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class QueuePolicy:
     """The limits of one batcher; rows are the unit.
 
     max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
-    is_fixed: run every batch at exactly `max_batch_rows` (see `Kernel`).
+    is_fixed: run every batch at exactly `max_batch_rows` (see `BatchExecutor`).
     """
 
     max_batch_rows: int

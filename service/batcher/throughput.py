@@ -6,7 +6,7 @@ import math
 _NEWEST = 0.2
 
 
-class Pace:
+class ThroughputEstimator:
     """Rows per second of batches at least half full, as an exponential mean.
 
     Smaller batches say nothing about a backlog: one row alone may cost as much as fifty. They count

@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineSelection:
     """An engine, and what is known of it.
 
     certificate: of an onnx engine's graphs, empty for others.
@@ -74,14 +74,14 @@ class Choice:
     is_batch_invariant: bool = False
 
 
-def choose(name: str, job: Job) -> Choice:
+def choose(name: str, job: Job) -> EngineSelection:
     """Make the engine that is named; for "auto" the fastest of those that work.
 
     Raises:
         EngineUnavailable: the engine that was named cannot serve this model.
     """
     if name == "torch":
-        return Choice(TorchEngine(job.flow))
+        return EngineSelection(TorchEngine(job.flow))
     if name == "auto":
         return _fastest(job)
     try:
@@ -105,17 +105,17 @@ def best(seconds: Mapping[str, Mapping[str, float]]) -> str:
     return min(means, key=lambda name: means[name])
 
 
-def _fastest(job: Job) -> Choice:
+def _fastest(job: Job) -> EngineSelection:
     """Compare torch, torch on the folded flow, and onnx.
 
     torch.compile is no candidate: it takes 20 to 70 seconds to start, and again at other sizes.
     """
     rows = _Rows.of(job)
-    candidates = {"torch": Choice(TorchEngine(job.flow))}
+    candidates = {"torch": EngineSelection(TorchEngine(job.flow))}
     calls = rows.calls(candidates["torch"].engine, 1)
     first = {point: _seconds(call) for point, call in calls.items()}
     row_seconds = max(first.values())
-    rivals: dict[str, Callable[[], Choice]] = {
+    rivals: dict[str, Callable[[], EngineSelection]] = {
         "folded": lambda: _folded(job),
         "onnx": lambda: _onnx(job, _stored(job) or _made_at_once(job, row_seconds)),
     }
@@ -135,13 +135,13 @@ def _fastest(job: Job) -> Choice:
     return replace(candidates[best(seconds)], comparison=comparison)
 
 
-def _folded(job: Job) -> Choice:
+def _folded(job: Job) -> EngineSelection:
     if is_continuous(job.flow):
         raise EngineUnavailable("continuous flows fold for onnx alone")
-    return Choice(TorchEngine(fold(job.flow), name="folded"))
+    return EngineSelection(TorchEngine(fold(job.flow), name="folded"))
 
 
-def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
+def _onnx(job: Job, graphs: SerialisedExport) -> EngineSelection:
     """Make an engine that has replayed the golden rows."""
     dtype = _name(job.flow.dtype)
     if graphs.certificate["precision"] != dtype:
@@ -160,7 +160,7 @@ def _onnx(job: Job, graphs: SerialisedExport) -> Choice:
         )
     is_same = bool(graphs.certificate["is_batch_invariant"])
     is_same = is_same and engine.device == "cpu" and job.threads == 1
-    return Choice(engine, graphs.certificate, is_batch_invariant=is_same)
+    return EngineSelection(engine, graphs.certificate, is_batch_invariant=is_same)
 
 
 def _stored(job: Job) -> SerialisedExport | None:
@@ -223,7 +223,7 @@ class _Rows:
 
 
 def _compare(
-    candidates: Mapping[str, Choice], rows: _Rows, sizes: list[int]
+    candidates: Mapping[str, EngineSelection], rows: _Rows, sizes: list[int]
 ) -> dict[str, dict[str, float]]:
     """Seconds a call: the least of some rounds in which all candidates take turns."""
     found: dict[str, dict[str, float]] = {name: {} for name in candidates}

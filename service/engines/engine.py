@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.contracts import Array, Mapped
+from service.contracts import Array, EngineOutput
 
 
 class EngineOutOfMemory(RuntimeError):
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """What it computes in and takes: "float32", "float64"."""
         ...
 
-    def encode(self, x: Array, context: Array | None) -> Mapped:
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
         """Map data to latents.   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
 
         Raises:
@@ -46,7 +46,7 @@ class Engine(Protocol):
         """
         ...
 
-    def decode(self, z: Array, context: Array | None) -> Mapped:
+    def decode(self, z: Array, context: Array | None) -> EngineOutput:
         """Map latents to data.   z (B, D) -> x (B, *event_shape), log_det (B,) in nats.
 
         Raises:
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, z: Array, context: Array | None) -> Mapped:
+    def generate(self, z: Array, context: Array | None) -> EngineOutput:
         """Map latents to data alone: as `decode`, with zeros for what it leaves out, the log_det.
 
         Continuous flows only: there it saves most of the work.

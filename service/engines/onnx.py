@@ -8,7 +8,7 @@ import onnx
 
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
-from service.contracts import Array, Mapped, Solves
+from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 
 # How onnxruntime's allocators say that memory ran out.
@@ -60,13 +60,13 @@ class OnnxEngine:
     def dtype(self) -> str:
         return self._dtype
 
-    def encode(self, x: Array, context: Array | None) -> Mapped:
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
         return self._encode.run(x, context)
 
-    def decode(self, z: Array, context: Array | None) -> Mapped:
+    def decode(self, z: Array, context: Array | None) -> EngineOutput:
         return self._decode.run(z, context)
 
-    def generate(self, z: Array, context: Array | None) -> Mapped:
+    def generate(self, z: Array, context: Array | None) -> EngineOutput:
         if self._generate is None:
             raise RuntimeError("generate: expected a continuous flow, others decode as fast")
         return self._generate.run(z, context)
@@ -87,7 +87,7 @@ class _Graph:
         self._keeps = device == "cpu"
         self._kept: OrderedDict[int, _Buffers] = OrderedDict()
 
-    def run(self, rows: Array, context: Array | None) -> Mapped:
+    def run(self, rows: Array, context: Array | None) -> EngineOutput:
         given = [np.ascontiguousarray(a) for a in ((rows,) if context is None else (rows, context))]
         try:
             found = dict(zip(self._outputs, self._run(given), strict=True))
@@ -99,7 +99,11 @@ class _Graph:
             log_det = np.zeros(len(value), value.dtype)
         if "status" not in found:
             return value, log_det
-        return value, log_det, Solves(found["status"], found["evaluations"], np.zeros_like(log_det))
+        return (
+            value,
+            log_det,
+            SolverStats(found["status"], found["evaluations"], np.zeros_like(log_det)),
+        )
 
     def _run(self, given: list[Array]) -> list[Array]:
         if self._keeps and given[0].size <= _MOST_KEPT_VALUES:

@@ -13,7 +13,7 @@ from models.ode.transform import (
     solve_reports,
     values_only,
 )
-from service.contracts import Array, Mapped, Solves
+from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 
 _Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -56,13 +56,13 @@ class TorchEngine:
     def dtype(self) -> str:
         return str(self._flow.dtype).removeprefix("torch.")
 
-    def encode(self, x: Array, context: Array | None) -> Mapped:
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
         return self._run(self._flow.encode, x, context)
 
-    def decode(self, z: Array, context: Array | None) -> Mapped:
+    def decode(self, z: Array, context: Array | None) -> EngineOutput:
         return self._run(self._flow.decode, z, context)
 
-    def generate(self, z: Array, context: Array | None) -> Mapped:
+    def generate(self, z: Array, context: Array | None) -> EngineOutput:
         def call(z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
             with values_only():
                 x, log_det = self._flow.decode(z, context)
@@ -70,7 +70,7 @@ class TorchEngine:
 
         return self._run(call, z, context)
 
-    def _run(self, call: _Map, rows: Array, context: Array | None) -> Mapped:
+    def _run(self, call: _Map, rows: Array, context: Array | None) -> EngineOutput:
         try:
             with torch.inference_mode():
                 given = torch.from_numpy(rows)
@@ -91,11 +91,11 @@ class TorchEngine:
             raise judged from error
 
 
-def _told(report: SolveReport | None) -> Solves:
+def _told(report: SolveReport | None) -> SolverStats:
     if report is None:
         raise RuntimeError("flow: expected its continuous transforms to report")
     columns = (report.status, report.evaluations, report.log_det_error)
-    return Solves(*(column.cpu().numpy() for column in columns))
+    return SolverStats(*(column.cpu().numpy() for column in columns))
 
 
 def _own(value: Tensor, given: Tensor) -> Array:

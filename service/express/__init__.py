@@ -12,6 +12,6 @@ there: whatever is unusual in any way goes the ordinary way.
 """
 
 from service.express.connection import ExpressProtocol, protocol_over
-from service.express.heads import Lane
+from service.express.heads import RequestHeadCache
 
-__all__ = ["ExpressProtocol", "Lane", "protocol_over"]
+__all__ = ["ExpressProtocol", "RequestHeadCache", "protocol_over"]

@@ -9,10 +9,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from service.routes.clients import Ending
-from service.routes.company import Company
+from service.routes.clients import CancelReason
+from service.routes.company import CoalescedBatch
 from service.routes.endpoint import refuse
-from service.routes.exchange import Head, Written, request_id
+from service.routes.exchange import Head, RawResponse, request_id
 from service.routes.plain import PlainOperation
 from service.telemetry import NO_MODEL
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Errand:
+class FastPathRequest:
     """One plain request from arrival to answer.
 
     Args:
@@ -32,7 +32,7 @@ class Errand:
         body: all of it.
         arrived: `time.monotonic()` when it was there.
 
-    deadline, model, rows: see `service.routes.company.PlainVisit`.
+    deadline, model, rows: see `service.routes.company.FastPathContext`.
     """
 
     __slots__ = (
@@ -63,10 +63,10 @@ class Errand:
         self.arrived = self.deadline = arrived
         self.model = NO_MODEL
         self.rows: int | None = None
-        self._company: Company | None = None
+        self._company: CoalescedBatch | None = None
         self._is_over = False
 
-    def wait(self, company: Company) -> None:
+    def wait(self, company: CoalescedBatch) -> None:
         """Its rows wait for the engine; whoever it leaves is the company."""
         self._company = company
         self.body = b""
@@ -84,7 +84,7 @@ class Errand:
         """Whether it was answered, or its client has left."""
         return self._is_over
 
-    def finish(self, reply: Written, identity: str, now: float) -> None:
+    def finish(self, reply: RawResponse, identity: str, now: float) -> None:
         """Write the answer and count it; where that fails, the connection is closed."""
         self._end()
         try:
@@ -100,7 +100,7 @@ class Errand:
         identity = request_id(self.head.headers)
         self.finish(refuse(error, identity).written(), identity, time.monotonic())
 
-    def stop(self, ending: Ending) -> None:
+    def stop(self, ending: CancelReason) -> None:
         """Compute no answer: the client is gone."""
         if not self._is_over:
             company = self._company
@@ -113,13 +113,13 @@ class Errand:
         self._is_over = True
         self._company = None  # it leads to whoever leads here
 
-    def _note(self, reply: Written | None, identity: str, now: float) -> None:
+    def _note(self, reply: RawResponse | None, identity: str, now: float) -> None:
         self.operation.note(
             self.head, identity, reply, now - self.arrived, model=self.model, rows=self.rows
         )
 
 
-class Burst:
+class RequestCoalescer:
     """The errands that arrive in two turns of the event loop, the second of which does not wait.
 
     Clients that were answered together answer together, but for the first, which is often a turn
@@ -127,9 +127,9 @@ class Burst:
     """
 
     def __init__(self) -> None:
-        self._arrived: list[Errand] = []
+        self._arrived: list[FastPathRequest] = []
 
-    def join(self, errand: Errand) -> None:
+    def join(self, errand: FastPathRequest) -> None:
         """Begin an errand with all others that arrive in this turn and the next."""
         if not self._arrived:
             loop = errand.connection.loop
@@ -138,7 +138,7 @@ class Burst:
 
     def _begin_all(self) -> None:
         errands, self._arrived = self._arrived, []
-        families: dict[PlainOperation, list[Errand]] = {}
+        families: dict[PlainOperation, list[FastPathRequest]] = {}
         for errand in errands:
             if not errand.done():  # its client may have left
                 families.setdefault(errand.operation, []).append(errand)

@@ -19,18 +19,18 @@ from service.errors import (
     TooManyConnections,
     problem,
 )
-from service.express.burst import Burst, Errand
-from service.express.heads import MOST_HEAD_BYTES, Lane, Order, check_head
+from service.express.burst import FastPathRequest, RequestCoalescer
+from service.express.heads import MOST_HEAD_BYTES, RequestHeadCache, RoutedRequest, check_head
 from service.express.peer import Departure, Reader
 from service.express.room import GUEST_SECONDS, asks_for_health
 from service.express.upgrades import head_without_offer
-from service.routes.clients import Ending, Visit
+from service.routes.clients import CancelReason, RequestContext
 from service.routes.exchange import (
     MAX_PIECES,
     Head,
     Headers,
+    RawResponse,
     Reply,
-    Written,
     request_id,
     write_headers,
 )
@@ -61,13 +61,13 @@ class ExpressProtocol(HttpToolsProtocol):
     is_answered: whether a client was answered here; one that has only connected was not.
     """
 
-    lane: ClassVar[Lane]
-    burst: ClassVar[Burst]
+    lane: ClassVar[RequestHeadCache]
+    burst: ClassVar[RequestCoalescer]
     common: ClassVar["_Common"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._visit: Visit | Errand | None = None
+        self._visit: RequestContext | FastPathRequest | None = None
         self._task: Task[None] | None = None
         self._keeps_alive = True
         self._kept = b""
@@ -107,7 +107,7 @@ class ExpressProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: its rows need not be computed."""
         if self._visit is not None:
-            self._visit.stop(Ending.GONE)
+            self._visit.stop(CancelReason.GONE)
         self._stop_waiting()
         for watch in (self._reader, self._departure):
             if watch is not None:
@@ -346,22 +346,22 @@ class ExpressProtocol(HttpToolsProtocol):
             body, headers = problem(error, request_id({}))
             self._write(Reply(error.status, headers, body).written(), is_last=True)
 
-    def _begin(self, order: Order, body: bytes) -> None:
+    def _begin(self, order: RoutedRequest, body: bytes) -> None:
         self._keeps_alive = order.keep_alive
         now = time.monotonic()
         if order.is_plain:
-            self._visit = errand = Errand(self, order.operation, order.head, body, now)
+            self._visit = errand = FastPathRequest(self, order.operation, order.head, body, now)
             self.burst.join(errand)
         else:
             self.attend(order.operation, order.head, body, now)
 
     def attend(self, operation: PlainOperation, head: Head, body: bytes, arrived: float) -> None:
         """Answer a request in a task of its own."""
-        self._visit = visit = Visit(arrived, arrived + self.lane.timeout_seconds)
+        self._visit = visit = RequestContext(arrived, arrived + self.lane.timeout_seconds)
         answering = self._answer(operation, head, body, visit)
         self._task = visit.task = self.loop.create_task(answering)
 
-    def finish(self, reply: Written | None) -> None:
+    def finish(self, reply: RawResponse | None) -> None:
         """Write the answer of the visit that is under way, and go on with what came meanwhile."""
         self._visit = self._task = None
         if reply is None or self.transport.is_closing():
@@ -376,7 +376,7 @@ class ExpressProtocol(HttpToolsProtocol):
         self._close_if_served()
 
     async def _answer(
-        self, operation: PlainOperation, head: Head, body: bytes, visit: Visit
+        self, operation: PlainOperation, head: Head, body: bytes, visit: RequestContext
     ) -> None:
         async def read_body() -> bytes:
             return body
@@ -387,7 +387,7 @@ class ExpressProtocol(HttpToolsProtocol):
         finally:
             self.finish(None if reply is None else reply.written())
 
-    def _write(self, reply: Written, *, is_last: bool) -> None:
+    def _write(self, reply: RawResponse, *, is_last: bool) -> None:
         status, lines, body = reply
         common, end = self.common.lines_of(self.server_state.default_headers), b"\r\n"
         if not self.lane.is_open:
@@ -442,10 +442,10 @@ def _no_room() -> TooManyConnections:
     )
 
 
-def protocol_over(lane: Lane) -> type[ExpressProtocol]:
+def protocol_over(lane: RequestHeadCache) -> type[ExpressProtocol]:
     """The protocol class that uvicorn makes connections of."""
     return type(
         "BoundExpressProtocol",
         (ExpressProtocol,),
-        {"lane": lane, "burst": Burst(), "common": _Common()},
+        {"lane": lane, "burst": RequestCoalescer(), "common": _Common()},
     )

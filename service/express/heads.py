@@ -24,7 +24,7 @@ _MAX_HEADS = 1024
 _MAX_HEAD_BYTES = 2048
 
 
-class Order(NamedTuple):
+class RoutedRequest(NamedTuple):
     """What a head asks for; see `PlainOperation.is_plain`."""
 
     operation: PlainOperation
@@ -35,7 +35,7 @@ class Order(NamedTuple):
     is_plain: bool
 
 
-class Lane:
+class RequestHeadCache:
     """The operations by path, and the heads of requests seen before.
 
     A client sends the same head again and again: each is parsed once, by the parser that uvicorn
@@ -63,9 +63,9 @@ class Lane:
         self.room = Room()
         self.max_body_bytes = settings.max_body_bytes
         self._operations = {path.encode(): operation for path, operation in operations.items()}
-        self._orders: dict[bytes, Order] = {}
+        self._orders: dict[bytes, RoutedRequest] = {}
 
-    def read(self, data: bytes) -> Order | None:
+    def read(self, data: bytes) -> RoutedRequest | None:
         """Read the head that `data` begins with; None sends it the ordinary way."""
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
         if not self.is_open or not len(_END_OF_HEAD) <= end <= MOST_HEAD_BYTES:
@@ -74,7 +74,7 @@ class Lane:
         order = self._orders.get(head)
         return self._parse(head) if order is None else order
 
-    def _parse(self, data: bytes) -> Order | None:
+    def _parse(self, data: bytes) -> RoutedRequest | None:
         found = _Parsed()
         parser = httptools.HttpRequestParser(found)
         found.parser = parser
@@ -99,7 +99,7 @@ class Lane:
             return None
         head = Head(path.decode(), query, headers)
         is_plain = operation.is_plain(head)
-        order = Order(operation, head, len(data), int(length), found.keep_alive, is_plain)
+        order = RoutedRequest(operation, head, len(data), int(length), found.keep_alive, is_plain)
         if len(data) <= _MAX_HEAD_BYTES and _UNIQUE.isdisjoint(headers):
             if len(self._orders) == _MAX_HEADS:
                 self._orders.clear()

@@ -18,7 +18,7 @@ class StartupError(Exception):
     """The service cannot start; the message is one line that names the setting or the file."""
 
 
-def leave(code: int) -> NoReturn:
+def hard_exit(code: int) -> NoReturn:
     """End now, whatever other threads do."""
     logging.shutdown()
     os._exit(code)

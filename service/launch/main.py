@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 
 from service.launch import limits
-from service.launch.exits import EXIT_NO_START, EXIT_OK, StartupError, leave
+from service.launch.exits import EXIT_NO_START, EXIT_OK, StartupError, hard_exit
 from service.settings import Settings, flag_name, unknown_variables
 from service.telemetry import access_log
 
@@ -31,7 +31,7 @@ def run(settings: Settings) -> int:
         return _refuse(error)
     if code != EXIT_OK:
         # A worker may be deep in the engine and never come back: do not wait for its thread.
-        leave(code)
+        hard_exit(code)
     return code
 
 
@@ -51,12 +51,12 @@ def _serve(settings: Settings) -> int:
         first = stack.enter_context(_bind(settings))
         if settings.workers == 1:
             with limits.enough_memory():
-                from service.launch.worker import Process
+                from service.launch.worker import Worker
                 from service.telemetry import Metrics
 
-            return Process(settings, Metrics()).run(first)
+            return Worker(settings, Metrics()).run(first)
         with limits.enough_memory():
-            from service.launch.supervisor import Team
+            from service.launch.supervisor import Supervisor
 
         port = first.getsockname()[1]
         # Freed for a moment: only sockets that all ask for it share a port. The kernel spreads
@@ -67,7 +67,7 @@ def _serve(settings: Settings) -> int:
             stack.enter_context(_bind(settings, port, is_shared=True))
             for _ in range(settings.workers)
         ]
-        return Team(settings, listeners, lambda: _bind(settings, port, is_shared=True)).run()
+        return Supervisor(settings, listeners, lambda: _bind(settings, port, is_shared=True)).run()
 
 
 def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = False) -> socket.socket:

@@ -22,7 +22,7 @@ from pathlib import Path
 from socket import socket
 from types import FrameType
 
-from service.launch.exits import EXIT_FAILED, EXIT_OK, StartupError, leave
+from service.launch.exits import EXIT_FAILED, EXIT_OK, StartupError, hard_exit
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics, access_log
 from service.telemetry.aggregation import Peers
@@ -59,7 +59,7 @@ class _Place:
     again: float | None = None
 
 
-class Team:
+class Supervisor:
     """Starts one process a listener and waits until all have ended.
 
     A process is spawned, not forked: the libraries of this one may have threads.
@@ -247,7 +247,7 @@ def _run_member(
 ) -> None:
     """Be one of the processes."""
     # Here, so that the process that only looks after the others does without torch.
-    from service.launch.worker import Process
+    from service.launch.worker import Worker
 
     # Out of the terminal's group: its Ctrl-C reaches the first process, which passes it on.
     os.setpgid(0, 0)
@@ -255,18 +255,18 @@ def _run_member(
     metrics = Metrics(peers)
     metrics.worker_restarts.labels().inc(restarts)
 
-    async def meet() -> None:
+    async def ready_barrier() -> None:
         await peers.open(metrics.render)
         await _meet(team, lambda: process.end(signal.SIGTERM))
 
     try:
-        process = Process(settings, metrics, meet)
+        process = Worker(settings, metrics, ready_barrier)
         code = process.run(listener)
     except StartupError as error:
         team.send_bytes(_PROBLEM + str(error).encode())
-        leave(EXIT_FAILED)
+        hard_exit(EXIT_FAILED)
     sys.stdout.flush()
-    leave(code)
+    hard_exit(code)
 
 
 async def _meet(team: Connection, on_orphaned: Callable[[], None]) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 
 from service.app import create_app
-from service.express import ExpressProtocol, Lane, protocol_over
+from service.express import ExpressProtocol, RequestHeadCache, protocol_over
 from service.launch import limits
-from service.launch.exits import EXIT_FAILED, EXIT_OK, leave
+from service.launch.exits import EXIT_FAILED, EXIT_OK, hard_exit
 from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics, access_log, tracing
@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Process`, which drains before the connections are closed."""
+        """Leave the signals to `Worker`, which drains before the connections are closed."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,7 +88,7 @@ class _Server(uvicorn.Server):
         )
 
 
-class Process:
+class Worker:
     """Serves on one socket until a signal.
 
     Args:
@@ -101,18 +101,18 @@ class Process:
         self,
         settings: Settings,
         metrics: Metrics,
-        meet: Callable[[], Awaitable[None]] | None = None,
+        ready_barrier: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         # Its own start and stop lines; ours say more.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._settings = settings
-        self._meet = meet
+        self._meet = ready_barrier
         tracer = tracing.start() if settings.traces else None
         access_log.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
         self._access = access_log.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
-        self._lane = Lane(settings, app.operations, metrics)
+        self._lane = RequestHeadCache(settings, app.operations, metrics)
         config = uvicorn.Config(
             app,
             http=protocol_over(self._lane),
@@ -134,7 +134,7 @@ class Process:
     def run(self, listener: socket.socket) -> int:
         """Load, serve, drain.   -> the exit code.
 
-        A lost engine leaves a thread that never comes back: `leave` with a code that is not 0.
+        A lost engine leaves a thread that never comes back: `hard_exit` with a code that is not 0.
 
         Args:
             listener: bound, but not listening before the models are there: a connection then means
@@ -154,7 +154,7 @@ class Process:
         """Obey a signal: the first one drains, the second one does not wait."""
         if self._is_loading:
             # Nobody was served yet, and a thread that reads a model cannot be told to stop.
-            leave(EXIT_OK)
+            hard_exit(EXIT_OK)
         elif self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._drain(number))
         else:

@@ -24,7 +24,7 @@ _VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelLocation:
     """Where the served version of one model lies."""
 
     name: str
@@ -35,7 +35,7 @@ class Source:
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
-def stamp(source: Source) -> Stamp:
+def stamp(source: ModelLocation) -> Stamp:
     """What changes when a model's files do: their names, times, sizes and inodes."""
     try:
         entries = [entry for entry in os.scandir(source.folder) if entry.is_file()]
@@ -52,13 +52,13 @@ def zoo_folder() -> Path:
     return Path(str(importlib.resources.files("models").joinpath("zoo")))
 
 
-def find_models(folders: Iterable[Path]) -> list[Source]:
+def find_models(folders: Iterable[Path]) -> list[ModelLocation]:
     """Find the models of all folders, in order of name.
 
     Raises:
         StartupError: a folder is missing or empty, a name is not usable, or two models share one.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, ModelLocation] = {}
     for folder in folders:
         for source in _models_in(folder):
             other = found.setdefault(source.name, source)
@@ -70,7 +70,7 @@ def find_models(folders: Iterable[Path]) -> list[Source]:
     return [found[name] for name in sorted(found)]
 
 
-def _models_in(folder: Path) -> list[Source]:
+def _models_in(folder: Path) -> list[ModelLocation]:
     try:
         own = _as_model(folder)
         if own is not None:
@@ -87,9 +87,9 @@ def _models_in(folder: Path) -> list[Source]:
     return found
 
 
-def _as_model(folder: Path) -> Source | None:
+def _as_model(folder: Path) -> ModelLocation | None:
     if (folder / CONFIG_FILE).is_file():
-        return Source(_name_of(folder), "1", folder)
+        return ModelLocation(_name_of(folder), "1", folder)
     if not folder.is_dir():
         return None
     versions = [
@@ -100,7 +100,7 @@ def _as_model(folder: Path) -> Source | None:
     if not versions:
         return None
     highest = max(versions, key=lambda child: int(child.name))
-    return Source(_name_of(folder), str(int(highest.name)), highest)
+    return ModelLocation(_name_of(folder), str(int(highest.name)), highest)
 
 
 def _name_of(folder: Path) -> str:

@@ -16,14 +16,14 @@ from models.checkpoints.reference import broken_promise
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
 from models.ode.transform import is_continuous
-from service.batcher import Batcher, Operation, Policy
-from service.contracts import Array, Mapped, ModelCard, ServedModel
-from service.engines.autotune import Choice, EngineUnavailable, Job, choose
+from service.batcher import Batcher, Operation, QueuePolicy
+from service.contracts import Array, EngineOutput, ModelCard, ServedModel
+from service.engines.autotune import EngineSelection, EngineUnavailable, Job, choose
 from service.engines.cpu import engine_threads
 from service.engines.engine import Engine
 from service.errors import ServiceError
 from service.launch.exits import StartupError
-from service.repository.folders import Source, Stamp, stamp
+from service.repository.folders import ModelLocation, Stamp, stamp
 from service.repository.overrides import tune
 from service.repository.thread import in_own_thread
 from service.settings import Settings, flag_name
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Hosted:
+class LoadedModel:
     """A served model, the batchers behind it, and what its files were like when it was loaded."""
 
     served: ServedModel
@@ -73,7 +73,7 @@ class Hosted:
             batcher.abort(detail)
 
 
-async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
+async def host(source: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
     Raises:
@@ -97,7 +97,7 @@ async def host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
         ) from None
 
 
-async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
+async def _host(source: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
     began = time.monotonic()
     # Before the files are read: a change while they are makes another stamp.
     seen = stamp(source)
@@ -137,7 +137,9 @@ async def _host(source: Source, settings: Settings, metrics: Metrics) -> Hosted:
     return hosted
 
 
-def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> ModelCard:
+def make_card(
+    source: ModelLocation, flow: Flow, choice: EngineSelection, batching: str
+) -> ModelCard:
     """Collect what users are told about a model."""
     support, engine = flow.facts.support, choice.engine
     # torch's solver lets rows that are done leave: the sizes of its matrices, and with them last
@@ -174,7 +176,7 @@ def make_card(source: Source, flow: Flow, choice: Choice, batching: str) -> Mode
     )
 
 
-def make_policy(settings: Settings, features: int, *, solves: bool = False) -> Policy:
+def make_policy(settings: Settings, features: int, *, solves: bool = False) -> QueuePolicy:
     """Choose the limits of a model's batchers where the settings leave them open."""
     is_fixed = settings.batching == "invariant"
     fitting = max(1, _VALUES_IN_BATCH // features)
@@ -182,7 +184,7 @@ def make_policy(settings: Settings, features: int, *, solves: bool = False) -> P
     chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), most)
     rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
     queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
-    return Policy(
+    return QueuePolicy(
         max_batch_rows=min(rows, queue_rows),
         max_queue_rows=queue_rows,
         max_delay_seconds=settings.max_batch_delay_seconds,
@@ -193,17 +195,17 @@ def make_policy(settings: Settings, features: int, *, solves: bool = False) -> P
 def _connect(
     card: ModelCard,
     engine: Engine,
-    policy: Policy,
+    policy: QueuePolicy,
     metrics: Metrics,
     seen: Stamp,
     *,
     solves: bool,
-) -> Hosted:
+) -> LoadedModel:
     data, latent = card.event_shape, (card.features,)
 
     def batcher(
         name: str,
-        call: Callable[[Array, Array | None], Mapped],
+        call: Callable[[Array, Array | None], EngineOutput],
         *shapes: tuple[int, ...],
     ) -> Batcher:
         takes, gives = shapes
@@ -215,10 +217,10 @@ def _connect(
     decode = batcher("decode", engine.decode, latent, data)
     generate = batcher("generate", engine.generate, latent, data) if solves else None
     served = ServedModel(card, encode, decode, generate)
-    return Hosted(served, encode, decode, generate, seen)
+    return LoadedModel(served, encode, decode, generate, seen)
 
 
-async def _warm_up(hosted: Hosted, max_rows: int) -> None:
+async def _warm_up(hosted: LoadedModel, max_rows: int) -> None:
     """Run every operation on a few batches, in the threads that will serve.
 
     Half a batch tells the pace. Where that takes long, one row and a full batch take as long again
@@ -235,7 +237,7 @@ async def _warm_up(hosted: Hosted, max_rows: int) -> None:
         await _run_once(hosted, max_rows)
 
 
-async def _run_once(hosted: Hosted, rows: int) -> None:
+async def _run_once(hosted: LoadedModel, rows: int) -> None:
     card = hosted.served.card
     z = np.zeros((rows, card.features), card.numpy_dtype)
     context = None

@@ -45,7 +45,7 @@ _ServingFile = create_model(
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class ModelOverrides:
     """How one model is served.
 
     device: resolved, "cpu" or "cuda:N". dtype: None is what the model's config.json says.
@@ -56,7 +56,7 @@ class Tuning:
     dtype: str | None
 
 
-def tune(folder: Path, settings: Settings) -> Tuning:
+def tune(folder: Path, settings: Settings) -> ModelOverrides:
     """Lay a model's own settings, where it has some, over those of the service.
 
     Raises:
@@ -67,7 +67,7 @@ def tune(folder: Path, settings: Settings) -> Tuning:
     dtype = given.pop("dtype", None)
     tuned = settings.model_copy(update=given)
     try:
-        return Tuning(tuned, resolve_device(tuned.device), dtype)
+        return ModelOverrides(tuned, resolve_device(tuned.device), dtype)
     except ValueError as error:
         where = f"{path}: device" if "device" in given else flag_name("device")
         raise StartupError(f"{where}: {error}") from None

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 import torch
 
 from service.batcher import Batcher
-from service.contracts import Listing, ServedModel
+from service.contracts import ModelIndexEntry, ServedModel
 from service.engines.cpu import engine_threads, usable_cores
 from service.engines.torch import resolve_device
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
-from service.repository.folders import Source, find_models, stamp, zoo_folder
-from service.repository.loading import Hosted, host
+from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
+from service.repository.loading import LoadedModel, host
 from service.repository.watch import Watch
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
@@ -42,8 +42,8 @@ class FolderRepository:
         self._settings = settings
         self._metrics = metrics
         self._folders = settings.model_repository or (zoo_folder(),)
-        self._hosted: dict[str, Hosted] = {}
-        self._refused: dict[str, Listing] = {}
+        self._hosted: dict[str, LoadedModel] = {}
+        self._refused: dict[str, ModelIndexEntry] = {}
         self._unloaded: dict[str, str] = {}
         self._has_started = False
         self._is_draining = False
@@ -90,10 +90,12 @@ class FolderRepository:
         """All served models in order of name."""
         return [self._hosted[name].served for name in sorted(self._hosted)]
 
-    def index(self) -> list[Listing]:
+    def index(self) -> list[ModelIndexEntry]:
         """All models in order of name: the served versions, and those that were refused."""
-        served = [Listing(model.card.name, model.card.version, True) for model in self.models()]
-        gone = [Listing(*item, False, "unloaded") for item in self._unloaded.items()]
+        served = [
+            ModelIndexEntry(model.card.name, model.card.version, True) for model in self.models()
+        ]
+        gone = [ModelIndexEntry(*item, False, "unloaded") for item in self._unloaded.items()]
         return sorted(
             [*served, *self._refused.values(), *gone], key=lambda one: (one.name, one.version)
         )
@@ -132,14 +134,14 @@ class FolderRepository:
                 raise
             self._has_started = True
 
-    async def _host_all(self, sources: list[Source]) -> list[Hosted]:
+    async def _host_all(self, sources: list[ModelLocation]) -> list[LoadedModel]:
         """Host models side by side, as many as there are cores: much of it is not Python.
 
         Raises:
             StartupError: of the first that cannot be hosted; the others are given up.
         """
 
-        async def one(source: Source) -> Hosted:
+        async def one(source: ModelLocation) -> LoadedModel:
             async with self._cores:
                 return await host(source, self._settings, self._metrics)
 
@@ -150,7 +152,7 @@ class FolderRepository:
             for task in hosting:
                 task.cancel()
             for ended in await asyncio.gather(*hosting, return_exceptions=True):
-                if isinstance(ended, Hosted):
+                if isinstance(ended, LoadedModel):
                     ended.abort("the service does not start")
             raise
 
@@ -222,7 +224,7 @@ class FolderRepository:
         for hosted in self._hosted.values():
             hosted.abort("the service is shutting down")
 
-    async def _refresh(self, name: str, source: Source | None) -> None:
+    async def _refresh(self, name: str, source: ModelLocation | None) -> None:
         """Serve of one model what its folder holds; without a folder it is unloaded."""
         if name in self._waiting:
             return
@@ -242,7 +244,7 @@ class FolderRepository:
         finally:
             self._waiting.discard(name)
 
-    def _find(self, name: str) -> Source:
+    def _find(self, name: str) -> ModelLocation:
         """Where a model lies that a client named.
 
         Raises:
@@ -257,7 +259,7 @@ class FolderRepository:
             raise ModelNotFound(f"model: no folder is called {name!r:.80}")
         return sources[name]
 
-    async def _follow(self, name: str, source: Source | None) -> None:
+    async def _follow(self, name: str, source: ModelLocation | None) -> None:
         hosted = self._hosted.get(name)
         if source is None:
             if hosted is not None:
@@ -269,7 +271,7 @@ class FolderRepository:
         async with self._cores:
             await self._renew(source)
 
-    def _sources(self) -> dict[str, Source]:
+    def _sources(self) -> dict[str, ModelLocation]:
         """What lies in the folders now, by name.
 
         Raises:
@@ -277,7 +279,7 @@ class FolderRepository:
         """
         return {source.name: source for source in find_models(self._folders)}
 
-    async def _renew(self, source: Source) -> None:
+    async def _renew(self, source: ModelLocation) -> None:
         """Host a model and let it take the place of the one before.
 
         Raises:
@@ -291,7 +293,7 @@ class FolderRepository:
                 _log.exception("%s %s: unexpected error", source.name, source.version)
             known = isinstance(error, StartupError)
             reason = self._without_paths(str(error)) if known else "unexpected error, see the log"
-            self._refused[source.name] = Listing(source.name, source.version, False, reason)
+            self._refused[source.name] = ModelIndexEntry(source.name, source.version, False, reason)
             raise ModelRefused(reason) from None
         if self._is_draining:
             hosted.abort("the service is shutting down")
@@ -303,7 +305,7 @@ class FolderRepository:
         if former is not None:
             self._retire(former)
 
-    def _serve(self, hosted: Hosted) -> None:
+    def _serve(self, hosted: LoadedModel) -> None:
         card = hosted.served.card
         self._hosted[card.name] = hosted
         for batcher in hosted.batchers:
@@ -322,7 +324,7 @@ class FolderRepository:
         self._metrics.retire(name)
         _log.info("%s: unloaded", name)
 
-    def _retire(self, hosted: Hosted) -> None:
+    def _retire(self, hosted: LoadedModel) -> None:
         """Let a model finish what it has accepted, beside its successor, and be forgotten."""
         task = asyncio.create_task(hosted.drain())
         self._retiring.add(task)

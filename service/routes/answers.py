@@ -11,9 +11,9 @@ from service.codec.json import write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
-from service.contracts import Answer, ModelCard
+from service.contracts import InferenceResult, ModelCard
 from service.errors import TooLarge
-from service.routes.exchange import Headers, Reply, Written
+from service.routes.exchange import Headers, RawResponse, Reply
 from service.routes.threads import Threads
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
@@ -32,17 +32,19 @@ _PLAIN_LINES = b"".join(
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ResponseFormat:
     """The form an answer takes: its media type and, for pictures, the size of a pixel."""
 
     media: str
     scale: int = 1
 
 
-PLAIN = Form(JSON)
+PLAIN = ResponseFormat(JSON)
 
 
-def check_answer_size(card: ModelCard, form: Form, rows: int, values: int, max_bytes: int) -> None:
+def check_answer_size(
+    card: ModelCard, form: ResponseFormat, rows: int, values: int, max_bytes: int
+) -> None:
     """Refuse an answer of `values` numbers a row that would be too large, before it is computed.
 
     Raises:
@@ -75,15 +77,15 @@ def write_plain_rows(
     return write_rows(_names(card), heads, outputs)
 
 
-def plain_answer(body: bytes, answer: Answer, identity: str) -> Written:
+def plain_answer(body: bytes, answer: InferenceResult, identity: str) -> RawResponse:
     """Give a JSON body the headers that `write_answer`, `server_timing` and an id give others."""
     lines = _PLAIN_LINES % (len(body), *_milliseconds(answer), identity.encode())
-    return Written(200, lines, body)
+    return RawResponse(200, lines, body)
 
 
 async def write_answer(
     card: ModelCard,
-    form: Form,
+    form: ResponseFormat,
     head: dict[str, Any],
     outputs: dict[str, Array],
     *,
@@ -117,12 +119,12 @@ async def write_answer(
     return Reply(200, _content_headers(form.media, body) + headers, body)
 
 
-def server_timing(answer: Answer) -> tuple[bytes, bytes]:
+def server_timing(answer: InferenceResult) -> tuple[bytes, bytes]:
     """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
     return b"server-timing", _TIMING % _milliseconds(answer)
 
 
-def _milliseconds(answer: Answer) -> tuple[float, float]:
+def _milliseconds(answer: InferenceResult) -> tuple[float, float]:
     return 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
 
 

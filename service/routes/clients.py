@@ -20,14 +20,14 @@ from service.telemetry.tracing import Stages
 PATIENCE_SECONDS = 0.05
 
 
-class Ending(StrEnum):
+class CancelReason(StrEnum):
     """Why a request was stopped before its answer."""
 
     GONE = "the client left"
     LATE = "the body did not arrive in time"
 
 
-class Visit:
+class RequestContext:
     """One request from arrival to answer. Stopping it cancels its task and leaves the reason.
 
     Args:
@@ -49,7 +49,7 @@ class Visit:
         self.model = NO_MODEL
         self.rows: int | None = None
         self.stages: Stages | None = None
-        self.ending: Ending | None = None
+        self.ending: CancelReason | None = None
         self.is_over = False
 
     def age(self) -> float:
@@ -60,7 +60,7 @@ class Visit:
         """The client itself waits no longer than this, from arrival on."""
         self.deadline = min(self.deadline, self.arrived + seconds)
 
-    def stop(self, ending: Ending) -> None:
+    def stop(self, ending: CancelReason) -> None:
         """Compute no answer; nothing happens where it is known already."""
         if not self.is_over and self.task is not None:
             self.ending = ending
@@ -77,7 +77,7 @@ class Visit:
         self.task = None
 
 
-class WatchedVisit(Visit):
+class AsgiRequestContext(RequestContext):
     """A request whose body and whose client's departure come through ASGI's `receive`."""
 
     __slots__ = ("_guard", "_has_body", "receive")
@@ -104,7 +104,7 @@ class WatchedVisit(Visit):
             self._guard = loop.create_task(self._await_departure())
         else:
             left = self.deadline - time.monotonic()
-            self._guard = loop.call_later(max(left, 0), self.stop, Ending.LATE)
+            self._guard = loop.call_later(max(left, 0), self.stop, CancelReason.LATE)
 
     def end(self) -> None:
         """The answer is known: nothing stops this request any more."""
@@ -116,21 +116,21 @@ class WatchedVisit(Visit):
     async def _await_departure(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        self.stop(Ending.GONE)
+        self.stop(CancelReason.GONE)
 
 
-class ClientWatch:
+class DisconnectWatcher:
     """All requests of ASGI that are not answered yet, in order of arrival."""
 
     def __init__(self) -> None:
-        self._visits: deque[WatchedVisit] = deque()
+        self._visits: deque[AsgiRequestContext] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def enter(self, receive: Receive, timeout_seconds: float) -> WatchedVisit:
+    def enter(self, receive: Receive, timeout_seconds: float) -> AsgiRequestContext:
         """Begin a request in the task that serves it."""
         now = time.monotonic()
         loop = asyncio.get_running_loop()
-        visit = WatchedVisit(receive, asyncio.current_task(loop), now, now + timeout_seconds)
+        visit = AsgiRequestContext(receive, asyncio.current_task(loop), now, now + timeout_seconds)
         self._visits.append(visit)
         # `_loop` is set while a timer is pending: an application may outlive a loop in tests.
         if self._loop is not loop:

@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 
 from service.codec.tensors import Array
-from service.contracts import Answer, Place, RowQueue
+from service.contracts import InferenceResult, QueueHandle, RowQueue
 from service.errors import EngineError
 from service.routes.answers import plain_answer
 from service.routes.endpoint import refuse
-from service.routes.exchange import Head, Written, request_id
-from service.routes.operation import Order
+from service.routes.exchange import Head, RawResponse, request_id
+from service.routes.operation import ModelInput
 
 
-class PlainVisit(Protocol):
-    """A plain request from arrival to answer, as `service.routes.clients.Visit` is of others.
+class FastPathContext(Protocol):
+    """A plain request from arrival to answer, as `RequestContext` is of others.
 
     arrived: `time.monotonic()` when it was there.
     deadline: when its answer is worth nothing any more; written here, like what is counted: the
@@ -30,7 +30,7 @@ class PlainVisit(Protocol):
     model: str
     rows: int | None
 
-    def wait(self, company: "Company") -> None:
+    def wait(self, company: "CoalescedBatch") -> None:
         """Its rows wait for the engine; whoever it leaves is the company."""
         ...
 
@@ -42,7 +42,7 @@ class PlainVisit(Protocol):
         """Whether it was answered, or its client has left."""
         ...
 
-    def finish(self, reply: Written, identity: str, now: float) -> None:
+    def finish(self, reply: RawResponse, identity: str, now: float) -> None:
         """Take the answer, made at `now` for the id."""
         ...
 
@@ -51,7 +51,7 @@ class PlainVisit(Protocol):
         ...
 
 
-class Company:
+class CoalescedBatch:
     """Requests whose rows wait as one, are computed as one and are answered at once.
 
     Those of one row for the same queue that arrive together are; any other request is a company of
@@ -67,14 +67,14 @@ class Company:
     def __init__(
         self,
         queue: RowQueue,
-        write: Callable[[Sequence[Order], Answer], list[bytes]],
-        members: list[tuple[PlainVisit, Order]],
+        write: Callable[[Sequence[ModelInput], InferenceResult], list[bytes]],
+        members: list[tuple[FastPathContext, ModelInput]],
     ) -> None:
         self._queue = queue
         self._write = write
         self._members = members
         self._waiting = len(members)
-        self._place: Place | None = None
+        self._place: QueueHandle | None = None
 
     def enter(self, *, is_accepted: bool = False) -> None:
         """Let the rows wait for the engine; the members are told if they may not.
@@ -99,7 +99,7 @@ class Company:
             for visit, _ in self._members:
                 visit.wait(self)
 
-    def leave(self, visit: PlainVisit) -> None:
+    def leave(self, visit: FastPathContext) -> None:
         """Let a member go: its row is not computed, if no batch has it yet."""
         place = self._place
         if place is None:
@@ -117,7 +117,7 @@ class Company:
         """Whether nobody waits for an answer any more."""
         return not self._waiting
 
-    def set_result(self, result: Answer) -> None:
+    def set_result(self, result: InferenceResult) -> None:
         """Answer all members."""
         members = self._end()
         identities = [request_id(visit.head.headers) for visit, _ in members]
@@ -132,12 +132,12 @@ class Company:
         members = [member for member in self._end() if not member[0].done()]
         if isinstance(exception, EngineError) and len(members) > 1:
             for member in members:
-                Company(self._queue, self._write, [member]).enter(is_accepted=True)
+                CoalescedBatch(self._queue, self._write, [member]).enter(is_accepted=True)
         else:
             for visit, _ in members:
                 visit.refuse(exception)
 
-    def _end(self) -> list[tuple[PlainVisit, Order]]:
+    def _end(self) -> list[tuple[FastPathContext, ModelInput]]:
         # Both lead here: what leads to itself stays in memory until the next collection.
         members, self._members, self._place = self._members, [], None
         self._waiting = 0
@@ -145,10 +145,10 @@ class Company:
 
     def _answer(
         self,
-        members: Sequence[tuple[PlainVisit, Order]],
+        members: Sequence[tuple[FastPathContext, ModelInput]],
         identities: Sequence[str],
-        answer: Answer,
-    ) -> list[Written]:
+        answer: InferenceResult,
+    ) -> list[RawResponse]:
         if len(members) == 1 or answer.solves is None:
             try:
                 bodies = self._write([order for _, order in members], answer)
@@ -167,7 +167,7 @@ class Company:
         ]
 
 
-def _join(orders: Sequence[Order]) -> tuple[Array, Array | None]:
+def _join(orders: Sequence[ModelInput]) -> tuple[Array, Array | None]:
     """Give the rows of all, and their context."""
     rows, context = [order.rows for order in orders], [order.context for order in orders]
     if len(orders) == 1:

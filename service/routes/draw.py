@@ -23,7 +23,7 @@ MANY_VALUES = 32_768
 _MOST_SKIPPED = 255
 
 
-class Draw(NamedTuple):
+class SamplingParams(NamedTuple):
     """Which samples a client asks for."""
 
     rows: int
@@ -50,7 +50,7 @@ class Draw(NamedTuple):
         return noise.astype(card.numpy_dtype)
 
 
-def read_draw(fields: Mapping[str, Any], max_rows: int) -> Draw:
+def read_draw(fields: Mapping[str, Any], max_rows: int) -> SamplingParams:
     """Read num_samples (1), seed (a new one), temperature (1) and first_row (0).
 
     null is as good as absent.
@@ -60,7 +60,7 @@ def read_draw(fields: Mapping[str, Any], max_rows: int) -> Draw:
         TooLarge: more than max_rows samples.
     """
     rows, seed, temperature, first = map(fields.get, FIELDS)
-    draw = Draw(
+    draw = SamplingParams(
         1 if rows is None else read_integer(rows, "num_samples", 1, MAX_SAMPLES),
         draw_seed() if seed is None else read_integer(seed, "seed", 0, MAX_SEED),
         1.0 if temperature is None else read_number(temperature, "temperature", 0, MAX_TEMPERATURE),

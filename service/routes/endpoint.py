@@ -16,16 +16,21 @@ from typing import ClassVar
 
 from starlette.types import Receive, Scope, Send
 
-from service.auth import Guard
-from service.contracts import Answer, Array, Repository, RowQueue
+from service.auth import ApiKeyAuth
+from service.contracts import Array, InferenceResult, Repository, RowQueue
 from service.errors import BodyTimeout, ServiceError, problem, unexpected
-from service.routes.clients import ClientWatch, Ending, Visit, WatchedVisit
+from service.routes.clients import (
+    AsgiRequestContext,
+    CancelReason,
+    DisconnectWatcher,
+    RequestContext,
+)
 from service.routes.exchange import (
     ClientGone,
     Head,
+    RawResponse,
     Reception,
     Reply,
-    Written,
     check_single,
     read_headers,
     read_timeout,
@@ -36,7 +41,7 @@ from service.routes.exchange import (
 from service.routes.threads import Threads
 from service.settings import Settings
 from service.telemetry import NO_MODEL
-from service.telemetry.recorder import Register
+from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Stages
 
 # What is counted when nobody is there to read a status; nginx made the number known.
@@ -48,15 +53,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AppContext:
     """What all operations share."""
 
     settings: Settings
     repository: Repository
-    register: Register
-    clients: ClientWatch
+    register: RequestRecorder
+    clients: DisconnectWatcher
     reception: Reception
-    guard: Guard | None = None
+    guard: ApiKeyAuth | None = None
     threads: Threads = field(default_factory=Threads)
 
 
@@ -68,7 +73,7 @@ class Endpoint(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         self._desk = desk
         self._settings = desk.settings
 
@@ -80,7 +85,7 @@ class Endpoint(ABC):
         if reply is not None:
             await respond(send, *reply)
 
-    async def serve(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply | None:
+    async def serve(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply | None:
         """Answer one request, whatever happens, and count it; None where nobody is left to read.
 
         Args:
@@ -115,7 +120,7 @@ class Endpoint(ABC):
         self,
         head: Head,
         identity: str,
-        reply: Reply | Written | None,
+        reply: Reply | RawResponse | None,
         seconds: float,
         *,
         model: str = NO_MODEL,
@@ -155,7 +160,7 @@ class Endpoint(ABC):
         patience = head.headers.get(b"x-timeout-seconds")
         return math.inf if patience is None else read_timeout(patience)
 
-    async def _receive_body(self, head: Head, visit: WatchedVisit) -> bytes | bytearray:
+    async def _receive_body(self, head: Head, visit: AsgiRequestContext) -> bytes | bytearray:
         max_bytes, reception = self._settings.max_body_bytes, self._desk.reception
         body = await receive_body(head.headers, visit.receive, max_bytes, reception)
         visit.body_is_read()
@@ -166,12 +171,12 @@ class Endpoint(ABC):
         """Give the template of a path."""
 
     @abstractmethod
-    async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
+    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
         """Read a request, compute its answer and write it."""
 
 
 async def receive_small(
-    desk: Desk, headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
+    desk: AppContext, headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
 ) -> bytes | bytearray:
     """Read the body of a route that is no `Endpoint`, as theirs are read.
 
@@ -186,7 +191,7 @@ async def receive_small(
     try:
         return await receive_body(headers, receive, max_bytes, desk.reception)
     except asyncio.CancelledError:
-        if visit.ending is not Ending.LATE:
+        if visit.ending is not CancelReason.LATE:
             raise
         visit.resume()
         raise _late() from None
@@ -194,7 +199,9 @@ async def receive_small(
         visit.end()
 
 
-async def submit(queue: RowQueue, rows: Array, context: Array | None, visit: Visit) -> Answer:
+async def submit(
+    queue: RowQueue, rows: Array, context: Array | None, visit: RequestContext
+) -> InferenceResult:
     """Let a queue compute the rows of a visit."""
     if visit.stages is None:
         return await queue.submit(rows, context, visit.deadline)
@@ -212,7 +219,7 @@ def refuse(reason: Exception, identity: str) -> Reply:
     return Reply(reason.status, headers, body)
 
 
-def _end(reason: BaseException, visit: Visit, identity: str) -> Reply | None:
+def _end(reason: BaseException, visit: RequestContext, identity: str) -> Reply | None:
     """Turn what ended a visit into what its client is told; None where it is gone."""
     if isinstance(reason, ClientGone):
         return None
@@ -221,7 +228,7 @@ def _end(reason: BaseException, visit: Visit, identity: str) -> Reply | None:
     if visit.ending is None:
         raise reason
     visit.resume()
-    if visit.ending is Ending.GONE:
+    if visit.ending is CancelReason.GONE:
         return None
     return refuse(_late(), identity)
 

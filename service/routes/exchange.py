@@ -32,7 +32,7 @@ class Head(NamedTuple):
     twice: bytes | None = None
 
 
-class Written(NamedTuple):
+class RawResponse(NamedTuple):
     """A whole answer, its headers in lines as HTTP/1.1 has them."""
 
     status: int
@@ -47,9 +47,9 @@ class Reply(NamedTuple):
     headers: Headers
     body: bytes
 
-    def written(self) -> Written:
+    def written(self) -> RawResponse:
         """Write the headers."""
-        return Written(self.status, write_headers(self.headers), self.body)
+        return RawResponse(self.status, write_headers(self.headers), self.body)
 
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")

@@ -17,11 +17,11 @@ from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import check_known, read_integer
 from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
-from service.contracts import Answer, ModelCard, Repository, RowQueue, ServedModel
+from service.contracts import InferenceResult, ModelCard, Repository, RowQueue, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound, NotReady
 from service.routes import draw
-from service.routes.answers import PLAIN, Form, check_answer_size, server_timing
-from service.routes.clients import Visit
+from service.routes.answers import PLAIN, ResponseFormat, check_answer_size, server_timing
+from service.routes.clients import RequestContext
 from service.routes.draw import read_draw
 from service.routes.endpoint import Endpoint, ReadBody, submit
 from service.routes.exchange import Head, Reply
@@ -44,26 +44,26 @@ _RESERVED_PARAMETERS = (
 _RESERVED_PREFIX = "triton_"
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
 
-_Output = Callable[[ModelCard, Array, Answer], Array]
+_Output = Callable[[ModelCard, Array, InferenceResult], Array]
 
 
-def _value(_: ModelCard, rows: Array, answer: Answer) -> Array:
+def _value(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
     return answer.value
 
 
-def _log_det(_: ModelCard, rows: Array, answer: Answer) -> Array:
+def _log_det(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
     return answer.log_det
 
 
-def _score(_: ModelCard, rows: Array, answer: Answer) -> Array:
+def _score(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
     return log_density(answer.value, answer.log_det)
 
 
-def _bits_per_dim(card: ModelCard, rows: Array, answer: Answer) -> Array:
+def _bits_per_dim(card: ModelCard, rows: Array, answer: InferenceResult) -> Array:
     return -_score(card, rows, answer) / (card.features * math.log(2))
 
 
-def _score_of_noise(_: ModelCard, rows: Array, answer: Answer) -> Array:
+def _score_of_noise(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
     return log_density(rows, -answer.log_det)
 
 
@@ -95,7 +95,7 @@ class Infer(Endpoint):
         model = "{name}/versions/{version}" if "/versions/" in path else "{name}"
         return f"{PREFIX}{model}{SUFFIX}"
 
-    async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
+    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
         read_content_type(head.headers.get(b"content-type"), _BODIES)
         name, version = read_path(head.path)
         served = find(self._desk.repository, name, version)
@@ -110,7 +110,11 @@ class Infer(Endpoint):
             raise
 
     async def _compute_in_turn(
-        self, request: Inference, served: ServedModel, wanted: tuple[str, str | None], visit: Visit
+        self,
+        request: Inference,
+        served: ServedModel,
+        wanted: tuple[str, str | None],
+        visit: RequestContext,
     ) -> Reply:
         while True:
             try:
@@ -122,14 +126,16 @@ class Infer(Endpoint):
                     raise
                 served = successor
 
-    async def _read(self, body: bytes | bytearray, head: Head, visit: Visit) -> Inference:
+    async def _read(self, body: bytes | bytearray, head: Head, visit: RequestContext) -> Inference:
         json_bytes, max_rows = head.headers.get(_LENGTH_HEADER), self._settings.max_request_rows
         if json_bytes is not None or not is_large(body):  # tensors as bytes are no work
             return read_inference(body, json_bytes, max_rows)
         threads = self._desk.threads
         return await threads.run(visit.deadline, read_inference, body, None, max_rows)
 
-    async def _compute(self, request: Inference, served: ServedModel, visit: Visit) -> Reply:
+    async def _compute(
+        self, request: Inference, served: ServedModel, visit: RequestContext
+    ) -> Reply:
         card = served.card
         task = await self._prepare(request, served, visit)
         visit.rows = len(task.rows)
@@ -162,7 +168,9 @@ class Infer(Endpoint):
                 headers.append((_FAILURES_HEADER, b"%d" % len(said["failures"])))
         return Reply(200, headers, body)
 
-    async def _prepare(self, request: Inference, served: ServedModel, visit: Visit) -> _Task:
+    async def _prepare(
+        self, request: Inference, served: ServedModel, visit: RequestContext
+    ) -> _Task:
         card = served.card
         operation = choose_operation(request)
         outputs = _choose_outputs(request, operation, card)
@@ -208,7 +216,7 @@ class Infer(Endpoint):
     ) -> None:
         values = sum(card.features if name in ("x", "z") else 1 for name in outputs)
         is_binary = all(is_binary for _, is_binary in outputs.values())
-        form = Form(OCTETS) if is_binary else PLAIN
+        form = ResponseFormat(OCTETS) if is_binary else PLAIN
         check_answer_size(card, form, rows, values, self._settings.max_response_bytes)
 
 
@@ -293,7 +301,9 @@ def _choose_outputs(
     return {name: (compute, request.is_binary) for name, compute in possible.items()}
 
 
-def _tell_solves(request: Inference, answer: Answer) -> tuple[dict[str, Array], dict[str, Any]]:
+def _tell_solves(
+    request: Inference, answer: InferenceResult
+) -> tuple[dict[str, Array], dict[str, Any]]:
     """What a continuous flow has to tell.   -> (further outputs, further parameters)."""
     told: dict[str, Array] = {}
     said = tell_solves(answer, told, JSON, with_evaluations=False)

@@ -17,18 +17,18 @@ from service.codec.parameters import (
     read_query,
 )
 from service.codec.tensors import Array
-from service.contracts import Answer, ModelCard, RowQueue, ServedModel
+from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import BadDtype, InvalidParameter, NotReady, ServiceError
-from service.routes.answers import PLAIN, Form, server_timing, write_answer
-from service.routes.clients import Visit
-from service.routes.endpoint import Desk, Endpoint, ReadBody, submit
+from service.routes.answers import PLAIN, ResponseFormat, server_timing, write_answer
+from service.routes.clients import RequestContext
+from service.routes.endpoint import AppContext, Endpoint, ReadBody, submit
 from service.routes.exchange import Head, Reply
 from service.routes.solves import EVALUATIONS, tell_solves
 
 PLAIN_ACCEPT = (None, b"*/*", b"application/json")
 
 
-class Order(NamedTuple):
+class ModelInput(NamedTuple):
     """A checked request: the rows for the engine and what else its answer will say.
 
     wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     """An order, and the model that it is for."""
 
     served: ServedModel
-    order: Order
+    order: ModelInput
     with_evaluations: bool
 
 
@@ -67,14 +67,14 @@ class Operation(Endpoint):
     bodies: ClassVar[tuple[str, ...]]
     draws: ClassVar[bool]
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         super().__init__(desk)
         self._in_query = tuple(name for name in self.fields if name != self.tensor)
 
     def _route(self, path: str) -> str:
         return f"/{self.name}"
 
-    async def _answer(self, head: Head, visit: Visit, read_body: ReadBody) -> Reply:
+    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
         query = head.query
         media = read_content_type(head.headers.get(b"content-type"), self.bodies)
         body = await read_body()
@@ -95,14 +95,14 @@ class Operation(Endpoint):
                 served = successor
 
     async def _compute(
-        self, fields: dict[str, Any], served: ServedModel, request: Head, visit: Visit
+        self, fields: dict[str, Any], served: ServedModel, request: Head, visit: RequestContext
     ) -> Reply:
         card = served.card
         visit.model = card.name
         form = self._choose_form(request.headers.get(b"accept"), fields, card)
         with_evaluations = wants_evaluations(fields)
         order = self._order(fields, served, form, visit.deadline)
-        if not isinstance(order, Order):
+        if not isinstance(order, ModelInput):
             order = await order
         visit.rows = len(order.rows)
         answer = await submit(
@@ -116,7 +116,7 @@ class Operation(Endpoint):
         return reply
 
     def _result(
-        self, job: Job, answer: Answer, media: str
+        self, job: Job, answer: InferenceResult, media: str
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """Make the scalars and the tensors of an answer."""
         outputs, head = self._outputs(job.served.card, job.order, answer), job.order.head
@@ -126,7 +126,7 @@ class Operation(Endpoint):
         return head, outputs
 
     async def _read_fields(
-        self, media: str, body: bytes | bytearray, query: bytes, visit: Visit
+        self, media: str, body: bytes | bytearray, query: bytes, visit: RequestContext
     ) -> dict[str, Any]:
         """Collect the fields of body and query; each stands in one of them only."""
         content: dict[str, Any]
@@ -150,7 +150,9 @@ class Operation(Endpoint):
             )
         return fields | content
 
-    async def _read_json_aside(self, body: bytes | bytearray, visit: Visit) -> dict[str, Any]:
+    async def _read_json_aside(
+        self, body: bytes | bytearray, visit: RequestContext
+    ) -> dict[str, Any]:
         if not is_large(body):
             return self._read_json(body)
         max_rows = self._settings.max_request_rows
@@ -178,7 +180,9 @@ class Operation(Endpoint):
         except ServiceError:
             return None
 
-    def _choose_form(self, accept: bytes | None, fields: dict[str, Any], card: ModelCard) -> Form:
+    def _choose_form(
+        self, accept: bytes | None, fields: dict[str, Any], card: ModelCard
+    ) -> ResponseFormat:
         if accept in PLAIN_ACCEPT and "scale" not in fields:
             return PLAIN
         offers: tuple[str, ...] = (JSON, NPY, NPZ)
@@ -187,22 +191,22 @@ class Operation(Endpoint):
         media = negotiate(accept, offers)
         scale = fields.get("scale")
         if scale is None:
-            return Form(media)
+            return ResponseFormat(media)
         if media != PNG:
             raise InvalidParameter(
                 "scale: only pictures have one, send Accept: image/png", at="/scale"
             )
-        return Form(media, read_integer(scale, "scale", 1, MAX_SCALE))
+        return ResponseFormat(media, read_integer(scale, "scale", 1, MAX_SCALE))
 
     @abstractmethod
     def _order(
         self,
         fields: dict[str, Any],
         served: ServedModel,
-        form: Form,
+        form: ResponseFormat,
         deadline: float,
         rows: Array | None = None,
-    ) -> Order | Coroutine[Any, Any, Order]:
+    ) -> ModelInput | Coroutine[Any, Any, ModelInput]:
         """Check the fields against the model and make the rows for its engine.
 
         A coroutine does so where it takes long, once all that can be refused was. Where `rows` are
@@ -218,7 +222,9 @@ class Operation(Endpoint):
         """Which of the model's queues computes this operation."""
 
     @abstractmethod
-    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+    def _outputs(
+        self, card: ModelCard, order: ModelInput, answer: InferenceResult
+    ) -> dict[str, Array]:
         """Name what the engine gave back; the first is the answer of `application/x-npy`."""
 
 

@@ -11,11 +11,11 @@ from service.codec.image import is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
 from service.codec.parameters import read_flag
 from service.codec.tensors import Array, cast, read_rows
-from service.contracts import Answer, ModelCard, RowQueue, ServedModel
+from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import InvalidRequest, MissingField, UnsupportedMediaType
-from service.routes.answers import Form, check_answer_size
-from service.routes.draw import MANY_VALUES, Draw, read_draw
-from service.routes.operation import Order, Picture
+from service.routes.answers import ResponseFormat, check_answer_size
+from service.routes.draw import MANY_VALUES, SamplingParams, read_draw
+from service.routes.operation import ModelInput, Picture
 from service.routes.plain import PlainOperation
 from service.routes.solves import EVALUATIONS
 
@@ -34,10 +34,10 @@ class _Map(PlainOperation):
         self,
         fields: dict[str, Any],
         served: ServedModel,
-        form: Form,
+        form: ResponseFormat,
         deadline: float,
         rows: Array | None = None,
-    ) -> Order | Coroutine[Any, Any, Order]:
+    ) -> ModelInput | Coroutine[Any, Any, ModelInput]:
         card = served.card
         if rows is not None:
             return self._order_rows(rows, fields, card, form)
@@ -58,9 +58,9 @@ class _Map(PlainOperation):
         picture: Picture,
         fields: dict[str, Any],
         card: ModelCard,
-        form: Form,
+        form: ResponseFormat,
         deadline: float,
-    ) -> Order:
+    ) -> ModelInput:
         pixels = await self._decode_picture(picture, card, deadline)
         rows = self._read_rows(pixels, card)
         return self._order_rows(rows, fields, card, form)
@@ -77,8 +77,8 @@ class _Map(PlainOperation):
             raise
 
     def _order_rows(
-        self, rows: Array, fields: dict[str, Any], card: ModelCard, form: Form
-    ) -> Order:
+        self, rows: Array, fields: dict[str, Any], card: ModelCard, form: ResponseFormat
+    ) -> ModelInput:
         count = len(rows)
         context = read_context(
             fields.get("context"),
@@ -89,7 +89,7 @@ class _Map(PlainOperation):
         )
         max_bytes = self._settings.max_response_bytes
         check_answer_size(card, form, count, self._width(card), max_bytes)
-        return Order(rows, context, {})
+        return ModelInput(rows, context, {})
 
     def _width(self, card: ModelCard) -> int:
         return card.features + 1
@@ -118,7 +118,9 @@ class LogProb(_Map):
     def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.encode
 
-    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+    def _outputs(
+        self, card: ModelCard, order: ModelInput, answer: InferenceResult
+    ) -> dict[str, Array]:
         log_prob = log_density(answer.value, answer.log_det)
         if card.num_levels is None:
             return {"log_prob": log_prob}
@@ -140,7 +142,9 @@ class Encode(_Map):
     def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.encode
 
-    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+    def _outputs(
+        self, card: ModelCard, order: ModelInput, answer: InferenceResult
+    ) -> dict[str, Array]:
         return {"z": answer.value, "log_det": answer.log_det}
 
 
@@ -156,7 +160,9 @@ class Decode(_Map):
     def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
         return served.decode
 
-    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+    def _outputs(
+        self, card: ModelCard, order: ModelInput, answer: InferenceResult
+    ) -> dict[str, Array]:
         return {"x": answer.value, "log_det": answer.log_det}
 
     def _event_shape(self, card: ModelCard) -> tuple[int, ...]:
@@ -189,10 +195,10 @@ class Sample(PlainOperation):
         self,
         fields: dict[str, Any],
         served: ServedModel,
-        form: Form,
+        form: ResponseFormat,
         deadline: float,
         rows: Array | None = None,
-    ) -> Order | Coroutine[Any, Any, Order]:
+    ) -> ModelInput | Coroutine[Any, Any, ModelInput]:
         card = served.card
         draw = read_draw(fields, self._settings.max_request_rows)
         width, max_bytes = card.features + 1, self._settings.max_response_bytes
@@ -207,20 +213,20 @@ class Sample(PlainOperation):
         )
         if takes_long:
             return self._order_drawn(draw, card, context, wants_log_prob, deadline)
-        return Order(draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
+        return ModelInput(draw.latents(card), context, {"seed": draw.seed}, wants_log_prob)
 
     async def _order_drawn(
         self,
-        draw: Draw,
+        draw: SamplingParams,
         card: ModelCard,
         context: Array | None,
         wants_log_prob: bool,
         deadline: float,
-    ) -> Order:
+    ) -> ModelInput:
         latents = await self._desk.threads.run(deadline, draw.latents, card)
-        return Order(latents, context, {"seed": draw.seed}, wants_log_prob)
+        return ModelInput(latents, context, {"seed": draw.seed}, wants_log_prob)
 
-    def _join(self, orders: Sequence[Order]) -> Order:
+    def _join(self, orders: Sequence[ModelInput]) -> ModelInput:
         return orders[0]._replace(rows=np.concatenate([order.rows for order in orders]))
 
     def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
@@ -228,7 +234,9 @@ class Sample(PlainOperation):
             return served.decode
         return served.generate
 
-    def _outputs(self, card: ModelCard, order: Order, answer: Answer) -> dict[str, Array]:
+    def _outputs(
+        self, card: ModelCard, order: ModelInput, answer: InferenceResult
+    ) -> dict[str, Array]:
         if not order.wants_log_det:
             return {"x": answer.value}
         return {"x": answer.value, "log_prob": log_density(order.rows, -answer.log_det)}

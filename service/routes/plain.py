@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 from service.codec.media import JSON
 from service.codec.parameters import read_name
 from service.codec.tensors import Array, read_lone_rows
-from service.contracts import Answer, RowQueue, ServedModel
-from service.routes.answers import PLAIN, Form, write_plain, write_plain_rows
-from service.routes.company import Company, PlainVisit
-from service.routes.endpoint import Desk
+from service.contracts import InferenceResult, RowQueue, ServedModel
+from service.routes.answers import PLAIN, ResponseFormat, write_plain, write_plain_rows
+from service.routes.company import CoalescedBatch, FastPathContext
+from service.routes.endpoint import AppContext
 from service.routes.exchange import Head
-from service.routes.operation import PLAIN_ACCEPT, Job, Operation, Order, wants_evaluations
+from service.routes.operation import PLAIN_ACCEPT, Job, ModelInput, Operation, wants_evaluations
 
 # What may wait together, by what it must have in common.
-_Write = Callable[[Sequence[Order], Answer], list[bytes]]
-_Groups = dict[Hashable, tuple[RowQueue, _Write, list[tuple[PlainVisit, Order]]]]
+_Write = Callable[[Sequence[ModelInput], InferenceResult], list[bytes]]
+_Groups = dict[Hashable, tuple[RowQueue, _Write, list[tuple[FastPathContext, ModelInput]]]]
 
 _PLAIN_CONTENT_TYPE = (None, b"application/json")
 
@@ -28,10 +28,10 @@ _PLAIN_CONTENT_TYPE = (None, b"application/json")
 class _Asked(NamedTuple):
     """A plain request whose tensor has not been looked at."""
 
-    visit: PlainVisit
+    visit: FastPathContext
     served: ServedModel
     fields: dict[str, Any]
-    form: Form
+    form: ResponseFormat
     with_evaluations: bool
     patience: float
 
@@ -39,7 +39,7 @@ class _Asked(NamedTuple):
 class PlainOperation(Operation):
     """An operation that plain requests go through in company."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         super().__init__(desk)
         # What most requests name: it says nothing of the form of the answer.
         self._usual = frozenset(filter(None, ("model", "context", self.tensor)))
@@ -53,7 +53,7 @@ class PlainOperation(Operation):
             and self._desk.register.tracer is None
         )
 
-    def begin(self, visits: Sequence[PlainVisit]) -> None:
+    def begin(self, visits: Sequence[FastPathContext]) -> None:
         """Read plain requests and let their rows wait for the engine, which answers to the visits.
 
         Each is told what becomes of it; the others are not touched by what is wrong with it.
@@ -78,9 +78,9 @@ class PlainOperation(Operation):
             while start < len(members):
                 company = members[start : start + queue.company_rows]
                 start += len(company)
-                Company(queue, write, company).enter()
+                CoalescedBatch(queue, write, company).enter()
 
-    def _read(self, visit: PlainVisit, found: dict[str | None, ServedModel]) -> _Asked:
+    def _read(self, visit: FastPathContext, found: dict[str | None, ServedModel]) -> _Asked:
         patience = min(self._admit(visit.head), self._settings.request_timeout_seconds)
         visit.deadline = visit.arrived + patience
         fields = self._read_json(visit.body)
@@ -118,7 +118,7 @@ class PlainOperation(Operation):
         """Make a request's rows, and put it with those that it can wait with."""
         visit, served, fields, form, with_evaluations, patience = asked
         order = self._order(fields, served, form, visit.deadline, rows)
-        if not isinstance(order, Order):
+        if not isinstance(order, ModelInput):
             order.close()
             visit.attend()
             return
@@ -132,7 +132,11 @@ class PlainOperation(Operation):
         group[2].append((visit, order))
 
     def _write(
-        self, served: ServedModel, with_evaluations: bool, orders: Sequence[Order], answer: Answer
+        self,
+        served: ServedModel,
+        with_evaluations: bool,
+        orders: Sequence[ModelInput],
+        answer: InferenceResult,
     ) -> list[bytes]:
         """Write the body of each order: one of any size, or several of one row each."""
         card = served.card
@@ -142,6 +146,6 @@ class PlainOperation(Operation):
         outputs = self._outputs(card, self._join(orders), answer)
         return write_plain_rows(card, [order.head for order in orders], outputs)
 
-    def _join(self, orders: Sequence[Order]) -> Order:
+    def _join(self, orders: Sequence[ModelInput]) -> ModelInput:
         """Make one order of several, as far as `_outputs` looks at it."""
         return orders[0]

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.codec.media import JSON, NPZ
 from service.codec.tensors import Array
-from service.contracts import Answer
+from service.contracts import InferenceResult
 from service.errors import InvalidParameter
 
 FAILED = "solver_failed"
@@ -18,7 +18,7 @@ NO_SPREAD = "the trace is estimated with one probe (divergence.num_probes), whic
 
 
 def tell_solves(
-    answer: Answer, outputs: dict[str, Array], media: str, *, with_evaluations: bool
+    answer: InferenceResult, outputs: dict[str, Array], media: str, *, with_evaluations: bool
 ) -> dict[str, Any]:
     """Add what there is to say to the outputs.   -> what there is to add to the head.
 

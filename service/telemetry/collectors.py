@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 
-class Count:
+class CounterSeries:
     """One series of a counter."""
 
     __slots__ = ("value",)
@@ -29,7 +29,7 @@ class Count:
         self.value += amount
 
 
-class Spread:
+class HistogramSeries:
     """One series of a histogram: how many observations fell into each bucket, and their sum."""
 
     __slots__ = ("_bounds", "counts", "total")
@@ -60,12 +60,12 @@ class Counter(Collector):
     ) -> None:
         self._about = (name, text)
         self._labels = labels
-        self._series: dict[tuple[str, ...], Count] = {}
+        self._series: dict[tuple[str, ...], CounterSeries] = {}
         registry.register(self)
 
-    def labels(self, *values: str) -> Count:
+    def labels(self, *values: str) -> CounterSeries:
         """The series of these label values, made where there is none."""
-        return self._series.setdefault(values, Count())
+        return self._series.setdefault(values, CounterSeries())
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Give what Prometheus reads."""
@@ -99,12 +99,12 @@ class Histogram(Collector):
         self._labels = labels
         self._bounds = bounds
         self._names = [floatToGoString(bound) for bound in (*bounds, float("inf"))]
-        self._series: dict[tuple[str, ...], Spread] = {}
+        self._series: dict[tuple[str, ...], HistogramSeries] = {}
         registry.register(self)
 
-    def labels(self, *values: str) -> Spread:
+    def labels(self, *values: str) -> HistogramSeries:
         """The series of these label values, made where there is none."""
-        return self._series.setdefault(values, Spread(self._bounds))
+        return self._series.setdefault(values, HistogramSeries(self._bounds))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Give what Prometheus reads: every bucket counts those below it too."""

@@ -21,7 +21,7 @@ from prometheus_client import (
 )
 
 from service.telemetry.aggregation import Peers
-from service.telemetry.collectors import Count, Counter, Histogram, Spread
+from service.telemetry.collectors import Counter, CounterSeries, Histogram, HistogramSeries
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
 disable_created_metrics()
@@ -134,7 +134,9 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._watched: defaultdict[str, dict[str, Callable[[], int]]] = defaultdict(dict)
         self._served: dict[str, tuple[str, str, str, str]] = {}
-        self._request_children: dict[tuple[str, str, int], tuple[Count, Spread]] = {}
+        self._request_children: dict[
+            tuple[str, str, int], tuple[CounterSeries, HistogramSeries]
+        ] = {}
 
     def queue(self, model: str, op: str, engine: str) -> QueueMetrics:
         """Make the counters of one batcher."""

@@ -15,7 +15,7 @@ _access_log = logging.getLogger(ACCESS_LOGGER)
 
 
 @dataclass(frozen=True, slots=True)
-class Register:
+class RequestRecorder:
     """Where every exchange ends up once: in the metrics, the access log and the traces, if any."""
 
     metrics: Metrics

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from service.contracts import Answer, Array, RowQueue
+from service.contracts import Array, InferenceResult, RowQueue
 from service.launch.exits import StartupError
 from service.settings import flag_name
 from service.telemetry.access_log import Access
@@ -58,7 +58,7 @@ class Stages:
 
     async def submit(
         self, queue: RowQueue, rows: Array, context: Array | None, deadline: float
-    ) -> Answer:
+    ) -> InferenceResult:
         """Let a queue compute rows, and note when."""
         self.queued = time.monotonic()
         answer = await queue.submit(rows, context, deadline)

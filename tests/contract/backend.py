@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, Operation, Policy
+from service.batcher import Batcher, Operation, QueuePolicy
+from service.contracts import Array, ModelCard, ModelIndexEntry, ServedModel, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import ModelNotFound, NotReady
-from service.metrics import Metrics
-from service.model import Array, Listing, ModelCard, ServedModel, Solves
+from service.telemetry import Metrics
 
 # The value that a fragile engine fails on.
 POISON = -1.0
@@ -122,7 +122,7 @@ class Repository:
         """All that have begun."""
         return [hosted.served for hosted in self._hosted.values()]
 
-    def index(self) -> list[Listing]:
+    def index(self) -> list[ModelIndexEntry]:
         """Nothing here asks for it."""
         return []
 
@@ -215,7 +215,7 @@ class _Hosted:
             latent, data = (card.features,), card.event_shape
             shapes = (data, latent) if op == "encode" else (latent, data)
             operation = Operation(call, *shapes, card.context_shape, card.dtype)
-            policy = Policy(max_batch_rows=256, max_queue_rows=self._kind.max_queue_rows)
+            policy = QueuePolicy(max_batch_rows=256, max_queue_rows=self._kind.max_queue_rows)
             counters = metrics.queue(name, op, "fake")
             made = Batcher(operation, policy, counters, name=f"{name}.{op}")
             made.start()
@@ -316,4 +316,4 @@ def _solved(first: Array, value: Array, log_det: Array) -> Any:
     error = np.where(first == 5, 0.25, 0).astype(log_det.dtype)
     error[first == 6] = np.nan
     evaluations = np.abs(10 * first).astype(np.int64)
-    return value, log_det, Solves(failed.astype(np.int64), evaluations, error)
+    return value, log_det, SolverStats(failed.astype(np.int64), evaluations, error)

@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.express import Lane, protocol_over
-from service.metrics import Metrics
+from service.express import RequestHeadCache, protocol_over
 from service.settings import Settings
+from service.telemetry import Metrics
 from tests.contract import v2
 from tests.contract.backend import Repository
 from tests.contract.case import Case
@@ -37,7 +37,7 @@ class Received:
     body: bytes
 
 
-class CountingLane(Lane):
+class CountingLane(RequestHeadCache):
     """Counts the requests that take the fast path, and those that may share a batch there."""
 
     fast = 0

@@ -12,7 +12,15 @@ import numpy as np
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.contracts import Answer, Array, Listing, ModelCard, Place, ServedModel, Slot
+from service.contracts import (
+    Array,
+    InferenceResult,
+    ModelCard,
+    ModelIndexEntry,
+    QueueHandle,
+    ReplySink,
+    ServedModel,
+)
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.settings import Settings
 
@@ -24,7 +32,9 @@ class Tasked(ABC):
     """A queue whose `enter` is made of its `submit`: the other way round than in a batcher."""
 
     @abstractmethod
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer: ...
+    async def submit(
+        self, rows: Array, context: Array | None, deadline: float
+    ) -> InferenceResult: ...
 
     company_rows = 32
 
@@ -37,11 +47,11 @@ class Tasked(ABC):
         rows: Array,
         context: Array | None,
         deadline: float,
-        slot: Slot,
+        slot: ReplySink,
         *,
         requests: int = 1,
         is_accepted: bool = False,
-    ) -> Place:
+    ) -> QueueHandle:
         async def answer() -> None:
             try:
                 result = await self.submit(rows, context, deadline)
@@ -83,7 +93,7 @@ class Linear(Tasked):
     was_cancelled: bool = False
     calls: list[tuple[Array, Array | None]] = field(default_factory=list)
 
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         self.calls.append((rows, context))
         if self.failure is not None:
             raise self.failure
@@ -100,9 +110,9 @@ class Linear(Tasked):
         with np.errstate(over="ignore"):
             if self.is_encode:
                 value = ((flat - c[:, None]) / SCALE).astype(rows.dtype)
-                return Answer(value, log_det, 0.001, 0.002)
+                return InferenceResult(value, log_det, 0.001, 0.002)
             value = (flat * SCALE + c[:, None]).astype(rows.dtype)
-            return Answer(value.reshape(-1, *self.event_shape), -log_det, 0.001, 0.002)
+            return InferenceResult(value.reshape(-1, *self.event_shape), -log_det, 0.001, 0.002)
 
 
 def card(name: str, event_shape: tuple[int, ...], **facts: Any) -> ModelCard:
@@ -135,7 +145,7 @@ CARDS = (
 )
 
 
-class House:
+class FakeRepository:
     """A repository in memory: every card served by two linear queues."""
 
     def __init__(self, cards: tuple[ModelCard, ...] = CARDS, default: str | None = None) -> None:
@@ -161,9 +171,11 @@ class House:
     def models(self) -> list[ServedModel]:
         return list(self._served.values())
 
-    def index(self) -> list[Listing]:
-        served = [Listing(model.card.name, model.card.version, True) for model in self.models()]
-        return [*served, Listing("wide", "4", False, "wide/4/config.json: cannot be read")]
+    def index(self) -> list[ModelIndexEntry]:
+        served = [
+            ModelIndexEntry(model.card.name, model.card.version, True) for model in self.models()
+        ]
+        return [*served, ModelIndexEntry("wide", "4", False, "wide/4/config.json: cannot be read")]
 
     async def load(self, name: str) -> None:
         if name == "broken":
@@ -193,7 +205,7 @@ class House:
         return queue
 
 
-def app_over(house: House, **settings: Any) -> FastAPI:
+def app_over(house: FakeRepository, **settings: Any) -> FastAPI:
     return create_app(Settings(log_level="error", **settings), house)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from service.auth import OPEN_PATHS, Guard, check_exposure
+from service.auth import OPEN_PATHS, ApiKeyAuth, check_exposure
 from service.errors import Unauthorized
 from service.settings import Settings, SettingsError, read
 from tests.pushforward.cli.test_main import invoke
-from tests.service.fake_repository import House, app_over, ask
-from tests.service.test_express import Scene, request, run
+from tests.service.fake_repository import FakeRepository, app_over, ask
+from tests.service.test_express import LoopbackServer, request, run
 from tests.service.test_express import read as read_answer
 
 KEY = "0123456789abcdef"
@@ -23,7 +23,7 @@ INFER = b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data":
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return app_over(House(), api_keys=f"{OTHER},{KEY}", enable_model_control=True)
+    return app_over(FakeRepository(), api_keys=f"{OTHER},{KEY}", enable_model_control=True)
 
 
 SHOWN: dict[str, tuple[dict[str, str], int]] = {
@@ -99,7 +99,7 @@ def test_both_ways_from_the_socket_ask_for_the_key(
     monkeypatch: pytest.MonkeyPatch, is_short: bool
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch, api_keys=KEY)
+        scene = LoopbackServer(monkeypatch, api_keys=KEY)
         odd = {} if is_short else {"Origin": "http://page"}
         async with scene.client() as (reader, writer):
             statuses = []
@@ -112,7 +112,7 @@ def test_both_ways_from_the_socket_ask_for_the_key(
     run(play)
 
 
-def _check(guard: Guard, key: str) -> bool:
+def _check(guard: ApiKeyAuth, key: str) -> bool:
     try:
         guard.check({b"x-api-key": key.encode()})
     except Unauthorized:
@@ -123,7 +123,7 @@ def _check(guard: Guard, key: str) -> bool:
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# the first\n\n{KEY}\n")
-    guard = Guard([], file, look_seconds=0)
+    guard = ApiKeyAuth([], file, look_seconds=0)
     assert (_check(guard, KEY), _check(guard, OTHER)) == (True, False)
     file.write_text(f"{OTHER}\n{'x' * 20}\n")
     assert (_check(guard, KEY), _check(guard, OTHER), _check(guard, "x" * 20)) == (
@@ -139,7 +139,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1, 1))
     link = tmp_path / "keys"
     link.symlink_to("a")
-    guard = Guard([], link, look_seconds=0)
+    guard = ApiKeyAuth([], link, look_seconds=0)
     (tmp_path / "next").symlink_to("b")
     (tmp_path / "next").replace(link)
     assert (_check(guard, KEY), _check(guard, OTHER)) == (False, True)
@@ -152,7 +152,7 @@ def test_a_key_that_was_taken_out_is_good_for_a_second(
     monkeypatch.setattr("service.auth.time.monotonic", lambda: now)
     file = tmp_path / "keys"
     file.write_text(KEY)
-    guard = Guard([], file)
+    guard = ApiKeyAuth([], file)
     file.write_text(f"{OTHER}\n")
     now += 0.9
     assert (_check(guard, KEY), _check(guard, OTHER)) == (True, False)
@@ -166,7 +166,7 @@ def test_a_file_that_went_bad_changes_nothing(
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(KEY)
-    guard = Guard([], file, look_seconds=0)
+    guard = ApiKeyAuth([], file, look_seconds=0)
     if content is None:
         file.unlink()
     else:
@@ -182,7 +182,7 @@ def test_a_bad_file_at_the_start_is_refused(tmp_path: Path, content: str) -> Non
     file = tmp_path / "keys"
     file.write_text(content)
     with pytest.raises(SettingsError, match=r"^--api-key-file: "):
-        Guard([], file)
+        ApiKeyAuth([], file)
 
 
 def test_keys_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ PREFLIGHT = {
 
 @pytest.mark.parametrize("path", ["/encode", "/models"])
 def test_pages_of_other_origins_may_not_call(path: str) -> None:
-    app = app_over(House())
+    app = app_over(FakeRepository())
     for method in ("OPTIONS", "GET", "POST"):
         answer = ask(app, method, path, headers=PREFLIGHT)
         assert not any(name.startswith("access-control") for name in answer.headers)
@@ -262,7 +262,7 @@ def test_pages_of_other_origins_may_not_call(path: str) -> None:
 @pytest.mark.parametrize("origin", ["https://page.example", "https://else.example"])
 @pytest.mark.parametrize(("method", "path"), [("POST", "/encode"), ("GET", "/models")])
 def test_pages_of_named_origins_may(method: str, path: str, origin: str) -> None:
-    app = app_over(House(), api_keys=KEY, cors_origins="https://page.example")
+    app = app_over(FakeRepository(), api_keys=KEY, cors_origins="https://page.example")
     expected = origin if origin == "https://page.example" else None
     flight = ask(app, "OPTIONS", path, headers=PREFLIGHT | {"Origin": origin})
     assert flight.status_code == (200 if expected else 400)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from service.routes.exchange import ClientGone, Reception, receive_body
-from tests.service.fake_repository import House, app_over, ask
-from tests.service.wire import BODY, Scene, read, request, run
+from tests.service.fake_repository import FakeRepository, app_over, ask
+from tests.service.wire import BODY, LoopbackServer, read, request, run
 
 PATHS = (
     *("/", "/ui", "/docs", "/openapi.json", "/metrics", "/models", "/models/line"),
@@ -16,7 +16,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
-    app = app_over(House())
+    app = app_over(FakeRepository())
     full, head = ask(app, "GET", path), ask(app, "HEAD", path)
     assert head.status_code == full.status_code
     assert head.content == b""
@@ -29,7 +29,7 @@ def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
 
 
 def test_head_is_counted_and_refused_as_get_is() -> None:
-    house = House()
+    house = FakeRepository()
     house.is_ready = False
     app = app_over(house)
     assert ask(app, "HEAD", "/health/ready").status_code == 503
@@ -42,7 +42,7 @@ def test_head_is_counted_and_refused_as_get_is() -> None:
 
 def test_a_connection_goes_on_after_head(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        async with Scene(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer(monkeypatch).client() as (reader, writer):
             writer.write(request("/models", b"", method="HEAD") + request())
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
@@ -66,7 +66,7 @@ def test_a_body_that_does_not_come_is_408_on_every_route(
     data = request(path, BODY)
 
     async def play() -> None:
-        scene = Scene(monkeypatch, request_timeout_seconds=0.1, enable_model_control=True)
+        scene = LoopbackServer(monkeypatch, request_timeout_seconds=0.1, enable_model_control=True)
         async with scene.client() as (reader, writer):
             writer.write(data[: len(data) - len(BODY) + kept])
             answer = await read(reader)
@@ -96,7 +96,7 @@ def test_an_answer_before_the_end_of_a_body_is_the_last(
     monkeypatch.setattr("service.express.connection._SILENT_SECONDS", 0.1)
 
     async def play() -> None:
-        async with Scene(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer(monkeypatch).client() as (reader, writer):
             writer.write(data[: 1 - len(BODY)])
             answer = await read(reader)
             assert answer.status == status
@@ -112,7 +112,7 @@ def test_the_client_says_how_long_a_body_of_control_may_take(
     data = request("/v2/repository/index", b"{}", X_Timeout_Seconds="0.1")
 
     async def play() -> None:
-        async with Scene(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer(monkeypatch).client() as (reader, writer):
             writer.write(data[:-1])
             assert (await read(reader)).status == 408
 
@@ -142,7 +142,7 @@ def test_a_body_is_as_long_as_it_says_whoever_brings_it(path: str, length: str) 
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    asyncio.run(app_over(House())(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(app_over(FakeRepository())(scope, receive, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 400
     assert b"malformed_body" in sent[1]["body"]  # type: ignore[operator]
     assert f"announces {length} bytes, got {len(BODY)}".encode() in sent[1]["body"]  # type: ignore[operator]

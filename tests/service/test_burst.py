@@ -12,15 +12,15 @@ import orjson
 import pytest
 
 from service.codec.json import write_object, write_rows
-from service.contracts import Answer, ModelCard
+from service.contracts import InferenceResult, ModelCard
 from service.errors import DeadlineExceeded
 from service.express import ExpressProtocol
 from service.routes.endpoint import Endpoint
 from service.routes.operations import LogProb
 from service.routes.plain import PlainOperation
 from tests.service.fake_repository import Linear
-from tests.service.wire import BODY, Scene, read, request, run
-from tests.service.wire import Answer as Wire
+from tests.service.wire import BODY, LoopbackServer, read, request, run
+from tests.service.wire import InferenceResult as Wire
 
 LINE = b'{"model": "line", "x": [[%s, 4, 6]]}'
 # path, body; the model "grey" has pixels, so that it gives bits_per_dim too.
@@ -60,7 +60,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-async def exchange(scene: Scene, requests: Sequence[bytes]) -> list[Wire]:
+async def exchange(scene: LoopbackServer, requests: Sequence[bytes]) -> list[Wire]:
     """Send each over a connection of its own, all in one turn of the loop."""
     async with AsyncExitStack() as stack:
         ends = [await stack.enter_async_context(scene.client()) for _ in requests]
@@ -80,7 +80,7 @@ def test_answers_in_company_are_those_of_each_alone(
     monkeypatch: pytest.MonkeyPatch, written: list[int]
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         together = await exchange(scene, plain_requests(PLAIN))
         assert scene.short == len(PLAIN)
         assert max(written) > 1
@@ -102,7 +102,7 @@ def test_answers_in_company_are_those_of_each_alone(
 
 def test_what_is_counted_says_model_and_status(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         await exchange(scene, plain_requests(PLAIN[:5]))
         for op, code, count in (("log_prob", 200, 3), ("encode", 200, 1), ("log_prob", 422, 1)):
             labels = {"model": "line", "op": op, "code": str(code)}
@@ -117,7 +117,7 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
 ) -> None:
     outputs = LogProb._outputs
 
-    def fail(self: LogProb, card: ModelCard, order: Any, answer: Answer) -> Any:
+    def fail(self: LogProb, card: ModelCard, order: Any, answer: InferenceResult) -> Any:
         if (answer.value[:, 0] == 4).any():  # x is 8 there
             raise RuntimeError("a fault of ours")
         return outputs(self, card, order, answer)
@@ -125,7 +125,7 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
     monkeypatch.setattr(LogProb, "_outputs", fail)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         cases = [("/log_prob", LINE % first) for first in (b"2", b"8", b"2")]
         answers = await exchange(scene, plain_requests(cases))
         assert [answer.status for answer in answers] == [200, 500, 200]
@@ -151,7 +151,7 @@ def test_a_connection_that_cannot_be_written_to_costs_only_itself(
     monkeypatch.setattr(ExpressProtocol, "finish", fail)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
             first_writer.write(first)
             writer.write(request())
@@ -180,7 +180,7 @@ def test_heads_are_heeded(
     monkeypatch: pytest.MonkeyPatch, header: dict[str, str], settings: Any, status: int
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch, **settings)
+        scene = LoopbackServer(monkeypatch, **settings)
         seen = deadlines(monkeypatch, patience=20.0)
         (answer,) = await exchange(scene, [request(**header)])
         assert answer.status == status
@@ -197,7 +197,7 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(PlainOperation, "_read_together", fail)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         answers = await exchange(scene, [request(), request(body=b"{"), request()])
         assert [answer.status for answer in answers] == [500, 400, 500]
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Endpoint, "note", fail)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
             first_writer.write(request())
             writer.write(request())
@@ -228,7 +228,7 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
 
 def test_those_that_wait_longer_do_not_share_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         deadlines(monkeypatch, patience=20.0)
         requests = [request(X_Timeout_Seconds="0.05"), request(), request(X_Timeout_Seconds="0.05")]
         assert [one.status for one in await exchange(scene, requests)] == [504, 200, 504]
@@ -242,7 +242,7 @@ def test_a_burst_travels_in_companies_of_what_the_queue_takes(
     monkeypatch.setattr(Linear, "company_rows", 2)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         cases = [("/encode", LINE % str(2 * index).encode()) for index in range(5)]
         answers = await exchange(scene, plain_requests(cases))
         assert [answer.json()["z"][0][0] for answer in answers] == [0, 1, 2, 3, 4]
@@ -256,7 +256,7 @@ def deadlines(monkeypatch: pytest.MonkeyPatch, patience: float) -> list[float]:
     seen: list[float] = []
     plain = Linear.submit
 
-    async def submit(self: Linear, rows: Any, context: Any, deadline: float) -> Answer:
+    async def submit(self: Linear, rows: Any, context: Any, deadline: float) -> InferenceResult:
         seen.append(deadline - time.monotonic())
         if seen[-1] < patience:
             raise DeadlineExceeded("no answer before the deadline")
@@ -270,7 +270,7 @@ def test_a_client_that_left_before_its_turn_is_not_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client():
             while not scene.state.connections:
                 await asyncio.sleep(0)
@@ -289,7 +289,7 @@ def test_a_client_that_left_before_its_turn_is_not_computed(
 
 def test_requests_while_models_load_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         scene.house.is_ready = False
         (answer,) = await exchange(scene, [request(body=BODY)])
         assert (answer.status, answer.headers["retry-after"]) == (503, "2")
@@ -329,7 +329,7 @@ def test_rows_are_written_as_each_alone(dtype: str, common: dict[str, Any], bad_
 
 def test_a_house_of_one_is_asked_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         scene.house._default = "line"
         answers = await exchange(scene, [request(body=b'{"x": [[2, 4, 6]]}')] * 3)
         assert [answer.json()["z"] for answer in answers] == [[[1.0, 2.0, 3.0]]] * 3

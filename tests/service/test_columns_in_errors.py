@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.codec.json_slices import LARGE_BYTES
-from tests.service.fake_repository import House, app_over, card, post
+from tests.service.fake_repository import FakeRepository, app_over, card, post
 
 NAMES = ("mean radius", "mean 'area'", "label [kg]")
 GOOD = "[1, 2, 3]"
@@ -30,7 +30,7 @@ VALUES = {
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     cards = (card("table", (3,), feature_names=NAMES), card("nameless", (3,)))
-    return app_over(House(cards))
+    return app_over(FakeRepository(cards))
 
 
 def refused(app: FastAPI, path: str, **request: Any) -> dict[str, Any]:

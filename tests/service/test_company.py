@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher
-from service.contracts import Answer, Solves
+from service.contracts import InferenceResult, SolverStats
 from service.errors import EngineError, NotReady, ServiceError
-from service.routes.company import Company
-from service.routes.exchange import Head, Written
-from service.routes.operation import Order
+from service.routes.company import CoalescedBatch
+from service.routes.exchange import Head, RawResponse
+from service.routes.operation import ModelInput
 from service.telemetry import Metrics
 from tests.service.batcher.batching import batcher, counted, later, outcome, run, started, submitted
 from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
@@ -21,7 +21,7 @@ from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
 FAULTY = 77.0
 
 
-class Guest:
+class FakeRequest:
     """A plain request that remembers what became of it."""
 
     def __init__(self, value: float) -> None:
@@ -32,11 +32,11 @@ class Guest:
         self.deadline = later()
         self.model = ""
         self.rows: int | None = 1
-        self.company: Company | None = None
+        self.company: CoalescedBatch | None = None
         self.is_gone = False
         self.told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def wait(self, company: Company) -> None:
+    def wait(self, company: CoalescedBatch) -> None:
         self.company = company
 
     def attend(self) -> None:
@@ -45,7 +45,7 @@ class Guest:
     def done(self) -> bool:
         return self.is_gone or self.told.done()
 
-    def finish(self, reply: Written, identity: str, now: float) -> None:
+    def finish(self, reply: RawResponse, identity: str, now: float) -> None:
         assert identity.encode() in reply.lines or reply.status != 200
         self.told.set_result(reply.body)
 
@@ -58,7 +58,7 @@ class Guest:
         self.company.leave(self)
 
 
-def write(orders: Sequence[Order], answer: Answer) -> list[bytes]:
+def write(orders: Sequence[ModelInput], answer: InferenceResult) -> list[bytes]:
     if (answer.value == 2 * FAULTY).any():
         raise RuntimeError("a fault of ours")
     assert len(answer.value) == len(orders)
@@ -66,14 +66,16 @@ def write(orders: Sequence[Order], answer: Answer) -> list[bytes]:
     return [b"%d" % value for value in seen]
 
 
-def enter(queue: Batcher, *values: float) -> list[Guest]:
+def enter(queue: Batcher, *values: float) -> list[FakeRequest]:
     """Let a company wait, one row of each value."""
-    guests = [Guest(value) for value in values]
-    Company(queue, write, [(guest, Order(rows(guest.value), None, {})) for guest in guests]).enter()
+    guests = [FakeRequest(value) for value in values]
+    CoalescedBatch(
+        queue, write, [(guest, ModelInput(rows(guest.value), None, {})) for guest in guests]
+    ).enter()
     return guests
 
 
-def doubled(guest: Guest) -> bytes:
+def doubled(guest: FakeRequest) -> bytes:
     return b"%d" % (2 * guest.value)
 
 
@@ -223,11 +225,15 @@ def test_all_are_told_when_a_batch_comes_to_nothing(monkeypatch: pytest.MonkeyPa
 def test_what_is_told_of_each_row_goes_to_its_request() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
-        guests = [Guest(value) for value in (1, 2, 3)]
-        company = Company(queue, write, [(guest, Order(rows(1), None, {})) for guest in guests])
+        guests = [FakeRequest(value) for value in (1, 2, 3)]
+        company = CoalescedBatch(
+            queue, write, [(guest, ModelInput(rows(1), None, {})) for guest in guests]
+        )
         counts = np.array([10, 20, 30])
-        solves = Solves(np.zeros(3, np.int64), counts, np.zeros(3))
-        company.set_result(Answer(rows(1, 2, 3), np.zeros(3, np.float32), 0.0, 0.0, solves))
+        solves = SolverStats(np.zeros(3, np.int64), counts, np.zeros(3))
+        company.set_result(
+            InferenceResult(rows(1, 2, 3), np.zeros(3, np.float32), 0.0, 0.0, solves)
+        )
         assert [await guest.told for guest in guests] == [b"10", b"20", b"30"]
 
     run(test())
@@ -237,9 +243,9 @@ def test_nothing_stays_in_memory_for_having_been_in_company() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
         queue.start()
-        guests = [Guest(1), Guest(2)]
-        company = Company(
-            queue, write, [(guest, Order(rows(guest.value), None, {})) for guest in guests]
+        guests = [FakeRequest(1), FakeRequest(2)]
+        company = CoalescedBatch(
+            queue, write, [(guest, ModelInput(rows(guest.value), None, {})) for guest in guests]
         )
         company.enter()
         seen = weakref.ref(company)

@@ -8,7 +8,7 @@ import pytest
 
 from service import errors
 from service.errors import Fault, ServiceError, from_status, problem
-from tests.service.fake_repository import House, app_over, ask, post
+from tests.service.fake_repository import FakeRepository, app_over, ask, post
 
 MEMBERS = {"type", "title", "status", "code", "detail", "error", "request_id"}
 
@@ -100,7 +100,7 @@ def test_bare_statuses_become_ours(status: int, code: str) -> None:
 def test_errors_of_the_framework_look_the_same(
     method: str, path: str, status: int, code: str
 ) -> None:
-    answer = ask(app_over(House()), method, path, headers={"X-Request-Id": "mine"})
+    answer = ask(app_over(FakeRepository()), method, path, headers={"X-Request-Id": "mine"})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     content = answer.json()
@@ -115,7 +115,7 @@ def test_errors_of_the_framework_look_the_same(
 def test_an_unforeseen_exception_says_nothing_but_its_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house)
     house.queue("line", "encode").failure = RuntimeError("secret path /srv/weights")
     answer = post(app, "/encode", json={"model": "line", "x": [[1, 2, 3]]})
@@ -130,7 +130,7 @@ def test_an_unforeseen_exception_says_nothing_but_its_request_id(
 def test_an_unforeseen_exception_in_an_ordinary_route_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house)
     monkeypatch.setattr(house, "models", lambda: 1 / 0)
     answer = ask(app, "GET", "/models")

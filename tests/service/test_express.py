@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.service.wire import BODY, Scene, Z, read, request, run
+from tests.service.wire import BODY, LoopbackServer, Z, read, request, run
 
 # What goes the ordinary way, and must be answered as well as if there were no other.
 ORDINARY = {
@@ -31,7 +31,7 @@ def test_what_is_unusual_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch, 
     data, status = ORDINARY[case]
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).status == status
@@ -56,7 +56,7 @@ def test_both_ways_give_the_same_answer(
     monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         answers = []
         for is_open in (True, False):
             scene.lane.is_open = is_open
@@ -79,7 +79,7 @@ def test_a_request_in_pieces_is_answered(monkeypatch: pytest.MonkeyPatch, pieces
     size = -(-len(data) // pieces)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             for _ in range(2):  # a connection is as good after one request as before
                 for start in range(0, len(data), size):
@@ -97,7 +97,7 @@ def test_head_and_body_in_two_packets_go_the_short_way(monkeypatch: pytest.Monke
     head, end, body = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             for _ in range(2):
                 writer.write(head + end)
@@ -115,7 +115,7 @@ def test_a_body_that_is_late_is_waited_for_the_ordinary_way(
     head, end, _ = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
-        scene = Scene(monkeypatch, request_timeout_seconds=0.1)
+        scene = LoopbackServer(monkeypatch, request_timeout_seconds=0.1)
         async with scene.client() as (reader, writer):
             writer.write(head + end)
             assert (await read(reader)).status == 408
@@ -128,7 +128,7 @@ def test_requests_of_all_kinds_take_turns_on_a_connection(monkeypatch: pytest.Mo
     other = request("/models/line", method="GET")
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             for data in (other, request(), other, request(), request()):
                 writer.write(data)
@@ -148,7 +148,7 @@ def test_requests_that_do_not_wait_are_answered_in_order(
     data.insert(2, request("/models/line", method="GET"))
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.queue("line", "encode")
         if not together:
             queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
@@ -172,7 +172,7 @@ def test_requests_that_do_not_wait_are_answered_in_order(
 
 def test_a_client_that_leaves_frees_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.held()
         async with scene.client() as (_, writer):
             writer.write(request())
@@ -194,7 +194,7 @@ def test_nothing_waits_for_the_body_of_a_client_that_has_left(
     monkeypatch.setattr("service.express.connection._SECOND_PACKET_SECONDS", 60.0)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (_, writer):
             writer.write(head + end)
             while not any(one._kept for one in scene.state.connections):
@@ -213,7 +213,7 @@ def test_nothing_waits_for_the_body_of_a_client_that_has_left(
 
 def test_a_connection_ends_after_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(request(Connection="close"))
             assert (await read(reader)).headers["connection"] == "close"
@@ -228,7 +228,7 @@ def test_a_shutdown_waits_for_the_answer_under_way(
     monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.queue("line", "encode")
         async with scene.client() as (reader, writer):
             writer.write(request())
@@ -252,7 +252,7 @@ def test_a_shutdown_waits_for_the_answer_under_way(
 )
 def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         scene.config.timeout_keep_alive = 0.1
         async with scene.client() as (reader, writer):
             writer.write(sent)
@@ -264,7 +264,7 @@ def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch, sent: byt
 
 def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         scene.config.timeout_keep_alive = 0.1
         queue = scene.house.queue("line", "encode")
         queue.gate = asyncio.Event()
@@ -279,7 +279,7 @@ def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_heads_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch)
+    scene = LoopbackServer(monkeypatch)
     monkeypatch.setattr("service.express.heads._MAX_HEADS", 3)
     for index in range(10):
         scene.lane.read(request(X_Number=str(index)))
@@ -296,7 +296,7 @@ def test_a_body_too_large_is_refused_on_both_ways(
     monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch, max_body_bytes=limit)
+        scene = LoopbackServer(monkeypatch, max_body_bytes=limit)
         for is_open in (True, False):
             scene.lane.is_open = is_open
             async with scene.client() as (reader, writer):
@@ -309,7 +309,7 @@ def test_a_body_too_large_is_refused_on_both_ways(
 
 def test_no_more_is_read_while_an_answer_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(request())
@@ -346,7 +346,7 @@ def test_an_answered_client_may_not_send_for_ever(monkeypatch: pytest.MonkeyPatc
         return 1000
 
     async def play() -> None:
-        scene = Scene(monkeypatch, max_body_bytes=100_000)
+        scene = LoopbackServer(monkeypatch, max_body_bytes=100_000)
         async with scene.client() as (reader, writer):
             writer.write(head + end)
             assert (await read(reader)).status == 415
@@ -357,7 +357,7 @@ def test_an_answered_client_may_not_send_for_ever(monkeypatch: pytest.MonkeyPatc
 
 def test_a_connection_ends_once_the_lane_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(request())

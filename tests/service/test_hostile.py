@@ -19,8 +19,8 @@ from service.app import Application, create_app
 from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.service.fake_repository import House
-from tests.service.test_express import Scene as Server
+from tests.service.fake_repository import FakeRepository
+from tests.service.test_express import LoopbackServer as Server
 from tests.service.test_express import Z, request, run
 from tests.service.test_express import read as read_answer
 
@@ -34,7 +34,7 @@ BOUND = 3.0
 EXTREMES = (1e19, 1e30, 3.4e38, -3.4e38, 1e-45)
 
 
-class Scene:
+class LoopbackServer:
     """An application in the process of the test, asked as uvicorn asks it: any path, any body."""
 
     def __init__(self, app: Application, runner: asyncio.Runner) -> None:
@@ -91,7 +91,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def scene(folders: dict[str, Path]) -> Iterator[Scene]:
+def scene(folders: dict[str, Path]) -> Iterator[LoopbackServer]:
     settings = Settings(
         model_repository=tuple(folders.values()),
         engine="torch",
@@ -104,7 +104,7 @@ def scene(folders: dict[str, Path]) -> Iterator[Scene]:
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
-        yield Scene(app, runner)
+        yield LoopbackServer(app, runner)
         runner.run(lifespan.__aexit__(None, None, None))
 
 
@@ -124,7 +124,7 @@ def reference(folder: Path) -> Flow:
 @pytest.mark.parametrize("value", EXTREMES)
 @pytest.mark.parametrize("name", [*ZOO, SPLINE])
 def test_huge_and_tiny_numbers_are_answered_row_by_row(
-    scene: Scene, folders: dict[str, Path], name: str, value: float
+    scene: LoopbackServer, folders: dict[str, Path], name: str, value: float
 ) -> None:
     shape = scene.app._repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value), np.ones(shape)])
@@ -152,7 +152,7 @@ EDGES = {
 
 @pytest.mark.parametrize("name", EDGES)
 def test_edges_of_pixels_and_splines_are_scored_as_in_float64(
-    scene: Scene, folders: dict[str, Path], name: str
+    scene: LoopbackServer, folders: dict[str, Path], name: str
 ) -> None:
     shape = scene.app._repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value, np.float32) for value in EDGES[name]])
@@ -208,7 +208,7 @@ def watched() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_a_name_touches_no_file_and_no_network(scene: Scene, case: str) -> None:
+def test_a_name_touches_no_file_and_no_network(scene: LoopbackServer, case: str) -> None:
     infer = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0, 1]}]}
     rows = {"x": [[0.0, 1.0]]}
 
@@ -268,7 +268,7 @@ ADDRESSED: dict[str, tuple[str, Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", ADDRESSED)
-def test_no_address_is_ever_followed(scene: Scene, case: str) -> None:
+def test_no_address_is_ever_followed(scene: LoopbackServer, case: str) -> None:
     path, content, headers = ADDRESSED[case]
     headers = {"content-type": "application/json", "host": "127.0.0.1:9", **headers}
     with watched() as seen:
@@ -279,13 +279,13 @@ def test_no_address_is_ever_followed(scene: Scene, case: str) -> None:
 
 def test_names_that_nobody_serves_make_no_series() -> None:
     metrics = Metrics()
-    app = create_app(Settings(log_level="error"), House(), metrics)
+    app = create_app(Settings(log_level="error"), FakeRepository(), metrics)
 
     def series() -> int:
         return len(metrics.render().splitlines())
 
     with asyncio.Runner() as runner:
-        scene = Scene(app, runner)
+        scene = LoopbackServer(app, runner)
 
         def try_names(first: int, last: int) -> None:
             for index in range(first, last):

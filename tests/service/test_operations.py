@@ -17,19 +17,27 @@ from models.noise import base_noise
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry.access_log import ACCESS_LOGGER, AccessLog
-from tests.service.fake_repository import SCALE, House, app_over, ask, card, log_normal, post
+from tests.service.fake_repository import (
+    SCALE,
+    FakeRepository,
+    app_over,
+    ask,
+    card,
+    log_normal,
+    post,
+)
 
 LOG_2 = math.log(SCALE)
 NPY, NPZ, PNG = "application/x-npy", "application/x-npz", "image/png"
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def house() -> FakeRepository:
+    return FakeRepository()
 
 
 @pytest.fixture
-def app(house: House) -> FastAPI:
+def app(house: FakeRepository) -> FastAPI:
     return app_over(house)
 
 
@@ -154,14 +162,14 @@ def test_null_counts_as_absent(app: FastAPI) -> None:
     assert len(content(post(app, "/sample", json=request))["x"]) == 1
 
 
-def test_float64_models_are_served_in_float64(app: FastAPI, house: House) -> None:
+def test_float64_models_are_served_in_float64(app: FastAPI, house: FakeRepository) -> None:
     x = [[0.1, 1 / 3]]
     answer = content(post(app, "/encode", json={"model": "wide", "x": x}))
     assert answer["z"] == [[0.05, 1 / 6]]
     assert house.queue("wide", "encode").calls[0][0].dtype == np.float64
 
 
-def test_rows_reach_the_queue_in_the_models_dtype(app: FastAPI, house: House) -> None:
+def test_rows_reach_the_queue_in_the_models_dtype(app: FastAPI, house: FakeRepository) -> None:
     post(app, "/encode", json={"model": "line", "x": [[1, 2, 3]]})
     rows, context = house.queue("line", "encode").calls[0]
     assert rows.dtype == np.float32
@@ -187,7 +195,7 @@ def test_a_density_of_zero_is_null_and_named(app: FastAPI) -> None:
 
 
 def test_the_model_may_be_left_out_where_there_is_a_default() -> None:
-    app = app_over(House(default="line"))
+    app = app_over(FakeRepository(default="line"))
     assert content(post(app, "/sample", json={}))["model"] == "line"
 
 
@@ -213,7 +221,7 @@ def test_contexts_reach_the_model(
     np.testing.assert_allclose(x, np.array(sums)[:, None] * np.ones((1, 2)))
 
 
-def test_labels_become_one_hot_rows(app: FastAPI, house: House) -> None:
+def test_labels_become_one_hot_rows(app: FastAPI, house: FakeRepository) -> None:
     post(app, "/encode", json={"model": "labelled", "x": [[0, 0], [0, 0]], "context": [3, 1]})
     context = house.queue("labelled", "encode").calls[0][1]
     assert context is not None
@@ -299,7 +307,7 @@ def picture(answer: httpx.Response) -> Any:
 @pytest.mark.parametrize("model", ["grey", "colour", "digits"])
 @pytest.mark.parametrize("path", ["/encode", "/log_prob"])
 def test_a_picture_is_one_row(app: FastAPI, model: str, path: str) -> None:
-    shape = House().get(model).card.event_shape
+    shape = FakeRepository().get(model).card.event_shape
     levels = 17 if model == "digits" else 256
     x = np.random.default_rng(3).integers(0, levels, shape)
     pixels = np.rint(x * (255 / (levels - 1))).astype(np.uint8).transpose(1, 2, 0)
@@ -366,7 +374,7 @@ def test_models(app: FastAPI) -> None:
     listed = ask(app, "GET", "/models").json()
     assert listed["default"] is None
     assert [model["name"] for model in listed["models"]] == [
-        served.card.name for served in House().models()
+        served.card.name for served in FakeRepository().models()
     ]
     grey = ask(app, "GET", "/models/grey").json()
     assert grey in listed["models"]
@@ -378,11 +386,11 @@ def test_models(app: FastAPI) -> None:
 
 
 def test_the_only_model_is_the_default() -> None:
-    house = House((card("one", (2,)),), default="one")
+    house = FakeRepository((card("one", (2,)),), default="one")
     assert ask(app_over(house), "GET", "/models").json()["default"] == "one"
 
 
-def test_health_follows_the_repository(app: FastAPI, house: House) -> None:
+def test_health_follows_the_repository(app: FastAPI, house: FakeRepository) -> None:
     for path in ("/health", "/health/ready"):
         assert ask(app, "GET", path).json() == {"ready": True}
     assert ask(app, "GET", "/health/live").json() == {"live": True}
@@ -424,7 +432,7 @@ def test_every_exchange_but_those_of_probes_is_logged_once(
 ) -> None:
     stream = io.StringIO()
     access = AccessLog("json", stream)
-    app = create_app(Settings(), House(), access=access)
+    app = create_app(Settings(), FakeRepository(), access=access)
     caplog.set_level(logging.INFO, ACCESS_LOGGER)
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     headers = {"X-Request-Id": "mine", "traceparent": parent}
@@ -456,7 +464,7 @@ def test_the_page_is_served(app: FastAPI) -> None:
 
 
 def test_a_root_path_is_stripped() -> None:
-    app = app_over(House())
+    app = app_over(FakeRepository())
 
     async def exchange() -> httpx.Response:
         transport = httpx.ASGITransport(app, root_path="/flows")

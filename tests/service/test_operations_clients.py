@@ -10,7 +10,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.service.fake_repository import House
+from tests.service.fake_repository import FakeRepository
 
 PATIENCE_SECONDS = 20.0
 
@@ -53,11 +53,11 @@ class Connection:
 BODY = orjson.dumps({"model": "line", "x": [[2, 4, 6]]})
 
 
-class Scene:
+class LoopbackServer:
     """An application whose one model waits at a gate."""
 
     def __init__(self, **settings: Any) -> None:
-        self.house = House()
+        self.house = FakeRepository()
         self.metrics = Metrics()
         self.app = create_app(Settings(log_level="error", **settings), self.house, self.metrics)
         self.queue = self.house.queue("line", "encode")
@@ -78,7 +78,7 @@ def run(scene: Coroutine[Any, Any, None]) -> None:
 
 def test_a_client_that_leaves_frees_its_place_in_the_queue() -> None:
     async def play() -> None:
-        scene = Scene()
+        scene = LoopbackServer()
         assert scene.queue.entered is not None
         client = Connection(BODY)
         request = asyncio.create_task(client.request(scene.app))
@@ -94,7 +94,7 @@ def test_a_client_that_leaves_frees_its_place_in_the_queue() -> None:
 
 def test_a_client_that_waits_long_is_answered() -> None:
     async def play() -> None:
-        scene = Scene()
+        scene = LoopbackServer()
         assert scene.queue.entered is not None
         assert scene.queue.gate is not None
         client = Connection(BODY)
@@ -111,7 +111,7 @@ def test_a_client_that_waits_long_is_answered() -> None:
 
 def test_neighbours_of_a_client_that_leaves_are_answered() -> None:
     async def play() -> None:
-        scene = Scene()
+        scene = LoopbackServer()
         assert scene.queue.gate is not None
         clients = [Connection(BODY) for _ in range(5)]
         requests = [asyncio.create_task(client.request(scene.app)) for client in clients]
@@ -126,7 +126,7 @@ def test_neighbours_of_a_client_that_leaves_are_answered() -> None:
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_answered() -> None:
     async def play() -> None:
-        scene = Scene()
+        scene = LoopbackServer()
         client = Connection(None)
         client.hang_up()
         await client.request(scene.app)
@@ -138,7 +138,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_answered() -> Non
 
 def test_a_body_that_never_comes_is_408() -> None:
     async def play() -> None:
-        scene = Scene(request_timeout_seconds=0.1)
+        scene = LoopbackServer(request_timeout_seconds=0.1)
         client = Connection(None)
         await client.request(scene.app)
         assert client.sent[0]["status"] == 408
@@ -152,7 +152,7 @@ def test_a_body_that_never_comes_is_408() -> None:
 
 def test_a_shutdown_is_not_mistaken_for_a_client_that_left() -> None:
     async def play() -> None:
-        scene = Scene()
+        scene = LoopbackServer()
         assert scene.queue.entered is not None
         request = asyncio.create_task(Connection(BODY).request(scene.app))
         await scene.queue.entered.wait()

@@ -20,7 +20,7 @@ from service.errors import (
     ServiceError,
     TooLarge,
 )
-from tests.service.fake_repository import House, app_over, pieces, post
+from tests.service.fake_repository import FakeRepository, app_over, pieces, post
 
 JSON = "application/json"
 NPY, NPZ, PNG, JPEG = "application/x-npy", "application/x-npz", "image/png", "image/jpeg"
@@ -331,7 +331,7 @@ CASES: dict[str, Case] = {
     ),
 }
 
-HOUSE = House()
+HOUSE = FakeRepository()
 APP = app_over(HOUSE, **LIMITS)
 
 
@@ -371,7 +371,7 @@ def test_a_wrong_row_is_pointed_at() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_errors_of_the_queue(failure: ServiceError, status: int, retry_after: str | None) -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house)
     house.queue("line", "encode").failure = failure
     answer = post(app, "/log_prob", json=line(x=[[1, 2, 3]]))

@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.api import schemas
-from tests.service.fake_repository import House, app_over, ask, card, post
+from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
 
 OPERATIONS = ("log_prob", "encode", "decode", "sample")
 RESULTS: dict[str, type[schemas.Result]] = {
@@ -21,7 +21,7 @@ STATUSES |= {"500", "503", "504"}
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return app_over(House())
+    return app_over(FakeRepository())
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_examples_work_as_they_stand(app: FastAPI, document: dict[str, Any],
 
 
 def test_the_document_follows_what_is_served() -> None:
-    document = ask(app_over(House((card("rings", (2,)),))), "GET", "/openapi.json").json()
+    document = ask(app_over(FakeRepository((card("rings", (2,)),))), "GET", "/openapi.json").json()
     body = document["paths"]["/encode"]["post"]["requestBody"]["content"]["application/json"]
     assert body["examples"]["rows"]["value"] == {"model": "rings", "x": [[0.5, 0.5]]}
 
@@ -110,11 +110,11 @@ def test_the_document_follows_what_is_served() -> None:
 def test_the_document_is_written_anew_when_the_models_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    house = House(())
+    house = FakeRepository(())
     app = app_over(house)
     before = ask(app, "GET", "/openapi.json").json()
     assert ask(app, "GET", "/openapi.json").json() == before
-    monkeypatch.setattr(house, "models", House((card("rings", (2,)),)).models)
+    monkeypatch.setattr(house, "models", FakeRepository((card("rings", (2,)),)).models)
     after = ask(app, "GET", "/openapi.json").json()
     assert after["paths"].keys() == before["paths"].keys()
     assert "rings" in str(after)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from service.contracts import Answer, Array, ServedModel
+from service.contracts import Array, InferenceResult, ServedModel
 from service.errors import NotReady
-from tests.service.fake_repository import House, Linear, app_over, card, post
+from tests.service.fake_repository import FakeRepository, Linear, app_over, card, post
 
 REQUESTS = {
     "/encode": {"model": "line", "x": [[2, 4, 6]]},
@@ -21,16 +21,16 @@ paths = pytest.mark.parametrize("path", REQUESTS)
 class Leaving(Linear):
     """The queue of a model that is replaced before it takes the first rows."""
 
-    house: House
+    house: FakeRepository
     successor: ServedModel
 
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         self.house._served["line"] = self.successor
         raise NotReady("not taking requests now")
 
 
-def house_that_moves() -> House:
-    house = House()
+def house_that_moves() -> FakeRepository:
+    house = FakeRepository()
     queue = Leaving((3,), True)
     queue.house = house
     old = house.get("line")
@@ -49,7 +49,7 @@ def test_a_replaced_model_hands_its_newcomers_on(path: str) -> None:
 
 @paths
 def test_a_model_without_successor_is_not_asked_again(path: str) -> None:
-    house = House()
+    house = FakeRepository()
     queue = house.queue("line", "encode")
     queue.failure = NotReady("not taking requests now")
     answer = post(app_over(house), path, json=REQUESTS[path])
@@ -63,7 +63,9 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seen: list[float] = []
     plain = Linear.submit
 
-    async def submit(self: Linear, rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(
+        self: Linear, rows: Array, context: Array | None, deadline: float
+    ) -> InferenceResult:
         seen.append(deadline - time.monotonic())
         return await plain(self, rows, context, deadline)
 
@@ -80,7 +82,7 @@ def deadlines(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_shorter_of_both_timeouts_holds(
     path: str, headers: dict[str, str], seconds: float, deadlines: list[float]
 ) -> None:
-    post(app_over(House()), path, json=REQUESTS[path], headers=headers)
+    post(app_over(FakeRepository()), path, json=REQUESTS[path], headers=headers)
     assert seconds - 5 < deadlines[0] <= seconds
 
 
@@ -88,7 +90,7 @@ def test_the_shorter_of_both_timeouts_holds(
 @pytest.mark.parametrize("value", ["-1", "nan", "1e3", "", "1_0", "soon", "9" * 400])
 def test_a_timeout_that_is_none_is_refused(path: str, value: str, deadlines: list[Any]) -> None:
     headers = {"X-Timeout-Seconds": value}
-    answer = post(app_over(House()), path, json=REQUESTS[path], headers=headers)
+    answer = post(app_over(FakeRepository()), path, json=REQUESTS[path], headers=headers)
     assert answer.status_code == 422
     assert answer.json()["code"] == "invalid_parameter"
     assert deadlines == []

@@ -7,7 +7,7 @@ import pytest
 
 from service.express import connection
 from service.express.room import GUESTS
-from tests.service.wire import Answer, Scene, read, request, run
+from tests.service.wire import InferenceResult, LoopbackServer, read, request, run
 
 ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 READY = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -18,7 +18,7 @@ class Full:
     """A scene with room for two connections, both taken by clients that were answered."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.scene = Scene(monkeypatch)
+        self.scene = LoopbackServer(monkeypatch)
         self.scene.lane.room.most = 2
         self.residents: list[Connection] = []
         self._opened: list[Connection] = []
@@ -41,7 +41,7 @@ class Full:
         self._opened.append(opened)
         return opened
 
-    async def ask(self, to: Connection, sent: bytes) -> Answer:
+    async def ask(self, to: Connection, sent: bytes) -> InferenceResult:
         to[1].write(sent)
         return await read(to[0])
 

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.codec.media import JPEG, NPY, NPZ, PNG
-from tests.service.fake_repository import House, app_over
+from tests.service.fake_repository import FakeRepository, app_over
 
 CASES_A_CALL = 25
 
@@ -52,7 +52,7 @@ for media, bodies in (
     schemathesis.serializer.alias(media, _BYTES)
 
 _SCHEMA = schemathesis.openapi.from_asgi(
-    "/openapi.json", app_over(House(), enable_model_control=True)
+    "/openapi.json", app_over(FakeRepository(), enable_model_control=True)
 )
 # By name: the parametrisation of schemathesis itself gives all tests one id.
 _CALLS = {result.ok().label: result.ok() for result in _SCHEMA.get_all_operations()}
@@ -76,7 +76,7 @@ _CHECKS = [
 
 
 def test_all_calls_are_there() -> None:
-    paths = app_over(House(), enable_model_control=True).openapi()["paths"]
+    paths = app_over(FakeRepository(), enable_model_control=True).openapi()["paths"]
     documented = {f"{method.upper()} {path}" for path, calls in paths.items() for method in calls}
     assert set(_CALLS) == documented
 

@@ -12,26 +12,26 @@ import torch
 import models
 from models.ode.solver import SolveStatus
 from models.ode.transform import solve_reports
-from service.contracts import Array, Mapped, ServedModel, Solves
+from service.contracts import Array, EngineOutput, ServedModel, SolverStats
 from service.engines.torch import TorchEngine
 from service.routes.solves import REASONS
 from service.telemetry import Metrics
 from tests.service.batcher.batching import batcher, run, submitted
 from tests.service.engines.fakes import Doubling, rows
-from tests.service.fake_repository import House, Linear, Tasked, app_over, ask, card, post
+from tests.service.fake_repository import FakeRepository, Linear, Tasked, app_over, ask, card, post
 
 
 class Solving(Doubling):
     """A doubling engine that evaluates 10 x times and fails where x is 3."""
 
-    def __call__(self, x: Array, context: Array | None) -> Mapped:
+    def __call__(self, x: Array, context: Array | None) -> EngineOutput:
         value, log_det = super().__call__(x, context)
         first = x[:, 0]
         status = np.where(first == 3, int(SolveStatus.BUDGET_SPENT), 0)
         value[status > 0] = log_det[status > 0] = np.nan
         error = np.where(first == 5, 0.25, 0).astype(x.dtype)
         error[first == 6] = np.nan
-        return value, log_det, Solves(status, (10 * first).astype(np.int64), error)
+        return value, log_det, SolverStats(status, (10 * first).astype(np.int64), error)
 
 
 def test_the_reasons_are_those_of_the_solver() -> None:
@@ -105,7 +105,7 @@ def test_a_row_that_fails_costs_its_neighbours_nothing() -> None:
 @pytest.fixture
 def app() -> Any:
     """A server of two models: `flow` solves equations, `line` does not."""
-    house = House((card("line", (3,)), card("flow", (3,))))
+    house = FakeRepository((card("line", (3,)), card("flow", (3,))))
     queue = batcher(Solving(), max_batch_rows=8)
 
     class Started(Tasked):
@@ -124,7 +124,7 @@ def app() -> Any:
 def drawing() -> tuple[Any, Linear]:
     """A server whose model `flow` has a queue for values alone, and that queue."""
     pixels = card("flow", (1, 2, 2), num_levels=256)
-    house = House((pixels, card("line", (3,))))
+    house = FakeRepository((pixels, card("line", (3,))))
     two, alone = house._served["flow"], Linear((1, 2, 2), is_encode=False)
     house._served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
     return app_over(house), alone

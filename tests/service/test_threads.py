@@ -13,7 +13,7 @@ from service.errors import DeadlineExceeded, NotReady, Overloaded, TooLarge
 from service.routes.threads import Threads
 from tests.service.batcher.batching import batcher
 from tests.service.engines.fakes import Doubling
-from tests.service.fake_repository import House, app_over, post
+from tests.service.fake_repository import FakeRepository, app_over, post
 from tests.service.wire import run
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_made_that_is_refused(
     monkeypatch: pytest.MonkeyPatch, case: str, refusal: Exception, status: int
 ) -> None:
     model, op, asked = ASKED[case]
-    house = House()
+    house = FakeRepository()
     queue = house.queue(model, op)
     checked = []
 
@@ -176,7 +176,7 @@ def test_the_deadline_counts_in_a_thread(monkeypatch: pytest.MonkeyPatch, place:
     headers = {"X-Timeout-Seconds": "0.1", "Accept": "application/x-npz"}
     began = time.monotonic()
     asked = {"model": "line", "num_samples": MANY}
-    answer = post(app_over(House()), "/sample", json=asked, headers=headers)
+    answer = post(app_over(FakeRepository()), "/sample", json=asked, headers=headers)
     ended.set()
     assert answer.json()["code"] == "deadline_exceeded"
     assert time.monotonic() - began < 5

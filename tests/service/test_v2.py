@@ -11,7 +11,15 @@ from fastapi import FastAPI
 
 from models.noise import base_noise
 from service.codec.v2 import DATATYPES
-from tests.service.fake_repository import SCALE, House, app_over, ask, log_normal, pieces, post
+from tests.service.fake_repository import (
+    SCALE,
+    FakeRepository,
+    app_over,
+    ask,
+    log_normal,
+    pieces,
+    post,
+)
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 LOG_2 = math.log(SCALE)
@@ -21,7 +29,7 @@ INFER = "/v2/models/line/infer"
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return app_over(House())
+    return app_over(FakeRepository())
 
 
 def tensor(values: Any = X, name: str = "x", datatype: str = "FP32", **more: Any) -> dict[str, Any]:
@@ -157,7 +165,7 @@ def test_data_may_be_flat(app: FastAPI) -> None:
     ],
 )
 def test_contexts_are_inputs(context: dict[str, Any]) -> None:
-    house = House()
+    house = FakeRepository()
     x = np.zeros((2, 2))
     outputs(infer(app_over(house), "labelled", inputs=[tensor(x), context]))
     (_, given), *_ = house.queue("labelled", "encode").calls
@@ -316,7 +324,7 @@ def test_strings_that_look_like_more_are_still_read(app: FastAPI) -> None:
 
 
 def test_a_large_answer_is_refused_before_it_is_computed() -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house, max_response_bytes=1000)
     answer = infer(app, inputs=[], parameters={"num_samples": 500})
     assert answer.status_code == 413
@@ -327,7 +335,7 @@ def test_a_large_answer_is_refused_before_it_is_computed() -> None:
 
 
 def test_a_large_body_is_refused(app: FastAPI) -> None:
-    small = app_over(House(), max_body_bytes=100)
+    small = app_over(FakeRepository(), max_body_bytes=100)
     assert infer(small, id="x" * 100).status_code == 413
     chunks = pieces(*[b" " * 60] * 3)
     assert post(small, INFER, content=chunks).status_code == 413
@@ -375,7 +383,7 @@ def test_the_server_says_what_it_has(app: FastAPI) -> None:
     content = ask(app, "GET", "/v2").json()
     assert content["name"] == "pushforward"
     assert content["extensions"] == ["binary_tensor_data", "parameters"]
-    controlled = ask(app_over(House(), enable_model_control=True), "GET", "/v2").json()
+    controlled = ask(app_over(FakeRepository(), enable_model_control=True), "GET", "/v2").json()
     assert "model_repository" in controlled["extensions"]
 
 
@@ -408,7 +416,7 @@ def test_what_is_not_served_has_no_metadata(app: FastAPI, path: str) -> None:
 
 
 def test_health() -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house)
     assert ask(app, "GET", "/v2/health/live").json() == {"live": True}
     assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
@@ -431,7 +439,7 @@ def test_control_is_off_unless_enabled(app: FastAPI, action: str) -> None:
 
 @pytest.mark.parametrize("action", ["load", "unload"])
 def test_control_where_it_is_enabled(action: str) -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house, enable_model_control=True)
     assert post(app, f"/v2/repository/models/line/{action}", json={}).status_code == 200
     assert house.history == [f"{action} line"]
@@ -439,7 +447,7 @@ def test_control_where_it_is_enabled(action: str) -> None:
 
 
 def test_a_bad_version_is_refused_with_the_reason() -> None:
-    app = app_over(House(), enable_model_control=True)
+    app = app_over(FakeRepository(), enable_model_control=True)
     answer = post(app, "/v2/repository/models/broken/load")
     assert (answer.status_code, answer.json()["code"]) == (422, "model_refused")
     assert "config.json" in answer.json()["error"]
@@ -447,7 +455,7 @@ def test_a_bad_version_is_refused_with_the_reason() -> None:
 
 @pytest.mark.parametrize("name", ["config", "file:1/config.json", "file:../../x"])
 def test_nothing_of_a_model_comes_from_a_client(name: str) -> None:
-    house = House()
+    house = FakeRepository()
     app = app_over(house, enable_model_control=True)
     body = {"parameters": {name: "e30="}}
     assert post(app, "/v2/repository/models/line/load", json=body).status_code == 422

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.contracts import Answer, Array
-from tests.service.fake_repository import House, app_over, post
+from service.contracts import Array, InferenceResult
+from tests.service.fake_repository import FakeRepository, app_over, post
 from tests.service.test_v2 import LENGTH, infer, outputs, tensor
 
 ROWS = np.array([[0, 1], [1, -0.5]], np.float32)
@@ -76,7 +76,7 @@ def send(text: bytes, *, has_bytes: bool = False, path: str = "/v2/models/wide/i
     if has_bytes:
         headers = {LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
     content = text + BYTES if has_bytes else text
-    return post(app_over(House()), path, content=content, headers=headers)
+    return post(app_over(FakeRepository()), path, content=content, headers=headers)
 
 
 @pytest.mark.parametrize("case", SENT)
@@ -98,7 +98,11 @@ def test_what_clients_send_is_answered(case: str) -> None:
     ids=str,
 )
 def test_null_is_as_good_as_absent(change: dict[str, Any]) -> None:
-    assert list(outputs(infer(app_over(House()), **change))) == ["z", "log_det", "log_prob"]
+    assert list(outputs(infer(app_over(FakeRepository()), **change))) == [
+        "z",
+        "log_det",
+        "log_prob",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_null_is_as_good_as_absent(change: dict[str, Any]) -> None:
     ids=str,
 )
 def test_names_in_the_body_are_those_of_the_path(change: dict[str, Any], status: int) -> None:
-    answer = infer(app_over(House()), **change)
+    answer = infer(app_over(FakeRepository()), **change)
     assert answer.status_code == status
     if status == 422:
         (field,) = change
@@ -126,17 +130,17 @@ def test_names_in_the_body_are_those_of_the_path(change: dict[str, Any], status:
 @pytest.mark.parametrize("value", [2**63, 2**64 - 1, -(2**63) - 1])
 def test_integers_that_float64_cannot_tell_apart_are_refused(datatype: str, value: int) -> None:
     given = {"name": "x", "shape": [1, 3], "datatype": datatype, "data": [[value, 2, 3]]}
-    answer = infer(app_over(House()), inputs=[given])
+    answer = infer(app_over(FakeRepository()), inputs=[given])
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_dtype")
 
 
 @pytest.mark.parametrize(("microseconds", "seconds"), [(2_500_000, 2.5), (0, 30.0)])
 def test_the_timeout_is_in_microseconds(microseconds: int, seconds: float) -> None:
-    house = House()
+    house = FakeRepository()
     queue = house.queue("line", "encode")
     left = []
 
-    async def submit(rows: Array, context: Array | None, deadline: float) -> Answer:
+    async def submit(rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         left.append(deadline - time.monotonic())
         return await type(queue).submit(queue, rows, context, deadline)
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.service.wire import BODY, Scene, Z, read, request, run
+from tests.service.wire import BODY, LoopbackServer, Z, read, request, run
 
 OFFER = {
     "Connection": "Upgrade, HTTP2-Settings",
@@ -34,7 +34,7 @@ def test_a_body_behind_an_offer_of_http_2_is_read(
     data = request("/sample", DRAW, **OFFER)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             for _ in range(2):  # the next request begins where this one ends
                 for start in range(0, len(data), size):
@@ -66,7 +66,7 @@ def test_every_offer_is_passed_over(
     data = request(path, BODY, **headers) if form == "length" else chunked(BODY, **headers)
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
@@ -80,7 +80,7 @@ def test_every_offer_is_passed_over(
 
 def test_an_offer_without_a_body_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(request("/models/line", b"", method="GET", **OFFER) + request())
             assert (await read(reader)).json()["name"] == "line"
@@ -112,7 +112,7 @@ def test_a_head_that_is_not_http_1_1_is_400_and_the_end(
     data, word = HEADS[case]
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
@@ -129,7 +129,7 @@ def test_http_1_0_needs_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     data = request().replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Host: server\r\n", b"")
 
     async def play() -> None:
-        async with Scene(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer(monkeypatch).client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).json()["z"] == Z
 
@@ -149,7 +149,7 @@ def test_a_header_that_stands_twice_is_400(
     lines = "".join(f"\r\n{name}: {key}" for key in keys).encode()
 
     async def play() -> None:
-        scene = Scene(monkeypatch, api_keys=tuple(keys))
+        scene = LoopbackServer(monkeypatch, api_keys=tuple(keys))
         async with scene.client() as (reader, writer):
             writer.write(head + lines + end + body)
             answer = await read(reader)
@@ -165,7 +165,7 @@ def test_two_accept_headers_are_one_list(monkeypatch: pytest.MonkeyPatch) -> Non
     data = request(Accept="image/webp", Accept_="application/x-npy").replace(b"Accept-", b"Accept")
 
     async def play() -> None:
-        async with Scene(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer(monkeypatch).client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).headers["content-type"] == "application/x-npy"
 
@@ -190,7 +190,7 @@ def test_a_client_that_has_sent_all_gets_its_answers(
     data, count = COMPLETE[case]
 
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(data)
             writer.write_eof()
@@ -205,7 +205,7 @@ def test_a_client_that_has_sent_all_gets_its_answers(
 @pytest.mark.parametrize("case", ["express", "chunks"])
 def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(COMPLETE[case][0])
@@ -221,7 +221,7 @@ def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, c
 @pytest.mark.parametrize("case", ["express", "chunks"])
 def test_one_that_is_gone_is_told_from_it(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         queue = scene.house.held()
         async with scene.client() as (_, writer):
             writer.write(COMPLETE[case][0])
@@ -246,7 +246,7 @@ PARTS = {
 @pytest.mark.parametrize("case", PARTS)
 def test_half_a_request_is_not_answered(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write(PARTS[case])
             writer.write_eof()
@@ -261,7 +261,7 @@ def test_half_a_request_is_not_answered(monkeypatch: pytest.MonkeyPatch, case: s
 
 def test_a_silent_connection_that_is_closed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         async with scene.client() as (reader, writer):
             writer.write_eof()
             assert await reader.read() == b""
@@ -287,7 +287,7 @@ LARGE = {
 SLOW = request("/sample", b'{"model": "line", "num_samples": 2000, "seed": 1}', Connection="close")
 
 
-async def connect(scene: Scene, server: asyncio.Server) -> socket.socket:
+async def connect(scene: LoopbackServer, server: asyncio.Server) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
@@ -300,7 +300,7 @@ def test_a_client_that_reads_nothing_is_cut_off_and_counted(
     monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch, write_timeout_seconds=0.1)
+        scene = LoopbackServer(monkeypatch, write_timeout_seconds=0.1)
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
         with await connect(scene, server) as client:
@@ -317,7 +317,7 @@ def test_a_client_that_reads_nothing_is_cut_off_and_counted(
 
 def test_no_clock_of_a_connection_runs_on_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch)
+        scene = LoopbackServer(monkeypatch)
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
         with await connect(scene, server) as client:
@@ -342,7 +342,7 @@ def test_no_clock_of_a_connection_runs_on_when_it_is_gone(monkeypatch: pytest.Mo
 
 def test_a_client_that_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = Scene(monkeypatch, write_timeout_seconds=0.15)
+        scene = LoopbackServer(monkeypatch, write_timeout_seconds=0.15)
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
         got = b""

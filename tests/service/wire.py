@@ -13,10 +13,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.express import ExpressProtocol, Lane, protocol_over
+from service.express import ExpressProtocol, RequestHeadCache, protocol_over
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.service.fake_repository import House
+from tests.service.fake_repository import FakeRepository
 
 PATIENCE_SECONDS = 20.0
 BODY = b'{"model": "line", "x": [[2, 4, 6]]}'
@@ -34,7 +34,7 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode() + (body if method == "POST" else b"")
 
 
-class Answer:
+class InferenceResult:
     """One answer as it came over the wire."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
@@ -47,15 +47,15 @@ class Answer:
         return json.loads(self.body)
 
 
-class Scene:
+class LoopbackServer:
     """A server on a loopback socket, and how often each way was taken."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-        self.house = House()
+        self.house = FakeRepository()
         self.metrics = Metrics()
         known = Settings(log_level="error", **settings)
         app = create_app(known, self.house, self.metrics)
-        self.lane = Lane(known, app.operations, self.metrics)
+        self.lane = RequestHeadCache(known, app.operations, self.metrics)
         self.config = uvicorn.Config(
             app,
             http=protocol_over(self.lane),
@@ -117,10 +117,10 @@ class Scene:
             server.close()
 
 
-async def read(reader: asyncio.StreamReader) -> Answer:
+async def read(reader: asyncio.StreamReader) -> InferenceResult:
     head = await reader.readuntil(b"\r\n\r\n")
     found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    return Answer(head, await reader.readexactly(int(found[1]) if found else 0))
+    return InferenceResult(head, await reader.readexactly(int(found[1]) if found else 0))
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

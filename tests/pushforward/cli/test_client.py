@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from pushforward.cli import main
 from pushforward.client import Client, clients
-from tests.service.fake_repository import SCALE, House, app_over
+from tests.service.fake_repository import SCALE, FakeRepository, app_over
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 
@@ -41,7 +41,7 @@ class Blocking(httpx.BaseTransport):
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    app = app_over(House())
+    app = app_over(FakeRepository())
     plain = clients.httpx.Client
 
     def client(**options: Any) -> httpx.Client:

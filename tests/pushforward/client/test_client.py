@@ -31,12 +31,14 @@ from pushforward.client import (
     UnreadableAnswer,
     retries,
 )
-from tests.service.fake_repository import SCALE, URL, House, app_over, log_normal
+from tests.service.fake_repository import SCALE, URL, FakeRepository, app_over, log_normal
 
 X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 
 
-def ask(house: House, model: str, call: Callable[[AsyncClient], Any], **settings: Any) -> Any:
+def ask(
+    house: FakeRepository, model: str, call: Callable[[AsyncClient], Any], **settings: Any
+) -> Any:
     async def exchange() -> Any:
         transport = httpx.ASGITransport(app_over(house, **settings))
         async with AsyncClient(URL, model=model, transport=transport) as client:
@@ -50,7 +52,7 @@ async def collect(client: AsyncClient, rows: int, chunk: int, **options: Any) ->
 
 
 def test_arrays_go_in_and_come_out() -> None:
-    house = House()
+    house = FakeRepository()
     encoded = ask(house, "line", lambda client: client.encode(X))
     np.testing.assert_array_equal(encoded.z, X / SCALE)
     assert encoded.z.dtype == np.float32
@@ -64,7 +66,7 @@ def test_arrays_go_in_and_come_out() -> None:
 
 @pytest.mark.parametrize("context", [2, [1, 3], [[0.0, 1.0, 0.0, 0.0]]], ids=str)
 def test_contexts_travel(context: Any) -> None:
-    house = House()
+    house = FakeRepository()
     x = np.zeros((2, 2), np.float32)
     ask(house, "labelled", lambda client: client.encode(x, context=context))
     (_, given), *_ = house.queue("labelled", "encode").calls
@@ -74,7 +76,7 @@ def test_contexts_travel(context: Any) -> None:
 
 
 def test_a_draw_in_chunks_is_the_draw_of_one_request() -> None:
-    house = House()
+    house = FakeRepository()
     whole = ask(house, "line", lambda client: client.sample(700, seed=7, temperature=0.5))
     parts = ask(house, "line", lambda client: collect(client, 700, 150, seed=7, temperature=0.5))
     assert [len(part.x) for part in parts] == [150] * 4 + [100]
@@ -93,14 +95,14 @@ def test_a_draw_in_chunks_is_the_draw_of_one_request() -> None:
     ],
 )
 def test_a_chunk_has_the_contexts_of_its_rows(model: str, context: Any) -> None:
-    house = House()
+    house = FakeRepository()
     whole = ask(house, model, lambda client: client.sample(10, seed=1, context=context))
     parts = ask(house, model, lambda client: collect(client, 10, 4, seed=1, context=context))
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
 
 
 def test_a_stream_begins_where_it_is_told() -> None:
-    house = House()
+    house = FakeRepository()
     whole = ask(house, "line", lambda client: client.sample(9, seed=7, first_row=5))
     parts = ask(house, "line", lambda client: collect(client, 9, 4, seed=7, first_row=5))
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
@@ -109,7 +111,7 @@ def test_a_stream_begins_where_it_is_told() -> None:
 
 
 def test_one_row_of_context_for_all_is_no_row_each() -> None:
-    house = House()
+    house = FakeRepository()
     context = np.array([1.0, 2.0])  # as long as the draw
     whole = ask(house, "steered", lambda client: client.sample(2, seed=1, context=context))
     parts = ask(house, "steered", lambda client: collect(client, 2, 1, seed=1, context=context))
@@ -117,18 +119,18 @@ def test_one_row_of_context_for_all_is_no_row_each() -> None:
 
 
 def test_a_stream_without_a_seed_has_one_for_all_its_chunks() -> None:
-    parts = ask(House(), "line", lambda client: collect(client, 9, 3))
+    parts = ask(FakeRepository(), "line", lambda client: collect(client, 9, 3))
     assert len({part.seed for part in parts}) == 1
     assert len(np.unique(np.concatenate([part.x for part in parts]))) == 27
 
 
 def test_chunks_of_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="chunk_rows"):
-        ask(House(), "line", lambda client: collect(client, 9, 0))
+        ask(FakeRepository(), "line", lambda client: collect(client, 9, 0))
 
 
 def test_pictures_come_and_go_as_bytes() -> None:
-    house = House()
+    house = FakeRepository()
     png = ask(house, "grey", lambda client: client.sample_picture(4, seed=1, scale=2))
     assert Image.open(io.BytesIO(png)).size == (2 * 2 * 5, 2 * 2 * 4)
     one = ask(house, "grey", lambda client: client.decode_picture(np.full((1, 20), 40.0)))
@@ -137,7 +139,7 @@ def test_pictures_come_and_go_as_bytes() -> None:
 
 
 def test_models_are_described() -> None:
-    house = House()
+    house = FakeRepository()
     described = ask(house, "line", lambda client: client.models())
     assert "line" in {model["name"] for model in described}
     assert ask(house, "line", lambda client: client.describe("grey"))["num_levels"] == 256
@@ -157,20 +159,20 @@ def test_models_are_described() -> None:
 )
 def test_a_refusal_says_why(call: Callable[[AsyncClient], Any], code: str) -> None:
     with pytest.raises(RequestRefused) as caught:
-        ask(House(), "line", call)
+        ask(FakeRepository(), "line", call)
     assert caught.value.code == code
     assert caught.value.request_id in str(caught.value)
 
 
 def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(NotFound, match="nobody"):
-        ask(House(), "nobody", lambda client: client.encode(X))
+        ask(FakeRepository(), "nobody", lambda client: client.encode(X))
 
 
 @pytest.mark.parametrize("value", [["a"], [None], b"no picture", [1j]], ids=repr)
 def test_what_is_no_array_is_refused_at_home(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
-        ask(House(), "line", lambda client: client.encode(value))
+        ask(FakeRepository(), "line", lambda client: client.encode(value))
 
 
 # Retries: a server that is a list of answers.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, Operation, Policy
-from service.contracts import Answer, Array
+from service.batcher import Batcher, Operation, QueuePolicy
+from service.contracts import Array, InferenceResult
 from service.telemetry import Metrics
 from tests.service.engines.fakes import FEATURES, Gated
 
@@ -21,7 +21,7 @@ def batcher(
     clock: Callable[[], float] = time.monotonic,
     **policy: Any,
 ) -> Batcher:
-    limits = Policy(**({"max_batch_rows": 8, "max_queue_rows": 100} | policy))
+    limits = QueuePolicy(**({"max_batch_rows": 8, "max_queue_rows": 100} | policy))
     operation = Operation(call, (FEATURES,), (FEATURES,), None, "float32")
     counters = (metrics or Metrics()).queue("toy", "encode", "fake")
     return Batcher(operation, limits, counters, name="toy.encode", clock=clock)
@@ -39,7 +39,7 @@ def later(seconds: float = PATIENCE_SECONDS) -> float:
     return time.monotonic() + seconds
 
 
-async def submitted(queue: Batcher, *requests: Array) -> list[asyncio.Task[Answer]]:
+async def submitted(queue: Batcher, *requests: Array) -> list[asyncio.Task[InferenceResult]]:
     """Tasks whose rows are in the queue."""
     tasks = [asyncio.create_task(queue.submit(request, None, later())) for request in requests]
     await asyncio.sleep(0)
@@ -51,12 +51,12 @@ async def started(engine: Gated) -> int:
     return await asyncio.to_thread(engine.started.get, timeout=PATIENCE_SECONDS)
 
 
-async def outcome(reply: Awaitable[Answer]) -> Answer | BaseException:
+async def outcome(reply: Awaitable[InferenceResult]) -> InferenceResult | BaseException:
     return (await asyncio.gather(reply, return_exceptions=True))[0]
 
 
 def assert_is_answer(answer: object, request: Array) -> None:
-    assert isinstance(answer, Answer), answer
+    assert isinstance(answer, InferenceResult), answer
     np.testing.assert_array_equal(answer.value, 2 * request)
     np.testing.assert_array_equal(answer.log_det, request.sum(1))
 

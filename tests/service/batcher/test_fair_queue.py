@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher.entry import Piece, Ticket
-from service.batcher.fair_queue import Lanes
-from service.contracts import Answer
+from service.batcher.entry import EntrySlice, QueueEntry
+from service.batcher.fair_queue import FairQueue
+from service.contracts import InferenceResult
 
 
-def ticket(rows: int, arrived: float = 0.0) -> Ticket:
-    slot: asyncio.Future[Answer] = asyncio.Future(loop=LOOP)
-    return Ticket(np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, slot=slot)
+def ticket(rows: int, arrived: float = 0.0) -> QueueEntry:
+    slot: asyncio.Future[InferenceResult] = asyncio.Future(loop=LOOP)
+    return QueueEntry(np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, slot=slot)
 
 
 LOOP = asyncio.new_event_loop()
 LOOP.close()
 
 
-def sizes(pieces: list[Piece]) -> list[tuple[int, int]]:
+def sizes(pieces: list[EntrySlice]) -> list[tuple[int, int]]:
     return [(piece.start, piece.stop) for piece in pieces]
 
 
 def test_a_batch_is_filled_in_order_of_arrival() -> None:
-    lanes = Lanes(4)
+    lanes = FairQueue(4)
     tickets = [ticket(1) for _ in range(6)]
     for one in tickets:
         lanes.add(one)
@@ -37,13 +37,13 @@ def test_a_batch_is_filled_in_order_of_arrival() -> None:
 
 
 def test_a_large_request_is_cut_into_batches() -> None:
-    lanes = Lanes(4)
+    lanes = FairQueue(4)
     lanes.add(ticket(10))
     assert [sizes(lanes.take()) for _ in range(3)] == [[(0, 4)], [(4, 8)], [(8, 10)]]
 
 
 def test_a_short_request_passes_long_ones() -> None:
-    lanes = Lanes(8)
+    lanes = FairQueue(8)
     for _ in range(3):
         lanes.add(ticket(1000))
     lanes.take()
@@ -56,7 +56,7 @@ def test_a_short_request_passes_long_ones() -> None:
 
 @pytest.mark.parametrize("max_rows", [1, 2, 8, 64])
 def test_short_requests_do_not_starve_a_long_one(max_rows: int) -> None:
-    lanes = Lanes(max_rows)
+    lanes = FairQueue(max_rows)
     long = ticket(4 * max_rows)
     lanes.add(long)
     batches = 0
@@ -71,7 +71,7 @@ def test_short_requests_do_not_starve_a_long_one(max_rows: int) -> None:
 
 
 def test_long_requests_take_turns_of_one_batch() -> None:
-    lanes = Lanes(8)
+    lanes = FairQueue(8)
     first, second = ticket(24), ticket(24)
     lanes.add(first)
     lanes.add(second)
@@ -80,7 +80,7 @@ def test_long_requests_take_turns_of_one_batch() -> None:
 
 
 def test_a_long_request_within_its_turn_is_not_interrupted() -> None:
-    lanes = Lanes(8)
+    lanes = FairQueue(8)
     first, second = ticket(7), ticket(7)
     lanes.add(first)
     lanes.add(second)
@@ -89,7 +89,7 @@ def test_a_long_request_within_its_turn_is_not_interrupted() -> None:
 
 
 def test_a_newcomer_knows_what_is_ahead_of_it() -> None:
-    lanes = Lanes(8)
+    lanes = FairQueue(8)
     assert lanes.ahead_of(1) == lanes.ahead_of(100) == 0
     for _ in range(6):
         lanes.add(ticket(1))
@@ -102,7 +102,7 @@ def test_a_newcomer_knows_what_is_ahead_of_it() -> None:
 
 
 def test_a_discarded_ticket_is_never_taken() -> None:
-    lanes = Lanes(4)
+    lanes = FairQueue(4)
     keep, drop, long = ticket(1), ticket(1), ticket(9)
     for one in (keep, drop, long):
         lanes.add(one)
@@ -117,7 +117,7 @@ def test_a_discarded_ticket_is_never_taken() -> None:
 
 
 def test_the_oldest_is_found_in_either_lane() -> None:
-    lanes = Lanes(4)
+    lanes = FairQueue(4)
     assert lanes.oldest() is None
     lanes.add(ticket(1, arrived=2.0))
     lanes.add(ticket(9, arrived=1.0))
@@ -132,10 +132,10 @@ def test_the_oldest_is_found_in_either_lane() -> None:
 def test_every_row_is_taken_once_in_order(
     max_rows: int, requests: list[int], takes: list[bool]
 ) -> None:
-    lanes = Lanes(max_rows)
+    lanes = FairQueue(max_rows)
     waiting = [ticket(rows) for rows in requests]
     tickets = list(waiting)
-    pieces: list[Piece] = []
+    pieces: list[EntrySlice] = []
     # Arrivals and batches interleave in any way; then the rest is worked off.
     for is_take in [*takes, *[False] * len(waiting)]:
         if is_take or not waiting:
@@ -155,7 +155,7 @@ def test_every_row_is_taken_once_in_order(
 
 @pytest.mark.parametrize("with_context", [False, True])
 def test_a_row_is_taken_out_of_a_waiting_ticket(with_context: bool) -> None:
-    lanes = Lanes(16)
+    lanes = FairQueue(16)
     one = ticket(4)
     one.rows = np.arange(4.0)[:, None]
     one.context = 10 + one.rows if with_context else None
@@ -169,7 +169,7 @@ def test_a_row_is_taken_out_of_a_waiting_ticket(with_context: bool) -> None:
 
 
 def test_no_row_is_taken_out_of_what_a_batch_has() -> None:
-    lanes = Lanes(4)
+    lanes = FairQueue(4)
     filling, begun, long = ticket(1), ticket(1), ticket(9)
     for one in (filling, begun, long):
         lanes.add(one)

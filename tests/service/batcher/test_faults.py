@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.batcher.entry import Ticket
-from service.contracts import Answer
+from service.batcher.entry import QueueEntry
+from service.contracts import InferenceResult
 from service.engines.engine import EngineLost
 from service.errors import (
     EngineError,
@@ -95,7 +95,7 @@ def test_a_dead_worker_is_seen_and_nobody_waits_for_it(
 
 @pytest.mark.parametrize(
     "broken",
-    ["service.batcher.fair_queue.Lanes.take", "service.batcher.executor.Kernel.run"],
+    ["service.batcher.fair_queue.FairQueue.take", "service.batcher.executor.BatchExecutor.run"],
     ids=["batch-former", "kernel"],
 )
 def test_a_fault_of_ours_is_told_and_the_worker_goes_on(
@@ -124,14 +124,14 @@ def test_a_reply_that_cannot_be_made_costs_only_itself(monkeypatch: pytest.Monke
         metrics = Metrics()
         queue = batcher(Doubling(), metrics)
         queue.start()
-        answer = Ticket.answer
+        answer = QueueEntry.answer
 
-        def picky(ticket: Ticket) -> Answer:
+        def picky(ticket: QueueEntry) -> InferenceResult:
             if ticket.rows[0, 0] == 1:
                 raise ZeroDivisionError
             return answer(ticket)
 
-        monkeypatch.setattr(Ticket, "answer", picky)
+        monkeypatch.setattr(QueueEntry, "answer", picky)
         results = await asyncio.gather(
             *(queue.submit(rows(value), None, later()) for value in (0, 1, 2)),
             return_exceptions=True,

@@ -14,7 +14,7 @@ from service.codec.json import parse_object, read_object
 from service.codec.json_slices import parse_large
 from service.errors import Overloaded, ServiceError
 from service.routes.exchange import Reception, receive_body
-from tests.service.fake_repository import House, app_over, post
+from tests.service.fake_repository import FakeRepository, app_over, post
 
 ROWS = 1000
 
@@ -132,9 +132,9 @@ X = np.arange(600.0).reshape(200, 3)
 @pytest.mark.parametrize("query", ["", "?model=line"])
 def test_operations_answer_large_bodies(query: str) -> None:
     body = {"x": X.tolist()} if query else {"model": "line", "x": X.tolist()}
-    answer = post(app_over(House()), f"/encode{query}", json=body)
+    answer = post(app_over(FakeRepository()), f"/encode{query}", json=body)
     np.testing.assert_array_equal(answer.json()["z"], X / 2)
-    answer = post(app_over(House()), f"/encode{query}", json=body | {"y": 1})
+    answer = post(app_over(FakeRepository()), f"/encode{query}", json=body | {"y": 1})
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_field")
 
 
@@ -143,7 +143,7 @@ def test_v2_answers_large_bodies(flat: bool) -> None:
     data = X.reshape(-1).tolist() if flat else X.tolist()
     tensor = {"name": "x", "shape": [200, 3], "datatype": "FP32", "data": data}
     asked = {"inputs": [tensor], "outputs": [{"name": "z"}], "id": "i"}
-    answer = post(app_over(House()), "/v2/models/line/infer", json=asked)
+    answer = post(app_over(FakeRepository()), "/v2/models/line/infer", json=asked)
     assert answer.json()["id"] == "i"
     np.testing.assert_array_equal(answer.json()["outputs"][0]["data"], X.reshape(-1) / 2)
 
@@ -200,7 +200,7 @@ def test_a_server_bounds_them_too() -> None:
     """The setting arrives: two bodies at once where one has room."""
 
     async def play() -> list[int]:
-        app = app_over(House(), max_receiving_bytes=50)
+        app = app_over(FakeRepository(), max_receiving_bytes=50)
         statuses = []
 
         async def send(message: Any) -> None:

@@ -15,7 +15,7 @@ import models
 from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
 from service.engines import autotune
-from service.engines.autotune import Choice, EngineUnavailable, Job, best, choose
+from service.engines.autotune import EngineSelection, EngineUnavailable, Job, best, choose
 from service.engines.replay import Misfit
 from tests.cases import make_flow, make_inputs
 from tests.models.onnx.test_validate import change, larger_constant
@@ -36,7 +36,7 @@ def job(folder: Path, **changes: Any) -> Job:
     return Job(folder, **facts | changes)
 
 
-def answers(choice: Choice) -> Any:
+def answers(choice: EngineSelection) -> Any:
     x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
     return choice.engine.encode(x, None)
 
@@ -192,7 +192,7 @@ def test_slow_models_are_not_exported_while_a_server_starts(
     assert choose("auto", job(folders / "exported")).comparison["refused"] == {}
 
 
-def continuous(name: str, folder: Path) -> Choice:
+def continuous(name: str, folder: Path) -> EngineSelection:
     flow = make_flow(name)
     models.save(flow.float(), folder, rows=make_inputs(name, flow))
     return choose("auto", job(folder, max_rows=2))

@@ -12,46 +12,46 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.batcher.batch_queue import Handoff
-from service.batcher.entry import Piece, Ticket
-from service.batcher.fair_queue import Lanes
-from service.contracts import Answer
+from service.batcher.batch_queue import BatchQueue
+from service.batcher.entry import EntrySlice, QueueEntry
+from service.batcher.fair_queue import FairQueue
+from service.contracts import InferenceResult
 from service.errors import NotReady
 from service.launch.worker import _Server
 from service.repository import repository
-from service.repository.folders import Source
-from service.routes.clients import Visit, WatchedVisit
+from service.repository.folders import ModelLocation
+from service.routes.clients import AsgiRequestContext, RequestContext
 from service.routes.exchange import Head
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.batcher.batching import batcher, later, run
 from tests.service.engines.fakes import Doubling, rows
-from tests.service.fake_repository import House, app_over
-from tests.service.wire import Scene, request
+from tests.service.fake_repository import FakeRepository, app_over
+from tests.service.wire import LoopbackServer, request
 
 
-def ticket(count: int, loop: asyncio.AbstractEventLoop) -> Ticket:
-    slot: asyncio.Future[Answer] = loop.create_future()
-    return Ticket(np.zeros((count, 1)), None, deadline=later(), arrived=0.0, slot=slot)
+def ticket(count: int, loop: asyncio.AbstractEventLoop) -> QueueEntry:
+    slot: asyncio.Future[InferenceResult] = loop.create_future()
+    return QueueEntry(np.zeros((count, 1)), None, deadline=later(), arrived=0.0, slot=slot)
 
 
-class Guarded(Lanes):
+class Guarded(FairQueue):
     """Lanes that want to be locked by whoever changes them."""
 
-    handoff: Handoff
+    handoff: BatchQueue
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueueEntry) -> None:
         assert self.handoff._guard.locked()
         super().add(ticket)
 
-    def take(self) -> list[Piece]:
+    def take(self) -> list[EntrySlice]:
         assert self.handoff._guard.locked()
         return super().take()
 
 
 def test_the_lanes_change_only_behind_the_lock() -> None:
     loop = asyncio.new_event_loop()
-    handoff = Handoff(4)
+    handoff = BatchQueue(4)
     lanes = Guarded(4)
     lanes.handoff = handoff
     handoff._lanes = lanes
@@ -62,7 +62,7 @@ def test_the_lanes_change_only_behind_the_lock() -> None:
 
 def test_no_row_is_taken_out_of_a_ticket_that_is_partly_in_a_batch() -> None:
     loop = asyncio.new_event_loop()
-    lanes = Lanes(8)
+    lanes = FairQueue(8)
     tickets = [ticket(count, loop) for count in (1, 2, 2, 2, 2)]
     for one in tickets:
         lanes.add(one)
@@ -95,7 +95,7 @@ def test_a_body_that_has_come_is_not_late_any_more() -> None:
             await asyncio.sleep(3600)
 
         now = time.monotonic()
-        visit = WatchedVisit(receive, asyncio.current_task(), now, now + 0.02)
+        visit = AsgiRequestContext(receive, asyncio.current_task(), now, now + 0.02)
         visit.grow_old()
         visit.body_is_read()
         await asyncio.sleep(0.05)
@@ -110,9 +110,9 @@ def test_an_answered_request_is_over() -> None:
         async def read_body() -> bytes:
             return b'{"model": "line", "x": [[2, 4, 6]]}'
 
-        visit = Visit(time.monotonic(), later(), asyncio.current_task())
+        visit = RequestContext(time.monotonic(), later(), asyncio.current_task())
         head = Head("/encode", b"", {b"content-type": b"application/json"})
-        reply = await app_over(House()).operations["/encode"].serve(head, visit, read_body)  # type: ignore[attr-defined]
+        reply = await app_over(FakeRepository()).operations["/encode"].serve(head, visit, read_body)  # type: ignore[attr-defined]
         assert reply.status == 200
         assert visit.is_over
         assert visit.task is None
@@ -140,7 +140,7 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
 
     async def test() -> None:
         with pytest.raises(NotReady):
-            await folders._renew(Source("toy", "1", tmp_path))
+            await folders._renew(ModelLocation("toy", "1", tmp_path))
 
     run(test())
     assert late.told == "the service is shutting down"
@@ -150,7 +150,7 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
 def test_nobody_who_waits_behind_a_closing_listener_is_reset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scene = Scene(monkeypatch)
+    scene = LoopbackServer(monkeypatch)
     server = _Server(scene.config)
     server.lifespan = scene.config.lifespan_class(scene.config)
 

@@ -7,7 +7,7 @@ import pytest
 
 from service.launch import supervisor
 from service.launch.exits import EXIT_FAILED
-from service.launch.supervisor import Team
+from service.launch.supervisor import Supervisor
 from service.settings import Settings
 
 
@@ -18,11 +18,11 @@ class Lost:
 
 
 @pytest.fixture
-def crew() -> Team:
-    return Team(Settings(), [None, None], lambda: None)  # type: ignore[list-item,arg-type,return-value]
+def crew() -> Supervisor:
+    return Supervisor(Settings(), [None, None], lambda: None)  # type: ignore[list-item,arg-type,return-value]
 
 
-def lose(crew: Team, *, served_seconds: float = 0.0) -> float | None:
+def lose(crew: Supervisor, *, served_seconds: float = 0.0) -> float | None:
     """Lose the process of the first place.   -> after how long there will be another."""
     place: Any = crew._places[0]
     now = time.monotonic()
@@ -31,7 +31,9 @@ def lose(crew: Team, *, served_seconds: float = 0.0) -> float | None:
     return None if place.again is None else place.again - now
 
 
-def test_the_pause_grows_and_then_all_end(crew: Team, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pause_grows_and_then_all_end(
+    crew: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
     for seconds in supervisor._BACK_OFF_SECONDS:
         assert lose(crew) == pytest.approx(seconds, abs=0.2)
     assert not crew._is_ending
@@ -41,7 +43,7 @@ def test_the_pause_grows_and_then_all_end(crew: Team, caplog: pytest.LogCaptureF
     assert "5 times in a row" in line
 
 
-def test_a_sound_process_that_is_lost_is_the_first_again(crew: Team) -> None:
+def test_a_sound_process_that_is_lost_is_the_first_again(crew: Supervisor) -> None:
     for _ in range(10):
         assert lose(crew, served_seconds=61) == pytest.approx(0.5, abs=0.2)
     assert not crew._is_ending

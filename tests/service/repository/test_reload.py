@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.flow import Flow
-from service.contracts import Listing
+from service.contracts import ModelIndexEntry
 from service.engines.torch import TorchEngine
 from service.errors import ModelNotFound, ModelRefused, NotReady, TooLarge
 from service.launch.exits import StartupError
@@ -81,7 +81,7 @@ def test_a_new_version_takes_over(repository: Callable[..., None], versions: Pat
         version, z = await encode(served)
         assert version == "2"
         np.testing.assert_allclose(z, expected(versions / "2"), rtol=1e-5, atol=1e-6)
-        assert served.index() == [Listing("flow", "2", True)]
+        assert served.index() == [ModelIndexEntry("flow", "2", True)]
 
     repository(test)
 
@@ -185,12 +185,12 @@ def test_a_bad_version_never_displaces_a_good_one(
         await served.refresh()
         assert (await encode(served))[0] == "1"
         good, bad = served.index()
-        assert (good, bad.version, bad.is_ready) == (Listing("flow", "1", True), "2", False)
+        assert (good, bad.version, bad.is_ready) == (ModelIndexEntry("flow", "1", True), "2", False)
         assert bad.reason == caught.value.detail
         assert threading.active_count() <= threads + 1  # of the pool that loads
         shutil.copytree(versions / "3", folder / "3")
         await served.refresh()
-        assert served.index() == [Listing("flow", "3", True)]
+        assert served.index() == [ModelIndexEntry("flow", "3", True)]
 
     repository(test)
 
@@ -319,7 +319,7 @@ def test_what_was_unloaded_by_name_comes_back_by_name_only(
         shutil.copytree(versions / "2", folder.parent / "other")
         await served.refresh()
         await served.unload("other")
-        assert Listing("other", "1", False, "unloaded") in served.index()
+        assert ModelIndexEntry("other", "1", False, "unloaded") in served.index()
         await served.refresh()
         with pytest.raises(ModelNotFound):
             served.get("other")

@@ -19,11 +19,11 @@ import models
 from models.checkpoints.reference import LOG_PROB_ERRORS
 from models.flow import Flow
 from service.contracts import Repository
-from service.engines.autotune import Choice
+from service.engines.autotune import EngineSelection
 from service.engines.torch import TorchEngine
 from service.errors import ModelNotFound, NotReady
 from service.launch.exits import StartupError
-from service.repository import FolderRepository, Source, find_models, zoo_folder
+from service.repository import FolderRepository, ModelLocation, find_models, zoo_folder
 from service.repository.folders import stamp
 from service.repository.loading import make_card, make_policy
 from service.settings import Settings
@@ -39,7 +39,7 @@ def touch_model(folder: Path) -> Path:
 
 def test_a_file_that_took_the_place_of_its_like_is_another_model(tmp_path: Path) -> None:
     """Copied with their times, files of one size differ in nothing but their inode."""
-    source = Source("m", "1", touch_model(tmp_path / "m"))
+    source = ModelLocation("m", "1", touch_model(tmp_path / "m"))
     path = source.folder / "config.json"
     before = path.stat()
     seen = stamp(source)
@@ -95,13 +95,13 @@ def later() -> float:
 
 def test_a_folder_with_config_is_one_model(tmp_path: Path) -> None:
     folder = touch_model(tmp_path / "moons")
-    assert find_models([folder]) == [Source("moons", "1", folder)]
+    assert find_models([folder]) == [ModelLocation("moons", "1", folder)]
 
 
 def test_the_highest_version_of_a_model_is_found(tmp_path: Path) -> None:
     for version in ("1", "9", "10", "notes"):
         touch_model(tmp_path / "moons" / version)
-    expected = [Source("moons", "10", tmp_path / "moons" / "10")]
+    expected = [ModelLocation("moons", "10", tmp_path / "moons" / "10")]
     assert find_models([tmp_path / "moons"]) == expected
     assert find_models([tmp_path]) == expected
 
@@ -334,13 +334,13 @@ def test_bits_are_claimed_only_where_they_hold(family: str) -> None:
     """In torch, solved rows of a continuous flow leave: matrix sizes depend on neighbours."""
     flow = models.build(family, {"event_shape": [2]}).eval()
     flow.accuracy = dict.fromkeys(LOG_PROB_ERRORS, 1e-4) | {LOG_PROB_ERRORS[1]: 2e-3}
-    choice = Choice(TorchEngine(flow))
-    card = make_card(Source("m", "1", Path("m")), flow, choice, "invariant")
+    choice = EngineSelection(TorchEngine(flow))
+    card = make_card(ModelLocation("m", "1", Path("m")), flow, choice, "invariant")
     assert card.accuracy["is_bitwise_reproducible"] is (family == "realnvp")
     warning = card.accuracy.get("warning", "")
     assert ("2.0e-03" in warning) is (family == "ffjord")
     certain = replace(choice, is_batch_invariant=True)
-    card = make_card(Source("m", "1", Path("m")), flow, certain, "fast")
+    card = make_card(ModelLocation("m", "1", Path("m")), flow, certain, "fast")
     assert card.accuracy["is_bitwise_reproducible"] is True
 
 

@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from service.telemetry.access_log import ACCESS_LOGGER, AccessLog
 from service.telemetry.tracing import Stages, Tracer, start
-from tests.service.fake_repository import House, ask, post
+from tests.service.fake_repository import FakeRepository, ask, post
 
 ROOT = Path(__file__).resolve().parents[3]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -39,11 +39,11 @@ STAGES = ["decode", "queue", "compute", "encode"]
 INFER = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [2, 4, 6]}]}
 
 
-class Scene:
+class LoopbackServer:
     """An application whose spans and log lines are kept."""
 
     def __init__(self, **options: Any) -> None:
-        self.house = House()
+        self.house = FakeRepository()
         self.kept = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False, **options)
         provider.add_span_processor(SimpleSpanProcessor(self.kept))
@@ -68,7 +68,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 def test_a_request_has_its_stages_below_the_clients_span() -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     headers = {"traceparent": PARENT, "X-Request-Id": "mine", "User-Agent": "test"}
     assert post(scene.app, "/encode", json=ROWS, headers=headers).status_code == 200
     server, stages = scene.spans()
@@ -120,7 +120,7 @@ def test_queue_and_compute_are_the_times_of_server_timing() -> None:
     ],
 )
 def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     assert post(scene.app, path, json=body).status_code == 200
     server, stages = scene.spans()
     assert server.parent is None
@@ -138,21 +138,21 @@ def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
     ],
 )
 def test_other_calls_have_a_span_too(method: str, path: str, name: str) -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     ask(scene.app, method, path)
     server, stages = scene.spans()
     assert (server.name, stages) == (name, [])
 
 
 def test_health_and_metrics_have_none() -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     for path in ("/health/live", "/health/ready", "/metrics"):
         assert ask(scene.app, "GET", path).status_code == 200
     assert scene.kept.get_finished_spans() == ()
 
 
 def test_a_refused_request_ends_in_the_stage_it_came_to() -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     assert post(scene.app, "/encode", content=b"{").status_code == 400
     server, stages = scene.spans()
     assert [span.name for span in stages] == ["decode"]
@@ -171,7 +171,7 @@ def test_the_log_has_the_id_of_the_trace(
     parent: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, ACCESS_LOGGER)
-    scene = Scene()
+    scene = LoopbackServer()
     post(scene.app, "/encode", json=ROWS, headers={} if parent is None else {"traceparent": parent})
     scene.access.flush()
     server, _ = scene.spans()
@@ -182,19 +182,19 @@ def test_the_log_has_the_id_of_the_trace(
 
 @pytest.mark.parametrize("flag", ["00", "01"])
 def test_the_client_decides_what_is_kept(flag: str) -> None:
-    scene = Scene(sampler=ParentBased(ALWAYS_OFF))
+    scene = LoopbackServer(sampler=ParentBased(ALWAYS_OFF))
     post(scene.app, "/encode", json=ROWS, headers={"traceparent": f"{PARENT[:-2]}{flag}"})
     assert len(scene.kept.get_finished_spans()) == (0 if flag == "00" else 5)
 
 
 def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.routes.endpoint.Stages", None)
-    app = create_app(Settings(), House())
+    app = create_app(Settings(), FakeRepository())
     assert post(app, "/encode", json=ROWS).status_code == 200
 
 
 def test_the_end_of_the_service_sends_what_waits() -> None:
-    scene = Scene()
+    scene = LoopbackServer()
     ended = []
 
     async def live() -> None:
@@ -293,7 +293,7 @@ def test_a_collector_that_is_gone_does_not_hold_up_the_end(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("service.telemetry.tracing._FAREWELL_SECONDS", 0.1)
     tracer = start()
-    app = create_app(Settings(), House(), tracer=tracer)
+    app = create_app(Settings(), FakeRepository(), tracer=tracer)
     assert post(app, "/encode", json=ROWS).status_code == 200
     closing = threading.Thread(target=tracer.close)
     closing.start()
