@@ -26,6 +26,9 @@ from service.telemetry import Metrics
 
 # The value that a fragile engine fails on.
 POISON = -1.0
+_BATCH_ROWS = 256
+# So many that some still wait when a batch has taken its share.
+_SIEGE_ROWS = _BATCH_ROWS + 8
 Engine = Callable[[Array, Array | None], Any]
 
 
@@ -165,8 +168,14 @@ class Repository:
             task.add_done_callback(self._tasks.discard)
 
         def besiege() -> None:
-            hosted.fill()
+            hosted.fill(_SIEGE_ROWS, is_accepted=True)
             has_begun.set()
+
+        def wait_for_the_loop() -> None:
+            """Let it do what it was told before: the members of a group queue again."""
+            is_done = threading.Event()
+            loop.call_soon_threadsafe(is_done.set)
+            is_done.wait(10)
 
         def fault(rows: Array) -> None:
             """What a model's engine does before it computes."""
@@ -180,6 +189,8 @@ class Repository:
             if name == "besieged" and is_poisoned and len(rows) > 1 and not has_begun.is_set():
                 loop.call_soon_threadsafe(besiege)
                 has_begun.wait(10)
+            elif name == "besieged" and not rows.any():
+                wait_for_the_loop()
             if name == "starved":
                 raise EngineOutOfMemory("the device has too little memory")
             if name == "mortal" and is_poisoned:
@@ -215,7 +226,9 @@ class _Hosted:
             latent, data = (card.features,), card.event_shape
             shapes = (data, latent) if op == "encode" else (latent, data)
             operation = Operation(call, *shapes, card.context_shape, card.dtype)
-            policy = QueuePolicy(max_batch_rows=256, max_queue_rows=self._kind.max_queue_rows)
+            policy = QueuePolicy(
+                max_batch_rows=_BATCH_ROWS, max_queue_rows=self._kind.max_queue_rows
+            )
             counters = metrics.queue(name, op, "fake")
             made = Batcher(operation, policy, counters, name=f"{name}.{op}")
             made.start()
@@ -234,16 +247,17 @@ class _Hosted:
             # The first is in the engine before the others come.
             self._enter(queue, 1)
             await asyncio.to_thread(self.started.wait, 10)
-        self.fill()
+        self.fill(self._kind.max_queue_rows)
 
-    def fill(self) -> None:
-        """Let as many rows wait as may."""
+    def fill(self, rows: int, *, is_accepted: bool = False) -> None:
+        """Let rows wait in all queues, more than may where they count as accepted."""
         for queue in self._queues:
-            self._enter(queue, self._kind.max_queue_rows)
+            self._enter(queue, rows, is_accepted=is_accepted)
 
-    def _enter(self, queue: Batcher, rows: int) -> None:
+    def _enter(self, queue: Batcher, rows: int, *, is_accepted: bool = False) -> None:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        queue.enter(np.zeros((rows, 3), np.float32), None, math.inf, reply)
+        zeros = np.zeros((rows, 3), np.float32)
+        queue.enter(zeros, None, math.inf, reply, is_accepted=is_accepted)
         self._crowd.append(reply)
 
     def close(self) -> None:

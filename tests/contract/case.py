@@ -15,6 +15,8 @@ NPY, NPZ, PNG, JPEG = "application/x-npy", "application/x-npz", "image/png", "im
 REQUEST_ID = "contract"
 # A header that is there with a value which is another one each time.
 ANY = object()
+# A request id that the server made, in the place of none or of a bad one.
+MADE = object()
 
 # Every error a client can meet: its status and its title.
 ERRORS = {

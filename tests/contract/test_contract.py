@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.contract import v2
-from tests.contract.case import ANY, NPZ, PNG, PROBLEM, REQUEST_ID, Case
+from tests.contract.case import ANY, MADE, NPZ, PNG, PROBLEM, REQUEST_ID, Case
 from tests.contract.table import CASES, NEIGHBOURS, PARTS
 from tests.contract.transports import TRANSPORTS, Received, World
 
@@ -132,10 +132,18 @@ def assert_headers(case: Case, received: Received) -> None:
     got = dict(received.headers)
     assert sorted(name for name, _ in received.headers) == sorted(expected)
     assert {name: got[name] for name in expected} == {
-        name: got[name] if value is ANY else value for name, value in expected.items()
+        name: got[name] if value in (ANY, MADE) else value for name, value in expected.items()
     }
     if "server-timing" in got:
         assert _TIMING.fullmatch(got["server-timing"])
+    if case.answer.headers.get("x-request-id") is MADE:
+        assert_made(got["x-request-id"], case)
+
+
+def assert_made(identity: str, case: Case) -> None:
+    """An id of the server's own is in the place of what the client sent."""
+    assert identity != case.header("X-Request-Id")
+    assert re.fullmatch(r"[!-~]{1,128}", identity)
 
 
 def assert_body(case: Case, received: Received) -> None:
@@ -163,7 +171,10 @@ def assert_same_in_v2(case: Case, received: Received) -> None:
     headers = dict(received.headers)
     for name, value in case.answer.headers.items():
         if name not in ("content-type", "x-model", "x-model-version", "x-non-finite"):
-            assert headers[name] == value or value is ANY
+            if value is MADE:
+                assert_made(headers[name], case)
+            else:
+                assert headers[name] == value or value is ANY
     if case.answer.status != 200:
         content = json.loads(received.body)
         assert headers["content-type"] == PROBLEM

@@ -666,6 +666,12 @@ CASES = [
         problem("shape_mismatch", "context: expected 3 rows or 1 for all, got 2", "/context"),
     ),
     Case(
+        "more contexts than rows",
+        "encode",
+        {"model": "steered", "x": [[1, 2]], "context": [[1, 2], [3, 4]]},
+        problem("shape_mismatch", "context: expected 1 rows or 1 for all, got 2", "/context"),
+    ),
+    Case(
         "context not finite",
         "encode",
         b'{"model":"steered","x":[[1,2]],"context":[[1,NaN]]}',

@@ -3,12 +3,12 @@
 # The bytes of an answer stand on one line.
 # ruff: noqa: E501
 
-from tests.contract.case import ANY, PNG, PROBLEM, Answer, Case, NotInV2, ok, problem
+from tests.contract.case import MADE, PNG, PROBLEM, Answer, Case, NotInV2, ok, problem
 
 _X = {"model": "line", "x": [[2, 4, 6]]}
 _GOOD = ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}')
 _WITH_ANOTHER_ID = ok(
-    b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}', x_request_id=ANY
+    b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}', x_request_id=MADE
 )
 _KEYS = {"api_keys": ("a-key-of-16-characters", "another-key-of-16-characters")}
 _PAGES = {"cors_origins": ("https://example.org",)}

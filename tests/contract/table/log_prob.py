@@ -78,6 +78,12 @@ CASES = [
         {"model": "line", "x": [[3e38, 0, 0], [0, 0, 0]]},
         ok(b'{"model":"line","version":"3","log_prob":[null,-2.7568157],"non_finite":[0]}'),
     ),
+    Case(
+        "one row too small for float32",
+        "log_prob",
+        {"model": "line", "x": [[3e38, 0, 0]]},
+        ok(b'{"model":"line","version":"3","log_prob":[null],"non_finite":[0]}'),
+    ),
     # Other forms
     Case(
         "npy in",

@@ -152,6 +152,12 @@ CASES = [
         settings={"default_model": "line"},
         v2=NotInV2("the path names the model"),
     ),
+    Case(
+        "one row, no log_prob",
+        "sample",
+        _line(seed=7, return_log_prob=False),
+        ok(b'{"model":"line","version":"3","seed":7,"x":[[-2.8071287,1.696839,2.6173606]]}'),
+    ),
     # Other forms
     Case(
         "no body",
