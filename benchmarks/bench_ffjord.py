@@ -32,8 +32,9 @@ from benchmarks.ffjord_references import (
     solve,
 )
 from benchmarks.harness import interleave, machine
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
 from models.fold import fold
+from models.noise import base_log_prob_torch
 from models.ode.solver import SolverSettings
 from models.ode.transform import ContinuousTransform
 from models.onnx.graphs import build_graphs
@@ -113,7 +114,7 @@ def graphs(flow: Flow) -> Graphs:
 
     def draw(z: Tensor) -> Tensor:
         _, log_det = decode.run(["x", "log_det"], {"z": z.numpy()})
-        return base_log_prob(z) - torch.from_numpy(log_det)
+        return base_log_prob_torch(z) - torch.from_numpy(log_det)
 
     def alone(z: Tensor) -> Tensor:
         return torch.from_numpy(generate.run(["x"], {"z": z.numpy()})[0])

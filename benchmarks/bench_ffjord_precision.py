@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmarks.bench_ffjord import block, exact_log_prob, make_flow, with_tolerance
 from benchmarks.ffjord_references import Augmented, closed_form, dense, solve
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
+from models.noise import base_log_prob_torch
 from models.ode.transform import solve_reports
 
 FEATURES = (2, 6, 43)
@@ -51,7 +52,7 @@ def shared(flow: Flow, x: Tensor, tolerance: float, *, by_worst_row: bool) -> Re
         return field(t, x)
 
     z, log_det = solve(counted, x, tolerance=tolerance, by_worst_row=by_worst_row)
-    return base_log_prob(z) + log_det, float(count)
+    return base_log_prob_torch(z) + log_det, float(count)
 
 
 def torchode(flow: Flow, x: Tensor, tolerance: float) -> Result:
@@ -74,7 +75,7 @@ def torchode(flow: Flow, x: Tensor, tolerance: float) -> Result:
     with torch.no_grad():
         solution = solver.solve(problem)
     state = solution.ys[:, -1]
-    log_prob = base_log_prob(state[:, :features]) + state[:, features]
+    log_prob = base_log_prob_torch(state[:, :features]) + state[:, features]
     # Six evaluations a step, and one at first.
     return log_prob, float(1 + 6 * solution.stats["n_steps"].double().mean())
 

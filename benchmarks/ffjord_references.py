@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
+from models.noise import base_log_prob_torch
 from models.ode.fields import DenseDynamics, Dynamics
 from models.ode.transform import ContinuousTransform
 
@@ -106,7 +107,7 @@ def solve(
 def log_prob(field: Augmented, x: Tensor, *, by_worst_row: bool = False) -> Tensor:
     """In nats, (B,), with one step for all rows."""
     z, log_det = solve(field, x, by_worst_row=by_worst_row)
-    return base_log_prob(z) + log_det
+    return base_log_prob_torch(z) + log_det
 
 
 def dense(flow: Flow) -> DenseDynamics:

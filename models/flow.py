@@ -8,10 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.noise import base_noise
+from models.noise import base_log_prob_torch, base_noise
 from models.transforms.transform import Transform
-
-_LOG_TWO_PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of the data as given, in nats: log N(z; 0, I) + log_det.   -> (B,)."""
         z, log_det = self.encode(x, context)
-        return base_log_prob(z) + log_det
+        return base_log_prob_torch(z) + log_det
 
     def sample(
         self,
@@ -156,7 +154,7 @@ class Flow(nn.Module):
         noise = base_noise(num_samples, self.features, seed=seed, temperature=temperature)
         z = torch.from_numpy(noise).to(device=self.device, dtype=self.dtype)
         x, log_det = self.decode(z, context)
-        return x, base_log_prob(z) - log_det
+        return x, base_log_prob_torch(z) - log_det
 
     def bits_per_dim(self, log_prob: Tensor) -> Tensor:
         """-log_prob / (D ln 2), in bits: comparable between image flows on the same pixels."""
@@ -190,9 +188,3 @@ class Flow(nn.Module):
             raise ValueError(f"context: expected shape {expected}, got none")
         if tuple(context.shape) != expected:
             raise ValueError(f"context: expected shape {expected}, got {tuple(context.shape)}")
-
-
-def base_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I) in nats.   z (B, D) -> (B,)."""
-    wide = z.double()
-    return (-0.5 * (wide.square().sum(1) + z.shape[1] * _LOG_TWO_PI)).to(z.dtype)

@@ -1,9 +1,20 @@
-"""Base noise: numpy only, so that every engine, device and process draws the same."""
+"""The base N(0, I): its noise and its log-density.
+
+Imports numpy only, so that every engine, device and process draws the same noise, and a server
+without torch scores it.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_SEED = 2**64 - 1
+LOG_TWO_PI = math.log(2 * math.pi)
 
 # Rows that share one stretch of the generator: drawing row n costs at most this many rows before
 # it. Part of the contract: another number gives other samples.
@@ -51,3 +62,35 @@ def base_noise(
 def draw_seed() -> int:
     """Make a seed where none was given, small enough for every JSON reader (53 bits)."""
     return int(np.random.default_rng().integers(2**53))
+
+
+def base_log_prob(z: NDArray[Any]) -> NDArray[np.float64]:
+    """log N(z; 0, I) = -(|z|^2 + D log 2 pi) / 2, in nats, of z (B, D), summed in float64.
+
+    A row's sum does not depend on the other rows: each is a dot product of its own.
+
+    Returns:
+        (B,), in float64 whatever z is: what is added to it is added before it is rounded.
+    """
+    squares = np.vecdot(z, z, dtype=np.float64)
+    log_prob: NDArray[np.float64] = -0.5 * (squares + z.shape[1] * LOG_TWO_PI)
+    return log_prob
+
+
+def base_log_prob_of_row(z: NDArray[Any]) -> float:
+    """`base_log_prob` of one row z (D,), in nats: the same bits in half the time.
+
+    The arrays of the general form cost a fifth of a one-row request.
+    """
+    row = z.astype(np.float64)
+    return -0.5 * (float(row.dot(row)) + len(row) * LOG_TWO_PI)
+
+
+def base_log_prob_torch(z: "Tensor") -> "Tensor":
+    """log N(z; 0, I) = -(|z|^2 + D log 2 pi) / 2, in nats, of z (B, D), summed in float64.
+
+    Returns:
+        (B,), in the dtype of z.
+    """
+    wide = z.double()
+    return (-0.5 * (wide.square().sum(1) + z.shape[1] * LOG_TWO_PI)).to(z.dtype)

@@ -17,8 +17,8 @@ from torch import Tensor
 from models.checkpoints import golden
 from models.checkpoints.golden import Inputs
 from models.checkpoints.reference import PROMISE, reference
-from models.flow import Flow, base_log_prob
-from models.noise import base_noise
+from models.flow import Flow
+from models.noise import base_log_prob_torch, base_noise
 from models.ode.transform import is_continuous, values_only
 
 SAMPLE_ROWS = 64
@@ -117,7 +117,7 @@ def _answers(flow: Flow, rows: Mapping[str, Inputs]) -> dict[str, golden.Answers
         given = None if context is None else context[part].to("cpu", flow.dtype)
         latent, log_det = flow.encode(x[part].to("cpu", flow.dtype), given)
         z.append(latent.double())
-        log_prob.append((base_log_prob(latent) + log_det).double())
+        log_prob.append((base_log_prob_torch(latent) + log_det).double())
     sizes = [len(part.x) for part in rows.values()]
     parts = zip(torch.cat(z).split(sizes), torch.cat(log_prob).split(sizes), strict=True)
     return {name: golden.Answers(*both) for name, both in zip(rows, parts, strict=True)}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.flow import Flow, base_log_prob
-from models.noise import base_noise
+from models.flow import Flow
+from models.noise import base_log_prob_torch, base_noise
 from models.ode.transform import values_only
 
 DEFAULT_ROWS = 8
@@ -163,7 +163,7 @@ def _inputs(flow: Flow, rows: Record) -> tuple[Tensor, Tensor | None]:
 def _answers(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         z, log_det = flow.encode(x, context)
-    return z, base_log_prob(z) + log_det
+    return z, base_log_prob_torch(z) + log_det
 
 
 def _absolute(got: Tensor, expected: Tensor) -> float:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from models.checkpoints import golden
 from models.checkpoints.reference import PROMISE, continuous_parts, reference
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
 from models.fold import fold
+from models.noise import base_log_prob_torch
 from models.ode.solver import SolveStatus
 from models.onnx.comparison import (
     BATCH_SIZES,
@@ -165,7 +166,7 @@ def certify(
 
     latents = latent_rows(exact, record, random_rows, dtype)
     found, decode_is_same = run_in_batches(decode, latents, dtype)
-    got_log_prob = base_log_prob(latents.values) - found["log_det"]
+    got_log_prob = base_log_prob_torch(latents.values) - found["log_det"]
     got = Answers(found["x"], got_log_prob, unsolved(found))
     wanted, same = (answers(one, latents, dtype, decoding=True) for one in (exact, narrow))
     back = Trial(True, latents, got, wanted, same, tolerance.sample_log_prob)

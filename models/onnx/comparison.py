@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checkpoints import golden
-from models.flow import Flow, base_log_prob
-from models.noise import base_noise
+from models.flow import Flow
+from models.noise import base_log_prob_torch, base_noise
 
 BATCH_SIZES = (1, 2, 7, 64)
 
@@ -155,11 +155,11 @@ def answers(flow: Flow, rows: Rows, dtype: torch.dtype, *, decoding: bool) -> An
         context = None if rows.context is None else rows.context[part].to(flow.dtype)
         if decoding:
             x, log_det = flow.decode(value, context)
-            log_probs.append(base_log_prob(value.double()) - log_det.double())
+            log_probs.append(base_log_prob_torch(value.double()) - log_det.double())
             values.append(x.double())
         else:
             z, log_det = flow.encode(value, context)
-            log_probs.append(base_log_prob(z.double()) + log_det.double())
+            log_probs.append(base_log_prob_torch(z.double()) + log_det.double())
             values.append(z.double())
     return Answers(*(_within(torch.cat(parts), dtype) for parts in (values, log_probs)))
 

@@ -1,6 +1,5 @@
 """The graphs of a flow: encode, decode and, where decoding solves an equation, generate."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from models.flow import Flow
 from models.fold.chain import FoldedChain
 from models.fold.continuous import FoldedContinuous
+from models.noise import LOG_TWO_PI
 from models.ode.transform import SolveReport, join_reports, solve_reports, values_only
 from models.onnx.graph import Graph
 from models.onnx.trace import trace
@@ -22,8 +22,6 @@ MAX_OPSET = 23
 
 # Name -> the shape of one row.
 Shapes = dict[str, tuple[int, ...]]
-
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,8 @@ class _Encode(nn.Module):
         with solve_reports() as reports:
             z, log_det = self.chain.walk(x, context)
         squares = z.double().square().sum(1)
-        log_prob = log_det - 0.5 * squares - z.shape[1] * _HALF_LOG_TWO_PI
+        # `base_log_prob_torch`, wide and in the order of the graphs that ship: their bits stay.
+        log_prob = log_det - 0.5 * squares - z.shape[1] * (0.5 * LOG_TWO_PI)
         outputs = {"z": z, "log_det": log_det, "log_prob": log_prob}
         return {name: value.to(x.dtype) for name, value in outputs.items()} | _told(reports)
 

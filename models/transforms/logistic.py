@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from models.noise import LOG_TWO_PI
 from models.transforms.softplus import softplus
 from models.transforms.transform import Transform, sum_event
 
-_LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
+_LOG_SQRT_TWO_PI = 0.5 * LOG_TWO_PI
 # Slope of z = Phi^-1(sigmoid(x)) at 0: sigmoid'(0) / phi(0).
 _SLOPE_AT_ZERO = 0.25 * math.sqrt(2 * math.pi)
 # From the start below, Newton's error after this many steps is rounding for every x in float64.

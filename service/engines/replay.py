@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import golden
-from models.flow import Flow, base_log_prob
+from models.flow import Flow
+from models.noise import base_log_prob_torch
 from models.ode.transform import is_continuous
 from models.onnx.certificate import CONTINUOUS, TOLERANCES
 from service.contracts import Array
@@ -76,12 +77,12 @@ def worst_misfit(
     got_z, got_log_prob = _run(engine.encode, x, context, decoding=False)
     with torch.no_grad():
         wanted_z, log_det = exact.encode(*_wide(x, context))
-        wanted_log_prob = base_log_prob(wanted_z) + log_det
+        wanted_log_prob = base_log_prob_torch(wanted_z) + log_det
     got_x, got_sample = _run(engine.decode, z, context, decoding=True)
     with torch.no_grad():
         wide, given = _wide(z, context)
         wanted_x, log_det = exact.decode(wide, given)
-        wanted_sample = base_log_prob(wide) - log_det
+        wanted_sample = base_log_prob_torch(wide) - log_det
     held = (
         ("log_prob", got_log_prob, wanted_log_prob, "log_prob", tolerance.log_prob),
         ("z", got_z, wanted_z, "z", tolerance.x),
@@ -112,8 +113,8 @@ def _run(call: Any, rows: Array, context: Array | None, *, decoding: bool) -> tu
     value, log_det, *_ = call(rows, context)
     values, log_dets = torch.from_numpy(value).double(), torch.from_numpy(log_det).double()
     if decoding:
-        return values, base_log_prob(torch.from_numpy(rows).double()) - log_dets
-    return values, base_log_prob(values) + log_dets
+        return values, base_log_prob_torch(torch.from_numpy(rows).double()) - log_dets
+    return values, base_log_prob_torch(values) + log_dets
 
 
 def _wide(rows: Array, context: Array | None) -> tuple[Tensor, Tensor | None]:

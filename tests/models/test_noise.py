@@ -1,9 +1,19 @@
-"""One seed gives one endless table of noise, from which any rows can be had."""
+"""The base: one seed gives one endless table of noise; its log-density is the same everywhere."""
+
+import math
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from models.noise import MAX_SEED, base_noise
+from models.noise import (
+    MAX_SEED,
+    base_log_prob,
+    base_log_prob_of_row,
+    base_log_prob_torch,
+    base_noise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +61,37 @@ def test_without_a_seed_every_draw_differs() -> None:
 def test_a_seed_outside_its_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match="seed"):
         base_noise(1, 1, seed=seed)
+
+
+# ---------------------------------------------------------------------- log N(z; 0, I)
+
+
+def _latents(dtype: Any, features: int = 5) -> np.ndarray:
+    return (3 * base_noise(40, features, seed=3)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_density_is_that_of_torchs_own_normal(dtype: Any) -> None:
+    z = _latents(dtype)
+    wide = torch.from_numpy(z).double()
+    normal = torch.distributions.Normal(torch.zeros(5).double(), torch.ones(5).double())
+    expected = normal.log_prob(wide).sum(1).numpy()
+    found = base_log_prob(z)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(base_log_prob_torch(wide).numpy(), expected, rtol=1e-14)
+    assert base_log_prob(np.zeros((1, 2)))[0] == -math.log(2 * math.pi)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("features", [1, 2, 7, 64, 784])
+def test_log_density_of_a_row_has_the_bits_of_the_batch(dtype: Any, features: int) -> None:
+    z = _latents(dtype, features)
+    alone = [base_log_prob_of_row(row) for row in z]
+    np.testing.assert_array_equal(alone, base_log_prob(z))
+    np.testing.assert_array_equal([base_log_prob(row[None])[0] for row in z], base_log_prob(z))
+
+
+def test_log_density_of_a_tensor_keeps_its_dtype() -> None:
+    z = torch.full((2, 3), 1e4)
+    assert base_log_prob_torch(z).dtype == torch.float32

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.flow import base_log_prob
+from models.noise import base_log_prob_torch
 from models.ode.divergence import DivergenceSettings, fresh_probes, is_exact, seeded_probes
 from models.ode.fields import ConvDynamics, DenseDynamics, Dynamics
 from models.ode.solver import SolverSettings, SolveStatus
@@ -92,14 +92,14 @@ def test_default_tolerance_keeps_the_promise_in_float32() -> None:
 
 def log_prob(transform: ContinuousTransform, x: Tensor) -> Tensor:
     z, log_det = transform.encode(x)
-    return base_log_prob(z) + log_det
+    return base_log_prob_torch(z) + log_det
 
 
 def gradients(transform: ContinuousTransform, x: Tensor, context: Tensor) -> list[Tensor]:
     transform.zero_grad()
     inputs = [x.clone().requires_grad_(), context.clone().requires_grad_()]
     z, log_det = transform.encode(*inputs)
-    (base_log_prob(z) + log_det).sum().backward()
+    (base_log_prob_torch(z) + log_det).sum().backward()
     found = [*inputs, *transform.parameters()]
     assert all(tensor.grad is not None for tensor in found)
     return [tensor.grad for tensor in found if tensor.grad is not None]
