@@ -138,9 +138,14 @@ class Case:
         return self.sent_headers.get(name)
 
 
-def ok(body: bytes | dict[str, Any] | list[Any], media: str = JSON, **headers: Any) -> Answer:
-    """A good answer; `x_seed="1"` is the header X-Seed."""
-    return Answer(200, body, {"content-type": media} | _named(headers))
+def ok(
+    body: bytes | dict[str, Any] | list[Any],
+    media: str = JSON,
+    odd: Mapping[str, Any] | None = None,
+    **headers: Any,
+) -> Answer:
+    """A good answer; `x_seed="1"` is the header X-Seed, `odd` are those with names as they are."""
+    return Answer(200, body, {"content-type": media} | dict(odd or {}) | _named(headers))
 
 
 def problem(

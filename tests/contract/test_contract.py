@@ -14,7 +14,7 @@ from PIL import Image
 from tests.contract import v2
 from tests.contract.case import ANY, MADE, NPZ, PNG, PROBLEM, REQUEST_ID, Case
 from tests.contract.table import CASES, NEIGHBOURS, PARTS
-from tests.contract.transports import TRANSPORTS, Received, World
+from tests.contract.transports import TRANSPORTS, Received, World, exchange, wire
 
 PATIENCE_SECONDS = 20.0
 _TIMING = re.compile(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}")
@@ -40,6 +40,18 @@ class Worlds:
                     await world.repository.renew()
 
         return self._runner.run(exchange())
+
+    def ask_together(self, cases: list[Case]) -> list[Received]:
+        """Put questions of one server over connections of their own, all at once."""
+
+        async def exchange_all() -> list[Received]:
+            world = await self._world(cases[0].settings)
+            for case in cases:
+                await world.repository.prepare(case.model)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await exchange(world, [wire(case) for case in cases])
+
+        return self._runner.run(exchange_all())
 
     def get(self, settings: Mapping[str, Any]) -> World:
         """A world by its settings."""
@@ -81,6 +93,33 @@ def _parameters() -> Iterator[Any]:
 def test_every_question_gets_its_answer(worlds: Worlds, transport: str, case: Case) -> None:
     received = worlds.ask(transport, case)
     assert received.status == case.answer.status, received.body
+    assert_answer(transport, case, received)
+
+
+def test_what_is_refused_reaches_no_engine(worlds: Worlds) -> None:
+    refused = {name: case for name, case in CASES.items() if 400 <= case.answer.status < 429}
+    # That a flow solves no equations shows in its answer alone: this one is refused late.
+    del refused["log_prob-evaluations of no flow"]
+    for name, case in refused.items():
+        repository = worlds.get(case.settings).repository
+        calls = repository.calls()
+        worlds.ask("asgi", case)
+        assert repository.calls() - calls in (0, 2 * (case.model == "crowded")), name
+        assert isinstance(case.answer.body, bytes)
+        assert case.method == "HEAD" or len(json.loads(case.answer.body)["detail"]) < 300, name
+
+
+def test_all_questions_at_once_get_their_answers(worlds: Worlds) -> None:
+    """Every operation, every model, good and bad: one turn of the loop, each gets what is its."""
+    parts = ("log_prob", "encode", "decode", "sample", "heads")
+    cases = [case for part in parts for case in PARTS[part] if not case.settings]
+    for case, received in zip(cases, worlds.ask_together(cases), strict=True):
+        assert received.status == case.answer.status, received.body
+        assert_answer("coalesced", case, received)
+
+
+def assert_answer(transport: str, case: Case, received: Received) -> None:
+    """What came is what must come, as far as the transport can say it."""
     if transport == "v2":
         assert_same_in_v2(case, received)
     else:

@@ -49,14 +49,14 @@ CASES = [
         "context",
         "encode",
         {"model": "steered", "x": [[1, 2]], "context": [[3, 4]]},
-        ok(b'{"model":"steered","version":"3","z":[[-3.0,-2.5]],"log_det":[0.75]}'),
+        ok(b'{"model":"steered","version":"3","z":[[-5.0,-4.5]],"log_det":[1.25]}'),
     ),
     Case(
         "context without its axis",
         "encode",
         {"model": "steered", "x": [[1, 2], [0, 0]], "context": [1, 2]},
         ok(
-            b'{"model":"steered","version":"3","z":[[-1.0,-0.5],[-1.5,-1.5]],"log_det":[0.25,0.375]}'
+            b'{"model":"steered","version":"3","z":[[-2.0,-1.5],[-2.5,-2.5]],"log_det":[0.5,0.625]}'
         ),
         v2=NotInV2("a tensor of one row has its axis"),
     ),
@@ -65,7 +65,7 @@ CASES = [
         "encode",
         {"model": "steered", "x": [[1, 2], [0, 0]], "context": [[1, 2]]},
         ok(
-            b'{"model":"steered","version":"3","z":[[-1.0,-0.5],[-1.5,-1.5]],"log_det":[0.25,0.375]}'
+            b'{"model":"steered","version":"3","z":[[-2.0,-1.5],[-2.5,-2.5]],"log_det":[0.5,0.625]}'
         ),
     ),
     Case(
@@ -73,7 +73,7 @@ CASES = [
         "encode",
         {"model": "steered", "x": [[1, 2], [0, 0]], "context": [[1, 2], [3, 4]]},
         ok(
-            b'{"model":"steered","version":"3","z":[[-1.0,-0.5],[-3.5,-3.5]],"log_det":[0.25,0.875]}'
+            b'{"model":"steered","version":"3","z":[[-2.0,-1.5],[-5.5,-5.5]],"log_det":[0.5,1.375]}'
         ),
     ),
     Case(
@@ -81,7 +81,7 @@ CASES = [
         "encode",
         {"model": "labelled", "x": [[1, 2], [0, 0]], "context": 2},
         ok(
-            b'{"model":"labelled","version":"3","z":[[0.0,0.5],[-0.5,-0.5]],"log_det":[-0.0,0.125]}'
+            b'{"model":"labelled","version":"3","z":[[-1.0,-0.5],[-1.5,-1.5]],"log_det":[0.25,0.375]}'
         ),
     ),
     Case(
@@ -89,14 +89,14 @@ CASES = [
         "encode",
         {"model": "labelled", "x": [[1, 2], [0, 0]], "context": [3, 0]},
         ok(
-            b'{"model":"labelled","version":"3","z":[[0.0,0.5],[-0.5,-0.5]],"log_det":[-0.0,0.125]}'
+            b'{"model":"labelled","version":"3","z":[[-1.5,-1.0],[-0.5,-0.5]],"log_det":[0.375,0.125]}'
         ),
     ),
     Case(
         "soft labels",
         "encode",
         {"model": "labelled", "x": [[1, 2]], "context": [[0.5, 0.25, 0, 0]]},
-        ok(b'{"model":"labelled","version":"3","z":[[0.125,0.625]],"log_det":[-0.03125]}'),
+        ok(b'{"model":"labelled","version":"3","z":[[0.0,0.5]],"log_det":[-0.0]}'),
     ),
     Case(
         "non-finite",
@@ -127,6 +127,15 @@ CASES = [
         "encode",
         _ONE | {"context": None},
         ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
+    ),
+    Case(
+        "evaluations",
+        "encode",
+        {"model": "flow", "x": [[1, 0, 0], [4, 0, 0]], "return_evaluations": True},
+        ok(
+            b'{"model":"flow","version":"3","z":[[0.5,0.0,0.0],[2.0,0.0,0.0]],"log_det":[-0.125,-0.5],"evaluations":[10,40]}'
+        ),
+        v2=NotInV2("the protocol does not tell what rows cost"),
     ),
     # Other forms
     Case(
@@ -196,7 +205,7 @@ CASES = [
         "npz in",
         "encode",
         npz(x=[[1.0, 2.0]], context=[3]),
-        ok(b'{"model":"labelled","version":"3","z":[[0.0,0.5]],"log_det":[-0.0]}'),
+        ok(b'{"model":"labelled","version":"3","z":[[-1.5,-1.0]],"log_det":[0.375]}'),
         "model=labelled",
         {"Content-Type": NPZ},
         v2=_NO_ARCHIVES,
@@ -280,7 +289,24 @@ CASES = [
             b'{"id": "a", "id": "b", "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
         ),
     ),
-    # Fields
+    Case(
+        "a long integer",
+        "encode",
+        b'{"model":"line","x":[[' + b"1" * 40_000 + b",2,3]]}",
+        problem("malformed_body", "body: not valid JSON"),
+    ),
+    Case(
+        "picture with alpha",
+        "encode",
+        picture([[[0, 0, 0, 7]] * 2] * 2, "RGBA"),
+        problem(
+            "unsupported_media_type",
+            "body: expected a picture without transparency, got an alpha channel or transparent colour; put it on a background",
+        ),
+        "model=grey",
+        {"Content-Type": PNG},
+        v2=_NO_PICTURES,
+    ),
     Case(
         "unknown field",
         "encode",

@@ -62,6 +62,14 @@ CASES = [
         ),
         headers={"Content-Encoding": "gzip"},
     ),
+    _encode(
+        "multipart",
+        problem(
+            "unsupported_media_type",
+            "Content-Type: expected application/json or application/x-npy or application/x-npz or image/png or image/jpeg, got 'multipart/form-data'",
+        ),
+        headers={"Content-Type": "multipart/form-data"},
+    ),
     # Accept
     _encode(
         "csv wanted",
@@ -221,6 +229,21 @@ CASES = [
         "patience 1e3",
         problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
         headers={"X-Timeout-Seconds": "1e3"},
+    ),
+    _encode(
+        "patience 1_0",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "1_0"},
+    ),
+    _encode(
+        "patience empty",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": ""},
+    ),
+    _encode(
+        "patience of 400 digits",
+        problem("invalid_parameter", "X-Timeout-Seconds: expected a number of seconds, as 2.5"),
+        headers={"X-Timeout-Seconds": "9" * 400},
     ),
     _encode(
         "patience 0",

@@ -22,6 +22,7 @@ from tests.contract.case import (
 )
 
 _ONE = {"model": "line", "x": [[2, 4, 6]]}
+_ONE_PROBE = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 _NO_PICTURES = NotInV2("the protocol has no pictures")
 _NO_EVALUATIONS = NotInV2("the protocol does not tell what rows cost")
 
@@ -58,13 +59,13 @@ CASES = [
         "context",
         "log_prob",
         {"model": "steered", "x": [[1, 2]], "context": [[3, 4]]},
-        ok(b'{"model":"steered","version":"3","log_prob":[-8.712877]}'),
+        ok(b'{"model":"steered","version":"3","log_prob":[-23.212877]}'),
     ),
     Case(
         "label",
         "log_prob",
         {"model": "labelled", "x": [[1, 2], [3, 4]], "context": 2},
-        ok(b'{"model":"labelled","version":"3","log_prob":[-1.962877,-3.712877]}'),
+        ok(b'{"model":"labelled","version":"3","log_prob":[-2.212877,-1.962877]}'),
     ),
     Case(
         "a density of zero",
@@ -255,6 +256,44 @@ CASES = [
             "return_evaluations: expected true or false, got 1",
             "/return_evaluations",
         ),
+        v2=_NO_EVALUATIONS,
+    ),
+    Case(
+        "estimated with one probe, npz out",
+        "log_prob",
+        {"model": "flow", "x": [[6, 0, 0]]},
+        ok(
+            {
+                "log_prob": np.array([-8.006815910339355], "<f4"),
+                "log_prob_se": np.array([math.nan], "<f4"),
+                "log_prob_se_reason": np.array(_ONE_PROBE),
+            },
+            NPZ,
+            {"x-log_prob_se_reason": _ONE_PROBE},
+            x_model="flow",
+            x_model_version="3",
+            x_non_finite="1",
+        ),
+        headers={"Accept": NPZ},
+        v2=NotInV2("the protocol has no archives"),
+    ),
+    Case(
+        "evaluations of npy, npz out",
+        "log_prob",
+        npy([[1, 0, 0], [3, 0, 0]]),
+        ok(
+            {
+                "log_prob": np.array([-3.0068156719207764, math.nan], "<f4"),
+                "evaluations": np.array([10, 30], "<i8"),
+                "status": np.array([0, 1], "<i8"),
+            },
+            NPZ,
+            x_model="flow",
+            x_model_version="3",
+            x_non_finite="1",
+        ),
+        "model=flow&return_evaluations=true",
+        {"Content-Type": NPY, "Accept": NPZ},
         v2=_NO_EVALUATIONS,
     ),
     # Refusals

@@ -77,18 +77,18 @@ NEIGHBOURS = {
         "log_prob",
         (
             {"model": "steered", "x": [[8, 2]], "context": [[1, 1]]},
-            b'{"model":"steered","version":"3","log_prob":[-7.0878773]}',
+            b'{"model":"steered","version":"3","log_prob":[-5.7128773]}',
         ),
         (
             {"model": "steered", "x": [[-2, 1]], "context": [[0, 1]]},
-            b'{"model":"steered","version":"3","log_prob":[-2.587877]}',
+            b'{"model":"steered","version":"3","log_prob":[-3.462877]}',
         ),
     ),
     ("log_prob", "labelled"): _pair(
         "log_prob",
         (
             {"model": "labelled", "x": [[8, 2]], "context": 1},
-            b'{"model":"labelled","version":"3","log_prob":[-8.962877]}',
+            b'{"model":"labelled","version":"3","log_prob":[-7.0878773]}',
         ),
         (
             {"model": "labelled", "x": [[-2, 1]], "context": [[2, 0, 0, 0]]},
@@ -165,18 +165,18 @@ NEIGHBOURS = {
         "encode",
         (
             {"model": "steered", "x": [[8, 2]], "context": [[1, 1]]},
-            b'{"model":"steered","version":"3","z":[[3.0,0.0]],"log_det":[-0.75]}',
+            b'{"model":"steered","version":"3","z":[[2.5,-0.5]],"log_det":[-0.625]}',
         ),
         (
             {"model": "steered", "x": [[-2, 1]], "context": [[0, 1]]},
-            b'{"model":"steered","version":"3","z":[[-1.5,0.0]],"log_det":[0.375]}',
+            b'{"model":"steered","version":"3","z":[[-2.0,-0.5]],"log_det":[0.5]}',
         ),
     ),
     ("encode", "labelled"): _pair(
         "encode",
         (
             {"model": "labelled", "x": [[8, 2]], "context": 1},
-            b'{"model":"labelled","version":"3","z":[[3.5,0.5]],"log_det":[-0.875]}',
+            b'{"model":"labelled","version":"3","z":[[3.0,0.0]],"log_det":[-0.75]}',
         ),
         (
             {"model": "labelled", "x": [[-2, 1]], "context": [[2, 0, 0, 0]]},
@@ -268,11 +268,11 @@ NEIGHBOURS = {
         "decode",
         (
             {"model": "steered", "z": [[4, 1]], "context": [[1, 1]]},
-            b'{"model":"steered","version":"3","x":[[10.0,4.0]],"log_det":[1.0]}',
+            b'{"model":"steered","version":"3","x":[[11.0,5.0]],"log_det":[1.0]}',
         ),
         (
             {"model": "steered", "z": [[-2, 1]], "context": [[0, 1]]},
-            b'{"model":"steered","version":"3","x":[[-3.0,3.0]],"log_det":[-0.5]}',
+            b'{"model":"steered","version":"3","x":[[-2.0,4.0]],"log_det":[-0.5]}',
         ),
     ),
     ("decode", "flow"): _pair(
@@ -334,11 +334,11 @@ NEIGHBOURS = {
         "sample",
         (
             {"model": "steered", "seed": 1, "temperature": 0, "context": [[1, 1]]},
-            b'{"model":"steered","version":"3","seed":1,"x":[[2.0,2.0]],"log_prob":[-1.837877]}',
+            b'{"model":"steered","version":"3","seed":1,"x":[[3.0,3.0]],"log_prob":[-1.837877]}',
         ),
         (
             {"model": "steered", "seed": 2, "context": [[1, 1]]},
-            b'{"model":"steered","version":"3","seed":2,"x":[[-0.13412428,4.3737016]],"log_prob":[-2.8447297]}',
+            b'{"model":"steered","version":"3","seed":2,"x":[[0.8658757,5.3737016]],"log_prob":[-2.8447297]}',
         ),
     ),
     ("sample", "flow"): _pair(

@@ -103,7 +103,7 @@ CASES = [
         "sample",
         {"model": "steered", "num_samples": 2, "seed": 7, "temperature": 0, "context": [[1, 2]]},
         ok(
-            b'{"model":"steered","version":"3","seed":7,"x":[[3.0,3.0],[3.0,3.0]],"log_prob":[-1.837877,-1.837877]}'
+            b'{"model":"steered","version":"3","seed":7,"x":[[5.0,5.0],[5.0,5.0]],"log_prob":[-1.837877,-1.837877]}'
         ),
     ),
     Case(
@@ -117,7 +117,7 @@ CASES = [
             "context": [[1, 2], [3, 4]],
         },
         ok(
-            b'{"model":"steered","version":"3","seed":7,"x":[[3.0,3.0],[7.0,7.0]],"log_prob":[-1.837877,-1.837877]}'
+            b'{"model":"steered","version":"3","seed":7,"x":[[5.0,5.0],[11.0,11.0]],"log_prob":[-1.837877,-1.837877]}'
         ),
     ),
     Case(
@@ -125,7 +125,7 @@ CASES = [
         "sample",
         {"model": "labelled", "num_samples": 2, "seed": 7, "temperature": 0, "context": 2},
         ok(
-            b'{"model":"labelled","version":"3","seed":7,"x":[[1.0,1.0],[1.0,1.0]],"log_prob":[-1.837877,-1.837877]}'
+            b'{"model":"labelled","version":"3","seed":7,"x":[[3.0,3.0],[3.0,3.0]],"log_prob":[-1.837877,-1.837877]}'
         ),
     ),
     Case(
@@ -174,7 +174,7 @@ CASES = [
         "sample",
         b"",
         ok(
-            b'{"model":"labelled","version":"3","seed":5,"x":[[1.0,1.0],[1.0,1.0]],"log_prob":[-1.837877,-1.837877]}'
+            b'{"model":"labelled","version":"3","seed":5,"x":[[3.0,3.0],[3.0,3.0]],"log_prob":[-1.837877,-1.837877]}'
         ),
         "model=labelled&num_samples=2&seed=5&context=2&temperature=0",
         v2=_NO_QUERY,
@@ -227,7 +227,7 @@ CASES = [
         "npz in",
         "sample",
         npz(context=[[1.0, 2.0]]),
-        ok(b'{"model":"steered","version":"3","seed":7,"x":[[3.0,3.0]],"log_prob":[-1.837877]}'),
+        ok(b'{"model":"steered","version":"3","seed":7,"x":[[5.0,5.0]],"log_prob":[-1.837877]}'),
         "model=steered&seed=7&temperature=0",
         {"Content-Type": NPZ},
         v2=_NO_ARCHIVES,
@@ -251,6 +251,38 @@ CASES = [
         "model=line",
         {"Content-Type": NPY},
         v2=NotInV2("bytes are tensors there"),
+    ),
+    Case(
+        "npz out of the largest seed",
+        "sample",
+        _line(seed=2**64 - 1, temperature=0),
+        ok(
+            {
+                "x": np.array([[0.0, 0.0, 0.0]], "<f4"),
+                "log_prob": np.array([-2.7568156719207764], "<f4"),
+                "seed": np.array(18446744073709551615, "<u8"),
+            },
+            NPZ,
+            x_model="line",
+            x_model_version="3",
+            x_seed="18446744073709551615",
+        ),
+        headers={"Accept": NPZ},
+        v2=_NO_ARCHIVES,
+    ),
+    Case(
+        "seed 0",
+        "sample",
+        _line(seed=0, temperature=0),
+        ok(b'{"model":"line","version":"3","seed":0,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}'),
+    ),
+    Case(
+        "seed 2^53 + 1",
+        "sample",
+        _line(seed=2**53 + 1, temperature=0),
+        ok(
+            b'{"model":"line","version":"3","seed":9007199254740993,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}'
+        ),
     ),
     # Refusals
     Case(
