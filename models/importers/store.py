@@ -9,11 +9,11 @@ from torch import Tensor
 from models.checkpoints import golden
 from models.checkpoints.folder import save
 from models.checkpoints.reference import continuous_parts
+from models.checkpoints.tolerance import ROWS, keep_promise, use_solver
 from models.flow import Flow
 from models.importers.likelihood import source_number
 from models.importers.report import Findings
 from models.ode.solver import SolverSettings
-from models.ode.tolerance import ROWS, keep_promise, use_solver
 
 # Golden rows are samples; the lower ones are for flows that overflow far from their mode, as those
 # of models that were hardly trained do.

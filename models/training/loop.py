@@ -12,10 +12,10 @@ import torch
 from models.checkpoints import golden
 from models.checkpoints.folder import CheckpointError, save
 from models.checkpoints.reference import continuous_parts
+from models.checkpoints.tolerance import ROWS, keep_promise, use_solver
 from models.datasets import Dataset, Split, is_named, schema, split
 from models.datasets.rows import write_rows
 from models.flow import Flow
-from models.ode.tolerance import ROWS, keep_promise, use_solver
 from models.registry import build
 from models.training.card import write_card
 from models.training.defaults import adapt

@@ -17,11 +17,11 @@ from models.ode.regularization import path_costs
 from models.training.ema import Average
 from models.training.evaluate import as_tensors, log_probs
 from models.training.flow_matching import FlowMatching
+from models.training.initialisation import initialise_actnorm
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
 from models.training.pixel_noise import check_levels, redraw
 from models.training.report import Epoch
 from models.training.state import State, optimiser_tensors, restore_optimiser
-from models.transforms.actnorm import initialise_actnorm
 
 # Rows actnorm layers take their statistics from: more than a batch, for smaller batches.
 ACTNORM_ROWS = 512

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.flow import Flow
 from models.transforms.elementwise import AffineForm
 from models.transforms.transform import Transform, channel_log_det, per_channel
 
@@ -28,7 +27,10 @@ class ActNorm(Transform):
     become negative (log_det takes |s|).
 
     The layer keeps no "initialised" flag: setting it from data is an act of training, done once by
-    `initialise_actnorm` before the first step, and never happens on loading or serving.
+    `models.training.initialisation` before the first step, and never happens on loading or serving.
+
+    Attributes:
+        takes_statistics: while it is true, `encode` first sets the layer from its input.
 
     Reference: Kingma & Dhariwal 2018, section 3.1 (arXiv 1807.03039).
     """
@@ -51,10 +53,10 @@ class ActNorm(Transform):
             self.log_scale = nn.Parameter(torch.zeros(channels))
         else:
             self.scale = nn.Parameter(torch.ones(channels))
-        self._takes_statistics = False
+        self.takes_statistics = False
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self._takes_statistics:
+        if self.takes_statistics:
             self.initialise(x)
         shift, scale, log_det = self._constants(x)
         if self.form == "scale_then_shift":
@@ -102,29 +104,3 @@ class ActNorm(Transform):
             return shift, scale, channel_log_det(self.log_scale, like)
         log_det = channel_log_det(self.scale.abs().log(), like)
         return shift, per_channel(self.scale, like), log_det
-
-
-@torch.no_grad()
-def initialise_actnorm(
-    flow: Flow | Transform, batch: Tensor, context: Tensor | None = None
-) -> None:
-    """Encode `batch` once and set every `ActNorm` on the way from its own input.
-
-    An explicit act of training. Layers inside conditioners are set too: each sees its input as
-    the layers before it, already set, produce it.
-
-    Args:
-        flow: a `Flow` or `Transform`.
-        batch: (B, *event_shape), enough rows for a mean and a variance.
-        context: (B, *context_shape) for a conditional flow.
-
-    Reference: Kingma & Dhariwal 2018, section 3.1; Salimans & Kingma 2016 (arXiv 1602.07868).
-    """
-    layers = [module for module in flow.modules() if isinstance(module, ActNorm)]
-    for layer in layers:
-        layer._takes_statistics = True
-    try:
-        flow.encode(batch, context)
-    finally:
-        for layer in layers:
-            layer._takes_statistics = False

@@ -10,7 +10,8 @@ from torch.distributions import Normal
 from models.conditioners.conv import GlowNet, ScaledConv2d
 from models.flow import Flow
 from models.registry import build
-from models.transforms.actnorm import ActNorm, initialise_actnorm
+from models.training.initialisation import initialise_actnorm
+from models.transforms.actnorm import ActNorm
 from models.transforms.coupling import Coupling
 from models.transforms.permute import Permute
 from models.transforms.split import Chain, FactorOut

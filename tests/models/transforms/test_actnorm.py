@@ -6,7 +6,8 @@ from torch import Tensor
 
 from models.conditioners.conv import GlowNet
 from models.registry import build
-from models.transforms.actnorm import ActNorm, initialise_actnorm
+from models.training.initialisation import initialise_actnorm
+from models.transforms.actnorm import ActNorm
 from tests.cases import perturb
 
 FORMS = {

@@ -17,12 +17,12 @@ from models.checkpoints.reference import (
     continuous_parts,
     reference,
 )
+from models.checkpoints.tolerance import keep_promise, use_solver
 from models.datasets import Dataset
 from models.flow import Flow
 from models.importers.report import Findings
 from models.importers.store import save_import
 from models.ode.solver import Solution, SolverSettings, solve
-from models.ode.tolerance import keep_promise, use_solver
 from models.training.evaluate import evaluate
 from models.training.loop import _keep_promise
 
@@ -91,7 +91,7 @@ def test_smooth_fields_stay_as_they_are() -> None:
 
 
 def test_a_promise_that_nothing_keeps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.ode.tolerance._TIGHTER", (9e-6,))
+    monkeypatch.setattr("models.checkpoints.tolerance._TIGHTER", (9e-6,))
     kept = keep_promise(make(), rows())
     assert not kept.is_kept
     assert kept.solver == SolverSettings(1e-5, 1e-5)
