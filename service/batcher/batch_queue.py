@@ -1,4 +1,4 @@
-"""Where the event loop puts rows and the worker takes them: the one place two threads share."""
+"""The queue between the event loop, which puts rows, and the worker thread, which takes batches."""
 
 import contextlib
 import threading
@@ -11,120 +11,132 @@ from service.batcher.fair_queue import FairQueue
 
 
 class BatchQueue:
-    """The lanes behind a lock, and a bell for a worker that sleeps.
+    """A `FairQueue` behind a lock, with a wake-up for a worker that sleeps.
 
     The worker cuts its batch at the moment it is free, so rows that arrive while it computes join
     the next batch until the very last, and no round trip through the event loop stands between
-    two batches. Nothing polls.
+    two batches. Nothing polls. It is the one place that two threads share.
 
     Args:
-        max_rows: rows in a batch.
-        max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
+        queue: the entries; changed by nobody else from now on.
+        max_delay_seconds: how long the oldest row may wait for a full batch; 0 takes what is there.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        max_rows: int,
+        queue: FairQueue,
         *,
         max_delay_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_rows = max_rows
         self._max_delay_seconds = max_delay_seconds
         self._clock = clock
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self._guard = threading.Lock()
-        # Below: only with the guard held, but for reading numbers.
-        self._lanes = FairQueue(max_rows)
+        self._wake_ups: SimpleQueue[None] = SimpleQueue()
+        self._lock = threading.Lock()
+        # Below: only with the lock held, but for reading numbers.
+        self._queue = queue
         self._running_rows = 0
         self._is_sleeping = False
-        self._is_hurried = False
+        self._is_flushing = False
         self._is_closed = False
 
     @property
     def waiting_rows(self) -> int:
         """Rows in no batch yet."""
-        return self._lanes.rows
+        return self._queue.rows
 
     @property
     def short_rows(self) -> int:
-        """How many rows a request may have that is not to wait behind others of its size."""
-        return self._lanes.short_rows
+        """Rows of the largest request that does not wait behind others of its size."""
+        return self._queue.short_rows
 
     def rows_before(self, rows: int) -> tuple[int, int]:
-        """Rows in no batch yet, and rows that a new request would see computed first.
+        """Count what a new request would find before it.
 
-        The latter include the batch that runs.
+        Returns:
+            Rows in no batch yet, and rows that it would see computed first, those of the running
+            batch included.
         """
-        lanes = self._lanes
-        return lanes.rows, lanes.ahead_of(rows) + self._running_rows
+        return self._queue.rows, self._queue.ahead_of(rows) + self._running_rows
 
-    def put(self, ticket: QueueEntry) -> bool:
-        """Let a ticket wait.   -> whether to `ring`: the worker sleeps and this is news to it."""
-        with self._guard:
-            lanes = self._lanes
-            is_first = lanes.rows == 0
-            lanes.add(ticket)
-            # A worker that waits for company needs to hear of the first row and of the last.
-            if not self._is_sleeping or not (is_first or lanes.rows >= self._max_rows):
+    def put(self, entry: QueueEntry) -> bool:
+        """Append an entry.
+
+        Returns:
+            Whether to `wake` the worker: it sleeps, and this entry changes how long.
+        """
+        with self._lock:
+            queue = self._queue
+            is_first = queue.rows == 0
+            queue.add(entry)
+            # A worker that waits for a full batch needs to see the first row and the last.
+            if not self._is_sleeping or not (is_first or queue.rows >= queue.max_rows):
                 return False
             self._is_sleeping = False
             return True
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the worker."""
-        self._bell.put(None)
+        self._wake_ups.put(None)
 
-    def withdraw(self, ticket: QueueEntry) -> None:
-        """Take a ticket back; rows already in a batch are not stopped."""
-        with self._guard:
-            self._lanes.discard(ticket)
+    def discard(self, entry: QueueEntry) -> None:
+        """Take an entry out; rows already in a batch are not stopped."""
+        with self._lock:
+            self._queue.discard(entry)
 
-    def drop(self, ticket: QueueEntry, row: int) -> bool:
-        """Take one row back, from a ticket of which no batch has any.   -> whether that was so."""
-        with self._guard:
-            return self._lanes.drop(ticket, row)
+    def drop(self, entry: QueueEntry, row: int) -> bool:
+        """Take one row out of an entry.
+
+        Returns:
+            False where it is still in: some rows of the entry are in a batch.
+        """
+        with self._lock:
+            return self._queue.drop(entry, row)
 
     def clear(self) -> None:
-        """Take everything back."""
-        with self._guard:
-            self._lanes.clear()
+        """Take everything out."""
+        with self._lock:
+            self._queue.clear()
 
-    def hurry(self) -> None:
-        """Wait for company no longer."""
-        with self._guard:
-            self._is_hurried = True
-        self.ring()
+    def flush(self) -> None:
+        """Wait for full batches no longer."""
+        with self._lock:
+            self._is_flushing = True
+        self.wake()
 
     def close(self) -> None:
         """Let `take` return None from now on."""
-        with self._guard:
+        with self._lock:
             self._is_closed = True
-        self.ring()
+        self.wake()
 
     def take(self) -> list[EntrySlice] | None:
-        """Wait for rows and cut a batch, in the worker thread.   -> None once closed."""
+        """Wait for rows and cut a batch; called by the worker thread.
+
+        Returns:
+            The parts of the batch; None once the queue is closed.
+        """
         while True:
-            with self._guard:
+            with self._lock:
                 if self._is_closed:
                     return None
-                pause = self._pause()
-                if pause == 0:
-                    waiting = self._lanes.rows
-                    pieces = self._lanes.take()
-                    self._running_rows = waiting - self._lanes.rows
-                    return pieces
+                delay = self._delay()
+                if delay == 0:
+                    waiting = self._queue.rows
+                    parts = self._queue.take()
+                    self._running_rows = waiting - self._queue.rows
+                    return parts
                 self._running_rows = 0
                 self._is_sleeping = True
             with contextlib.suppress(Empty):
-                self._bell.get(timeout=pause)
+                self._wake_ups.get(timeout=delay)
 
-    def _pause(self) -> float | None:
-        """How long to wait for more rows: 0 to run now, None to wait for the bell."""
-        oldest = self._lanes.oldest()
+    def _delay(self) -> float | None:
+        """Seconds to wait for more rows: 0 to run now, None to wait for a wake-up."""
+        oldest = self._queue.oldest()
         if oldest is None:
             return None
-        if self._is_hurried or self._lanes.rows >= self._max_rows:
+        if self._is_flushing or self._queue.rows >= self._queue.max_rows:
             return 0
         return max(0.0, oldest + self._max_delay_seconds - self._clock())

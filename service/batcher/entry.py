@@ -1,4 +1,4 @@
-"""One request on its way through a batcher, and the pieces it is cut into."""
+"""Queue entries, and the parts of them that go into one batch."""
 
 from typing import NamedTuple
 
@@ -9,24 +9,24 @@ from service.errors import ServiceError
 
 
 class QueueEntry:
-    """The rows of one request, how far they are, and whom to tell.
+    """A queue entry: the rows of one request, how far they are, and where the reply goes.
 
-    The event loop makes it and fills `slot`; the worker thread alone writes results and
-    `error`. `taken` and `turn` belong to the lanes and are guarded with them.
+    The event loop makes it and fills `sink`; the worker thread alone writes results and
+    `error`. `taken` and `turn` belong to the `FairQueue` and are guarded with it.
 
     Args:
         rows: (n, ...) in the model's dtype.
         context: (n, *context_shape), None for an unconditional model.
         deadline: when the answer is worth nothing any more, by the batcher's clock.
         arrived: when the request was admitted, by the same clock.
-        slot: where the answer goes.
+        sink: where the answer goes.
         requests: whose rows these are, as they are counted.
     """
 
     __slots__ = (
         "_computed",
         "_log_det",
-        "_solves",
+        "_stats",
         "_value",
         "arrived",
         "compute_seconds",
@@ -35,7 +35,7 @@ class QueueEntry:
         "error",
         "requests",
         "rows",
-        "slot",
+        "sink",
         "started",
         "taken",
         "total",
@@ -49,7 +49,7 @@ class QueueEntry:
         *,
         deadline: float,
         arrived: float,
-        slot: ReplySink,
+        sink: ReplySink,
         requests: int = 1,
     ) -> None:
         self.rows = rows
@@ -57,7 +57,7 @@ class QueueEntry:
         self.total = len(rows)
         self.deadline = deadline
         self.arrived = arrived
-        self.slot = slot
+        self.sink = sink
         self.requests = requests
         self.taken = 0
         self.turn = 0
@@ -67,7 +67,7 @@ class QueueEntry:
         self._computed = 0
         self._value: Array | None = None
         self._log_det: Array | None = None
-        self._solves: SolverStats | None = None
+        self._stats: SolverStats | None = None
 
     @property
     def waiting(self) -> int:
@@ -77,7 +77,7 @@ class QueueEntry:
     @property
     def is_gone(self) -> bool:
         """Whether computing further rows would help nobody: cancelled, expired or failed."""
-        return self.error is not None or self.slot.done()
+        return self.error is not None or self.sink.done()
 
     def drop(self, row: int) -> None:
         """Take out one row, before any is taken."""
@@ -86,10 +86,13 @@ class QueueEntry:
             self.context = np.delete(self.context, row, 0)
         self.total -= 1
 
-    def accept(self, start: int, value: Array, log_det: Array) -> bool:
-        """Take the results of rows `start`, `start + 1`, ...   -> whether all rows have theirs.
+    def add_results(self, start: int, value: Array, log_det: Array) -> bool:
+        """Store the results of rows `start`, `start + 1`, ...
 
         A request that comes back whole is kept uncopied.
+
+        Returns:
+            Whether all rows have their results.
         """
         count = len(value)
         self._computed += count
@@ -103,29 +106,29 @@ class QueueEntry:
         self._log_det[start : start + count] = log_det
         return self._computed == self.total
 
-    def note_solves(self, start: int, solves: SolverStats) -> None:
-        """Take how rows `start`, `start + 1`, ... were solved."""
-        if self._solves is None:
-            self._solves = SolverStats(*(np.zeros(self.total, column.dtype) for column in solves))
-        for mine, column in zip(self._solves, solves, strict=True):
-            mine[start : start + len(column)] = column
+    def add_stats(self, start: int, stats: SolverStats) -> None:
+        """Store the solver statistics of rows `start`, `start + 1`, ..."""
+        if self._stats is None:
+            self._stats = SolverStats(*(np.zeros(self.total, column.dtype) for column in stats))
+        for own, column in zip(self._stats, stats, strict=True):
+            own[start : start + len(column)] = column
 
-    def answer(self) -> InferenceResult:
-        """Join the results of a complete ticket.
+    def result(self) -> InferenceResult:
+        """Give the results of a complete entry.
 
         Raises:
-            RuntimeError: if rows are missing.
+            RuntimeError: rows are missing.
         """
         if self._value is None or self._log_det is None or self._computed < self.total:
-            raise RuntimeError(f"ticket: {self._computed} of {self.total} rows have a result")
+            raise RuntimeError(f"entry: {self._computed} of {self.total} rows have a result")
         started = self.arrived if self.started is None else self.started
         wait = started - self.arrived
-        return InferenceResult(self._value, self._log_det, wait, self.compute_seconds, self._solves)
+        return InferenceResult(self._value, self._log_det, wait, self.compute_seconds, self._stats)
 
 
 class EntrySlice(NamedTuple):
-    """Rows start .. stop - 1 of a ticket, going into one batch together."""
+    """A slice of an entry: its rows start .. stop - 1, going into one batch together."""
 
-    ticket: QueueEntry
+    entry: QueueEntry
     start: int
     stop: int

@@ -1,4 +1,4 @@
-"""One batch through one engine function: assemble, compute, check, split, isolate what fails."""
+"""The execution of one batch: assemble, compute, check, split, isolate what fails."""
 
 import math
 import time
@@ -18,8 +18,8 @@ _CALLS_A_LEVEL = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """What a batcher runs: an engine function with the shapes of one row in and out.
+class EngineCall:
+    """An engine function with the shapes of one row in and out: what a batcher runs.
 
     call: (rows (B, *takes), context (B, *context_shape) | None) -> (value (B, *gives), log_det),
         and how the rows were solved if the flow is continuous.
@@ -34,8 +34,9 @@ class Operation:
 
 @dataclass(slots=True)
 class BatchResult:
-    """What one batch came to. `rows` and `seconds` count successful engine calls only.
+    """The result of one batch; `rows` and `seconds` count successful engine calls only.
 
+    finished: the entries that have all their results, or an error.
     evaluations: of the vector field of a continuous flow, one number a row.
     """
 
@@ -48,10 +49,10 @@ class BatchResult:
 
 
 class BatchExecutor:
-    """Runs batches of up to `max_rows` rows; an engine error costs its culprit only.
+    """Executes batches of up to `max_rows` rows; an engine error costs its culprit only.
 
     Args:
-        operation: the engine function and its shapes.
+        engine_call: the engine function and its shapes.
         max_rows: rows the batch buffer holds.
         is_fixed: run every batch at exactly `max_rows` rows, padded with copies of its first row.
             An engine whose rounding depends on the batch size then gives a row the same bits
@@ -60,96 +61,100 @@ class BatchExecutor:
 
     def __init__(
         self,
-        operation: Operation,
+        engine_call: EngineCall,
         max_rows: int,
         *,
         is_fixed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._operation = operation
+        self._engine_call = engine_call
         self._is_fixed = is_fixed
         self._clock = clock
-        self._rows = np.zeros((max_rows, *operation.takes), operation.dtype)
-        shape = operation.context_shape
-        self._context = None if shape is None else np.zeros((max_rows, *shape), operation.dtype)
+        self._rows = np.zeros((max_rows, *engine_call.takes), engine_call.dtype)
+        shape = engine_call.context_shape
+        self._context = None if shape is None else np.zeros((max_rows, *shape), engine_call.dtype)
 
-    def run(self, pieces: list[EntrySlice]) -> BatchResult:
-        """Compute a batch; every ticket ends with its results, or with an error.
+    def run(self, parts: list[EntrySlice]) -> BatchResult:
+        """Compute a batch; every entry ends with its results, or with an error.
 
         Raises:
             EngineLost: the engine will never work again.
         """
-        outcome = BatchResult()
-        calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(len(pieces) + 1))
-        groups = [(pieces, False)]
+        result = BatchResult()
+        calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(len(parts) + 1))
+        groups = [(parts, False)]
         while groups:
             group, is_retry = groups.pop()
-            group = [piece for piece in group if not piece.ticket.is_gone]
+            group = [part for part in group if not part.entry.is_gone]
             if not group:  # nobody is left to answer
                 continue
             calls_left -= 1
             try:
-                self._compute(group, outcome)
+                self._compute(group, result)
             except EngineLost:
                 raise
             except EngineOutOfMemory as error:
-                outcome.first_error = outcome.first_error or error
+                result.first_error = result.first_error or error
                 if is_retry or _count(group) == 1:
-                    _fail(group, NotReady, "the device has too little memory now", outcome)
+                    _fail(group, NotReady, "the device has too little memory now", result)
                 else:
                     groups += [(half, True) for half in _halve_rows(group)]
             except Exception as error:  # whatever an engine raises must not end the worker
-                outcome.first_error = outcome.first_error or error
+                result.first_error = result.first_error or error
                 if len(group) == 1 or calls_left <= 0:
-                    _fail(group, EngineError, "the engine failed on these rows", outcome)
+                    _fail(group, EngineError, "the engine failed on these rows", result)
                 else:
                     middle = len(group) // 2
                     groups += [(group[middle:], is_retry), (group[:middle], is_retry)]
-        return outcome
+        return result
 
-    def _compute(self, group: list[EntrySlice], outcome: BatchResult) -> None:
+    def _compute(self, group: list[EntrySlice], result: BatchResult) -> None:
         rows, context, count = self._assemble(group)
         began = self._clock()
-        value, log_det, *more = self._operation.call(rows, context)
+        value, log_det, *more = self._engine_call.call(rows, context)
         seconds = self._clock() - began
         self._check(value, log_det, len(rows))
-        outcome.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
-        outcome.rows += count
-        outcome.seconds += seconds
+        result.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
+        result.rows += count
+        result.seconds += seconds
         if more:
-            self._hand_out(more[0], group, count, outcome)
+            self._add_stats(more[0], group, count, result)
         offset = 0
-        for ticket, start, stop in group:
+        for entry, start, stop in group:
             end = offset + stop - start
-            if ticket.started is None:
-                ticket.started = began
-            ticket.compute_seconds += seconds
-            if ticket.accept(start, value[offset:end], log_det[offset:end]):
-                outcome.finished.append(ticket)
+            if entry.started is None:
+                entry.started = began
+            entry.compute_seconds += seconds
+            if entry.add_results(start, value[offset:end], log_det[offset:end]):
+                result.finished.append(entry)
             offset = end
 
-    def _hand_out(
-        self, solves: SolverStats, group: list[EntrySlice], count: int, outcome: BatchResult
+    def _add_stats(
+        self, stats: SolverStats, group: list[EntrySlice], count: int, result: BatchResult
     ) -> None:
-        """Tell every ticket how its rows were solved."""
-        outcome.evaluations += solves.evaluations[:count].tolist()
+        """Split the solver statistics of a batch over its entries."""
+        result.evaluations += stats.evaluations[:count].tolist()
         offset = 0
-        for ticket, start, stop in group:
+        for entry, start, stop in group:
             end = offset + stop - start
-            ticket.note_solves(start, SolverStats(*(column[offset:end] for column in solves)))
+            entry.add_stats(start, SolverStats(*(column[offset:end] for column in stats)))
             offset = end
 
     def _assemble(self, group: list[EntrySlice]) -> tuple[Array, Array | None, int]:
-        """Copy the pieces into the batch's memory.   -> rows, context, how many are real."""
-        parts = [
-            ticket.rows if stop - start == ticket.total else ticket.rows[start:stop]
-            for ticket, start, stop in group
+        """Copy the parts into the batch's memory.
+
+        Returns:
+            Rows, context, and how many of the rows are no padding.
+        """
+        blocks = [
+            entry.rows if stop - start == entry.total else entry.rows[start:stop]
+            for entry, start, stop in group
         ]
-        count = sum(map(len, parts))
-        np.concatenate(parts, out=self._rows[:count])
+        count = sum(map(len, blocks))
+        np.concatenate(blocks, out=self._rows[:count])
         if self._context is not None:
-            parts = [_context(ticket)[start:stop] for ticket, start, stop in group]
-            np.concatenate(parts, out=self._context[:count])
+            blocks = [_context(entry)[start:stop] for entry, start, stop in group]
+            np.concatenate(blocks, out=self._context[:count])
         if self._is_fixed:
             self._rows[count:] = self._rows[0]
             if self._context is not None:
@@ -159,15 +164,15 @@ class BatchExecutor:
         return self._rows[:count], context, count
 
     def _check(self, value: Array, log_det: Array, rows: int) -> None:
-        expected = (rows, *self._operation.gives)
+        expected = (rows, *self._engine_call.gives)
         if value.shape != expected or log_det.shape != (rows,):
             raise RuntimeError(
                 f"engine: expected value {expected} and log_det ({rows},), "
                 f"got {value.shape} and {log_det.shape}"
             )
-        if value.dtype != self._operation.dtype or log_det.dtype != self._operation.dtype:
+        if value.dtype != self._engine_call.dtype or log_det.dtype != self._engine_call.dtype:
             raise RuntimeError(
-                f"engine: expected {self._operation.dtype}, got {value.dtype} and {log_det.dtype}"
+                f"engine: expected {self._engine_call.dtype}, got {value.dtype} and {log_det.dtype}"
             )
 
 
@@ -175,33 +180,33 @@ def _count(group: list[EntrySlice]) -> int:
     return sum(stop - start for _, start, stop in group)
 
 
-def _context(ticket: QueueEntry) -> Array:
-    if ticket.context is None:
-        raise RuntimeError("ticket: a conditional model's rows came without context")
-    return ticket.context
+def _context(entry: QueueEntry) -> Array:
+    if entry.context is None:
+        raise RuntimeError("entry: a conditional model's rows came without context")
+    return entry.context
 
 
 def _halve_rows(group: list[EntrySlice]) -> tuple[list[EntrySlice], list[EntrySlice]]:
-    """Split a batch in the middle of its rows, through a piece where it must be."""
+    """Split a batch in the middle of its rows, through a part where it must be."""
     first: list[EntrySlice] = []
     second: list[EntrySlice] = []
     room = _count(group) // 2
-    for ticket, start, stop in group:
+    for entry, start, stop in group:
         middle = min(start + room, stop)
         if middle > start:
-            first.append(EntrySlice(ticket, start, middle))
+            first.append(EntrySlice(entry, start, middle))
         if middle < stop:
-            second.append(EntrySlice(ticket, middle, stop))
+            second.append(EntrySlice(entry, middle, stop))
         room -= middle - start
     return first, second
 
 
 def _fail(
-    group: list[EntrySlice], kind: type[ServiceError], detail: str, outcome: BatchResult
+    group: list[EntrySlice], kind: type[ServiceError], detail: str, result: BatchResult
 ) -> None:
-    for ticket in {piece.ticket: None for piece in group}:
-        ticket.error = kind(detail)
-        outcome.finished.append(ticket)
+    for entry in {part.entry: None for part in group}:
+        entry.error = kind(detail)
+        result.finished.append(entry)
 
 
 def _non_finite_rows(value: Array, log_det: Array) -> int:

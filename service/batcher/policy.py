@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class QueuePolicy:
     """The limits of one batcher; rows are the unit.
 
-    max_delay_seconds: how long the oldest row may wait for company; 0 takes what is there.
+    max_delay_seconds: how long the oldest row may wait for a full batch; 0 takes what is there.
     is_fixed: run every batch at exactly `max_batch_rows` (see `BatchExecutor`).
     """
 

@@ -1,4 +1,4 @@
-"""How fast an engine works through a backlog, learned from its batches."""
+"""The throughput of an engine on a backlog, estimated from its batches."""
 
 import math
 
@@ -7,7 +7,7 @@ _NEWEST = 0.2
 
 
 class ThroughputEstimator:
-    """Rows per second of batches at least half full, as an exponential mean.
+    """Rows per second of batches at least half full, as an exponential moving average.
 
     Smaller batches say nothing about a backlog: one row alone may cost as much as fifty. They count
     only where they are faster than what is known.

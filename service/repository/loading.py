@@ -16,7 +16,7 @@ from models.checkpoints.reference import broken_promise
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
 from models.ode.transform import is_continuous
-from service.batcher import Batcher, Operation, QueuePolicy
+from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.autotune import EngineSelection, EngineUnavailable, Job, choose
 from service.engines.cpu import engine_threads
@@ -209,9 +209,9 @@ def _connect(
         *shapes: tuple[int, ...],
     ) -> Batcher:
         takes, gives = shapes
-        operation = Operation(call, takes, gives, card.context_shape, card.dtype)
+        engine_call = EngineCall(call, takes, gives, card.context_shape, card.dtype)
         counters = metrics.queue(card.name, name, card.engine)
-        return Batcher(operation, policy, counters, name=f"{card.name}.{name}")
+        return Batcher(engine_call, policy, counters, name=f"{card.name}.{name}")
 
     encode = batcher("encode", engine.encode, data, latent)
     decode = batcher("decode", engine.decode, latent, data)

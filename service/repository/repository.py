@@ -309,7 +309,7 @@ class FolderRepository:
         card = hosted.served.card
         self._hosted[card.name] = hosted
         for batcher in hosted.batchers:
-            batcher.show()
+            batcher.publish_gauges()
         self._metrics.serve(
             card.name,
             version=card.version,

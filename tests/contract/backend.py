@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, Operation, QueuePolicy
+from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, ModelCard, ModelIndexEntry, ServedModel, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import ModelNotFound, NotReady
@@ -230,12 +230,12 @@ class _Hosted:
 
             latent, data = (card.features,), card.event_shape
             shapes = (data, latent) if op == "encode" else (latent, data)
-            operation = Operation(call, *shapes, card.context_shape, card.dtype)
+            engine_call = EngineCall(call, *shapes, card.context_shape, card.dtype)
             policy = QueuePolicy(
                 max_batch_rows=_BATCH_ROWS, max_queue_rows=self._kind.max_queue_rows
             )
             counters = metrics.queue(name, op, "fake")
-            made = Batcher(operation, policy, counters, name=f"{name}.{op}")
+            made = Batcher(engine_call, policy, counters, name=f"{name}.{op}")
             made.start()
             return made
 

@@ -84,7 +84,7 @@ def test_all_are_computed_at_once_and_counted_one_by_one() -> None:
         engine, metrics = Gated(), Metrics()
         queue = batcher(engine, metrics, max_batch_rows=64)
         queue.start()
-        queue.show()
+        queue.publish_gauges()
         guests = enter(queue, 1, 2, 3)
         assert await started(engine) == 3
         running = metrics.registry.get_sample_value(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, Operation, QueuePolicy
+from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, InferenceResult
 from service.telemetry import Metrics
 from tests.service.engines.fakes import FEATURES, Gated
@@ -22,9 +22,9 @@ def batcher(
     **policy: Any,
 ) -> Batcher:
     limits = QueuePolicy(**({"max_batch_rows": 8, "max_queue_rows": 100} | policy))
-    operation = Operation(call, (FEATURES,), (FEATURES,), None, "float32")
+    engine_call = EngineCall(call, (FEATURES,), (FEATURES,), None, "float32")
     counters = (metrics or Metrics()).queue("toy", "encode", "fake")
-    return Batcher(operation, limits, counters, name="toy.encode", clock=clock)
+    return Batcher(engine_call, limits, counters, name="toy.encode", clock=clock)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

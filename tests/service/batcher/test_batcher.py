@@ -125,7 +125,7 @@ def test_with_a_delay_a_lone_row_runs_when_it_has_passed() -> None:
     run(test())
 
 
-def test_draining_does_not_wait_for_company() -> None:
+def test_draining_does_not_wait_for_full_batches() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_delay_seconds=3600.0)
         queue.start()

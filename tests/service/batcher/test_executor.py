@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.batcher.entry import EntrySlice, QueueEntry
-from service.batcher.executor import BatchExecutor, BatchResult, Operation
+from service.batcher.executor import BatchExecutor, BatchResult, EngineCall
 from service.contracts import Array, InferenceResult
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import EngineError, NotReady
@@ -17,89 +17,89 @@ from tests.service.engines.fakes import FEATURES, POISON, Doubling, Poisoned, ro
 Call = Callable[[Array, Array | None], tuple[Array, Array]]
 
 
-def operation(call: Call, context_shape: tuple[int, ...] | None = None) -> Operation:
-    return Operation(call, (FEATURES,), (FEATURES,), context_shape, "float32")
+def engine_call(call: Call, context_shape: tuple[int, ...] | None = None) -> EngineCall:
+    return EngineCall(call, (FEATURES,), (FEATURES,), context_shape, "float32")
 
 
-def tickets(*requests: Array, contexts: list[Array] | None = None) -> list[QueueEntry]:
+def entries(*requests: Array, contexts: list[Array] | None = None) -> list[QueueEntry]:
     loop = asyncio.new_event_loop()
     loop.close()
     made = []
     for index, request in enumerate(requests):
-        slot: asyncio.Future[InferenceResult] = asyncio.Future(loop=loop)
+        sink: asyncio.Future[InferenceResult] = asyncio.Future(loop=loop)
         context = None if contexts is None else contexts[index]
-        made.append(QueueEntry(request, context, deadline=9.0, arrived=0.0, slot=slot))
+        made.append(QueueEntry(request, context, deadline=9.0, arrived=0.0, sink=sink))
     return made
 
 
-def run(kernel: BatchExecutor, requests: list[QueueEntry]) -> BatchResult:
-    return kernel.run([EntrySlice(ticket, 0, ticket.total) for ticket in requests])
+def run(executor: BatchExecutor, requests: list[QueueEntry]) -> BatchResult:
+    return executor.run([EntrySlice(entry, 0, entry.total) for entry in requests])
 
 
-def assert_answered(ticket: QueueEntry) -> None:
-    answer = ticket.answer()
-    np.testing.assert_array_equal(answer.value, 2 * ticket.rows)
-    np.testing.assert_array_equal(answer.log_det, ticket.rows.sum(1))
+def assert_answered(entry: QueueEntry) -> None:
+    answer = entry.result()
+    np.testing.assert_array_equal(answer.value, 2 * entry.rows)
+    np.testing.assert_array_equal(answer.log_det, entry.rows.sum(1))
 
 
 def test_rows_go_back_to_their_requests() -> None:
-    requests = tickets(rows(1, 2), rows(3), rows(4, 5, 6))
-    outcome = run(BatchExecutor(operation(Doubling()), 8), requests)
-    assert outcome.finished == requests
-    assert (outcome.rows, outcome.non_finite_rows, outcome.first_error) == (6, 0, None)
-    for ticket in requests:
-        assert_answered(ticket)
+    requests = entries(rows(1, 2), rows(3), rows(4, 5, 6))
+    result = run(BatchExecutor(engine_call(Doubling()), 8), requests)
+    assert result.finished == requests
+    assert (result.rows, result.non_finite_rows, result.first_error) == (6, 0, None)
+    for entry in requests:
+        assert_answered(entry)
 
 
 def test_context_travels_with_its_rows() -> None:
-    requests = tickets(rows(1), rows(2), contexts=[np.full((1, 2), 10.0), np.full((1, 2), 20.0)])
-    run(BatchExecutor(operation(Doubling(), context_shape=(2,)), 8), requests)
-    assert [ticket.answer().log_det.tolist() for ticket in requests] == [[23.0], [46.0]]
+    requests = entries(rows(1), rows(2), contexts=[np.full((1, 2), 10.0), np.full((1, 2), 20.0)])
+    run(BatchExecutor(engine_call(Doubling(), context_shape=(2,)), 8), requests)
+    assert [entry.result().log_det.tolist() for entry in requests] == [[23.0], [46.0]]
 
 
-def test_pieces_of_one_request_are_joined() -> None:
-    (ticket,) = tickets(rows(*range(1, 8)))
-    kernel = BatchExecutor(operation(Doubling()), 3)
+def test_parts_of_one_request_are_joined() -> None:
+    (entry,) = entries(rows(*range(1, 8)))
+    executor = BatchExecutor(engine_call(Doubling()), 3)
     finished = [
-        kernel.run([EntrySlice(ticket, *span)]).finished for span in ((0, 3), (3, 6), (6, 7))
+        executor.run([EntrySlice(entry, *span)]).finished for span in ((0, 3), (3, 6), (6, 7))
     ]
-    assert finished == [[], [], [ticket]]
-    assert_answered(ticket)
+    assert finished == [[], [], [entry]]
+    assert_answered(entry)
 
 
-def test_an_incomplete_ticket_has_no_answer() -> None:
-    (ticket,) = tickets(rows(1, 2))
-    BatchExecutor(operation(Doubling()), 3).run([EntrySlice(ticket, 0, 1)])
+def test_an_incomplete_entry_has_no_answer() -> None:
+    (entry,) = entries(rows(1, 2))
+    BatchExecutor(engine_call(Doubling()), 3).run([EntrySlice(entry, 0, 1)])
     with pytest.raises(RuntimeError, match="1 of 2 rows"):
-        ticket.answer()
+        entry.result()
 
 
 @pytest.mark.parametrize("culprit", [0, 7, 15])
 def test_bisection_finds_one_culprit_of_sixteen(culprit: int) -> None:
-    requests = tickets(*(rows(POISON if i == culprit else i + 1) for i in range(16)))
+    requests = entries(*(rows(POISON if i == culprit else i + 1) for i in range(16)))
     engine = Poisoned()
-    outcome = run(BatchExecutor(operation(engine), 16), requests)
+    result = run(BatchExecutor(engine_call(engine), 16), requests)
     assert isinstance(requests[culprit].error, EngineError)
     assert len(engine.sizes) <= 1 + 2 * math.log2(16)
-    assert outcome.rows == 15
-    for index, ticket in enumerate(requests):
+    assert result.rows == 15
+    for index, entry in enumerate(requests):
         if index != culprit:
-            assert_answered(ticket)
+            assert_answered(entry)
 
 
 def test_a_failure_does_not_carry_the_engines_words() -> None:
-    requests = tickets(rows(POISON))
-    run(BatchExecutor(operation(Poisoned(lambda: ValueError("/secret/path"))), 4), requests)
+    requests = entries(rows(POISON))
+    run(BatchExecutor(engine_call(Poisoned(lambda: ValueError("/secret/path"))), 4), requests)
     assert requests[0].error is not None
     assert "secret" not in requests[0].error.detail
 
 
 def test_an_engine_that_always_fails_costs_a_bounded_number_of_calls() -> None:
-    requests = tickets(*(rows(POISON) for _ in range(256)))
+    requests = entries(*(rows(POISON) for _ in range(256)))
     engine = Poisoned()
-    outcome = run(BatchExecutor(operation(engine), 256), requests)
-    assert all(isinstance(ticket.error, EngineError) for ticket in requests)
-    assert len(outcome.finished) == 256
+    result = run(BatchExecutor(engine_call(engine), 256), requests)
+    assert all(isinstance(entry.error, EngineError) for entry in requests)
+    assert len(result.finished) == 256
     assert len(engine.sizes) < 100
 
 
@@ -109,12 +109,12 @@ def test_out_of_memory_is_retried_in_halves() -> None:
             raise EngineOutOfMemory
         return 2 * x, x.sum(1)
 
-    requests = tickets(rows(1, 2, 3), rows(4, 5, 6, 7, 8))
-    outcome = run(BatchExecutor(operation(small_memory), 8), requests)
-    for ticket in requests:
-        assert_answered(ticket)
-    assert outcome.rows == 8
-    assert isinstance(outcome.first_error, EngineOutOfMemory)
+    requests = entries(rows(1, 2, 3), rows(4, 5, 6, 7, 8))
+    result = run(BatchExecutor(engine_call(small_memory), 8), requests)
+    for entry in requests:
+        assert_answered(entry)
+    assert result.rows == 8
+    assert isinstance(result.first_error, EngineOutOfMemory)
 
 
 def test_out_of_memory_twice_is_not_ready() -> None:
@@ -124,11 +124,11 @@ def test_out_of_memory_twice_is_not_ready() -> None:
         calls.append(len(x))
         raise EngineOutOfMemory
 
-    requests = tickets(rows(1, 2), rows(3, 4))
-    outcome = run(BatchExecutor(operation(no_memory), 4), requests)
+    requests = entries(rows(1, 2), rows(3, 4))
+    result = run(BatchExecutor(engine_call(no_memory), 4), requests)
     assert calls == [4, 2, 2]
-    assert all(isinstance(ticket.error, NotReady) for ticket in requests)
-    assert len(outcome.finished) == 2
+    assert all(isinstance(entry.error, NotReady) for entry in requests)
+    assert len(result.finished) == 2
 
 
 def test_a_lost_engine_is_reported() -> None:
@@ -136,7 +136,7 @@ def test_a_lost_engine_is_reported() -> None:
         raise EngineLost("device-side assert")
 
     with pytest.raises(EngineLost):
-        run(BatchExecutor(operation(lost), 4), tickets(rows(1)))
+        run(BatchExecutor(engine_call(lost), 4), entries(rows(1)))
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_a_lost_engine_is_reported() -> None:
     ],
 )
 def test_results_of_a_wrong_form_are_an_engine_error(wrong: Call) -> None:
-    requests = tickets(rows(1), rows(2))
-    outcome = run(BatchExecutor(operation(wrong), 4), requests)
-    assert all(isinstance(ticket.error, EngineError) for ticket in requests)
-    assert outcome.rows == 0
+    requests = entries(rows(1), rows(2))
+    result = run(BatchExecutor(engine_call(wrong), 4), requests)
+    assert all(isinstance(entry.error, EngineError) for entry in requests)
+    assert result.rows == 0
 
 
 def test_non_finite_rows_are_counted_and_pass() -> None:
@@ -163,30 +163,30 @@ def test_non_finite_rows_are_counted_and_pass() -> None:
         log_det[2] = -np.inf
         return value, log_det
 
-    requests = tickets(rows(1), rows(2), rows(3))
-    outcome = run(BatchExecutor(operation(infinite), 4), requests)
-    assert outcome.non_finite_rows == 2
-    assert requests[2].answer().log_det.tolist() == [-np.inf]
+    requests = entries(rows(1), rows(2), rows(3))
+    result = run(BatchExecutor(engine_call(infinite), 4), requests)
+    assert result.non_finite_rows == 2
+    assert requests[2].result().log_det.tolist() == [-np.inf]
 
 
 def test_rows_of_a_cancelled_request_are_not_computed() -> None:
-    requests = tickets(rows(1), rows(2), rows(3))
+    requests = entries(rows(1), rows(2), rows(3))
     requests[1].error = NotReady("gone")
     engine = Doubling()
-    outcome = run(BatchExecutor(operation(engine), 4), requests)
+    result = run(BatchExecutor(engine_call(engine), 4), requests)
     assert engine.sizes == [2]
-    assert outcome.finished == [requests[0], requests[2]]
+    assert result.finished == [requests[0], requests[2]]
     assert_answered(requests[2])
 
 
 def test_fixed_batches_are_padded_and_cut_back() -> None:
     engine = Doubling()
-    kernel = BatchExecutor(operation(engine, context_shape=(1,)), 8, is_fixed=True)
+    executor = BatchExecutor(engine_call(engine, context_shape=(1,)), 8, is_fixed=True)
     for request in (rows(1), rows(1, 2, 3), rows(*range(8))):
-        (ticket,) = tickets(request, contexts=[np.zeros((len(request), 1), np.float32)])
-        outcome = run(kernel, [ticket])
-        assert outcome.rows == len(request)
-        assert_answered(ticket)
+        (entry,) = entries(request, contexts=[np.zeros((len(request), 1), np.float32)])
+        result = run(executor, [entry])
+        assert result.rows == len(request)
+        assert_answered(entry)
     assert engine.sizes == [8, 8, 8]
 
 
@@ -194,5 +194,5 @@ def test_padding_is_not_counted_as_non_finite() -> None:
     def infinite(x: Array, context: Array | None) -> tuple[Array, Array]:
         return 2 * x, np.full(len(x), -np.inf, x.dtype)
 
-    outcome = run(BatchExecutor(operation(infinite), 8, is_fixed=True), tickets(rows(1, 2)))
-    assert outcome.non_finite_rows == 2
+    result = run(BatchExecutor(engine_call(infinite), 8, is_fixed=True), entries(rows(1, 2)))
+    assert result.non_finite_rows == 2

@@ -1,4 +1,4 @@
-"""Engines that fail: the culprit is told, its neighbours are answered, the worker goes on."""
+"""Engines that fail: the culprit fails alone, its neighbours are answered, the worker goes on."""
 
 import asyncio
 from collections.abc import Callable
@@ -96,9 +96,9 @@ def test_a_dead_worker_is_seen_and_nobody_waits_for_it(
 @pytest.mark.parametrize(
     "broken",
     ["service.batcher.fair_queue.FairQueue.take", "service.batcher.executor.BatchExecutor.run"],
-    ids=["batch-former", "kernel"],
+    ids=["batch-former", "executor"],
 )
-def test_a_fault_of_ours_is_told_and_the_worker_goes_on(
+def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
     broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -124,14 +124,14 @@ def test_a_reply_that_cannot_be_made_costs_only_itself(monkeypatch: pytest.Monke
         metrics = Metrics()
         queue = batcher(Doubling(), metrics)
         queue.start()
-        answer = QueueEntry.answer
+        answer = QueueEntry.result
 
-        def picky(ticket: QueueEntry) -> InferenceResult:
-            if ticket.rows[0, 0] == 1:
+        def picky(entry: QueueEntry) -> InferenceResult:
+            if entry.rows[0, 0] == 1:
                 raise ZeroDivisionError
-            return answer(ticket)
+            return answer(entry)
 
-        monkeypatch.setattr(QueueEntry, "answer", picky)
+        monkeypatch.setattr(QueueEntry, "result", picky)
         results = await asyncio.gather(
             *(queue.submit(rows(value), None, later()) for value in (0, 1, 2)),
             return_exceptions=True,

@@ -1,7 +1,10 @@
-"""Clients that leave, full queues, deadlines and the end: everybody is answered in time."""
+"""Clients that disconnect, full queues, deadlines and the end: everybody is answered in time."""
 
 import asyncio
+import gc
+import threading
 import time
+import weakref
 
 import pytest
 
@@ -56,7 +59,7 @@ def test_rows_cancelled_while_queued_are_never_computed() -> None:
         tasks += await submitted(queue, rows(*range(39)), rows(2))
         tasks[1].cancel()
         await asyncio.gather(tasks[1], return_exceptions=True)
-        # Its place in the queue is free at once.
+        # Its room in the queue is free at once.
         tasks += await submitted(queue, rows(*range(30)))
         engine.permit(100)
         await asyncio.gather(tasks[0], tasks[2], tasks[3])
@@ -67,7 +70,7 @@ def test_rows_cancelled_while_queued_are_never_computed() -> None:
     run(test())
 
 
-def test_a_thousand_clients_that_leave_harm_nobody() -> None:
+def test_a_thousand_clients_that_disconnect_harm_nobody() -> None:
     async def test() -> None:
         engine = Gated()
         queue = batcher(engine, max_queue_rows=2000)
@@ -248,5 +251,21 @@ def test_before_the_start_requests_are_refused() -> None:
         with pytest.raises(NotReady):
             await queue.submit(rows(1), None, later())
         assert queue.is_alive
+
+    run(test())
+
+
+def test_a_drained_batcher_is_kept_by_no_timer() -> None:
+    async def test() -> None:
+        queue = batcher(Doubling())
+        queue.start()
+        (worker,) = [one for one in threading.enumerate() if one.name == "toy.encode"]
+        await queue.submit(rows(1), None, later(3600))
+        await queue.drain()
+        worker.join()
+        gone = weakref.ref(queue)
+        del queue, worker
+        gc.collect()
+        assert gone() is None
 
     run(test())

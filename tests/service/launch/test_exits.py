@@ -1,21 +1,14 @@
 """What is over is let go: rows, timers, visits, models that came too late."""
 
 import asyncio
-import gc
 import socket
 import time
-import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from service.batcher.batch_queue import BatchQueue
-from service.batcher.entry import EntrySlice, QueueEntry
-from service.batcher.fair_queue import FairQueue
-from service.contracts import InferenceResult
 from service.errors import NotReady
 from service.launch.worker import _Server
 from service.repository import repository
@@ -24,69 +17,9 @@ from service.routes.clients import AsgiRequestContext, RequestContext
 from service.routes.exchange import Head
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.service.batcher.batching import batcher, later, run
-from tests.service.engines.fakes import Doubling, rows
+from tests.service.batcher.batching import later, run
 from tests.service.fake_repository import FakeRepository, app_over
 from tests.service.wire import LoopbackServer, request
-
-
-def ticket(count: int, loop: asyncio.AbstractEventLoop) -> QueueEntry:
-    slot: asyncio.Future[InferenceResult] = loop.create_future()
-    return QueueEntry(np.zeros((count, 1)), None, deadline=later(), arrived=0.0, slot=slot)
-
-
-class Guarded(FairQueue):
-    """Lanes that want to be locked by whoever changes them."""
-
-    handoff: BatchQueue
-
-    def add(self, ticket: QueueEntry) -> None:
-        assert self.handoff._guard.locked()
-        super().add(ticket)
-
-    def take(self) -> list[EntrySlice]:
-        assert self.handoff._guard.locked()
-        return super().take()
-
-
-def test_the_lanes_change_only_behind_the_lock() -> None:
-    loop = asyncio.new_event_loop()
-    handoff = BatchQueue(4)
-    lanes = Guarded(4)
-    lanes.handoff = handoff
-    handoff._lanes = lanes
-    handoff.put(ticket(1, loop))
-    assert len(handoff.take() or []) == 1
-    loop.close()
-
-
-def test_no_row_is_taken_out_of_a_ticket_that_is_partly_in_a_batch() -> None:
-    loop = asyncio.new_event_loop()
-    lanes = FairQueue(8)
-    tickets = [ticket(count, loop) for count in (1, 2, 2, 2, 2)]
-    for one in tickets:
-        lanes.add(one)
-    lanes.take()
-    last = tickets[-1]
-    assert (last.taken, lanes.rows) == (1, 1)
-    assert not lanes.drop(last, 1)
-    assert (last.total, lanes.rows) == (2, 1)
-    loop.close()
-
-
-def test_a_drained_batcher_is_kept_by_no_timer() -> None:
-    async def test() -> None:
-        queue = batcher(Doubling())
-        queue.start()
-        await queue.submit(rows(1), None, time.monotonic() + 3600)
-        await queue.drain()
-        queue._worker.join()
-        gone = weakref.ref(queue)
-        del queue
-        gc.collect()
-        assert gone() is None
-
-    run(test())
 
 
 def test_a_body_that_has_come_is_not_late_any_more() -> None:
