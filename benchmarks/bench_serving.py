@@ -34,6 +34,7 @@ from benchmarks.harness import machine
 from benchmarks.onnx_candidates import make_flow
 from benchmarks.peers import environment, load
 from benchmarks.process import serving
+from models.checkpoints.folder import load_checkpoint
 from models.ode.transform import is_continuous
 from service.engines.autotune import Job, choose
 
@@ -163,9 +164,9 @@ class InProcess:
     """The engine that auto picks, one thread, at its best batch."""
 
     def __init__(self, folder: Path, call: str) -> None:
-        flow = models.load(folder)
-        self._engine = choose("auto", Job(folder, flow, 1, 1024)).engine
-        self._event = flow.event_shape
+        checkpoint = load_checkpoint(folder)
+        self._engine = choose("auto", Job(checkpoint, 1, 1024)).engine
+        self._event = checkpoint.flow.event_shape
         self._call = call
         self._rows = max((1, 4, 16, 64, 256, 1024), key=lambda rows: self._rate(rows, 0.5))
 

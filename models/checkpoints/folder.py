@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,12 +46,13 @@ __all__ = [
     "GOLDEN_FILE",
     "STATE_SUFFIX",
     "WEIGHTS_FILE",
+    "Checkpoint",
     "CheckpointError",
     "Manifest",
     "check_target",
     "digest",
     "load",
-    "load_exact",
+    "load_checkpoint",
     "read_golden",
     "read_manifest",
     "save",
@@ -65,6 +67,7 @@ STATE_SUFFIX = ".training.safetensors"
 MAX_CONFIG_BYTES = 4 * 2**20
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_Shapes = Mapping[str, tuple[int, ...]]
 _Size = Annotated[int, Field(gt=0)]
 
 
@@ -81,6 +84,20 @@ class Manifest(BaseModel):
     dtype: Literal["float32", "float64"] = "float32"
     provenance: dict[str, Any] = {}
     accuracy: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder as it was loaded.
+
+    flow: in evaluation mode, where and in what it will compute. exact: the same flow in float64 on
+    the CPU. record: its golden rows.
+    """
+
+    folder: Path
+    flow: Flow
+    exact: Flow
+    record: golden.Record
 
 
 def save(
@@ -172,9 +189,23 @@ def load(
     Raises:
         CheckpointError: names the file, the first thing that is wrong, and what to do about it.
     """
+    return load_checkpoint(folder, dtype=dtype, device=device).flow
+
+
+def load_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Checkpoint:
+    """Read a model folder as `load` does, and keep what its flow was compared with.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
     source = Path(folder)
-    flow, manifest = _read(source)
-    record = read_golden(source, flow)
+    manifest = read_manifest(source)
+    flow, record = _read(source, manifest)
     # The stored weights first, in float64: this is the flow's identity. Then as it will be served.
     exact, answers = replay_exact(source, flow, record)
     check_inverse(source, exact, record)
@@ -191,7 +222,7 @@ def load(
     if not is_same or "log_prob_promised_relative_error" not in manifest.accuracy:
         here |= log_prob_errors(flow, exact, record)
     flow.accuracy = _accuracy(here, manifest, is_same=is_same)
-    return flow
+    return Checkpoint(source, flow, exact, record)
 
 
 def _accuracy(here: dict[str, float], manifest: Manifest, *, is_same: bool) -> dict[str, float]:
@@ -203,15 +234,6 @@ def _accuracy(here: dict[str, float], manifest: Manifest, *, is_same: bool) -> d
         return here
     then = manifest.accuracy
     return {**then, **{name: max(error, then.get(name, 0.0)) for name, error in here.items()}}
-
-
-def load_exact(folder: str | os.PathLike[str]) -> Flow:
-    """Read a model folder that `load` has accepted, in float64 and without replaying it again.
-
-    Raises:
-        CheckpointError: as `load`.
-    """
-    return _read(Path(folder))[0].double()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -241,9 +263,13 @@ def read_golden(folder: str | os.PathLike[str], flow: Flow) -> golden.Record:
         CheckpointError: if they are missing or do not fit the flow.
     """
     path = Path(folder) / GOLDEN_FILE
-    record = read_tensors(path)
+    return _golden_record(path, read_tensors(path), flow)
+
+
+def _golden_record(path: Path, record: golden.Record, flow: Flow) -> golden.Record:
+    """See that the tensors of a file are golden rows of a flow; give them in float64."""
     expected = golden.shapes(flow, rows=len(record.get("x", ())))
-    got = {key: tuple(tensor.shape) for key, tensor in record.items()}
+    got = golden.shapes_of(record)
     if got != expected or not len(record["x"]):
         raise CheckpointError(f"{path}: expected golden rows of shapes {expected}, got {got}")
     return {key: tensor.double() for key, tensor in record.items()}
@@ -290,19 +316,23 @@ def _is_state(path: Path) -> bool:
     return path.name.endswith(STATE_SUFFIX)
 
 
-def _read(source: Path) -> tuple[Flow, Manifest]:
-    """Build the flow of a folder and give it its weights, as they are stored."""
-    manifest = read_manifest(source)
-    flow = _build(source, manifest)
+def _read(source: Path, manifest: Manifest) -> tuple[Flow, golden.Record]:
+    """Build the flow of a folder and give it its weights, as they are stored.
+
+    Returns:
+        The flow, and its golden rows.
+    """
+    weight_shapes = read_shapes(source / WEIGHTS_FILE)
+    tensors = read_tensors(source / GOLDEN_FILE)
+    flow = _build(source, manifest, weight_shapes, golden.shapes_of(tensors))
     weights = _read_weights(source / WEIGHTS_FILE, flow.state_dict())
-    return _assemble(source / WEIGHTS_FILE, flow, weights), manifest
+    flow = _assemble(source / WEIGHTS_FILE, flow, weights)
+    return flow, _golden_record(source / GOLDEN_FILE, tensors, flow)
 
 
-def _build(source: Path, manifest: Manifest) -> Flow:
+def _build(source: Path, manifest: Manifest, weights: _Shapes, rows: _Shapes) -> Flow:
     """Build what config.json asks for, if that can be worth the numbers of the other files."""
     path = source / CONFIG_FILE
-    weights = read_shapes(source / WEIGHTS_FILE)
-    rows = read_shapes(source / GOLDEN_FILE)
     if "x" in rows and rows["x"][1:] != manifest.event_shape:
         raise CheckpointError(
             f"{path}: event_shape: expected that of the golden rows, {rows['x'][1:]}, got "

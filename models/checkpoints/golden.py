@@ -64,6 +64,11 @@ def shapes(flow: Flow, rows: int) -> dict[str, tuple[int, ...]]:
     return expected
 
 
+def shapes_of(rows: Record) -> dict[str, tuple[int, ...]]:
+    """The shapes a record has."""
+    return {key: tuple(tensor.shape) for key, tensor in rows.items()}
+
+
 def is_finite(rows: Record) -> bool:
     """Whether every number of the record is finite."""
     return all(bool(tensor.isfinite().all()) for tensor in rows.values())

@@ -5,13 +5,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from models.checkpoints.folder import digest, load_exact, read_golden
+from models.checkpoints.folder import Checkpoint, digest
 from models.flow import Flow
 from models.fold import fold
 from models.ode.transform import is_continuous
@@ -49,14 +48,17 @@ class EngineUnavailable(RuntimeError):
 class Job:
     """A model that wants an engine.
 
-    folder: the model's. flow: as loaded from it, where it will compute. threads: of one call of an
-    onnx engine. max_rows: the largest batch.
+    threads: of one call of an onnx engine. max_rows: the largest batch.
     """
 
-    folder: Path
-    flow: Flow
+    checkpoint: Checkpoint
     threads: int
     max_rows: int
+
+    @property
+    def flow(self) -> Flow:
+        """The model's, where it will compute."""
+        return self.checkpoint.flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _fastest(job: Job) -> EngineSelection:
         try:
             candidates[name] = make()
         except (ValueError, RuntimeError) as error:
-            _log.info("%s: engine %s is no candidate: %s", job.folder.name, name, error)
+            _log.info("%s: engine %s is no candidate: %s", job.checkpoint.folder.name, name, error)
             refused[name] = str(error)
     most = max(1, min(job.max_rows, int(_MOST_SECONDS_A_CALL / row_seconds)))
     if len(candidates) == 1 and most == 1:  # measured already, and one call may take seconds
@@ -150,9 +152,8 @@ def _onnx(job: Job, graphs: SerialisedExport) -> EngineSelection:
             f"{dtype}: export it again with the other --precision"
         )
     engine = OnnxEngine(graphs, str(job.flow.device), job.threads)
-    exact = load_exact(job.folder)
-    record = read_golden(job.folder, exact)
-    misfit = worst_misfit(engine, exact, record, graphs.certificate)
+    checkpoint = job.checkpoint
+    misfit = worst_misfit(engine, checkpoint.exact, checkpoint.record, graphs.certificate)
     if not misfit.is_allowed:
         raise EngineUnavailable(
             f"the graphs do not reproduce the golden rows: {misfit.what} is off by "
@@ -164,12 +165,13 @@ def _onnx(job: Job, graphs: SerialisedExport) -> EngineSelection:
 
 
 def _stored(job: Job) -> SerialisedExport | None:
-    if not has_export(job.folder):
+    folder = job.checkpoint.folder
+    if not has_export(folder):
         return None
-    found = read_export(job.folder, job.flow, digest(job.folder))
+    found = read_export(folder, job.flow, digest(folder))
     if job.flow.needs_float64 and found.certificate["precision"] != _name(job.flow.dtype):
         # Exported before such data were kept in float64: others are made.
-        _log.info("%s: its graphs take float32, which its data need more than", job.folder.name)
+        _log.info("%s: its graphs take float32, which its data need more than", folder.name)
         return None
     return found
 
@@ -185,10 +187,13 @@ def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
 
 def _made(job: Job) -> SerialisedExport:
     """Export in memory: the folder is the operator's, and the server does not write into it."""
-    exact = load_exact(job.folder)
     precision = next(name for name, dtype in PRECISIONS.items() if dtype == job.flow.dtype)
-    record = read_golden(job.folder, exact)
-    made = export(exact, precision=precision, record=record, random_rows=_RANDOM_ROWS)
+    made = export(
+        job.checkpoint.exact,
+        precision=precision,
+        record=job.checkpoint.record,
+        random_rows=_RANDOM_ROWS,
+    )
     return SerialisedExport.of(made)
 
 
@@ -202,7 +207,7 @@ class _Rows:
 
     @classmethod
     def of(cls, job: Job) -> "_Rows":
-        record = read_golden(job.folder, job.flow)
+        record = job.checkpoint.record
         dtype = np.dtype(_name(job.flow.dtype))
         context = record.get("context")
         return cls(

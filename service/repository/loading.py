@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-import models
-from models.checkpoints.folder import DTYPES, CheckpointError
+from models.checkpoints.folder import DTYPES, CheckpointError, load_checkpoint
 from models.checkpoints.reference import broken_promise
 from models.datasets.schema import class_names, feature_names
 from models.flow import Flow
@@ -24,7 +23,7 @@ from service.engines.engine import Engine
 from service.errors import ServiceError
 from service.launch.exits import StartupError
 from service.repository.folders import ModelLocation, Stamp, stamp
-from service.repository.overrides import tune
+from service.repository.overrides import ModelOverrides, tune
 from service.repository.thread import in_own_thread
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
@@ -102,20 +101,7 @@ async def _host(source: ModelLocation, settings: Settings, metrics: Metrics) -> 
     # Before the files are read: a change while they are makes another stamp.
     seen = stamp(source)
     tuning = tune(source.folder, settings)
-    dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
-    try:
-        flow = await in_own_thread(
-            lambda: models.load(source.folder, dtype=dtype, device=tuning.device)
-        )
-    except CheckpointError as error:
-        raise StartupError(str(error)) from None
-    policy = make_policy(tuning.settings, flow.features, solves=is_continuous(flow))
-    threads = engine_threads(settings.num_threads, settings.workers)
-    job = Job(source.folder, flow, threads, policy.max_batch_rows)
-    try:
-        choice = await in_own_thread(lambda: choose(tuning.settings.engine, job))
-    except EngineUnavailable as error:
-        raise StartupError(f"{source.folder}: {error}") from None
+    flow, policy, choice = await _load_and_choose(source, tuning)
     card = make_card(source, flow, choice, tuning.settings.batching)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
@@ -135,6 +121,29 @@ async def _host(source: ModelLocation, settings: Settings, metrics: Metrics) -> 
         time.monotonic() - began,
     )
     return hosted
+
+
+async def _load_and_choose(
+    source: ModelLocation, tuning: ModelOverrides
+) -> tuple[Flow, QueuePolicy, EngineSelection]:
+    """Read the folder, once, and choose an engine; the float64 copy for that ends with it."""
+    settings = tuning.settings
+    dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
+    try:
+        checkpoint = await in_own_thread(
+            lambda: load_checkpoint(source.folder, dtype=dtype, device=tuning.device)
+        )
+    except CheckpointError as error:
+        raise StartupError(str(error)) from None
+    flow = checkpoint.flow
+    policy = make_policy(settings, flow.features, solves=is_continuous(flow))
+    threads = engine_threads(settings.num_threads, settings.workers)
+    job = Job(checkpoint, threads, policy.max_batch_rows)
+    try:
+        choice = await in_own_thread(lambda: choose(settings.engine, job))
+    except EngineUnavailable as error:
+        raise StartupError(f"{source.folder}: {error}") from None
+    return flow, policy, choice
 
 
 def make_card(

@@ -11,7 +11,7 @@ import torch
 
 import models
 from models.checkpoints import golden
-from models.checkpoints.folder import CheckpointError
+from models.checkpoints.folder import CheckpointError, load_checkpoint
 from models.datasets import Dataset, DatasetError
 from models.fold import fold
 from models.onnx.export import ExportError, export, export_folder
@@ -89,8 +89,8 @@ def test_a_second_more_is_another_log_prob_on_every_engine(tmp_path: Path) -> No
     assert len(set(expected.tolist())) == len(x)
     models.save(flow, tmp_path / "model", rows=golden.Inputs(x))
     export_folder(tmp_path / "model").write(tmp_path / "model")
-    loaded = models.load(tmp_path / "model")
-    job = Job(tmp_path / "model", loaded, threads=1, max_rows=8)
+    checkpoint = load_checkpoint(tmp_path / "model")
+    loaded, job = checkpoint.flow, Job(checkpoint, threads=1, max_rows=8)
     for name in ("torch", "folded", "onnx"):
         engine = choose(name, job).engine
         assert engine.dtype == "float64"
@@ -123,7 +123,7 @@ def test_graphs_that_take_float32_are_set_aside(
     stored = read_export(folder, steep(), models.checkpoints.folder.digest(folder))
     older = replace(stored, certificate={**stored.certificate, "precision": "float32"})
     monkeypatch.setattr("service.engines.autotune.read_export", lambda *_: older)
-    choice = choose("onnx", Job(folder, models.load(folder), threads=1, max_rows=8))
+    choice = choose("onnx", Job(load_checkpoint(folder), threads=1, max_rows=8))
     assert choice.engine.dtype == "float64"
     assert choice.certificate["precision"] == "float64"
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import models
+from models.checkpoints.folder import load_checkpoint
 from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
 from service.engines import autotune
@@ -31,9 +32,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(folder: Path, **changes: Any) -> Job:
-    facts: dict[str, Any] = {"threads": 1, "max_rows": 8, "flow": models.load(folder)}
-    return Job(folder, **facts | changes)
+def job(folder: Path, dtype: torch.dtype | None = None, **changes: int) -> Job:
+    sizes = {"threads": 1, "max_rows": 8} | changes
+    return Job(load_checkpoint(folder, dtype=dtype), **sizes)
 
 
 def answers(choice: EngineSelection) -> Any:
@@ -125,10 +126,8 @@ def test_bad_graphs_are_refused_and_auto_goes_without(
 
 
 def test_graphs_in_another_precision_are_refused(folders: Path) -> None:
-    folder = folders / "exported"
-    flow = models.load(folder, dtype=torch.float64)
     with pytest.raises(EngineUnavailable, match=r"graphs are in float32 .* served in float64"):
-        choose("onnx", job(folder, flow=flow))
+        choose("onnx", job(folders / "exported", dtype=torch.float64))
 
 
 def test_graphs_that_miss_the_golden_rows_are_refused(

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
+from models.checkpoints.folder import Checkpoint, load_checkpoint
 from models.flow import Flow
 from service.contracts import ModelIndexEntry
 from service.engines.torch import TorchEngine
@@ -198,15 +199,15 @@ def test_a_bad_version_never_displaces_a_good_one(
 def test_a_load_that_never_ends_is_given_up_and_holds_up_no_other(
     repository: Callable[..., None], versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, ended, entered = models.load, threading.Event(), threading.Event()
+    load, ended, entered = load_checkpoint, threading.Event(), threading.Event()
 
-    def stuck(folder: Path, **options: Any) -> Flow:
+    def stuck(folder: Path, **options: Any) -> Checkpoint:
         if folder.parent.name == "slow":
             entered.set()
             ended.wait(30)
         return load(folder, **options)
 
-    monkeypatch.setattr("service.repository.loading.models.load", stuck)
+    monkeypatch.setattr("service.repository.loading.load_checkpoint", stuck)
 
     async def test(served: FolderRepository, folder: Path) -> None:
         shutil.copytree(versions / "2", folder.parent / "slow" / "1")

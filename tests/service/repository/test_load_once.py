@@ -1,0 +1,58 @@
+"""What serving a model reads: its golden rows once, and one flow is built of its folder."""
+
+import asyncio
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from models.checkpoints import folder as checkpoint_folder
+from models.checkpoints import tensor_file
+from models.onnx.export import export_folder
+from service.repository.folders import ModelLocation
+from service.repository.loading import host
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.cases import make_flow
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`plain`: a model. `exported`: the same with its graphs."""
+    folder = tmp_path_factory.mktemp("once")
+    models.save(make_flow("realnvp"), folder / "plain")
+    shutil.copytree(folder / "plain", folder / "exported")
+    export_folder(folder / "exported").write(folder / "exported")
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["torch", "folded", "onnx", "auto"])
+@pytest.mark.parametrize("name", ["plain", "exported"])
+def test_a_folder_is_read_once(
+    name: str, engine: Any, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    safe_open, build = tensor_file.safe_open, checkpoint_folder.build
+
+    def counting_open(path: Path, **options: Any) -> Any:
+        calls[path.name] += 1
+        return safe_open(path, **options)
+
+    def counting_build(*arguments: Any) -> Any:
+        calls["build"] += 1
+        return build(*arguments)
+
+    monkeypatch.setattr(tensor_file, "safe_open", counting_open)
+    monkeypatch.setattr(checkpoint_folder, "build", counting_build)
+
+    async def load() -> None:
+        location = ModelLocation(name, "1", folders / name)
+        loaded = await host(location, Settings(engine=engine), Metrics())
+        await loaded.drain()
+
+    asyncio.run(load())
+    # Of the weights, the header comes first: it says what the flow may cost.
+    assert calls == {"golden.safetensors": 1, "model.safetensors": 2, "build": 1}
