@@ -149,13 +149,13 @@ class FakeRepository:
     """A repository in memory: every card served by two linear queues."""
 
     def __init__(self, cards: tuple[ModelCard, ...] = CARDS, default: str | None = None) -> None:
-        self._served = {
+        self.served = {
             card.name: ServedModel(
                 card, Linear(card.event_shape, True), Linear(card.event_shape, False)
             )
             for card in cards
         }
-        self._default = default
+        self.default = default
         self.is_ready = True
         self.is_alive = True
         self.history: list[str] = []
@@ -163,13 +163,13 @@ class FakeRepository:
     def get(self, name: str | None) -> ServedModel:
         if not self.is_ready:
             raise NotReady("loading", retry_after=2)
-        name = name or self._default
-        if name not in self._served:
-            raise ModelNotFound(f"model: expected one of {', '.join(self._served)}, got {name!r}")
-        return self._served[name]
+        name = name or self.default
+        if name not in self.served:
+            raise ModelNotFound(f"model: expected one of {', '.join(self.served)}, got {name!r}")
+        return self.served[name]
 
     def models(self) -> list[ServedModel]:
-        return list(self._served.values())
+        return list(self.served.values())
 
     def index(self) -> list[ModelIndexEntry]:
         served = [
@@ -194,7 +194,7 @@ class FakeRepository:
         self.history.append("drain")
 
     def queue(self, name: str, op: str) -> Linear:
-        queue = getattr(self._served[name], op)
+        queue = getattr(self.served[name], op)
         assert isinstance(queue, Linear)
         return queue
 

@@ -95,11 +95,9 @@ def test_every_documented_path_is_guarded(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("is_short", [True, False], ids=["express", "ordinary"])
-def test_both_ways_from_the_socket_ask_for_the_key(
-    monkeypatch: pytest.MonkeyPatch, is_short: bool
-) -> None:
+def test_both_ways_from_the_socket_ask_for_the_key(is_short: bool) -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch, api_keys=KEY)
+        scene = LoopbackServer(api_keys=KEY)
         odd = {} if is_short else {"Origin": "http://page"}
         async with scene.client() as (reader, writer):
             statuses = []

@@ -1,11 +1,13 @@
 """HEAD: what GET would say of itself, without its body; and bodies that every route waits for."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from service.routes.exchange import ClientGone, Reception, receive_body
-from tests.service.fake_repository import FakeRepository, app_over, ask
+from tests.service.fake_repository import FakeRepository, app_over, ask, pieces, post
 from tests.service.wire import BODY, LoopbackServer, read, request, run
 
 PATHS = (
@@ -40,9 +42,9 @@ def test_head_is_counted_and_refused_as_get_is() -> None:
     assert ask(guarded, "HEAD", "/metrics").status_code == 401
 
 
-def test_a_connection_goes_on_after_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_goes_on_after_head() -> None:
     async def play() -> None:
-        async with LoopbackServer(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer().client() as (reader, writer):
             writer.write(request("/models", b"", method="HEAD") + request())
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
@@ -60,13 +62,11 @@ ROUTES = (
 
 @pytest.mark.parametrize("kept", [0, 5], ids=["nothing", "a_part"])
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_body_that_does_not_come_is_408_on_every_route(
-    monkeypatch: pytest.MonkeyPatch, path: str, kept: int
-) -> None:
+def test_a_body_that_does_not_come_is_408_on_every_route(path: str, kept: int) -> None:
     data = request(path, BODY)
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch, request_timeout_seconds=0.1, enable_model_control=True)
+        scene = LoopbackServer(request_timeout_seconds=0.1, enable_model_control=True)
         async with scene.client() as (reader, writer):
             writer.write(data[: len(data) - len(BODY) + kept])
             answer = await read(reader)
@@ -90,29 +90,23 @@ EARLY = {
 
 
 @pytest.mark.parametrize(("data", "status"), EARLY.values(), ids=EARLY)
-def test_an_answer_before_the_end_of_a_body_is_the_last(
-    monkeypatch: pytest.MonkeyPatch, data: bytes, status: int
-) -> None:
-    monkeypatch.setattr("service.express.connection._SILENT_SECONDS", 0.1)
-
+def test_an_answer_before_the_end_of_a_body_is_the_last(data: bytes, status: int) -> None:
     async def play() -> None:
-        async with LoopbackServer(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer().client() as (reader, writer):
             writer.write(data[: 1 - len(BODY)])
             answer = await read(reader)
             assert answer.status == status
             assert answer.headers["connection"] == "close"
-            assert await reader.read() == b""
+            assert await reader.read() == b"", "it is not waited for without end"
 
     run(play)
 
 
-def test_the_client_says_how_long_a_body_of_control_may_take(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_client_says_how_long_a_body_of_control_may_take() -> None:
     data = request("/v2/repository/index", b"{}", X_Timeout_Seconds="0.1")
 
     async def play() -> None:
-        async with LoopbackServer(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer().client() as (reader, writer):
             writer.write(data[:-1])
             assert (await read(reader)).status == 408
 
@@ -159,3 +153,82 @@ def test_a_client_that_leaves_within_its_body_is_gone(pieces: int) -> None:
     with pytest.raises(ClientGone):
         asyncio.run(receive_body({}, receive, 1000, Reception(1000)))
     assert coming == []
+
+
+# Bodies that are not read, or not whole
+
+
+async def _never(_: Any) -> None:
+    raise AssertionError("nothing may be read or sent here")
+
+
+def raw(app: Any, receive: Callable[[], Any], headers: dict[str, str]) -> Any:
+    """Call the application without a client library, to see what it reads."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/encode",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(app(scope, receive, send))
+    return sent
+
+
+def test_an_announced_body_that_is_too_large_is_never_read() -> None:
+    sent = raw(
+        app_over(FakeRepository(), max_body_bytes=50_000),
+        lambda: _never(None),
+        {"content-length": "50001"},
+    )
+    assert sent[0]["status"] == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "x"])
+def test_unusable_content_lengths(length: str) -> None:
+    sent = raw(
+        app_over(FakeRepository(), max_body_bytes=50_000),
+        lambda: _never(None),
+        {"content-length": length},
+    )
+    assert sent[0]["status"] in (400, 413)
+
+
+def test_an_endless_body_is_read_no_further_than_the_limit() -> None:
+    read = 0
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+
+    assert raw(app_over(FakeRepository(), max_body_bytes=50_000), receive, {})[0]["status"] == 413
+    assert read == 51
+
+
+def test_a_body_in_too_many_pieces_is_refused() -> None:
+    read = 0
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    assert raw(app_over(FakeRepository(), max_body_bytes=50_000), receive, {})[0]["status"] == 413
+    assert read <= 65_537
+
+
+def test_a_body_in_many_pieces_is_joined() -> None:
+    body = BODY
+    answer = post(
+        app_over(FakeRepository(), max_body_bytes=50_000),
+        "/encode",
+        content=pieces(*(bytes([byte]) for byte in body)),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.json()["z"] == [[1, 2, 3]]

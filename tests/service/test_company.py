@@ -160,26 +160,6 @@ def test_the_engine_s_error_is_for_the_culprits_alone(culprits: int) -> None:
     run(test())
 
 
-def test_neighbours_of_a_culprit_are_answered_by_a_queue_that_drains() -> None:
-    """What was accepted comes again after the engine failed on all of it, also during the end."""
-
-    async def test() -> None:
-        queue = batcher(Poisoned(), max_batch_rows=64, max_queue_rows=4)
-        queue.start()
-        guests = enter(queue, 1, POISON, 2, 3)
-        draining = asyncio.ensure_future(queue.drain())
-        told = await asyncio.wait_for(
-            asyncio.gather(*(guest.told for guest in guests), return_exceptions=True), 20
-        )
-        assert (told[0], *told[2:]) == (b"2", b"4", b"6")
-        assert isinstance(told[1], EngineError)
-        await asyncio.wait_for(draining, 20)
-        (late,) = enter(queue, 1)
-        assert isinstance(await outcome(late.told), NotReady)
-
-    run(test())
-
-
 def test_an_answer_that_cannot_be_written_costs_only_itself() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)

@@ -20,9 +20,9 @@ from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.fake_repository import FakeRepository
-from tests.service.test_express import LoopbackServer as Server
 from tests.service.test_express import Z, request, run
 from tests.service.test_express import read as read_answer
+from tests.service.wire import LoopbackServer as Server
 
 # One process for all: loading the models takes longer than the tests.
 pytestmark = pytest.mark.xdist_group("hostile")
@@ -321,11 +321,11 @@ HEADS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("piece", [1000, 1 << 18], ids=["drops", "gulps"])
 @pytest.mark.parametrize("case", HEADS)
-def test_endless_heads_are_refused(monkeypatch: pytest.MonkeyPatch, case: str, piece: int) -> None:
+def test_endless_heads_are_refused(case: str, piece: int) -> None:
     data = HEADS[case]
 
     async def play() -> None:
-        scene = Server(monkeypatch)
+        scene = Server()
         async with scene.client() as (reader, writer):
             try:
                 for start in range(0, len(data), piece):
@@ -346,9 +346,9 @@ def test_endless_heads_are_refused(monkeypatch: pytest.MonkeyPatch, case: str, p
     run(play)
 
 
-def test_the_longest_head_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_head_is_taken() -> None:
     async def play() -> None:
-        scene = Server(monkeypatch)
+        scene = Server()
         for length in (60_000, 70_000):
             async with scene.client() as (reader, writer):
                 writer.write(request(X_Long="x" * length))
@@ -382,11 +382,9 @@ FRAMES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", FRAMES)
-def test_what_says_two_things_is_400_and_the_end(
-    monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_what_says_two_things_is_400_and_the_end(case: str) -> None:
     async def play() -> None:
-        scene = Server(monkeypatch)
+        scene = Server()
         async with scene.client() as (reader, writer):
             writer.write(FRAMES[case])
             answer = await read_answer(reader)
@@ -398,9 +396,9 @@ def test_what_says_two_things_is_400_and_the_end(
     run(play)
 
 
-def test_a_head_that_trickles_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_trickles_holds_no_connection() -> None:
     async def play() -> None:
-        scene = Server(monkeypatch)
+        scene = Server()
         scene.config.timeout_keep_alive = 0.2
         async with scene.client() as (reader, writer):
             writer.write(b"POST /encode HTTP/1.1\r\nX-Slow: ")

@@ -1,6 +1,7 @@
 """Clients that leave or dawdle."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -8,9 +9,10 @@ import orjson
 import pytest
 
 from service.app import create_app
+from service.contracts import Array, InferenceResult
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.service.fake_repository import FakeRepository
+from tests.service.fake_repository import FakeRepository, Linear, app_over, post
 
 PATIENCE_SECONDS = 20.0
 
@@ -161,3 +163,43 @@ def test_a_shutdown_is_not_mistaken_for_a_client_that_left() -> None:
             await request
 
     run(play())
+
+
+# How long they wait
+
+REQUESTS = {
+    "/encode": {"model": "line", "x": [[2, 4, 6]]},
+    "/v2/models/line/infer": {
+        "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [2, 4, 6]}]
+    },
+}
+paths = pytest.mark.parametrize("path", REQUESTS)
+
+
+@pytest.fixture
+def deadlines(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds left of each request that reached a queue."""
+    seen: list[float] = []
+    plain = Linear.submit
+
+    async def submit(
+        self: Linear, rows: Array, context: Array | None, deadline: float
+    ) -> InferenceResult:
+        seen.append(deadline - time.monotonic())
+        return await plain(self, rows, context, deadline)
+
+    monkeypatch.setattr(Linear, "submit", submit)
+    return seen
+
+
+@paths
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({}, 30.0), ({"X-Timeout-Seconds": "7.5"}, 7.5), ({"X-Timeout-Seconds": "99999"}, 30.0)],
+    ids=["unsaid", "shorter", "longer"],
+)
+def test_the_shorter_of_both_timeouts_holds(
+    path: str, headers: dict[str, str], seconds: float, deadlines: list[float]
+) -> None:
+    post(app_over(FakeRepository()), path, json=REQUESTS[path], headers=headers)
+    assert seconds - 5 < deadlines[0] <= seconds

@@ -7,7 +7,7 @@ import pytest
 
 from service.express import connection
 from service.express.room import GUESTS
-from tests.service.wire import InferenceResult, LoopbackServer, read, request, run
+from tests.service.wire import LoopbackServer, Response, read, request, run
 
 ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 READY = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -17,8 +17,10 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Full:
     """A scene with room for two connections, both taken by clients that were answered."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.scene = LoopbackServer(monkeypatch)
+    def __init__(
+        self,
+    ) -> None:
+        self.scene = LoopbackServer()
         self.scene.lane.room.most = 2
         self.residents: list[Connection] = []
         self._opened: list[Connection] = []
@@ -41,7 +43,7 @@ class Full:
         self._opened.append(opened)
         return opened
 
-    async def ask(self, to: Connection, sent: bytes) -> InferenceResult:
+    async def ask(self, to: Connection, sent: bytes) -> Response:
         to[1].write(sent)
         return await read(to[0])
 
@@ -50,11 +52,9 @@ class Full:
             await asyncio.sleep(0.001)
 
 
-def test_a_newcomer_without_room_is_told_and_the_others_are_served(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_newcomer_without_room_is_told_and_the_others_are_served() -> None:
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             newcomer = await full.connect()
             told = await full.ask(newcomer, request())
             assert (told.status, told.json()["code"]) == (503, "too_many_connections")
@@ -67,11 +67,9 @@ def test_a_newcomer_without_room_is_told_and_the_others_are_served(
 
 
 @pytest.mark.parametrize("sent", [ALIVE, READY])
-def test_a_newcomer_without_room_hears_how_the_service_is(
-    monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
+def test_a_newcomer_without_room_hears_how_the_service_is(sent: bytes) -> None:
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             newcomer = await full.connect()
             told = await full.ask(newcomer, sent)
             assert told.status == 200
@@ -81,9 +79,9 @@ def test_a_newcomer_without_room_hears_how_the_service_is(
     run(scene)
 
 
-def test_who_has_left_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_left_makes_room() -> None:
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             full.residents.pop()[1].close()
             await full.until_left(1)
             full.residents.append(await full.connect())
@@ -97,7 +95,7 @@ def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(connection, "GUEST_SECONDS", 0.05)
 
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             newcomer = await full.connect()
             assert await newcomer[0].read() == b""
             assert (await full.ask(full.residents[0], ALIVE)).status == 200
@@ -105,9 +103,9 @@ def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPat
     run(scene)
 
 
-def test_too_many_newcomers_are_told_before_they_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_newcomers_are_told_before_they_ask() -> None:
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             guests = [await full.connect() for _ in range(GUESTS)]
             one_more = await full.connect()
             assert (await read(one_more[0])).status == 503
@@ -117,11 +115,9 @@ def test_too_many_newcomers_are_told_before_they_ask(monkeypatch: pytest.MonkeyP
     run(scene)
 
 
-def test_a_lack_of_room_is_logged_once_each_time(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lack_of_room_is_logged_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
-        async with Full(monkeypatch) as full:
+        async with Full() as full:
             for _ in range(2):
                 for _ in range(3):
                     newcomer = await full.connect()

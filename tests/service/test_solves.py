@@ -1,6 +1,5 @@
 """How a continuous flow's equations were solved, from the engine to the client, row by row."""
 
-import io
 import json
 import math
 from typing import Any
@@ -71,18 +70,18 @@ def test_discrete_flows_have_no_solves() -> None:
     run(test())
 
 
-def ffjord(**changes: Any) -> TorchEngine:
+def ffjord(**changes: Any) -> models.Flow:
     torch.manual_seed(0)
-    config = {"event_shape": [2], "hidden_features": [8], **changes}
-    return TorchEngine(models.build("ffjord", config))
+    return models.build("ffjord", {"event_shape": [2], "hidden_features": [8], **changes})
 
 
 def test_the_torch_engine_tells_what_the_flow_reports() -> None:
-    engine = ffjord(num_blocks=2, divergence={"evaluation": "hutchinson", "num_probes": 3})
+    flow = ffjord(num_blocks=2, divergence={"evaluation": "hutchinson", "num_probes": 3})
+    engine = TorchEngine(flow)
     x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     _, _, solves = engine.encode(x, None)
     with torch.no_grad(), solve_reports() as reports:
-        engine._flow.encode(torch.from_numpy(x))
+        flow.encode(torch.from_numpy(x))
     wanted = reports[0].evaluations + reports[1].evaluations
     assert solves.evaluations.tolist() == wanted.tolist()
     assert solves.status.tolist() == [0, 0, 0]
@@ -92,7 +91,7 @@ def test_the_torch_engine_tells_what_the_flow_reports() -> None:
 
 
 def test_a_row_that_fails_costs_its_neighbours_nothing() -> None:
-    engine = ffjord(solver={"max_evaluations": 500})
+    engine = TorchEngine(ffjord(solver={"max_evaluations": 500}))
     x = np.array([[0.5, 1], [1e30, -1e30], [2, -1]], np.float32)
     value, log_det, solves = engine.encode(x, None)
     alone, own, _ = engine.encode(x[[0, 2]], None)
@@ -116,7 +115,7 @@ def app() -> Any:
             finally:
                 await queue.drain()
 
-    house._served["flow"] = ServedModel(card("flow", (3,)), Started(), Started())
+    house.served["flow"] = ServedModel(card("flow", (3,)), Started(), Started())
     return app_over(house)
 
 
@@ -125,8 +124,8 @@ def drawing() -> tuple[Any, Linear]:
     """A server whose model `flow` has a queue for values alone, and that queue."""
     pixels = card("flow", (1, 2, 2), num_levels=256)
     house = FakeRepository((pixels, card("line", (3,))))
-    two, alone = house._served["flow"], Linear((1, 2, 2), is_encode=False)
-    house._served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
+    two, alone = house.served["flow"], Linear((1, 2, 2), is_encode=False)
+    house.served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
     return app_over(house), alone
 
 
@@ -148,63 +147,10 @@ def test_pictures_hold_no_log_prob(drawing: tuple[Any, Linear]) -> None:
         assert len(alone.calls) == calls
 
 
-def test_models_with_one_way_to_decode_take_it(drawing: tuple[Any, Linear]) -> None:
-    told = content(drawing[0], "/sample", model="line", return_log_prob=False)
-    assert told.keys() == {"model", "version", "seed", "x"}
-
-
-def test_return_log_prob_is_true_or_false(drawing: tuple[Any, Linear]) -> None:
-    answer = post(drawing[0], "/sample", json={"model": "flow", "return_log_prob": 1})
-    assert answer.status_code == 422
-    assert answer.json()["detail"] == "return_log_prob: expected true or false, got 1"
-    assert answer.json()["errors"][0]["pointer"] == "/return_log_prob"
-
-
 def content(app: Any, path: str = "/log_prob", **request: Any) -> Any:
     answer = post(app, path, json={"model": "flow"} | request)
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def test_clients_are_told_which_rows_failed_and_why(app: Any) -> None:
-    told = content(app, x=rows(1, 3, 2).tolist())
-    assert told["non_finite"] == [1]
-    assert told["log_prob"][1] is None
-    assert told["log_prob"][0] == pytest.approx(3 - 6 - 1.5 * math.log(2 * math.pi))
-    assert told["failures"] == [
-        {"row": 1, "status": "solver_failed", "reason": "budget_spent", "evaluations": 30}
-    ]
-    assert "evaluations" not in told
-    assert "log_prob_se" not in told
-
-
-def test_nothing_is_said_where_all_went_well(app: Any) -> None:
-    assert content(app, x=rows(1, 2).tolist()).keys() == {"model", "version", "log_prob"}
-
-
-@pytest.mark.parametrize("path", ["/log_prob", "/encode", "/decode"])
-def test_evaluations_are_told_to_those_who_ask(app: Any, path: str) -> None:
-    name = "z" if path == "/decode" else "x"
-    told = content(app, path, **{name: rows(1, 4).tolist()}, return_evaluations=True)
-    assert told["evaluations"] == [10, 40]
-
-
-def test_estimates_come_with_their_standard_error(app: Any) -> None:
-    assert content(app, x=rows(1, 5).tolist())["log_prob_se"] == [0, 0.25]
-
-
-def test_one_probe_has_no_standard_error_and_json_says_so(app: Any) -> None:
-    told = content(app, x=rows(1, 6).tolist())
-    assert told["log_prob_se"] == [0, None]
-    assert "one probe" in told["log_prob_se_reason"]
-
-
-def test_one_probe_has_no_standard_error_and_npz_says_so(app: Any) -> None:
-    request = {"model": "flow", "x": rows(6).tolist()}
-    answer = post(app, "/log_prob", json=request, headers={"accept": "application/x-npz"})
-    with np.load(io.BytesIO(answer.content)) as archive:
-        assert np.isnan(archive["log_prob_se"]).all()
-        assert "one probe" in str(archive["log_prob_se_reason"])
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
@@ -219,22 +165,10 @@ def test_one_probe_has_no_standard_error_and_v2_says_so(app: Any, is_binary: boo
 
 
 def test_an_engine_with_one_probe_knows_no_standard_error() -> None:
-    engine = ffjord(divergence={"evaluation": "hutchinson", "num_probes": 1})
+    engine = TorchEngine(ffjord(divergence={"evaluation": "hutchinson", "num_probes": 1}))
     _, log_det, solves = engine.encode(np.ones((2, 2), np.float32), None)
     assert np.isfinite(log_det).all()
     assert np.isnan(solves.log_det_se).all()
-
-
-def test_binary_answers_hold_a_status_a_row(app: Any) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, rows(1, 3))
-    headers = {"content-type": "application/x-npy", "accept": "application/x-npz"}
-    query = "?model=flow&return_evaluations=true"
-    answer = post(app, f"/log_prob{query}", content=buffer.getvalue(), headers=headers)
-    assert answer.status_code == 200, answer.text
-    with np.load(io.BytesIO(answer.content)) as archive:
-        assert archive["status"].tolist() == [0, SolveStatus.BUDGET_SPENT]
-        assert archive["evaluations"].tolist() == [10, 30]
 
 
 INFER = "/v2/models/flow/infer"
@@ -292,18 +226,6 @@ def test_v2_gives_estimates_their_standard_error(app: Any, wanted: list[str] | N
         assert found["log_prob_se"] == [0, 0.25]
     else:
         assert list(found) == wanted
-
-
-@pytest.mark.parametrize(
-    ("model", "wanted", "detail"),
-    [("flow", 1, "expected true or false"), ("line", True, "no continuous flow")],
-)
-def test_refusals(app: Any, model: str, wanted: Any, detail: str) -> None:
-    request = {"model": model, "x": rows(1).tolist(), "return_evaluations": wanted}
-    answer = post(app, "/log_prob", json=request)
-    assert answer.status_code == 422
-    assert detail in answer.json()["detail"]
-    assert answer.json()["errors"][0]["pointer"] == "/return_evaluations"
 
 
 def test_the_document_has_the_field(app: Any) -> None:

@@ -87,25 +87,6 @@ def test_x_gives_latents_and_scores(app: FastAPI) -> None:
     assert "queue" in answer.headers["server-timing"]
 
 
-def test_z_gives_data(app: FastAPI) -> None:
-    got = outputs(infer(app, inputs=[tensor(name="z")]))
-    assert list(got) == ["x", "log_det"]
-    np.testing.assert_array_equal(got["x"], X * SCALE)
-
-
-def test_pixels_have_bits_per_dim(app: FastAPI) -> None:
-    x = np.full((2, 1, 4, 5), 3.0)
-    got = outputs(infer(app, "grey", inputs=[tensor(x)]))
-    expected = -got["log_prob"] / (20 * math.log(2))
-    np.testing.assert_allclose(got["bits_per_dim"], expected, rtol=1e-6)
-
-
-def test_whole_numbers_that_are_no_pixels_are_refused(app: FastAPI) -> None:
-    answer = infer(app, "digits", inputs=[tensor(np.full((1, 1, 4, 4), 17), datatype="UINT8")])
-    assert answer.status_code == 422
-    assert "expected pixels 0 .. 16" in answer.text
-
-
 @pytest.mark.parametrize("form", [{}, {"binary_data_output": True}], ids=["json", "bytes"])
 def test_samples_come_by_parameters(app: FastAPI, form: dict[str, Any]) -> None:
     wanted = {"num_samples": 5, "seed": 7, "temperature": 0.5, "first_row": 2}
@@ -155,21 +136,6 @@ def test_every_datatype_is_taken_as_bytes(app: FastAPI, datatype: str) -> None:
 def test_data_may_be_flat(app: FastAPI) -> None:
     got = outputs(infer(app, inputs=[tensor(data=X.ravel().tolist())]))
     np.testing.assert_array_equal(got["z"], X / SCALE)
-
-
-@pytest.mark.parametrize(
-    "context",
-    [
-        pytest.param(tensor([1, 3], "context", "INT64"), id="labels"),
-        pytest.param(tensor([[0.0, 1, 0, 0], [0, 0, 0, 1.0]], "context"), id="rows"),
-    ],
-)
-def test_contexts_are_inputs(context: dict[str, Any]) -> None:
-    house = FakeRepository()
-    x = np.zeros((2, 2))
-    outputs(infer(app_over(house), "labelled", inputs=[tensor(x), context]))
-    (_, given), *_ = house.queue("labelled", "encode").calls
-    np.testing.assert_array_equal(given, np.eye(4)[[1, 3]])
 
 
 def test_a_number_that_json_cannot_hold_is_null_and_named(app: FastAPI) -> None:

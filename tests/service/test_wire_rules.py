@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,11 @@ def chunked(body: bytes, **headers: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000], ids=["bytes", "pieces", "whole"])
-def test_a_body_behind_an_offer_of_http_2_is_read(
-    monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_a_body_behind_an_offer_of_http_2_is_read(size: int) -> None:
     data = request("/sample", DRAW, **OFFER)
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             for _ in range(2):  # the next request begins where this one ends
                 for start in range(0, len(data), size):
@@ -60,13 +59,11 @@ def test_a_body_behind_an_offer_of_http_2_is_read(
     ids=["websocket", "close", "upgrade_alone"],
 )
 @pytest.mark.parametrize("form", ["length", "chunks"])
-def test_every_offer_is_passed_over(
-    monkeypatch: pytest.MonkeyPatch, path: str, headers: dict[str, str], form: str
-) -> None:
+def test_every_offer_is_passed_over(path: str, headers: dict[str, str], form: str) -> None:
     data = request(path, BODY, **headers) if form == "length" else chunked(BODY, **headers)
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
@@ -78,9 +75,9 @@ def test_every_offer_is_passed_over(
     run(play)
 
 
-def test_an_offer_without_a_body_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offer_without_a_body_is_passed_over() -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write(request("/models/line", b"", method="GET", **OFFER) + request())
             assert (await read(reader)).json()["name"] == "line"
@@ -106,13 +103,11 @@ HEADS = {
 
 
 @pytest.mark.parametrize("case", HEADS)
-def test_a_head_that_is_not_http_1_1_is_400_and_the_end(
-    monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_a_head_that_is_not_http_1_1_is_400_and_the_end(case: str) -> None:
     data, word = HEADS[case]
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
@@ -125,11 +120,11 @@ def test_a_head_that_is_not_http_1_1_is_400_and_the_end(
     run(play)
 
 
-def test_http_1_0_needs_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_1_0_needs_no_host() -> None:
     data = request().replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Host: server\r\n", b"")
 
     async def play() -> None:
-        async with LoopbackServer(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer().client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).json()["z"] == Z
 
@@ -141,15 +136,13 @@ SINGLE = ("X-API-Key", "Authorization", "Content-Type", "X-Timeout-Seconds")
 
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("path", ["/encode", "/v2/models/line/infer", "/v2/repository/index"])
-def test_a_header_that_stands_twice_is_400(
-    monkeypatch: pytest.MonkeyPatch, path: str, name: str
-) -> None:
+def test_a_header_that_stands_twice_is_400(path: str, name: str) -> None:
     keys = ["first-key-of-16-chars", "other-key-of-16-chars"]
     head, end, body = request(path).partition(b"\r\n\r\n")
     lines = "".join(f"\r\n{name}: {key}" for key in keys).encode()
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch, api_keys=tuple(keys))
+        scene = LoopbackServer(api_keys=tuple(keys))
         async with scene.client() as (reader, writer):
             writer.write(head + lines + end + body)
             answer = await read(reader)
@@ -161,11 +154,11 @@ def test_a_header_that_stands_twice_is_400(
     run(play)
 
 
-def test_two_accept_headers_are_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_accept_headers_are_one_list() -> None:
     data = request(Accept="image/webp", Accept_="application/x-npy").replace(b"Accept-", b"Accept")
 
     async def play() -> None:
-        async with LoopbackServer(monkeypatch).client() as (reader, writer):
+        async with LoopbackServer().client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).headers["content-type"] == "application/x-npy"
 
@@ -184,13 +177,11 @@ COMPLETE = {
 
 
 @pytest.mark.parametrize("case", COMPLETE)
-def test_a_client_that_has_sent_all_gets_its_answers(
-    monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_a_client_that_has_sent_all_gets_its_answers(case: str) -> None:
     data, count = COMPLETE[case]
 
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write(data)
             writer.write_eof()
@@ -203,9 +194,9 @@ def test_a_client_that_has_sent_all_gets_its_answers(
 
 
 @pytest.mark.parametrize("case", ["express", "chunks"])
-def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_it_is_waited_for_as_long_as_it_takes(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         queue = scene.house.held()
         async with scene.client() as (reader, writer):
             writer.write(COMPLETE[case][0])
@@ -219,9 +210,9 @@ def test_it_is_waited_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize("case", ["express", "chunks"])
-def test_one_that_is_gone_is_told_from_it(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_one_that_is_gone_is_told_from_it(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         queue = scene.house.held()
         async with scene.client() as (_, writer):
             writer.write(COMPLETE[case][0])
@@ -244,9 +235,9 @@ PARTS = {
 
 
 @pytest.mark.parametrize("case", PARTS)
-def test_half_a_request_is_not_answered(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_half_a_request_is_not_answered(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write(PARTS[case])
             writer.write_eof()
@@ -259,9 +250,9 @@ def test_half_a_request_is_not_answered(monkeypatch: pytest.MonkeyPatch, case: s
     run(play)
 
 
-def test_a_silent_connection_that_is_closed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_that_is_closed_is_closed() -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         async with scene.client() as (reader, writer):
             writer.write_eof()
             assert await reader.read() == b""
@@ -296,11 +287,9 @@ async def connect(scene: LoopbackServer, server: asyncio.Server) -> socket.socke
 
 
 @pytest.mark.parametrize("case", LARGE)
-def test_a_client_that_reads_nothing_is_cut_off_and_counted(
-    monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_a_client_that_reads_nothing_is_cut_off_and_counted(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch, write_timeout_seconds=0.1)
+        scene = LoopbackServer(write_timeout_seconds=0.1)
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
         with await connect(scene, server) as client:
@@ -315,34 +304,39 @@ def test_a_client_that_reads_nothing_is_cut_off_and_counted(
     run(play)
 
 
-def test_no_clock_of_a_connection_runs_on_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_clock_of_a_connection_runs_on_when_it_is_gone() -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch)
+        scene = LoopbackServer()
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
-        with await connect(scene, server) as client:
+        clocks: list[asyncio.TimerHandle] = []
+        call_later = loop.call_later
+
+        def note(*call: Any, **more: Any) -> asyncio.TimerHandle:
+            clocks.append(call_later(*call, **more))
+            return clocks[-1]
+
+        with pytest.MonkeyPatch.context() as patch, await connect(scene, server) as client:
+            patch.setattr(loop, "call_later", note)
             await loop.sock_sendall(client, LARGE["last"])
             client.shutdown(socket.SHUT_WR)
-            while not any(one._departure for one in scene.state.connections):
+            # One for what is not read, one for whether anybody is there, one for idleness.
+            while len(clocks) < 3:
                 await asyncio.sleep(0.001)
-            (connection,) = scene.state.connections
-            while connection._reader._timer is None:
-                await asyncio.sleep(0.001)
-            patience = connection._reader._timer
         while scene.state.connections:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         server.close()
-        assert patience.cancelled()
-        assert connection._departure._timer.cancelled()
-        assert connection.timeout_keep_alive_task is None
+        assert [
+            clock for clock in clocks if not clock.cancelled() and clock.when() > loop.time()
+        ] == []
 
     run(play)
 
 
-def test_a_client_that_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
     async def play() -> None:
-        scene = LoopbackServer(monkeypatch, write_timeout_seconds=0.15)
+        scene = LoopbackServer(write_timeout_seconds=0.15)
         loop = asyncio.get_running_loop()
         server = await scene.listen(send_bytes=4096)
         got = b""

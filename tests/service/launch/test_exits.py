@@ -80,10 +80,8 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
     assert folders.models() == []
 
 
-def test_nobody_who_waits_behind_a_closing_listener_is_reset(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = LoopbackServer(monkeypatch)
+def test_nobody_who_waits_behind_a_closing_listener_is_reset() -> None:
+    scene = LoopbackServer()
     server = _Server(scene.config)
     server.lifespan = scene.config.lifespan_class(scene.config)
 
