@@ -19,32 +19,29 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
 WORKDIR /src
-COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        extras = p['optional-dependencies']; \
-        [print(*p['dependencies'], *extras[build], *extras['otel'], sep='\n', \
-        file=open(f'{build}.txt', 'w')) for build in ('cpu', 'gpu')]"
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 FROM build AS wheel
-COPY README.md LICENSE ./
+COPY pushforward pushforward
 COPY models models
 COPY service service
 RUN pip wheel --no-deps --wheel-dir /dist .
 
-# The dependencies are a layer of their own: a change of the code does not install torch again.
+# The dependencies are a layer of their own, installed with packages that hold nothing yet: a change
+# of the code does not install torch again.
 FROM build AS build-cpu
-RUN pip install -r cpu.txt -c constraints.txt
+RUN mkdir pushforward models service && pip install '.[cpu,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
+RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 FROM build AS build-gpu
-RUN pip install -r gpu.txt -c constraints.txt
+RUN mkdir pushforward models service && pip install '.[gpu,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
-RUN pip install --no-deps /dist/*.whl
+RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 # What runs: no compiler, no pip cache, no source tree; writes nothing outside /tmp.
 FROM python:${PYTHON_VERSION}-slim-bookworm AS runtime
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="pushforward" \
       org.opencontainers.image.description="Serves trained normalizing flows over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0" \

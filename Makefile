@@ -32,7 +32,7 @@ check: $(VENV)/.installed-dev ## check format, lint, types, import direction and
 	@$(BIN)/ruff format --check --quiet $(TESTED)
 	@$(BIN)/ruff check --quiet $(TESTED)
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --quiet tests/test_house.py tests/test_imports.py
+	@$(BIN)/python -m pytest --quiet tests/test_project.py tests/test_imports.py
 
 format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)

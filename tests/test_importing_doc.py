@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from models.importers.registry import NAMES
-from pushforward.cli import main
+from pushforward.cli import app as cli
 
 ROOT = Path(__file__).resolve().parent
 TEXT = (ROOT.parent / "docs" / "importing.md").read_text("utf-8")
@@ -43,7 +43,7 @@ def test_the_example_works(source: str, command: str) -> None:
         str(checkpoint(source, word)) if re.search(r"\.(pt|pth|pkg|tar)$", word) else word
         for word in words
     ]
-    result = CliRunner().invoke(main.build(words), [*words, "--dry-run", "--json"])
+    result = CliRunner().invoke(cli.build(words), [*words, "--dry-run", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["imported_from"] == source

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pushforward.cli import main
+from pushforward.cli import app as cli
 from pushforward.client import Client, clients
 from tests.service.fake_repository import SCALE, FakeRepository, app_over
 
@@ -50,7 +50,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setattr(clients.httpx, "Client", client)
     monkeypatch.setattr(clients.time, "sleep", lambda _: None)
     return lambda *arguments: CliRunner().invoke(
-        main.build(("client",)), ["client", *map(str, arguments)]
+        cli.build(("client",)), ["client", *map(str, arguments)]
     )
 
 

@@ -10,7 +10,7 @@ import models
 from models.checkpoints.folder import digest
 from models.onnx.load import read_export
 from models.onnx.runtime import RuntimeMissing
-from pushforward.cli import main
+from pushforward.cli import app as cli
 from tests.cases import make_flow
 
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(main.build(arguments), list(arguments), env={"COLUMNS": "120"})
+    return CliRunner().invoke(cli.build(arguments), list(arguments), env={"COLUMNS": "120"})
 
 
 def test_the_graphs_lie_where_the_server_finds_them(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 import models
-from pushforward.cli import main
+from pushforward.cli import app as cli
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 ROSINALITY = GOLDEN / "rosinality_glow_b" / "model_000001.pt"
@@ -18,7 +18,7 @@ SIZES = ("--set", "img_size=8", "--set", "n_bits=8")
 
 def invoke(*arguments: str | Path) -> Result:
     words = ["import", *map(str, arguments)]
-    return CliRunner().invoke(main.build(words), words)
+    return CliRunner().invoke(cli.build(words), words)
 
 
 def refused(*arguments: str | Path) -> str:

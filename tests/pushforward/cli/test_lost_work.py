@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import models
-from pushforward.cli import main as cli
+from pushforward.cli import app as cli
+from pushforward.cli.main import main
 from pushforward.cli.plain_errors import plain_errors
 from tests.cases import make_flow
 from tests.disks import disk, fill
@@ -154,9 +155,9 @@ def test_an_interrupt_ends_the_process_while_modules_are_imported(
     monkeypatch.setattr(cli, "build", lambda _: lambda: seen.append(signal.getsignal(2)))
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        cli.main()
+        main()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
-        cli.main()
+        main()
     finally:
         signal.signal(signal.SIGINT, former)
     assert seen == [signal.SIG_DFL, signal.SIG_IGN]

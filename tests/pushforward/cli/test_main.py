@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 import models
-from pushforward.cli import main as cli
+from pushforward.cli import app as cli
+from pushforward.cli.commands import COMMANDS
 from service.settings import Settings, flag_name
 
 
@@ -41,14 +42,14 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
 def test_help_names_every_command() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    assert all(name in result.output for name in cli.COMMANDS)
+    assert all(name in result.output for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_summary_is_the_commands_own(name: str) -> None:
     command = cli.load(name)
     own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
-    assert str(own).splitlines()[0] == cli.COMMANDS[name]
+    assert str(own).splitlines()[0] == COMMANDS[name].summary
 
 
 def test_the_version_is_printed() -> None:

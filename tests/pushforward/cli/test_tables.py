@@ -16,7 +16,7 @@ from models.datasets import rows as row_record
 from models.datasets.dataset import Dataset, DatasetError
 from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
 from models.training.evaluate import log_probs
-from pushforward.cli import main
+from pushforward.cli import app as cli
 from pushforward.cli.client import _read_rows
 
 FLOW = [
@@ -27,7 +27,7 @@ NAMES = ["flow", "mass [kg]", "load"]
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main.build(arguments), list(arguments))
+    return CliRunner().invoke(cli.build(arguments), list(arguments))
 
 
 def write(path: Path, names: list[str], order: np.ndarray | None = None) -> Path:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from models.datasets import named_sets
 from models.training import TrainingOptions
-from pushforward.cli import main
+from pushforward.cli import app as cli
 from pushforward.cli.train import read_arguments, train
 
 FLOW = [
@@ -25,7 +25,7 @@ DATA = "two_moons?rows=200"
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main.build(arguments), list(arguments))
+    return CliRunner().invoke(cli.build(arguments), list(arguments))
 
 
 @pytest.fixture(scope="module")

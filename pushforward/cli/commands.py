@@ -1,0 +1,42 @@
+"""The table of subcommands: what the help says of each, and the extras of which it needs one."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A subcommand as it is known before it is imported.
+
+    summary: the first line of the command's own help (a test compares).
+    extras: each of them holds all that the command imports.
+    """
+
+    summary: str
+    extras: tuple[str, ...]
+
+
+_TORCH = ("cpu", "gpu")
+
+COMMANDS = {
+    "serve": Command("Serve models over HTTP.", _TORCH),
+    "inspect": Command("Show what a model folder holds and whether it reproduces itself.", _TORCH),
+    "train": Command(
+        "Train a flow by maximum likelihood and write it as a model folder.", ("train",)
+    ),
+    "evaluate": Command(
+        "Score data with a model: likelihood, float32 error, round trip, and AUROC of anomalies.",
+        (*_TORCH, "train"),
+    ),
+    "client": Command("Ask a running server: sample, log-prob, encode, decode.", ("cli",)),
+    "export": Command(
+        "Write encode.onnx and decode.onnx of a model, certified against float64 torch.", _TORCH
+    ),
+    "import": Command(
+        "Turn a checkpoint of public code into a model folder with the same likelihood.", _TORCH
+    ),
+}
+
+
+def find_command(arguments: Sequence[str]) -> str | None:
+    """The subcommand that the arguments name, if any."""
+    return next((argument for argument in arguments if argument in COMMANDS), None)
