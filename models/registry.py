@@ -16,6 +16,7 @@ from models.families.glow import GlowConfig, build_glow
 from models.families.maf import MAFConfig, build_maf
 from models.families.nice import NICEConfig, build_nice
 from models.families.nsf import NSFConfig, build_nsf
+from models.families.preprocessing import PixelScale
 from models.families.realnvp import RealNVPConfig, build_realnvp
 from models.families.realnvp_image import RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
@@ -23,17 +24,23 @@ from models.flow import Flow
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One architecture: its configuration class and the function that turns one into a flow."""
+    """One architecture.
+
+    config: its configuration class.
+    build: turns one into a flow.
+    pixel_scale: what its preprocessing makes of pixels where a configuration does not say.
+    """
 
     config: type[FamilyConfig]
     build: Callable[[Any], Flow]
+    pixel_scale: PixelScale = "logit"
 
 
 FAMILIES: dict[str, Family] = {
     "chain": Family(ChainConfig, build_chain),
     "ffjord": Family(FFJORDConfig, build_ffjord),
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image),
-    "glow": Family(GlowConfig, build_glow),
+    "glow": Family(GlowConfig, build_glow, pixel_scale="centred"),
     "maf": Family(MAFConfig, build_maf),
     "nice": Family(NICEConfig, build_nice),
     "nsf": Family(NSFConfig, build_nsf),

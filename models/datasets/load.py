@@ -9,7 +9,7 @@ from models.datasets.images import load_folder, load_idx
 from models.datasets.named import NAMED, toy_recipe
 from models.datasets.schema import match
 from models.datasets.spec import Spec
-from models.datasets.tables import load_array, load_table
+from models.datasets.tables import ARRAY_SUFFIXES, TABLE_SUFFIXES, load_array, load_table
 from models.datasets.toys import TOYS
 
 
@@ -87,11 +87,10 @@ def _load_path(spec: Spec, features: Sequence[str]) -> Dataset:
     if path.is_dir():
         return load_folder(path, spec)
     suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
-    match suffix.lower():
-        case ".csv" | ".csv.gz" | ".tsv" | ".tsv.gz" | ".parquet":
-            return load_table(path, spec, features)
-        case ".npy" | ".npz":
-            return load_array(path, spec)
+    if suffix.lower() in TABLE_SUFFIXES:
+        return load_table(path, spec, features)
+    if suffix.lower() in ARRAY_SUFFIXES:
+        return load_array(path, spec)
     raise DatasetError(
         f"{path}: expected a folder of images or a file .csv, .csv.gz, .parquet, .npy or .npz, "
         f"got {path.suffix or 'no suffix'}; name idx files as idx:{path.name}"

@@ -13,6 +13,9 @@ from models.datasets.dialect import MISSING, check_separators, find_dialect
 from models.datasets.schema import check_columns
 from models.datasets.spec import Spec
 
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+ARRAY_SUFFIXES = (".npy", ".npz")
+
 _CHANNELS = (1, 3)  # of pictures: grey, RGB
 
 

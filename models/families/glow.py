@@ -1,9 +1,9 @@
 """Glow: actnorm, invertible 1x1 convolution and coupling, at several levels."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import GlowNet, Normalisation, OutputPadding, ScaledConv2d
@@ -15,7 +15,7 @@ from models.transforms.actnorm import ActNorm, ScaleStorage
 from models.transforms.coupling import Coupling, half_mask
 from models.transforms.elementwise import Additive, Affine, AffineForm, ScaleFunction
 from models.transforms.linear import LULinear, PlainLinear, QRLinear
-from models.transforms.permute import Permute
+from models.transforms.permute import reverse, shuffle
 from models.transforms.split import Chain, FactorOut, GaussianPrior, LatentOrder
 from models.transforms.squeeze import Flatten, Squeeze, SqueezeOrder, Unsqueeze
 from models.transforms.transform import Transform
@@ -151,23 +151,18 @@ def _step(config: GlowConfig, channels: int) -> list[Transform]:
     )
     return [
         ActNorm(channels, config.actnorm_form, config.actnorm_storage),
-        _permutation(config.permutation, channels),
+        _PERMUTATIONS[config.permutation](channels),
         Coupling(half_mask(channels, keep_first=config.keep_first), net, elementwise),
     ]
 
 
-def _permutation(kind: Permutation, channels: int) -> Transform:
-    match kind:
-        case "conv":
-            return PlainLinear(channels)
-        case "lu_conv":
-            return LULinear(channels)
-        case "qr_conv":
-            return QRLinear(channels)
-        case "reverse":
-            return Permute(range(channels)[::-1])
-        case "shuffle":
-            return Permute(torch.randperm(channels).tolist())
+_PERMUTATIONS: dict[Permutation, Callable[[int], Transform]] = {
+    "conv": PlainLinear,
+    "lu_conv": LULinear,
+    "qr_conv": QRLinear,
+    "reverse": reverse,
+    "shuffle": shuffle,
+}
 
 
 def _split_prior(config: GlowConfig, channels: int) -> Transform:

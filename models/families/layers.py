@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from models.conditioners.dense import Dense, Wiring
@@ -26,7 +25,7 @@ from models.transforms.elementwise import (
 )
 from models.transforms.linear import Diagonal, InvertibleLinear, LULinear, PlainLinear, QRLinear
 from models.transforms.logistic import LogisticToNormal
-from models.transforms.permute import Permute
+from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
 from models.transforms.spline import RationalQuadratic, SplineBounds
 from models.transforms.split import GaussianPrior
@@ -247,11 +246,12 @@ def _autoregressive(layer: AutoregressiveLayer, features: int, context_features:
     return transform if layer.one_pass == "encode" else Swapped(transform)
 
 
+_PERMUTATIONS: dict[str, Callable[[int], Permute]] = {"reverse": reverse, "shuffle": shuffle}
+
+
 def _permute(layer: PermuteLayer, features: int) -> Transform:
-    if layer.indices == "reverse":
-        return Permute(range(features)[::-1])
-    if layer.indices == "shuffle":
-        return Permute(torch.randperm(features).tolist())
+    if isinstance(layer.indices, str):
+        return _PERMUTATIONS[layer.indices](features)
     _check_length("indices", len(layer.indices), features)
     return Permute(layer.indices)
 

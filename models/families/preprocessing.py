@@ -70,6 +70,21 @@ Step = Annotated[
 ]
 Preprocessing = tuple[Step, ...]
 
+# Pixels on the scale [-1/2, 1/2) (Kingma & Dhariwal 2018), or through the logit (Dinh et al. 2017,
+# section 4.1).
+PixelScale = Literal["centred", "logit"]
+PIXEL_ALPHA = 0.05
+
+
+def pixel_steps(num_levels: int, scale: PixelScale) -> list[dict[str, Any]]:
+    """The `preprocessing` argument for pixels 0 .. num_levels - 1, noise and scale."""
+    unit = {"kind": "shift_scale", "scale": 1 / num_levels}
+    scales: dict[PixelScale, list[dict[str, Any]]] = {
+        "centred": [{**unit, "shift": -0.5}],
+        "logit": [unit, {"kind": "logit", "alpha": PIXEL_ALPHA}],
+    }
+    return [{"kind": "dequantise", "levels": num_levels}, *scales[scale]]
+
 
 def build_preprocessing(
     steps: Preprocessing, event_shape: Sequence[int]

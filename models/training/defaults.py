@@ -6,40 +6,33 @@ from typing import Any
 import numpy as np
 
 from models.datasets import Dataset, DatasetError
+from models.families.preprocessing import pixel_steps
 from models.registry import FAMILIES
 
-_LOGIT_ALPHA = 0.05
 
-
-def adapt(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, Any]:
+def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, Any]:
     """Complete `config` from the training rows; what it already says is kept.
 
-    `event_shape` becomes that of the data. `preprocessing` becomes: for tables,
-    standardisation with the mean and standard deviation of each column; for pixels, dequantization
-    and the scale [-1/2, 1/2) (Kingma & Dhariwal 2018) for Glow, the logit with alpha = 0.05 (Dinh
-    et al. 2017, section 4.1) for all others.
+    `event_shape` becomes that of the data. `preprocessing` becomes: for tables, standardisation
+    with the mean and standard deviation of each column; for pixels, dequantization and the scale of
+    the family, see `Family.pixel_scale`.
 
     Raises:
         DatasetError: if a column to be standardised is constant.
     """
-    fields = FAMILIES[family].config.model_fields if family in FAMILIES else {}
     filled = dict(config)
+    if family not in FAMILIES:  # `build` says so
+        return filled
+    entry = FAMILIES[family]
+    fields = entry.config.model_fields
     if "event_shape" in fields:
         filled.setdefault("event_shape", list(train.event_shape))
     if "preprocessing" in fields and "preprocessing" not in filled:
         if train.num_levels is not None:
-            filled["preprocessing"] = _pixels(train.num_levels, logit=family != "glow")
+            filled["preprocessing"] = pixel_steps(train.num_levels, entry.pixel_scale)
         elif len(train.event_shape) == 1:
             filled["preprocessing"] = [_standardise(train)]
     return filled
-
-
-def _pixels(num_levels: int, *, logit: bool) -> list[dict[str, Any]]:
-    dequantise = {"kind": "dequantise", "levels": num_levels}
-    scale = {"kind": "shift_scale", "scale": 1 / num_levels}
-    if logit:
-        return [dequantise, scale, {"kind": "logit", "alpha": _LOGIT_ALPHA}]
-    return [dequantise, {**scale, "shift": -0.5}]
 
 
 def _standardise(train: Dataset) -> dict[str, Any]:

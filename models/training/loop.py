@@ -18,7 +18,7 @@ from models.datasets.rows import write_rows
 from models.flow import Flow
 from models.registry import build
 from models.training.card import write_card
-from models.training.defaults import adapt
+from models.training.defaults import fill_defaults
 from models.training.evaluate import as_tensors, check_fits, evaluate, measure_on
 from models.training.interrupt import Interruption, Signals, TrainingInterrupted
 from models.training.keep import check_out, keep_model, keep_state, keep_weights
@@ -82,7 +82,7 @@ def train(
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(options.seed)
             try:
-                flow = build(family, adapt(family, config, parts.train))
+                flow = build(family, fill_defaults(family, config, parts.train))
                 check_fits(flow, parts.train)
                 is_conditional = flow.context_shape is not None
                 facts = _describe(data, parts, options, is_conditional=is_conditional)

@@ -43,3 +43,13 @@ class Permute(Transform):
                 f"got {self.indices.tolist()}"
             )
         self.back = back
+
+
+def reverse(features: int) -> Permute:
+    """The permutation that puts the last first."""
+    return Permute(range(features)[::-1])
+
+
+def shuffle(features: int) -> Permute:
+    """A permutation drawn from torch's generator."""
+    return Permute(torch.randperm(features).tolist())

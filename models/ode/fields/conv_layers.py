@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -182,23 +184,19 @@ class HyperConv(DriftingConv):
         return start.view(self.weight_shape), rate.view(self.weight_shape), start[:out], rate[:out]
 
 
+_LAYERS: dict[ConvLayerType, Callable[[int, int, Stride], ConvLayer]] = {
+    "ignore": ModulatedConv,
+    "concat": partial(ModulatedConv, extra="time"),
+    "concatcoord": partial(ModulatedConv, extra="coordinates"),
+    "squash": partial(ModulatedConv, gated=True),
+    "concatsquash": partial(ModulatedConv, gated=True, shifted=True),
+    "blend": BlendConv,
+    "hyper": HyperConv,
+}
+
+
 def conv_layer(
     kind: ConvLayerType, in_channels: int, out_channels: int, stride: Stride
 ) -> ConvLayer:
     """Make a layer of the named type; `ConvDynamics` says what each is."""
-    if kind == "blend":
-        return BlendConv(in_channels, out_channels, stride)
-    if kind == "hyper":
-        return HyperConv(in_channels, out_channels, stride)
-    extras: dict[str, Literal["time", "coordinates"]] = {
-        "concat": "time",
-        "concatcoord": "coordinates",
-    }
-    return ModulatedConv(
-        in_channels,
-        out_channels,
-        stride,
-        extra=extras.get(kind, "none"),
-        gated=kind in ("squash", "concatsquash"),
-        shifted=kind == "concatsquash",
-    )
+    return _LAYERS[kind](in_channels, out_channels, stride)

@@ -1,6 +1,8 @@
 """Dense layers that depend on the time: frozen at a time, each is an affine map."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -119,16 +121,16 @@ class Hyper(DenseLayer):
         )
 
 
+_LAYERS: dict[DenseLayerType, Callable[[int, int], DenseLayer]] = {
+    "ignore": Modulated,
+    "concat": partial(Modulated, time_column=True),
+    "squash": partial(Modulated, gated=True),
+    "concatsquash": partial(Modulated, gated=True, shifted=True),
+    "blend": Blend,
+    "hyper": Hyper,
+}
+
+
 def dense_layer(kind: DenseLayerType, in_features: int, out_features: int) -> DenseLayer:
     """Make a layer of the named type; `DenseDynamics` says what each is."""
-    if kind == "blend":
-        return Blend(in_features, out_features)
-    if kind == "hyper":
-        return Hyper(in_features, out_features)
-    return Modulated(
-        in_features,
-        out_features,
-        time_column=kind == "concat",
-        gated=kind in ("squash", "concatsquash"),
-        shifted=kind == "concatsquash",
-    )
+    return _LAYERS[kind](in_features, out_features)

@@ -17,7 +17,7 @@ from models.datasets import Dataset, DatasetError, load
 from models.flow import Flow
 from models.training import TrainingError, TrainingOptions, TrainingReport, train
 from models.training.card import train_command
-from models.training.defaults import adapt
+from models.training.defaults import fill_defaults
 from models.training.ema import Average
 from models.training.evaluate import area_under_roc, evaluate, log_probs
 from models.training.options import learning_rate_factor
@@ -341,7 +341,7 @@ def test_constant_columns_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path, moons: Dataset) -> None:
-    flow = models.build("realnvp", adapt("realnvp", VECTOR, moons))
+    flow = models.build("realnvp", fill_defaults("realnvp", VECTOR, moons))
     with torch.no_grad():
         next(flow.parameters()).fill_(math.nan)
     run = Run(flow, QUICK, {})
@@ -366,7 +366,7 @@ def test_rate_warms_up_then_falls_like_a_cosine() -> None:
 
 
 def test_actnorm_is_set_from_the_training_rows(digits: Dataset) -> None:
-    flow = models.build("glow", adapt("glow", GLOW, digits))
+    flow = models.build("glow", fill_defaults("glow", GLOW, digits))
     Run(flow, QUICK, {}).initialise(digits)
     first = next(module for module in flow.modules() if isinstance(module, ActNorm))
     assert not torch.equal(first.log_scale, torch.zeros_like(first.log_scale))
@@ -385,19 +385,19 @@ def test_average_follows_the_weights() -> None:
     torch.testing.assert_close(next(average.flow.parameters()), start + 0.91)
 
 
-def test_adapt_fills_in_what_the_data_say(digits: Dataset) -> None:
+def test_fill_defaults_fills_in_what_the_data_say(digits: Dataset) -> None:
     table = Dataset("t", np.array([[1.0, 10.0], [3.0, 30.0]]))
-    filled = adapt("realnvp", {}, table)
+    filled = fill_defaults("realnvp", {}, table)
     assert filled["event_shape"] == [2]
     assert filled["preprocessing"] == [
         {"kind": "standardise", "mean": [2.0, 20.0], "std": [1.0, 10.0]}
     ]
-    assert adapt("realnvp", {"preprocessing": []}, table)["preprocessing"] == []
-    kinds = [step["kind"] for step in adapt("glow", {}, digits)["preprocessing"]]
+    assert fill_defaults("realnvp", {"preprocessing": []}, table)["preprocessing"] == []
+    kinds = [step["kind"] for step in fill_defaults("glow", {}, digits)["preprocessing"]]
     assert kinds == ["dequantise", "shift_scale"]
-    kinds = [step["kind"] for step in adapt("realnvp_image", {}, digits)["preprocessing"]]
+    kinds = [step["kind"] for step in fill_defaults("realnvp_image", {}, digits)["preprocessing"]]
     assert kinds == ["dequantise", "shift_scale", "logit"]
-    (noise, _) = adapt("glow", {}, load("digits"))["preprocessing"]
+    (noise, _) = fill_defaults("glow", {}, load("digits"))["preprocessing"]
     assert noise == {"kind": "dequantise", "levels": 17}
 
 
@@ -501,13 +501,15 @@ def test_evaluation_of_a_known_density() -> None:
 
 
 def test_rows_outside_the_support_are_counted(digits: Dataset) -> None:
-    flow = models.build("realnvp_image", {**adapt("realnvp_image", {}, digits), "num_blocks": 0})
+    flow = models.build(
+        "realnvp_image", {**fill_defaults("realnvp_image", {}, digits), "num_blocks": 0}
+    )
     outside = Dataset("t", digits.x.astype(float) + 40)
     assert evaluate(flow, outside.take(np.arange(3))).non_finite_rows == 3
 
 
 def test_dequantization_noise_is_seeded_and_leaves_no_trace(digits: Dataset) -> None:
-    flow = models.build("glow", adapt("glow", GLOW, digits))
+    flow = models.build("glow", fill_defaults("glow", GLOW, digits))
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -535,7 +537,7 @@ def test_evaluation_refuses(data: Dataset, message: str) -> None:
 
 
 def test_a_conditional_model_needs_labels(digits: Dataset) -> None:
-    flow = models.build("glow", adapt("glow", {**GLOW, "num_classes": 10}, digits))
+    flow = models.build("glow", fill_defaults("glow", {**GLOW, "num_classes": 10}, digits))
     unlabelled = Dataset("t", digits.x, num_levels=17)
     with pytest.raises(DatasetError, match="conditional on 10 classes, the data have 0"):
         evaluate(flow, unlabelled)
