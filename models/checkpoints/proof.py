@@ -19,7 +19,10 @@ class CheckpointError(ValueError):
 
 
 def replay_exact(source: Path, flow: Flow, record: golden.Record) -> tuple[Flow, golden.Answers]:
-    """Replay the golden rows in float64.   -> the flow in it, and what it answers.
+    """Replay the golden rows in float64.
+
+    Returns:
+        The flow in float64, and what it answers.
 
     Raises:
         CheckpointError: they do not come out.

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from models.importers.report import (
-    Findings,
     HyperParametersMissing,
     ImportRefused,
     Origin,
@@ -25,7 +24,7 @@ _LABELS = ("source", "family", "version")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class HyperparameterSources:
     """Where hyper-parameters come from.
 
     Attributes:
@@ -39,7 +38,7 @@ class Evidence:
     inference: Inference
 
 
-def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
+def resolve(source: Source, sources: HyperparameterSources, report: Report) -> SourceConfig:
     """Join given, stored and inferred hyper-parameters, and validate them.
 
     What the user gives comes first, then what the file itself holds, then what the weights imply,
@@ -48,7 +47,7 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
 
     Args:
         source: whose hyper-parameters.
-        evidence: where they come from.
+        sources: where they come from.
         report: gets a `Setting` each, before anything is refused.
 
     Raises:
@@ -56,14 +55,14 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
         HyperParametersMissing: if all that is wrong is that some are missing; names them.
     """
     fields = source.config.model_fields
-    given = _clean(source, evidence, report.findings)
-    stored = source.unfold(evidence.stored)
-    known = Evidence(given, stored, evidence.inference)
+    given = _clean(source, sources, report)
+    stored = source.unfold(sources.stored)
+    known = HyperparameterSources(given, stored, sources.inference)
     report.settings = [_setting(name, info, known) for name, info in fields.items()]
     faults: list[str] = []
     missing: list[str] = []
     for setting in report.settings:
-        inferred = evidence.inference.found.get(setting.name)
+        inferred = sources.inference.found.get(setting.name)
         if setting.origin == "given":
             faults += _conflict(setting, inferred, fields[setting.name])
         elif setting.origin == "missing":
@@ -71,7 +70,7 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
                 f"{setting.name} is not in the checkpoint; give it, it may be {setting.reason}"
             )
         elif setting.name in stored and inferred is not None and setting.origin == "inferred":
-            report.findings.mended(
+            report.mended(
                 setting.name,
                 f"the file says {stored[setting.name]!r}, its weights {inferred.value!r} "
                 f"({inferred.reason}): the weights are right",
@@ -83,18 +82,18 @@ def settle(source: Source, evidence: Evidence, report: Report) -> SourceConfig:
     return _validate(source, {setting.name: setting.value for setting in report.settings})
 
 
-def _setting(name: str, info: FieldInfo, evidence: Evidence) -> Setting:
+def _setting(name: str, info: FieldInfo, sources: HyperparameterSources) -> Setting:
     """Choose where one hyper-parameter comes from."""
-    inferred = evidence.inference.found.get(name)
-    if name in evidence.given:
-        return Setting(name, plain(evidence.given[name]), "given", "by the user")
-    if name in evidence.stored and not _contradicts(evidence.stored[name], inferred):
-        value = plain(evidence.stored[name])
+    inferred = sources.inference.found.get(name)
+    if name in sources.given:
+        return Setting(name, plain(sources.given[name]), "given", "by the user")
+    if name in sources.stored and not _contradicts(sources.stored[name], inferred):
+        value = plain(sources.stored[name])
         return Setting(name, value, "checkpoint", "stored beside the weights")
     if inferred is not None:
         origin: Origin = "inferred" if inferred.firm else "default"
         return Setting(name, plain(inferred.value), origin, inferred.reason)
-    asked = evidence.inference.asked.get(name)
+    asked = sources.inference.asked.get(name)
     if asked is None and not info.is_required():
         default = plain(info.get_default(call_default_factory=True))
         return Setting(name, default, "default", info.description or "of the source")
@@ -133,22 +132,22 @@ def refuse_unused(
             )
         )
     for name in sorted(set(given) & inference.idle.keys()):
-        report.findings.ignored(name, inference.idle[name])
+        report.ignored(name, inference.idle[name])
 
 
-def _clean(source: Source, evidence: Evidence, findings: Findings) -> dict[str, Any]:
-    fields, shown = source.config.model_fields, evidence.inference.shown
-    settings = {name: value for name, value in evidence.given.items() if not name.startswith("_")}
+def _clean(source: Source, sources: HyperparameterSources, report: Report) -> dict[str, Any]:
+    fields, shown = source.config.model_fields, sources.inference.shown
+    settings = {name: value for name, value in sources.given.items() if not name.startswith("_")}
     clean: dict[str, Any] = {}
     for name, value in source.unfold(settings).items():
         if name in fields:
             clean[name] = value
         elif name in source.training_only:
-            findings.ignored(name, "a setting of the training script: no part of the function")
+            report.ignored(name, "a setting of the training script: no part of the function")
         elif name in shown:
-            _compare(name, value, shown[name], findings)
-        elif name in evidence.inference.idle:
-            findings.ignored(name, evidence.inference.idle[name])
+            _compare(name, value, shown[name], report)
+        elif name in sources.inference.idle:
+            report.ignored(name, sources.inference.idle[name])
         elif name not in _LABELS:
             close = get_close_matches(name, [*fields, *shown], n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -159,7 +158,7 @@ def _clean(source: Source, evidence: Evidence, findings: Findings) -> dict[str, 
     return clean
 
 
-def _compare(name: str, value: Any, shown: Shown, findings: Findings) -> None:
+def _compare(name: str, value: Any, shown: Shown, report: Report) -> None:
     """Compare an argument that the conversion does without with what the keys show.
 
     Raises:
@@ -171,7 +170,7 @@ def _compare(name: str, value: Any, shown: Shown, findings: Findings) -> None:
             f"{name}: {json.dumps(plain(value))} was given, but the weights say {fitting} "
             f"({shown.reason}); leave it out or correct it"
         )
-    findings.recognised(name, f"as given: {shown.reason}")
+    report.recognised(name, f"as given: {shown.reason}")
 
 
 def _conflict(setting: Setting, inferred: Inferred | None, field: FieldInfo) -> list[str]:

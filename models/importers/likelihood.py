@@ -1,4 +1,4 @@
-"""The likelihood ledger: from our log_prob to the number that the source itself reports.
+"""Likelihood terms: from our log_prob to the number that the source itself reports.
 
 Ours is the log-density of the data as users have them. Sources add constants, leave some out, or
 divide by other counts; each difference is a line in nats and bits/dim, and together they reproduce
@@ -44,14 +44,19 @@ class Reported:
     factor: float = 1.0
 
 
-def ledger(reported: Reported, extra: tuple[Term, ...], data: str, features: int) -> dict[str, Any]:
-    """Write a ledger as plain JSON, for provenance and reports.
+def describe_likelihood(
+    reported: Reported, extra: tuple[Term, ...], data: str, features: int
+) -> dict[str, Any]:
+    """List the terms between our log_prob and the source's number, for provenance and reports.
 
     Args:
         reported: the source's number.
         extra: the terms between our log_prob and log p(x).
         data: what our log_prob is the density of.
         features: D, for bits/dim.
+
+    Returns:
+        log_prob, terms and source_number, as plain JSON.
     """
     terms = [*extra, *reported.terms]
     return {
@@ -75,7 +80,7 @@ def ledger(reported: Reported, extra: tuple[Term, ...], data: str, features: int
 
 
 def source_number(likelihood: Mapping[str, Any], log_prob: Tensor) -> Tensor:
-    """The number that the source reports for data of this log_prob.   (B,) -> (B,)."""
+    """The number that the source reports for data of this log_prob; both have shape (B,)."""
     number = likelihood["source_number"]
     value: Tensor = float(number["factor"]) * (log_prob + float(number["nats"]))
     return value

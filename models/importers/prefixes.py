@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 
 State = dict[str, Tensor]
 # The sources that recognise keys.
@@ -25,7 +25,7 @@ def strippings(state: State) -> list[State]:
     return found
 
 
-def without_common(state: State, findings: Findings, recognise: Recognise) -> State:
+def without_common(state: State, report: Report, recognise: Recognise) -> State:
     """Remove a prefix that all keys share, where a source recognises what is left.
 
     Raises:
@@ -35,7 +35,7 @@ def without_common(state: State, findings: Findings, recognise: Recognise) -> St
         if recognise(stripped):
             if stripped is not state:
                 first, short = next(iter(state)), next(iter(stripped))
-                findings.mended("keys", f"`{first.removesuffix(short)}` was taken off the keys")
+                report.mended("keys", f"`{first.removesuffix(short)}` was taken off the keys")
             return stripped
     inner = _flows_inside(state, recognise)
     if not inner:
@@ -53,7 +53,7 @@ def without_common(state: State, findings: Findings, recognise: Recognise) -> St
     )
 
 
-def under(states: Mapping[str, State], prefix: str, findings: Findings) -> dict[str, State]:
+def under(states: Mapping[str, State], prefix: str, report: Report) -> dict[str, State]:
     """The tensors below a prefix, of every state dict that has any.
 
     Raises:
@@ -72,7 +72,7 @@ def under(states: Mapping[str, State], prefix: str, findings: Findings) -> dict[
         found[name] = inside
         others = [key for key in state if not key.startswith(start)]
         if others:
-            findings.warning(
+            report.warning(
                 start, f"the flow is taken from there; left out, whatever they do: {_named(others)}"
             )
     if not found:

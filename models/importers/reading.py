@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from models.importers.inert import Malformed
 from models.importers.pickles import Refused
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 from models.importers.torch_files import read_file
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
@@ -44,12 +44,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read(path: Path, findings: Findings, *, allow_pickle: bool = False) -> Any:
+def read(path: Path, report: Report, *, allow_pickle: bool = False) -> Any:
     """Read what a checkpoint file holds: tensors in dicts and lists, with plain values.
 
     Args:
         path: a file of `torch.save` or safetensors.
-        findings: where what was seen is noted.
+        report: where what was seen is noted.
         allow_pickle: run whatever code a pickle asks for, where the safe reader refuses. Only for
             files whose author is trusted.
 
@@ -68,10 +68,10 @@ def read(path: Path, findings: Findings, *, allow_pickle: bool = False) -> Any:
         raise ImportRefused(f"{path}: cannot be read: {error.strerror}") from None
     _refuse_other_formats(path, head)
     if path.suffix == ".safetensors" or _is_safetensors(head):
-        findings.recognised("file", "safetensors: holds tensors and nothing else")
+        report.recognised("file", "safetensors: holds tensors and nothing else")
         return _read_safetensors(path)
     _refuse_other_zips(path, head)
-    return _read_torch(path, findings, allow_pickle=allow_pickle)
+    return _read_torch(path, report, allow_pickle=allow_pickle)
 
 
 def _refuse_other_formats(path: Path, head: bytes) -> None:
@@ -123,7 +123,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ImportRefused(f"{path}: not a readable safetensors file: {error}") from None
 
 
-def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
+def _read_torch(path: Path, report: Report, *, allow_pickle: bool) -> Any:
     """Read by torch's own safe reader, and what it does not know, by ours, which calls nothing."""
     try:
         content = _load(path, weights_only=True)
@@ -136,7 +136,7 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise _unreadable(path, reason) from None
     else:
-        findings.recognised("file", "torch.save: read with weights_only=True")
+        report.recognised("file", "torch.save: read with weights_only=True")
         return content
     try:
         found = read_file(path)
@@ -145,12 +145,12 @@ def _read_torch(path: Path, findings: Findings, *, allow_pickle: bool) -> Any:
     except Refused as error:
         if not allow_pickle:
             raise _refusal(path, error.name) from None
-        findings.warning(
+        report.warning(
             "file", f"read with --allow-pickle: {error.name} was loaded and may run code"
         )
         return _run_pickle(path)
     names = ", ".join(sorted(name for name in found.names if not name.startswith("torch")))
-    findings.recognised("file", f"a pickle: read without calling anything{_beside(names)}")
+    report.recognised("file", f"a pickle: read without calling anything{_beside(names)}")
     return found.value
 
 

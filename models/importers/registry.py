@@ -1,4 +1,4 @@
-"""The table of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
+"""The registry of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from models.importers.sources.kamenbliznashki import glow as kamenbliznashki_glo
 from models.importers.sources.kamenbliznashki import maf as kamenbliznashki_maf
 from models.importers.sources.nflows import flow as nflows
 from models.importers.sources.normflows import glow as normflows_glow
-from models.importers.sources.normflows import vectors as normflows_tables
+from models.importers.sources.normflows import vectors as normflows_vectors
 from models.importers.sources.zuko import flow as zuko
 
 # One line a source; several may share a name, then the keys tell them apart.
@@ -27,7 +27,7 @@ SOURCES: tuple[Source, ...] = (
     kamenbliznashki_maf.SOURCE,
     nflows.SOURCE,
     normflows_glow.SOURCE,
-    normflows_tables.SOURCE,
+    normflows_vectors.SOURCE,
     rosinality.SOURCE,
     torchcfm.SOURCE,
     y0ast.SOURCE,

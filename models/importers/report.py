@@ -11,45 +11,12 @@ Origin = Literal["given", "checkpoint", "inferred", "default", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReportItem:
     """One thing seen in a checkpoint: what it is about (a key, a file) and what was done."""
 
     kind: Kind
     what: str
     detail: str
-
-
-class Findings:
-    """The findings of one import, in the order they were made."""
-
-    def __init__(self) -> None:
-        self.items: list[Finding] = []
-
-    def recognised(self, what: str, detail: str) -> None:
-        """Note something that is as it should be."""
-        self.items.append(Finding("recognised", what, detail))
-
-    def mended(self, what: str, detail: str) -> None:
-        """Note something that was changed without changing the function."""
-        self.items.append(Finding("mended", what, detail))
-
-    def ignored(self, what: str, detail: str) -> None:
-        """Note something that has no part in the density."""
-        self.items.append(Finding("ignored", what, detail))
-
-    def warning(self, what: str, detail: str) -> None:
-        """Note something that works and deserves a look."""
-        self.items.append(Finding("warning", what, detail))
-
-    def describe(self) -> list[dict[str, str]]:
-        """All of them as plain JSON."""
-        return [
-            {"kind": item.kind, "what": item.what, "detail": item.detail} for item in self.items
-        ]
-
-    def refused(self, what: str, detail: str) -> None:
-        """Note something that ends the import."""
-        self.items.append(Finding("refused", what, detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +33,40 @@ class Setting:
 class Report:
     """Everything an import can tell, filled in as it goes; complete as far as it came."""
 
-    file: str
+    file: str = ""
     sha256: str = ""
     source: str = ""
-    findings: Findings = field(default_factory=Findings)
+    items: list[ReportItem] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     family: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     likelihood: Mapping[str, Any] = field(default_factory=dict)
+
+    def recognised(self, what: str, detail: str) -> None:
+        """Note something that is as it should be."""
+        self.items.append(ReportItem("recognised", what, detail))
+
+    def mended(self, what: str, detail: str) -> None:
+        """Note something that was changed without changing the function."""
+        self.items.append(ReportItem("mended", what, detail))
+
+    def ignored(self, what: str, detail: str) -> None:
+        """Note something that has no part in the density."""
+        self.items.append(ReportItem("ignored", what, detail))
+
+    def warning(self, what: str, detail: str) -> None:
+        """Note something that works and deserves a look."""
+        self.items.append(ReportItem("warning", what, detail))
+
+    def refused(self, what: str, detail: str) -> None:
+        """Note something that ends the import."""
+        self.items.append(ReportItem("refused", what, detail))
+
+    def items_as_json(self) -> list[dict[str, str]]:
+        """Everything that was noted, in the order it was, as plain JSON."""
+        return [
+            {"kind": item.kind, "what": item.what, "detail": item.detail} for item in self.items
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """What a native checkpoint remembers of its import; plain JSON."""
@@ -85,7 +78,7 @@ class Report:
             "hyper_parameter_origins": {
                 setting.name: f"{setting.origin}: {setting.reason}" for setting in self.settings
             },
-            "findings": self.findings.describe(),
+            "findings": self.items_as_json(),
             "likelihood": dict(self.likelihood),
         }
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
-from models.importers.hyperparameters import Evidence, refuse_unused, settle
+from models.importers.hyperparameters import HyperparameterSources, refuse_unused, resolve
 from models.importers.layouts.images import log_det
-from models.importers.likelihood import Term, ledger
+from models.importers.likelihood import Term, describe_likelihood
 from models.importers.reading import read, sha256
 from models.importers.registry import choose, names_of
 from models.importers.report import ImportRefused, Report
@@ -25,7 +25,7 @@ from models.importers.source import (
     numbered,
     prefixed,
 )
-from models.importers.state_dict import Prefer, examine
+from models.importers.state_dict import Prefer, extract_state_dict
 from models.importers.weights import Weights
 from models.registry import build
 
@@ -73,7 +73,8 @@ def import_checkpoint(
 
     Returns:
         The flow in evaluation mode and float64, with `provenance` filled in: source, file and its
-        digest, hyper-parameters and where each came from, findings, and the likelihood ledger.
+        digest, hyper-parameters and where each came from, what was noted on the way ("findings"),
+        and the terms between our log_prob and the source's number ("likelihood").
         `models.importers.store.save_import` writes it to be served in float32.
 
     Raises:
@@ -104,6 +105,9 @@ def read_config(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
 def run(path: Path, request: Request) -> tuple[Flow, Report]:
     """Import a checkpoint and report on it.
 
+    Returns:
+        The flow, as `import_checkpoint` gives it, and the complete report.
+
     Raises:
         ImportRefused: with the report as far as it came.
     """
@@ -121,19 +125,19 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
             f"preprocessing: expected one of {', '.join(PREPROCESSING)}, got "
             f"{request.preprocessing!r}"
         )
-    content = read(path, report.findings, allow_pickle=request.allow_pickle)
+    content = read(path, report, allow_pickle=request.allow_pickle)
     report.sha256 = sha256(path)
-    state, stored = examine(
-        content, report.findings, names_of, prefer=request.weights, prefix=request.prefix
+    state, stored = extract_state_dict(
+        content, report, names_of, prefer=request.weights, prefix=request.prefix
     )
     name = request.source or request.config.get("source")
     source = choose(name, state)
     report.source = source.name
     how = "named" if name else "recognised by its keys"
-    report.findings.recognised("source", f"{source.name}: {how}")
-    weights = Weights(state, report.findings)
+    report.recognised("source", f"{source.name}: {how}")
+    weights = Weights(state, report)
     inference = source.infer(weights)
-    config = settle(source, Evidence(request.config, stored, inference), report)
+    config = resolve(source, HyperparameterSources(request.config, stored, inference), report)
     conversion = _convert(source, config, weights)
     weights.finish()
     refuse_unused(source, config, inference, report)
@@ -168,7 +172,7 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
         -log_det(outer, flow.features),
         f"our density is over the data as users have them, the source's over {conversion.data}",
     )
-    report.likelihood = ledger(
+    report.likelihood = describe_likelihood(
         conversion.reported,
         (scale,) if outer else (),
         "pixels 0..255" if outer else conversion.data,

@@ -109,7 +109,7 @@ class Conversion:
             (keys as in the transform's own state dict), in float64 or int64.
         inputs: preprocessing steps that are part of the source's model, acting on its input x.
         pixels: steps from data as users have them to x; none where the source has no preprocessing
-            of its own, as with tables.
+            of its own, as for tabular data.
         data: what x is, in words.
         reported: the source's own number.
     """
@@ -137,7 +137,7 @@ class Source:
         signature: patterns of keys; each must match some key of a checkpoint of this source.
         config: its hyper-parameters.
         infer: reads them off the weights.
-        convert: (config, weights) -> one of our families. Takes every key, or sets it aside.
+        convert: makes one of our families of config and weights. Takes every key, or sets it aside.
         training_only: hyper-parameters of its training scripts that do not change the function.
         unfold: turns nested settings, as the source's own files have them, into flat ones.
     """

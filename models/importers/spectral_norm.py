@@ -8,14 +8,12 @@ import re
 
 from torch import Tensor
 
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 
 _SPECTRAL = re.compile(r"(.+)\.(?:weight_orig|parametrizations\.weight\.original)")
 
 
-def without_spectral_norm(
-    state: dict[str, Tensor], name: str, findings: Findings
-) -> dict[str, Tensor]:
+def without_spectral_norm(state: dict[str, Tensor], name: str, report: Report) -> dict[str, Tensor]:
     """Divide weights by their spectral norm, as the modules do outside training: u^T W v.
 
     That of ffjord stays as it is: its weights are computed where its layers are known.
@@ -36,9 +34,7 @@ def without_spectral_norm(
         for part in (key, left, right):
             del folded[part]
     if folded.keys() != state.keys():
-        findings.mended(
-            name or "keys", "weights under spectral norm are divided by it: W / u^T W v"
-        )
+        report.mended(name or "keys", "weights under spectral norm are divided by it: W / u^T W v")
     return folded
 
 

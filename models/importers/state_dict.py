@@ -1,7 +1,7 @@
-"""The checkpoint doctor: from whatever a training script saved to one state dict.
+"""State dict extraction: from whatever a training script saved to one state dict.
 
 Unwraps dicts, tells weights from optimiser state, counters and arguments, chooses between weights
-and their moving average, and strips what wrappers put in front of keys. Every step is a finding.
+and their moving average, and strips what wrappers put in front of keys. Every step is reported.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.importers.inert import Array, as_mapping
 from models.importers.prefixes import Recognise, State, strippings, under, without_common
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 from models.importers.spectral_norm import without_spectral_norm
 
 Prefer = Literal["model", "ema"]
@@ -34,16 +34,16 @@ _MAX_NAMED = 4
 
 
 @dataclass(slots=True)
-class Patient:
-    """A checkpoint as it was found: its state dicts by name, and the plain values beside them."""
+class StateDictReport:
+    """What a checkpoint holds: its state dicts by name, and the plain values beside them."""
 
     states: dict[str, State] = field(default_factory=dict)
     stored: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(
+def extract_state_dict(
     content: Any,
-    findings: Findings,
+    report: Report,
     recognise: Recognise,
     *,
     prefer: Prefer = "model",
@@ -53,7 +53,7 @@ def examine(
 
     Args:
         content: what was read.
-        findings: where every step is noted.
+        report: where every step is noted.
         recognise: the sources that recognise keys.
         prefer: the weights as trained ("model", the default) or their moving average ("ema"),
             where a file holds both.
@@ -65,51 +65,51 @@ def examine(
     Raises:
         ImportRefused: if there is no state dict, or its tensors are not plain finite numbers.
     """
-    patient = Patient()
-    _unwrap(content, "", patient, findings, depth=0)
-    if not patient.states and (arrays := _as_tensors(content)):
-        patient = Patient()
-        findings.mended("file", "arrays of numpy are taken as tensors")
-        _unwrap(arrays, "", patient, findings, depth=0)
-    if not patient.states:
+    found = StateDictReport()
+    _unwrap(content, "", found, report, depth=0)
+    if not found.states and (arrays := _as_tensors(content)):
+        found = StateDictReport()
+        report.mended("file", "arrays of numpy are taken as tensors")
+        _unwrap(arrays, "", found, report, depth=0)
+    if not found.states:
         raise ImportRefused(
             "expected a state dict (names and tensors) in the file, got "
             f"{_describe(content)}; save module.state_dict()"
         )
-    plain = {name: _plain_keys(state, name, findings) for name, state in patient.states.items()}
+    plain = {name: _plain_keys(state, name, report) for name, state in found.states.items()}
     if prefix:
-        plain = under(plain, prefix, findings)
-    states = _split_averages(plain, findings)
-    state = states[_choose(states, findings, recognise, prefer)]
-    _check_tensors(state, findings)
-    return without_common(state, findings, recognise), patient.stored
+        plain = under(plain, prefix, report)
+    states = _split_averages(plain, report)
+    state = states[_choose(states, report, recognise, prefer)]
+    _check_tensors(state, report)
+    return without_common(state, report, recognise), found.stored
 
 
-def _unwrap(value: Any, name: str, patient: Patient, findings: Findings, *, depth: int) -> None:
+def _unwrap(value: Any, name: str, found: StateDictReport, report: Report, *, depth: int) -> None:
     if isinstance(value, nn.Module):
-        findings.mended(name or "file", f"a pickled {type(value).__name__}: its state dict is used")
+        report.mended(name or "file", f"a pickled {type(value).__name__}: its state dict is used")
         value = value.state_dict()
     value = as_mapping(value)
     if isinstance(value, argparse.Namespace):
-        _store(vars(value), name or "arguments", patient, findings)
+        _store(vars(value), name or "arguments", found, report)
     elif not isinstance(value, Mapping):
         if depth:
-            findings.ignored(name, f"{_describe(value)}: not weights")
+            report.ignored(name, f"{_describe(value)}: not weights")
     elif "param_groups" in value:
-        findings.ignored(name or "file", "the state of an optimiser")
+        report.ignored(name or "file", "the state of an optimiser")
     elif tensors := {str(key): item for key, item in value.items() if isinstance(item, Tensor)}:
-        patient.states[name] = tensors
+        found.states[name] = tensors
         for key, item in value.items():
             if not isinstance(item, Tensor) and depth < _MAX_DEPTH:
-                _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+                _unwrap(item, _join(name, key), found, report, depth=depth + 1)
     elif depth and value and all(_is_plain(item, mappings=True) for item in value.values()):
-        _store(value, name, patient, findings)
+        _store(value, name, found, report)
         for key, item in value.items():
             if isinstance(item, Mapping):
-                _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+                _unwrap(item, _join(name, key), found, report, depth=depth + 1)
     elif depth < _MAX_DEPTH:
         for key, item in value.items():
-            _unwrap(item, _join(name, key), patient, findings, depth=depth + 1)
+            _unwrap(item, _join(name, key), found, report, depth=depth + 1)
 
 
 def _as_tensors(value: Any, depth: int = 0) -> Any:
@@ -123,20 +123,20 @@ def _as_tensors(value: Any, depth: int = 0) -> Any:
     return {key: item for key, item in found.items() if item is not None} or None
 
 
-def _store(values: Mapping[str, Any], name: str, patient: Patient, findings: Findings) -> None:
+def _store(values: Mapping[str, Any], name: str, found: StateDictReport, report: Report) -> None:
     plain = {str(key): value for key, value in values.items() if _is_plain(value, mappings=True)}
-    patient.stored |= plain
-    findings.recognised(name, f"{len(plain)} arguments: used where the source knows their names")
+    found.stored |= plain
+    report.recognised(name, f"{len(plain)} arguments: used where the source knows their names")
 
 
-def _plain_keys(state: State, name: str, findings: Findings) -> State:
+def _plain_keys(state: State, name: str, report: Report) -> State:
     """Drop wrappers and counters from keys, and write weight norm in its old style."""
     plain: State = {}
     wrapped: set[str] = set()
     for key, tensor in state.items():
         parts = key.split(".")
         if parts[-1] in _COUNTERS:
-            findings.ignored(_join(name, key), "a counter")
+            report.ignored(_join(name, key), "a counter")
             continue
         wrapped |= {part for part in parts[:-1] if part in _WRAPPERS}
         short = ".".join(part for part in parts if part not in _WRAPPERS)
@@ -146,10 +146,10 @@ def _plain_keys(state: State, name: str, findings: Findings) -> State:
         plain[short] = tensor
     for part in sorted(wrapped):
         maker = "DataParallel" if part == "module" else "torch.compile"
-        findings.mended(name or "keys", f"`{part}.` ({maker}) was taken off the keys")
+        report.mended(name or "keys", f"`{part}.` ({maker}) was taken off the keys")
     if any(key.endswith(".parametrizations.weight.original0") for key in state):
-        findings.mended(name or "keys", "weight norm is written in its old style")
-    return without_spectral_norm(plain, name, findings)
+        report.mended(name or "keys", "weight norm is written in its old style")
+    return without_spectral_norm(plain, name, report)
 
 
 def _old_weight_norm(key: str) -> str:
@@ -158,7 +158,7 @@ def _old_weight_norm(key: str) -> str:
     )
 
 
-def _split_averages(states: dict[str, State], findings: Findings) -> dict[str, State]:
+def _split_averages(states: dict[str, State], report: Report) -> dict[str, State]:
     """Give averages that sit in one state dict beside the weights a name of their own."""
     split: dict[str, State] = {}
     for name, state in states.items():
@@ -173,13 +173,13 @@ def _split_averages(states: dict[str, State], findings: Findings) -> dict[str, S
                 for key, value in state.items()
                 if key.split(".")[0] == head and "." in key
             }
-            findings.recognised(_join(name, head), "a moving average beside the weights")
+            report.recognised(_join(name, head), "a moving average beside the weights")
     return {name: state for name, state in split.items() if state}
 
 
 def _choose(
     states: dict[str, State],
-    findings: Findings,
+    report: Report,
     recognise: Recognise,
     prefer: Prefer,
 ) -> str:
@@ -201,12 +201,12 @@ def _choose(
             f"none; it holds {', '.join(name or 'a state dict' for name in states)}"
         )
     if len(states) > 1 or chosen:
-        findings.recognised(chosen or "file", f"the weights: {len(states[chosen])} tensors")
+        report.recognised(chosen or "file", f"the weights: {len(states[chosen])} tensors")
     for name in states.keys() - {chosen}:
         is_choice = _is_average(name) != _is_average(chosen)
         other = "ema" if _is_average(name) else "model"
         hint = f"; --weights {other} takes it instead" if is_choice else ""
-        findings.ignored(name or "file", f"other tensors ({len(states[name])}){hint}")
+        report.ignored(name or "file", f"other tensors ({len(states[name])}){hint}")
     return chosen
 
 
@@ -215,7 +215,7 @@ def _is_average(name: str) -> bool:
     return any(word in _AVERAGE_WORDS for word in words)
 
 
-def _check_tensors(state: State, findings: Findings) -> None:
+def _check_tensors(state: State, report: Report) -> None:
     """Refuse what no conversion can use: tensors that are not plain, finite numbers.
 
     Half precision is widened, which is exact.
@@ -230,7 +230,7 @@ def _check_tensors(state: State, findings: Findings) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         count = sum(tensor.dtype == dtype for tensor in state.values())
         if count:
-            findings.warning(
+            report.warning(
                 "precision",
                 f"{count} tensors in {dtype}: widened without loss; the source's own numbers in "
                 "half precision are coarser",

@@ -12,7 +12,7 @@ from models.checkpoints.reference import continuous_parts
 from models.checkpoints.tolerance import ROWS, keep_promise, use_solver
 from models.flow import Flow
 from models.importers.likelihood import source_number
-from models.importers.report import Findings
+from models.importers.report import Report
 from models.ode.solver import SolverSettings
 
 # Golden rows are samples; the lower ones are for flows that overflow far from their mode, as those
@@ -20,20 +20,18 @@ from models.ode.solver import SolverSettings
 _TEMPERATURES = (1.0, 0.7, 0.3, 0.1)
 
 
-def save_import(
-    flow: Flow, folder: str | os.PathLike[str], findings: Findings | None = None
-) -> Flow:
+def save_import(flow: Flow, folder: str | os.PathLike[str], report: Report | None = None) -> Flow:
     """Write an imported flow, with golden rows and, for these, the source's own number.
 
     Weights that float32 holds exactly, the copied ones, are stored in float32, and those that were
-    computed in float64. The likelihood ledger gains the mean over the golden rows of our log_prob
-    and of the number that the source reports. A continuous flow is to be solved as exactly as the
-    promise takes, in float64 where that is what it takes; the findings say so.
+    computed in float64. The likelihood in its provenance gains the means over the golden rows of
+    our log_prob and of the number that the source reports. A continuous flow is to be solved as
+    exactly as the promise takes, in float64 where that is what it takes; the report says so.
 
     Args:
         flow: of `import_checkpoint`; it is not changed.
         folder: where the files go; an existing model folder is replaced.
-        findings: of the import; what is found here is added.
+        report: of the import; what is found here is noted there too.
 
     Returns:
         What was written, in the precision of the file.
@@ -41,7 +39,7 @@ def save_import(
     Raises:
         CheckpointError: if the flow is not finite, or is not inverted, on samples of its own.
     """
-    flow, dtype = _keep_promise(copy.deepcopy(flow), findings or Findings())
+    flow, dtype = _keep_promise(copy.deepcopy(flow), report or Report())
     record = _steady_record(flow)
     written = _narrow(copy.deepcopy(flow))
     likelihood = dict(flow.provenance["likelihood"])
@@ -57,7 +55,7 @@ def save_import(
     return written
 
 
-def _keep_promise(flow: Flow, findings: Findings) -> tuple[Flow, torch.dtype]:
+def _keep_promise(flow: Flow, report: Report) -> tuple[Flow, torch.dtype]:
     """Choose tolerance and precision of a continuous flow; note what was found.
 
     What sources ask for is below what float32 resolves, and would cost evaluations for nothing.
@@ -70,8 +68,8 @@ def _keep_promise(flow: Flow, findings: Findings) -> tuple[Flow, torch.dtype]:
     kept = keep_promise(flow, golden.draw(flow, rows=ROWS))
     use_solver(flow, kept.solver)
     if kept.describe():
-        (findings.mended if kept.is_kept else findings.warning)("solver", kept.describe())
-        flow.provenance = {**flow.provenance, "findings": findings.describe()}
+        (report.mended if kept.is_kept else report.warning)("solver", kept.describe())
+        flow.provenance = {**flow.provenance, "findings": report.items_as_json()}
     return flow, kept.dtype
 
 

@@ -132,7 +132,7 @@ class _Reader:
     """An interpreter that knows tensors.
 
     Args:
-        load: (key, dtype, count) -> the numbers of a storage.
+        load: gives the numbers of a storage by key, dtype and count.
         depth: how many files this one is inside of.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 
 _MAX_NAMED = 6
 
@@ -19,15 +19,15 @@ class Weights:
 
     Args:
         tensors: the state dict.
-        findings: where what is set aside or mended is noted.
+        report: where what is set aside or mended is noted.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], findings: Findings | None = None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], report: Report | None = None) -> None:
         self._tensors = dict(tensors)
         self._taken: set[str] = set()
         self._answers: dict[str, bool] = {}
         self._problems: list[str] = []
-        self.findings = findings or Findings()
+        self.report = report or Report()
 
     def __contains__(self, key: str) -> bool:
         return key in self._tensors
@@ -101,7 +101,7 @@ class Weights:
         self._taken.update(found)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            self.findings.ignored(f"{found[0]}{more}", reason)
+            self.report.ignored(f"{found[0]}{more}", reason)
 
     def problem(self, key: str, text: str) -> None:
         """Note something that ends the import when `finish` is called."""
@@ -117,7 +117,7 @@ class Weights:
         problems = [*self._problems, *(f"{key}: not part of this architecture" for key in left)]
         for problem in problems:
             key, _, text = problem.partition(": ")
-            self.findings.refused(key, text)
+            self.report.refused(key, text)
         if problems:
             more = f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
             raise ImportRefused(f"{'; '.join(problems[:_MAX_NAMED])}{more}")

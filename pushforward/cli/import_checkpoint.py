@@ -163,7 +163,7 @@ def _run(
     if out is None:
         _show(report, as_json=as_json)
         return
-    written = save_import(flow, out, report.findings)
+    written = save_import(flow, out, report)
     report.likelihood, report.config = written.provenance["likelihood"], written.config
     _show(report, as_json=as_json)
     typer.echo(f"{out}: written; serve it with: pushforward serve {out}", err=as_json)
@@ -181,15 +181,15 @@ def _show(report: "Report", *, as_json: bool) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_OF_LOGS)
-    _show_findings(console, report)
+    _show_items(console, report)
     _show_settings(console, report)
     _show_likelihood(console, report)
 
 
-def _show_findings(console: "Console", report: "Report") -> None:
+def _show_items(console: "Console", report: "Report") -> None:
     rows = [
         (f"[{_COLOURS[item.kind]}]{item.kind}[/]", _plain(item.what), _plain(item.detail))
-        for item in report.findings.items
+        for item in report.items
     ]
     _table(console, report.file, ("", "what", "finding"), rows)
 
@@ -206,9 +206,9 @@ def _show_settings(console: "Console", report: "Report") -> None:
 
 
 def _show_likelihood(console: "Console", report: "Report") -> None:
-    if not report.likelihood:
+    likelihood = report.likelihood
+    if not likelihood:
         return
-    ledger = report.likelihood
     rows = [
         (
             term["name"],
@@ -216,16 +216,16 @@ def _show_likelihood(console: "Console", report: "Report") -> None:
             f"{term['bits_per_dim']:+.6g}" if term["nats"] else "",
             _plain(term["note"]),
         )
-        for term in ledger["terms"]
+        for term in likelihood["terms"]
     ]
-    number = ledger["source_number"]
+    number = likelihood["source_number"]
     total = f"{number['factor']:.6g} * (log_prob {number['nats']:+.8g})"
     rows.append(("source's number", total, "", _plain(number["name"])))
-    if "on_golden_rows" in ledger:
-        example = ledger["on_golden_rows"]
+    if "on_golden_rows" in likelihood:
+        example = likelihood["on_golden_rows"]
         means = f"ours {example['log_prob']:.6g} nats, the source's {example['source_number']:.6g}"
         rows.append(("golden rows", means, f"{example['bits_per_dim']:.6g}", "means"))
-    title = f"likelihood: log_prob is the {ledger['log_prob']}"
+    title = f"likelihood: log_prob is the {likelihood['log_prob']}"
     _table(console, title, ("the source adds", "nats", "bits/dim", "why"), rows)
 
 

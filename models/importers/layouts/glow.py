@@ -132,7 +132,7 @@ def check_invertible(weights: Weights, key: str, matrix: Tensor) -> None:
             key, f"singular (singular values {smallest:.2g} .. {largest:.2g}): it has no inverse"
         )
     elif largest > smallest * _ILL_CONDITIONED:
-        weights.findings.warning(
+        weights.report.warning(
             key, f"condition number {largest / smallest:.2g}: decoding in float32 will be coarse"
         )
 
@@ -150,7 +150,7 @@ def check_flag(weights: Weights, key: str, *shape: int) -> None:
     A flag that is missing is taken as set: the weights beside it say what the layer does.
     """
     if key not in weights:
-        weights.findings.mended(key, "missing; this actnorm is taken as initialised")
+        weights.report.mended(key, "missing; this actnorm is taken as initialised")
     elif not weights.take_integers(key, *shape).any():
         weights.problem(
             key,

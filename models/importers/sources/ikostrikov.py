@@ -1,4 +1,4 @@
-"""ikostrikov/pytorch-flows: MAF, its split form, and RealNVP over tables.
+"""ikostrikov/pytorch-flows: MAF, its split form, and RealNVP over tabular data.
 
 A model is a sequence of layers, and keys begin with a layer's place in it. From data to latents:
 MADE u = (x - m) exp(-a), always in ascending order, with (m, a) the halves of the output; MADESplit
@@ -133,7 +133,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
         else:
             parts.append(_layer(weights, f"{place}", kind, config))
     if "reverse" in kinds:
-        weights.findings.recognised(
+        weights.report.recognised(
             "Reverse", f"layers without tensors, at {_places(kinds)}: the features are reversed"
         )
     described, layers = chain_layers.chain(

@@ -40,7 +40,7 @@ def infer(weights: Weights) -> Inference:
 def convert(config: Config, weights: Weights) -> Conversion:
     """Turn the weights into a Glow."""
     settings, layers = port.convert(config, weights, _NAMES)
-    weights.findings.recognised(
+    weights.report.recognised(
         "actnorm", "this source keeps no flag in its checkpoints: taken as initialised"
     )
     values = math.prod(config.image_shape)

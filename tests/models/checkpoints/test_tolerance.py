@@ -20,7 +20,7 @@ from models.checkpoints.reference import (
 from models.checkpoints.tolerance import keep_promise, use_solver
 from models.datasets import Dataset
 from models.flow import Flow
-from models.importers.report import Findings
+from models.importers.report import Report
 from models.importers.store import save_import
 from models.ode.solver import Solution, SolverSettings, solve
 from models.training.evaluate import evaluate
@@ -136,15 +136,15 @@ def test_a_folder_of_today_is_not_measured_again(
 def test_an_import_is_written_with_what_the_promise_takes(tmp_path: Path) -> None:
     flow = make(solver={"rtol": 1e-8, "atol": 1e-8}).double()
     flow.provenance = {"likelihood": {"source_number": {"factor": 1.0, "nats": 0.0, "name": ""}}}
-    findings = Findings()
-    written = save_import(flow, tmp_path / "model", findings)
-    assert [(item.kind, item.what) for item in findings.items] == [("mended", "solver")]
+    report = Report()
+    written = save_import(flow, tmp_path / "model", report)
+    assert [(item.kind, item.what) for item in report.items] == [("mended", "solver")]
     loaded = models.load(tmp_path / "model")
     assert loaded.dtype == torch.float64
     assert loaded.config == written.config
     assert loaded.accuracy["log_prob_max_relative_error"] < PROMISE / 5
     assert not broken_promise(loaded.accuracy)
-    assert loaded.provenance["findings"] == findings.describe()
+    assert loaded.provenance["findings"] == report.items_as_json()
 
 
 def test_a_smooth_import_is_solved_as_float32_resolves(tmp_path: Path) -> None:

@@ -173,18 +173,18 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def test_pixels_have_the_density_that_the_ledger_says(given: Golden) -> None:
+def test_pixels_have_the_density_that_the_terms_say(given: Golden) -> None:
     pixels, context = given.arrays["x_raw"][:8], given.context(8)
     make = next(make for name, make in INPUTS.items() if given.name.startswith(name))
     on_pixels, on_inputs = given.flow("source"), given.flow("none")
     assert on_pixels.facts.num_levels == 256
     ours, theirs = on_pixels.log_prob(pixels, context), on_inputs.log_prob(make(pixels), context)
-    ledger = on_pixels.provenance["likelihood"]
-    scale = ledger["terms"][0]
+    likelihood = on_pixels.provenance["likelihood"]
+    scale = likelihood["terms"][0]
     assert scale["name"] == "scale of the data"
     assert torch.allclose(ours + scale["nats"], theirs, rtol=1e-10, atol=1e-10)
     # Whichever inputs the flow takes, the source's own number is the same.
-    numbers = source_number(ledger, ours)
+    numbers = source_number(likelihood, ours)
     assert torch.allclose(
         numbers, source_number(on_inputs.provenance["likelihood"], theirs), rtol=1e-10
     )
@@ -225,7 +225,7 @@ def test_the_sources_own_number_is_reproduced(case: Golden, flow: Flow) -> None:
     assert relative_error(got, expected) <= TOLERANCE
 
 
-def test_terms_of_the_ledger_are_in_bits_too(given: Golden) -> None:
+def test_terms_of_the_likelihood_are_in_bits_too(given: Golden) -> None:
     flow = given.flow("source")
     for term in flow.provenance["likelihood"]["terms"]:
         expected = -term["nats"] / (flow.features * math.log(2))

@@ -26,7 +26,7 @@ import torch
 from models.importers.inert import Array, Malformed, Record, as_mapping
 from models.importers.pickles import Interpreter, Refused
 from models.importers.reading import read
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 from models.importers.run import Request, run
 from models.importers.torch_files import read_file
 from tests.models.importers.golden import load
@@ -78,7 +78,7 @@ FORMS: dict[str, Callable[[Any, Path], None]] = {
 def test_weights_beside_harmless_python_are_read(tmp_path: Path, beside: str, form: str) -> None:
     state = {"layer.weight": torch.arange(6.0).view(2, 3).T, "layer.steps": torch.tensor(7)}
     FORMS[form]({"state_dict": state, "beside": BESIDE[beside]}, tmp_path / "model.pt")
-    content = read(tmp_path / "model.pt", Findings())
+    content = read(tmp_path / "model.pt", Report())
     assert content["state_dict"].keys() == state.keys()
     for key, tensor in state.items():
         assert content["state_dict"][key].dtype == tensor.dtype
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_any_form_is_imported(tmp_path: Path, form: str) -> None
     FORMS[form](content, tmp_path / "model.pt")
     flow, report = run(tmp_path / "model.pt", Request(None, CASE.config))
     assert torch.equal(flow.log_prob(CASE.arrays["x"]), CASE.flow().log_prob(CASE.arrays["x"]))
-    (found,) = (item.detail for item in report.findings.items if item.what == "file")
+    (found,) = (item.detail for item in report.items if item.what == "file")
     assert "read without calling anything" in found
 
 
@@ -135,7 +135,7 @@ def test_arrays_of_numpy_are_taken_for_weights_where_there_are_no_tensors(tmp_pa
     (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": arrays}))
     flow, report = run(tmp_path / "model.pkl", Request(None, CASE.config))
     assert torch.equal(flow.log_prob(CASE.arrays["x"]), CASE.flow().log_prob(CASE.arrays["x"]))
-    assert any("arrays of numpy" in item.detail for item in report.findings.items)
+    assert any("arrays of numpy" in item.detail for item in report.items)
 
 
 def test_omegaconf_is_read_without_it(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_no_trick_calls_anything(tmp_path: Path, trick: str, is_zip: bool) -> No
         with pytest.raises(Refused):
             read_file(path)
         with pytest.raises(ImportRefused, match=r"asks for .*, which is code and not data"):
-            read(path, Findings())
+            read(path, Report())
     finally:
         copyreg.remove_extension("posix", "mkdir", 0xF0)
         copyreg._extension_cache.pop(0xF0, None)  # type: ignore[attr-defined]
@@ -287,7 +287,7 @@ def test_malformed_pickles_are_named(tmp_path: Path, case: str) -> None:
     with pytest.raises(Malformed):
         read_file(tmp_path / "model.pt")
     with pytest.raises(ImportRefused, match="truncated or damaged"):
-        read(tmp_path / "model.pt", Findings())
+        read(tmp_path / "model.pt", Report())
 
 
 @pytest.mark.parametrize("pickled", [_nested(60) + b".", b"]q\x00h\x00a.", b"}q\x00K\x01h\x00s."])
@@ -363,10 +363,10 @@ def test_files_of_joblib_are_named(tmp_path: Path) -> None:
     arrays = {key: value.numpy() for key, value in STATE.items()}
     joblib.dump(arrays, tmp_path / "model.joblib")
     with pytest.raises(ImportRefused, match=r"a file of joblib\.dump, which keeps arrays outside"):
-        read(tmp_path / "model.joblib", Findings())
+        read(tmp_path / "model.joblib", Report())
     joblib.dump(arrays, tmp_path / "small.joblib", compress=3)
     with pytest.raises(ImportRefused, match=r"a compressed file, as joblib\.dump"):
-        read(tmp_path / "small.joblib", Findings())
+        read(tmp_path / "small.joblib", Report())
 
 
 def test_nothing_listed_is_imported(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_what_stands_beside_a_flow_is_named_with_the_likely_source(tmp_path: Pat
 def test_the_prefix_takes_the_flow_alone(tmp_path: Path, prefix: str) -> None:
     flow, report = run(lightning(tmp_path), Request(None, CASE.config, prefix=prefix))
     assert torch.equal(flow.log_prob(CASE.arrays["x"]), CASE.flow().log_prob(CASE.arrays["x"]))
-    (warning,) = (item for item in report.findings.items if item.kind == "warning")
+    (warning,) = (item for item in report.items if item.kind == "warning")
     assert "x_mean, x_std, critic.0.weight" in warning.detail
 
 
@@ -69,8 +69,8 @@ def test_a_module_without_a_flow_is_told_its_keys(tmp_path: Path) -> None:
 
 def test_spectral_norm_is_mended_and_said() -> None:
     for name in ("nflows_spectral_norm", "nflows_spectral_norm_old"):
-        findings = load(name).report().findings.items
-        assert any("spectral norm" in item.detail for item in findings if item.kind == "mended")
+        report = load(name).report().items
+        assert any("spectral norm" in item.detail for item in report if item.kind == "mended")
 
 
 def test_a_tensor_far_larger_than_its_storage_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import models
 from models.importers.reading import read
-from models.importers.report import Findings, ImportRefused
+from models.importers.report import ImportRefused, Report
 from tests.models.importers.golden import load
 
 ROSINALITY = load("rosinality_glow_b").checkpoint
@@ -65,27 +65,27 @@ def test_truncated_files_are_named(tmp_path: Path, part: float, is_zip: bool) ->
     data = whole.read_bytes()
     path = write(tmp_path / "model.pt", data[: int(part * len(data))])
     with pytest.raises(ImportRefused, match="truncated"):
-        read(path, Findings())
+        read(path, Report())
 
 
 def test_damage_inside_a_file_is_found(tmp_path: Path) -> None:
     data = bytearray(ROSINALITY.read_bytes())
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(ImportRefused, match="damaged; download or copy it again"):
-        read(write(tmp_path / "model.pt", bytes(data)), Findings())
+        read(write(tmp_path / "model.pt", bytes(data)), Report())
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="No such file"):
-        read(tmp_path / "none.pt", Findings())
+        read(tmp_path / "none.pt", Report())
     with pytest.raises(ImportRefused, match="got a folder"):
-        read(tmp_path, Findings())
+        read(tmp_path, Report())
 
 
 def test_other_archives_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "arrays.npz", weight=np.zeros(3))
     with pytest.raises(ImportRefused, match=r"not one of torch\.save: it holds weight\.npy"):
-        read(tmp_path / "arrays.npz", Findings())
+        read(tmp_path / "arrays.npz", Report())
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "protocol 2", "protocol 4"])
@@ -97,7 +97,7 @@ def test_a_payload_is_named_and_does_not_run(tmp_path: Path, form: str) -> None:
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(ImportRefused, match=r"asks for \w+\.mkdir, which is code"):
-        read(path, Findings())
+        read(path, Report())
     assert not canary.exists()
     # The canary sings where it is let: the test above would have noticed.
     pickle.loads(pickle.dumps(Canary(canary)))
@@ -111,42 +111,42 @@ def test_an_archive_writes_nothing_outside_itself(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../../slipped", "x")
     with pytest.raises(ImportRefused, match="damaged"):
-        read(path, Findings())
+        read(path, Report())
     assert [file.name for file in tmp_path.rglob("*")] == ["inner", "model.pt"]
 
 
 def test_pickled_modules_are_named(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(ImportRefused, match=r"torch\.nn\.modules\.linear\.Linear"):
-        read(tmp_path / "model.pt", Findings())
+        read(tmp_path / "model.pt", Report())
 
 
 def test_allow_pickle_reads_them_and_warns(tmp_path: Path) -> None:
     torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "model.pt")
-    findings = Findings()
-    content = read(tmp_path / "model.pt", findings, allow_pickle=True)
+    report = Report()
+    content = read(tmp_path / "model.pt", report, allow_pickle=True)
     assert isinstance(content["net"], torch.nn.Linear)
-    assert [item.kind for item in findings.items] == ["warning"]
+    assert [item.kind for item in report.items] == ["warning"]
 
 
 def test_allow_pickle_changes_nothing_for_plain_files() -> None:
-    findings = Findings()
-    read(ROSINALITY, findings, allow_pickle=True)
-    assert [item.kind for item in findings.items] == ["recognised"]
+    report = Report()
+    read(ROSINALITY, report, allow_pickle=True)
+    assert [item.kind for item in report.items] == ["recognised"]
 
 
 def test_namespaces_are_read(tmp_path: Path) -> None:
     torch.save({"args": argparse.Namespace(n_flow=2)}, tmp_path / "model.pt")
-    assert read(tmp_path / "model.pt", Findings()) == {"args": argparse.Namespace(n_flow=2)}
+    assert read(tmp_path / "model.pt", Report()) == {"args": argparse.Namespace(n_flow=2)}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.bin"])
 def test_safetensors_are_read_under_any_name(tmp_path: Path, name: str) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / name)
-    assert torch.equal(read(tmp_path / name, Findings())["weight"], torch.ones(2))
+    assert torch.equal(read(tmp_path / name, Report())["weight"], torch.ones(2))
 
 
 def test_broken_safetensors_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{broken}")
     with pytest.raises(ImportRefused, match="not a readable safetensors file"):
-        read(path, Findings())
+        read(path, Report())

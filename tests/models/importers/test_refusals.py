@@ -142,7 +142,7 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     error = refusal(tmp_path, "rosinality_glow_b", state)
     report = error.report
     assert report is not None
-    refused = [item.what for item in report.findings.items if item.kind == "refused"]
+    refused = [item.what for item in report.items if item.kind == "refused"]
     assert refused == [
         "blocks.0.flows.0.coupling.net.2.bias",
         "blocks.1.flows.0.actnorm.initialized",
@@ -159,8 +159,8 @@ def test_a_flag_that_is_missing_is_mended(tmp_path: Path) -> None:
     flow = models.import_checkpoint(tmp_path / "model.pt", None, case.config, "none")
     x = case.arrays["x"]
     assert torch.equal(flow.log_prob(x), case.flow().log_prob(x))
-    findings = flow.provenance["findings"]
-    assert any(item["kind"] == "mended" and item["what"] == key for item in findings)
+    report = flow.provenance["findings"]
+    assert any(item["kind"] == "mended" and item["what"] == key for item in report)
 
 
 def test_a_convolution_that_is_nearly_singular_is_a_warning(tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_a_convolution_that_is_nearly_singular_is_a_warning(tmp_path: Path) -> N
     state[key][1] = state[key][0] + 1e-6 * state[key][1]
     torch.save(state, tmp_path / "model.pt")
     flow = models.import_checkpoint(tmp_path / "model.pt", None, case.config)
-    findings = flow.provenance["findings"]
-    assert [item["what"] for item in findings if item["kind"] == "warning"] == [key]
+    report = flow.provenance["findings"]
+    assert [item["what"] for item in report if item["kind"] == "warning"] == [key]
 
 
 def test_shuffles_that_were_not_saved_are_refused_with_that_sentence() -> None:

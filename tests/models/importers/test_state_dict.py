@@ -1,4 +1,4 @@
-"""The doctor finds the weights in whatever a script saved, and says what it did."""
+"""The weights are found in whatever a script saved, and every step is reported."""
 
 import argparse
 from collections.abc import Callable
@@ -40,12 +40,12 @@ def averaged(state: State) -> State:
 def log_prob(
     tmp_path: Path, content: Any, prefer: Prefer = "model"
 ) -> tuple[Tensor, dict[str, list[str]]]:
-    """Import what was saved; the answers to three rows and the findings by kind."""
+    """Import what was saved; the answers to three rows and the report by kind."""
     path = tmp_path / "model.pt"
     torch.save(content, path)
     flow, report = run(path, Request(None, CASE.config, "none", weights=prefer))
     kinds: dict[str, list[str]] = {}
-    for item in report.findings.items:
+    for item in report.items:
         kinds.setdefault(item.kind, []).append(f"{item.what}: {item.detail}")
     return flow.log_prob(CASE.arrays["x"][:3]), kinds
 
@@ -103,8 +103,8 @@ def test_the_weights_are_found(tmp_path: Path, wrap: Callable[[State], Any]) -> 
     ],
 )
 def test_what_was_done_is_said(tmp_path: Path, wrapping: str, kind: str, text: str) -> None:
-    _, findings = log_prob(tmp_path, WRAPPINGS[wrapping](plain()))
-    assert any(text in line for line in findings[kind]), findings
+    _, report = log_prob(tmp_path, WRAPPINGS[wrapping](plain()))
+    assert any(text in line for line in report[kind]), report
 
 
 @pytest.mark.parametrize("wrapping", ["ema beside", "ema first", "ema inside"])
@@ -140,7 +140,7 @@ def test_weights_overrule_arguments_in_the_file(tmp_path: Path) -> None:
     arguments = {"n_flow": 32, "img_size": 8, "n_bits": 8}
     torch.save({"hparams": arguments, "model": plain()}, tmp_path / "model.pt")
     _, report = run(tmp_path / "model.pt", Request(preprocessing="none"))
-    mended = [item for item in report.findings.items if item.what == "n_flow"]
+    mended = [item for item in report.items if item.what == "n_flow"]
     assert [item.kind for item in mended] == ["mended"]
     assert "32" in mended[0].detail
 
@@ -163,9 +163,9 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     half = {
         key: value.half() if value.is_floating_point() else value for key, value in plain().items()
     }
-    got, findings = log_prob(tmp_path, half)
+    got, report = log_prob(tmp_path, half)
     assert torch.allclose(got, CASE.flow().log_prob(CASE.arrays["x"][:3]), rtol=0.01)
-    assert "torch.float16" in findings["warning"][0]
+    assert "torch.float16" in report["warning"][0]
 
 
 def test_safetensors_of_a_source_are_imported(tmp_path: Path) -> None:

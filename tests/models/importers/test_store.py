@@ -44,7 +44,7 @@ def test_it_is_served_in_float32_and_says_how_well(tmp_path: Path) -> None:
     assert flow.accuracy["log_prob_max_abs_error"] < 1e-2
 
 
-def test_the_ledger_has_the_sources_number_of_the_golden_rows(tmp_path: Path) -> None:
+def test_the_likelihood_has_the_sources_number_of_the_golden_rows(tmp_path: Path) -> None:
     flow = load("y0ast_glow_b").flow("source")
     save_import(flow, tmp_path / "model")
     assert "on_golden_rows" not in flow.provenance["likelihood"]

@@ -118,7 +118,7 @@ def test_what_another_argument_switches_off_is_said_to_be_ignored(name: str) -> 
     """The conversion reads the activation, also where no layer has one."""
     case = load(name)
     _, report = run(case.checkpoint, Request(None, {**given(case), "activation": "tanh"}))
-    ignored = {item.what: item.detail for item in report.findings.items if item.kind == "ignored"}
+    ignored = {item.what: item.detail for item in report.items if item.kind == "ignored"}
     assert ignored["activation"].startswith("not used: no network has")
 
 

@@ -1,4 +1,4 @@
-"""kamenbliznashki/normalizing_flows, maf.py: MADE, MAF and RealNVP over tables.
+"""kamenbliznashki/normalizing_flows, maf.py: MADE, MAF and RealNVP over tabular data.
 
 Its conventions, from data to latents: MADE u = (x - m) exp(-a), with (m, a) the halves of the
 output; the masks are stored, no permutation stands between blocks, and every block has the order of

@@ -180,7 +180,7 @@ def _check_blocks(config: "Config", weights: Weights, settings: Settings) -> Non
                 f"outputs: {shapes}); give a list of {len(sizes)}, one each, in the order of flows"
             )
         if not (argument == "split_mode" and config.D % 2):
-            weights.findings.warning(
+            weights.report.warning(
                 argument,
                 f"taken as {value} in {', '.join(names)}; no weight shows it: a list gives one "
                 "each",

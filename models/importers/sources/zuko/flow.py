@@ -174,7 +174,7 @@ def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) 
     """Say what a user's word decides: that many parameters fit splines and polynomials alike."""
     for count in sorted({layer.per_feature(config.features) for layer in layers}):
         if count > 2:
-            weights.findings.warning(
+            weights.report.warning(
                 "constructor",
                 f"{config.constructor} was given, so {count} parameters a feature are splines of "
                 f"{zuko_layers.num_bins(count)} bins; a Bernstein polynomial of degree "
