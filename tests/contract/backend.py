@@ -24,11 +24,11 @@ from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import ModelNotFound, NotReady
 from service.telemetry import Metrics
 
-# The value that a fragile engine fails on.
+# The value that a failing engine fails on.
 POISON = -1.0
 _BATCH_ROWS = 256
 # So many that some still wait when a batch has taken its share.
-_SIEGE_ROWS = _BATCH_ROWS + 8
+_MORE_THAN_FIT = _BATCH_ROWS + 8
 Engine = Callable[[Array, Array | None], Any]
 
 
@@ -54,28 +54,28 @@ KINDS = {
     # Continuous: evaluates 10 x0 times, fails where x0 is 3, estimates its log-det from 5 on.
     "flow": Kind((3,)),
     # The engine raises on rows of POISON.
-    "fragile": Kind((3,)),
+    "failing": Kind((3,)),
     # It raises, and its version is replaced and drains meanwhile.
-    "retiring": Kind((3,)),
+    "replaced_in_call": Kind((3,)),
     # It raises, and its queue is full by then.
-    "besieged": Kind((3,), max_queue_rows=4),
+    "failing_when_full": Kind((3,), max_queue_rows=4),
     # It finds too little memory.
-    "starved": Kind((3,)),
+    "no_memory": Kind((3,)),
     # It gives another number of rows than it got.
-    "crooked": Kind((3,)),
+    "wrong_shape": Kind((3,)),
     # It is lost for good.
-    "mortal": Kind((3,)),
+    "lost": Kind((3,)),
     # It does not answer until the end.
-    "stuck": Kind((3,)),
+    "slow": Kind((3,)),
     # Its queue is full.
-    "crowded": Kind((3,), max_queue_rows=4),
+    "full": Kind((3,), max_queue_rows=4),
     # Its queue was closed and has no successor.
     "drained": Kind((3,)),
     # Its queue is closed once it was found; then there is version 4.
     "replaced": Kind((3,)),
 }
 # Models that are not the same after a request as before it.
-SPENT = ("retiring", "besieged", "mortal", "replaced")
+SPENT = ("replaced_in_call", "failing_when_full", "lost", "replaced")
 
 
 class Repository:
@@ -86,8 +86,8 @@ class Repository:
 
     def __init__(self, default: str | None) -> None:
         self._default = default
-        self._hosted: dict[str, _Hosted] = {}
-        self._successors: dict[str, _Hosted] = {}
+        self._loaded: dict[str, _LoadedModel] = {}
+        self._successors: dict[str, _LoadedModel] = {}
         self._metrics = Metrics()
         self._released = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,26 +101,26 @@ class Repository:
             raise ModelNotFound(f"model: expected one of line, wide, got {name!r:.40}")
         if name in self._successors:
             return self._successors[name].served
-        if name not in self._hosted:
-            self._hosted[name] = self._begin(name, "3")
-        found = self._hosted[name].served
+        if name not in self._loaded:
+            self._loaded[name] = self._begin(name, "3")
+        found = self._loaded[name].served
         if name == "replaced":
             self._successors[name] = self._begin(name, "4")
         return found
 
     def calls(self) -> int:
         """How often any engine was called so far."""
-        hosted = (*self._hosted.values(), *self._successors.values())
-        return sum(len(sizes) for one in hosted for sizes in one.sizes.values())
+        loaded = (*self._loaded.values(), *self._successors.values())
+        return sum(len(sizes) for one in loaded for sizes in one.sizes.values())
 
     def batches(self, name: str, operation: str) -> list[int]:
         """How many rows each call of a model's engine had so far."""
-        return list(self._hosted[name].sizes[operation]) if name in self._hosted else []
+        return list(self._loaded[name].sizes[operation]) if name in self._loaded else []
 
     async def renew(self) -> None:
         """Forget what a request has changed."""
         for name in SPENT:
-            for held in (self._hosted, self._successors):
+            for held in (self._loaded, self._successors):
                 if name in held:
                     await asyncio.gather(*held.pop(name).ends())
         if self._tasks:
@@ -128,7 +128,7 @@ class Repository:
 
     def models(self) -> list[ServedModel]:
         """All that have begun."""
-        return [hosted.served for hosted in self._hosted.values()]
+        return [loaded.served for loaded in self._loaded.values()]
 
     def index(self) -> list[ModelIndexEntry]:
         """Nothing here asks for it."""
@@ -146,23 +146,23 @@ class Repository:
     async def drain(self) -> None:
         """End all that has begun."""
         self._released.set()
-        for hosted in (*self._hosted.values(), *self._successors.values()):
-            await asyncio.gather(*hosted.ends())
+        for loaded in (*self._loaded.values(), *self._successors.values()):
+            await asyncio.gather(*loaded.ends())
 
     async def prepare(self, name: str | None) -> None:
         """Begin a model, so that nothing but the request is left to be done."""
-        if name in KINDS and name not in self._hosted and name not in SPENT:
-            self._hosted[name] = self._begin(name, "3")
-            if name == "crowded":
-                await self._hosted[name].crowd()
+        if name in KINDS and name not in self._loaded and name not in SPENT:
+            self._loaded[name] = self._begin(name, "3")
+            if name == "full":
+                await self._loaded[name].fill_for_good()
 
-    def _begin(self, name: str, version: str) -> "_Hosted":
+    def _begin(self, name: str, version: str) -> "_LoadedModel":
         loop = asyncio.get_running_loop()
         has_begun = threading.Event()
 
         async def replace() -> None:
             self._successors[name] = self._begin(name, "4")
-            ends = [asyncio.ensure_future(end) for end in hosted.ends()]
+            ends = [asyncio.ensure_future(end) for end in loaded.ends()]
             await asyncio.sleep(0)  # the old version takes no rows from here on
             has_begun.set()
             await asyncio.gather(*ends)
@@ -172,8 +172,8 @@ class Repository:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        def besiege() -> None:
-            hosted.fill(_SIEGE_ROWS, is_accepted=True)
+        def overfill() -> None:
+            loaded.fill(_MORE_THAN_FIT, is_accepted=True)
             has_begun.set()
 
         def wait_for_the_loop() -> None:
@@ -185,31 +185,36 @@ class Repository:
         def fault(rows: Array) -> None:
             """What a model's engine does before it computes."""
             is_poisoned = bool((rows == POISON).any())
-            if name in ("stuck", "crowded"):
-                hosted.started.set()
+            if name in ("slow", "full"):
+                loaded.started.set()
                 self._released.wait(60)
-            if name == "retiring" and version == "3" and not has_begun.is_set():
+            if name == "replaced_in_call" and version == "3" and not has_begun.is_set():
                 loop.call_soon_threadsafe(schedule)
                 has_begun.wait(10)
-            if name == "besieged" and is_poisoned and len(rows) > 1 and not has_begun.is_set():
-                loop.call_soon_threadsafe(besiege)
+            if (
+                name == "failing_when_full"
+                and is_poisoned
+                and len(rows) > 1
+                and not has_begun.is_set()
+            ):
+                loop.call_soon_threadsafe(overfill)
                 has_begun.wait(10)
-            elif name == "besieged" and not rows.any():
+            elif name == "failing_when_full" and not rows.any():
                 wait_for_the_loop()
-            if name == "starved":
+            if name == "no_memory":
                 raise EngineOutOfMemory("the device has too little memory")
-            if name == "mortal" and is_poisoned:
+            if name == "lost" and is_poisoned:
                 raise EngineLost("the device is gone")
-            if name in ("fragile", "retiring", "besieged") and is_poisoned:
+            if name in ("failing", "replaced_in_call", "failing_when_full") and is_poisoned:
                 raise RuntimeError("poison")
 
-        hosted = _Hosted(name, version, self._metrics, fault)
+        loaded = _LoadedModel(name, version, self._metrics, fault)
         if name == "drained" or (name == "replaced" and version == "3"):
-            hosted.close()
-        return hosted
+            loaded.close()
+        return loaded
 
 
-class _Hosted:
+class _LoadedModel:
     """One version of a model and its queues."""
 
     def __init__(
@@ -217,7 +222,7 @@ class _Hosted:
     ) -> None:
         self._kind = KINDS[name]
         self._card = card = _card(name, version, self._kind)
-        self._crowd: list[asyncio.Future[Any]] = []
+        self._fillers: list[asyncio.Future[Any]] = []
         self.started = threading.Event()
         self.sizes: dict[str, list[int]] = {"encode": [], "decode": [], "generate": []}
 
@@ -225,8 +230,8 @@ class _Hosted:
             def call(rows: Array, context: Array | None) -> Any:
                 self.sizes[op].append(len(rows))
                 fault(rows)
-                # crooked: a fault of the engine's own, found after it has answered.
-                return engine(rows[: len(rows) - (name == "crooked")], context)
+                # wrong_shape: a fault of the engine's own, found after it has answered.
+                return engine(rows[: len(rows) - (name == "wrong_shape")], context)
 
             latent, data = (card.features,), card.event_shape
             shapes = (data, latent) if op == "encode" else (latent, data)
@@ -245,7 +250,7 @@ class _Hosted:
             self._queues.append(batcher("generate", _generate(decode)))
         self.served = ServedModel(card, *self._queues)
 
-    async def crowd(self) -> None:
+    async def fill_for_good(self) -> None:
         """Fill the queues for good."""
         for queue in self._queues:
             self.started.clear()
@@ -263,7 +268,7 @@ class _Hosted:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         zeros = np.zeros((rows, 3), np.float32)
         queue.enter(zeros, None, math.inf, reply, is_accepted=is_accepted)
-        self._crowd.append(reply)
+        self._fillers.append(reply)
 
     def close(self) -> None:
         """Take no rows from now on."""

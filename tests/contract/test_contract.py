@@ -14,30 +14,30 @@ from PIL import Image
 from tests.contract import v2
 from tests.contract.case import ANY, MADE, NPZ, PNG, PROBLEM, REQUEST_ID, Case
 from tests.contract.table import CASES, NEIGHBOURS, PARTS
-from tests.contract.transports import TRANSPORTS, Received, World, exchange, wire
+from tests.contract.transports import TRANSPORTS, ContractServer, Received, exchange, wire
 
 PATIENCE_SECONDS = 20.0
 _TIMING = re.compile(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}")
 
 
-class Worlds:
-    """One world for each set of settings, on one event loop."""
+class Servers:
+    """One server for each set of settings, on one event loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._worlds: dict[str, World] = {}
+        self._servers: dict[str, ContractServer] = {}
 
     def ask(self, transport: str, case: Case) -> Received:
         """Put a question."""
 
         async def exchange() -> Received:
-            world = await self._world(case.settings)
-            await world.repository.prepare(case.model)
+            server = await self._server_of(case.settings)
+            await server.repository.prepare(case.model)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 try:
-                    return await TRANSPORTS[transport](world, case)
+                    return await TRANSPORTS[transport](server, case)
                 finally:
-                    await world.repository.renew()
+                    await server.repository.renew()
 
         return self._runner.run(exchange())
 
@@ -45,35 +45,35 @@ class Worlds:
         """Put questions of one server over connections of their own, all at once."""
 
         async def exchange_all() -> list[Received]:
-            world = await self._world(cases[0].settings)
+            server = await self._server_of(cases[0].settings)
             for case in cases:
-                await world.repository.prepare(case.model)
+                await server.repository.prepare(case.model)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await exchange(world, [wire(case) for case in cases])
+                return await exchange(server, [wire(case) for case in cases])
 
         return self._runner.run(exchange_all())
 
-    def get(self, settings: Mapping[str, Any]) -> World:
-        """A world by its settings."""
-        return self._runner.run(self._world(settings))
+    def get(self, settings: Mapping[str, Any]) -> ContractServer:
+        """A server by its settings."""
+        return self._runner.run(self._server_of(settings))
 
-    async def _world(self, settings: Mapping[str, Any]) -> World:
+    async def _server_of(self, settings: Mapping[str, Any]) -> ContractServer:
         key = repr(sorted(settings.items()))
-        if key not in self._worlds:
-            self._worlds[key] = World(settings)
-            await self._worlds[key].start()
-        return self._worlds[key]
+        if key not in self._servers:
+            self._servers[key] = ContractServer(settings)
+            await self._servers[key].start()
+        return self._servers[key]
 
     def close(self) -> None:
         """End all of them."""
-        for world in self._worlds.values():
-            self._runner.run(world.stop())
+        for server in self._servers.values():
+            self._runner.run(server.stop())
         self._runner.close()
 
 
 @pytest.fixture(scope="module")
-def worlds() -> Iterator[Worlds]:
-    made = Worlds()
+def servers() -> Iterator[Servers]:
+    made = Servers()
     yield made
     made.close()
 
@@ -90,30 +90,30 @@ def _parameters() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("transport", "case"), list(_parameters()))
-def test_every_question_gets_its_answer(worlds: Worlds, transport: str, case: Case) -> None:
-    received = worlds.ask(transport, case)
+def test_every_question_gets_its_answer(servers: Servers, transport: str, case: Case) -> None:
+    received = servers.ask(transport, case)
     assert received.status == case.answer.status, received.body
     assert_answer(transport, case, received)
 
 
-def test_what_is_refused_reaches_no_engine(worlds: Worlds) -> None:
+def test_what_is_refused_reaches_no_engine(servers: Servers) -> None:
     refused = {name: case for name, case in CASES.items() if 400 <= case.answer.status < 429}
     # That a flow solves no equations shows in its answer alone: this one is refused late.
     del refused["log_prob-evaluations of no flow"]
     for name, case in refused.items():
-        repository = worlds.get(case.settings).repository
+        repository = servers.get(case.settings).repository
         calls = repository.calls()
-        worlds.ask("asgi", case)
-        assert repository.calls() - calls in (0, 2 * (case.model == "crowded")), name
+        servers.ask("asgi", case)
+        assert repository.calls() - calls in (0, 2 * (case.model == "full")), name
         assert isinstance(case.answer.body, bytes)
         assert case.method == "HEAD" or len(json.loads(case.answer.body)["detail"]) < 300, name
 
 
-def test_all_questions_at_once_get_their_answers(worlds: Worlds) -> None:
+def test_all_questions_at_once_get_their_answers(servers: Servers) -> None:
     """Every operation, every model, good and bad: one turn of the loop, each gets what is its."""
     parts = ("log_prob", "encode", "decode", "sample", "heads")
     cases = [case for part in parts for case in PARTS[part] if not case.settings]
-    for case, received in zip(cases, worlds.ask_together(cases), strict=True):
+    for case, received in zip(cases, servers.ask_together(cases), strict=True):
         assert received.status == case.answer.status, received.body
         assert_answer("coalesced", case, received)
 
@@ -131,9 +131,9 @@ def test_every_case_has_a_name_of_its_own() -> None:
     assert len(CASES) == sum(map(len, PARTS.values()))
 
 
-def test_every_operation_has_its_table(worlds: Worlds) -> None:
+def test_every_operation_has_its_table(servers: Servers) -> None:
     """Answers and refusals of its own, and healthy neighbours: an operation without fails here."""
-    for operation in worlds.get({}).operations:
+    for operation in servers.get({}).operations:
         cases = PARTS.get(operation, [])
         assert {case.answer.status for case in cases} >= {200, 404, 422}, operation
         assert all(case.operation == operation for case in cases)
@@ -141,19 +141,19 @@ def test_every_operation_has_its_table(worlds: Worlds) -> None:
         assert (operation, "line") in NEIGHBOURS
 
 
-def test_requests_of_every_operation_take_the_fast_path_and_share_a_batch(worlds: Worlds) -> None:
-    world = worlds.get({})
-    for operation in world.operations:
+def test_requests_of_every_operation_take_the_fast_path_and_share_a_batch(servers: Servers) -> None:
+    server = servers.get({})
+    for operation in server.operations:
         case = next(case for case in PARTS[operation] if case.name == "one row")
         engine = "encode" if operation in ("encode", "log_prob") else "decode"
-        fast, together = world.lane.fast, world.lane.coalesced
-        batches = len(world.repository.batches("line", engine))
-        worlds.ask("coalesced", case)
-        assert world.lane.fast == fast + 5
-        assert world.lane.coalesced == together + 5
-        assert world.repository.batches("line", engine)[batches:] == [5]
-        worlds.ask("asgi", case)
-        assert world.lane.fast == fast + 5
+        fast, together = server.heads.fast, server.heads.coalesced
+        batches = len(server.repository.batches("line", engine))
+        servers.ask("coalesced", case)
+        assert server.heads.fast == fast + 5
+        assert server.heads.coalesced == together + 5
+        assert server.repository.batches("line", engine)[batches:] == [5]
+        servers.ask("asgi", case)
+        assert server.heads.fast == fast + 5
 
 
 def assert_headers(case: Case, received: Received) -> None:

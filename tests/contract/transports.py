@@ -1,6 +1,6 @@
 """The ways to ask the service; all that the contract knows of how application and server are built.
 
-A transport is a function from a world and a case to what came back.
+A transport is a function from a server and a case to what came back.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Received:
     body: bytes
 
 
-class CountingLane(RequestHeadCache):
+class CountingHeadCache(RequestHeadCache):
     """Counts the requests that take the fast path, and those that may share a batch there."""
 
     fast = 0
@@ -51,7 +51,7 @@ class CountingLane(RequestHeadCache):
         return order
 
 
-class World:
+class ContractServer:
     """An application over models of every kind, and a server in front of it."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -60,14 +60,14 @@ class World:
         self.repository = Repository(known.default_model)
         self.app = create_app(known, self.repository, metrics)
         self.operations = tuple(path.removeprefix("/") for path in self.app.operations)
-        self.lane = CountingLane(known, self.app.operations, metrics)
+        self.heads = CountingHeadCache(known, self.app.operations, metrics)
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
         """Listen on a free port."""
         state, loop = ServerState(), asyncio.get_running_loop()
         config = uvicorn.Config(
-            self.app, http=protocol_over(self.lane), ws="none", lifespan="off", log_config=None
+            self.app, http=protocol_over(self.heads), ws="none", lifespan="off", log_config=None
         )
         config.load()
         protocol: Any = config.http_protocol_class
@@ -89,24 +89,24 @@ class World:
         return await asyncio.open_connection(*self._server.sockets[0].getsockname())
 
 
-async def asgi(world: World, case: Case) -> Received:
+async def asgi(server: ContractServer, case: Case) -> Received:
     """Call the application without a server."""
-    return await _call(world, case.method, case.target, case.sent_headers, case.content)
+    return await _call(server, case.method, case.target, case.sent_headers, case.content)
 
 
-async def over_v2(world: World, case: Case) -> Received:
+async def over_v2(server: ContractServer, case: Case) -> Received:
     """Put the same question in the Open Inference Protocol."""
     path, headers, body = v2.question(case)
-    return await _call(world, case.method, path, headers, body)
+    return await _call(server, case.method, path, headers, body)
 
 
-async def fast_path(world: World, case: Case) -> Received:
+async def fast_path(server: ContractServer, case: Case) -> Received:
     """Send one request over a socket, alone."""
-    (received,) = await exchange(world, [wire(case)])
+    (received,) = await exchange(server, [wire(case)])
     return received
 
 
-async def coalesced(world: World, case: Case) -> Received:
+async def coalesced(server: ContractServer, case: Case) -> Received:
     """Send a request among healthy neighbours, all in one turn of the loop.
 
     The neighbours must get what is theirs.
@@ -114,7 +114,7 @@ async def coalesced(world: World, case: Case) -> Received:
     neighbours = neighbours_of(case)
     requests = [wire(neighbour.case_beside(case)) for neighbour in neighbours]
     middle = len(neighbours) // 2
-    received = await exchange(world, [*requests[:middle], wire(case), *requests[middle:]])
+    received = await exchange(server, [*requests[:middle], wire(case), *requests[middle:]])
     mine = received.pop(middle)
     for neighbour, theirs in zip(neighbours, received, strict=True):
         expected = neighbour.answer
@@ -122,7 +122,7 @@ async def coalesced(world: World, case: Case) -> Received:
     return mine
 
 
-Transport = Callable[[World, Case], Awaitable[Received]]
+Transport = Callable[[ContractServer, Case], Awaitable[Received]]
 TRANSPORTS: dict[str, Transport] = {
     "asgi": asgi,
     "fast_path": fast_path,
@@ -138,9 +138,9 @@ def neighbours_of(case: Case) -> list[Neighbour]:
     return [other[0], same[0], same[1], other[1]]
 
 
-async def exchange(world: World, requests: list[bytes]) -> list[Received]:
+async def exchange(server: ContractServer, requests: list[bytes]) -> list[Received]:
     """Send each over a connection of its own, all in one turn of the loop."""
-    ends = [await world.connect() for _ in requests]
+    ends = [await server.connect() for _ in requests]
     try:
         for (_, writer), data in zip(ends, requests, strict=True):
             writer.write(data)
@@ -176,10 +176,10 @@ async def read(reader: asyncio.StreamReader, *, has_body: bool = True) -> Receiv
 
 
 async def _call(
-    world: World, method: str, path: str, headers: Mapping[str, str], body: bytes
+    server: ContractServer, method: str, path: str, headers: Mapping[str, str], body: bytes
 ) -> Received:
     content = body if method == "POST" else None
     sent = [(name.encode(), value.encode()) for name, value in headers.items()]
-    answer = await world.client.request(method, path, headers=sent, content=content)
+    answer = await server.client.request(method, path, headers=sent, content=content)
     pairs = [(name.lower(), value) for name, value in answer.headers.multi_items()]
     return Received(answer.status_code, pairs, answer.content)

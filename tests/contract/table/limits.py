@@ -117,7 +117,7 @@ CASES = [
     Case(
         "rows of the queue",
         "encode",
-        {"model": "crowded", "x": [[1, 2, 3]] * 5},
+        {"model": "full", "x": [[1, 2, 3]] * 5},
         problem("too_large", "expected at most 4 rows a request, got 5: send fewer"),
     ),
     # What is long but not too long
@@ -163,7 +163,7 @@ CASES = [
     Case(
         "a long draw for a full queue",
         "sample",
-        {"model": "crowded", "num_samples": 16_000, "seed": 7},
+        {"model": "full", "num_samples": 16_000, "seed": 7},
         problem("too_large", "expected at most 4 rows a request, got 16000: send fewer"),
         settings=_WIDER,
     ),

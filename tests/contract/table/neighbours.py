@@ -106,15 +106,15 @@ NEIGHBOURS = {
             b'{"model":"flow","version":"3","log_prob":[-3.1318157]}',
         ),
     ),
-    ("log_prob", "fragile"): _pair(
+    ("log_prob", "failing"): _pair(
         "log_prob",
         (
-            {"model": "fragile", "x": [[8, 0, 2]]},
-            b'{"model":"fragile","version":"3","log_prob":[-12.256816]}',
+            {"model": "failing", "x": [[8, 0, 2]]},
+            b'{"model":"failing","version":"3","log_prob":[-12.256816]}',
         ),
         (
-            {"model": "fragile", "x": [[-2, 1, 0]]},
-            b'{"model":"fragile","version":"3","log_prob":[-3.1318157]}',
+            {"model": "failing", "x": [[-2, 1, 0]]},
+            b'{"model":"failing","version":"3","log_prob":[-3.1318157]}',
         ),
     ),
     ("encode", "line"): _pair(
@@ -194,42 +194,42 @@ NEIGHBOURS = {
             b'{"model":"flow","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
         ),
     ),
-    ("encode", "fragile"): _pair(
+    ("encode", "failing"): _pair(
         "encode",
         (
-            {"model": "fragile", "x": [[8, 0, 2]]},
-            b'{"model":"fragile","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+            {"model": "failing", "x": [[8, 0, 2]]},
+            b'{"model":"failing","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
         ),
         (
-            {"model": "fragile", "x": [[-2, 1, 0]]},
-            b'{"model":"fragile","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+            {"model": "failing", "x": [[-2, 1, 0]]},
+            b'{"model":"failing","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
         ),
     ),
-    ("encode", "retiring"): _pair(
+    ("encode", "replaced_in_call"): _pair(
         "encode",
         (
-            {"model": "retiring", "x": [[8, 0, 2]]},
-            b'{"model":"retiring","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+            {"model": "replaced_in_call", "x": [[8, 0, 2]]},
+            b'{"model":"replaced_in_call","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
         ),
         (
-            {"model": "retiring", "x": [[-2, 1, 0]]},
-            b'{"model":"retiring","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+            {"model": "replaced_in_call", "x": [[-2, 1, 0]]},
+            b'{"model":"replaced_in_call","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
         ),
     ),
-    ("encode", "besieged"): _pair(
+    ("encode", "failing_when_full"): _pair(
         "encode",
         (
-            {"model": "besieged", "x": [[8, 0, 2]]},
-            b'{"model":"besieged","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
+            {"model": "failing_when_full", "x": [[8, 0, 2]]},
+            b'{"model":"failing_when_full","version":"3","z":[[4.0,0.0,1.0]],"log_det":[-1.0]}',
         ),
         (
-            {"model": "besieged", "x": [[-2, 1, 0]]},
-            b'{"model":"besieged","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
+            {"model": "failing_when_full", "x": [[-2, 1, 0]]},
+            b'{"model":"failing_when_full","version":"3","z":[[-1.0,0.5,0.0]],"log_det":[0.25]}',
         ),
     ),
     # Where the engine is lost, they are too.
-    ("encode", "mortal"): [
-        Neighbour("encode", {"model": "mortal", "x": [[x, 0, 2]]}, LOST) for x in (8, -2)
+    ("encode", "lost"): [
+        Neighbour("encode", {"model": "lost", "x": [[x, 0, 2]]}, LOST) for x in (8, -2)
     ],
     ("decode", "line"): _pair(
         "decode",
@@ -286,15 +286,15 @@ NEIGHBOURS = {
             b'{"model":"flow","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
         ),
     ),
-    ("decode", "fragile"): _pair(
+    ("decode", "failing"): _pair(
         "decode",
         (
-            {"model": "fragile", "z": [[4, 0, 1]]},
-            b'{"model":"fragile","version":"3","x":[[8.0,0.0,2.0]],"log_det":[1.0]}',
+            {"model": "failing", "z": [[4, 0, 1]]},
+            b'{"model":"failing","version":"3","x":[[8.0,0.0,2.0]],"log_det":[1.0]}',
         ),
         (
-            {"model": "fragile", "z": [[-2, 1, 0]]},
-            b'{"model":"fragile","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
+            {"model": "failing", "z": [[-2, 1, 0]]},
+            b'{"model":"failing","version":"3","x":[[-4.0,2.0,0.0]],"log_det":[-0.5]}',
         ),
     ),
     ("sample", "line"): _pair(
