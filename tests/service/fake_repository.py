@@ -205,8 +205,8 @@ class FakeRepository:
         return queue
 
 
-def app_over(house: FakeRepository, **settings: Any) -> FastAPI:
-    return create_app(Settings(log_level="error", **settings), house)
+def app_over(repository: FakeRepository, **settings: Any) -> FastAPI:
+    return create_app(Settings(log_level="error", **settings), repository)
 
 
 def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:

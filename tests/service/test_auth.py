@@ -12,8 +12,8 @@ from service.errors import Unauthorized
 from service.settings import Settings, SettingsError, read
 from tests.pushforward.cli.test_main import invoke
 from tests.service.fake_repository import FakeRepository, app_over, ask
-from tests.service.test_express import LoopbackServer, request, run
-from tests.service.test_express import read as read_answer
+from tests.service.transport.loopback import LoopbackServer, request, run
+from tests.service.transport.loopback import read as read_answer
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -97,15 +97,15 @@ def test_every_documented_path_is_guarded(app: FastAPI) -> None:
 @pytest.mark.parametrize("is_short", [True, False], ids=["express", "ordinary"])
 def test_both_ways_from_the_socket_ask_for_the_key(is_short: bool) -> None:
     async def play() -> None:
-        scene = LoopbackServer(api_keys=KEY)
+        loopback = LoopbackServer(api_keys=KEY)
         odd = {} if is_short else {"Origin": "http://page"}
-        async with scene.client() as (reader, writer):
+        async with loopback.client() as (reader, writer):
             statuses = []
             for shown in ({}, GOOD, {"Authorization": f"Bearer {OTHER}"}, GOOD):
                 writer.write(request(**odd, **shown))
                 statuses.append((await read_answer(reader)).status)
         assert statuses == [401, 200, 401, 200]
-        assert scene.short == (4 if is_short else 0)
+        assert loopback.fast == (4 if is_short else 0)
 
     run(play)
 

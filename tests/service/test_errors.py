@@ -115,9 +115,9 @@ def test_errors_of_the_framework_look_the_same(
 def test_an_unforeseen_exception_says_nothing_but_its_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    house = FakeRepository()
-    app = app_over(house)
-    house.queue("line", "encode").failure = RuntimeError("secret path /srv/weights")
+    repository = FakeRepository()
+    app = app_over(repository)
+    repository.queue("line", "encode").failure = RuntimeError("secret path /srv/weights")
     answer = post(app, "/encode", json={"model": "line", "x": [[1, 2, 3]]})
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal_error"
@@ -130,9 +130,9 @@ def test_an_unforeseen_exception_says_nothing_but_its_request_id(
 def test_an_unforeseen_exception_in_an_ordinary_route_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = FakeRepository()
-    app = app_over(house)
-    monkeypatch.setattr(house, "models", lambda: 1 / 0)
+    repository = FakeRepository()
+    app = app_over(repository)
+    monkeypatch.setattr(repository, "models", lambda: 1 / 0)
     answer = ask(app, "GET", "/models")
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal_error"

@@ -20,9 +20,9 @@ from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.fake_repository import FakeRepository
-from tests.service.test_express import Z, request, run
-from tests.service.test_express import read as read_answer
-from tests.service.wire import LoopbackServer as Server
+from tests.service.transport.loopback import LoopbackServer as Server
+from tests.service.transport.loopback import Z, request, run
+from tests.service.transport.loopback import read as read_answer
 
 # One process for all: loading the models takes longer than the tests.
 pytestmark = pytest.mark.xdist_group("hostile")
@@ -91,7 +91,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def scene(folders: dict[str, Path]) -> Iterator[LoopbackServer]:
+def loopback(folders: dict[str, Path]) -> Iterator[LoopbackServer]:
     settings = Settings(
         model_repository=tuple(folders.values()),
         engine="torch",
@@ -124,14 +124,14 @@ def reference(folder: Path) -> Flow:
 @pytest.mark.parametrize("value", EXTREMES)
 @pytest.mark.parametrize("name", [*ZOO, SPLINE])
 def test_huge_and_tiny_numbers_are_answered_row_by_row(
-    scene: LoopbackServer, folders: dict[str, Path], name: str, value: float
+    loopback: LoopbackServer, folders: dict[str, Path], name: str, value: float
 ) -> None:
-    shape = scene.app._repository.get(name).card.event_shape
+    shape = loopback.app._repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value), np.ones(shape)])
     z = x.reshape(2, -1)
     for path, rows in (("/log_prob", {"x": x}), ("/encode", {"x": x}), ("/decode", {"z": z})):
         fields = {key: tensor.tolist() for key, tensor in rows.items()}
-        status, body = scene.post(path, {"model": name, **fields})
+        status, body = loopback.post(path, {"model": name, **fields})
         answer = loaded(body)
         assert status == 200, answer
         silent = {failure["row"] for failure in answer.get("failures", [])}
@@ -152,11 +152,11 @@ EDGES = {
 
 @pytest.mark.parametrize("name", EDGES)
 def test_edges_of_pixels_and_splines_are_scored_as_in_float64(
-    scene: LoopbackServer, folders: dict[str, Path], name: str
+    loopback: LoopbackServer, folders: dict[str, Path], name: str
 ) -> None:
-    shape = scene.app._repository.get(name).card.event_shape
+    shape = loopback.app._repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value, np.float32) for value in EDGES[name]])
-    _, body = scene.post("/log_prob", {"model": name, "x": x.tolist()})
+    _, body = loopback.post("/log_prob", {"model": name, "x": x.tolist()})
     with torch.no_grad():
         expected = reference(folders[name]).log_prob(torch.from_numpy(x).double()).numpy()
     assert np.isfinite(expected).all()
@@ -208,21 +208,21 @@ def watched() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_a_name_touches_no_file_and_no_network(scene: LoopbackServer, case: str) -> None:
+def test_a_name_touches_no_file_and_no_network(loopback: LoopbackServer, case: str) -> None:
     infer = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0, 1]}]}
     rows = {"x": [[0.0, 1.0]]}
 
     def use(name: str) -> list[tuple[int, bytes]]:
         return [
-            scene.post("/encode", {"model": name, **rows}),
-            scene.post("/sample", {"model": name}),
-            scene.ask("GET", f"/models/{name}"),
-            scene.ask("GET", f"/v2/models/{name}"),
-            scene.ask("GET", f"/v2/models/{name}/ready"),
-            scene.post(f"/v2/models/{name}/infer", infer),
-            scene.post(f"/v2/models/moons/versions/{name}/infer", infer),
-            scene.post(f"/v2/repository/models/{name}/load", {}),
-            scene.post(f"/v2/repository/models/{name}/unload", {}),
+            loopback.post("/encode", {"model": name, **rows}),
+            loopback.post("/sample", {"model": name}),
+            loopback.ask("GET", f"/models/{name}"),
+            loopback.ask("GET", f"/v2/models/{name}"),
+            loopback.ask("GET", f"/v2/models/{name}/ready"),
+            loopback.post(f"/v2/models/{name}/infer", infer),
+            loopback.post(f"/v2/models/moons/versions/{name}/infer", infer),
+            loopback.post(f"/v2/repository/models/{name}/load", {}),
+            loopback.post(f"/v2/repository/models/{name}/unload", {}),
         ]
 
     with watched() as seen:
@@ -231,7 +231,7 @@ def test_a_name_touches_no_file_and_no_network(scene: LoopbackServer, case: str)
     # GET /models/ with nothing behind it is the list under another name, which has no route.
     assert {status for status, _ in answers} <= {404, 405, 422}
     assert all(len(body) < 2000 for _, body in answers)
-    assert scene.post("/encode", {"model": "moons", **rows})[0] == 200
+    assert loopback.post("/encode", {"model": "moons", **rows})[0] == 200
 
 
 ADDRESS = "http://127.0.0.1:9/x.npy"
@@ -268,11 +268,11 @@ ADDRESSED: dict[str, tuple[str, Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", ADDRESSED)
-def test_no_address_is_ever_followed(scene: LoopbackServer, case: str) -> None:
+def test_no_address_is_ever_followed(loopback: LoopbackServer, case: str) -> None:
     path, content, headers = ADDRESSED[case]
     headers = {"content-type": "application/json", "host": "127.0.0.1:9", **headers}
     with watched() as seen:
-        status, _ = scene.ask("POST", path, orjson.dumps(content), headers)
+        status, _ = loopback.ask("POST", path, orjson.dumps(content), headers)
     assert seen == []
     assert status == (200 if case == "content_location" else 422)
 
@@ -285,17 +285,17 @@ def test_names_that_nobody_serves_make_no_series() -> None:
         return len(metrics.render().splitlines())
 
     with asyncio.Runner() as runner:
-        scene = LoopbackServer(app, runner)
+        loopback = LoopbackServer(app, runner)
 
         def try_names(first: int, last: int) -> None:
             for index in range(first, last):
                 name = f"scan-{index}"
-                scene.post("/encode", {"model": name, "x": [[1.0]]})
+                loopback.post("/encode", {"model": name, "x": [[1.0]]})
                 if index % 10 == 0:
-                    scene.ask("GET", f"/models/{name}")
-                    scene.ask("GET", f"/{name}")
-                    scene.ask(f"M{index}", "/models")
-                    scene.post(f"/v2/models/{name}/infer", {"inputs": []})
+                    loopback.ask("GET", f"/models/{name}")
+                    loopback.ask("GET", f"/{name}")
+                    loopback.ask(f"M{index}", "/models")
+                    loopback.post(f"/v2/models/{name}/infer", {"inputs": []})
 
         try_names(0, 20)
         before = series()
@@ -325,8 +325,8 @@ def test_endless_heads_are_refused(case: str, piece: int) -> None:
     data = HEADS[case]
 
     async def play() -> None:
-        scene = Server()
-        async with scene.client() as (reader, writer):
+        loopback = Server()
+        async with loopback.client() as (reader, writer):
             try:
                 for start in range(0, len(data), piece):
                     writer.write(data[start : start + piece])
@@ -338,8 +338,8 @@ def test_endless_heads_are_refused(case: str, piece: int) -> None:
                 assert answer.status == 431
                 assert answer.headers["content-type"] == "application/problem+json"
                 assert answer.json()["code"] == "head_too_large"
-        assert scene.all <= 1
-        async with scene.client() as (reader, writer):
+        assert loopback.all <= 1
+        async with loopback.client() as (reader, writer):
             writer.write(request())
             assert (await read_answer(reader)).json()["z"] == Z
 
@@ -348,9 +348,9 @@ def test_endless_heads_are_refused(case: str, piece: int) -> None:
 
 def test_the_longest_head_is_taken() -> None:
     async def play() -> None:
-        scene = Server()
+        loopback = Server()
         for length in (60_000, 70_000):
-            async with scene.client() as (reader, writer):
+            async with loopback.client() as (reader, writer):
                 writer.write(request(X_Long="x" * length))
                 answer = await read_answer(reader)
             assert answer.status == (200 if length == 60_000 else 431)
@@ -384,8 +384,8 @@ FRAMES: dict[str, bytes] = {
 @pytest.mark.parametrize("case", FRAMES)
 def test_what_says_two_things_is_400_and_the_end(case: str) -> None:
     async def play() -> None:
-        scene = Server()
-        async with scene.client() as (reader, writer):
+        loopback = Server()
+        async with loopback.client() as (reader, writer):
             writer.write(FRAMES[case])
             answer = await read_answer(reader)
             assert answer.status == 400
@@ -398,9 +398,9 @@ def test_what_says_two_things_is_400_and_the_end(case: str) -> None:
 
 def test_a_head_that_trickles_holds_no_connection() -> None:
     async def play() -> None:
-        scene = Server()
-        scene.config.timeout_keep_alive = 0.2
-        async with scene.client() as (reader, writer):
+        loopback = Server()
+        loopback.config.timeout_keep_alive = 0.2
+        async with loopback.client() as (reader, writer):
             writer.write(b"POST /encode HTTP/1.1\r\nX-Slow: ")
             closed = asyncio.ensure_future(reader.read())
             while not closed.done():

@@ -14,7 +14,7 @@ from service.routes.threads import Threads
 from tests.service.batcher.batching import batcher
 from tests.service.engines.fakes import Doubling
 from tests.service.fake_repository import FakeRepository, app_over, post
-from tests.service.wire import run
+from tests.service.transport.loopback import run
 
 
 def soon(seconds: float = 30.0) -> float:
@@ -143,8 +143,8 @@ def test_nothing_is_made_that_is_refused(
     monkeypatch: pytest.MonkeyPatch, case: str, refusal: Exception, status: int
 ) -> None:
     model, op, asked = ASKED[case]
-    house = FakeRepository()
-    queue = house.queue(model, op)
+    repository = FakeRepository()
+    queue = repository.queue(model, op)
     checked = []
 
     def check(rows: int, deadline: float) -> None:
@@ -159,7 +159,7 @@ def test_nothing_is_made_that_is_refused(
         monkeypatch.setattr(f"service.routes.{place}", never)
     path = {"rows": "/encode", "picture": "/encode", "sample": "/sample"}.get(case)
     path = f"/v2/models/{model}/infer" if path is None else f"{path}?model={model}"
-    answer = post(app_over(house), path, **asked)
+    answer = post(app_over(repository), path, **asked)
     assert answer.status_code == status, answer.text
     assert checked == [1 if case == "picture" else MANY]
     assert queue.calls == []

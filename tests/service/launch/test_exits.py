@@ -19,7 +19,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.batcher.batching import later, run
 from tests.service.fake_repository import FakeRepository, app_over
-from tests.service.wire import LoopbackServer, request
+from tests.service.transport.loopback import LoopbackServer, request
 
 
 def test_a_body_that_has_come_is_not_late_any_more() -> None:
@@ -81,9 +81,9 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
 
 
 def test_nobody_who_waits_behind_a_closing_listener_is_reset() -> None:
-    scene = LoopbackServer()
-    server = _Server(scene.config)
-    server.lifespan = scene.config.lifespan_class(scene.config)
+    loopback = LoopbackServer()
+    server = _Server(loopback.config)
+    server.lifespan = loopback.config.lifespan_class(loopback.config)
 
     async def test() -> list[bytes]:
         with ExitStack() as stack:
@@ -101,6 +101,6 @@ def test_nobody_who_waits_behind_a_closing_listener_is_reset() -> None:
             return [client.recv(65536) for client in clients]
 
     # Of uvicorn's own choice, as in the service: loops differ in how many they accept in a turn.
-    with asyncio.Runner(loop_factory=scene.config.get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loopback.config.get_loop_factory()) as runner:
         answers = runner.run(test())
     assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 20

@@ -43,7 +43,7 @@ class LoopbackServer:
     """An application whose spans and log lines are kept."""
 
     def __init__(self, **options: Any) -> None:
-        self.house = FakeRepository()
+        self.repository = FakeRepository()
         self.kept = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False, **options)
         provider.add_span_processor(SimpleSpanProcessor(self.kept))
@@ -53,7 +53,7 @@ class LoopbackServer:
         self.app = self.build()
 
     def build(self) -> Application:
-        return create_app(Settings(), self.house, Metrics(), self.access, self.tracer)
+        return create_app(Settings(), self.repository, Metrics(), self.access, self.tracer)
 
     def spans(self) -> tuple[ReadableSpan, list[ReadableSpan]]:
         """The one request's span, and those in it in order of their beginning."""
@@ -68,10 +68,10 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 def test_a_request_has_its_stages_below_the_clients_span() -> None:
-    scene = LoopbackServer()
+    loopback = LoopbackServer()
     headers = {"traceparent": PARENT, "X-Request-Id": "mine", "User-Agent": "test"}
-    assert post(scene.app, "/encode", json=ROWS, headers=headers).status_code == 200
-    server, stages = scene.spans()
+    assert post(loopback.app, "/encode", json=ROWS, headers=headers).status_code == 200
+    server, stages = loopback.spans()
     assert server.name == "POST /encode"
     assert server.parent is not None
     assert f"{server.parent.trace_id:032x}-{server.parent.span_id:016x}" in PARENT
@@ -120,9 +120,9 @@ def test_queue_and_compute_are_the_times_of_server_timing() -> None:
     ],
 )
 def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
-    scene = LoopbackServer()
-    assert post(scene.app, path, json=body).status_code == 200
-    server, stages = scene.spans()
+    loopback = LoopbackServer()
+    assert post(loopback.app, path, json=body).status_code == 200
+    server, stages = loopback.spans()
     assert server.parent is None
     assert server.name == f"POST {route}"
     assert attributes(server)["url.path"] == path
@@ -138,29 +138,29 @@ def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
     ],
 )
 def test_other_calls_have_a_span_too(method: str, path: str, name: str) -> None:
-    scene = LoopbackServer()
-    ask(scene.app, method, path)
-    server, stages = scene.spans()
+    loopback = LoopbackServer()
+    ask(loopback.app, method, path)
+    server, stages = loopback.spans()
     assert (server.name, stages) == (name, [])
 
 
 def test_health_and_metrics_have_none() -> None:
-    scene = LoopbackServer()
+    loopback = LoopbackServer()
     for path in ("/health/live", "/health/ready", "/metrics"):
-        assert ask(scene.app, "GET", path).status_code == 200
-    assert scene.kept.get_finished_spans() == ()
+        assert ask(loopback.app, "GET", path).status_code == 200
+    assert loopback.kept.get_finished_spans() == ()
 
 
 def test_a_refused_request_ends_in_the_stage_it_came_to() -> None:
-    scene = LoopbackServer()
-    assert post(scene.app, "/encode", content=b"{").status_code == 400
-    server, stages = scene.spans()
+    loopback = LoopbackServer()
+    assert post(loopback.app, "/encode", content=b"{").status_code == 400
+    server, stages = loopback.spans()
     assert [span.name for span in stages] == ["decode"]
     assert server.status.status_code is StatusCode.UNSET, "the client's fault is none of ours"
-    scene.kept.clear()
-    scene.house.queue("line", "encode").failure = DeadlineExceeded("too late")
-    assert post(scene.app, "/encode", json=ROWS).status_code == 504
-    server, stages = scene.spans()
+    loopback.kept.clear()
+    loopback.repository.queue("line", "encode").failure = DeadlineExceeded("too late")
+    assert post(loopback.app, "/encode", json=ROWS).status_code == 504
+    server, stages = loopback.spans()
     assert [span.name for span in stages] == ["decode", "queue"]
     assert server.status.status_code is StatusCode.ERROR
     assert attributes(server)["error.type"] == "504"
@@ -171,20 +171,25 @@ def test_the_log_has_the_id_of_the_trace(
     parent: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, ACCESS_LOGGER)
-    scene = LoopbackServer()
-    post(scene.app, "/encode", json=ROWS, headers={} if parent is None else {"traceparent": parent})
-    scene.access.flush()
-    server, _ = scene.spans()
-    shown = json.loads(scene.log.getvalue())["trace_id"]
+    loopback = LoopbackServer()
+    post(
+        loopback.app,
+        "/encode",
+        json=ROWS,
+        headers={} if parent is None else {"traceparent": parent},
+    )
+    loopback.access.flush()
+    server, _ = loopback.spans()
+    shown = json.loads(loopback.log.getvalue())["trace_id"]
     assert shown == f"{server.context.trace_id:032x}"
     assert (shown == TRACE) is (parent == PARENT)
 
 
 @pytest.mark.parametrize("flag", ["00", "01"])
 def test_the_client_decides_what_is_kept(flag: str) -> None:
-    scene = LoopbackServer(sampler=ParentBased(ALWAYS_OFF))
-    post(scene.app, "/encode", json=ROWS, headers={"traceparent": f"{PARENT[:-2]}{flag}"})
-    assert len(scene.kept.get_finished_spans()) == (0 if flag == "00" else 5)
+    loopback = LoopbackServer(sampler=ParentBased(ALWAYS_OFF))
+    post(loopback.app, "/encode", json=ROWS, headers={"traceparent": f"{PARENT[:-2]}{flag}"})
+    assert len(loopback.kept.get_finished_spans()) == (0 if flag == "00" else 5)
 
 
 def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,14 +199,14 @@ def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_end_of_the_service_sends_what_waits() -> None:
-    scene = LoopbackServer()
+    loopback = LoopbackServer()
     ended = []
 
     async def live() -> None:
-        async with scene.app.router.lifespan_context(scene.app):
+        async with loopback.app.router.lifespan_context(loopback.app):
             pass
 
-    scene.tracer.close = lambda: ended.append(True)  # type: ignore[method-assign]
+    loopback.tracer.close = lambda: ended.append(True)  # type: ignore[method-assign]
     asyncio.run(live())
     assert ended == [True]
 

@@ -104,7 +104,7 @@ def test_a_row_that_fails_costs_its_neighbours_nothing() -> None:
 @pytest.fixture
 def app() -> Any:
     """A server of two models: `flow` solves equations, `line` does not."""
-    house = FakeRepository((card("line", (3,)), card("flow", (3,))))
+    repository = FakeRepository((card("line", (3,)), card("flow", (3,))))
     queue = batcher(Solving(), max_batch_rows=8)
 
     class Started(Tasked):
@@ -115,18 +115,18 @@ def app() -> Any:
             finally:
                 await queue.drain()
 
-    house.served["flow"] = ServedModel(card("flow", (3,)), Started(), Started())
-    return app_over(house)
+    repository.served["flow"] = ServedModel(card("flow", (3,)), Started(), Started())
+    return app_over(repository)
 
 
 @pytest.fixture
 def drawing() -> tuple[Any, Linear]:
     """A server whose model `flow` has a queue for values alone, and that queue."""
     pixels = card("flow", (1, 2, 2), num_levels=256)
-    house = FakeRepository((pixels, card("line", (3,))))
-    two, alone = house.served["flow"], Linear((1, 2, 2), is_encode=False)
-    house.served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
-    return app_over(house), alone
+    repository = FakeRepository((pixels, card("line", (3,))))
+    two, alone = repository.served["flow"], Linear((1, 2, 2), is_encode=False)
+    repository.served["flow"] = ServedModel(pixels, two.encode, two.decode, alone)
+    return app_over(repository), alone
 
 
 def test_samples_without_log_prob_skip_its_work(drawing: tuple[Any, Linear]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from service.contracts import Array, InferenceResult
 from tests.service.fake_repository import FakeRepository, app_over, post
-from tests.service.test_v2 import LENGTH, infer, outputs, tensor
+from tests.service.transport.test_v2 import LENGTH, infer, outputs, tensor
 
 ROWS = np.array([[0, 1], [1, -0.5]], np.float32)
 BYTES = ROWS.tobytes()
@@ -136,8 +136,8 @@ def test_integers_that_float64_cannot_tell_apart_are_refused(datatype: str, valu
 
 @pytest.mark.parametrize(("microseconds", "seconds"), [(2_500_000, 2.5), (0, 30.0)])
 def test_the_timeout_is_in_microseconds(microseconds: int, seconds: float) -> None:
-    house = FakeRepository()
-    queue = house.queue("line", "encode")
+    repository = FakeRepository()
+    queue = repository.queue("line", "encode")
     left = []
 
     async def submit(rows: Array, context: Array | None, deadline: float) -> InferenceResult:
@@ -145,7 +145,7 @@ def test_the_timeout_is_in_microseconds(microseconds: int, seconds: float) -> No
         return await type(queue).submit(queue, rows, context, deadline)
 
     queue.submit = submit  # type: ignore[method-assign]
-    answer = infer(app_over(house), parameters={"timeout": microseconds})
+    answer = infer(app_over(repository), parameters={"timeout": microseconds})
     assert answer.status_code == 200
     assert left[0] == pytest.approx(seconds, abs=1.0)
     assert left[0] <= seconds

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.wire import BODY, LoopbackServer, Z, read, request, run
+from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
 OFFER = {
     "Connection": "Upgrade, HTTP2-Settings",
@@ -33,8 +33,8 @@ def test_a_body_behind_an_offer_of_http_2_is_read(size: int) -> None:
     data = request("/sample", DRAW, **OFFER)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             for _ in range(2):  # the next request begins where this one ends
                 for start in range(0, len(data), size):
                     writer.write(data[start : start + size])
@@ -44,7 +44,7 @@ def test_a_body_behind_an_offer_of_http_2_is_read(size: int) -> None:
                 assert (answer.json()["seed"], len(answer.json()["x"])) == (7, 3)
             writer.write(request())
             assert (await read(reader)).json()["z"] == Z
-        assert scene.all == 3
+        assert loopback.all == 3
 
     run(play)
 
@@ -63,8 +63,8 @@ def test_every_offer_is_passed_over(path: str, headers: dict[str, str], form: st
     data = request(path, BODY, **headers) if form == "length" else chunked(BODY, **headers)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
             assert answer.status == 200
@@ -77,8 +77,8 @@ def test_every_offer_is_passed_over(path: str, headers: dict[str, str], form: st
 
 def test_an_offer_without_a_body_is_passed_over() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(request("/models/line", b"", method="GET", **OFFER) + request())
             assert (await read(reader)).json()["name"] == "line"
             assert (await read(reader)).json()["z"] == Z
@@ -107,15 +107,15 @@ def test_a_head_that_is_not_http_1_1_is_400_and_the_end(case: str) -> None:
     data, word = HEADS[case]
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(data)
             answer = await read(reader)
             assert answer.status == 400
             assert answer.json()["code"] == "malformed_request"
             assert word in answer.json()["detail"]
             assert await reader.read() == b""
-        assert scene.short == 0
+        assert loopback.fast == 0
 
     run(play)
 
@@ -142,14 +142,14 @@ def test_a_header_that_stands_twice_is_400(path: str, name: str) -> None:
     lines = "".join(f"\r\n{name}: {key}" for key in keys).encode()
 
     async def play() -> None:
-        scene = LoopbackServer(api_keys=tuple(keys))
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer(api_keys=tuple(keys))
+        async with loopback.client() as (reader, writer):
             writer.write(head + lines + end + body)
             answer = await read(reader)
             assert answer.status == 400
             assert answer.json()["code"] == "malformed_request"
             assert answer.json()["detail"].lower().startswith(name.lower())
-        assert scene.all == 1
+        assert loopback.all == 1
 
     run(play)
 
@@ -168,7 +168,7 @@ def test_two_accept_headers_are_one_list() -> None:
 # Half-closed connections
 
 COMPLETE = {
-    "express": (request(), 1),
+    "fast_path": (request(), 1),
     "ordinary": (request("/models/line", method="GET"), 1),
     "chunks": (chunked(BODY), 1),
     "offer": (request("/encode", BODY, **OFFER), 1),
@@ -181,24 +181,24 @@ def test_a_client_that_has_sent_all_gets_its_answers(case: str) -> None:
     data, count = COMPLETE[case]
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(data)
             writer.write_eof()
             for _ in range(count):
                 assert (await read(reader)).status == 200
             assert await reader.read() == b"", "then the connection ends"
-        assert scene.all == count
+        assert loopback.all == count
 
     run(play)
 
 
-@pytest.mark.parametrize("case", ["express", "chunks"])
+@pytest.mark.parametrize("case", ["fast_path", "chunks"])
 def test_it_is_waited_for_as_long_as_it_takes(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.held()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.held()
+        async with loopback.client() as (reader, writer):
             writer.write(COMPLETE[case][0])
             writer.write_eof()
             assert (await read(reader)).status == 100, "asks whether somebody is there"
@@ -209,18 +209,18 @@ def test_it_is_waited_for_as_long_as_it_takes(case: str) -> None:
     run(play)
 
 
-@pytest.mark.parametrize("case", ["express", "chunks"])
+@pytest.mark.parametrize("case", ["fast_path", "chunks"])
 def test_one_that_is_gone_is_told_from_it(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.held()
-        async with scene.client() as (_, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.held()
+        async with loopback.client() as (_, writer):
             writer.write(COMPLETE[case][0])
             await queue.entered.wait()
             writer.close()
             while not queue.was_cancelled:
                 await asyncio.sleep(0.01)
-        assert not scene.state.connections
+        assert not loopback.state.connections
 
     run(play)
 
@@ -237,14 +237,14 @@ PARTS = {
 @pytest.mark.parametrize("case", PARTS)
 def test_half_a_request_is_not_answered(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(PARTS[case])
             writer.write_eof()
             if case == "behind_a_whole_one":
                 assert (await read(reader)).json()["z"] == Z
             assert await reader.read() == b""
-        while scene.state.connections:
+        while loopback.state.connections:
             await asyncio.sleep(0)
 
     run(play)
@@ -252,11 +252,11 @@ def test_half_a_request_is_not_answered(case: str) -> None:
 
 def test_a_silent_connection_that_is_closed_is_closed() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write_eof()
             assert await reader.read() == b""
-        while scene.state.connections:
+        while loopback.state.connections:
             await asyncio.sleep(0)
 
     run(play)
@@ -265,7 +265,7 @@ def test_a_silent_connection_that_is_closed_is_closed() -> None:
 # Clients that do not read
 
 LARGE = {
-    "express": request("/sample", b'{"model": "line", "num_samples": 16000, "seed": 1}'),
+    "fast_path": request("/sample", b'{"model": "line", "num_samples": 16000, "seed": 1}'),
     "ordinary": chunked(b'{"model": "line", "num_samples": 16000, "seed": 1}').replace(
         b"/encode", b"/sample"
     ),
@@ -278,7 +278,7 @@ LARGE = {
 SLOW = request("/sample", b'{"model": "line", "num_samples": 2000, "seed": 1}', Connection="close")
 
 
-async def connect(scene: LoopbackServer, server: asyncio.Server) -> socket.socket:
+async def connect(loopback: LoopbackServer, server: asyncio.Server) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
@@ -289,26 +289,26 @@ async def connect(scene: LoopbackServer, server: asyncio.Server) -> socket.socke
 @pytest.mark.parametrize("case", LARGE)
 def test_a_client_that_reads_nothing_is_cut_off_and_counted(case: str) -> None:
     async def play() -> None:
-        scene = LoopbackServer(write_timeout_seconds=0.1)
+        loopback = LoopbackServer(write_timeout_seconds=0.1)
         loop = asyncio.get_running_loop()
-        server = await scene.listen(send_bytes=4096)
-        with await connect(scene, server) as client:
+        server = await loopback.listen(send_bytes=4096)
+        with await connect(loopback, server) as client:
             await loop.sock_sendall(client, LARGE[case])
-            while not scene.state.connections:
+            while not loopback.state.connections:
                 await asyncio.sleep(0.01)
-            while scene.state.connections:
+            while loopback.state.connections:
                 await asyncio.sleep(0.01)
         server.close()
-        assert scene.cut_off("not_reading") == 1
+        assert loopback.cut_off("not_reading") == 1
 
     run(play)
 
 
 def test_no_clock_of_a_connection_runs_on_when_it_is_gone() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         loop = asyncio.get_running_loop()
-        server = await scene.listen(send_bytes=4096)
+        server = await loopback.listen(send_bytes=4096)
         clocks: list[asyncio.TimerHandle] = []
         call_later = loop.call_later
 
@@ -316,14 +316,14 @@ def test_no_clock_of_a_connection_runs_on_when_it_is_gone() -> None:
             clocks.append(call_later(*call, **more))
             return clocks[-1]
 
-        with pytest.MonkeyPatch.context() as patch, await connect(scene, server) as client:
+        with pytest.MonkeyPatch.context() as patch, await connect(loopback, server) as client:
             patch.setattr(loop, "call_later", note)
             await loop.sock_sendall(client, LARGE["last"])
             client.shutdown(socket.SHUT_WR)
             # One for what is not read, one for whether anybody is there, one for idleness.
             while len(clocks) < 3:
                 await asyncio.sleep(0.001)
-        while scene.state.connections:
+        while loopback.state.connections:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         server.close()
@@ -336,11 +336,11 @@ def test_no_clock_of_a_connection_runs_on_when_it_is_gone() -> None:
 
 def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
     async def play() -> None:
-        scene = LoopbackServer(write_timeout_seconds=0.15)
+        loopback = LoopbackServer(write_timeout_seconds=0.15)
         loop = asyncio.get_running_loop()
-        server = await scene.listen(send_bytes=4096)
+        server = await loopback.listen(send_bytes=4096)
         got = b""
-        with await connect(scene, server) as client:
+        with await connect(loopback, server) as client:
             await loop.sock_sendall(client, SLOW)
             began = loop.time()
             while piece := await loop.sock_recv(client, 20_000):
@@ -349,6 +349,6 @@ def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
         server.close()
         assert loop.time() - began > 0.3, "longer than the deadline in all"
         assert len(json.loads(got.partition(b"\r\n\r\n")[2])["x"]) == 2000
-        assert scene.cut_off("not_reading") == 0
+        assert loopback.cut_off("not_reading") == 0
 
     run(play)

@@ -110,11 +110,11 @@ def test_the_document_follows_what_is_served() -> None:
 def test_the_document_is_written_anew_when_the_models_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    house = FakeRepository(())
-    app = app_over(house)
+    repository = FakeRepository(())
+    app = app_over(repository)
     before = ask(app, "GET", "/openapi.json").json()
     assert ask(app, "GET", "/openapi.json").json() == before
-    monkeypatch.setattr(house, "models", FakeRepository((card("rings", (2,)),)).models)
+    monkeypatch.setattr(repository, "models", FakeRepository((card("rings", (2,)),)).models)
     after = ask(app, "GET", "/openapi.json").json()
     assert after["paths"].keys() == before["paths"].keys()
     assert "rings" in str(after)

@@ -8,7 +8,7 @@ import pytest
 
 from service.routes.exchange import ClientGone, Reception, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, ask, pieces, post
-from tests.service.wire import BODY, LoopbackServer, read, request, run
+from tests.service.transport.loopback import BODY, LoopbackServer, read, request, run
 
 PATHS = (
     *("/", "/ui", "/docs", "/openapi.json", "/metrics", "/models", "/models/line"),
@@ -31,14 +31,14 @@ def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
 
 
 def test_head_is_counted_and_refused_as_get_is() -> None:
-    house = FakeRepository()
-    house.is_ready = False
-    app = app_over(house)
+    repository = FakeRepository()
+    repository.is_ready = False
+    app = app_over(repository)
     assert ask(app, "HEAD", "/health/ready").status_code == 503
     assert ask(app, "HEAD", "/nowhere").status_code == 404
     refused = ask(app, "HEAD", "/encode")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
-    guarded = app_over(house, api_keys=("a-key-of-16-characters",))
+    guarded = app_over(repository, api_keys=("a-key-of-16-characters",))
     assert ask(guarded, "HEAD", "/metrics").status_code == 401
 
 
@@ -66,8 +66,8 @@ def test_a_body_that_does_not_come_is_408_on_every_route(path: str, kept: int) -
     data = request(path, BODY)
 
     async def play() -> None:
-        scene = LoopbackServer(request_timeout_seconds=0.1, enable_model_control=True)
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer(request_timeout_seconds=0.1, enable_model_control=True)
+        async with loopback.client() as (reader, writer):
             writer.write(data[: len(data) - len(BODY) + kept])
             answer = await read(reader)
             # What would come then is the rest of the body, or is it the next request?
@@ -75,8 +75,8 @@ def test_a_body_that_does_not_come_is_408_on_every_route(path: str, kept: int) -
             writer.write(data[len(data) - len(BODY) + kept :] + request())
             assert await reader.read() == b""
         assert (answer.status, answer.json()["code"]) == (408, "body_timeout")
-        assert scene.all == 1
-        assert not any("line" in event for event in scene.house.history)
+        assert loopback.all == 1
+        assert not any("line" in event for event in loopback.repository.history)
 
     run(play)
 

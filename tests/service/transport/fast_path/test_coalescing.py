@@ -17,7 +17,7 @@ from service.express import ExpressProtocol
 from service.routes.endpoint import Endpoint
 from service.routes.operations import log_density
 from tests.service.fake_repository import Linear
-from tests.service.wire import LoopbackServer, Response, read, request, run
+from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
 LINE = b'{"model": "line", "x": [[%s, 4, 6]]}'
 PLAIN = [
@@ -31,13 +31,13 @@ PLAIN = [
 
 def batches(server: LoopbackServer, operation: str = "encode") -> list[int]:
     """How many rows of the model went to its queue at a time."""
-    return [len(rows) for rows, _ in server.house.queue("line", operation).calls]
+    return [len(rows) for rows, _ in server.repository.queue("line", operation).calls]
 
 
-async def exchange(scene: LoopbackServer, requests: Sequence[bytes]) -> list[Response]:
+async def exchange(loopback: LoopbackServer, requests: Sequence[bytes]) -> list[Response]:
     """Send each over a connection of its own, all in one turn of the loop."""
     async with AsyncExitStack() as stack:
-        ends = [await stack.enter_async_context(scene.client()) for _ in requests]
+        ends = [await stack.enter_async_context(loopback.client()) for _ in requests]
         for (_, writer), data in zip(ends, requests, strict=True):
             writer.write(data)
         return [await read(reader) for reader, _ in ends]
@@ -52,11 +52,11 @@ def plain_requests(cases: Sequence[tuple[str, bytes]]) -> list[bytes]:
 
 def test_what_is_counted_says_model_and_status() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        await exchange(scene, plain_requests(PLAIN))
+        loopback = LoopbackServer()
+        await exchange(loopback, plain_requests(PLAIN))
         for op, code, count in (("log_prob", 200, 3), ("encode", 200, 1), ("log_prob", 422, 1)):
             labels = {"model": "line", "op": op, "code": str(code)}
-            value = scene.metrics.registry.get_sample_value("pushforward_requests_total", labels)
+            value = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
             assert value == count
 
     run(play)
@@ -75,13 +75,13 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
     monkeypatch.setattr("service.routes.operations.log_density", fail)
 
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         cases = [("/log_prob", LINE % first) for first in (b"2", b"8", b"2")]
-        answers = await exchange(scene, plain_requests(cases))
+        answers = await exchange(loopback, plain_requests(cases))
         assert [answer.status for answer in answers] == [200, 500, 200]
         assert answers[0].body == answers[2].body
         assert answers[1].json()["request_id"] == "case-1"
-        assert batches(scene) == [3]
+        assert batches(loopback) == [3]
 
     run(play)
 
@@ -101,8 +101,8 @@ def test_a_connection_that_cannot_be_written_to_costs_only_itself(
     monkeypatch.setattr(ExpressProtocol, "finish", fail)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (lost, first_writer), loopback.client() as (reader, writer):
             first_writer.write(first)
             writer.write(request())
             assert (await read(reader)).status == 200
@@ -118,8 +118,8 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("service.routes.plain.read_lone_rows", fail)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        answers = await exchange(scene, [request(), request(body=b"{"), request()])
+        loopback = LoopbackServer()
+        answers = await exchange(loopback, [request(), request(body=b"{"), request()])
         assert [answer.status for answer in answers] == [500, 400, 500]
 
     run(play)
@@ -137,8 +137,8 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Endpoint, "note", fail)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (lost, first_writer), scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (lost, first_writer), loopback.client() as (reader, writer):
             first_writer.write(request())
             writer.write(request())
             assert (await read(reader)).status == 200
@@ -149,25 +149,25 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
 
 def test_those_that_wait_longer_do_not_share_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         deadlines(monkeypatch, patience=20.0)
         requests = [request(X_Timeout_Seconds="0.05"), request(), request(X_Timeout_Seconds="0.05")]
-        assert [one.status for one in await exchange(scene, requests)] == [504, 200, 504]
+        assert [one.status for one in await exchange(loopback, requests)] == [504, 200, 504]
 
     run(play)
 
 
-def test_a_burst_travels_in_companies_of_what_the_queue_takes(
+def test_requests_share_batches_of_what_the_queue_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Linear, "company_rows", 2)
 
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         cases = [("/encode", LINE % str(2 * index).encode()) for index in range(5)]
-        answers = await exchange(scene, plain_requests(cases))
+        answers = await exchange(loopback, plain_requests(cases))
         assert [answer.json()["z"][0][0] for answer in answers] == [0, 1, 2, 3, 4]
-        assert batches(scene) == [2, 2, 1]
+        assert batches(loopback) == [2, 2, 1]
 
     run(play)
 
@@ -189,18 +189,18 @@ def deadlines(monkeypatch: pytest.MonkeyPatch, patience: float) -> list[float]:
 
 def test_a_client_that_left_before_its_turn_is_not_computed() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client():
-            while not scene.state.connections:
+        loopback = LoopbackServer()
+        async with loopback.client():
+            while not loopback.state.connections:
                 await asyncio.sleep(0)
-            (connection,) = scene.state.connections
+            (connection,) = loopback.state.connections
             connection.data_received(request())
             connection.connection_lost(None)
-            assert scene.all == 1
+            assert loopback.all == 1
             await asyncio.sleep(0.01)
-        assert scene.house.queue("line", "encode").calls == []
+        assert loopback.repository.queue("line", "encode").calls == []
         labels = {"model": "", "op": "encode", "code": "499"}
-        count = scene.metrics.registry.get_sample_value("pushforward_requests_total", labels)
+        count = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert count == 1
 
     run(play)

@@ -30,13 +30,13 @@ NPY, NPZ, PNG = "application/x-npy", "application/x-npz", "image/png"
 
 
 @pytest.fixture
-def house() -> FakeRepository:
+def repository() -> FakeRepository:
     return FakeRepository()
 
 
 @pytest.fixture
-def app(house: FakeRepository) -> FastAPI:
-    return app_over(house)
+def app(repository: FakeRepository) -> FastAPI:
+    return app_over(repository)
 
 
 def saved(values: Any) -> bytes:
@@ -96,9 +96,9 @@ def test_a_draw_can_begin_at_any_row(app: FastAPI, first: int, rows: int) -> Non
     assert part["log_prob"] == whole["log_prob"][first : first + rows]
 
 
-def test_rows_reach_the_queue_in_the_models_dtype(app: FastAPI, house: FakeRepository) -> None:
+def test_rows_reach_the_queue_in_the_models_dtype(app: FastAPI, repository: FakeRepository) -> None:
     post(app, "/encode", json={"model": "line", "x": [[1, 2, 3]]})
-    rows, context = house.queue("line", "encode").calls[0]
+    rows, context = repository.queue("line", "encode").calls[0]
     assert rows.dtype == np.float32
     assert rows.flags.writeable
     assert context is None
@@ -199,15 +199,15 @@ def test_models(app: FastAPI) -> None:
 
 
 def test_the_only_model_is_the_default() -> None:
-    house = FakeRepository((card("one", (2,)),), default="one")
-    assert ask(app_over(house), "GET", "/models").json()["default"] == "one"
+    repository = FakeRepository((card("one", (2,)),), default="one")
+    assert ask(app_over(repository), "GET", "/models").json()["default"] == "one"
 
 
-def test_health_follows_the_repository(app: FastAPI, house: FakeRepository) -> None:
+def test_health_follows_the_repository(app: FastAPI, repository: FakeRepository) -> None:
     for path in ("/health", "/health/ready"):
         assert ask(app, "GET", path).json() == {"ready": True}
     assert ask(app, "GET", "/health/live").json() == {"live": True}
-    house.is_ready = False
+    repository.is_ready = False
     for path in ("/health", "/health/ready"):
         answer = ask(app, "GET", path)
         assert answer.status_code == 503
@@ -217,7 +217,7 @@ def test_health_follows_the_repository(app: FastAPI, house: FakeRepository) -> N
     assert ask(app, "GET", "/health/live").status_code == 200
     answer = post(app, "/sample", json={"model": "line"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    house.is_alive = False
+    repository.is_alive = False
     answer = ask(app, "GET", "/health/live")
     assert (answer.status_code, answer.json()["live"]) == (503, False)
 

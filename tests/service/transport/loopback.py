@@ -50,11 +50,11 @@ class LoopbackServer:
     """A server on a loopback socket, and how often each way was taken."""
 
     def __init__(self, **settings: Any) -> None:
-        self.house = FakeRepository()
+        self.repository = FakeRepository()
         self.metrics = Metrics()
         known = Settings(log_level="error", **settings)
-        app = create_app(known, self.house, self.metrics)
-        self.lane = RequestHeadCache(known, app.operations, self.metrics)
+        app = create_app(known, self.repository, self.metrics)
+        self.heads = RequestHeadCache(known, app.operations, self.metrics)
         self.ordinary = 0
 
         async def count(scope: Any, receive: Any, send: Any) -> None:
@@ -63,7 +63,7 @@ class LoopbackServer:
 
         self.config = uvicorn.Config(
             count,
-            http=protocol_over(self.lane),
+            http=protocol_over(self.heads),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -73,7 +73,7 @@ class LoopbackServer:
         self.config.load()
 
     @property
-    def short(self) -> int:
+    def fast(self) -> int:
         """Requests that were counted and did not come by way of ASGI."""
         return self.all - self.ordinary
 

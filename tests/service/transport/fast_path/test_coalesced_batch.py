@@ -1,4 +1,4 @@
-"""Requests that travel together: nobody pays for the company."""
+"""Requests that travel together: nobody pays for it."""
 
 import asyncio
 import gc
@@ -32,12 +32,12 @@ class FakeRequest:
         self.deadline = later()
         self.model = ""
         self.rows: int | None = 1
-        self.company: CoalescedBatch | None = None
+        self.batch: CoalescedBatch | None = None
         self.is_gone = False
         self.told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def wait(self, company: CoalescedBatch) -> None:
-        self.company = company
+    def wait(self, batch: CoalescedBatch) -> None:
+        self.batch = batch
 
     def attend(self) -> None:
         raise AssertionError("nothing here takes long")
@@ -53,9 +53,9 @@ class FakeRequest:
         self.told.set_exception(error)
 
     def leave(self) -> None:
-        assert self.company is not None
+        assert self.batch is not None
         self.is_gone = True
-        self.company.leave(self)
+        self.batch.leave(self)
 
 
 def write(orders: Sequence[ModelInput], answer: InferenceResult) -> list[bytes]:
@@ -67,16 +67,16 @@ def write(orders: Sequence[ModelInput], answer: InferenceResult) -> list[bytes]:
 
 
 def enter(queue: Batcher, *values: float) -> list[FakeRequest]:
-    """Let a company wait, one row of each value."""
-    guests = [FakeRequest(value) for value in values]
+    """Let a batch wait, one row of each value."""
+    requests = [FakeRequest(value) for value in values]
     CoalescedBatch(
-        queue, write, [(guest, ModelInput(rows(guest.value), None, {})) for guest in guests]
+        queue, write, [(request, ModelInput(rows(request.value), None, {})) for request in requests]
     ).enter()
-    return guests
+    return requests
 
 
-def doubled(guest: FakeRequest) -> bytes:
-    return b"%d" % (2 * guest.value)
+def doubled(request: FakeRequest) -> bytes:
+    return b"%d" % (2 * request.value)
 
 
 def test_all_are_computed_at_once_and_counted_one_by_one() -> None:
@@ -85,14 +85,16 @@ def test_all_are_computed_at_once_and_counted_one_by_one() -> None:
         queue = batcher(engine, metrics, max_batch_rows=64)
         queue.start()
         queue.publish_gauges()
-        guests = enter(queue, 1, 2, 3)
+        requests = enter(queue, 1, 2, 3)
         assert await started(engine) == 3
         running = metrics.registry.get_sample_value(
             "pushforward_requests_running", {"model": "toy"}
         )
         assert running == 3
         engine.permit()
-        assert [await guest.told for guest in guests] == [doubled(guest) for guest in guests]
+        assert [await request.told for request in requests] == [
+            doubled(request) for request in requests
+        ]
         assert counted(metrics, "queue_duration_seconds_count") == 3
         assert counted(metrics, "batches_total") == 1
         await queue.drain()
@@ -110,15 +112,15 @@ def test_the_row_of_one_that_leaves_while_it_waits_is_never_computed(
         queue.start()
         first = await submitted(queue, rows(0))
         await started(engine)
-        guests = enter(queue, 1, 2, 3)
+        requests = enter(queue, 1, 2, 3)
         for index in leaving:
-            guests[index].leave()
-        left = [guest for guest in guests if not guest.is_gone]
+            requests[index].leave()
+        left = [request for request in requests if not request.is_gone]
         # Their places are free at once.
         more = await submitted(queue, *[rows(9)] * (20 - len(left)))
         engine.permit(10)
         await asyncio.gather(*first, *more)
-        assert [await guest.told for guest in left] == [doubled(guest) for guest in left]
+        assert [await request.told for request in left] == [doubled(request) for request in left]
         assert sum(engine.sizes) == 1 + 20
         assert counted(metrics, "dropped_total", reason="cancelled") == len(leaving)
         await queue.drain()
@@ -131,12 +133,12 @@ def test_one_that_leaves_while_its_row_is_computed_harms_nobody() -> None:
         engine, metrics = Gated(), Metrics()
         queue = batcher(engine, metrics, max_batch_rows=64)
         queue.start()
-        guests = enter(queue, 1, 2, 3)
+        requests = enter(queue, 1, 2, 3)
         await started(engine)
-        guests[0].leave()
+        requests[0].leave()
         engine.permit()
-        assert [await guest.told for guest in guests[1:]] == [b"4", b"6"]
-        assert not guests[0].told.done()
+        assert [await request.told for request in requests[1:]] == [b"4", b"6"]
+        assert not requests[0].told.done()
         assert counted(metrics, "dropped_total", reason="cancelled") == 1
         await queue.drain()
 
@@ -150,8 +152,8 @@ def test_the_engine_s_error_is_for_the_culprits_alone(culprits: int) -> None:
         queue.start()
         neighbours = [asyncio.create_task(queue.submit(rows(8), None, later())) for _ in range(3)]
         good, bad = range(16 - culprits), [POISON] * culprits
-        guests = enter(queue, *good, *bad)
-        told = await asyncio.gather(*(guest.told for guest in guests), return_exceptions=True)
+        requests = enter(queue, *good, *bad)
+        told = await asyncio.gather(*(request.told for request in requests), return_exceptions=True)
         assert told[: len(good)] == [b"%d" % (2 * value) for value in good]
         assert all(isinstance(error, EngineError) for error in told[len(good) :])
         await asyncio.gather(*neighbours)
@@ -164,8 +166,8 @@ def test_an_answer_that_cannot_be_written_costs_only_itself() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
         queue.start()
-        guests = enter(queue, 1, FAULTY, 3)
-        first, second, third = [await guest.told for guest in guests]
+        requests = enter(queue, 1, FAULTY, 3)
+        first, second, third = [await request.told for request in requests]
         assert (first, third) == (b"2", b"6")
         assert b'"status":500' in second
         await queue.drain()
@@ -178,9 +180,9 @@ def test_all_are_told_that_they_may_not_wait() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
         queue.start()
         await queue.drain()
-        for guest in enter(queue, 1, 2):
-            assert isinstance(await outcome(guest.told), NotReady)
-            assert guest.company is None
+        for request in enter(queue, 1, 2):
+            assert isinstance(await outcome(request.told), NotReady)
+            assert request.batch is None
 
     run(test())
 
@@ -192,11 +194,11 @@ def test_all_are_told_when_a_batch_comes_to_nothing(monkeypatch: pytest.MonkeyPa
         queue.start()
         await submitted(queue, rows(0))
         await started(engine)
-        guests = enter(queue, 1, 2)
+        requests = enter(queue, 1, 2)
         queue.abort("gone")
-        for guest in guests:
+        for request in requests:
             with pytest.raises(ServiceError):
-                await guest.told
+                await request.told
         engine.permit()
 
     run(test())
@@ -205,34 +207,34 @@ def test_all_are_told_when_a_batch_comes_to_nothing(monkeypatch: pytest.MonkeyPa
 def test_what_is_told_of_each_row_goes_to_its_request() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
-        guests = [FakeRequest(value) for value in (1, 2, 3)]
-        company = CoalescedBatch(
-            queue, write, [(guest, ModelInput(rows(1), None, {})) for guest in guests]
+        requests = [FakeRequest(value) for value in (1, 2, 3)]
+        batch = CoalescedBatch(
+            queue, write, [(request, ModelInput(rows(1), None, {})) for request in requests]
         )
         counts = np.array([10, 20, 30])
         solves = SolverStats(np.zeros(3, np.int64), counts, np.zeros(3))
-        company.set_result(
-            InferenceResult(rows(1, 2, 3), np.zeros(3, np.float32), 0.0, 0.0, solves)
-        )
-        assert [await guest.told for guest in guests] == [b"10", b"20", b"30"]
+        batch.set_result(InferenceResult(rows(1, 2, 3), np.zeros(3, np.float32), 0.0, 0.0, solves))
+        assert [await request.told for request in requests] == [b"10", b"20", b"30"]
 
     run(test())
 
 
-def test_nothing_stays_in_memory_for_having_been_in_company() -> None:
+def test_nothing_stays_in_memory_for_having_been_in_a_batch() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
         queue.start()
-        guests = [FakeRequest(1), FakeRequest(2)]
-        company = CoalescedBatch(
-            queue, write, [(guest, ModelInput(rows(guest.value), None, {})) for guest in guests]
+        requests = [FakeRequest(1), FakeRequest(2)]
+        batch = CoalescedBatch(
+            queue,
+            write,
+            [(request, ModelInput(rows(request.value), None, {})) for request in requests],
         )
-        company.enter()
-        seen = weakref.ref(company)
-        del company
-        for guest in guests:
-            await outcome(guest.told)
-            guest.company = None
+        batch.enter()
+        seen = weakref.ref(batch)
+        del batch
+        for request in requests:
+            await outcome(request.told)
+            request.batch = None
         await queue.drain()
         assert seen() is None
 
@@ -243,7 +245,7 @@ def test_nothing_stays_in_memory_for_having_been_in_company() -> None:
         gc.enable()
 
 
-def test_no_more_travel_together_than_are_a_short_request_and_fit() -> None:
+def test_no_more_share_a_batch_than_are_a_short_request_and_fit() -> None:
     async def test() -> None:
         engine = Gated()
         queue = batcher(engine, max_batch_rows=64, max_queue_rows=20)

@@ -290,11 +290,11 @@ def test_strings_that_look_like_more_are_still_read(app: FastAPI) -> None:
 
 
 def test_a_large_answer_is_refused_before_it_is_computed() -> None:
-    house = FakeRepository()
-    app = app_over(house, max_response_bytes=1000)
+    repository = FakeRepository()
+    app = app_over(repository, max_response_bytes=1000)
     answer = infer(app, inputs=[], parameters={"num_samples": 500})
     assert answer.status_code == 413
-    assert house.queue("line", "decode").calls == []
+    assert repository.queue("line", "decode").calls == []
     few = {"outputs": [{"name": "log_prob", "parameters": {"binary_data": True}}]}
     small = infer(app, inputs=[], parameters={"num_samples": 200}, **few)
     assert small.status_code == 200
@@ -382,11 +382,11 @@ def test_what_is_not_served_has_no_metadata(app: FastAPI, path: str) -> None:
 
 
 def test_health() -> None:
-    house = FakeRepository()
-    app = app_over(house)
+    repository = FakeRepository()
+    app = app_over(repository)
     assert ask(app, "GET", "/v2/health/live").json() == {"live": True}
     assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
-    house.is_ready = house.is_alive = False
+    repository.is_ready = repository.is_alive = False
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/line/ready"):
         assert ask(app, "GET", path).status_code == 503
 
@@ -405,10 +405,10 @@ def test_control_is_off_unless_enabled(app: FastAPI, action: str) -> None:
 
 @pytest.mark.parametrize("action", ["load", "unload"])
 def test_control_where_it_is_enabled(action: str) -> None:
-    house = FakeRepository()
-    app = app_over(house, enable_model_control=True)
+    repository = FakeRepository()
+    app = app_over(repository, enable_model_control=True)
     assert post(app, f"/v2/repository/models/line/{action}", json={}).status_code == 200
-    assert house.history == [f"{action} line"]
+    assert repository.history == [f"{action} line"]
     assert post(app, f"/v2/repository/models/nobody/{action}").status_code == 404
 
 
@@ -421,11 +421,11 @@ def test_a_bad_version_is_refused_with_the_reason() -> None:
 
 @pytest.mark.parametrize("name", ["config", "file:1/config.json", "file:../../x"])
 def test_nothing_of_a_model_comes_from_a_client(name: str) -> None:
-    house = FakeRepository()
-    app = app_over(house, enable_model_control=True)
+    repository = FakeRepository()
+    app = app_over(repository, enable_model_control=True)
     body = {"parameters": {name: "e30="}}
     assert post(app, "/v2/repository/models/line/load", json=body).status_code == 422
-    assert house.history == []
+    assert repository.history == []
 
 
 def test_the_protocol_is_documented(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.wire import BODY, LoopbackServer, Z, read, request, run
+from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
 # How long a body may come after its head and still take the fast path.
 SECOND_PACKET_SECONDS = 0.05
@@ -35,11 +35,11 @@ def test_what_is_unusual_goes_the_ordinary_way(case: str) -> None:
     data, status = ORDINARY[case]
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(data)
             assert (await read(reader)).status == status
-        assert scene.short == 0
+        assert loopback.fast == 0
 
     run(play)
 
@@ -50,16 +50,16 @@ def test_a_request_in_pieces_is_answered(pieces: int) -> None:
     size = -(-len(data) // pieces)
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             for _ in range(2):  # a connection is as good after one request as before
                 for start in range(0, len(data), size):
                     writer.write(data[start : start + size])
                     await writer.drain()
                     await asyncio.sleep(0.001)
                 assert (await read(reader)).json()["z"] == Z
-        assert scene.all == 2
-        assert scene.short == (2 if pieces == 1 else 0)
+        assert loopback.all == 2
+        assert loopback.fast == (2 if pieces == 1 else 0)
 
     run(play)
 
@@ -68,14 +68,14 @@ def test_head_and_body_in_two_packets_go_the_short_way() -> None:
     head, end, body = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             for _ in range(2):
                 writer.write(head + end)
                 await asyncio.sleep(0.001)
                 writer.write(body)
                 assert (await read(reader)).json()["z"] == Z
-        assert scene.short == 2
+        assert loopback.fast == 2
 
     run(play)
 
@@ -84,11 +84,11 @@ def test_a_body_that_is_late_is_waited_for_the_ordinary_way() -> None:
     head, end, _ = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
-        scene = LoopbackServer(request_timeout_seconds=0.1)
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer(request_timeout_seconds=0.1)
+        async with loopback.client() as (reader, writer):
             writer.write(head + end)
             assert (await read(reader)).status == 408
-        assert scene.short == 0
+        assert loopback.fast == 0
 
     run(play)
 
@@ -97,13 +97,13 @@ def test_requests_of_all_kinds_take_turns_on_a_connection() -> None:
     other = request("/models/line", method="GET")
 
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             for data in (other, request(), other, request(), request()):
                 writer.write(data)
                 assert (await read(reader)).status == 200
-        assert scene.short == 3
-        assert scene.all == 5
+        assert loopback.fast == 3
+        assert loopback.all == 5
 
     run(play)
 
@@ -115,11 +115,11 @@ def test_requests_that_do_not_wait_are_answered_in_order(together: bool) -> None
     data.insert(2, request("/models/line", method="GET"))
 
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.queue("line", "encode")
+        loopback = LoopbackServer()
+        queue = loopback.repository.queue("line", "encode")
         if not together:
             queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
-        async with scene.client() as (reader, writer):
+        async with loopback.client() as (reader, writer):
             if queue.gate is None:
                 writer.write(b"".join(data))
             else:
@@ -132,24 +132,24 @@ def test_requests_that_do_not_wait_are_answered_in_order(together: bool) -> None
             got = [(await read(reader)).json() for _ in data]
         assert got.pop(2)["name"] == "line"
         assert [answer["z"][0][0] for answer in got] == [0, 1, 2, 3]
-        assert scene.short == (0 if together else 1)
+        assert loopback.fast == (0 if together else 1)
 
     run(play)
 
 
 def test_a_client_that_leaves_frees_its_place_at_once() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.held()
-        async with scene.client() as (_, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.held()
+        async with loopback.client() as (_, writer):
             writer.write(request())
             await queue.entered.wait()
-        while not (scene.all and queue.was_cancelled):
+        while not (loopback.all and queue.was_cancelled):
             await asyncio.sleep(0)
         labels = {"model": "line", "op": "encode", "code": "499"}
-        count = scene.metrics.registry.get_sample_value("pushforward_requests_total", labels)
+        count = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert count == 1
-        assert not scene.state.connections
+        assert not loopback.state.connections
 
     run(play)
 
@@ -159,28 +159,28 @@ def test_nothing_waits_for_the_body_of_a_client_that_has_left() -> None:
     head, end, _ = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         faults: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-        async with scene.client() as (_, writer):
+        async with loopback.client() as (_, writer):
             writer.write(head + end)
             await asyncio.sleep(SECOND_PACKET_SECONDS / 5)  # it has arrived, and is waited for
-        while scene.state.connections:
+        while loopback.state.connections:
             await asyncio.sleep(0)
         await asyncio.sleep(2 * SECOND_PACKET_SECONDS)
-        assert (scene.ordinary, faults) == (0, [])
+        assert (loopback.ordinary, faults) == (0, [])
 
     run(play)
 
 
 def test_a_connection_ends_after_its_last_answer() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
             writer.write(request(Connection="close"))
             assert (await read(reader)).headers["connection"] == "close"
             assert await reader.read() == b""
-        assert scene.short == 1
+        assert loopback.fast == 1
 
     run(play)
 
@@ -188,16 +188,16 @@ def test_a_connection_ends_after_its_last_answer() -> None:
 @pytest.mark.parametrize("is_busy", [True, False], ids=["busy", "idle"])
 def test_a_shutdown_waits_for_the_answer_under_way(is_busy: bool) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.queue("line", "encode")
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.queue("line", "encode")
+        async with loopback.client() as (reader, writer):
             writer.write(request())
             await read(reader)
             if is_busy:
                 queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
                 writer.write(request())
                 await queue.entered.wait()
-            (connection,) = scene.state.connections
+            (connection,) = loopback.state.connections
             connection.shutdown()
             if queue.gate is not None:
                 queue.gate.set()
@@ -212,9 +212,9 @@ def test_a_shutdown_waits_for_the_answer_under_way(is_busy: bool) -> None:
 )
 def test_an_idle_connection_is_closed(sent: bytes) -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        scene.config.timeout_keep_alive = 0.1
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        loopback.config.timeout_keep_alive = 0.1
+        async with loopback.client() as (reader, writer):
             writer.write(sent)
             rest = await reader.read()
         assert rest.startswith(b"HTTP/1.1 200") is sent.endswith(b"}")
@@ -224,12 +224,12 @@ def test_an_idle_connection_is_closed(sent: bytes) -> None:
 
 def test_a_connection_in_use_is_not_idle() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        scene.config.timeout_keep_alive = 0.1
-        queue = scene.house.queue("line", "encode")
+        loopback = LoopbackServer()
+        loopback.config.timeout_keep_alive = 0.1
+        queue = loopback.repository.queue("line", "encode")
         queue.gate = asyncio.Event()
         queue.entered = asyncio.Event()
-        async with scene.client() as (reader, writer):
+        async with loopback.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()
             asyncio.get_running_loop().call_later(0.3, queue.gate.set)
@@ -239,21 +239,21 @@ def test_a_connection_in_use_is_not_idle() -> None:
 
 
 def test_heads_are_remembered_but_not_for_ever() -> None:
-    lane = LoopbackServer().lane
-    first = lane.read(request(X_Number="0"))
-    assert lane.read(request(X_Number="0")) is first
+    heads = LoopbackServer().heads
+    first = heads.read(request(X_Number="0"))
+    assert heads.read(request(X_Number="0")) is first
     for index in range(1, 5000):
-        lane.read(request(X_Number=str(index)))
-    assert lane.read(request(X_Number="0")) is not first
+        heads.read(request(X_Number=str(index)))
+    assert heads.read(request(X_Number="0")) is not first
     for once in (request(X_Request_Id="a"), request(X_Long="x" * 4096)):
-        assert lane.read(once) is not lane.read(once)
+        assert heads.read(once) is not heads.read(once)
 
 
 def test_no_more_is_read_while_an_answer_is_under_way() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.held()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.held()
+        async with loopback.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()
             writer.write(request() * 40_000)
@@ -265,7 +265,7 @@ def test_no_more_is_read_while_an_answer_is_under_way() -> None:
                 assert (await read(reader)).json()["z"] == Z
             writer.transport.abort()
             await asyncio.gather(flood, return_exceptions=True)
-        while scene.state.connections or len(asyncio.all_tasks()) > 1:
+        while loopback.state.connections or len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0)
 
     run(play)
@@ -286,8 +286,8 @@ def test_an_answered_client_may_not_send_for_ever() -> None:
         return 1000
 
     async def play() -> None:
-        scene = LoopbackServer(max_body_bytes=100_000)
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer(max_body_bytes=100_000)
+        async with loopback.client() as (reader, writer):
             writer.write(head + end)
             assert (await read(reader)).status == 415
             assert await send(writer) < 1000, "64 MB were taken"
@@ -297,15 +297,15 @@ def test_an_answered_client_may_not_send_for_ever() -> None:
 
 def test_a_connection_ends_once_the_lane_is_closed() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        queue = scene.house.held()
-        async with scene.client() as (reader, writer):
+        loopback = LoopbackServer()
+        queue = loopback.repository.held()
+        async with loopback.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()
-            scene.lane.is_open = False
+            loopback.heads.is_open = False
             queue.gate.set()
             assert (await read(reader)).json()["z"] == Z
             assert await reader.read() == b""
-        assert scene.short == 1
+        assert loopback.fast == 1
 
     run(play)

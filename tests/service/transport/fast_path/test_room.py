@@ -7,7 +7,7 @@ import pytest
 
 from service.express import connection
 from service.express.room import GUESTS
-from tests.service.wire import LoopbackServer, Response, read, request, run
+from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
 ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 READY = b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -15,18 +15,18 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Full:
-    """A scene with room for two connections, both taken by clients that were answered."""
+    """A loopback with room for two connections, both taken by clients that were answered."""
 
     def __init__(
         self,
     ) -> None:
-        self.scene = LoopbackServer()
-        self.scene.lane.room.most = 2
+        self.loopback = LoopbackServer()
+        self.loopback.heads.room.most = 2
         self.residents: list[Connection] = []
         self._opened: list[Connection] = []
 
     async def __aenter__(self) -> "Full":
-        self._server = await self.scene.listen()
+        self._server = await self.loopback.listen()
         self.residents = [await self.connect() for _ in range(2)]
         for resident in self.residents:
             assert (await self.ask(resident, ALIVE)).status == 200
@@ -48,12 +48,12 @@ class Full:
         return await read(to[0])
 
     async def until_left(self, count: int) -> None:
-        while len(self.scene.state.connections) > count:
+        while len(self.loopback.state.connections) > count:
             await asyncio.sleep(0.001)
 
 
 def test_a_newcomer_without_room_is_told_and_the_others_are_served() -> None:
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             newcomer = await full.connect()
             told = await full.ask(newcomer, request())
@@ -63,12 +63,12 @@ def test_a_newcomer_without_room_is_told_and_the_others_are_served() -> None:
             assert await newcomer[0].read() == b""
             assert (await full.ask(full.residents[0], request())).status == 200
 
-    run(scene)
+    run(loopback)
 
 
 @pytest.mark.parametrize("sent", [ALIVE, READY])
 def test_a_newcomer_without_room_hears_how_the_service_is(sent: bytes) -> None:
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             newcomer = await full.connect()
             told = await full.ask(newcomer, sent)
@@ -76,11 +76,11 @@ def test_a_newcomer_without_room_hears_how_the_service_is(sent: bytes) -> None:
             assert told.headers["connection"] == "close"
             assert await newcomer[0].read() == b""
 
-    run(scene)
+    run(loopback)
 
 
 def test_who_has_left_makes_room() -> None:
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             full.residents.pop()[1].close()
             await full.until_left(1)
@@ -88,23 +88,23 @@ def test_who_has_left_makes_room() -> None:
             for _ in range(2):
                 assert (await full.ask(full.residents[-1], request())).status == 200
 
-    run(scene)
+    run(loopback)
 
 
 def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "GUEST_SECONDS", 0.05)
 
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             newcomer = await full.connect()
             assert await newcomer[0].read() == b""
             assert (await full.ask(full.residents[0], ALIVE)).status == 200
 
-    run(scene)
+    run(loopback)
 
 
 def test_too_many_newcomers_are_told_before_they_ask() -> None:
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             guests = [await full.connect() for _ in range(GUESTS)]
             one_more = await full.connect()
@@ -112,11 +112,11 @@ def test_too_many_newcomers_are_told_before_they_ask() -> None:
             assert await one_more[0].read() == b""
             assert (await full.ask(guests[-1], ALIVE)).status == 200
 
-    run(scene)
+    run(loopback)
 
 
 def test_a_lack_of_room_is_logged_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene() -> None:
+    async def loopback() -> None:
         async with Full() as full:
             for _ in range(2):
                 for _ in range(3):
@@ -129,7 +129,7 @@ def test_a_lack_of_room_is_logged_once_each_time(caplog: pytest.LogCaptureFixtur
                 assert (await full.ask(full.residents[-1], ALIVE)).status == 200
 
     with caplog.at_level(logging.WARNING, "service.express.room"):
-        run(scene)
+        run(loopback)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert all(line.startswith("2 connections are open") for line in told)

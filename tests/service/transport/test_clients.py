@@ -59,10 +59,12 @@ class LoopbackServer:
     """An application whose one model waits at a gate."""
 
     def __init__(self, **settings: Any) -> None:
-        self.house = FakeRepository()
+        self.repository = FakeRepository()
         self.metrics = Metrics()
-        self.app = create_app(Settings(log_level="error", **settings), self.house, self.metrics)
-        self.queue = self.house.queue("line", "encode")
+        self.app = create_app(
+            Settings(log_level="error", **settings), self.repository, self.metrics
+        )
+        self.queue = self.repository.queue("line", "encode")
         self.queue.gate, self.queue.entered = asyncio.Event(), asyncio.Event()
 
     def count(self, code: int, model: str = "line") -> float | None:
@@ -70,56 +72,56 @@ class LoopbackServer:
         return self.metrics.registry.get_sample_value("pushforward_requests_total", labels)
 
 
-def run(scene: Coroutine[Any, Any, None]) -> None:
+def run(loopback: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await scene
+            await loopback
 
     asyncio.run(bounded())
 
 
 def test_a_client_that_leaves_frees_its_place_in_the_queue() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        assert scene.queue.entered is not None
+        loopback = LoopbackServer()
+        assert loopback.queue.entered is not None
         client = Connection(BODY)
-        request = asyncio.create_task(client.request(scene.app))
-        await scene.queue.entered.wait()
+        request = asyncio.create_task(client.request(loopback.app))
+        await loopback.queue.entered.wait()
         client.hang_up()
         await request
-        assert scene.queue.was_cancelled
+        assert loopback.queue.was_cancelled
         assert client.sent == [], "nobody is there to answer"
-        assert scene.count(499) == 1
+        assert loopback.count(499) == 1
 
     run(play())
 
 
 def test_a_client_that_waits_long_is_answered() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        assert scene.queue.entered is not None
-        assert scene.queue.gate is not None
+        loopback = LoopbackServer()
+        assert loopback.queue.entered is not None
+        assert loopback.queue.gate is not None
         client = Connection(BODY)
-        request = asyncio.create_task(client.request(scene.app))
-        await scene.queue.entered.wait()
+        request = asyncio.create_task(client.request(loopback.app))
+        await loopback.queue.entered.wait()
         await client.watched.wait()
-        scene.queue.gate.set()
+        loopback.queue.gate.set()
         await request
         assert client.sent[0]["status"] == 200
-        assert scene.count(200) == 1
+        assert loopback.count(200) == 1
 
     run(play())
 
 
 def test_neighbours_of_a_client_that_leaves_are_answered() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        assert scene.queue.gate is not None
+        loopback = LoopbackServer()
+        assert loopback.queue.gate is not None
         clients = [Connection(BODY) for _ in range(5)]
-        requests = [asyncio.create_task(client.request(scene.app)) for client in clients]
+        requests = [asyncio.create_task(client.request(loopback.app)) for client in clients]
         clients[2].hang_up()
         await requests[2]
-        scene.queue.gate.set()
+        loopback.queue.gate.set()
         await asyncio.gather(*requests)
         assert [bool(client.sent) for client in clients] == [True, True, False, True, True]
 
@@ -128,21 +130,21 @@ def test_neighbours_of_a_client_that_leaves_are_answered() -> None:
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_answered() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
+        loopback = LoopbackServer()
         client = Connection(None)
         client.hang_up()
-        await client.request(scene.app)
+        await client.request(loopback.app)
         assert client.sent == []
-        assert scene.count(499, model="") == 1
+        assert loopback.count(499, model="") == 1
 
     run(play())
 
 
 def test_a_body_that_never_comes_is_408() -> None:
     async def play() -> None:
-        scene = LoopbackServer(request_timeout_seconds=0.1)
+        loopback = LoopbackServer(request_timeout_seconds=0.1)
         client = Connection(None)
-        await client.request(scene.app)
+        await client.request(loopback.app)
         assert client.sent[0]["status"] == 408
         assert orjson.loads(client.sent[1]["body"])["code"] == "body_timeout"
         task = asyncio.current_task()
@@ -154,10 +156,10 @@ def test_a_body_that_never_comes_is_408() -> None:
 
 def test_a_shutdown_is_not_mistaken_for_a_client_that_left() -> None:
     async def play() -> None:
-        scene = LoopbackServer()
-        assert scene.queue.entered is not None
-        request = asyncio.create_task(Connection(BODY).request(scene.app))
-        await scene.queue.entered.wait()
+        loopback = LoopbackServer()
+        assert loopback.queue.entered is not None
+        request = asyncio.create_task(Connection(BODY).request(loopback.app))
+        await loopback.queue.entered.wait()
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
             await request
