@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from models.importers.registry import NAMES
 from pushforward.cli import app as cli
+from tests.fixtures import CONFIG_FILE, golden_cases
 
-ROOT = Path(__file__).resolve().parent
-TEXT = (ROOT.parent / "docs" / "importing.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs" / "importing.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^### `(.+?)`.*?\n(.*?)(?=^##|\Z)", TEXT, re.M | re.S))
 COMMANDS = [
     (name, command.replace("\\\n", " "))
@@ -23,9 +24,10 @@ COMMANDS = [
 
 def checkpoint(source: str, file: str) -> Path:
     """The golden case of that source whose checkpoint has that name."""
-    for path in sorted(ROOT.glob(f"golden/*/{file}")):
-        if json.loads((path.parent / "config.json").read_text())["source"] == source:
-            return path
+    for name, folder in golden_cases().items():
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        if name.endswith(("_a", "_b")) and (folder / file).exists() and config["source"] == source:
+            return folder / file
     raise AssertionError(f"no golden case of {source} has a file {file}")
 
 

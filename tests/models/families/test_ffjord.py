@@ -1,6 +1,5 @@
 """The continuous families: against the numbers of public code, and their arrangement."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from models.ode.transform import ContinuousTransform
 from models.registry import build
 from models.transforms.batchnorm import BatchNorm
 from models.transforms.split import Chain, FactorOut
+from tests.fixtures import EXPECTED_FILE, case_folder
 
 # Weights under our names, and x, z, log_prob, z_gen and x_gen as the code that owns the checkpoint
 # computed them in float64 (rows 0-7 in distribution, 8-15 odd): rtqichen/ffjord at 994864ad with
 # torchdiffeq 0.2.5 and exact traces, zuko 1.6.0, torchcfm 1.0.7.
-GOLDEN = Path(__file__).with_name("continuous_golden.npz")
+GOLDEN = case_folder("continuous", "families") / EXPECTED_FILE
 EXACT = {"solver": {"rtol": 1e-8, "atol": 1e-8}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ffjord_toy": (

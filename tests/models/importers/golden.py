@@ -1,7 +1,6 @@
 """The golden cases: checkpoints of public code with the numbers that this code computes of them.
 
-tests/golden holds the cases as they were given, tests/golden_more other configurations of the same
-sources: trained for no step, weights perturbed, numbers by the sources themselves in float64.
+They lie in `tests/fixtures`; a new folder there is a new case, without being named anywhere.
 """
 
 import copy
@@ -20,11 +19,10 @@ from torch import Tensor
 from models.flow import Flow
 from models.importers.report import Report
 from models.importers.run import Preprocessing, Request, run
+from tests.fixtures import CONFIG_FILE, EXPECTED_FILE, checkpoint_of, golden_cases
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / "golden", ROOT / "golden_more")
-# Every case that there is: a new folder is read without being named anywhere.
-NAMES = sorted(path.name for folder in FOLDERS for path in folder.iterdir())
+FOLDERS = golden_cases()
+NAMES = sorted(FOLDERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +61,12 @@ def _imported(name: str, preprocessing: Preprocessing) -> tuple[Flow, Report]:
 
 @functools.cache
 def load(name: str) -> Golden:
-    """Read a case of tests/golden or tests/golden_more."""
-    (folder,) = (folder / name for folder in FOLDERS if (folder / name).is_dir())
-    (checkpoint,) = (
-        path for path in folder.iterdir() if path.name not in ("config.json", "expected.npz")
-    )
-    with np.load(folder / "expected.npz") as file:
+    """Read a golden case."""
+    folder = FOLDERS[name]
+    with np.load(folder / EXPECTED_FILE) as file:
         arrays = {key: torch.from_numpy(np.asarray(file[key], np.float64)) for key in file.files}
-    return Golden(name, checkpoint, json.loads((folder / "config.json").read_text()), arrays)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    return Golden(name, checkpoint_of(folder), config, arrays)
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -12,9 +12,9 @@ from tests.models.importers.golden import NAMES, Golden, load, relative_error
 
 # What cannot be imported, and why the import says so.
 REFUSED = {
-    "normflows_mixed_a": "layers_per_step: not a hyper-parameter",
+    "normflows_mixed": "layers_per_step: not a hyper-parameter",
     "y0ast_shuffle": "cannot be recovered",
-    "zuko_bpf_a": "BPF",
+    "zuko_bpf": "BPF",
 }
 IMPORTED = [name for name in NAMES if name not in REFUSED]
 # Rounding of float64, as errors relative to max(1, |value|).

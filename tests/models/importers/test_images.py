@@ -16,7 +16,7 @@ GIVEN = (
     "chaiyujin_glow_b",
     "chrischute_glow_a",
     "chrischute_realnvp_a",
-    "kamen_glow_a",
+    "kamenbliznashki_glow_a",
     "normflows_glow_a",
     "rosinality_glow_a",
     "rosinality_glow_b",
@@ -28,8 +28,8 @@ MORE = (
     "chaiyujin_grey_additive",
     "chrischute_glow_rectangle",
     "chrischute_realnvp_rectangle",
-    "kamen_glow_lu",
-    "kamen_glow_one_level",
+    "kamenbliznashki_glow_lu",
+    "kamenbliznashki_glow_one_level",
     "normflows_glow_additive_shift",
     "normflows_glow_exp_channel_inv",
     "normflows_glow_one_level_actnorm",
@@ -107,7 +107,12 @@ def _whitened(case: Golden, z: Tensor) -> Tensor:
     "name",
     [
         *("chrischute_glow_a", "chrischute_realnvp_a", "chrischute_glow_rectangle"),
-        *("chrischute_realnvp_rectangle", "kamen_glow_a", "kamen_glow_lu", "normflows_glow_a"),
+        *(
+            "chrischute_realnvp_rectangle",
+            "kamenbliznashki_glow_a",
+            "kamenbliznashki_glow_lu",
+            "normflows_glow_a",
+        ),
     ],
 )
 @torch.no_grad()

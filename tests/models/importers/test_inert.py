@@ -29,8 +29,10 @@ from models.importers.reading import read
 from models.importers.report import ImportRefused, Report
 from models.importers.run import Request, run
 from models.importers.torch_files import read_file
+from tests.fixtures import case_folder, checkpoint_of
 from tests.models.importers.golden import load
 
+OMEGACONF = checkpoint_of(case_folder("omegaconf", "hyperparameters"))
 CASE = load("nflows_realnvp_a")
 STATE = torch.load(CASE.checkpoint, weights_only=True)
 HISTORY = collections.defaultdict(list, {"loss": [1.5, 1.25]})
@@ -139,7 +141,7 @@ def test_arrays_of_numpy_are_taken_for_weights_where_there_are_no_tensors(tmp_pa
 
 
 def test_omegaconf_is_read_without_it(tmp_path: Path) -> None:
-    path = Path(__file__).with_name("omegaconf.pt")
+    path = OMEGACONF
     hparams = {"n_flow": 2, "img_size": 8, "n_bits": 8, "nested": {"lr": [1e-3, 2.0]}}
     assert as_mapping(read_file(path).value["hparams"]) == hparams
     assert "omegaconf" not in sys.modules
@@ -147,7 +149,7 @@ def test_omegaconf_is_read_without_it(tmp_path: Path) -> None:
 
 def test_arguments_of_omegaconf_are_used(tmp_path: Path) -> None:
     case = load("rosinality_glow_b")
-    content = read_file(Path(__file__).with_name("omegaconf.pt")).value
+    content = read_file(OMEGACONF).value
     node = content["hparams"]
     assert isinstance(node, Record)
     assert node.name.startswith("omegaconf.")

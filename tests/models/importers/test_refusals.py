@@ -74,7 +74,7 @@ SPOILED: dict[str, tuple[str, Spoil, str]] = {
         r"flows\.next\.steps\.0\.norm\.is_initialized: .*never initialised",
     ),
     "flag inside a network of kamen": (
-        "kamen_glow_a",
+        "kamenbliznashki_glow_a",
         fill("flowstep.0.2.actnorm1.initialized", 0),
         r"flowstep\.0\.2\.actnorm1\.initialized: .*never initialised",
     ),
@@ -99,7 +99,7 @@ SPOILED: dict[str, tuple[str, Spoil, str]] = {
         r"flow\.layers\.2\.invconv\.sign_s: expected signs",
     ),
     "start of the top prior": ("y0ast_glow_b", fill("prior_h", 1), "prior_h: expected zeros"),
-    "base": ("kamen_glow_a", fill("base_dist_var", 2), r"base_dist_var: expected 1\.0"),
+    "base": ("kamenbliznashki_glow_a", fill("base_dist_var", 2), r"base_dist_var: expected 1\.0"),
     "missing key": (
         "rosinality_glow_b",
         drop("blocks.0.flows.0.coupling.net.2.bias"),
@@ -117,7 +117,7 @@ SPOILED: dict[str, tuple[str, Spoil, str]] = {
         r"classifier\.weight: not part of this architecture",
     ),
     "uneven levels": (
-        "kamen_glow_a",
+        "kamenbliznashki_glow_a",
         drop("flowstep.1"),
         r"depth: expected the same at every level, got \[2, 1\]",
     ),

@@ -15,7 +15,12 @@ from tests.models.importers.golden import Golden, load, relative_error
 # One or two of every source, with and without networks, scales, splines, images.
 CASES = (
     *("chaiyujin_glow_b", "chrischute_glow_a", "ffjord_toy_a", "ikostrikov_realnvp_a"),
-    *("kamen_glow_a", "kamen_made_labels", "nflows_nsf_coupling_a", "nflows_inverses"),
+    *(
+        "kamenbliznashki_glow_a",
+        "kamenbliznashki_made_labels",
+        "nflows_nsf_coupling_a",
+        "nflows_inverses",
+    ),
     *("normflows_glow_a", "normflows_block_swap_sigmoid", "normflows_nsf_ar_context_encoded_base"),
     *("rosinality_glow_a", "torchcfm_mlp_a", "y0ast_reverse", "zuko_cnf_a", "zuko_mixture"),
     "zuko_nsf_context_slope_passes",
@@ -78,8 +83,12 @@ UNUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no monotone network": ("zuko_maf_a", {"signal": 8}, "signal: not a hyper-parameter"),
     "no splines": ("nflows_maf_a", {"tail_bound": 3.0}, "tail_bound: given, but nothing in this"),
     "no encoder": ("nflows_realnvp_a", {"encoder_activation": "relu"}, "encoder_activation: given"),
-    "no MADE": ("kamen_realnvp_a", {"activation_fn": "tanh"}, "activation_fn: given, but nothing"),
-    "one MADE": ("kamen_made_labels", {"n_blocks": 3}, "n_blocks: 3 was given, .* say 1"),
+    "no MADE": (
+        "kamenbliznashki_realnvp_a",
+        {"activation_fn": "tanh"},
+        "activation_fn: given, but nothing",
+    ),
+    "one MADE": ("kamenbliznashki_made_labels", {"n_blocks": 3}, "n_blocks: 3 was given, .* say 1"),
     "no logit": ("ffjord_tabular_a", {"alpha": 0.05}, "alpha: given, but nothing"),
     "no pixels": ("ffjord_tabular_a", {"add_noise": False}, "add_noise: given, but nothing"),
     "no network": ("normflows_realnvp_a", {"activation": "tanh"}, "activation: .* say .relu"),
@@ -152,14 +161,14 @@ def test_the_scale_of_a_coupling_is_asked_for() -> None:
 
 
 MIXED = {
-    **{name: value for name, value in load("normflows_mixed_a").config.items() if name != "_info"},
+    **{name: value for name, value in load("normflows_mixed").config.items() if name != "_info"},
     "permute": "swap_between",
 }
 del MIXED["layers_per_step"]
 
 
 def test_layers_that_differ_take_a_list() -> None:
-    case = load("normflows_mixed_a")
+    case = load("normflows_mixed")
     flow = models.import_checkpoint(case.checkpoint, None, MIXED)
     assert relative_error(flow.log_prob(case.arrays["x"]), case.arrays["log_prob"]) <= 1e-11
 
@@ -180,12 +189,12 @@ def test_layers_that_differ_take_a_list() -> None:
 )
 def test_one_value_for_layers_that_differ_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ImportRefused, match=message):
-        models.import_checkpoint(load("normflows_mixed_a").checkpoint, None, {**MIXED, **changes})
+        models.import_checkpoint(load("normflows_mixed").checkpoint, None, {**MIXED, **changes})
 
 
 def test_polynomials_are_not_taken_for_splines() -> None:
     """A Bernstein polynomial of degree 16 has as many parameters as a spline of 6 bins."""
-    case = load("zuko_bpf_a")
+    case = load("zuko_bpf")
     told = given(case)
     with pytest.raises(ImportRefused, match="degree: not a hyper-parameter"):
         models.import_checkpoint(case.checkpoint, None, {**told, "constructor": "NSF"})

@@ -9,10 +9,10 @@ from typer.testing import CliRunner, Result
 
 import models
 from pushforward.cli import app as cli
+from tests.fixtures import case_folder, checkpoint_of
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden"
-ROSINALITY = GOLDEN / "rosinality_glow_b" / "model_000001.pt"
-Y0AST = GOLDEN / "y0ast_glow_b" / "glow_checkpoint_1.pt"
+ROSINALITY = checkpoint_of(case_folder("rosinality", "glow_b"))
+Y0AST = checkpoint_of(case_folder("y0ast", "glow_b"))
 SIZES = ("--set", "img_size=8", "--set", "n_bits=8")
 
 
@@ -139,7 +139,7 @@ def test_one_source_and_one_checkpoint_are_taken(tmp_path: Path) -> None:
 
 
 def test_the_columns_of_a_table_are_named(tmp_path: Path) -> None:
-    checkpoint = GOLDEN / "ikostrikov_realnvp_a"
+    checkpoint = case_folder("ikostrikov", "realnvp_a")
     settings = ["--config", checkpoint / "config.json"]
     width = models.import_checkpoint(
         checkpoint / "model.pt", None, json.loads((checkpoint / "config.json").read_text())
