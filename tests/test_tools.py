@@ -28,6 +28,8 @@ def test_every_transport_is_followed(counted: Any) -> None:
     for way in counted["transports"].values():
         assert {"service.batcher.batcher", "service.engines.torch"} <= set(way["files"])
         assert any("QueueEntry" in name for name in way["re_wrappings"])
+        assert "service.telemetry.metrics" in set(way["files"]) - set(way["carriers"])
+        assert {"service.batcher.executor", "service.codec.tensors"} <= set(way["carriers"])
         assert way["hand_overs"]
         assert all(" -> service." in pair for pair in way["hand_overs"])
 

@@ -14,6 +14,9 @@ What is counted, in `pushforward/` and `service/` (the flow's own mathematics is
 file
     A module in which code ran for the request: a function of it was called, went on or called
     another. Methods that `dataclass` and `NamedTuple` generate belong to no file.
+carrier
+    A file in which the request, its rows or its answer were at hand, in a variable of a function;
+    the others look something up, count or measure beside it.
 hand-over
     A call from a function of one module to a function of another, each pair once. What stands
     between them and is not ours (uvicorn, starlette, asyncio's `to_thread`) is looked through; what
@@ -53,7 +56,7 @@ from tools.edits import EXISTING, FOLDERS, count_lines, find_edits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-KINDS = ("files", "hand_overs", "re_wrappings")
+KINDS = ("files", "carriers", "hand_overs", "re_wrappings")
 
 
 def measure(root: Path) -> dict[str, Any]:
@@ -74,7 +77,10 @@ def follow(root: Path) -> dict[str, dict[str, list[str]]]:
 
 def write_table(result: dict[str, Any]) -> str:
     """The counts as Markdown tables."""
-    lines = ["| transport | files | hand-overs | re-wrappings |", "|---|---|---|---|"]
+    lines = [
+        "| transport | files | carriers | hand-overs | re-wrappings |",
+        "|---|---|---|---|---|",
+    ]
     for name, way in result["transports"].items():
         lines.append(f"| {name} | {' | '.join(str(len(way[kind])) for kind in KINDS)} |")
     lines += ["", "| | edits | files |", "|---|---|---|"]

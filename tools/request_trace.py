@@ -46,9 +46,14 @@ Pair = tuple[str, str]
 
 @dataclass
 class Trace:
-    """What was seen of one request: modules, pairs of functions, and the instances made."""
+    """What was seen of one request: modules, pairs of functions, and the instances made.
+
+    carriers: modules in which the request, its rows or its answer were at hand.
+    holders: classes of instances that hold them.
+    """
 
     modules: set[str] = field(default_factory=set)
+    carriers: set[str] = field(default_factory=set)
     pairs: set[Pair] = field(default_factory=set)
     instances: dict[int, Any] = field(default_factory=dict)
     holders: set[str] = field(default_factory=set)
@@ -80,6 +85,8 @@ class Follower:
                 self._note_call(trace, frame, name)
             for value in list(frame.f_locals.values()):
                 self._note_value(trace, value)
+                if name not in trace.carriers and self._holds(value, MOST_STEPS):
+                    trace.carriers.add(name)
         if event == "return":
             self._note_value(trace, argument)
 
@@ -242,6 +249,7 @@ def _follow_case(case: Case, port: int, root: Path, install: Callable[[Any], Non
     common = Trace()
     later = traces[2:]  # those before showed which instances are there for longer
     common.modules = set.intersection(*(trace.modules for trace in later))
+    common.carriers = set.intersection(*(trace.carriers for trace in later))
     common.pairs = set.intersection(*(trace.pairs for trace in later))
     common.holders = set.intersection(*(trace.holders for trace in later))
     return common
@@ -326,6 +334,7 @@ def main(root: Path) -> None:
     ways = {
         name: {
             "files": sorted(trace.modules),
+            "carriers": sorted(trace.carriers),
             "hand_overs": sorted(" -> ".join(pair) for pair in trace.pairs),
             "re_wrappings": sorted(trace.holders),
         }
