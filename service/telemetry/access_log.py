@@ -1,4 +1,4 @@
-"""Logs on standard output: JSON lines for machines, or text for people.
+"""The log and the access log on standard output: JSON lines for machines, or text for people.
 
 Messages go through `logging`. Access lines, one a request, do not: at 20,000 requests a second
 its records would cost as much as the requests. They are collected and written together.
@@ -22,31 +22,34 @@ import orjson
 Format = Literal["console", "json"]
 
 ACCESS_LOGGER = "pushforward.access"
-_FLUSH_SECONDS = 0.1
+# How long an access line waits for others.
+FLUSH_SECONDS = 0.1
 # Some 20,000 lines: a second of full load, or hours of a quiet service.
-_MOST_WAITING_BYTES = 4 * 2**20
+_MAX_WAITING_BYTES = 4 * 2**20
 # How long the end of the process waits for a reader that does not read.
-_FAREWELL_SECONDS = 1.0
+_LAST_FLUSH_SECONDS = 1.0
 _JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 # What `logging` itself puts on a record; anything else came through `extra` and is a field.
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+}
 
 
 class LineWriter:
-    """Writes text in a thread of its own; whoever gives it never waits.
+    """A log writer with a thread of its own; whoever logs never waits.
 
     Args:
         write: blocks as long as it likes, and may raise OSError.
-        most_bytes: that wait; what does not fit is counted.
+        max_bytes: that wait; what does not fit is counted.
 
     on_drop: called with how many lines were not written; by one thread at a time.
     """
 
-    def __init__(
-        self, write: Callable[[bytes], None], most_bytes: int = _MOST_WAITING_BYTES
-    ) -> None:
+    def __init__(self, write: Callable[[bytes], None], max_bytes: int = _MAX_WAITING_BYTES) -> None:
         self._write = write
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._changed = threading.Condition()
         # Below: only with the condition held.
         self._waiting: deque[bytes] = deque()
@@ -59,7 +62,7 @@ class LineWriter:
         """Let whole lines be written, all of them or none."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
-            if self._waiting_bytes + len(data) > self._most_bytes:
+            if self._waiting_bytes + len(data) > self._max_bytes:
                 self.on_drop(data.count(b"\n"))
                 return
             self._waiting.append(data)
@@ -69,8 +72,12 @@ class LineWriter:
                 self._thread.start()
             self._changed.notify_all()
 
-    def flush(self, seconds: float = _FAREWELL_SECONDS) -> bool:
-        """Wait until all is written, but not longer.   -> whether it is."""
+    def flush(self, seconds: float = _LAST_FLUSH_SECONDS) -> bool:
+        """Wait until all is written, but not longer.
+
+        Returns:
+            Whether it is.
+        """
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._waiting and not self._is_writing, seconds
@@ -105,7 +112,7 @@ standard_output = LineWriter(_write_out)
 
 
 class _Handler(logging.Handler):
-    """Gives the lines of `logging` to a writer."""
+    """A logging handler over the writer to standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -118,7 +125,7 @@ class _Handler(logging.Handler):
 
 
 def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
-    """Send all messages of this process to `stream` (standard output) in one form."""
+    """Configure the logging of this process: all to `stream` (standard output), in one form."""
     handler = _Handler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
     root = logging.getLogger()
@@ -137,7 +144,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        fields |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        fields |= {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(fields, default=str, option=orjson.OPT_UTC_Z).decode()
@@ -150,8 +157,8 @@ class ConsoleFormatter(logging.Formatter):
         super().__init__("{asctime} {levelname:<7} {message}", "%H:%M:%S", style="{")
 
 
-class Access(NamedTuple):
-    """What is said of one answered request. Never tensors, never keys."""
+class AccessRecord(NamedTuple):
+    """What is logged of one answered request. Never tensors, never keys."""
 
     request_id: str
     method: str
@@ -165,26 +172,34 @@ class Access(NamedTuple):
 
 
 class AccessLog:
-    """Collects access lines on the event loop and writes them a few times a second.
+    """The access log: collects lines on the event loop, writes them a few times a second.
 
     Args:
         form: "console" or "json".
         stream: where to; standard output if left out.
+        flush_seconds: how long a line waits for others.
     """
 
-    def __init__(self, form: Format, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        form: Format,
+        stream: TextIO | None = None,
+        *,
+        flush_seconds: float = FLUSH_SECONDS,
+    ) -> None:
+        self._flush_seconds = flush_seconds
         self._render = _json_line if form == "json" else _console_line
         self._stream = stream
-        self._waiting: list[tuple[float, Access]] = []
+        self._waiting: list[tuple[float, AccessRecord]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(self, access: Access) -> None:
-        """Note a request; call it on the event loop."""
+    def write(self, access: AccessRecord) -> None:
+        """Log a request; call it on the event loop."""
         if not logging.getLogger(ACCESS_LOGGER).isEnabledFor(logging.INFO):
             return
         self._waiting.append((time.time(), access))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+            self._timer = asyncio.get_running_loop().call_later(self._flush_seconds, self.flush)
 
     def flush(self) -> None:
         """Write what waits; call it once more before the end."""
@@ -202,7 +217,7 @@ class AccessLog:
             self._stream.flush()
 
 
-def _json_line(when: float, access: Access) -> str:
+def _json_line(when: float, access: AccessRecord) -> str:
     fields: dict[str, Any] = {
         "timestamp": datetime.fromtimestamp(when, UTC),
         "level": "info",
@@ -213,7 +228,7 @@ def _json_line(when: float, access: Access) -> str:
     return orjson.dumps(fields, option=_JSON_OPTIONS).decode()
 
 
-def _console_line(when: float, access: Access) -> str:
+def _console_line(when: float, access: AccessRecord) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(when))
     rows = "" if access.rows is None else f" {access.rows} rows"
     model = f" {access.model}" if access.model else ""

@@ -1,7 +1,7 @@
-"""Metrics of a service of several processes: whichever is asked answers for all.
+"""Aggregation of metrics over the processes of a service: whichever is asked answers for all.
 
-Each process gives its own text to whoever connects to its socket, a file in a folder that only they
-know; the one that Prometheus asks collects and adds up.
+Each process serves its own text to whoever connects to its socket, a file in a folder that only
+they know; the one that Prometheus asks collects and adds up.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-_PATIENCE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
 
-# Gauges of a process that add up; of every other, the largest is told ...
+# Gauges of a process that add up; of every other, the largest is shown ...
 _SUMMED = frozenset(
     (
         "pushforward_queue_rows",
@@ -27,7 +27,7 @@ _SUMMED = frozenset(
     )
 )
 # ... or the smallest: a model is ready where it is ready everywhere.
-_LEAST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
+_SMALLEST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
 
 
 @dataclass(slots=True)
@@ -46,20 +46,22 @@ class Peers:
     # Held: the event loop does not, and a server that is collected closes its socket.
     _server: asyncio.Server | None = field(default=None, init=False, repr=False)
 
-    async def open(self, render: Callable[[], bytes]) -> asyncio.Server:
-        """Give this process' metrics to the others, while these peers are held.
+    async def open(self, render: Callable[[], bytes]) -> None:
+        """Serve this process' metrics to the others, until `close` or as long as this is held."""
 
-        What is returned can be closed before.
-        """
-
-        async def give(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):  # who only asks whether this one lives is gone again
                 writer.write(render())
                 await writer.drain()
             writer.close()
 
-        self._server = await asyncio.start_unix_server(give, self._socket(self.index))
-        return self._server
+        self._server = await asyncio.start_unix_server(serve, self._socket(self.index))
+
+    async def close(self) -> None:
+        """Serve them no longer."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
 
     async def collect(self, own: bytes) -> bytes:
         """Add the others' metrics to this process' own.
@@ -67,25 +69,25 @@ class Peers:
         Raises:
             OSError, TimeoutError: one of them does not answer: a sum without it would be wrong.
         """
-        others = [self._ask(index) for index in range(self.count) if index != self.index]
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        others = [self._fetch(index) for index in range(self.count) if index != self.index]
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             return merge([own, *await asyncio.gather(*others)])
 
-    async def living(self) -> int:
-        """How many processes take requests, this one among them."""
-        others = [self._lives(index) for index in range(self.count) if index != self.index]
+    async def count_alive(self) -> int:
+        """Count the processes that take requests, this one among them."""
+        others = [self._is_alive(index) for index in range(self.count) if index != self.index]
         return 1 + sum(await asyncio.gather(*others))
 
-    async def _lives(self, index: int) -> bool:
+    async def _is_alive(self, index: int) -> bool:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 _, writer = await asyncio.open_unix_connection(self._socket(index))
         except (OSError, TimeoutError):
             return False
         writer.close()
         return True
 
-    async def _ask(self, index: int) -> bytes:
+    async def _fetch(self, index: int) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._socket(index))
         try:
             return await reader.read()
@@ -102,7 +104,7 @@ def merge(texts: list[bytes]) -> bytes:
 
 
 class _Merged:
-    """Collects like a registry."""
+    """A registry of the sums: `generate_latest` collects from it."""
 
     def __init__(self, texts: list[bytes]) -> None:
         self._texts = texts
@@ -111,10 +113,10 @@ class _Merged:
         families: dict[str, Metric] = {}
         for text in self._texts:
             for family in text_string_to_metric_families(text.decode()):
-                known = families.setdefault(
+                joined = families.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
-                known.samples += family.samples
+                joined.samples += family.samples
         for family in families.values():
             merged = Metric(family.name, family.documentation, family.type)
             groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
@@ -122,11 +124,11 @@ class _Merged:
                 key = sample.name, tuple(sample.labels.items())
                 groups.setdefault(key, []).append(sample.value)
             for (name, labels), values in groups.items():
-                merged.add_sample(name, dict(labels), _one(family, values))
+                merged.add_sample(name, dict(labels), _aggregate(family, values))
             yield merged
 
 
-def _one(family: Metric, values: list[float]) -> float:
+def _aggregate(family: Metric, values: list[float]) -> float:
     if family.type in ("counter", "histogram") or family.name in _SUMMED:
         return sum(values)
-    return min(values) if family.name in _LEAST else max(values)
+    return min(values) if family.name in _SMALLEST else max(values)

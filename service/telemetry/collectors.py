@@ -1,4 +1,4 @@
-"""Counters and histograms that cost next to nothing to count; the scraper pays.
+"""Prometheus collectors that cost next to nothing to count; the scraper pays.
 
 prometheus_client's own take a lock and walk the buckets at every observation: five of them cost as
 much as parsing a one-row request. Here an observation is one addition or two; the families that
@@ -68,10 +68,10 @@ class Counter(Collector):
         return self._series.setdefault(values, CounterSeries())
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Give what Prometheus reads."""
+        """Give the family as Prometheus reads it."""
         family = CounterMetricFamily(*self._about, labels=self._labels)
-        for values, count in list(self._series.items()):
-            family.add_metric(values, count.value)
+        for values, series in list(self._series.items()):
+            family.add_metric(values, series.value)
         yield family
 
 
@@ -107,9 +107,9 @@ class Histogram(Collector):
         return self._series.setdefault(values, HistogramSeries(self._bounds))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Give what Prometheus reads: every bucket counts those below it too."""
+        """Give the family as Prometheus reads it: every bucket counts those below it too."""
         family = HistogramMetricFamily(*self._about, labels=self._labels)
-        for values, spread in list(self._series.items()):
-            buckets = zip(self._names, accumulate(spread.counts), strict=True)
-            family.add_metric(values, list(buckets), spread.total)
+        for values, series in list(self._series.items()):
+            buckets = zip(self._names, accumulate(series.counts), strict=True)
+            family.add_metric(values, list(buckets), series.total)
         yield family

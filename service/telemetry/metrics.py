@@ -1,7 +1,7 @@
-"""Every number the service counts about itself, in Prometheus' form.
+"""The metrics of the service, in Prometheus' form: every number it counts about itself.
 
-Counting happens in two places only: the batchers (through `QueueMetrics`) and the access
-middleware (through `Metrics.request`). Names follow prometheus.io/docs/practices/naming: one
+Counting happens in two places only: the batchers (through `QueueMetrics`) and the request
+recorder (through `Metrics.request`). Names follow prometheus.io/docs/practices/naming: one
 prefix, base units, the unit as suffix, few labels.
 """
 
@@ -38,7 +38,7 @@ _ROWS: _Buckets = tuple(2.0**power for power in range(15))
 
 
 class QueueMetrics:
-    """What one batcher counts; the labels are looked up once."""
+    """The metrics of one batcher; the labels are looked up once."""
 
     def __init__(self, metrics: "Metrics", model: str, op: str, engine: str) -> None:
         self._metrics = metrics
@@ -81,7 +81,7 @@ class QueueMetrics:
 
 
 class Metrics:
-    """One registry a process; `scrape` is what /metrics answers.
+    """The registry of a process' metrics; `scrape` is what /metrics answers.
 
     Args:
         peers: the other processes of the service, if there are any.
@@ -112,7 +112,7 @@ class Metrics:
         self.log_lines_dropped = self._counter(
             "log_lines_dropped", "Log lines not written: their reader was too slow", ""
         )
-        self.log_lines_dropped.labels()  # 0 is told too
+        self.log_lines_dropped.labels()  # 0 is exposed too
         self.worker_restarts = self._counter(
             "worker_restarts", "Workers started anew in the place of a lost one", ""
         )
@@ -153,7 +153,7 @@ class Metrics:
         self.model_ready.labels(model).set(1)
 
     def retire(self, model: str) -> None:
-        """Forget which version of a model was served, and whom its gauges ask."""
+        """Remove the version of a model that was served, and its gauges."""
         labels = self._served.pop(model, None)
         if labels is not None:
             self.model_info.remove(model, *labels)
@@ -190,8 +190,10 @@ class Metrics:
         return generate_latest(self.registry)
 
     async def workers(self) -> tuple[int, int]:
-        """How many processes of the service answer, this one among them, and of how many."""
-        return (1, 1) if self._peers is None else (await self._peers.living(), self._peers.count)
+        """Count the processes of the service that answer, this one among them, and all of them."""
+        return (
+            (1, 1) if self._peers is None else (await self._peers.count_alive(), self._peers.count)
+        )
 
     async def scrape(self) -> bytes:
         """All metrics of the service as Prometheus text.

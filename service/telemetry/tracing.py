@@ -7,8 +7,8 @@
     └── encode          from the engine's answer until the reply was written
 
 A request's spans are made once it is answered, from the times taken on its way, in the same place
-where it is counted and logged. Where they go, and which are kept, is told by the standard OTEL_*
-variables. Nothing of OpenTelemetry is imported before `start`.
+where it is counted and logged. The standard OTEL_* variables say where
+they go, and which are kept. Nothing of OpenTelemetry is imported before `start`.
 
 Reference: OpenTelemetry semantic conventions, HTTP server spans.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from service.contracts import Array, InferenceResult, RowQueue
 from service.launch.exits import StartupError
 from service.settings import flag_name
-from service.telemetry.access_log import Access
+from service.telemetry.access_log import AccessRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -37,11 +37,11 @@ _METHODS = frozenset(
     ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 )
 # How long the end of the service waits for a collector that does not answer.
-_FAREWELL_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 
 
 class Stages:
-    """When a request's rows went into their queue and came back, by `time.monotonic()`.
+    """The stages of a request: when its rows were queued and came back, by `time.monotonic()`.
 
     Args:
         route: the template of the request's path.
@@ -90,29 +90,40 @@ class Tracer:
     Args:
         provider: where they go.
         exporter: what sends them, where `close` must be able to end that.
+        close_seconds: how long `close` waits for whoever they are sent to.
     """
 
-    def __init__(self, provider: "TracerProvider", exporter: "SpanExporter | None" = None) -> None:
+    def __init__(
+        self,
+        provider: "TracerProvider",
+        exporter: "SpanExporter | None" = None,
+        *,
+        close_seconds: float = CLOSE_SECONDS,
+    ) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
         self._exporter = exporter
+        self._close_seconds = close_seconds
         self._tracer = provider.get_tracer(_NAME, version(_NAME))
         self._parent_of = TraceContextTextMapPropagator().extract
-        self._within = set_span_in_context
+        self._context_with = set_span_in_context
         self._kind = SpanKind.SERVER
         self._failed = Status(StatusCode.ERROR)
 
     def record(
-        self, access: Access, headers: Mapping[bytes, bytes], stages: Stages | None
+        self, access: AccessRecord, headers: Mapping[bytes, bytes], stages: Stages | None
     ) -> str | None:
-        """Make the spans of a request that was just answered.   -> the id of its trace.
+        """Make the spans of a request that was just answered.
 
         Args:
             access: what is logged of it; `op` is the route where there are no stages.
             headers: of the request.
             stages: of what computes.
+
+        Returns:
+            The id of its trace.
         """
         clock, now = time.time_ns(), time.monotonic()
         began = now - access.duration_seconds
@@ -136,25 +147,25 @@ class Tracer:
 
     def close(self) -> None:
         """Send what waits, for a short while."""
-        patience = None
+        timer = None
         if self._exporter is not None:
             # Else a collector that is gone is tried again for half a minute.
-            patience = threading.Timer(_FAREWELL_SECONDS, self._exporter.shutdown)
-            patience.daemon = True
-            patience.start()
+            timer = threading.Timer(self._close_seconds, self._exporter.shutdown)
+            timer.daemon = True
+            timer.start()
         self._provider.shutdown()
-        if patience is not None:
-            patience.cancel()
+        if timer is not None:
+            timer.cancel()
 
     def _record_stages(
         self, span: "Span", stages: Stages | None, began: float, now: float, clock: int
     ) -> None:
         if stages is None:
             return
-        within = self._within(span)
+        parent = self._context_with(span)
         for name, start, end in stages.spans(began, now):
             child = self._tracer.start_span(
-                name, context=within, start_time=clock - _nanoseconds(now - start)
+                name, context=parent, start_time=clock - _nanoseconds(now - start)
             )
             child.end(clock - _nanoseconds(now - end))
 
@@ -168,8 +179,11 @@ def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
     return match[1].decode() if match is not None and int(match[1], 16) else None
 
 
-def start() -> Tracer:
-    """Begin to send traces as the OTEL_* variables say.
+def start(*, close_seconds: float = CLOSE_SECONDS) -> Tracer:
+    """Make a tracer that sends as the OTEL_* variables say.
+
+    Args:
+        close_seconds: as for `Tracer`.
 
     Raises:
         StartupError: the extra is not installed, or a variable cannot be used.
@@ -196,7 +210,7 @@ def start() -> Tracer:
         raise StartupError(
             f"{flag_name('traces')}: an OTEL_* variable cannot be used: {error}"
         ) from None
-    return Tracer(provider, exporter)
+    return Tracer(provider, exporter, close_seconds=close_seconds)
 
 
 def _carrier(headers: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -205,7 +219,7 @@ def _carrier(headers: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def _attributes(
-    access: Access, method: str, route: str, headers: Mapping[bytes, bytes]
+    access: AccessRecord, method: str, route: str, headers: Mapping[bytes, bytes]
 ) -> dict[str, Any]:
     """What is known of a request, by its conventional names; never tensors, never keys."""
     known: dict[str, Any] = {

@@ -14,14 +14,14 @@ import pytest
 
 from service.telemetry.access_log import (
     ACCESS_LOGGER,
-    Access,
     AccessLog,
+    AccessRecord,
     JsonFormatter,
     LineWriter,
     configure,
 )
 
-LINE = Access("id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32)
+LINE = AccessRecord("id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_people_get_a_short_line() -> None:
     assert stream.getvalue().endswith(" WARNING careful\n")
 
 
-def written(form: str, *lines: Access) -> str:
+def written(form: str, *lines: AccessRecord) -> str:
     stream = io.StringIO()
     logging.getLogger().setLevel(logging.INFO)
 
@@ -81,7 +81,7 @@ def written(form: str, *lines: Access) -> str:
 
 
 def test_access_lines_are_json_without_what_is_absent() -> None:
-    bare = Access("id-2", "GET", "/models", 200, 0.5)
+    bare = AccessRecord("id-2", "GET", "/models", 200, 0.5)
     first, second = map(json.loads, written("json", LINE, bare).splitlines())
     assert first.pop("timestamp").endswith("Z")
     assert first == {
@@ -118,8 +118,7 @@ def test_access_lines_are_silent_above_info() -> None:
     assert stream.getvalue() == ""
 
 
-def test_access_lines_are_written_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.telemetry.access_log._FLUSH_SECONDS", 0.0)
+def test_access_lines_are_written_without_being_asked() -> None:
     logging.getLogger().setLevel(logging.INFO)
 
     class Stream(io.StringIO):
@@ -131,7 +130,7 @@ def test_access_lines_are_written_without_being_asked(monkeypatch: pytest.Monkey
     stream = Stream()
 
     async def test() -> None:
-        AccessLog("console", stream).write(LINE)
+        AccessLog("console", stream, flush_seconds=0.0).write(LINE)
         async with asyncio.timeout(20):
             await stream.flushed.wait()
 
@@ -139,7 +138,7 @@ def test_access_lines_are_written_without_being_asked(monkeypatch: pytest.Monkey
     assert stream.getvalue().count("\n") == 1
 
 
-class Reader:
+class StalledReader:
     """Takes lines only while it may."""
 
     def __init__(self) -> None:
@@ -154,8 +153,8 @@ class Reader:
 
 
 def test_a_reader_that_stalls_is_not_waited_for() -> None:
-    reader, dropped = Reader(), []
-    writer = LineWriter(reader, most_bytes=30)
+    reader, dropped = StalledReader(), []
+    writer = LineWriter(reader, max_bytes=30)
     writer.on_drop = dropped.append
     writer.put("being written\n")
     assert reader.began.wait(20)

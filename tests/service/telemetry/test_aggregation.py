@@ -49,7 +49,7 @@ def test_counts_and_backlogs_are_summed_and_facts_are_not() -> None:
     assert value(text, "pushforward_model_ready") == 0
 
 
-def test_one_process_alone_is_told_as_it_is() -> None:
+def test_one_process_alone_is_shown_as_it_is() -> None:
     text = used(2).render()
     families = [family.name for family in text_string_to_metric_families(text.decode())]
     merged = merge([text])
@@ -65,7 +65,8 @@ def test_whoever_is_asked_answers_for_all(tmp_path: Path) -> None:
                 peers = Peers(tmp_path, index, 3)
                 part = Metrics(peers)
                 part.request("moons", "encode", 200, 0.1)
-                await stack.enter_async_context(await peers.open(part.render))
+                await peers.open(part.render)
+                stack.push_async_callback(peers.close)
                 metrics.append(part)
             for part in metrics:
                 text = await part.scrape()
@@ -79,7 +80,7 @@ def test_a_process_that_does_not_answer_is_not_left_out(tmp_path: Path) -> None:
         asyncio.run(Metrics(Peers(tmp_path, 0, 2)).scrape())
 
 
-def test_a_process_is_heard_after_a_collection(tmp_path: Path) -> None:
+def test_a_process_answers_after_a_garbage_collection(tmp_path: Path) -> None:
     async def play() -> None:
         near = Metrics(Peers(tmp_path, 0, 2))
         peers = Peers(tmp_path, 1, 2)
@@ -89,8 +90,7 @@ def test_a_process_is_heard_after_a_collection(tmp_path: Path) -> None:
         gc.collect()
         assert await near.workers() == (2, 2)
         assert value(await near.scrape(), "pushforward_requests_total", op="encode") == 1
-        assert peers._server is not None
-        peers._server.close()
+        await peers.close()
         await asyncio.sleep(0.05)
 
     # On the loop of the service: it refers to no server that nobody else refers to.
@@ -98,14 +98,16 @@ def test_a_process_is_heard_after_a_collection(tmp_path: Path) -> None:
         runner.run(play())
 
 
-def test_who_only_asks_whether_a_process_lives_is_no_error(tmp_path: Path) -> None:
+def test_a_check_whether_a_process_is_alive_is_no_error(tmp_path: Path) -> None:
     errors: list[object] = []
 
     async def play() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
-        async with await Peers(tmp_path, 1, 2).open(lambda: b"x"):
-            assert await Peers(tmp_path, 0, 2).living() == 2
-            await asyncio.sleep(0.05)
+        peers = Peers(tmp_path, 1, 2)
+        await peers.open(lambda: b"x")
+        assert await Peers(tmp_path, 0, 2).count_alive() == 2
+        await asyncio.sleep(0.05)
+        await peers.close()
 
     asyncio.run(play())
     assert errors == []

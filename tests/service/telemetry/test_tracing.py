@@ -39,14 +39,14 @@ STAGES = ["decode", "queue", "compute", "encode"]
 INFER = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [2, 4, 6]}]}
 
 
-class LoopbackServer:
+class TracedApplication:
     """An application whose spans and log lines are kept."""
 
     def __init__(self, **options: Any) -> None:
         self.repository = FakeRepository()
-        self.kept = InMemorySpanExporter()
+        self.exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False, **options)
-        provider.add_span_processor(SimpleSpanProcessor(self.kept))
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = Tracer(provider)
         self.log = io.StringIO()
         self.access = AccessLog("json", self.log)
@@ -57,7 +57,7 @@ class LoopbackServer:
 
     def spans(self) -> tuple[ReadableSpan, list[ReadableSpan]]:
         """The one request's span, and those in it in order of their beginning."""
-        found = self.kept.get_finished_spans()
+        found = self.exporter.get_finished_spans()
         (server,) = (span for span in found if span.kind is SpanKind.SERVER)
         stages = [span for span in found if span is not server]
         return server, sorted(stages, key=lambda span: span.start_time or 0)
@@ -68,10 +68,10 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 def test_a_request_has_its_stages_below_the_clients_span() -> None:
-    loopback = LoopbackServer()
+    traced = TracedApplication()
     headers = {"traceparent": PARENT, "X-Request-Id": "mine", "User-Agent": "test"}
-    assert post(loopback.app, "/encode", json=ROWS, headers=headers).status_code == 200
-    server, stages = loopback.spans()
+    assert post(traced.app, "/encode", json=ROWS, headers=headers).status_code == 200
+    server, stages = traced.spans()
     assert server.name == "POST /encode"
     assert server.parent is not None
     assert f"{server.parent.trace_id:032x}-{server.parent.span_id:016x}" in PARENT
@@ -120,9 +120,9 @@ def test_queue_and_compute_are_the_times_of_server_timing() -> None:
     ],
 )
 def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
-    loopback = LoopbackServer()
-    assert post(loopback.app, path, json=body).status_code == 200
-    server, stages = loopback.spans()
+    traced = TracedApplication()
+    assert post(traced.app, path, json=body).status_code == 200
+    server, stages = traced.spans()
     assert server.parent is None
     assert server.name == f"POST {route}"
     assert attributes(server)["url.path"] == path
@@ -138,29 +138,29 @@ def test_spans_are_named_by_route(path: str, body: Any, route: str) -> None:
     ],
 )
 def test_other_calls_have_a_span_too(method: str, path: str, name: str) -> None:
-    loopback = LoopbackServer()
-    ask(loopback.app, method, path)
-    server, stages = loopback.spans()
+    traced = TracedApplication()
+    ask(traced.app, method, path)
+    server, stages = traced.spans()
     assert (server.name, stages) == (name, [])
 
 
 def test_health_and_metrics_have_none() -> None:
-    loopback = LoopbackServer()
+    traced = TracedApplication()
     for path in ("/health/live", "/health/ready", "/metrics"):
-        assert ask(loopback.app, "GET", path).status_code == 200
-    assert loopback.kept.get_finished_spans() == ()
+        assert ask(traced.app, "GET", path).status_code == 200
+    assert traced.exporter.get_finished_spans() == ()
 
 
 def test_a_refused_request_ends_in_the_stage_it_came_to() -> None:
-    loopback = LoopbackServer()
-    assert post(loopback.app, "/encode", content=b"{").status_code == 400
-    server, stages = loopback.spans()
+    traced = TracedApplication()
+    assert post(traced.app, "/encode", content=b"{").status_code == 400
+    server, stages = traced.spans()
     assert [span.name for span in stages] == ["decode"]
     assert server.status.status_code is StatusCode.UNSET, "the client's fault is none of ours"
-    loopback.kept.clear()
-    loopback.repository.queue("line", "encode").failure = DeadlineExceeded("too late")
-    assert post(loopback.app, "/encode", json=ROWS).status_code == 504
-    server, stages = loopback.spans()
+    traced.exporter.clear()
+    traced.repository.queue("line", "encode").failure = DeadlineExceeded("too late")
+    assert post(traced.app, "/encode", json=ROWS).status_code == 504
+    server, stages = traced.spans()
     assert [span.name for span in stages] == ["decode", "queue"]
     assert server.status.status_code is StatusCode.ERROR
     assert attributes(server)["error.type"] == "504"
@@ -171,25 +171,22 @@ def test_the_log_has_the_id_of_the_trace(
     parent: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, ACCESS_LOGGER)
-    loopback = LoopbackServer()
+    traced = TracedApplication()
     post(
-        loopback.app,
-        "/encode",
-        json=ROWS,
-        headers={} if parent is None else {"traceparent": parent},
+        traced.app, "/encode", json=ROWS, headers={} if parent is None else {"traceparent": parent}
     )
-    loopback.access.flush()
-    server, _ = loopback.spans()
-    shown = json.loads(loopback.log.getvalue())["trace_id"]
+    traced.access.flush()
+    server, _ = traced.spans()
+    shown = json.loads(traced.log.getvalue())["trace_id"]
     assert shown == f"{server.context.trace_id:032x}"
     assert (shown == TRACE) is (parent == PARENT)
 
 
 @pytest.mark.parametrize("flag", ["00", "01"])
 def test_the_client_decides_what_is_kept(flag: str) -> None:
-    loopback = LoopbackServer(sampler=ParentBased(ALWAYS_OFF))
-    post(loopback.app, "/encode", json=ROWS, headers={"traceparent": f"{PARENT[:-2]}{flag}"})
-    assert len(loopback.kept.get_finished_spans()) == (0 if flag == "00" else 5)
+    traced = TracedApplication(sampler=ParentBased(ALWAYS_OFF))
+    post(traced.app, "/encode", json=ROWS, headers={"traceparent": f"{PARENT[:-2]}{flag}"})
+    assert len(traced.exporter.get_finished_spans()) == (0 if flag == "00" else 5)
 
 
 def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,21 +196,21 @@ def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_end_of_the_service_sends_what_waits() -> None:
-    loopback = LoopbackServer()
+    traced = TracedApplication()
     ended = []
 
     async def live() -> None:
-        async with loopback.app.router.lifespan_context(loopback.app):
+        async with traced.app.router.lifespan_context(traced.app):
             pass
 
-    loopback.tracer.close = lambda: ended.append(True)  # type: ignore[method-assign]
+    traced.tracer.close = lambda: ended.append(True)  # type: ignore[method-assign]
     asyncio.run(live())
     assert ended == [True]
 
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[bytes]]]:
-    """An OTLP collector on loopback.   -> its address and what it was sent."""
+    """An OTLP collector on loopback: its address and what it was sent."""
     received: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -296,8 +293,7 @@ def test_a_collector_that_is_gone_does_not_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("service.telemetry.tracing._FAREWELL_SECONDS", 0.1)
-    tracer = start()
+    tracer = start(close_seconds=0.1)
     app = create_app(Settings(), FakeRepository(), tracer=tracer)
     assert post(app, "/encode", json=ROWS).status_code == 200
     closing = threading.Thread(target=tracer.close)
