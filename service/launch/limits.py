@@ -1,4 +1,4 @@
-"""What the machine grants a process, looked at before anything large is asked for."""
+"""The limits on a process, looked at before anything large is asked for."""
 
 import os
 import resource
@@ -10,16 +10,16 @@ from service.launch.exits import StartupError
 _MIB = 2**20
 # Below these not even the libraries can be loaded, whatever the model: measured on Linux with the
 # builds for CPUs alone, which ask for the least.
-_LEAST_BYTES = (
+_MIN_BYTES = (
     (resource.RLIMIT_AS, "address space", "ulimit -v", 768 * _MIB),
     (resource.RLIMIT_DATA, "data", "ulimit -d", 336 * _MIB),
 )
-# Descriptors that are not for connections: for those that are only told that there is no room, and
+# Descriptors that are not for connections: for those that are only refused, and
 # for what is opened for a while, as the files of a model that is loaded anew.
 _RESERVED_DESCRIPTORS = 24
 _FIRST_DESCRIPTORS = 1024
 # What loading a library raises where there is no memory for it: the loader, Python, a C extension.
-_NO_ROOM = (ImportError, MemoryError, OSError, SystemError)
+_NO_MEMORY = (ImportError, MemoryError, OSError, SystemError)
 
 
 def check_memory() -> None:
@@ -28,7 +28,7 @@ def check_memory() -> None:
     Raises:
         StartupError: names the limit, what it is and what it must be at least.
     """
-    for limit, what, how, least in _LEAST_BYTES:
+    for limit, what, how, least in _MIN_BYTES:
         granted = _soft(limit)
         if granted is not None and granted < least:
             raise StartupError(
@@ -55,10 +55,10 @@ def enough_memory() -> Iterator[None]:
     """
     try:
         yield
-    except _NO_ROOM as error:
+    except _NO_MEMORY as error:
         limited = [
             f"{what} to {granted // _MIB} MiB ({how})"
-            for limit, what, how, _ in _LEAST_BYTES
+            for limit, what, how, _ in _MIN_BYTES
             if (granted := _soft(limit)) is not None
         ]
         if not limited:
@@ -70,7 +70,7 @@ def enough_memory() -> Iterator[None]:
 
 
 def room_for_connections() -> int | None:
-    """How many may be open at a time; None where descriptors are not limited.
+    """How many connections may be open at a time; None where descriptors are not limited.
 
     To be called when all is open that stays open.
 

@@ -15,7 +15,11 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal.   -> the exit code."""
+    """Serve until a signal.
+
+    Returns:
+        The exit code.
+    """
     try:
         limits.check_memory()
     except StartupError as error:
@@ -47,7 +51,7 @@ def _serve(settings: Settings) -> int:
             f"{settings.workers} processes; leave {flag_name('workers')} at 1"
         )
     with ExitStack() as stack:
-        # Bound before the models are loaded, so that a port in use is told at once.
+        # Bound before the models are loaded, so that a port in use is reported at once.
         first = stack.enter_context(_bind(settings))
         if settings.workers == 1:
             with limits.enough_memory():

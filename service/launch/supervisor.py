@@ -1,15 +1,12 @@
-"""Several processes behind one port, each with its own engine, and the one that looks after them.
+"""The supervisor of several workers behind one port, each a process with its own engine.
 
-They are one service: all begin to listen together or none does, and a signal to the first is a
-signal to all. One that is lost is started anew in its place while the others serve on; one that is
-lost again and again ends all, so that whoever started the service hears of it.
+They are one service: all begin to listen together or none does, and a signal to the supervisor is a
+signal to all. A worker that is lost is started anew while the others serve on; one that is lost
+again and again ends all, so that whoever started the service sees it.
 """
 
-import asyncio
 import logging
-import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,209 +19,240 @@ from pathlib import Path
 from socket import socket
 from types import FrameType
 
-from service.launch.exits import EXIT_FAILED, EXIT_OK, StartupError, hard_exit
+from service.launch.exits import EXIT_FAILED, EXIT_OK, StartupError
+from service.launch.worker_process import BEGIN, PROBLEM, run_worker
 from service.settings import Settings, flag_name
-from service.telemetry import Metrics, access_log
 from service.telemetry.aggregation import Peers
 
-# What is said between the processes: "I am ready", "begin", "I cannot start" and why.
-_READY = b"r"
-_BEGIN = b"b"
-_PROBLEM = b"p"
-
-# How long a lost process' place stays empty: longer each time, in case what ended it lasts.
-_BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0)
-# One that has served so long was sound: its end is the first again.
-_SOUND_SECONDS = 60.0
+# Delays before a lost worker is started anew: longer each time, in case what ended it lasts.
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# A worker that has served so long was sound: its loss counts as the first again.
+SOUND_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a lost worker is started anew, and when no more.
+
+    back_off_seconds: the delay after the first loss in a row, after the second, ...; then no more.
+    sound_seconds: of service, after which a loss is the first in its row.
+    """
+
+    back_off_seconds: tuple[float, ...] = BACK_OFF_SECONDS
+    sound_seconds: float = SOUND_SECONDS
+
+
 @dataclass(slots=True)
-class _Place:
-    """One process' place in the team, whoever has it now.
+class WorkerState:
+    """The state of one worker across its restarts.
 
     listener: bound to the address, not listening yet.
-    losses: in a row, none of which came after `_SOUND_SECONDS` of service.
+    losses: in a row, none of which came after enough seconds of service.
     restarts: in all.
-    begun: when its process began to serve.
-    again: when to start another; None while there is one.
+    serving_since: when its process began to serve; None while it does not.
+    restart_at: when to start it anew; None while it has a process.
     """
 
     index: int
     listener: socket
     losses: int = 0
     restarts: int = 0
-    begun: float | None = None
-    again: float | None = None
+    serving_since: float | None = None
+    restart_at: float | None = None
+
+    def lose(self, policy: RestartPolicy) -> float | None:
+        """Note that its process has ended unasked.
+
+        Returns:
+            The seconds until it is started anew; None where it is not.
+        """
+        now = time.monotonic()
+        if self.serving_since is not None and now - self.serving_since >= policy.sound_seconds:
+            self.losses = 0
+        self.losses += 1
+        self.serving_since = None
+        if self.losses > len(policy.back_off_seconds):
+            return None
+        delay = policy.back_off_seconds[self.losses - 1]
+        self.restart_at = now + delay
+        return delay
 
 
 class Supervisor:
-    """Starts one process a listener and waits until all have ended.
+    """Starts one worker a listener and waits until all have ended.
 
-    A process is spawned, not forked: the libraries of this one may have threads.
+    Its process is spawned, not forked: the libraries of this one may have threads.
 
     Args:
         settings: of the service.
         listeners: sockets that share one address, not listening yet.
-        bind: makes another of them, for whoever takes the place of a lost process.
+        bind: makes another of them, for a worker that is started anew.
+        run_worker: what a worker's process runs, as `service.launch.worker_process.run_worker`.
+        policy: of restarts.
     """
 
     def __init__(
-        self, settings: Settings, listeners: list[socket], bind: Callable[[], socket]
+        self,
+        settings: Settings,
+        listeners: list[socket],
+        bind: Callable[[], socket],
+        *,
+        run_worker: Callable[[Settings, socket, Connection, Peers, int], None] = run_worker,
+        policy: RestartPolicy | None = None,
     ) -> None:
         self._settings = settings
         self._bind = bind
-        self._places = [_Place(*numbered) for numbered in enumerate(listeners)]
-        self._members: dict[SpawnProcess, tuple[Connection, _Place]] = {}
-        self._waiting: set[Connection] = set()
+        self._run_worker = run_worker
+        self._policy = policy or RestartPolicy()
+        self._workers = [WorkerState(*numbered) for numbered in enumerate(listeners)]
+        self._processes: dict[SpawnProcess, tuple[Connection, WorkerState]] = {}
+        self._starting: set[Connection] = set()
         self._has_begun = False
         self._is_ending = False
         self._code = EXIT_OK
         self._problem: str | None = None
 
     def run(self) -> int:
-        """Serve until a signal.   -> the exit code, the first that was not 0.
+        """Serve until a signal.
+
+        Returns:
+            The exit code: the first of a worker that was not 0.
 
         Raises:
-            StartupError: a process could not start.
+            StartupError: a worker could not start.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         with _make_folder() as folder:
-            for place in self._places:
-                self._start(place, Path(folder))
-            while self._members or (not self._is_ending and self._empty_places()):
-                self._watch()
-                for place in self._empty_places():
-                    if not self._is_ending and (place.again or 0.0) <= time.monotonic():
-                        self._restart(place, Path(folder))
+            for worker in self._workers:
+                self._start(worker, Path(folder))
+            while self._processes or (not self._is_ending and self._lost_workers()):
+                self._wait()
+                for worker in self._lost_workers():
+                    if not self._is_ending and (worker.restart_at or 0.0) <= time.monotonic():
+                        self._restart(worker, Path(folder))
         if self._problem is not None:
             raise StartupError(self._problem)
         return self._code
 
-    def _empty_places(self) -> list[_Place]:
-        return [place for place in self._places if place.again is not None]
+    def _lost_workers(self) -> list[WorkerState]:
+        return [worker for worker in self._workers if worker.restart_at is not None]
 
-    def _start(self, place: _Place, folder: Path) -> None:
+    def _start(self, worker: WorkerState, folder: Path) -> None:
         spawn = get_context("spawn")
         ours, theirs = spawn.Pipe()
-        peers = Peers(folder, place.index, len(self._places))
-        member = spawn.Process(
-            target=_run_member,
-            args=(self._settings, place.listener, theirs, peers, place.restarts),
+        peers = Peers(folder, worker.index, len(self._workers))
+        process = spawn.Process(
+            target=self._run_worker,
+            args=(self._settings, worker.listener, theirs, peers, worker.restarts),
             daemon=False,
         )
-        member.start()
+        process.start()
         theirs.close()
         # Its own from now on: as long as anybody else has it open too, the kernel sends connections
         # to it that nobody takes, once its process is gone.
-        place.listener.close()
-        self._members[member] = ours, place
-        self._waiting.add(ours)
+        worker.listener.close()
+        self._processes[process] = ours, worker
+        self._starting.add(ours)
         if self._is_ending:
-            self._end_all()
+            self._terminate_all()
 
-    def _restart(self, place: _Place, folder: Path) -> None:
-        place.again = None
-        place.restarts += 1
+    def _restart(self, worker: WorkerState, folder: Path) -> None:
+        worker.restart_at = None
+        worker.restarts += 1
         try:
-            place.listener = self._bind()
+            worker.listener = self._bind()
         except StartupError as error:
             self._give_up(f"a lost process cannot be started anew: {error}")
         else:
-            self._start(place, folder)
+            self._start(worker, folder)
 
-    def _watch(self) -> None:
-        """Wait for what happens next: a process speaks, or ends, or is to be started anew."""
-        ends = {member.sentinel: member for member in self._members}
-        again = [place.again for place in self._places if place.again is not None]
-        patience = max(0.0, min(again) - time.monotonic()) if again else None
-        happened = wait([*ends, *self._waiting], patience)
-        for voice in self._waiting.intersection(happened):
-            self._hear(voice)
+    def _wait(self) -> None:
+        """Wait for what happens next: a message, an end, or the time of a restart."""
+        ends = {process.sentinel: process for process in self._processes}
+        restarts = [worker.restart_at or 0.0 for worker in self._lost_workers()]
+        timeout = max(0.0, min(restarts) - time.monotonic()) if restarts else None
+        happened = wait([*ends, *self._starting], timeout)
+        for connection in self._starting.intersection(happened):
+            self._receive(connection)
         for sentinel in ends.keys() & set(happened):
-            self._bury(ends[sentinel])
+            self._reap(ends[sentinel])
 
-    def _hear(self, voice: Connection) -> None:
-        self._waiting.discard(voice)
+    def _receive(self, connection: Connection) -> None:
+        self._starting.discard(connection)
         try:
-            message = voice.recv_bytes()
+            message = connection.recv_bytes()
         except EOFError:
-            return  # it has ended, as its sentinel tells
-        if message.startswith(_PROBLEM):
+            return  # it has ended, as its sentinel shows
+        if message.startswith(PROBLEM):
             problem = message[1:].decode()
             if self._has_begun:
                 _log.error("a process cannot be started anew: %s", problem)
             else:
                 self._problem = self._problem or problem
         elif self._has_begun:
-            self._begin(voice)
-        elif not self._waiting and not self._is_ending:
+            self._begin(connection)
+        elif not self._starting and not self._is_ending:
             self._has_begun = True
-            for connection, _ in self._members.values():
-                self._begin(connection)
+            for other, _ in self._processes.values():
+                self._begin(other)
 
-    def _begin(self, voice: Connection) -> None:
-        """Let a process serve."""
-        for connection, place in self._members.values():
-            if connection is voice:
-                place.begun = time.monotonic()
+    def _begin(self, connection: Connection) -> None:
+        """Let a worker serve."""
+        for other, worker in self._processes.values():
+            if other is connection:
+                worker.serving_since = time.monotonic()
         with suppress(OSError):
-            voice.send_bytes(_BEGIN)
+            connection.send_bytes(BEGIN)
 
-    def _bury(self, member: SpawnProcess) -> None:
-        voice, place = self._members.pop(member)
-        self._waiting.discard(voice)
-        voice.close()
-        member.join()
-        code = member.exitcode or EXIT_OK
+    def _reap(self, process: SpawnProcess) -> None:
+        connection, worker = self._processes.pop(process)
+        self._starting.discard(connection)
+        connection.close()
+        process.join()
+        code = process.exitcode or EXIT_OK
         if self._is_ending:
             if code != -signal.SIGTERM:  # else it had only begun to start, and served nobody
                 self._code = self._code or (128 - code if code < 0 else code)
         elif self._has_begun:
-            self._lose(member, place, code)
+            self._lose(process, worker, code)
         else:
             if self._problem is None:
-                _log.critical("process %s ended with code %d: all end", member.pid, code)
+                _log.critical("process %s ended with code %d: all end", process.pid, code)
                 code = code or EXIT_FAILED
             self._code = 128 - code if code < 0 else code
             self._is_ending = True
-            self._end_all()
+            self._terminate_all()
 
-    def _lose(self, member: SpawnProcess, place: _Place, code: int) -> None:
-        """Empty the place of a process that has ended unasked, for a while or for good."""
-        if place.begun is not None and time.monotonic() - place.begun >= _SOUND_SECONDS:
-            place.losses = 0
-        place.losses += 1
-        place.begun = None
-        if place.losses > len(_BACK_OFF_SECONDS):
+    def _lose(self, process: SpawnProcess, worker: WorkerState, code: int) -> None:
+        delay = worker.lose(self._policy)
+        if delay is None:
             self._give_up(
-                f"a process was lost {place.losses} times in a row, last with code {code}"
+                f"a process was lost {worker.losses} times in a row, last with code {code}"
             )
             return
-        pause = _BACK_OFF_SECONDS[place.losses - 1]
-        place.again = time.monotonic() + pause
         _log.error(
             "process %s ended with code %d: another takes its place in %g s",
-            member.pid,
+            process.pid,
             code,
-            pause,
+            delay,
         )
 
     def _give_up(self, reason: str) -> None:
         _log.critical("%s: all end", reason)
         self._code = EXIT_FAILED
         self._is_ending = True
-        self._end_all()
+        self._terminate_all()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._is_ending = True
-        self._end_all()
+        self._terminate_all()
 
-    def _end_all(self) -> None:
-        for member in self._members:
-            member.terminate()
+    def _terminate_all(self) -> None:
+        for process in self._processes:
+            process.terminate()
 
 
 def _make_folder() -> "tempfile.TemporaryDirectory[str]":
@@ -240,50 +268,3 @@ def _make_folder() -> "tempfile.TemporaryDirectory[str]":
             f"{flag_name('workers')}: the processes need a folder for their sockets, set TMPDIR: "
             f"{error}"
         ) from None
-
-
-def _run_member(
-    settings: Settings, listener: socket, team: Connection, peers: Peers, restarts: int
-) -> None:
-    """Be one of the processes."""
-    # Here, so that the process that only looks after the others does without torch.
-    from service.launch.worker import Worker
-
-    # Out of the terminal's group: its Ctrl-C reaches the first process, which passes it on.
-    os.setpgid(0, 0)
-    access_log.configure(settings.log_level, settings.log_format)
-    metrics = Metrics(peers)
-    metrics.worker_restarts.labels().inc(restarts)
-
-    async def ready_barrier() -> None:
-        await peers.open(metrics.render)
-        await _meet(team, lambda: process.end(signal.SIGTERM))
-
-    try:
-        process = Worker(settings, metrics, ready_barrier)
-        code = process.run(listener)
-    except StartupError as error:
-        team.send_bytes(_PROBLEM + str(error).encode())
-        hard_exit(EXIT_FAILED)
-    sys.stdout.flush()
-    hard_exit(code)
-
-
-async def _meet(team: Connection, on_orphaned: Callable[[], None]) -> None:
-    """Say that this process is ready, and wait until all are."""
-    loop = asyncio.get_running_loop()
-    begin = loop.create_future()
-
-    def hear() -> None:
-        try:
-            team.recv_bytes()
-        except (EOFError, OSError):
-            # The first process is gone, and with it whoever would end this one.
-            loop.remove_reader(team.fileno())
-            on_orphaned()
-        else:
-            begin.set_result(None)
-
-    loop.add_reader(team.fileno(), hear)
-    team.send_bytes(_READY)
-    await begin

@@ -1,14 +1,12 @@
-"""One process of the service: models, application and server, and how they begin and end."""
+"""A worker, one process of the service: models, application and server, from start to end."""
 
 import asyncio
-import contextlib
 import gc
 import logging
-import select
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 
@@ -16,6 +14,7 @@ from service.app import create_app
 from service.express import ExpressProtocol, RequestHeadCache, protocol_over
 from service.launch import limits
 from service.launch.exits import EXIT_FAILED, EXIT_OK, hard_exit
+from service.launch.uvicorn_server import Server
 from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics, access_log, tracing
@@ -23,13 +22,9 @@ from service.telemetry import Metrics, access_log, tracing
 # Longer than the idle connections that clients and proxies keep, so that they close first: a server
 # that closes first now and then closes on a request already on its way.
 _KEEP_ALIVE_SECONDS = 75
-# After a signal, how long newcomers are still told 503 where nothing else is left to do: clients
-# with open connections then learn that they must leave before the connections end.
-_FAREWELL_SECONDS = 1.0
-# Then nobody can connect any more, and those who have connected get as long to ask, once, and be
-# told 503. Also what an answer gets to be written where the grace is over.
-_LAST_WORDS_SECONDS = 1.0
-_TURN_SECONDS = 0.01
+# After a signal, how long new connections are still answered 503 where nothing else is left to do:
+# clients with open connections then learn that they must close them before the service does.
+_REFUSING_SECONDS = 1.0
 _WATCHDOG_SECONDS = 1
 # Objects of requests under way when the collector looks for cycles among them. Its own number, 700,
 # is reached by 30 requests, and to look costs up to a tenth of what they do: none leaves a cycle.
@@ -38,63 +33,13 @@ _OBJECTS_BEFORE_COLLECTION = 20_000
 _log = logging.getLogger(__name__)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn, but for signals and for the end.
-
-    ends_at: by `time.monotonic()`, when answers still under way are cut off.
-    has_cut: whether any was.
-    """
-
-    ends_at: float | None = None
-    has_cut = False
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Worker`, which drains before the connections are closed."""
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener without resetting those who wait behind it, then the connections.
-
-        The kernel resets whoever has connected and was not accepted when a listener closes.
-        """
-        if not self.force_exit:
-            for listener in sockets or []:
-                listener.listen(0)  # from here on hardly anybody can come between
-            last_turn = time.monotonic() + _LAST_WORDS_SECONDS
-            while any(map(_has_queue, sockets or [])) and time.monotonic() < last_turn:
-                await asyncio.sleep(0)  # one is accepted a turn
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
-        now = time.monotonic()
-        ends_at = now + _LAST_WORDS_SECONDS if self.ends_at is None else self.ends_at
-        last_words = max(min(ends_at, now + _LAST_WORDS_SECONDS), now)
-        while not self.force_exit and self._has_newcomers() and time.monotonic() < last_words:
-            await asyncio.sleep(_TURN_SECONDS)
-        left = max(ends_at - time.monotonic(), _LAST_WORDS_SECONDS)
-        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
-        ending = asyncio.create_task(super().shutdown(sockets))
-        done, _ = await asyncio.wait([ending], timeout=left)
-        # Uvicorn cancels tasks then, but not those of ours, and leaves the connections open.
-        self.has_cut = not done and bool(self.server_state.connections)
-        await ending
-
-    def _has_newcomers(self) -> bool:
-        return any(
-            isinstance(one, ExpressProtocol) and not one.is_answered
-            for one in self.server_state.connections
-        )
-
-
 class Worker:
-    """Serves on one socket until a signal.
+    """A worker: serves on one socket until a signal.
 
     Args:
         settings: of the service.
         metrics: where this process counts.
-        meet: called when the models are loaded and warm; the server listens once it returns.
+        ready_barrier: awaited once the models are loaded and warm, before the server listens.
     """
 
     def __init__(
@@ -106,16 +51,16 @@ class Worker:
         # Its own start and stop lines; ours say more.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._settings = settings
-        self._meet = ready_barrier
+        self._ready_barrier = ready_barrier
         tracer = tracing.start() if settings.traces else None
         access_log.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
         self._access = access_log.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
-        self._lane = RequestHeadCache(settings, app.operations, metrics)
+        self._head_cache = RequestHeadCache(settings, app.operations, metrics)
         config = uvicorn.Config(
             app,
-            http=protocol_over(self._lane),
+            http=protocol_over(self._head_cache),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -126,19 +71,21 @@ class Worker:
             callback_notify=self._watch_engines,
             timeout_notify=_WATCHDOG_SECONDS,
         )
-        self._server = _Server(config)
+        self._server = Server(config, _awaits_request)
         self._is_loading = True
         self._ending: asyncio.Task[None] | None = None
         self._code = EXIT_OK
 
     def run(self, listener: socket.socket) -> int:
-        """Load, serve, drain.   -> the exit code.
-
-        A lost engine leaves a thread that never comes back: `hard_exit` with a code that is not 0.
+        """Load, serve, drain.
 
         Args:
             listener: bound, but not listening before the models are there: a connection then means
                 a service that is ready.
+
+        Returns:
+            The exit code. With one that is not 0, end by `hard_exit`: a lost engine leaves a thread
+            that never comes back.
 
         Raises:
             StartupError: a setting or a model cannot be used.
@@ -150,16 +97,16 @@ class Worker:
         finally:
             self._access.flush()
 
-    def end(self, number: int) -> None:
-        """Obey a signal: the first one drains, the second one does not wait."""
+    def stop(self, number: int) -> None:
+        """Stop on a signal: the first one drains, the second one does not wait."""
         if self._is_loading:
-            # Nobody was served yet, and a thread that reads a model cannot be told to stop.
+            # Nobody was served yet, and a thread that reads a model cannot be stopped.
             hard_exit(EXIT_OK)
         elif self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._drain(number))
         else:
             _log.warning("%s again: not waiting any more", signal.Signals(number).name)
-            # The framework's task of the lifespan is cut off by this, which is no fault to tell.
+            # The framework's task of the lifespan is cut off by this, which is no fault to log.
             logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
             self._give_up(128 + number)
             self._server.force_exit = True
@@ -167,7 +114,7 @@ class Worker:
     async def _serve(self, listener: socket.socket) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.end, number)
+            loop.add_signal_handler(number, self.stop, number)
         began = time.monotonic()
         # What the libraries made stays: no collection needs to look at all of it again. Models are
         # made after this, so that those that are replaced can be collected.
@@ -177,9 +124,9 @@ class Worker:
         await self._repository.start()
         names = ", ".join(model.card.name for model in self._repository.models())
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
-        if self._meet is not None:
-            await self._meet()
-        self._lane.room.most = limits.room_for_connections()
+        if self._ready_barrier is not None:
+            await self._ready_barrier()
+        self._head_cache.room.most = limits.room_for_connections()
         self._is_loading = False
         host, port = listener.getsockname()[:2]
         _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)
@@ -194,19 +141,17 @@ class Worker:
         grace = self._settings.shutdown_grace_seconds
         # One clock for all of the end: rows that are computed, and answers that are taken.
         self._server.ends_at = time.monotonic() + grace
-        farewell = asyncio.create_task(asyncio.sleep(_FAREWELL_SECONDS))
+        refusing = asyncio.create_task(asyncio.sleep(_REFUSING_SECONDS))
         _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
-        self._lane.is_open = False
-        # Every answer from now on ends its connection, those under way included: they share a list.
-        self._server.server_state.default_headers.append((b"connection", b"close"))
-        self._server.config.encoded_headers.append((b"connection", b"close"))
+        self._head_cache.is_open = False
+        self._server.close_after_answers()
         try:
             async with asyncio.timeout(grace):
                 await self._repository.drain()
         except TimeoutError:
             _log.error("the grace is over: what is not computed is answered 503")
             self._give_up(EXIT_FAILED)
-        await farewell
+        await refusing
         self._server.should_exit = True
 
     def _give_up(self, code: int) -> None:
@@ -220,11 +165,9 @@ class Worker:
             self._give_up(EXIT_FAILED)
 
 
-def _has_queue(listener: socket.socket) -> bool:
-    """Whether anybody has connected and was not accepted."""
-    queue = select.poll()  # select.select takes no descriptor beyond 1,023
-    queue.register(listener, select.POLLIN)
-    return bool(queue.poll(0))
+def _awaits_request(connection: asyncio.Protocol) -> bool:
+    """Whether a connection was never answered."""
+    return isinstance(connection, ExpressProtocol) and not connection.is_answered
 
 
 def _in_url(host: str) -> str:

@@ -3,7 +3,7 @@
     python -m tests.e2e.stuck_server FOLDER MODEL field=value ...
 
 FOLDER holds two named pipes: a byte comes out of `started` when a batch begins, and one goes into
-`orders` to let it end: "g" gives the answer, "e" raises, "x" ends the worker's thread. The engine
+`commands` to let it end: "g" gives the answer, "e" raises, "x" ends the worker's thread. The engine
 waits only while the file `armed` is there, so that the warm-up can pass.
 """
 
@@ -22,21 +22,21 @@ FOLDER = Path(sys.argv[1])
 
 
 class StuckEngine(TorchEngine):
-    """The torch engine, when it is told so."""
+    """The torch engine, stuck in every batch until a command comes."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__(flow)
         # Read and write: opening waits for nobody, and no end of file ever comes.
         self._started = os.open(FOLDER / "started", os.O_RDWR)
-        self._orders = os.open(FOLDER / "orders", os.O_RDWR)
+        self._commands = os.open(FOLDER / "commands", os.O_RDWR)
 
     def encode(self, x: Array, context: Array | None) -> tuple[Array, Array]:
         if (FOLDER / "armed").exists():
             os.write(self._started, b"s")
-            order = os.read(self._orders, 1)
-            if order == b"e":
-                raise RuntimeError("the engine failed, as told")
-            if order == b"x":
+            command = os.read(self._commands, 1)
+            if command == b"e":
+                raise RuntimeError("the engine failed, as commanded")
+            if command == b"x":
                 raise SystemExit
         return super().encode(x, context)
 

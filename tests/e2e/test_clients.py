@@ -140,7 +140,7 @@ def test_context(client: triton.InferenceServerClient) -> None:
     assert not np.allclose(with_context.as_numpy("z"), without.as_numpy("z"))
 
 
-def test_errors_are_told(client: triton.InferenceServerClient) -> None:
+def test_errors_are_answered(client: triton.InferenceServerClient) -> None:
     narrow = np.ascontiguousarray(X[:, :1])
     with pytest.raises(InferenceServerException, match=r"x: expected \(\*, 2\)") as caught:
         client.infer("toy", [tensor(narrow)])

@@ -1,4 +1,4 @@
-"""Signals, deadlines, clients that leave and engines that die: on the real process.
+"""Signals, deadlines, clients that disconnect and engines that die: on the real process.
 
 The engine waits for the test before every batch, so nothing here depends on how fast anything is.
 """
@@ -41,10 +41,10 @@ class StuckServer:
 
     def __init__(self, folder: Path, model: Path, **fields: object) -> None:
         self.folder = folder
-        for pipe in ("started", "orders"):
+        for pipe in ("started", "commands"):
             os.mkfifo(folder / pipe)
         self._started = os.open(folder / "started", os.O_RDWR)
-        self._orders = os.open(folder / "orders", os.O_RDWR)
+        self._commands = os.open(folder / "commands", os.O_RDWR)
         self._pool = ThreadPoolExecutor()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -63,8 +63,8 @@ class StuckServer:
     def wait_until_ready(self) -> None:
         wait_until_ready(self.url, self.process, self.log)
 
-    def order(self, order: str) -> None:
-        os.write(self._orders, order.encode())
+    def command(self, letter: str) -> None:
+        os.write(self._commands, letter.encode())
 
     def await_batch(self) -> None:
         """Wait until the engine holds a batch."""
@@ -100,7 +100,7 @@ class StuckServer:
         self.process.wait()
         self._pool.shutdown()
         os.close(self._started)
-        os.close(self._orders)
+        os.close(self._commands)
 
 
 @pytest.fixture
@@ -136,17 +136,17 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.headers["connection"] == "close"
-    server.order("gg")
+    server.command("gg")
     assert computing.result(PATIENCE_SECONDS).status_code == 200
     assert queued.result(PATIENCE_SECONDS).status_code == 200
     assert server.wait() == 0
 
 
-def test_who_connects_half_a_second_after_the_signal_is_told(start: Start) -> None:
+def test_who_connects_half_a_second_after_the_signal_is_refused(start: Start) -> None:
     server = start()
     server.signal()
     signalled = time.monotonic()
-    server.order("g" * 30)
+    server.command("g" * 30)
     time.sleep(max(0.0, signalled + 0.5 - time.monotonic()))
     with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", server.port)
@@ -156,9 +156,9 @@ def test_who_connects_half_a_second_after_the_signal_is_told(start: Start) -> No
         ]
         for client in clients:
             client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
-            told = client.recv(65536)
-            assert told.startswith(b"HTTP/1.1 503")
-            assert b"connection: close" in told
+            answer = client.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"connection: close" in answer
     assert server.wait() == 0
 
 
@@ -183,7 +183,7 @@ def test_after_the_grace_what_is_left_is_answered_503(start: Start) -> None:
     assert computing.result(PATIENCE_SECONDS).status_code == 503
 
 
-def test_the_grace_counts_once_and_a_cut_answer_is_told_by_the_exit_code(
+def test_the_grace_counts_once_and_a_cut_answer_shows_in_the_exit_code(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     grace = 3.0
@@ -204,7 +204,7 @@ def test_the_grace_counts_once_and_a_cut_answer_is_told_by_the_exit_code(
             server.signal()
             began = time.monotonic()
             time.sleep(grace / 2)
-            server.order("g")
+            server.command("g")
             assert computing.result(PATIENCE_SECONDS).status_code == 200
             assert server.wait() == 1
             took = time.monotonic() - began
@@ -250,7 +250,7 @@ def test_a_deadline_is_answered_while_the_engine_is_busy(start: Start) -> None:
     took = time.monotonic() - began
     assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
     assert 0.3 <= took < 3
-    server.order("g" * 10)
+    server.command("g" * 10)
     server.until(lambda: server.post().result(PATIENCE_SECONDS).status_code == 200)
     assert server.metric('dropped_total{model="toy",reason="deadline"}') == 1
 
@@ -267,7 +267,7 @@ def test_the_rows_of_a_client_that_left_are_never_computed(start: Start) -> None
     server.until(lambda: server.metric('dropped_total{model="toy",reason="cancelled"}') == 1)
     neighbour = server.post()
     server.until(lambda: server.metric('queue_rows{model="toy",op="encode"}') == 1)
-    server.order("gg")
+    server.command("gg")
     assert computing.result(PATIENCE_SECONDS).status_code == 200
     assert neighbour.result(PATIENCE_SECONDS).status_code == 200
     assert server.metric('rows_total{model="toy",op="encode"}') == 2
@@ -283,30 +283,30 @@ def test_a_full_queue_is_answered_429_at_once(start: Start) -> None:
     assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
     assert server.post(rows=5).result(PATIENCE_SECONDS).status_code == 413
-    server.order("gg")
+    server.command("gg")
     assert [reply.result(PATIENCE_SECONDS).status_code for reply in accepted] == [200, 200]
 
 
-def test_an_engine_error_is_told_without_its_words_and_the_next_request_works(
+def test_an_engine_error_is_answered_without_its_words_and_the_next_request_works(
     start: Start,
 ) -> None:
     server = start()
     failed = server.post()
     server.await_batch()
-    server.order("e")
+    server.command("e")
     response = failed.result(PATIENCE_SECONDS)
     assert (response.status_code, response.json()["code"]) == (500, "engine_error")
-    assert "as told" not in response.text
-    server.order("g")
+    assert "as commanded" not in response.text
+    server.command("g")
     assert server.post().result(PATIENCE_SECONDS).status_code == 200
-    assert "as told" in server.log.read_text()
+    assert "as commanded" in server.log.read_text()
 
 
 def test_a_dead_worker_ends_the_process(start: Start) -> None:
     server = start()
     lost = server.post()
     server.await_batch()
-    server.order("x")
+    server.command("x")
     assert lost.result(PATIENCE_SECONDS).status_code == 500
     assert server.wait() == 1
     assert "engine was lost" in server.log.read_text()

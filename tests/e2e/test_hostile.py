@@ -319,7 +319,7 @@ PATHS = (
 
 
 def ask_by_path(server: RunningServer, name: str) -> Iterator[tuple[int | None, bytes]]:
-    """Ask for a model by its name in every path that has one. -> status and body of each."""
+    """Ask for a model by its name in every path that has one; give status and body of each."""
     for method, path in (
         ("GET", f"/models/{name}"),
         ("GET", f"/v2/models/{name}"),
@@ -340,7 +340,7 @@ def test_names_in_a_path_lead_nowhere(server: RunningServer, name: str) -> None:
 # Keys
 
 
-def test_neither_keys_nor_paths_are_told(server: RunningServer) -> None:
+def test_neither_keys_nor_paths_are_shown(server: RunningServer) -> None:
     texts = []
     with server.client() as client:
         for headers in ({"Authorization": f"Bearer {WRONG_KEY}"}, {"X-API-Key": WRONG_KEY * 1000}):

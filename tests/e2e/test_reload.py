@@ -50,7 +50,7 @@ def score(folder: Path) -> float:
 
 
 class Asker(threading.Thread):
-    """Asks until it is told to stop, and keeps what it was told."""
+    """Asks until it is stopped, and keeps the answers."""
 
     def __init__(self, url: str, is_over: threading.Event) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Asker(threading.Thread):
 
 
 def reload(server: RunningServer, flows: Path, toy: Path) -> list[int]:
-    """Put version after version in place.   -> resident bytes after each."""
+    """Put version after version in place, and give the resident bytes after each."""
     resident = []
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for version in range(2, RELOADS + 2):

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not may_trace(), reason="strace is missing, or m
 
 
 def trace(folder: Path) -> list[str]:
-    """Serve, answer each kind of call, end.   -> the system calls of all threads, a line each."""
+    """Serve, answer each kind of call, end; give the system calls of all threads, a line each."""
     log, calls, home = folder / "log", folder / "calls", folder / "home"
     home.mkdir()
     port = free_port()
@@ -64,7 +64,7 @@ def trace(folder: Path) -> list[str]:
                 assert client.post("/log_prob", json={"x": rows}).status_code == 200
                 for path in ("/metrics", "/models", "/openapi.json", "/docs", "/health/ready"):
                     assert client.get(path).status_code == 200
-            # What tells of a start does so soon after it, in threads of its own.
+            # What reports a start does so soon after it, in threads of its own.
             time.sleep(1)
             (server,) = children(process.pid)
             os.kill(server, signal.SIGTERM)

@@ -64,7 +64,7 @@ def test_of_200_clients_of_64_descriptors_none_is_reset(tmp_path: Path) -> None:
 
 
 def _ask_of_many(stack: ExitStack, port: int) -> list[bytes]:
-    """Let 200 clients connect and ask, and then read. -> the status each is told, in order."""
+    """Let 200 clients connect and ask, then read; give the status each got, in order."""
     address = ("127.0.0.1", port)
     clients = [
         stack.enter_context(socket.create_connection(address, PATIENCE_SECONDS)) for _ in range(200)

@@ -29,12 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def team(tmp_path: Path, model: Path) -> Iterator[RunningServer]:
+def server(tmp_path: Path, model: Path) -> Iterator[RunningServer]:
     with serving(tmp_path / "log", str(model), "--workers", str(WORKERS)) as server:
         yield server
 
 
-def members(server: RunningServer) -> list[int]:
+def worker_pids(server: RunningServer) -> list[int]:
     """The processes that have the port."""
     tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
     children = [int(pid) for task in tasks for pid in task.read_text().split()]
@@ -42,7 +42,7 @@ def members(server: RunningServer) -> list[int]:
 
 
 def ask_all(server: RunningServer) -> int:
-    """Ask on new connections until every process has answered.   -> how often."""
+    """Ask on new connections until every process has answered, and count how often."""
     deadline = time.monotonic() + START_SECONDS
     seen: set[str] = set()
     asked = 0
@@ -56,59 +56,59 @@ def ask_all(server: RunningServer) -> int:
     return asked
 
 
-def test_all_answer_and_their_metrics_add_up(team: RunningServer) -> None:
-    asked = ask_all(team)
-    text = httpx.get(f"{team.url}/metrics").text
+def test_all_answer_and_their_metrics_add_up(server: RunningServer) -> None:
+    asked = ask_all(server)
+    text = httpx.get(f"{server.url}/metrics").text
     (count,) = re.findall(r'^pushforward_requests_total\{.*op="encode".*\} (.+)$', text, re.M)
     assert float(count) == asked
     (rows,) = re.findall(r'^pushforward_rows_total\{.*op="encode".*\} (.+)$', text, re.M)
     assert float(rows) == asked
     assert 'pushforward_model_ready{model="toy"} 1.0' in text
-    pids = members(team)
+    pids = worker_pids(server)
     assert len(pids) == WORKERS
-    assert team.terminate() == 0
+    assert server.terminate() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def until(condition: Callable[[], object], team: RunningServer) -> None:
+def until(condition: Callable[[], object], server: RunningServer) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, team.log.read_text()
+        assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
 
 
-def ready(team: RunningServer) -> dict[str, Any]:
-    answer = httpx.get(f"{team.url}/health/ready")
+def ready(server: RunningServer) -> dict[str, Any]:
+    answer = httpx.get(f"{server.url}/health/ready")
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
     return found
 
 
-def test_one_that_is_lost_is_started_anew_while_the_other_serves(team: RunningServer) -> None:
-    assert ready(team) == {"ready": True, "workers_ready": 2, "workers": 2}
-    (lost, *others) = members(team)
+def test_one_that_is_lost_is_started_anew_while_the_other_serves(server: RunningServer) -> None:
+    assert ready(server) == {"ready": True, "workers_ready": 2, "workers": 2}
+    (lost, *others) = worker_pids(server)
     os.kill(lost, signal.SIGKILL)
-    until(lambda: lost not in members(team), team)
+    until(lambda: lost not in worker_pids(server), server)
     # Every new connection is answered meanwhile: none is sent to the one that is gone.
-    while len(members(team)) < WORKERS:
-        assert httpx.post(f"{team.url}/encode", json=BODY, timeout=5).status_code == 200
-    assert ready(team)["workers_ready"] == 1
-    until(lambda: ready(team)["workers_ready"] == WORKERS, team)
-    assert set(others) < set(members(team))
-    ask_all(team)
-    metrics = httpx.get(f"{team.url}/metrics").text
+    while len(worker_pids(server)) < WORKERS:
+        assert httpx.post(f"{server.url}/encode", json=BODY, timeout=5).status_code == 200
+    assert ready(server)["workers_ready"] == 1
+    until(lambda: ready(server)["workers_ready"] == WORKERS, server)
+    assert set(others) < set(worker_pids(server))
+    ask_all(server)
+    metrics = httpx.get(f"{server.url}/metrics").text
     assert "\npushforward_worker_restarts_total 1.0\n" in metrics
-    assert "another takes its place" in team.log.read_text()
-    assert team.terminate() == 0
+    assert "another takes its place" in server.log.read_text()
+    assert server.terminate() == 0
 
 
-def test_without_the_first_all_end(team: RunningServer) -> None:
-    pids = members(team)
-    team.process.kill()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), team)
+def test_without_the_first_all_end(server: RunningServer) -> None:
+    pids = worker_pids(server)
+    server.process.kill()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), server)
 
 
-def test_what_keeps_them_from_starting_is_told_once(tmp_path: Path) -> None:
+def test_what_keeps_them_from_starting_is_reported_once(tmp_path: Path) -> None:
     result = subprocess.run(
         command("serve", str(tmp_path), "--workers", "2", "--port", "0"),
         capture_output=True,

@@ -171,7 +171,7 @@ def test_a_file_that_went_bad_changes_nothing(
         file.write_text(content)
     assert _check(guard, KEY)
     assert _check(guard, KEY)
-    assert len(caplog.records) == 1, "told once, not at every request"
+    assert len(caplog.records) == 1, "logged once, not at every request"
     assert KEY not in caplog.text
 
 

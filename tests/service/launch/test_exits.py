@@ -1,4 +1,4 @@
-"""What is over is let go: rows, timers, visits, models that came too late."""
+"""What is over is let go: request contexts, connections, models that came too late."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import NotReady
-from service.launch.worker import _Server
+from service.launch.uvicorn_server import Server
 from service.repository import repository
 from service.repository.folders import ModelLocation
 from service.routes.clients import AsgiRequestContext, RequestContext
@@ -28,12 +28,12 @@ def test_a_body_that_has_come_is_not_late_any_more() -> None:
             await asyncio.sleep(3600)
 
         now = time.monotonic()
-        visit = AsgiRequestContext(receive, asyncio.current_task(), now, now + 0.02)
-        visit.grow_old()
-        visit.body_is_read()
+        context = AsgiRequestContext(receive, asyncio.current_task(), now, now + 0.02)
+        context.grow_old()
+        context.body_is_read()
         await asyncio.sleep(0.05)
-        assert visit.ending is None
-        visit.end()
+        assert context.ending is None
+        context.end()
 
     run(test())
 
@@ -43,12 +43,14 @@ def test_an_answered_request_is_over() -> None:
         async def read_body() -> bytes:
             return b'{"model": "line", "x": [[2, 4, 6]]}'
 
-        visit = RequestContext(time.monotonic(), later(), asyncio.current_task())
+        context = RequestContext(time.monotonic(), later(), asyncio.current_task())
         head = Head("/encode", b"", {b"content-type": b"application/json"})
-        reply = await app_over(FakeRepository()).operations["/encode"].serve(head, visit, read_body)  # type: ignore[attr-defined]
+        reply = (
+            await app_over(FakeRepository()).operations["/encode"].serve(head, context, read_body)
+        )  # type: ignore[attr-defined]
         assert reply.status == 200
-        assert visit.is_over
-        assert visit.task is None
+        assert context.is_over
+        assert context.task is None
 
     run(test())
 
@@ -57,10 +59,10 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Late:
-        told: str | None = None
+        detail: str | None = None
 
         def abort(self, detail: str) -> None:
-            self.told = detail
+            self.detail = detail
 
     late = Late()
 
@@ -76,13 +78,13 @@ def test_a_model_loaded_while_the_service_ends_is_let_go(
             await folders._renew(ModelLocation("toy", "1", tmp_path))
 
     run(test())
-    assert late.told == "the service is shutting down"
+    assert late.detail == "the service is shutting down"
     assert folders.models() == []
 
 
 def test_nobody_who_waits_behind_a_closing_listener_is_reset() -> None:
     loopback = LoopbackServer()
-    server = _Server(loopback.config)
+    server = Server(loopback.config, lambda connection: not connection.is_answered)  # type: ignore[attr-defined]
     server.lifespan = loopback.config.lifespan_class(loopback.config)
 
     async def test() -> list[bytes]:

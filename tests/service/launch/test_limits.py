@@ -14,8 +14,8 @@ from service.launch.limits import check_memory, enough_memory, room_for_connecti
 MIB = 2**20
 
 
-class Grant:
-    """The limits in force, as far as `service.launch.limits` can tell."""
+class FakeLimits:
+    """The limits in force, as far as `service.launch.limits` can see."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.granted: dict[int, int] = {}
@@ -26,8 +26,8 @@ class Grant:
 
 
 @pytest.fixture
-def grant(monkeypatch: pytest.MonkeyPatch) -> Grant:
-    return Grant(monkeypatch)
+def limits_in_force(monkeypatch: pytest.MonkeyPatch) -> FakeLimits:
+    return FakeLimits(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -38,33 +38,33 @@ def grant(monkeypatch: pytest.MonkeyPatch) -> Grant:
     ],
 )
 def test_limits_in_which_nothing_starts_are_refused(
-    grant: Grant, limit: int, too_few: int, enough: int, words: str
+    limits_in_force: FakeLimits, limit: int, too_few: int, enough: int, words: str
 ) -> None:
     check_memory()  # not limited
-    grant.granted[limit] = enough * MIB
+    limits_in_force.granted[limit] = enough * MIB
     check_memory()
-    grant.granted[limit] = too_few * MIB
+    limits_in_force.granted[limit] = too_few * MIB
     with pytest.raises(StartupError, match=words):
         check_memory()
 
 
 @pytest.mark.parametrize("kind", [ImportError, MemoryError, OSError, SystemError])
-def test_an_import_that_fails_is_told_with_the_limit_in_its_way(
-    grant: Grant, kind: type[Exception]
+def test_an_import_that_fails_is_reported_with_the_limit_in_its_way(
+    limits_in_force: FakeLimits, kind: type[Exception]
 ) -> None:
-    grant.granted[resource.RLIMIT_AS] = 800 * MIB
+    limits_in_force.granted[resource.RLIMIT_AS] = 800 * MIB
     expected = rf"address space to 800 MiB \(ulimit -v\): {kind.__name__}"
     with pytest.raises(StartupError, match=expected), enough_memory():
         raise kind("failed to map segment")
 
 
-def test_an_import_that_fails_for_another_reason_is_not_hidden(grant: Grant) -> None:
+def test_an_import_that_fails_for_another_reason_is_not_hidden(limits_in_force: FakeLimits) -> None:
     with pytest.raises(ImportError, match="no such module"), enough_memory():
         raise ImportError("no such module")
 
 
 @pytest.mark.parametrize("chosen", [None, "4"])
-def test_numpy_computes_in_one_thread_unless_told(
+def test_numpy_computes_in_one_thread_unless_set(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None
 ) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen or "")
@@ -83,9 +83,11 @@ def test_a_server_imports_no_scipy() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_descriptors_that_are_open_or_reserved_are_not_for_connections(grant: Grant) -> None:
+def test_descriptors_that_are_open_or_reserved_are_not_for_connections(
+    limits_in_force: FakeLimits,
+) -> None:
     assert room_for_connections() is None
-    grant.granted[resource.RLIMIT_NOFILE] = 4096
+    limits_in_force.granted[resource.RLIMIT_NOFILE] = 4096
     before = room_for_connections()
     assert before is not None
     assert 0 < before <= 4096 - 24 - 3
@@ -97,7 +99,7 @@ def test_descriptors_that_are_open_or_reserved_are_not_for_connections(grant: Gr
             os.close(end)
 
 
-def test_no_room_for_any_connection_is_refused(grant: Grant) -> None:
-    grant.granted[resource.RLIMIT_NOFILE] = 20
+def test_no_room_for_any_connection_is_refused(limits_in_force: FakeLimits) -> None:
+    limits_in_force.granted[resource.RLIMIT_NOFILE] = 20
     with pytest.raises(StartupError, match=r"descriptors of a process is 20: .*ulimit -n"):
         room_for_connections()

@@ -1,49 +1,84 @@
 """Which losses of a worker are made good, and when the service ends over them."""
 
+import os
+import signal
+import socket
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 
 import pytest
 
-from service.launch import supervisor
 from service.launch.exits import EXIT_FAILED
-from service.launch.supervisor import Supervisor
+from service.launch.supervisor import BACK_OFF_SECONDS, RestartPolicy, Supervisor, WorkerState
+from service.launch.worker_process import READY
 from service.settings import Settings
 
 
-class Lost:
-    """A process that has ended."""
+@pytest.fixture
+def worker() -> Iterator[WorkerState]:
+    with socket.socket() as listener:
+        yield WorkerState(0, listener)
 
-    pid = 1
+
+def lose(worker: WorkerState, *, served_seconds: float = 0.0) -> float | None:
+    """Lose a worker's process, and say after how long there will be another."""
+    now = time.monotonic()
+    worker.restart_at, worker.serving_since = None, now - served_seconds
+    delay = worker.lose(RestartPolicy())
+    if delay is None:
+        assert worker.restart_at is None
+    else:
+        assert worker.restart_at == pytest.approx(now + delay, abs=0.2)
+    return delay
+
+
+def test_the_delay_grows_and_then_there_is_no_other(worker: WorkerState) -> None:
+    for seconds in BACK_OFF_SECONDS:
+        assert lose(worker) == seconds
+    assert lose(worker) is None
+    assert worker.losses == 5
+
+
+def test_a_sound_worker_that_is_lost_is_the_first_again(worker: WorkerState) -> None:
+    for _ in range(10):
+        assert lose(worker, served_seconds=61) == 0.5
+    assert worker.losses == 1
 
 
 @pytest.fixture
-def crew() -> Supervisor:
-    return Supervisor(Settings(), [None, None], lambda: None)  # type: ignore[list-item,arg-type,return-value]
+def _signals() -> Iterator[None]:
+    """Leave the handlers of signals as they were."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
 
 
-def lose(crew: Supervisor, *, served_seconds: float = 0.0) -> float | None:
-    """Lose the process of the first place.   -> after how long there will be another."""
-    place: Any = crew._places[0]
-    now = time.monotonic()
-    place.again, place.begun = None, now - served_seconds
-    crew._lose(Lost(), place, 1)  # type: ignore[arg-type]
-    return None if place.again is None else place.again - now
+def end_at_once(_: Settings, listener: socket.socket, supervisor: Connection, *__: object) -> None:
+    """Be a worker that is lost as soon as it serves."""
+    supervisor.send_bytes(READY)
+    supervisor.recv_bytes()
+    os._exit(7)
 
 
-def test_the_pause_grows_and_then_all_end(
-    crew: Supervisor, caplog: pytest.LogCaptureFixture
-) -> None:
-    for seconds in supervisor._BACK_OFF_SECONDS:
-        assert lose(crew) == pytest.approx(seconds, abs=0.2)
-    assert not crew._is_ending
-    assert lose(crew) is None
-    assert (crew._is_ending, crew._code) == (True, EXIT_FAILED)
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
-    assert "5 times in a row" in line
+@pytest.mark.usefixtures("_signals")
+def test_a_worker_lost_again_and_again_ends_all(caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack:
 
+        def bind() -> socket.socket:
+            return stack.enter_context(socket.socket())
 
-def test_a_sound_process_that_is_lost_is_the_first_again(crew: Supervisor) -> None:
-    for _ in range(10):
-        assert lose(crew, served_seconds=61) == pytest.approx(0.5, abs=0.2)
-    assert not crew._is_ending
+        policy = RestartPolicy(back_off_seconds=(0.01,))
+        code = Supervisor(Settings(), [bind()], bind, run_worker=end_at_once, policy=policy).run()
+    assert code == EXIT_FAILED
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    (first, second) = lines
+    assert first[0] == "ERROR"
+    assert first[1].endswith("ended with code 7: another takes its place in 0.01 s")
+    assert second == (
+        "CRITICAL",
+        "a process was lost 2 times in a row, last with code 7: all end",
+    )
