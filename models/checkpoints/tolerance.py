@@ -22,7 +22,7 @@ ROWS = 32
 _ENOUGH = PROMISE / 3
 _ENOUGH_TIGHTENED = PROMISE / 10
 # In float64: what float32 resolves (4 units of rounding, 5e-7) is the default tolerance already.
-_TIGHTER = (1e-7, 1e-8, 1e-9, 1e-10)
+TIGHTER_TOLERANCES = (1e-7, 1e-8, 1e-9, 1e-10)
 # Every jump of the field's slope on a row's path takes tens of small steps.
 _MOST_EVALUATIONS = 100_000
 
@@ -57,7 +57,7 @@ class Kept:
             return (
                 f"log_prob is off by up to {self.error:.1e} nats (in units of |log_prob| where "
                 f"that is larger), and {PROMISE:.0e} is promised: no tolerance down to "
-                f"{_TIGHTER[-1]:.0e} in float64 holds it"
+                f"{TIGHTER_TOLERANCES[-1]:.0e} in float64 holds it"
             )
         if not self.is_tightened:
             return ""
@@ -71,13 +71,16 @@ class Kept:
 def keep_promise(flow: Flow, rows: Inputs, dtype: torch.dtype = torch.float32) -> Kept:
     """Find the cheapest of some tolerances at which log_prob is right on these rows.
 
-    The flow's own comes first, in `dtype`, judged against a solve 100 times tighter; then tighter
+    The flow's own comes first, in `dtype`, compared with a solve 100 times tighter; then tighter
     ones, in float64, each against the next, whose own error is a tenth.
 
     Args:
         flow: a continuous one, with its weights as they are stored; it is not changed.
         rows: data, such as held-out rows or samples.
         dtype: what it would be served in.
+
+    Returns:
+        What to serve it with; its own solver and dtype where these do, or nothing tighter does.
 
     Raises:
         ValueError: if the flow solves no equations.
@@ -87,13 +90,13 @@ def keep_promise(flow: Flow, rows: Inputs, dtype: torch.dtype = torch.float32) -
         raise ValueError("flow: expected a continuous one, got one that solves no equations")
     answers = _Answers(flow, rows)
     own = Kept(parts[0].solver, dtype, math.nan, math.nan)
-    ladder = _ladder(own.solver)
-    before = answers.error(own.solver, dtype, _judge(own.solver, ladder))
+    candidates = _tighter_solvers(own.solver)
+    before = answers.error(own.solver, dtype, _reference_solver(own.solver, candidates))
     own = replace(own, error=before, error_before=before)
     if before <= _ENOUGH:
         return own
-    for solver, judge in pairwise((*ladder, tighter(ladder[-1]))) if ladder else ():
-        error = answers.error(solver, torch.float64, judge)
+    for solver, exact in pairwise((*candidates, tighter(candidates[-1]))) if candidates else ():
+        error = answers.error(solver, torch.float64, exact)
         if error <= _ENOUGH_TIGHTENED:
             return Kept(solver, torch.float64, error, before)
     return own
@@ -111,19 +114,19 @@ def use_solver(flow: Flow, solver: SolverSettings) -> None:
     flow.config = {**flow.config, "solver": asdict(solver)}
 
 
-def _ladder(own: SolverSettings) -> list[SolverSettings]:
+def _tighter_solvers(own: SolverSettings) -> list[SolverSettings]:
     most = max(own.max_evaluations, _MOST_EVALUATIONS)
-    below = [tolerance for tolerance in _TIGHTER if tolerance < max(own.rtol, own.atol)]
+    below = [tolerance for tolerance in TIGHTER_TOLERANCES if tolerance < max(own.rtol, own.atol)]
     return [SolverSettings(tolerance, tolerance, most) for tolerance in below]
 
 
-def _judge(own: SolverSettings, ladder: Sequence[SolverSettings]) -> SolverSettings:
-    """A tolerance 100 times tighter: one of the ladder, which is solved anyway, if there is one."""
+def _reference_solver(own: SolverSettings, candidates: Sequence[SolverSettings]) -> SolverSettings:
+    """A tolerance 100 times tighter: one of the candidates, where it is there."""
     wanted = tighter(own)
     same = (
-        rung
-        for rung in ladder
-        if math.isclose(rung.rtol, wanted.rtol) and math.isclose(rung.atol, wanted.atol)
+        solver
+        for solver in candidates
+        if math.isclose(solver.rtol, wanted.rtol) and math.isclose(solver.atol, wanted.atol)
     )
     return next(same, wanted)
 
@@ -136,11 +139,11 @@ class _Answers:
         self._rows = rows
         self._found: dict[SolverSettings, Tensor] = {}
 
-    def error(self, solver: SolverSettings, dtype: torch.dtype, judge: SolverSettings) -> float:
-        """The largest error against a tighter solve, `judge`, in units of max(1, |log_prob|).
+    def error(self, solver: SolverSettings, dtype: torch.dtype, exact: SolverSettings) -> float:
+        """The largest error against a tighter solve, `exact`, in units of max(1, |log_prob|).
 
-        Rows that nobody solves are left out. Where what is known shows it to be too large already,
-        nothing tighter is solved.
+        Rows that no solve finishes are left out. Where what is known shows it to be too large
+        already, nothing tighter is solved.
         """
         got = self._exact(solver) if dtype == torch.float64 else self._solve(solver, dtype)
         known = min(self._found, key=lambda other: other.rtol, default=solver)
@@ -148,7 +151,7 @@ class _Answers:
             error = _largest_error(got, self._found[known])
             if error > PROMISE:
                 return error
-        return _largest_error(got, self._exact(judge))
+        return _largest_error(got, self._exact(exact))
 
     def _exact(self, solver: SolverSettings) -> Tensor:
         if solver not in self._found:

@@ -181,7 +181,7 @@ def _finish(
     run: Run, parts: Split, facts: DataFacts, arguments: Mapping[str, Any], out: Path
 ) -> TrainingReport:
     flow = run.best_flow()
-    solver_note = "" if "solver" in arguments else _keep_promise(flow, parts.validation)
+    solver_note = "" if "solver" in arguments else tighten_solver(flow, parts.validation)
     rows = np.arange(min(GOLDEN_ROWS, len(parts.validation)))
     # As they are in the data: rounding them to the flow's dtype is part of its error.
     x, context = as_tensors(flow, parts.validation, rows, dtype=torch.float64)
@@ -211,8 +211,16 @@ def _finish(
     return report
 
 
-def _keep_promise(flow: Flow, held_out: Dataset) -> str:
-    """Solve as exactly as it takes, in float64 where that is what it takes.   -> what was done."""
+def tighten_solver(flow: Flow, held_out: Dataset) -> str:
+    """Solve as exactly as the promise takes, in float64 where that is what it takes.
+
+    Args:
+        flow: is changed, if it is a continuous one.
+        held_out: rows to measure on.
+
+    Returns:
+        What was done, in a sentence; "" where nothing was.
+    """
     if not continuous_parts(flow):
         return ""
     rows = np.arange(min(ROWS, len(held_out)))

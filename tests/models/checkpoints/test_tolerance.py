@@ -24,7 +24,7 @@ from models.importers.report import Report
 from models.importers.store import save_import
 from models.ode.solver import Solution, SolverSettings, solve
 from models.training.evaluate import evaluate
-from models.training.loop import _keep_promise
+from models.training.loop import tighten_solver
 
 
 def make(nonlinearity: str = "relu", scale: float = 3.0, **changes: Any) -> Flow:
@@ -91,7 +91,7 @@ def test_smooth_fields_stay_as_they_are() -> None:
 
 
 def test_a_promise_that_nothing_keeps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.checkpoints.tolerance._TIGHTER", (9e-6,))
+    monkeypatch.setattr("models.checkpoints.tolerance.TIGHTER_TOLERANCES", (9e-6,))
     kept = keep_promise(make(), rows())
     assert not kept.is_kept
     assert kept.solver == SolverSettings(1e-5, 1e-5)
@@ -157,11 +157,11 @@ def test_a_smooth_import_is_solved_as_float32_resolves(tmp_path: Path) -> None:
 def test_training_ends_with_what_the_promise_takes() -> None:
     flow = make()
     data = Dataset("rows", rows(20).x.numpy())
-    note = _keep_promise(flow, data)
+    note = tighten_solver(flow, data)
     assert "is promised" in note
     assert flow.dtype == torch.float64
     assert flow.config["solver"]["rtol"] < 1e-6
-    assert _keep_promise(make("tanh"), data) == ""
+    assert tighten_solver(make("tanh"), data) == ""
 
 
 def test_figures_are_held_to_the_reference() -> None:
