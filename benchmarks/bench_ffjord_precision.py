@@ -22,7 +22,7 @@ from benchmarks.bench_ffjord import block, exact_log_prob, make_flow, with_toler
 from benchmarks.ffjord_references import Augmented, closed_form, dense, solve
 from models.flow import Flow
 from models.noise import base_log_prob_torch
-from models.ode.transform import solve_reports
+from models.ode.call import SolveCall
 
 FEATURES = (2, 6, 43)
 ROWS = 48
@@ -36,9 +36,10 @@ Result = tuple[Tensor, float]
 
 def ours(flow: Flow, x: Tensor, tolerance: float) -> Result:
     """Every row on its own steps."""
-    with torch.inference_mode(), solve_reports() as reports:
-        log_prob = with_tolerance(flow, tolerance).log_prob(x)
-    return log_prob, float(reports[0].evaluations.double().mean())
+    call = SolveCall()
+    with torch.inference_mode():
+        log_prob = with_tolerance(flow, tolerance).log_prob(x, call=call)
+    return log_prob, float(call.reports[0].evaluations.double().mean())
 
 
 def shared(flow: Flow, x: Tensor, tolerance: float, *, by_worst_row: bool) -> Result:

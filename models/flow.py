@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from models.noise import base_log_prob_torch, base_noise
-from models.transforms.transform import Transform
+from models.ode.call import SolveCall
+from models.transforms.transform import Transform, apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,29 +112,41 @@ class Flow(nn.Module):
         """Where the weights live."""
         return self._like.device
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map data to latents, z = f(x).   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
+
+        Args:
+            call: of a continuous flow: how to solve its equations, and what the solves say.
 
         Raises:
             ValueError: if x or context has the wrong shape.
         """
         self._check("x", x, self.event_shape)
         self._check_context(context, x.shape[0])
-        return self._run(x, context, decoding=False)
+        return self._run(x, context, call, decoding=False)
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map latents to data, x = f^-1(z).   z (B, D) -> x (B, *event_shape), log_det (B,).
+
+        Args:
+            call: as `encode`.
 
         Raises:
             ValueError: if z or context has the wrong shape.
         """
         self._check("z", z, (self.features,))
         self._check_context(context, z.shape[0])
-        return self._run(z, context, decoding=True)
+        return self._run(z, context, call, decoding=True)
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> Tensor:
         """Log-density of the data as given, in nats: log N(z; 0, I) + log_det.   -> (B,)."""
-        z, log_det = self.encode(x, context)
+        z, log_det = self.encode(x, context, call=call)
         return base_log_prob_torch(z) + log_det
 
     def sample(
@@ -161,15 +174,14 @@ class Flow(nn.Module):
         return -log_prob / (self.features * math.log(2))
 
     def _run(
-        self, value: Tensor, context: Tensor | None, *, decoding: bool
+        self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, decoding: bool
     ) -> tuple[Tensor, Tensor]:
         # Log-dets of deep image flows add up thousands of nats with opposite signs: float64 here
         # costs one (B,) addition a transform and keeps float32 models right to their own rounding.
         total = value.new_zeros(value.shape[0], dtype=torch.float64)
         chain = self.chain
         for transform in reversed(chain) if decoding else chain:
-            step = transform.decode if decoding else transform.encode
-            value, log_det = step(value, context)
+            value, log_det = apply(transform, value, context, call, decoding=decoding)
             total = total + log_det
         return value, total.to(value.dtype)
 

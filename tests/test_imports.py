@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.families",),
     ("models.conditioners", "models.flow", "models.ode"),
     ("models.transforms",),
-    ("models.noise", "models.zoo"),
+    ("models.noise", "models.ode.call", "models.zoo"),
 )
 # Rows that stand for a package's `__init__` alone: what is below has rows of its own.
 TOPS = ("pushforward", "service", "models")
@@ -174,6 +174,17 @@ def test_no_two_modules_of_models_import_each_other() -> None:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_context_variables_serve_tracing_alone() -> None:
+    """What a call does follows from its arguments; the loop of a traced graph is the exception."""
+    users = {
+        _module_name(path)
+        for path in (ROOT / "models").rglob("*.py")
+        for _, name in _imports(ast.parse(path.read_text("utf-8")), "")
+        if name == "contextvars"
+    }
+    assert users == {"models.ode.while_loop"}
 
 
 @pytest.mark.parametrize(

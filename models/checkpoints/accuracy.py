@@ -19,7 +19,8 @@ from models.checkpoints.golden import Inputs
 from models.checkpoints.reference import PROMISE, reference
 from models.flow import Flow
 from models.noise import base_log_prob_torch, base_noise
-from models.ode.transform import is_continuous, values_only
+from models.ode.call import SolveCall
+from models.ode.transform import is_continuous
 
 SAMPLE_ROWS = 64
 PROMISED = 1e-5
@@ -129,8 +130,7 @@ def _samples(exact: Flow, record: golden.Record) -> Inputs:
     if context is not None:
         context = context[torch.arange(SAMPLE_ROWS) % len(context)]
     noise = torch.from_numpy(base_noise(SAMPLE_ROWS, exact.features, seed=1))
-    with values_only():
-        x, _ = exact.decode(noise, context)
+    x, _ = exact.decode(noise, context, call=SolveCall(wants_log_det=False))
     return Inputs(x, context)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.flow import Flow
 from models.noise import base_log_prob_torch, base_noise
-from models.ode.transform import values_only
+from models.ode.call import SolveCall
 
 DEFAULT_ROWS = 8
 # A float32 flow further than this from its float64 self is not worth serving (relative).
@@ -37,8 +37,8 @@ def draw(flow: Flow, temperature: float = 1.0, *, rows: int = DEFAULT_ROWS) -> I
         size = torch.Size(flow.context_shape).numel()
         flat = torch.from_numpy(base_noise(rows, size, seed=1))
         context = flat.reshape(rows, *flow.context_shape)
-    with torch.no_grad(), values_only():
-        x, _ = flow.decode(torch.from_numpy(noise), context)
+    with torch.no_grad():
+        x, _ = flow.decode(torch.from_numpy(noise), context, call=SolveCall(wants_log_det=False))
     return Inputs(x, context)
 
 
@@ -117,18 +117,18 @@ def largest(*errors: float) -> float:
 
 def inverse_error(flow: Flow, rows: Record) -> float:
     """How far encode(decode(z)) is from the recorded z, relative to max(1, |z|)."""
-    with values_only():
-        error = _inverse_error(flow, rows)
+    error = _inverse_error(flow, rows, SolveCall(wants_log_det=False))
     # Solves that mind the log-dets too take far longer, and are more exact in z where steps are
     # long: what is well without them needs them not.
     return error if error <= INVERSE_TOLERANCE else _inverse_error(flow, rows)
 
 
-def _inverse_error(flow: Flow, rows: Record) -> float:
+def _inverse_error(flow: Flow, rows: Record, call: SolveCall | None = None) -> float:
     _, context = _inputs(flow, rows)
     z = rows["z"].to(flow.device, flow.dtype)
     with torch.no_grad():
-        again, _ = flow.encode(flow.decode(z, context)[0], context)
+        x, _ = flow.decode(z, context, call=call)
+        again, _ = flow.encode(x, context, call=call)
     return _relative(again.double().cpu(), rows["z"])
 
 
@@ -148,14 +148,14 @@ def accuracy(flow: Flow, rows: Record, answers: Answers) -> dict[str, float]:
 
 def is_decoded(flow: Flow, rows: Record, answers: Answers) -> bool:
     """Whether decode(encode(x)) is finite; without the log-dets, which take most of a solve."""
-    with values_only():
-        return bool(_decode(flow, rows, answers).isfinite().all())
+    back = _decode(flow, rows, answers, SolveCall(wants_log_det=False))
+    return bool(back.isfinite().all())
 
 
-def _decode(flow: Flow, rows: Record, answers: Answers) -> Tensor:
+def _decode(flow: Flow, rows: Record, answers: Answers, call: SolveCall | None = None) -> Tensor:
     x, context = _inputs(flow, rows)
     with torch.no_grad():
-        back, _ = flow.decode(answers.z.to(x), context)
+        back, _ = flow.decode(answers.z.to(x), context, call=call)
     return back.double().cpu()
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.fold.constant import ConstantMap
-from models.transforms.transform import Transform
+from models.ode.call import SolveCall
+from models.transforms.transform import SolvingTransform, Transform, apply
 
 
 class Part(NamedTuple):
@@ -17,7 +18,7 @@ class Part(NamedTuple):
     sources: tuple[str, ...]
 
 
-class FoldedChain(Transform):
+class FoldedChain(SolvingTransform):
     """y = f_n(... f_1(x)) of folded transforms.
 
     Attributes:
@@ -34,16 +35,25 @@ class FoldedChain(Transform):
         self.is_wide = False
         self.log_abs_det = sum(t.log_abs_det for t in transforms if isinstance(t, ConstantMap))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y, log_det = self.walk(x, context)
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        y, log_det = self.walk(x, context, call)
         return y.to(x.dtype), log_det
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, log_det = self.walk(y, context, decoding=True)
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x, log_det = self.walk(y, context, call, decoding=True)
         return x.to(y.dtype), log_det
 
     def walk(
-        self, value: Tensor, context: Tensor | None, *, decoding: bool = False
+        self,
+        value: Tensor,
+        context: Tensor | None,
+        call: SolveCall | None = None,
+        *,
+        decoding: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Encode or decode; the value comes in the dtype it is computed in, log_det in float64."""
         constant = -self.log_abs_det if decoding else self.log_abs_det
@@ -52,8 +62,7 @@ class FoldedChain(Transform):
             value, context = value.double(), None if context is None else context.double()
         transforms = cast(list[Transform], list(self.transforms))
         for transform in reversed(transforms) if decoding else transforms:
-            step = transform.decode if decoding else transform.encode
-            value, log_det = step(value, context)
+            value, log_det = apply(transform, value, context, call, decoding=decoding)
             if not isinstance(transform, ConstantMap):
                 total = total + log_det
         return value, total

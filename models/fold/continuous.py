@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fold.field import FoldedField, Modulation, Tape
+from models.ode.call import SolveCall, SolveReport, SolveStatus
 from models.ode.fields.dense import DenseDynamics
 from models.ode.fields.dense_layers import Modulated
 from models.ode.solver import (
@@ -20,18 +21,12 @@ from models.ode.solver import (
     NODES,
     STAGES,
     STEP_ERROR,
-    SolveStatus,
     StepRule,
     all_finite,
 )
-from models.ode.transform import (
-    ContinuousTransform,
-    SolveReport,
-    report_solve,
-    wants_log_det,
-)
+from models.ode.transform import ContinuousTransform
 from models.ode.while_loop import Carry, repeat_while_any
-from models.transforms.transform import Transform
+from models.transforms.transform import SolvingTransform, Transform
 
 # The slopes that the result or its error depend on: the second only helps to find the third.
 _TRACED = [0, 2, 3, 4, 5, 6]
@@ -62,7 +57,7 @@ class _Course(NamedTuple):
     traced: bool
 
 
-class FoldedContinuous(Transform):
+class FoldedContinuous(SolvingTransform):
     """y = x + integral of f, log_det = integral of tr df/dx, as `ContinuousTransform`.
 
     Args:
@@ -92,21 +87,25 @@ class FoldedContinuous(Transform):
     nodes: Tensor
     closing: Tensor
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrate(x, context, towards_end=self.data_time == "start")
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(x, context, call, towards_end=self.data_time == "start")
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrate(y, context, towards_end=self.data_time == "end")
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(y, context, call, towards_end=self.data_time == "end")
 
     def _integrate(
-        self, x: Tensor, context: Tensor | None, *, towards_end: bool
+        self, x: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
         course = _Course(
             StepRule(self.solver, like=x),
             self.field.from_context(context),
             start=0.0 if towards_end else self.end_time,
             span=self.end_time if towards_end else -self.end_time,
-            traced=wants_log_det(),
+            traced=call is None or call.wants_log_det,
         )
         slope = self._first_slope(x, course)
         finite = all_finite(x) & all_finite(slope)
@@ -138,7 +137,8 @@ class FoldedContinuous(Transform):
         state = torch.where(solved, state, zero + torch.nan)
         y = state[:, : x.shape[1]]
         log_det = state[:, x.shape[1]] if course.traced else zero[:, 0] + torch.nan
-        report_solve(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
+        if call is not None:
+            call.reports.append(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
         return y, log_det
 
     def _first_slope(self, x: Tensor, course: _Course) -> Tensor:

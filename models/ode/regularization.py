@@ -1,16 +1,18 @@
-"""What the path of a continuous flow costs while training: long and bent paths take many steps."""
+"""Regularization of continuous flows in training: long and bent paths take many steps.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+A transform whose training settings have weights adds the cost of its path to `SolveCall.costs`:
+
+    call = SolveCall()
+    nats = -flow.log_prob(x, call=call)
+    loss = sum(call.costs, nats).mean()
+"""
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.ode.fields.dynamics import Dynamics
-
-_costs: ContextVar[list[Tensor] | None] = ContextVar("path_costs", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +32,6 @@ class CostWeights:
 
     def __bool__(self) -> bool:
         return bool(self.kinetic or self.jacobian)
-
-
-@contextmanager
-def path_costs() -> Iterator[list[Tensor]]:
-    """Collect the weighted cost (B,) of every solve made in train mode inside the block.
-
-    Only of transforms whose training settings have weights, each cost on the scale of nats:
-
-        with path_costs() as costs:
-            nats = -flow.log_prob(x)
-        loss = sum(costs, nats).mean()
-    """
-    costs: list[Tensor] = []
-    token = _costs.set(costs)
-    try:
-        yield costs
-    finally:
-        _costs.reset(token)
-
-
-def report_cost(cost: Tensor) -> None:
-    """Hand a cost (B,) to the block that collects them, if there is one."""
-    costs = _costs.get()
-    if costs is not None:
-        costs.append(cost)
 
 
 def cost_rate(

@@ -8,23 +8,15 @@ end, and the times that occur are few and known beforehand.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from models.ode.call import SolveStatus
+
 # dx/dt from t (B, 1), the state (B, M) and the context (B, ...) or None.
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-class SolveStatus(IntEnum):
-    """How the solve of a row ended."""
-
-    SOLVED = 0
-    BUDGET_SPENT = 1  # max_evaluations were not enough
-    STEP_UNDERFLOW = 2  # the tolerance asks for steps below the resolution of the time
-    NON_FINITE = 3  # the field is not finite, however small the step
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,12 @@
 """Continuous flows: the solution of an ordinary differential equation as an invertible map."""
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from models.ode.call import SolveCall, SolveReport, standard_error
 from models.ode.divergence import (
     DivergenceSettings,
     fresh_probes,
@@ -18,9 +15,9 @@ from models.ode.divergence import (
     velocity_and_traces,
 )
 from models.ode.fields.dynamics import Dynamics
-from models.ode.regularization import CostWeights, cost_rate, report_cost
-from models.ode.solver import Solution, SolverSettings, SolveStatus, solve
-from models.transforms.transform import Transform
+from models.ode.regularization import CostWeights, cost_rate
+from models.ode.solver import Solution, SolverSettings, solve
+from models.transforms.transform import SolvingTransform
 
 DataTime = Literal["start", "end"]
 Gradient = Literal["adjoint", "direct"]
@@ -48,77 +45,20 @@ class TrainingSettings:
         return CostWeights(self.kinetic, self.jacobian)
 
 
-@dataclass(frozen=True, slots=True)
-class SolveReport:
-    """What a solve outside training says about its rows, beyond the result.
-
-    status: (B,) of `SolveStatus`; rows that are not SOLVED are NaN.
-    evaluations: (B,) of the field.
-    log_det_error: (B,) standard error of Hutchinson's estimate in nats; 0 where it is exact, NaN
-        where one probe alone was asked, which shows no spread.
-    estimates: (B, K) of the log-det by each probe; None where it is exact.
-    """
-
-    status: Tensor
-    evaluations: Tensor
-    log_det_error: Tensor
-    estimates: Tensor | None = None
-
-
 # Tangents of the rows solved in one loop: about a megabyte stays in a core's cache; on a GPU a
 # quarter of a gigabyte keeps it busy and leaves room for others.
 _CPU_NUMBERS = 2**18
 _GPU_NUMBERS = 2**26
 
-_reports: ContextVar[list[SolveReport] | None] = ContextVar("solve_reports", default=None)
-_values_only: ContextVar[bool] = ContextVar("values_only", default=False)
 
-
-@contextmanager
-def values_only() -> Iterator[None]:
-    """Leave the log-dets out of every solve inside the block, outside training: they are NaN.
-
-    The traces are most of the work, and nearly all of it in many dimensions. Steps are judged by
-    the values alone, so these are as accurate as ever but not the same to the last bit.
-    """
-    token = _values_only.set(True)
-    try:
-        yield
-    finally:
-        _values_only.reset(token)
-
-
-def wants_log_det() -> bool:
-    """Whether a solve is to integrate the trace: not inside `values_only`."""
-    return not _values_only.get()
-
-
-@contextmanager
-def solve_reports() -> Iterator[list[SolveReport]]:
-    """Collect a report from every solve made inside the block, in order.
-
-    One call of a flow makes one solve for each of its continuous transforms:
-
-        with solve_reports() as reports:
-            log_prob = flow.log_prob(x)
-        evaluations = sum(report.evaluations for report in reports)
-    """
-    reports: list[SolveReport] = []
-    token = _reports.set(reports)
-    try:
-        yield reports
-    finally:
-        _reports.reset(token)
-
-
-class ContinuousTransform(Transform):
+class ContinuousTransform(SolvingTransform):
     """y = x + integral of f(t, x(t)) dt, log_det = integral of tr df/dx dt.
 
     The time runs over [0, T], from the data to the latents (FFJORD, zuko) or, with data_time="end",
     from the latents to the data (flow matching); decode runs it the other way.
 
     Outside training every row is solved alone by `models.ode.solver`, so its answer does not
-    depend on its neighbours. A row that cannot be solved is NaN; `solve_reports` tells why.
+    depend on its neighbours. A row that cannot be solved is NaN; `SolveCall.reports` says why.
 
     Args:
         dynamics: f.
@@ -168,30 +108,34 @@ class ContinuousTransform(Transform):
         probes = None if exact else seeded_probes(self.divergence, dynamics.event_shape)
         self.register_buffer("probes", probes)
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrate(x, context, towards_end=self.data_time == "start")
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(x, context, call, towards_end=self.data_time == "start")
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._integrate(y, context, towards_end=self.data_time == "end")
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(y, context, call, towards_end=self.data_time == "end")
 
     def _integrate(
-        self, value: Tensor, context: Tensor | None, *, towards_end: bool
+        self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
         end = self.sqrt_end_time.square()
         interval = torch.stack([torch.zeros_like(end), end]).to(value.dtype)
         if not towards_end:
             interval = interval.flip(0)
         run = self._solve_together if self.training else self._solve_alone
-        value, traces = run(value, context, interval)
+        value, traces = run(value, context, interval, call or SolveCall())
         return value, traces.mean(1)
 
     def _solve_alone(
-        self, value: Tensor, context: Tensor | None, interval: Tensor
+        self, value: Tensor, context: Tensor | None, interval: Tensor, call: SolveCall
     ) -> tuple[Tensor, Tensor]:
         """Solve row by row: value (B, *shape) -> (B, *shape), log-dets (B, K)."""
         shape = value.shape[1:]
         features = shape.numel()
-        traced = wants_log_det()
+        traced = call.wants_log_det
         estimates = (1 if self.probes is None else len(self.probes)) if traced else 0
 
         def field(t: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
@@ -214,7 +158,8 @@ class ContinuousTransform(Transform):
             ]
         solved = torch.cat([solution.state for solution in solutions])
         traces = solved[:, features:] if traced else solved.new_full((len(solved), 1), torch.nan)
-        _report(solutions, traces if traced and self.probes is not None else None)
+        estimated = traced and self.probes is not None
+        call.reports.append(_report(solutions, traces if estimated else None))
         return solved[:, :features].reshape(value.shape), traces
 
     def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
@@ -226,7 +171,7 @@ class ContinuousTransform(Transform):
         return max(1, room // (tangents * self.dynamics.width))
 
     def _solve_together(
-        self, value: Tensor, context: Tensor | None, interval: Tensor
+        self, value: Tensor, context: Tensor | None, interval: Tensor, call: SolveCall
     ) -> tuple[Tensor, Tensor]:
         """Solve the batch as one system: value (B, *shape) -> (B, *shape), log-dets (B, 1)."""
         exact = is_exact(self.divergence.training, self.dynamics)
@@ -259,7 +204,7 @@ class ContinuousTransform(Transform):
             path = odeint(field, state, interval, **options)
         if weights:
             # A rate is never negative; its integral is where the time runs backwards.
-            report_cost(path[2][-1].squeeze(1).abs())
+            call.costs.append(path[2][-1].squeeze(1).abs())
         return path[0][-1], path[1][-1]
 
 
@@ -268,54 +213,11 @@ def is_continuous(module: nn.Module) -> bool:
     return any(isinstance(part, ContinuousTransform) for part in module.modules())
 
 
-def join_reports(reports: Sequence[SolveReport]) -> SolveReport | None:
-    """What all solves of one call say together; None where there were none.
-
-    Evaluations add up; the status is that of the first solve that failed. Blocks that are alike
-    have the same probes, so their errors are not independent: what each probe says of all blocks is
-    added first, and the error is the spread of these sums.
-    """
-    if not reports:
-        return None
-    joined, *others = reports
-    for other in others:
-        parts = [part for part in (joined.estimates, other.estimates) if part is not None]
-        estimates = None if not parts else torch.stack(parts).sum(0)
-        joined = SolveReport(
-            status=torch.where(joined.status == SolveStatus.SOLVED, other.status, joined.status),
-            evaluations=joined.evaluations + other.evaluations,
-            log_det_error=_standard_error(estimates, like=joined.log_det_error),
-            estimates=estimates,
-        )
-    return joined
-
-
-def _standard_error(estimates: Tensor | None, *, like: Tensor) -> Tensor:
-    """Of the mean of K estimates (B, K) in nats.   -> (B,)."""
-    if estimates is None:
-        return torch.zeros_like(like)
-    count = estimates.shape[1]
-    if count == 1:
-        return torch.full_like(like, torch.nan)
-    return estimates.detach().std(1) / math.sqrt(count)
-
-
-def report_solve(report: SolveReport) -> None:
-    """Hand a report to the block that collects them, if there is one."""
-    reports = _reports.get()
-    if reports is not None:
-        reports.append(report)
-
-
-def _report(solutions: list[Solution], estimates: Tensor | None) -> None:
-    if _reports.get() is None:
-        return
+def _report(solutions: list[Solution], estimates: Tensor | None) -> SolveReport:
     like = torch.cat([solution.state[:, 0] for solution in solutions]).detach()
-    report_solve(
-        SolveReport(
-            status=torch.cat([solution.status for solution in solutions]),
-            evaluations=torch.cat([solution.evaluations for solution in solutions]),
-            log_det_error=_standard_error(estimates, like=like),
-            estimates=estimates,
-        )
+    return SolveReport(
+        status=torch.cat([solution.status for solution in solutions]),
+        evaluations=torch.cat([solution.evaluations for solution in solutions]),
+        log_det_error=standard_error(estimates, like=like),
+        estimates=estimates,
     )

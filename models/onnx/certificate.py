@@ -21,7 +21,7 @@ from models.checkpoints.reference import PROMISE, continuous_parts, reference
 from models.flow import Flow
 from models.fold import fold
 from models.noise import base_log_prob_torch
-from models.ode.solver import SolveStatus
+from models.ode.call import SolveStatus
 from models.onnx.comparison import (
     BATCH_SIZES,
     Answers,

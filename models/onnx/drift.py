@@ -47,8 +47,10 @@ class _Probe(nn.Module):
             setattr(transform, method, self._recorded(getattr(transform, method), name))
 
     def _recorded(self, step: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def recorded(value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            result: tuple[Tensor, Tensor] = step(value, context)
+        def recorded(
+            value: Tensor, context: Tensor | None = None, **call: Any
+        ) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = step(value, context, **call)
             self.layers.append(name)
             self._seen += result
             return result

@@ -1,6 +1,5 @@
 """The graphs of a flow: encode, decode and, where decoding solves an equation, generate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -11,7 +10,7 @@ from models.flow import Flow
 from models.fold.chain import FoldedChain
 from models.fold.continuous import FoldedContinuous
 from models.noise import LOG_TWO_PI
-from models.ode.transform import SolveReport, join_reports, solve_reports, values_only
+from models.ode.call import SolveCall, join_reports
 from models.onnx.graph import Graph
 from models.onnx.trace import trace
 
@@ -51,13 +50,13 @@ class _Encode(nn.Module):
         self.chain = chain
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        with solve_reports() as reports:
-            z, log_det = self.chain.walk(x, context)
+        call = SolveCall()
+        z, log_det = self.chain.walk(x, context, call)
         squares = z.double().square().sum(1)
         # `base_log_prob_torch`, wide and in the order of the graphs that ship: their bits stay.
         log_prob = log_det - 0.5 * squares - z.shape[1] * (0.5 * LOG_TWO_PI)
         outputs = {"z": z, "log_det": log_det, "log_prob": log_prob}
-        return {name: value.to(x.dtype) for name, value in outputs.items()} | _told(reports)
+        return {name: value.to(x.dtype) for name, value in outputs.items()} | _solve_outputs(call)
 
 
 class _Decode(nn.Module):
@@ -66,9 +65,9 @@ class _Decode(nn.Module):
         self.chain = chain
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        with solve_reports() as reports:
-            x, log_det = self.chain.walk(z, context, decoding=True)
-        return {"x": x.to(z.dtype), "log_det": log_det.to(z.dtype)} | _told(reports)
+        call = SolveCall()
+        x, log_det = self.chain.walk(z, context, call, decoding=True)
+        return {"x": x.to(z.dtype), "log_det": log_det.to(z.dtype)} | _solve_outputs(call)
 
 
 class _Generate(nn.Module):
@@ -77,13 +76,13 @@ class _Generate(nn.Module):
         self.chain = chain
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        with values_only(), solve_reports() as reports:
-            x, _ = self.chain.walk(z, context, decoding=True)
-        return {"x": x.to(z.dtype)} | _told(reports)
+        call = SolveCall(wants_log_det=False)
+        x, _ = self.chain.walk(z, context, call, decoding=True)
+        return {"x": x.to(z.dtype)} | _solve_outputs(call)
 
 
-def _told(reports: Sequence[SolveReport]) -> dict[str, Tensor]:
-    report = join_reports(reports)
+def _solve_outputs(call: SolveCall) -> dict[str, Tensor]:
+    report = join_reports(call.reports)
     return {} if report is None else {"status": report.status, "evaluations": report.evaluations}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.datasets import Dataset, Split
 from models.flow import Flow
-from models.ode.regularization import path_costs
+from models.ode.call import SolveCall
 from models.training.ema import Average
 from models.training.evaluate import as_tensors, log_probs
 from models.training.flow_matching import FlowMatching
@@ -250,9 +250,9 @@ class Run:
         """One update; the loss of the batch (nats a row), None where the step was skipped."""
         self.optimiser.zero_grad()
         if self._matching is None:
-            with path_costs() as costs:
-                nats = -self.flow.log_prob(x, context).mean()
-            loss = sum((cost.mean() for cost in costs), nats)
+            call = SolveCall()
+            nats = -self.flow.log_prob(x, context, call=call).mean()
+            loss = sum((cost.mean() for cost in call.costs), nats)
             # Nats a dimension: one clipping threshold then fits tables and images.
             (loss / self.flow.features).backward()
         else:

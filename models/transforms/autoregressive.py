@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.ode.call import SolveCall
 from models.transforms.elementwise import Elementwise, unpack_params
-from models.transforms.transform import Transform, sum_event
+from models.transforms.transform import SolvingTransform, Transform, apply, sum_event
 
 
 class MaskedAutoregressive(Transform):
@@ -57,7 +58,7 @@ class MaskedAutoregressive(Transform):
         return unpack_params(self.conditioner(x, context), self.elementwise.num_params)
 
 
-class Swapped(Transform):
+class Swapped(SolvingTransform):
     """A transform with encode and decode exchanged.
 
     Around `MaskedAutoregressive` this is an IAF: sampling takes one pass, scoring D.
@@ -69,8 +70,12 @@ class Swapped(Transform):
         super().__init__()
         self.transform = transform
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform.decode(x, context)
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return apply(self.transform, x, context, call, decoding=True)
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform.encode(y, context)
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return apply(self.transform, y, context, call, decoding=False)

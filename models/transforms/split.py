@@ -10,12 +10,19 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from models.transforms.transform import Transform, constant_log_det, sum_event
+from models.ode.call import SolveCall
+from models.transforms.transform import (
+    SolvingTransform,
+    Transform,
+    apply,
+    constant_log_det,
+    sum_event,
+)
 
 LatentOrder = Literal["fine_first", "coarse_first", "image"]
 
 
-class Chain(Transform):
+class Chain(SolvingTransform):
     """y = f_n(... f_1(x)): several transforms as one; its log_det is summed in float64."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -27,25 +34,28 @@ class Chain(Transform):
         """The transforms in order, data side first."""
         return cast(list[Transform], list(self.transforms))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._run(x, context, decoding=False)
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._run(x, context, call, decoding=False)
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._run(y, context, decoding=True)
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._run(y, context, call, decoding=True)
 
     def _run(
-        self, value: Tensor, context: Tensor | None, *, decoding: bool
+        self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, decoding: bool
     ) -> tuple[Tensor, Tensor]:
         total = constant_log_det(0, value).double()
         chain = self.chain
         for transform in reversed(chain) if decoding else chain:
-            step = transform.decode if decoding else transform.encode
-            value, log_det = step(value, context)
+            value, log_det = apply(transform, value, context, call, decoding=decoding)
             total = total + log_det
         return value, total
 
 
-class FactorOut(Transform):
+class FactorOut(SolvingTransform):
     """Half of the channels goes on through `rest`, the other half is latent from here.
 
     With (h, z2) the halves of x: y = [z2, rest(h)] or [rest(h), z2], after z2 went through `prior`.
@@ -86,21 +96,25 @@ class FactorOut(Transform):
         self.keep_first = keep_first
         self.half_shape = (event_shape[0] // 2, *event_shape[1:])
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         first, second = x.chunk(2, 1)
         kept, fine = (first, second) if self.keep_first else (second, first)
         log_det = constant_log_det(0, x)
         if self.prior is not None:
-            fine, log_det = self.prior.encode(fine, context)
-        kept, rest_log_det = self.rest.encode(kept, context)
+            fine, log_det = apply(self.prior, fine, context, call, decoding=False)
+        kept, rest_log_det = apply(self.rest, kept, context, call, decoding=False)
         return self._join(kept, fine), log_det + rest_log_det
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         kept, fine = self._part(y)
         log_det = constant_log_det(0, y)
         if self.prior is not None:
-            fine, log_det = self.prior.decode(fine, context)
-        kept, rest_log_det = self.rest.decode(kept, context)
+            fine, log_det = apply(self.prior, fine, context, call, decoding=True)
+        kept, rest_log_det = apply(self.rest, kept, context, call, decoding=True)
         halves = (kept, fine) if self.keep_first else (fine, kept)
         return torch.cat(halves, 1), log_det + rest_log_det
 

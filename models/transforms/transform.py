@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from models.ode.call import SolveCall
+
 
 class Transform(nn.Module, ABC):
     """An invertible map y = f(x) between tensors with a batch axis in front.
@@ -32,6 +34,41 @@ class Transform(nn.Module, ABC):
     @abstractmethod
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map towards the data, x = f^-1(y).   y (B, ...) -> x (B, ...), log_det (B,)."""
+
+
+class SolvingTransform(Transform):
+    """A map that solves equations, or that holds maps which may.
+
+    Its `encode` and `decode` also take the `call` that they are part of: see `SolveCall`.
+    """
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map towards the latents; equations are solved as `call` says, and report to it."""
+
+    @abstractmethod
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map towards the data, likewise."""
+
+
+def apply(
+    transform: Transform,
+    value: Tensor,
+    context: Tensor | None,
+    call: SolveCall | None,
+    *,
+    decoding: bool,
+) -> tuple[Tensor, Tensor]:
+    """Encode or decode with one transform of several; `call` goes to those that take it."""
+    if isinstance(transform, SolvingTransform):
+        solve = transform.decode if decoding else transform.encode
+        return solve(value, context, call=call)
+    step = transform.decode if decoding else transform.encode
+    return step(value, context)
 
 
 def sum_event(values: Tensor) -> Tensor:

@@ -1,22 +1,22 @@
 """The torch engine: a `models.Flow` behind arrays."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from models.flow import Flow
-from models.ode.transform import (
-    SolveReport,
-    is_continuous,
-    join_reports,
-    solve_reports,
-    values_only,
-)
+from models.ode.call import SolveCall, SolveReport, join_reports
+from models.ode.transform import is_continuous
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
 
-_Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+class _Map(Protocol):
+    def __call__(
+        self, value: Tensor, context: Tensor | None, /, *, call: SolveCall | None
+    ) -> tuple[Tensor, Tensor]: ...
+
 
 # How allocators other than CUDA's, which has an exception of its own, say that memory ran out.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -63,24 +63,23 @@ class TorchEngine:
         return self._run(self._flow.decode, z, context)
 
     def generate(self, z: Array, context: Array | None) -> EngineOutput:
-        def call(z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-            with values_only():
-                x, log_det = self._flow.decode(z, context)
-            return x, torch.zeros_like(log_det)
+        return self._run(self._flow.decode, z, context, wants_log_det=False)
 
-        return self._run(call, z, context)
-
-    def _run(self, call: _Map, rows: Array, context: Array | None) -> EngineOutput:
+    def _run(
+        self, step: _Map, rows: Array, context: Array | None, *, wants_log_det: bool = True
+    ) -> EngineOutput:
+        call = SolveCall(wants_log_det=wants_log_det)
         try:
             with torch.inference_mode():
                 given = torch.from_numpy(rows)
                 condition = None if context is None else torch.from_numpy(context).to(self._device)
+                value, log_det = step(given.to(self._device), condition, call=call)
+                if not wants_log_det:
+                    log_det = torch.zeros_like(log_det)
                 if not self._solves:
-                    value, log_det = call(given.to(self._device), condition)
                     return _own(value, given), _own(log_det, given)
-                with solve_reports() as reports:
-                    value, log_det = call(given.to(self._device), condition)
-                return _own(value, given), _own(log_det, given), _told(join_reports(reports))
+                stats = _told(join_reports(call.reports))
+                return _own(value, given), _own(log_det, given), stats
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise EngineOutOfMemory(str(error)) from error

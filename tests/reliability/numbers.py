@@ -10,7 +10,7 @@ import torch
 
 import models
 from benchmarks.process import serving
-from models.ode.transform import solve_reports
+from models.ode.call import SolveCall
 from tests.e2e.test_hostile import NPY, saved
 from tests.reliability.registry import MODELS, ZOO, Ground, expect, suite, trial
 from tests.service.test_hostile import loaded
@@ -97,18 +97,20 @@ def _stiff(ground: Ground) -> tuple[Path, np.ndarray, np.ndarray]:
         for parameter in flow.parameters():
             parameter.add_(2 * torch.randn_like(parameter))
     rows = np.random.default_rng(1).normal(size=(64, 2)).astype(np.float32)
-    with torch.no_grad(), solve_reports() as reports:
-        flow.eval().encode(torch.from_numpy(rows))
-    taken = sum(report.evaluations.numpy() for report in reports)
+    call = SolveCall()
+    with torch.no_grad():
+        flow.eval().encode(torch.from_numpy(rows), call=call)
+    taken = sum(report.evaluations.numpy() for report in call.reports)
     budget = int(taken.max()) - 1
     config = {**flow.config, "solver": {"max_evaluations": budget}}
     rebuilt = models.build("ffjord", config)
     rebuilt.load_state_dict(flow.state_dict())
     folder = ground.folder / "stiff"
     models.save(rebuilt.eval(), folder)
-    with torch.no_grad(), solve_reports() as reports:
-        rebuilt.encode(torch.from_numpy(rows))
-    return folder, rows, reports[0].status.numpy() == 0
+    call = SolveCall()
+    with torch.no_grad():
+        rebuilt.encode(torch.from_numpy(rows), call=call)
+    return folder, rows, call.reports[0].status.numpy() == 0
 
 
 suite(

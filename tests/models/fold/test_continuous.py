@@ -12,14 +12,10 @@ from torch import Tensor
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
 from models.fold.jacobian_trace import fold_trace
+from models.ode.call import SolveCall, SolveReport, SolveStatus
 from models.ode.fields import ConvDynamics, DenseDynamics
-from models.ode.solver import SolverSettings, SolveStatus
-from models.ode.transform import (
-    ContinuousTransform,
-    SolveReport,
-    solve_reports,
-    values_only,
-)
+from models.ode.solver import SolverSettings
+from models.ode.transform import ContinuousTransform
 from models.registry import build
 from tests.cases import CASES, make_flow, make_inputs
 
@@ -76,12 +72,12 @@ def test_the_same_steps_to_the_same_numbers(name: str, hidden: tuple[int, ...], 
     x, c = draw(5)
     x[1] *= 3
     context = c if transform.dynamics.context_features else None
-    with solve_reports() as reports:
-        expected = getattr(transform, call)(x, context)
-        got = getattr(folded(transform), call)(x, context)
+    solves = SolveCall()
+    expected = getattr(transform, call)(x, context, call=solves)
+    got = getattr(folded(transform), call)(x, context, call=solves)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    same(reports)
+    same(solves.reports)
 
 
 def same(reports: list[SolveReport]) -> None:
@@ -106,12 +102,12 @@ def test_rows_that_fail_are_told_and_leave_others_alone(spoil: str, status: Solv
     transform = make(solver=SolverSettings(1e-8, 1e-8, budget))
     x = far + 0.01 * draw(4)[0]
     x[2] = {"nan": torch.nan, "infinite": math.inf, "budget": 0.0}[spoil]
-    with solve_reports() as reports:
-        expected = transform.encode(x)
-        got = folded(transform).encode(x)
-        alone = folded(transform).encode(x[[0, 1, 3]])
-    same(reports[:2])
-    assert reports[1].status[2] == status
+    solves = SolveCall()
+    expected = transform.encode(x, call=solves)
+    got = folded(transform).encode(x, call=solves)
+    alone = folded(transform).encode(x[[0, 1, 3]], call=solves)
+    same(solves.reports[:2])
+    assert solves.reports[1].status[2] == status
     assert got[0][2].isnan().all()
     assert got[1][2].isnan()
     for a, b, c in zip(got, expected, alone, strict=True):
@@ -123,12 +119,12 @@ def test_rows_that_fail_are_told_and_leave_others_alone(spoil: str, status: Solv
 @torch.no_grad()
 def test_a_budget_below_one_step_is_spent_at_once(budget: int) -> None:
     transform = make(solver=SolverSettings(1e-8, 1e-8, budget))
-    with solve_reports() as reports:
-        transform.encode(draw(2)[0])
-        folded(transform).encode(draw(2)[0])
-    same(reports)
-    assert reports[1].status.tolist() == [SolveStatus.BUDGET_SPENT] * 2
-    assert reports[1].evaluations.tolist() == [1 if budget < 7 else 7] * 2
+    solves = SolveCall()
+    transform.encode(draw(2)[0], call=solves)
+    folded(transform).encode(draw(2)[0], call=solves)
+    same(solves.reports)
+    assert solves.reports[1].status.tolist() == [SolveStatus.BUDGET_SPENT] * 2
+    assert solves.reports[1].evaluations.tolist() == [1 if budget < 7 else 7] * 2
 
 
 @pytest.mark.parametrize(
@@ -210,9 +206,9 @@ def test_values_alone_take_the_same_steps(name: str) -> None:
     transform = make(**FIELDS[name])
     z, c = draw(5)
     context = c if transform.dynamics.context_features else None
-    with values_only(), solve_reports() as reports:
-        expected, _ = transform.decode(z, context)
-        got, log_det = folded(transform).decode(z, context)
-    same(reports)
+    solves = SolveCall(wants_log_det=False)
+    expected, _ = transform.decode(z, context, call=solves)
+    got, log_det = folded(transform).decode(z, context, call=solves)
+    same(solves.reports)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     assert log_det.isnan().all()

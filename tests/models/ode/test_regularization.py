@@ -9,7 +9,7 @@ import torch
 import models
 from models.datasets import load
 from models.flow import Flow
-from models.ode.regularization import path_costs
+from models.ode.call import SolveCall
 from models.ode.transform import ContinuousTransform, TrainingSettings
 from models.registry import build
 from models.training import TrainingError, TrainingOptions, train
@@ -27,23 +27,23 @@ def test_costs_of_a_linear_field_are_those_of_its_formula(data_time: str, gradie
     training = TrainingSettings(gradient, rtol=1e-9, atol=1e-9, kinetic=2.0, jacobian=3.0)
     options = {"end_time": END_TIME, "data_time": data_time, "training": training}
     x = draw(4, 2)
-    with path_costs() as costs:
-        linear(RATES, **options).train().encode(x)
+    call = SolveCall()
+    linear(RATES, **options).train().encode(x, call=call)
     sign = 1 if data_time == "start" else -1
     rates = sign * torch.tensor(RATES, dtype=torch.float64)
     energy = (rates * x.square() * torch.expm1(2 * rates * END_TIME) / 2).sum(1)
     expected = 2 * energy + 3 * END_TIME * rates.square().sum()
-    (cost,) = costs
+    (cost,) = call.costs
     torch.testing.assert_close(cost, expected, rtol=1e-6, atol=0)
 
 
 def test_without_weights_and_outside_training_there_are_none() -> None:
     x = draw(4, 2)
     weighted = linear(RATES, training=TrainingSettings(kinetic=1.0))
-    with path_costs() as costs:
-        linear(RATES).train().encode(x)
-        weighted.eval().encode(x)
-    assert costs == []
+    call = SolveCall()
+    linear(RATES).train().encode(x, call=call)
+    weighted.eval().encode(x, call=call)
+    assert call.costs == []
 
 
 def test_the_adjoint_has_the_gradient_of_direct_back_propagation() -> None:
@@ -53,9 +53,9 @@ def test_the_adjoint_has_the_gradient_of_direct_back_propagation() -> None:
         training = TrainingSettings(gradient, rtol=1e-9, atol=1e-9, kinetic=0.5, jacobian=0.5)
         transform = make(copy.deepcopy(dynamics), learn_end_time=True, training=training).train()
         torch.manual_seed(3)
-        with path_costs() as costs:
-            nats = -log_prob(transform, x)
-        sum(costs, nats).sum().backward()
+        call = SolveCall()
+        nats = -log_prob(transform, x, call)
+        sum(call.costs, nats).sum().backward()
         found.append([parameter.grad for parameter in transform.parameters()])
     for adjoint, direct in zip(*found, strict=True):
         torch.testing.assert_close(adjoint, direct, rtol=1e-5, atol=1e-5)

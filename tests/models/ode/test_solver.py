@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from models.ode.call import SolveStatus
 from models.ode.fields import DenseDynamics
-from models.ode.solver import Field, Solution, SolverSettings, SolveStatus, StepRule, solve
+from models.ode.solver import Field, Solution, SolverSettings, StepRule, solve
 
 TIGHT = SolverSettings(rtol=1e-10, atol=1e-10)
 

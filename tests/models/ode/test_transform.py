@@ -9,17 +9,13 @@ import torch
 from torch import Tensor
 
 from models.noise import base_log_prob_torch
+from models.ode.call import SolveCall, SolveReport, SolveStatus, join_reports
 from models.ode.divergence import DivergenceSettings, fresh_probes, is_exact, seeded_probes
 from models.ode.fields import ConvDynamics, DenseDynamics, Dynamics
-from models.ode.solver import SolverSettings, SolveStatus
+from models.ode.solver import SolverSettings
 from models.ode.transform import (
     ContinuousTransform,
-    SolveReport,
     TrainingSettings,
-    join_reports,
-    solve_reports,
-    values_only,
-    wants_log_det,
 )
 
 TIGHT = SolverSettings(rtol=1e-9, atol=1e-9)
@@ -90,8 +86,8 @@ def test_default_tolerance_keeps_the_promise_in_float32() -> None:
     assert error < 1e-4
 
 
-def log_prob(transform: ContinuousTransform, x: Tensor) -> Tensor:
-    z, log_det = transform.encode(x)
+def log_prob(transform: ContinuousTransform, x: Tensor, call: SolveCall | None = None) -> Tensor:
+    z, log_det = transform.encode(x, call=call)
     return base_log_prob_torch(z) + log_det
 
 
@@ -143,9 +139,10 @@ def test_hutchinson_converges_to_the_trace() -> None:
     for noise in ("rademacher", "gaussian"):
         settings = DivergenceSettings("hutchinson", num_probes=4000, noise=noise, seed=3)
         estimated = make(copy.deepcopy(dynamics), divergence=settings, solver=SolverSettings())
-        with torch.no_grad(), solve_reports() as reports:
-            _, log_det = estimated.encode(x)
-        error = reports[0].log_det_error
+        call = SolveCall()
+        with torch.no_grad():
+            _, log_det = estimated.encode(x, call=call)
+        error = call.reports[0].log_det_error
         assert (error > 0).all()
         assert (error < 0.05).all()
         assert ((log_det - exact).abs() < 5 * error).all()
@@ -160,9 +157,10 @@ def test_hutchinson_standard_error_is_right() -> None:
         settings = DivergenceSettings("hutchinson", num_probes=16, noise="gaussian", seed=seed)
         loose = SolverSettings(rtol=1e-3, atol=1e-3)
         transform = make(dynamics, divergence=settings, solver=loose)
-        with torch.no_grad(), solve_reports() as reports:
-            values.append(transform.encode(x)[1])
-        errors.append(reports[0].log_det_error)
+        call = SolveCall()
+        with torch.no_grad():
+            values.append(transform.encode(x, call=call)[1])
+        errors.append(call.reports[0].log_det_error)
     spread = torch.cat(values).std()
     typical = torch.cat(errors).square().mean().sqrt()
     assert 0.8 < spread / typical < 1.25
@@ -227,9 +225,12 @@ def test_fresh_probes_are_what_was_asked_for() -> None:
 
 
 def test_traces_are_wanted_again_after_an_exception() -> None:
-    with pytest.raises(ZeroDivisionError), values_only():
-        raise ZeroDivisionError
-    assert wants_log_det()
+    transform = make(make_dynamics())
+    x = draw(2, 3)
+    _, expected = transform.encode(x)
+    with pytest.raises(RuntimeError):
+        transform.encode(draw(2, 4), call=SolveCall(wants_log_det=False))
+    assert torch.equal(transform.encode(x)[1], expected)
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 4])
@@ -251,11 +252,12 @@ def test_alike_blocks_share_probes_and_their_error_covers(blocks: int) -> None:
 
     def run(divergence: DivergenceSettings) -> tuple[Tensor, SolveReport]:
         value, total = rows, torch.zeros(8).double()
-        with solve_reports() as reports:
-            for field in fields:
-                value, log_det = make(field, divergence=divergence, solver=loose).encode(value)
-                total = total + log_det
-        report = join_reports(reports)
+        call = SolveCall()
+        for field in fields:
+            transform = make(field, divergence=divergence, solver=loose)
+            value, log_det = transform.encode(value, call=call)
+            total = total + log_det
+        report = join_reports(call.reports)
         assert report is not None
         return total, report
 
@@ -287,9 +289,9 @@ def test_failed_rows_are_reported() -> None:
     x[1] = torch.nan
     with torch.no_grad():
         harmless, _ = transform.encode(x[[0, 2, 3]])
-        with torch.no_grad(), solve_reports() as reports:
-            z, log_det = transform.encode(x)
-    report = reports[0]
+        call = SolveCall()
+        z, log_det = transform.encode(x, call=call)
+    report = call.reports[0]
     assert report.status.tolist() == [0, SolveStatus.NON_FINITE, 0, 0]
     assert (report.evaluations[[0, 2, 3]] > 1).all()
     assert report.log_det_error[[0, 2, 3]].tolist() == [0, 0, 0]
@@ -307,35 +309,37 @@ def test_hostile_dynamics_neither_raise_nor_hang(spoil: str) -> None:
     settings = SolverSettings(max_evaluations=1000)
     transform = ContinuousTransform(dynamics, solver=settings).eval()
     x = torch.full((2, 2), 1e30 if spoil == "huge input" else 1.0)
-    with torch.no_grad(), solve_reports() as reports:
-        z, _ = transform.encode(x)
-    failed = reports[0].status != SolveStatus.SOLVED
+    call = SolveCall()
+    with torch.no_grad():
+        z, _ = transform.encode(x, call=call)
+    failed = call.reports[0].status != SolveStatus.SOLVED
     assert torch.equal(z.isnan().any(1), failed)
-    assert (reports[0].evaluations <= 1000).all()
+    assert (call.reports[0].evaluations <= 1000).all()
     if spoil == "nan":
         assert failed.all()
 
 
-def test_reports_are_collected_only_inside_the_block() -> None:
+def test_reports_are_collected_only_by_the_call_they_are_of() -> None:
     transform = make(make_dynamics())
     x = draw(2, 3)
-    with torch.no_grad(), solve_reports() as outer:
+    one, two = SolveCall(), SolveCall()
+    with torch.no_grad():
+        transform.encode(x, call=one)
+        transform.encode(x, call=two)
+        transform.encode(x, call=two)
         transform.encode(x)
-        with solve_reports() as inner:
-            transform.encode(x)
-            transform.encode(x)
-    transform.encode(x)
-    assert (len(outer), len(inner)) == (1, 2)
+    assert (len(one.reports), len(two.reports)) == (1, 2)
 
 
 def test_many_rows_are_solved_in_chunks() -> None:
     """The tangents of 3,000 rows are too many for one loop; the answers are the same."""
     transform = ContinuousTransform(make_dynamics(2, (64, 64, 64))).eval()
     x = draw(3000, 2).float()
-    with torch.inference_mode(), solve_reports() as reports:
-        z, log_det = transform.encode(x)
+    call = SolveCall()
+    with torch.inference_mode():
+        z, log_det = transform.encode(x, call=call)
         few, few_log_det = transform.encode(x[2500:2503])
-    assert reports[0].status.shape == (3000,)
+    assert call.reports[0].status.shape == (3000,)
     torch.testing.assert_close(z[2500:2503], few, rtol=0, atol=1e-5)
     torch.testing.assert_close(log_det[2500:2503], few_log_det, rtol=0, atol=1e-5)
 
@@ -359,8 +363,8 @@ def test_values_can_be_had_without_their_traces(
 
     for name in ("velocity_and_trace", "velocity_and_forms"):
         monkeypatch.setattr(transform.dynamics, name, forbidden)
-    with values_only(), solve_reports() as reports:
-        alone, log_det = transform.decode(z)
+    call = SolveCall(wants_log_det=False)
+    alone, log_det = transform.decode(z, call=call)
     torch.testing.assert_close(alone, x, rtol=1e-7, atol=1e-7)
     assert log_det.isnan().all()
-    assert reports[0].status.tolist() == [SolveStatus.SOLVED] * 5
+    assert call.reports[0].status.tolist() == [SolveStatus.SOLVED] * 5

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous
-from models.ode.solver import SolverSettings, SolveStatus
-from models.ode.transform import ContinuousTransform, join_reports, solve_reports
+from models.ode.call import SolveCall, SolveStatus, join_reports
+from models.ode.solver import SolverSettings
+from models.ode.transform import ContinuousTransform
 from models.onnx.certificate import CertificateError, certify
 from models.onnx.export import Export, ExportError, export
 from models.onnx.graphs import build_graphs
@@ -63,9 +64,10 @@ def test_the_steps_are_those_of_torch(name: str) -> None:
     if inputs.context is not None:
         given["context"] = inputs.context.float().numpy()
     got = run(open_session(exported(name).graphs.encode.SerializeToString()), **given)
-    with torch.no_grad(), solve_reports() as reports:
-        flow.encode(*map(torch.from_numpy, given.values()))
-    report = join_reports(reports)
+    call = SolveCall()
+    with torch.no_grad():
+        flow.encode(*map(torch.from_numpy, given.values()), call=call)
+    report = join_reports(call.reports)
     assert report is not None
     assert got["status"].tolist() == report.status.tolist() == [SolveStatus.SOLVED] * 5
     # An error estimate on the edge of a decision may fall on the other side.

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import models
-from models.ode.solver import SolveStatus
-from models.ode.transform import solve_reports
+from models.ode.call import SolveCall, SolveStatus
 from service.contracts import Array, EngineOutput, ServedModel, SolverStats
 from service.engines.torch import TorchEngine
 from service.routes.solves import REASONS
@@ -80,8 +79,10 @@ def test_the_torch_engine_tells_what_the_flow_reports() -> None:
     engine = TorchEngine(flow)
     x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     _, _, solves = engine.encode(x, None)
-    with torch.no_grad(), solve_reports() as reports:
-        flow.encode(torch.from_numpy(x))
+    call = SolveCall()
+    with torch.no_grad():
+        flow.encode(torch.from_numpy(x), call=call)
+    reports = call.reports
     wanted = reports[0].evaluations + reports[1].evaluations
     assert solves.evaluations.tolist() == wanted.tolist()
     assert solves.status.tolist() == [0, 0, 0]
