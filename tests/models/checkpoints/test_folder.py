@@ -201,12 +201,12 @@ def test_a_model_is_replaced_in_one_step_and_other_folders_are_left_alone(folder
     assert digest(folder) != before
     models.load(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
-    stranger = folder.parent / "letters"
-    stranger.mkdir()
-    (stranger / "to_keep.txt").write_text("dear")
+    other_folder = folder.parent / "letters"
+    other_folder.mkdir()
+    (other_folder / "to_keep.txt").write_text("dear")
     with pytest.raises(CheckpointError, match="expected a model folder or none"):
-        models.save(other, stranger)
-    assert (stranger / "to_keep.txt").read_text() == "dear"
+        models.save(other, other_folder)
+    assert (other_folder / "to_keep.txt").read_text() == "dear"
 
 
 def test_a_flow_without_a_family_cannot_be_saved(tmp_path: Path) -> None:

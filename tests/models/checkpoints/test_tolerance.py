@@ -128,7 +128,7 @@ def test_a_folder_of_today_is_not_measured_again(
 ) -> None:
     models.save(make(), tmp_path / "model", rows=rows(8))
     stored = json.loads((tmp_path / "model" / "config.json").read_text())["accuracy"]
-    monkeypatch.setattr("models.checkpoints.folder.log_prob_errors", lambda *_: {})
+    monkeypatch.setattr("models.checkpoints.loading.log_prob_errors", lambda *_: {})
     accuracy = models.load(tmp_path / "model").accuracy
     assert all(accuracy[key] == stored[key] > 0 for key in LOG_PROB_ERRORS)
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 import models
-from models.checkpoints import folder as checkpoint_folder
-from models.checkpoints import tensor_file
+from models.checkpoints import loading, tensor_file
 from models.onnx.export import export_folder
 from service.repository.folders import ModelLocation
 from service.repository.loading import host
@@ -35,7 +34,7 @@ def test_a_folder_is_read_once(
     name: str, engine: Any, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
-    safe_open, build = tensor_file.safe_open, checkpoint_folder.build
+    safe_open, build = tensor_file.safe_open, loading.build
 
     def counting_open(path: Path, **options: Any) -> Any:
         calls[path.name] += 1
@@ -46,7 +45,7 @@ def test_a_folder_is_read_once(
         return build(*arguments)
 
     monkeypatch.setattr(tensor_file, "safe_open", counting_open)
-    monkeypatch.setattr(checkpoint_folder, "build", counting_build)
+    monkeypatch.setattr(loading, "build", counting_build)
 
     async def load() -> None:
         location = ModelLocation(name, "1", folders / name)
