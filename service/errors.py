@@ -52,7 +52,7 @@ class Fault:
 
 
 class ServiceError(Exception):
-    """What a client is told: `detail` says what was expected, what came, what to do.
+    """An error as a client sees it: `detail` says what was expected, what came, what to do.
 
     Args:
         detail: one sentence for the person who reads it.
@@ -322,7 +322,7 @@ def _place_in(names: Sequence[str], fault: Fault) -> str:
 
 
 def unexpected(request_id: str) -> InternalError:
-    """What a client is told of an exception nobody foresaw: where to find it, and no more."""
+    """The error of an exception nobody foresaw: where to find it, and no more."""
     return InternalError(
         f"an unexpected error; the server's log has it under request id {request_id}"
     )
@@ -339,10 +339,13 @@ def from_status(status: int, detail: str, headers: Sequence[tuple[str, str]] = (
 
 
 def problem(error: ServiceError, request_id: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Render an error.   -> (body, headers) of an `application/problem+json` response.
+    """Render an error as `application/problem+json`.
 
     `error` repeats `detail`: the Open Inference Protocol asks for a member of that name, and
     RFC 9457 allows it, so one body serves both. `type` is a path below /problems, never fetched.
+
+    Returns:
+        Body and headers of the response.
 
     Reference: RFC 9457, Problem Details for HTTP APIs.
     """

@@ -16,11 +16,14 @@ def read_context(
     dtype: np.dtype[Any],
     rows: int,
 ) -> Array | None:
-    """Check a request's context.   -> (rows, *context_shape), None for an unconditional model.
+    """Check a request's context.
 
     One row a row or one for all; the one may come without its batch axis. For a model with
     classes a whole number, or a list of them, is a label 0 .. num_classes - 1 and becomes a
     one-hot row; rows of numbers (soft labels) need their batch axis there.
+
+    Returns:
+        (rows, *context_shape), None for an unconditional model.
 
     Raises:
         MissingField: a conditional model without context.
@@ -77,7 +80,7 @@ def _labels(value: Any, values: Array, num_classes: int) -> Array:
 
 
 def _one_hot(labels: Array, num_classes: int, dtype: np.dtype[Any]) -> Array:
-    """Write each label as a row of zeros with a one.   (B,) -> (B, num_classes)."""
+    """Write each label of (B,) as a row of zeros with a one: (B, num_classes)."""
     rows = np.zeros((len(labels), num_classes), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows

@@ -40,10 +40,13 @@ def is_picture(event_shape: Shape, num_levels: int | None) -> bool:
 
 
 def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_levels: int) -> Array:
-    """Read one picture, one row.   -> (1, C, H, W), values 0 .. num_levels - 1.
+    """Read one picture, one row.
 
     The decoder is that of the folders that models are trained on (`models.datasets.image_files`):
     what it refuses there it refuses here. No picture of another size than H x W is decoded.
+
+    Returns:
+        (1, C, H, W), values 0 .. num_levels - 1.
 
     Raises:
         MalformedBody: not a picture of this type, truncated or damaged.
@@ -74,7 +77,7 @@ def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_leve
 def write_png(x: Array, num_levels: int, scale: int = 1) -> bytes:
     """Draw rows as one picture: one row alone, more in a near-square grid, row by row.
 
-    x (B, C, H, W) is rounded and clipped to 0 .. num_levels - 1; NaN becomes 0 and unused places
+    x (B, C, H, W) is rounded and clipped to 0 .. num_levels - 1; NaN becomes 0 and unused cells
     of the grid are black. Each pixel becomes a square of `scale` pixels.
     """
     rows, channels, height, width = x.shape
@@ -94,7 +97,11 @@ def write_png(x: Array, num_levels: int, scale: int = 1) -> bytes:
 
 
 def grid(rows: int) -> tuple[int, int]:
-    """Lay pictures out near-square.   -> (columns, lines)."""
+    """Lay pictures out near-square.
+
+    Returns:
+        The columns and the lines.
+    """
     columns = math.isqrt(rows - 1) + 1
     return columns, -(-rows // columns)
 

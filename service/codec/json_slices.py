@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.codec.json import check_keys, parse_object
+from service.codec.json import WORDS, check_keys, parse_object
 from service.codec.tensors import Array, as_array, check_leaves
 from service.errors import BadDtype, MalformedBody, ShapeMismatch, TooLarge
 
@@ -27,11 +27,10 @@ _MAX_STRINGS = 4096
 _MAX_DEPTH = 16
 _OPENING = re.compile(rb"(?:\s*\[)+")
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
-_WORDS = (b"true", b"false", b"null")
 
 
-class _Run(NamedTuple):
-    """A stretch of a body outside its strings; name: the string before it."""
+class _Span(NamedTuple):
+    """A span of a body outside its strings; name: the string before it."""
 
     name: str
     start: int
@@ -57,18 +56,18 @@ def parse_large(body: bytes | bytearray, max_rows: int) -> dict[str, Any]:
     arrays: dict[str, Array] = {}
     parts: list[bytes | bytearray] = []
     done = 0
-    for run in _runs(body):
-        first = body.find(b"[", run.start, run.stop)
-        if run.stop - run.start < _LONG_BYTES or first < 0:
+    for span in _spans(body):
+        first = body.find(b"[", span.start, span.stop)
+        if span.stop - span.start < _LONG_BYTES or first < 0:
             continue
-        end = body.find(b"}", first, run.stop)
-        end = run.stop if end < 0 else end
+        end = body.find(b"}", first, span.stop)
+        end = span.stop if end < 0 else end
         last = body.rfind(b"]", first, end)
         tail = body[last + 1 : end] if last > 0 else b"["
         if b"[" in tail or b"{" in tail:
-            raise BadDtype(f"{run.name:.40}: expected a list of numbers and nothing else")
+            raise BadDtype(f"{span.name:.40}: expected a list of numbers and nothing else")
         key = f"{token}{len(arrays)}"
-        arrays[key] = _read_array(body, run.name, first, last, max_rows)
+        arrays[key] = _read_array(body, span.name, first, last, max_rows)
         parts += (body[done:first], b'"%b"' % key.encode())
         done = last + 1
     parts.append(body[done:])
@@ -91,14 +90,14 @@ def _fill(value: Any, name: str, arrays: dict[str, Array]) -> Any:
     return value
 
 
-def _runs(body: bytes | bytearray) -> Iterator[_Run]:
+def _spans(body: bytes | bytearray) -> Iterator[_Span]:
     start, name = 0, ""
     for _ in range(_MAX_STRINGS):
         opening = body.find(b'"', start)
         if opening < 0:
-            yield _Run(name, start, len(body))
+            yield _Span(name, start, len(body))
             return
-        yield _Run(name, start, opening)
+        yield _Span(name, start, opening)
         closing = _find_end(body, opening)
         name = body[opening + 1 : closing].decode("utf-8", "replace")
         start = closing + 1
@@ -114,7 +113,11 @@ def _find_end(body: bytes | bytearray, opening: int) -> int:
 
 
 def _read_array(body: bytes | bytearray, name: str, first: int, last: int, max_rows: int) -> Array:
-    """Read the list between two brackets.   -> float64, of the list's shape."""
+    """Read the list between two brackets.
+
+    Returns:
+        float64, of the list's shape.
+    """
     opening = _OPENING.match(body, first, min(last, first + 1024))
     depth = 0 if opening is None else opening[0].count(b"[")
     if depth > _MAX_DEPTH:
@@ -149,7 +152,7 @@ def _read_slice(text: bytes, name: str, first_row: int) -> Array:
     rows = parse_object(b'{"":[%b]}' % text)[""]
     if not rows:
         raise MalformedBody(f"body: not valid JSON: {name!r:.40} ends with a comma")
-    if any(word in text for word in (*_WORDS, b"{")):
+    if any(word in text for word in (*WORDS, b"{")):
         try:
             check_leaves(rows, name)
         except BadDtype:

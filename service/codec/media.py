@@ -68,7 +68,7 @@ def _read_parameters(header: str) -> str:
 def _read_accept(header: str) -> dict[str, float]:
     ranges = {}
     for part in header.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        kind, *parameters = (word.strip().lower() for word in part.split(";"))
         weight = 1.0
         for parameter in parameters:
             name, _, value = parameter.partition("=")

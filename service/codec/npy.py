@@ -49,7 +49,10 @@ _ENCRYPTED = 0x1
 
 
 def read_npy(body: bytes | bytearray, name: str) -> Array:
-    """Read one tensor.   -> a view of `body`, in the client's dtype, shape and order.
+    """Read one tensor.
+
+    Returns:
+        A view of `body`, in the client's dtype, shape and order.
 
     Raises:
         MalformedBody: it is not npy, or its length is not what its header says.

@@ -48,7 +48,7 @@ def read_rows(
     max_rows: int,
     num_levels: int | None = None,
 ) -> Array:
-    """Check a batch of events.   -> (B, *event_shape) in `dtype`, B >= 1.
+    """Check a batch of events.
 
     Args:
         value: an array, or nested lists of numbers.
@@ -58,6 +58,9 @@ def read_rows(
         max_rows: how many are taken.
         num_levels: of pixels: an array of whole numbers holds pixels, as one of bytes does; what is
             fractional (samples are) is a point of the density and is taken wherever it lies.
+
+    Returns:
+        (B, *event_shape) in `dtype`, B >= 1.
 
     Raises:
         OutOfRange: whole numbers that are no pixels.

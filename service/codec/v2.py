@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from service.api.schemas_v2 import InferInput, InferRequest
-from service.codec.json import check_keys, parse_object
+from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
@@ -53,7 +53,7 @@ _Strict = TypeVar("_Strict", bound=BaseModel)
 
 
 class Inference(NamedTuple):
-    """A readable request.
+    """An inference request of the protocol, read but not checked against a model.
 
     model_name, model_version: what some clients repeat of the path.
     outputs: which are asked for and whether as bytes; None is all of them, as `is_binary` says.
@@ -86,7 +86,7 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     is_long = is_large(text)
     content = parse_large(text, max_rows) if is_long else parse_object(text)
     request = validate(InferRequest, content)
-    if not is_long and not _is_plain(text, content):
+    if not is_long and not is_plain(text, content, "data"):
         check_keys(text)
         for given in request.inputs:
             check_leaves(_rows_of(given), given.name)
@@ -114,11 +114,14 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
 def write_inference(
     head: Mapping[str, Any], outputs: Mapping[str, tuple[Array, bool]]
 ) -> tuple[bytes, int | None]:
-    """Write an answer.   -> (body, length of its JSON part if tensors follow as bytes).
+    """Write an answer.
 
     Args:
         head: what stands before the tensors.
         outputs: each tensor by name, and whether it goes as bytes.
+
+    Returns:
+        The body, and the length of its JSON part where tensors follow as bytes.
     """
     described: list[dict[str, Any]] = []
     buffers: list[bytes] = []
@@ -175,32 +178,8 @@ def _read_length(value: bytes, available: int) -> int:
     return int(value)
 
 
-def _is_plain(text: bytes | bytearray, content: dict[str, Any]) -> bool:
-    """Whether no key stands twice and no data hold a string, true, false or null.
-
-    All that parsing kept outside of the data is counted, and all that the text has: orjson drops
-    the first of two equal keys, so that the numbers differ. Strings with escapes may look like
-    more than they are; then the slow way decides.
-    """
-    quotes = words = 0
-    pending: list[Any] = [content]
-    while pending:
-        value = pending.pop()
-        if type(value) is dict:
-            quotes += 2 * len(value)
-            pending += [part for name, part in value.items() if name != "data"]
-        elif type(value) is list:
-            pending += value
-        elif type(value) is str:
-            quotes += 2
-        elif type(value) not in (int, float):
-            words += 1
-    found = sum(text.count(word) for word in (b"true", b"false", b"null"))
-    return text.count(b'"') == quotes and found == words
-
-
 def _rows_of(given: InferInput) -> list[Any]:
-    """The data as rows, also where they come flat: so a fault is told by row and column."""
+    """The data as rows, also where they come flat: so a fault names row and column."""
     data = given.data if type(given.data) is list else []
     width = math.prod(given.shape[1:])
     if width < 2 or any(type(item) is list for item in data):

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.codec.json import read_object, write_object
+from service.codec.json import check_keys, is_plain, parse_object, read_object, write_object
+from service.codec.tensors import check_leaves
 from service.errors import ServiceError
 
 F32 = np.float32
@@ -130,3 +131,66 @@ def test_finite_answers_have_no_list_of_rows_that_are_not() -> None:
 def test_events_keep_their_shape() -> None:
     x = np.arange(12, dtype=F32).reshape(2, 1, 2, 3)
     assert json.loads(write_object({}, {"x": x}))["x"] == x.tolist()
+
+
+leaves = (
+    st.integers(-9, 9) | st.sampled_from(["a", "true", '"', "\u00e9"]) | st.none() | st.booleans()
+)
+# Objects as lists of pairs: a key may stand twice.
+values = st.recursive(
+    leaves | st.lists(st.integers(-9, 9) | leaves, max_size=3),
+    lambda inner: st.lists(
+        st.tuples(st.sampled_from(["a", "data", "u", "null"]), inner), min_size=1, max_size=3
+    ).map(tuple),
+    max_leaves=8,
+)
+
+
+def written(value: Any, *, is_escaped: bool) -> str:
+    if isinstance(value, tuple):
+        pairs = (f"{json.dumps(key)}:{written(part, is_escaped=is_escaped)}" for key, part in value)
+        return f"{{{','.join(pairs)}}}"
+    return json.dumps(value, ensure_ascii=is_escaped)
+
+
+def lists_in(value: Any, data: str | None, name: str = "") -> list[list[Any]]:
+    """All lists of an object; with the name of data, those that it stands before."""
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in lists_in(part, data, key)]
+    return [value] if isinstance(value, list) and data in (None, name) else []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["x", "data", "s"]), values), max_size=3).map(tuple),
+    st.booleans(),
+    st.sampled_from([None, "data"]),
+)
+def test_what_is_plain_needs_no_second_look(
+    pairs: tuple[tuple[str, Any], ...], is_escaped: bool, data: str | None
+) -> None:
+    # Below a key of its own, as the inputs of the Open Inference Protocol are.
+    body = f'{{"top":{written(pairs, is_escaped=is_escaped)}}}'.encode() if pairs else b"{}"
+    content = parse_object(body)
+    if not is_plain(body, content, data):
+        return
+    check_keys(body)
+    for found in lists_in(content, data):
+        check_leaves(found, "x")
+
+
+@pytest.mark.parametrize(
+    ("body", "data", "expected"),
+    [
+        (b'{"model": "line", "x": [[2, 4, 6]]}', None, True),
+        (b'{"x": [[1]], "log_prob": true}', None, True),
+        (b'{"x": [[1]], "x": [[2]]}', None, False),
+        (b'{"x": [["1"]]}', None, False),
+        (b'{"x": [[true]]}', None, False),
+        (b'{"inputs": [{"name": "x", "shape": [1, 2], "data": [1, 2]}]}', "data", True),
+        (b'{"inputs": [{"name": "x", "data": [1], "data": [2]}]}', "data", False),
+        (b'{"inputs": [{"name": "x", "data": [null]}]}', "data", False),
+        (b'{"inputs": [{"name": "x", "data": ["1"]}]}', "data", False),
+    ],
+)
+def test_what_is_plain(body: bytes, data: str | None, expected: bool) -> None:
+    assert is_plain(body, parse_object(body), data) is expected
