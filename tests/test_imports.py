@@ -13,6 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top to bottom: a module may import its own unit, units below it, and the leaves. A unit is a
 # module or a package with all it holds. Units on one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    # Names of 0.1.0, with a warning.
+    (
+        "models.certificate",
+        "models.checkpoint",
+        "models.evaluate",
+        "models.transforms.ode",
+        "models.zoo.__main__",
+        "service.cli",
+        "service.client",
+    ),
     ("pushforward.cli",),
     ("pushforward",),
     ("pushforward.client",),

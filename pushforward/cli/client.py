@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.checkpoints.files import try_file, write_file, written
+from models.checkpoints.files import try_file, write_file
 from pushforward.cli.plain_errors import describe, fail, interruptible, plain_errors
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-
-_PICTURES = (".png", ".jpg", ".jpeg")
 
 Model = Annotated[
     str | None, typer.Option(help="May be left out where the server has one or a default.")
@@ -210,34 +208,12 @@ def _with_progress(
 
 def _read_rows(path: Path, server: "Client", model: str | None) -> "Array | bytes":
     """Rows; the columns of a .csv file with a line of names are matched to the model's."""
-    if path.suffix.lower() != ".csv" or not (names := _header(path)):
-        return _read(path)
-    import numpy as np
+    from pushforward.cli import tables
 
-    from models.datasets.schema import check_columns
-
-    wanted = _feature_names(server, model)
-    if not wanted:
-        raise ValueError(
-            f"{path}: the first line holds names, and the model does not know those of its "
-            "columns: remove the line, and give the columns in the model's order"
-        )
-    check_columns(str(path), names, wanted)
-    order = [names.index(name) for name in wanted]
-    return np.loadtxt(path, delimiter=",", ndmin=2, skiprows=1, usecols=order)
-
-
-def _header(path: Path) -> list[str]:
-    """The names in the first line of a .csv file; none where it holds numbers alone."""
-    import csv
-
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = [cell.strip() for cell in next(csv.reader(file), [])]
-    try:
-        [float(cell) for cell in first]
-    except ValueError:
-        return first
-    return []
+    names = tables.read_header(path)
+    if not names:
+        return tables.read(path)
+    return tables.read_columns(path, names, _feature_names(server, model))
 
 
 def _feature_names(server: "Client", model: str | None) -> list[str]:
@@ -248,60 +224,24 @@ def _feature_names(server: "Client", model: str | None) -> list[str]:
     return list(names[0].get("feature_names") or ()) if names else []
 
 
-def _read(path: Path) -> "Array | bytes":
-    import numpy as np
-
-    if path.suffix.lower() in _PICTURES:
-        return path.read_bytes()
-    if path.suffix == ".npy":
-        array: Array = np.load(path, allow_pickle=False)
-        return array
-    if path.suffix == ".csv":
-        return np.loadtxt(path, delimiter=",", ndmin=2)
-    raise ValueError(f"{path}: expected .npy, .csv, .png or .jpg")
-
-
 def _read_context(path: Path | None, label: int | None) -> Any:
     if path is not None and label is not None:
         raise typer.BadParameter("give --context or --label, not both")
     return label if path is None else _read(path)
 
 
+def _read(path: Path) -> "Array | bytes":
+    from pushforward.cli import tables
+
+    return tables.read(path)
+
+
 def _write(path: Path | None, parts: "list[Array]") -> None:
-    """Write rows; CSV has a line for each, whatever their shape."""
     import numpy as np
 
-    values = np.concatenate(parts)
+    from pushforward.cli import tables
+
     if path is not None and path.suffix not in (".npy", ".csv"):
         raise typer.BadParameter(f"{path}: expected .npy, .csv or .png", param_hint="--output")
     with plain_errors():
-        _write_rows(path, values)
-
-
-def _write_rows(path: Path | None, values: "Array") -> None:
-    import io
-    import sys
-
-    import numpy as np
-
-    if path is None:
-        _write_csv(sys.stdout, values)
-        sys.stdout.flush()
-        return
-    with written(path) as fresh, fresh.open("wb") as file:
-        if path.suffix == ".csv":
-            _write_csv(file, values)
-            return
-        # numpy seeks, which a pipe cannot, and makes of a full disk an error without a name.
-        buffer = io.BytesIO()
-        np.save(buffer, values, allow_pickle=False)
-        file.write(buffer.getbuffer())
-
-
-def _write_csv(file: IO[Any], values: "Array") -> None:
-    import numpy as np
-
-    # As many digits as tell every number from its neighbours.
-    digits = 9 if values.dtype == np.float32 else 17
-    flat = values.reshape(len(values), -1)
-    np.savetxt(file, flat, fmt=f"%.{digits}g", delimiter=",")
+        tables.write(path, np.concatenate(parts))

@@ -1,0 +1,187 @@
+"""The command where extras are not installed: it starts, and says which one is needed."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from pushforward.cli.commands import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[3]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+MODULES = {"opentelemetry-api": "opentelemetry", "pillow": "PIL", "scikit-learn": "sklearn"}
+
+# Runs the command where distributions are not installed: their modules are not found.
+SCRIPT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+absent = sys.argv[1].split(",")
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+from pushforward.cli.main import main
+main()
+"""
+
+
+def brought(*extras: str) -> set[str]:
+    """Distributions that these extras bring, and those that they bring along."""
+    names = set()
+    for extra in extras:
+        for line in PROJECT["optional-dependencies"][extra]:
+            if inner := re.fullmatch(r"pushforward\[(.+)\]", line):
+                names |= brought(*inner[1].split(","))
+            else:
+                names |= closure(re.split(r"[\[<>=;]", line)[0])
+    return names
+
+
+@cache
+def closure(name: str) -> frozenset[str]:
+    try:
+        required = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        required = []
+    always = [re.match(r"[\w.-]+", line) for line in required if "extra ==" not in line]
+    inner = [closure(found[0].lower().replace("_", "-")) for found in always if found]
+    return frozenset({name}).union(*inner)
+
+
+def run(extras: tuple[str, ...], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command where `extras` are all that is installed."""
+    missing = (
+        brought("cpu", "train", "otel") - brought(*extras) - closure("httpx") - closure("numpy")
+    )
+    absent = ",".join(MODULES.get(name, name.replace("-", "_")) for name in missing)
+    command = [sys.executable, "-c", SCRIPT, absent, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=20
+    )
+
+
+@contextmanager
+def answering(answers: dict[str, tuple[str, bytes]]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that has one answer a method: its address, and the bodies that it is sent."""
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
+            media, content = answers[self.command]
+            self.send_response(200)
+            self.send_header("content-type", media)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+        server.shutdown()
+        thread.join()
+
+
+def test_the_version_needs_no_extra() -> None:
+    done = run((), "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pushforward ")
+
+
+@pytest.mark.parametrize(
+    ("extras", "arguments", "line"),
+    [
+        ((), ("--help",), "pushforward: needs the extra 'cli': pip install 'pushforward[cli]'"),
+        (
+            (),
+            ("client", "--help"),
+            "pushforward client: needs the extra 'cli': pip install 'pushforward[cli]'",
+        ),
+        (
+            (),
+            ("serve",),
+            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+        ),
+        (
+            ("cli",),
+            ("serve", "models/zoo"),
+            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+        ),
+        (
+            ("cli",),
+            ("inspect", "models/zoo/moons"),
+            "pushforward inspect: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+        ),
+        (
+            ("onnx",),
+            ("serve", "models/zoo", "--port", "0"),
+            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+        ),
+        (
+            ("cli",),
+            ("train", "--data", "two_moons", "--family", "nice", "--out", "unwritten"),
+            "pushforward train: needs the extra 'train': pip install 'pushforward[train]'",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_missing_is_one_line(
+    extras: tuple[str, ...], arguments: tuple[str, ...], line: str
+) -> None:
+    done = run(extras, *arguments)
+    assert (done.returncode, done.stderr) == (2, f"{line}\n")
+    # A server has begun its log when it finds that a package is missing.
+    assert not done.stdout or extras == ("onnx",)
+
+
+def test_the_help_needs_cli_alone() -> None:
+    done = run(("cli",), "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_the_client_needs_cli_alone(tmp_path: Path) -> None:
+    """A table whose columns are matched by name, and what is written."""
+    (tmp_path / "x.csv").write_text("mass,speed\n1,2\n")
+    served = {"models": [{"name": "toy", "feature_names": ["speed", "mass"]}]}
+    answers = {"GET": ("application/json", json.dumps(served).encode())}
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([-1.5]))
+    answers["POST"] = ("application/x-npy", buffer.getvalue())
+    with answering(answers) as (url, bodies):
+        flags = ("--base-url", url, "--max-retries", "0")
+        asked = run(("cli",), "client", *flags, "log-prob", tmp_path / "x.csv")
+    assert (asked.returncode, asked.stdout) == (0, "-1.5\n"), asked.stderr
+    np.testing.assert_array_equal(np.load(io.BytesIO(bodies[-1])), [[2.0, 1.0]])
+
+
+def test_a_fault_of_ours_is_no_missing_extra() -> None:
+    script = SCRIPT.replace("main()", "sys.modules['pushforward.cli.app'] = None\nmain()")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "", "serve"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
