@@ -17,29 +17,30 @@ Body = Callable[[Carry, Carry], Carry]
 Loop = Callable[[Body, Carry, Carry], Carry]
 
 # Rows worked on together: what they need stays in a core's cache.
-LANES = 128
-# How often the body is applied before rows that are done leave their lanes to others. Few rows cost
-# what one costs: they stay until all are done.
-BURST = 2
-FEW = 16
+ACTIVE_ROWS = 128
+# How often the body is applied before rows that are done leave their places to others. Few rows
+# cost what one costs: they stay until all are done.
+STEPS_PER_COMPACTION = 2
+FEW_ROWS = 16
 
 
 def _run(body: Body, carry: Carry, given: Carry) -> Carry:
     while True:
-        rows = carry[0][:, 0].nonzero()[:LANES, 0]
+        rows = carry[0][:, 0].nonzero()[:ACTIVE_ROWS, 0]
         if not len(rows):
             return carry
-        lanes = tuple(tensor[rows] for tensor in carry)
+        active = tuple(tensor[rows] for tensor in carry)
         beside = tuple(tensor[rows] for tensor in given)
-        for _ in range(BURST):
-            lanes = body(lanes, beside)
-            if not lanes[0].any():
+        for _ in range(STEPS_PER_COMPACTION):
+            active = body(active, beside)
+            if not active[0].any():
                 break
         carry = tuple(
-            tensor.index_copy(0, rows, lane) for tensor, lane in zip(carry, lanes, strict=True)
+            tensor.index_copy(0, rows, part) for tensor, part in zip(carry, active, strict=True)
         )
 
 
+# A context variable, since a module is traced as it is: no argument of it could name the loop.
 _loop: ContextVar[Loop] = ContextVar("loop", default=_run)
 
 

@@ -7,12 +7,10 @@ comes out is written beside the graphs; graphs that miss the tolerance are not w
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,8 +23,9 @@ from models.ode.call import SolveStatus
 from models.onnx.comparison import (
     BATCH_SIZES,
     Answers,
+    Comparison,
+    Errors,
     Rows,
-    Trial,
     answers,
     data_rows,
     latent_rows,
@@ -66,16 +65,6 @@ TOLERANCES = {
 
 # Continuous flows, against their reference; the graphs solve as the model says.
 CONTINUOUS = Tolerance(log_prob=PROMISE, sample_log_prob=1e-3, x=1e-3)
-
-
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """Absolute errors over all rows: quantiles and maximum."""
-
-    median: float
-    p90: float
-    p99: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +112,32 @@ class Certificate:
         return asdict(self)
 
 
+class _Subject(NamedTuple):
+    """What is certified, and against what.
+
+    exact: the flow in float64, its equations solved tighter; narrow: in the graphs' precision.
+    folded: what these were traced from. encode, decode: sessions of the first two graphs.
+    """
+
+    exact: Flow
+    narrow: Flow
+    folded: Flow
+    graphs: Graphs
+    encode: Any
+    decode: Any
+    dtype: torch.dtype
+    tolerance: Tolerance
+    may_give_up: bool
+
+
+class _Comparisons(NamedTuple):
+    """Every graph beside the flow; generate's log_probs are those of decode."""
+
+    encode: Comparison
+    decode: Comparison
+    generate: Comparison | None
+
+
 @torch.no_grad()
 def certify(
     flow: Flow,
@@ -137,7 +152,7 @@ def certify(
     """Hold graphs to the flow they were made from.
 
     Args:
-        flow: not folded, with its weights as they are stored; it is evaluated in float64.
+        flow: not folded, with its own weights; it is evaluated in float64.
         folded: the folded flow that the graphs were traced from.
         graphs: all of them.
         record: golden rows of `flow`; left out, rows are drawn from it.
@@ -154,130 +169,123 @@ def certify(
     tolerance = CONTINUOUS if continuous_parts(flow) else TOLERANCES[dtype]
     record = golden.record(exact) if record is None else record
     encode, decode = (open_session(m.SerializeToString()) for m in (graphs.encode, graphs.decode))
-
-    def unsolved(found: dict[str, Tensor]) -> Tensor | None:
-        return found["status"] != SolveStatus.SOLVED if may_give_up else None
-
+    subject = _Subject(exact, narrow, folded, graphs, encode, decode, dtype, tolerance, may_give_up)
     data = data_rows(exact, record, random_rows, dtype)
-    found, encode_is_same = run_in_batches(encode, data, dtype)
-    got = Answers(found["z"], found["log_prob"], unsolved(found))
-    wanted, same = (answers(one, data, dtype, decoding=False) for one in (exact, narrow))
-    there = Trial(False, data, got, wanted, same, tolerance.log_prob)
-
     latents = latent_rows(exact, record, random_rows, dtype)
-    found, decode_is_same = run_in_batches(decode, latents, dtype)
-    got_log_prob = base_log_prob_torch(latents.values) - found["log_det"]
-    got = Answers(found["x"], got_log_prob, unsolved(found))
-    wanted, same = (answers(one, latents, dtype, decoding=True) for one in (exact, narrow))
-    back = Trial(True, latents, got, wanted, same, tolerance.sample_log_prob)
+    encoded = _compare(subject, encode, data, decoding=False)
+    decoded = _compare(subject, decode, latents, decoding=True)
+    compared = _Comparisons(encoded, decoded, _compare_generate(subject, decoded))
+    _require(subject, compared)
+    return _certificate(subject, compared)
 
-    generated, generate_is_same = None, True
-    if graphs.generate is not None:
-        generate = open_session(graphs.generate.SerializeToString())
-        found, generate_is_same = run_in_batches(generate, latents, dtype)
-        # It gives values alone: its log_probs are taken to be those of decode.
-        generated = replace(back, got=Answers(found["x"], back.got.log_prob, unsolved(found)))
 
-    def drift(trial: Trial, row: int) -> str:
-        return _drift(exact, folded, graphs, (trial, row), dtype)
+def _compare(subject: _Subject, session: Any, rows: Rows, *, decoding: bool) -> Comparison:
+    """Run the graph of encode or decode on all rows, and the flow in both precisions."""
+    found, is_invariant = run_in_batches(session, rows, subject.dtype)
+    if decoding:
+        value, allowed = found["x"], subject.tolerance.sample_log_prob
+        log_prob = base_log_prob_torch(rows.values) - found["log_det"]
+    else:
+        value, allowed = found["z"], subject.tolerance.log_prob
+        log_prob = found["log_prob"]
+    exact, narrow = (
+        answers(flow, rows, subject.dtype, decoding=decoding)
+        for flow in (subject.exact, subject.narrow)
+    )
+    got = Answers(value, log_prob, _unsolved(subject, found))
+    return Comparison(decoding, rows, got, exact, narrow, allowed, is_invariant)
 
-    _require(there, back, generated, tolerance, drift)
-    (log_prob, z), (sample_log_prob, x) = _usual_errors(there), _usual_errors(back)
+
+def _compare_generate(subject: _Subject, decode: Comparison) -> Comparison | None:
+    """The third graph of a continuous flow, which gives values alone; None without one."""
+    if subject.graphs.generate is None:
+        return None
+    session = open_session(subject.graphs.generate.SerializeToString())
+    found, is_invariant = run_in_batches(session, decode.rows, subject.dtype)
+    got = Answers(found["x"], decode.got.log_prob, _unsolved(subject, found))
+    return replace(decode, got=got, is_batch_invariant=is_invariant)
+
+
+def _unsolved(subject: _Subject, found: dict[str, Tensor]) -> Tensor | None:
+    """Which rows a graph says it could not solve, where it may.   -> (n,)."""
+    return found["status"] != SolveStatus.SOLVED if subject.may_give_up else None
+
+
+def _certificate(subject: _Subject, compared: _Comparisons) -> Certificate:
+    encode, decode, generate = compared
+    (log_prob, z), (sample_log_prob, x) = encode.usual_errors, decode.usual_errors
     return Certificate(
-        precision=_name(dtype),
-        networks=_name(folded.dtype),
-        tolerance=tolerance,
+        precision=_name(subject.dtype),
+        networks=_name(subject.folded.dtype),
+        tolerance=subject.tolerance,
         log_prob=log_prob,
-        log_prob_relative_max=float(there.relative[~there.is_beyond].max()),
-        bits_per_dim_max=log_prob.max / (flow.features * math.log(2)),
+        log_prob_relative_max=float(encode.relative[~encode.is_beyond].max()),
+        bits_per_dim_max=log_prob.max / (subject.exact.features * math.log(2)),
         sample_log_prob=sample_log_prob,
         z=z,
         x=x,
-        generated=None if generated is None else _usual_errors(generated)[1],
-        round_trip=_round_trip(encode, decode, back, dtype),
-        rows={"data": data.count(), "latents": latents.count()},
-        beyond_precision=int(there.is_beyond.sum() + back.is_beyond.sum()),
+        generated=None if generate is None else generate.usual_errors[1],
+        round_trip=_round_trip(subject, decode),
+        rows={"data": encode.rows.count(), "latents": decode.rows.count()},
+        beyond_precision=int(encode.is_beyond.sum() + decode.is_beyond.sum()),
         batch_sizes=BATCH_SIZES,
-        is_batch_invariant=encode_is_same and decode_is_same and generate_is_same,
-        opset=graphs.encode.opset_import[0].version,
-        provider=encode.get_providers()[0],
+        is_batch_invariant=all(one.is_batch_invariant for one in compared if one is not None),
+        opset=subject.graphs.encode.opset_import[0].version,
+        provider=subject.encode.get_providers()[0],
         versions=_versions(),
     )
 
 
-def _round_trip(encode: Any, decode: Any, back: Trial, dtype: torch.dtype) -> Errors:
+def _round_trip(subject: _Subject, decoded: Comparison) -> Errors:
     """Encode and decode what was decoded once: bits that a flow drops do not count."""
-    x = Rows(back.got.values, back.rows.context, back.rows.kinds)
-    z = Rows(run_in_batches(encode, x, dtype)[0]["z"], x.context, x.kinds)
-    again = run_in_batches(decode, z, dtype)[0]["x"]
-    return _errors((again - x.values).abs()[~x.is_odd].flatten())
+    x = Rows(decoded.got.values, decoded.rows.context, decoded.rows.kinds)
+    z = Rows(run_in_batches(subject.encode, x, subject.dtype)[0]["z"], x.context, x.kinds)
+    again = run_in_batches(subject.decode, z, subject.dtype)[0]["x"]
+    return Errors.of((again - x.values).abs()[~x.is_odd].flatten())
 
 
-def _require(
-    there: Trial,
-    back: Trial,
-    generated: Trial | None,
-    tolerance: Tolerance,
-    drift: Callable[[Trial, int], str],
-) -> None:
+def _require(subject: _Subject, compared: _Comparisons) -> None:
     """Raise on the worst row that misses a tolerance.
 
     Raises:
         CertificateError: names graph, row and layer.
     """
-    held = [
-        ("encode: log_prob", there, there.relative, tolerance.log_prob),
-        ("decode: log_prob of samples", back, back.relative, tolerance.sample_log_prob),
-    ]
-    for name, trial in (("decode", back), ("generate", generated)):
-        if trial is not None:
-            x = relative(trial.got.values, trial.exact.values).flatten(1).amax(1)
-            held.append((f"{name}: x", trial, x, tolerance.x))
-    for name, trial, errors, allowed in held:
-        judged = errors.masked_fill(trial.is_beyond, 0)
-        row = int(judged.argmax())
-        if judged[row] > allowed:
-            raise CertificateError(
-                f"{name}: off by {float(judged[row]):.3g} on one of the {trial.rows.kinds[row]} "
-                f"rows, at most {allowed:.3g} is allowed (in units of max(1, |value|)); the first "
-                f"layer that drifts: {drift(trial, row)}; serve this model with torch"
-            )
+    encode, decode, generate = compared
+    _require_within("encode: log_prob", encode, encode.relative, encode.allowed, subject)
+    _require_within("decode: log_prob of samples", decode, decode.relative, decode.allowed, subject)
+    for name, one in (("decode: x", decode), ("generate: x", generate)):
+        if one is not None:
+            x = relative(one.got.values, one.exact.values).flatten(1).amax(1)
+            _require_within(name, one, x, subject.tolerance.x, subject)
 
 
-def _drift(
-    exact: Flow, folded: Flow, graphs: Graphs, worst: tuple[Trial, int], dtype: torch.dtype
-) -> str:
-    trial, row = worst
+def _require_within(
+    name: str, compared: Comparison, errors: Tensor, allowed: float, subject: _Subject
+) -> None:
+    counted = errors.masked_fill(compared.is_beyond, 0)
+    row = int(counted.argmax())
+    if counted[row] > allowed:
+        raise CertificateError(
+            f"{name}: off by {float(counted[row]):.3g} on one of the {compared.rows.kinds[row]} "
+            f"rows, at most {allowed:.3g} is allowed (in units of max(1, |value|)); the first "
+            f"layer that drifts: {_drift(subject, compared, row)}; serve this model with torch"
+        )
+
+
+def _drift(subject: _Subject, compared: Comparison, row: int) -> str:
     one = slice(row, row + 1)
-    context = None if trial.rows.context is None else trial.rows.context[one]
-    scale = max(1.0, float(trial.exact.log_prob[row].abs()))
+    context = None if compared.rows.context is None else compared.rows.context[one]
+    scale = max(1.0, float(compared.exact.log_prob[row].abs()))
     return first_drift(
-        folded,
-        fold(exact),
-        trial.rows.values[one],
+        subject.folded,
+        fold(subject.exact),
+        compared.rows.values[one],
         context,
-        decoding=trial.decoding,
-        tolerance=trial.allowed * scale,
-        dtype=dtype,
-        opset=graphs.encode.opset_import[0].version,
+        decoding=compared.decoding,
+        tolerance=compared.allowed * scale,
+        dtype=subject.dtype,
+        opset=subject.graphs.encode.opset_import[0].version,
     )
-
-
-def _usual_errors(trial: Trial) -> tuple[Errors, Errors]:
-    """Absolute errors of log_prob and of all values, on rows that are not odd."""
-    usual = ~trial.rows.is_odd
-    log_prob = (trial.got.log_prob - trial.exact.log_prob).abs()[usual]
-    values = (trial.got.values - trial.exact.values).abs()[usual].flatten()
-    return _errors(log_prob), _errors(values)
-
-
-def _errors(values: Tensor) -> Errors:
-    # Equal infinities, of data outside the support, have no difference.
-    values = values[values.isfinite()]
-    if not len(values):
-        return Errors(0.0, 0.0, 0.0, 0.0)
-    median, p90, p99 = np.quantile(values.numpy(), (0.5, 0.9, 0.99)).tolist()
-    return Errors(median, p90, p99, float(values.max()))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,9 +1,9 @@
-"""Rows on which graphs are tried, what graphs and flows answer, and how far they are apart."""
+"""Rows on which graphs are compared, what graphs and flows answer, and how far they are apart."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -59,8 +59,32 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One graph beside the flow in float64 and in the graph's own precision."""
+class Errors:
+    """Absolute errors over all rows: quantiles and maximum."""
+
+    median: float
+    p90: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """Summarise errors (n,)."""
+        # Equal infinities, of data outside the support, have no difference.
+        values = values[values.isfinite()]
+        if not len(values):
+            return cls(0.0, 0.0, 0.0, 0.0)
+        median, p90, p99 = np.quantile(values.numpy(), (0.5, 0.9, 0.99)).tolist()
+        return cls(median, p90, p99, float(values.max()))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One graph beside the flow in float64 and in the graph's own precision.
+
+    allowed: what the error of log_prob may be, in units of max(1, |log_prob|).
+    is_batch_invariant: whether every row had the same bits in batches of all sizes.
+    """
 
     decoding: bool
     rows: Rows
@@ -68,6 +92,7 @@ class Trial:
     exact: Answers
     narrow: Answers
     allowed: float
+    is_batch_invariant: bool
 
     @property
     def relative(self) -> Tensor:
@@ -84,6 +109,14 @@ class Trial:
         if self.got.unsolved is not None:
             hopeless = hopeless | self.got.unsolved
         return self.rows.is_odd & hopeless
+
+    @property
+    def usual_errors(self) -> tuple[Errors, Errors]:
+        """Absolute errors of log_prob and of all values, on rows that are not odd."""
+        usual = ~self.rows.is_odd
+        log_prob = (self.got.log_prob - self.exact.log_prob).abs()[usual]
+        values = (self.got.values - self.exact.values).abs()[usual].flatten()
+        return Errors.of(log_prob), Errors.of(values)
 
 
 def data_rows(flow: Flow, record: golden.Record, random_rows: int, dtype: torch.dtype) -> Rows:

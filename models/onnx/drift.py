@@ -18,7 +18,7 @@ from models.transforms.split import FactorOut
 _VALUE_TOLERANCE = 1e-4
 
 
-class _Probe(nn.Module):
+class _LayerRecorder(nn.Module):
     """Runs a folded flow and gives what every layer on the way returned."""
 
     def __init__(self, folded: Flow, *, decoding: bool) -> None:
@@ -83,22 +83,22 @@ def first_drift(
     Returns:
         The layers of the flow that the folded layer was made of, by index and kind.
     """
-    probe = _Probe(folded, decoding=decoding)
-    exact = _Probe(reference, decoding=decoding)(value, context)
-    graph = Graph("probe", opset)
+    recorder = _LayerRecorder(folded, decoding=decoding)
+    exact = _LayerRecorder(reference, decoding=decoding)(value, context)
+    graph = Graph("drift", opset)
     shapes = {"value": tuple(value.shape[1:])}
     feed = {"value": value.to(dtype).numpy()}
     if context is not None:
         shapes["context"] = tuple(context.shape[1:])
         feed["context"] = context.to(dtype).numpy()
-    model = graph.model(trace(probe, shapes, dtype, graph))
+    model = graph.model(trace(recorder, shapes, dtype, graph))
     found = open_session(model.SerializeToString()).run(None, feed)
     got = [torch.from_numpy(array).double() for array in found]
     drift = torch.zeros(len(value), dtype=torch.float64)
-    for index, layer in enumerate(probe.layers):
+    for index, layer in enumerate(recorder.layers):
         wanted, log_det = exact[str(2 * index)], exact[str(2 * index + 1)]
         drift += got[2 * index + 1] - log_det
         apart = ((got[2 * index] - wanted) / wanted.abs().clamp(min=1)).abs().max()
         if not (drift.abs().max() <= tolerance and apart <= _VALUE_TOLERANCE):
             return layer
-    return probe.layers[-1] if probe.layers else "the base"
+    return recorder.layers[-1] if recorder.layers else "the base"

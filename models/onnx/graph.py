@@ -9,9 +9,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-# Names of the dynamic axis: in a model, and in a loop over some of its rows.
-BATCH = "batch"
-LANES = "lanes"
+# Names of the dynamic axis, as the graphs that ship have them: in a model, and in a loop over some
+# of its rows.
+BATCH_AXIS = "batch"
+ACTIVE_ROWS_AXIS = "lanes"
 # Functions are traced with an empty batch: no other axis has this length, and nothing is computed.
 NO_ROWS = 0
 
@@ -60,7 +61,7 @@ class Graph:
         axis: the name of the dynamic axis.
     """
 
-    def __init__(self, name: str, opset: int, *, prefix: str = "", axis: str = BATCH) -> None:
+    def __init__(self, name: str, opset: int, *, prefix: str = "", axis: str = BATCH_AXIS) -> None:
         self.name = name
         self.opset = opset
         self.prefix = prefix

@@ -1,16 +1,15 @@
 """Loops: the body is traced into a graph of its own, the body of an ONNX `Loop`.
 
-Two loops, one in the other: the inner applies the body to the rows that stand in lanes, the outer
-picks rows that go on, sets them in lanes and puts them back. See `models.ode.while_loop`.
+Two loops, one in the other: the inner applies the body to the active rows, the outer picks rows
+that go on, packs them together and puts them back. See `models.ode.while_loop`.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from models.ode.while_loop import BURST, FEW, LANES
-from models.onnx.graph import LANES as LANES_AXIS
-from models.onnx.graph import Graph, Value
+from models.ode.while_loop import ACTIVE_ROWS, FEW_ROWS, STEPS_PER_COMPACTION
+from models.onnx.graph import ACTIVE_ROWS_AXIS, Graph, Value
 
 # (graph, carried, given) -> carried on.
 TraceBody = Callable[[Graph, list[Value], list[Value]], list[Value]]
@@ -18,8 +17,8 @@ TraceBody = Callable[[Graph, list[Value], list[Value]], list[Value]]
 _Body = Callable[[Graph, list[Value], str], tuple[list[Value], str | None]]
 
 # Bounds that no batch reaches: a graph that could run for ever is refused (`models.onnx.validate`).
-_MOST_BURSTS = 2**20
-_LONGEST_BURST = 2**10
+_MOST_COMPACTIONS = 2**20
+_MOST_STEPS = 2**10
 
 
 def add_loop(
@@ -34,9 +33,9 @@ def add_loop(
     """
     beside = [_renamed(value, graph.materialised(value)) for value in given]
 
-    def burst(outer: Graph, carried: list[Value], _: str) -> tuple[list[Value], None]:
-        rows, last = _lanes(outer, carried[0])
-        lanes, others = (
+    def compact(outer: Graph, carried: list[Value], _: str) -> tuple[list[Value], None]:
+        rows, last = _active_rows(outer, carried[0])
+        active, others = (
             [_renamed(value, *outer.add("Gather", [value.name, rows], axis=0)) for value in part]
             for part in (carried, beside)
         )
@@ -44,14 +43,14 @@ def add_loop(
         def body(inner: Graph, standing: list[Value], iteration: str) -> tuple[list[Value], str]:
             return trace_body(inner, standing, others), inner.add("Less", [iteration, last])[0]
 
-        moved = _repeat(outer, outer.inside("loop", LANES_AXIS), lanes, _LONGEST_BURST, body)
+        moved = _repeat(outer, outer.inside("loop", ACTIVE_ROWS_AXIS), active, _MOST_STEPS, body)
         places = outer.add("Unsqueeze", [rows, outer.ints([1])])
         return [
             _renamed(old, *outer.add("ScatterND", [old.name, *places, new.name]))
             for old, new in zip(carried, moved, strict=True)
         ], None
 
-    return _repeat(graph, graph.inside("loop", graph.axis), carry, _MOST_BURSTS, burst)
+    return _repeat(graph, graph.inside("loop", graph.axis), carry, _MOST_COMPACTIONS, compact)
 
 
 def _repeat(
@@ -81,14 +80,17 @@ def _repeat(
     return [_renamed(value, result) for value, result in zip(first, results, strict=True)]
 
 
-def _lanes(graph: Graph, goes_on: Value) -> tuple[str, str]:
-    """The places of the first rows that go on, (n,) with n <= LANES, and a burst's last number."""
+def _active_rows(graph: Graph, goes_on: Value) -> tuple[str, str]:
+    """The places of the first rows that go on, (n,), n <= ACTIVE_ROWS; the last step's number."""
     flat = graph.add("Reshape", [goes_on.name, graph.ints([-1])])
     every = graph.add("Reshape", [*graph.add("NonZero", flat), graph.ints([-1])])
-    ends = [graph.ints([bound]) for bound in (0, LANES)]
+    ends = [graph.ints([bound]) for bound in (0, ACTIVE_ROWS)]
     (rows,) = graph.add("Slice", [*every, *ends])
-    few = graph.add("LessOrEqual", [*graph.add("Size", [rows]), graph.constant(torch.tensor(FEW))])
-    last = [graph.constant(torch.tensor(burst - 1)) for burst in (_LONGEST_BURST, BURST)]
+    few = graph.add(
+        "LessOrEqual", [*graph.add("Size", [rows]), graph.constant(torch.tensor(FEW_ROWS))]
+    )
+    numbers = (_MOST_STEPS, STEPS_PER_COMPACTION)
+    last = [graph.constant(torch.tensor(steps - 1)) for steps in numbers]
     return rows, graph.add("Where", [*few, *last])[0]
 
 

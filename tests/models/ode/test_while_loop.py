@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.ode.while_loop import LANES, Carry, repeat_while_any
+from models.ode.while_loop import ACTIVE_ROWS, Carry, repeat_while_any
 from models.onnx.graph import Graph, UnsupportedOperator
 from models.onnx.runtime import open_session
 from models.onnx.trace import trace
 
-ROWS = 2 * LANES + 5
+ROWS = 2 * ACTIVE_ROWS + 5
 
 
 class Halve(nn.Module):
@@ -50,7 +50,7 @@ def expected(x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     return x / 2**count, count
 
 
-@pytest.mark.parametrize("number", [1, 2, LANES, ROWS])
+@pytest.mark.parametrize("number", [1, 2, ACTIVE_ROWS, ROWS])
 def test_run_and_recorded_do_the_same(number: int) -> None:
     x, limit = (part[-number:].float() for part in rows())
     halved, count = expected(x, limit)
