@@ -95,7 +95,7 @@ def measure_accuracy(
 def _errors(got: Tensor, wanted: Tensor) -> Errors:
     counted = wanted.isfinite() & got.isfinite()
     nats = (got - wanted).abs()[counted]
-    relative = nats / wanted[counted].abs().clamp(min=1)
+    relative = golden.relative_errors(got[counted], wanted[counted])
     lost = wanted.isfinite() & ~got.isfinite()
     return Errors(len(wanted), _largest(nats), _largest(relative), int(lost.sum()))
 

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: written beside their place, then renamed."""
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -83,6 +84,12 @@ def check_regular(path: Path, most_bytes: int) -> None:
         raise OSError(None, "expected a file, got a folder, a device or a pipe")
     if info.st_size > most_bytes:
         raise OSError(None, f"expected at most {most_bytes} bytes, got {info.st_size}")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_of(folder: Path) -> list[Path]:

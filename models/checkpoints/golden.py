@@ -171,9 +171,14 @@ def _answers(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Tensor, Ten
     return z, base_log_prob_torch(z) + log_det
 
 
+def relative_errors(got: Tensor, exact: Tensor) -> Tensor:
+    """How far each value is from the exact one, relative to max(1, |exact value|)."""
+    return (got - exact).abs() / exact.abs().clamp(min=1)
+
+
 def _absolute(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max())
 
 
 def _relative(got: Tensor, expected: Tensor) -> float:
-    return float(((got - expected).abs() / expected.abs().clamp(min=1)).max())
+    return float(relative_errors(got, expected).max())

@@ -1,6 +1,5 @@
 """The manifest of a model folder, config.json, and the names of the files beside it."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.checkpoints.files import check_regular
+from models.checkpoints.files import check_regular, sha256
 from models.checkpoints.proof import CheckpointError
 
 FORMAT_VERSION: Literal[1] = 1
@@ -60,5 +59,4 @@ def read_manifest(folder: Path) -> Manifest:
 
 def digest(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights file, in hex: what an export is bound to."""
-    with (Path(folder) / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(Path(folder) / WEIGHTS_FILE)

@@ -80,11 +80,9 @@ def log_prob_errors(flow: Flow, exact: Flow, record: golden.Record) -> dict[str,
     given = None if context is None else context.to(flow.device, flow.dtype)
     got = flow.log_prob(x.to(flow.device, flow.dtype), given).double().cpu()
     wanted = reference(exact).log_prob(x, context)
-    error = (got - wanted).abs()
-    relative = error / wanted.abs().clamp(min=1)
-    return dict(
-        zip(LOG_PROB_ERRORS, (float(error.max()), float(relative.max()), PROMISE), strict=True)
-    )
+    largest = float((got - wanted).abs().max())
+    relative = float(golden.relative_errors(got, wanted).max())
+    return dict(zip(LOG_PROB_ERRORS, (largest, relative, PROMISE), strict=True))
 
 
 def broken_promise(accuracy: Mapping[str, float]) -> str:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.checkpoints.golden import Inputs
+from models.checkpoints.golden import Inputs, relative_errors
 from models.checkpoints.reference import PROMISE, continuous_parts, tighter
 from models.flow import Flow
 from models.ode.solver import SolverSettings
@@ -169,5 +169,5 @@ class _Answers:
 
 def _largest_error(got: Tensor, exact: Tensor) -> float:
     solved = exact.isfinite()
-    error = (got - exact).abs() / exact.abs().clamp(min=1)
+    error = relative_errors(got, exact)
     return float(error[solved].nan_to_num(math.inf, posinf=math.inf).max()) if solved.any() else 0.0

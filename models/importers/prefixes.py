@@ -62,11 +62,7 @@ def under(states: Mapping[str, State], prefix: str, report: Report) -> dict[str,
     start = f"{prefix.strip('.')}."
     found: dict[str, State] = {}
     for name, state in states.items():
-        inside = {
-            key.removeprefix(start): tensor
-            for key, tensor in state.items()
-            if key.startswith(start)
-        }
+        inside = _below(state, start)
         if not inside:
             continue
         found[name] = inside
@@ -95,14 +91,16 @@ def _flows_inside(state: State, recognise: Recognise) -> dict[str, list[str]]:
     for prefix in sorted(prefixes, key=lambda name: name.count(".")):
         if any(prefix.startswith(f"{shorter}.") for shorter in found):
             continue
-        inside = {
-            key.removeprefix(f"{prefix}."): tensor
-            for key, tensor in state.items()
-            if key.startswith(f"{prefix}.")
-        }
-        if names := recognise(inside):
+        if names := recognise(_below(state, f"{prefix}.")):
             found[prefix] = names
     return found
+
+
+def _below(state: State, start: str) -> State:
+    """The tensors whose keys start so, without that start."""
+    return {
+        key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)
+    }
 
 
 def _named(keys: list[str]) -> str:

@@ -6,7 +6,6 @@ of our own, from an allow-list, as inert values. What is not a checkpoint is rec
 """
 
 import argparse
-import hashlib
 import pickle
 import warnings
 import zipfile
@@ -36,12 +35,6 @@ _OTHER_FORMATS = {
         "torch.save the state dict",
     ),
 }
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path, report: Report, *, allow_pickle: bool = False) -> Any:

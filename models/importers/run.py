@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from models.checkpoints.files import sha256
 from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
 from models.importers.hyperparameters import HyperparameterSources, refuse_unused, resolve
 from models.importers.layouts.images import log_det
 from models.importers.likelihood import Term, describe_likelihood
-from models.importers.reading import read, sha256
+from models.importers.reading import read
 from models.importers.registry import choose, names_of
 from models.importers.report import ImportRefused, Report
 from models.importers.source import (

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.importers.layouts.networks import Net
 from models.importers.report import ImportRefused
 from models.importers.source import Fragment, prefixed
+from models.importers.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,17 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Part:
     """y = W x + b with the matrix as it stands."""
     state = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     return Part({"kind": "linear", "matrix": "plain", "bias": bias is not None}, state)
+
+
+def exp_batch_norm(weights: Weights, name: str, features: int, eps: float) -> Part:
+    """A batch norm whose scale is exp(log_gamma), with the running statistics it was saved with."""
+    state = {
+        "weight": weights.take(f"{name}.log_gamma", features),
+        "bias": weights.take(f"{name}.beta", features),
+        "running_mean": weights.take(f"{name}.running_mean", features),
+        "running_var": weights.take(f"{name}.running_var", features),
+    }
+    return Part({"kind": "batch_norm", "scale": "exp", "eps": eps}, state)
 
 
 def gaussian(

@@ -6,6 +6,7 @@ outputs a parameter, shift before scale (see `unpack_params`); `parameter_rows` 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, get_args
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from models.conditioners.activations import Activation
 from models.importers.source import Fragment, numbered, prefixed
+from models.importers.weights import Weights
 
 # As libraries write them: ReLU, nn.ReLU, F.relu, torch.nn.LeakyReLU, ...
 _OTHER_NAMES = {"leakyrelu": "leaky_relu", "swish": "silu"}
@@ -66,7 +68,7 @@ class Linear:
         """-y."""
         return replace(self, weight=-self.weight, bias=-self.bias)
 
-    def hearing(self, weight: Tensor, bias: Tensor | None = None) -> "Linear":
+    def with_context(self, weight: Tensor, bias: Tensor | None = None) -> "Linear":
         """y + V c + d for a context c behind the inputs; V (out, context) is never masked."""
         mask = self.mask
         if mask is not None:
@@ -77,11 +79,11 @@ class Linear:
             mask,
         )
 
-    def ignoring(self, context_features: int) -> "Linear":
+    def with_unused_context(self, context_features: int) -> "Linear":
         """The same y in front of a context that it does not take, which may be of length 0."""
         if not context_features:
             return self
-        return self.hearing(self.weight.new_zeros(len(self.bias), context_features))
+        return self.with_context(self.weight.new_zeros(len(self.bias), context_features))
 
     def behind(self, scale: Tensor, shift: Tensor) -> "Linear":
         """The same layer applied to scale * x + shift."""
@@ -107,6 +109,39 @@ class Block:
     context: Linear | None = None
     norms: tuple[Fragment, ...] = ()
     bridge: Linear | None = None
+
+
+def linear(
+    weights: Weights, name: str, outputs: int, inputs: int, *, mask: str | None = None
+) -> Linear:
+    """Take a linear layer, `name.weight` and `name.bias`, and its mask under the key given."""
+    return Linear(
+        weights.take(f"{name}.weight", outputs, inputs),
+        weights.take(f"{name}.bias", outputs),
+        None if mask is None else weights.take(mask, outputs, inputs).bool(),
+    )
+
+
+def sequential(weights: Weights, name: str, widths: Sequence[int]) -> list[Linear]:
+    """Take the linear layers of an `nn.Sequential` that has an activation behind each but the last.
+
+    Args:
+        weights: of the source.
+        name: of the sequence.
+        widths: inputs of the first layer, of the second, ..., and outputs of the last.
+    """
+    return [
+        linear(weights, f"{name}.{2 * index}", after, before)
+        for index, (before, after) in enumerate(pairwise(widths))
+    ]
+
+
+def of_context_alone(linears: Sequence[Linear], features: int) -> list[Linear]:
+    """The layers of a network over contexts as those of one that sees no feature."""
+    first = linears[0]
+    unseen = first.weight.new_zeros(len(first.bias), features)
+    entry = Linear(unseen, first.bias, unseen.bool()).with_context(first.weight)
+    return [entry, *(replace(inner, mask=inner.seen) for inner in linears[1:])]
 
 
 def parameter_rows(num_features: int, parameters: Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ Their networks end in all the parameters of the first feature, then those of the
 with batch norms of eps 1e-3 in front of the activations where asked for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,26 +62,23 @@ def num_bins(outputs: int, name: str) -> int:
 def dense(weights: Weights, name: str) -> Linear:
     """A linear layer of whatever shape it has."""
     outputs, inputs = _matrix(weights, f"{name}.weight")
-    return Linear(
-        weights.take(f"{name}.weight", outputs, inputs), weights.take(f"{name}.bias", outputs)
-    )
+    return networks.linear(weights, name, outputs, inputs)
 
 
 def masked(weights: Weights, name: str) -> Linear:
     """A masked linear layer of whatever shape it has."""
-    plain = dense(weights, name)
-    mask = weights.take(f"{name}.mask", *plain.weight.shape).bool()
-    return Linear(plain.weight, plain.bias, mask)
+    outputs, inputs = _matrix(weights, f"{name}.weight")
+    return networks.linear(weights, name, outputs, inputs, mask=f"{name}.mask")
 
 
 def residual_net(
-    weights: Weights, name: str, activation: str, *, rows: list[int] | None, deaf_to: int = 0
+    weights: Weights, name: str, activation: str, *, rows: list[int] | None, unused_context: int = 0
 ) -> Net:
     """A `ResidualNet`; with a context it sees it at the entry, and every block is gated by it.
 
     Args:
         rows: the order of the outputs.
-        deaf_to: length of a context that the flow has and this network does not take.
+        unused_context: length of a context that the flow has and this network does not take.
 
     Raises:
         ImportRefused: if it is another network, or convolutional.
@@ -91,7 +88,7 @@ def residual_net(
     blocks = [_residual_block(weights, f"{name}.blocks.{index}", dense) for index in range(count)]
     last = dense(weights, f"{name}.final_layer")
     return networks.resnet(
-        dense(weights, f"{name}.initial_layer").ignoring(deaf_to),
+        dense(weights, f"{name}.initial_layer").with_unused_context(unused_context),
         blocks,
         last if rows is None else last.rows(rows),
         activation,
@@ -169,15 +166,15 @@ def made(
     style: MADE,
     *,
     rows: list[int],
-    deaf_to: int = 0,
+    unused_context: int = 0,
 ) -> Net:
     """A `MADE` with residual or feed-forward blocks; its masks are stored.
 
     Args:
         rows: the order of the outputs.
-        deaf_to: length of a context that the flow has and this network does not take.
+        unused_context: length of a context that the flow has and this network does not take.
     """
-    entry = masked(weights, f"{name}.initial_layer").ignoring(deaf_to)
+    entry = masked(weights, f"{name}.initial_layer").with_unused_context(unused_context)
     context = f"{name}.context_layer"
     told = dense(weights, context) if f"{context}.weight" in weights else None
     count = weights.count(rf"{name}\.blocks\.(\d+)\.")
@@ -190,7 +187,7 @@ def made(
     blocks = [_residual_block(weights, f"{name}.blocks.{index}", masked) for index in range(count)]
     mode = "concatenate" if told is None else "gate" if style.gates else "add"
     if told is not None and style.gates:
-        entry, told = entry.hearing(told.weight, told.bias), None
+        entry, told = entry.with_context(told.weight, told.bias), None
     return networks.resnet(entry, blocks, last, activation, context=told, context_mode=mode)
 
 
@@ -268,9 +265,6 @@ def encoded_gaussian(
         mean, log_std = linears[0].bias.chunk(2)
         of_mean, of_log_std = linears[0].weight.T.chunk(2, 1)
         return chain_layers.gaussian(mean, log_std, (of_mean, of_log_std))
-    blind = linears[0].weight.new_zeros(len(linears[0].bias), features)
-    entry = Linear(blind, linears[0].bias, blind.bool()).hearing(linears[0].weight)
-    inner = [replace(linear, mask=linear.seen) for linear in linears[1:]]
     elementwise = {"kind": "affine", "scale": "exp", "form": "unshift_then_unscale"}
-    net = networks.mlp([entry, *inner], activation, **options)
+    net = networks.mlp(networks.of_context_alone(linears, features), activation, **options)
     return chain_layers.autoregressive(features, elementwise, net)

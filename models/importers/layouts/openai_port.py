@@ -160,6 +160,9 @@ def convert(
             levels.append(glow.Level(parts, prior, is_conv=True))
         else:
             levels.append(glow.Level(parts, _top_prior(port, channels)))
+    weights.report.recognised(
+        "actnorm", "this source keeps no flag in its checkpoints: taken as initialised"
+    )
     has_prior = config.learn_top or config.y_condition
     settings: dict[str, object] = {
         "event_shape": [colours, height, width],

@@ -47,9 +47,6 @@ def infer(weights: Weights) -> Inference:
 def convert(config: Config, weights: Weights) -> Conversion:
     """Turn the weights into a Glow."""
     settings, layers = port.convert(config, weights, _NAMES)
-    weights.report.recognised(
-        "actnorm", "this source keeps no flag in its checkpoints: taken as initialised"
-    )
     height, width, colours = config.image_shape
     pixels = height * width
     bins = Term(

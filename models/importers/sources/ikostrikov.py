@@ -13,7 +13,6 @@ Reference: github.com/ikostrikov/pytorch-flows, flows.py and main.py.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 from models.importers.layouts import chain_layers, networks
@@ -161,7 +160,7 @@ def _layer(weights: Weights, place: str, kind: str, config: Config) -> Part:
         case "split":
             return _split(weights, place, config)
         case "batch_norm":
-            return _batch_norm(weights, place, features)
+            return chain_layers.exp_batch_norm(weights, place, features, eps=0.0)
         case "matrix":
             matrix = weights.take(f"{place}.W", features, features)
             check_invertible(weights, f"{place}.W", matrix)
@@ -198,18 +197,14 @@ def _masked_net(
     entry = _masked(weights, joiner, width, features)
     if config.num_cond_inputs:
         key = f"{joiner}.cond_linear.weight"
-        entry = entry.hearing(weights.take(key, width, config.num_cond_inputs))
+        entry = entry.with_context(weights.take(key, width, config.num_cond_inputs))
     inner = _masked(weights, f"{trunk}.1", width, width)
     last = _masked(weights, f"{trunk}.3", blocks * features, width)
     return networks.mlp([entry, inner, last], [act, act, outer])
 
 
 def _masked(weights: Weights, name: str, outputs: int, inputs: int) -> Linear:
-    return Linear(
-        weights.take(f"{name}.linear.weight", outputs, inputs),
-        weights.take(f"{name}.linear.bias", outputs),
-        weights.take(f"{name}.mask", outputs, inputs).bool(),
-    )
+    return networks.linear(weights, f"{name}.linear", outputs, inputs, mask=f"{name}.mask")
 
 
 def _coupling(weights: Weights, place: str, parity: int, config: Config) -> Part:
@@ -231,27 +226,11 @@ def _net(
     kept, moved = parts
     features, conditions = config.num_inputs, config.num_cond_inputs or 0
     widths = [features + conditions, config.num_hidden, config.num_hidden, features]
-    linears = [
-        Linear(
-            weights.take(f"{name}.{2 * index}.weight", after, before),
-            weights.take(f"{name}.{2 * index}.bias", after),
-        )
-        for index, (before, after) in enumerate(pairwise(widths))
-    ]
+    linears = networks.sequential(weights, name, widths)
     # Of the masked features only the kept ones are not zero.
     linears[0] = linears[0].columns([*kept, *range(features, features + conditions)])
     linears[-1] = linears[-1].rows(moved)
     return networks.mlp(linears, act)
-
-
-def _batch_norm(weights: Weights, place: str, features: int) -> Part:
-    state = {
-        "weight": weights.take(f"{place}.log_gamma", features),
-        "bias": weights.take(f"{place}.beta", features),
-        "running_mean": weights.take(f"{place}.running_mean", features),
-        "running_var": weights.take(f"{place}.running_var", features),
-    }
-    return Part({"kind": "batch_norm", "scale": "exp", "eps": 0.0}, state)
 
 
 def _actnorm(weights: Weights, place: str, features: int) -> Part:

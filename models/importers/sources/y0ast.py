@@ -40,9 +40,6 @@ def infer(weights: Weights) -> Inference:
 def convert(config: Config, weights: Weights) -> Conversion:
     """Turn the weights into a Glow."""
     settings, layers = port.convert(config, weights, _NAMES)
-    weights.report.recognised(
-        "actnorm", "this source keeps no flag in its checkpoints: taken as initialised"
-    )
     values = math.prod(config.image_shape)
     bins = Term("bins", -values * math.log(_BINS), "uniform_binning_correction: -D log 256")
     return Conversion(

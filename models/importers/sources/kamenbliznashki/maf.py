@@ -10,7 +10,6 @@ Reference: github.com/kamenbliznashki/normalizing_flows, maf.py (2020-01-21).
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -108,7 +107,10 @@ def convert(config: Config, weights: Weights) -> Conversion:
         make = _coupling if config.model == "realnvp" else _made
         parts.append(make(weights, prefix, config))
         if config.batch_norm:
-            parts.append(_batch_norm(weights, f"net.{2 * block + 1}", config.input_size))
+            name = f"net.{2 * block + 1}"
+            parts.append(
+                chain_layers.exp_batch_norm(weights, name, config.input_size, _BATCH_NORM_EPS)
+            )
     described, layers = chain_layers.chain(
         parts, config.input_size, num_classes=config.cond_label_size
     )
@@ -126,7 +128,7 @@ def _made(weights: Weights, prefix: str, config: Config) -> Part:
     entry = _masked(weights, f"{prefix}net_input", width, features)
     if config.cond_label_size:
         key = f"{prefix}net_input.cond_weight"
-        entry = entry.hearing(weights.take(key, width, config.cond_label_size))
+        entry = entry.with_context(weights.take(key, width, config.cond_label_size))
     names = [f"{prefix}net.{2 * index + 1}" for index in range(config.n_hidden + 1)]
     inner = [_masked(weights, name, width, width) for name in names[:-1]]
     last = _masked(weights, names[-1], 2 * features, width)
@@ -135,11 +137,7 @@ def _made(weights: Weights, prefix: str, config: Config) -> Part:
 
 
 def _masked(weights: Weights, name: str, outputs: int, inputs: int) -> Linear:
-    return Linear(
-        weights.take(f"{name}.weight", outputs, inputs),
-        weights.take(f"{name}.bias", outputs),
-        weights.take(f"{name}.mask", outputs, inputs).bool(),
-    )
+    return networks.linear(weights, name, outputs, inputs, mask=f"{name}.mask")
 
 
 def _coupling(weights: Weights, prefix: str, config: Config) -> Part:
@@ -157,29 +155,12 @@ def _net(
 ) -> Net:
     labels, width = config.cond_label_size or 0, config.hidden_size
     widths = [labels + config.input_size, *[width] * (config.n_hidden + 1), config.input_size]
-    linears = [
-        Linear(
-            weights.take(f"{name}.{2 * index}.weight", after, before),
-            weights.take(f"{name}.{2 * index}.bias", after),
-        )
-        for index, (before, after) in enumerate(pairwise(widths))
-    ]
+    linears = networks.sequential(weights, name, widths)
     # Of [label, masked features] to [kept features, label]; the other inputs are always zero.
     inputs = [labels + index for index in kept] + list(range(labels))
     linears[0] = linears[0].columns(inputs)
     linears[-1] = linears[-1].rows(moved)
     return networks.mlp(linears, activation)
-
-
-def _batch_norm(weights: Weights, name: str, features: int) -> Part:
-    state = {
-        "weight": weights.take(f"{name}.log_gamma", features),
-        "bias": weights.take(f"{name}.beta", features),
-        "running_mean": weights.take(f"{name}.running_mean", features),
-        "running_var": weights.take(f"{name}.running_var", features),
-    }
-    layer: dict[str, Any] = {"kind": "batch_norm", "scale": "exp", "eps": _BATCH_NORM_EPS}
-    return Part(layer, state)
 
 
 def _reported(config: Config) -> Reported:

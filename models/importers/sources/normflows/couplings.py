@@ -52,13 +52,13 @@ class Settings:
         features: D.
         given: arguments of the constructors.
         blocks: names of the AffineCouplingBlocks, in the order of the library.
-        deaf_to: length of a context that only the base takes.
+        unused_context: length of a context that only the base takes.
     """
 
     features: int
     given: Arguments
     blocks: Sequence[str]
-    deaf_to: int
+    unused_context: int
 
     @property
     def activation(self) -> str:
@@ -125,7 +125,7 @@ def _param_map(weights: Weights, name: str) -> list[str]:
 
 
 def _mlp(linears: list[Linear], settings: Settings) -> Net:
-    linears[0] = linears[0].ignoring(settings.deaf_to)
+    linears[0] = linears[0].with_unused_context(settings.unused_context)
     leaky = settings.given.leaky
     if not leaky:
         return networks.mlp(linears, "relu")

@@ -148,7 +148,7 @@ def _spline_coupling(weights: Weights, name: str, settings: Settings) -> list[Pa
     width = weights.shape(f"{net}.initial_layer.weight")[0]
     elementwise = settings.spline.describe(num_bins(count, name), divisor=math.sqrt(width))
     conditioner = residual_net(
-        weights, net, settings.activation, rows=rows, deaf_to=settings.deaf_to
+        weights, net, settings.activation, rows=rows, unused_context=settings.unused_context
     )
     parts = [chain_layers.coupling(kept, settings.features, elementwise, conditioner)]
     own = f"{inner}.unconditional_transform"
@@ -173,7 +173,9 @@ def _autoregressive(weights: Weights, name: str, settings: Settings) -> list[Par
 
 def _made(weights: Weights, name: str, parameters: range | list[int], settings: Settings) -> Net:
     rows = parameter_rows(settings.features, parameters)
-    return made(weights, name, settings.activation, _MADE, rows=rows, deaf_to=settings.deaf_to)
+    return made(
+        weights, name, settings.activation, _MADE, rows=rows, unused_context=settings.unused_context
+    )
 
 
 def _lu(weights: Weights, name: str, settings: Settings) -> list[Part]:

@@ -203,7 +203,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
     weights.skip(r"p\..*", "the target of the reverse Kullback-Leibler loss")
     places = weights.indices(r"flows\.(\d+)\.")
     kinds = {place: normflows_layers.kind_of(weights, f"flows.{place}") for place in places}
-    settings = Settings(config.D, config, _blocks(kinds), deaf_to=config.num_classes or 0)
+    settings = Settings(config.D, config, _blocks(kinds), unused_context=config.num_classes or 0)
     _check_blocks(config, weights, settings)
     parts: list[Part] = []
     for place in _order(weights, config.permute):

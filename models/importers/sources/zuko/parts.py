@@ -126,11 +126,7 @@ def _conditional(weights: Weights, layer: Layer, settings: Settings) -> Part:
     linears[-1] = linears[-1].rows(parameter_rows(features, range(params)))
     if len(linears) == 1:
         raise ImportRefused(f"{layer.name}hyper: expected hidden layers, got none")
-    first = linears[0]
-    blind = first.weight.new_zeros(len(first.bias), features)
-    entry = Linear(blind, first.bias, blind.bool()).hearing(first.weight)
-    inner = [Linear(linear.weight, linear.bias, linear.seen) for linear in linears[1:]]
-    net = networks.mlp([entry, *inner], settings.activation, **options)
+    net = networks.mlp(networks.of_context_alone(linears, features), settings.activation, **options)
     return chain_layers.autoregressive(features, _univariate(params, settings), net)
 
 
