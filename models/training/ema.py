@@ -7,7 +7,7 @@ import torch
 from models.flow import Flow
 
 
-class Average:
+class EMA:
     """w_avg <- d w_avg + (1 - d) w after every step, with d = min(decay, (1 + step) / (10 + step)).
 
     The smaller d of the first steps forgets where training started (as in TensorFlow's

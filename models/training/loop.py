@@ -13,7 +13,7 @@ from models.checkpoints import golden
 from models.checkpoints.folder import CheckpointError, save
 from models.checkpoints.reference import continuous_parts
 from models.checkpoints.tolerance import ROWS, keep_promise, use_solver
-from models.datasets import Dataset, Split, is_named, schema, split
+from models.datasets import Dataset, Split, is_named, split
 from models.datasets.rows import write_rows
 from models.flow import Flow
 from models.registry import build
@@ -25,6 +25,7 @@ from models.training.keep import check_out, keep_model, keep_state, keep_weights
 from models.training.options import TrainingOptions
 from models.training.pictures import check_pictures, write_pictures
 from models.training.progress import Listener, Silence, bits_scale
+from models.training.provenance import describe_data, provenance, recipe
 from models.training.report import DataFacts, TrainingReport
 from models.training.resolution import check_resolved
 from models.training.run import Run
@@ -82,13 +83,10 @@ def train(
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(options.seed)
             try:
-                flow = build(family, fill_defaults(family, config, parts.train))
-                check_fits(flow, parts.train)
-                is_conditional = flow.context_shape is not None
-                facts = _describe(data, parts, options, is_conditional=is_conditional)
-                check_resolved(data, flow)
+                flow = _build(family, config, data, parts)
+                facts = describe_data(data, parts, options, flow)
                 check_out(out, resume=resume, num_bytes=_SPACE * _bytes(flow) + _SPACE_BESIDE)
-                run = Run(flow, options, _recipe(flow.family, flow.config, options, facts))
+                run = Run(flow, options, recipe(flow, options, facts))
             except Interruption as stop:
                 raise _not_begun(out, stop.number) from None
             try:
@@ -104,6 +102,13 @@ def train(
             return _finish(run, parts, facts, config, out)
         except Interruption as stop:
             raise TrainingInterrupted(stop.number, _resumable(out)) from None
+
+
+def _build(family: str, config: Mapping[str, Any], data: Dataset, parts: Split) -> Flow:
+    flow = build(family, fill_defaults(family, config, parts.train))
+    check_fits(flow, parts.train)
+    check_resolved(data, flow)
+    return flow
 
 
 def _fit(run: Run, parts: Split, out: Path, listener: Listener, signals: Signals) -> None:
@@ -238,12 +243,12 @@ def _write_model(flow: Flow, out: Path, rows: golden.Inputs, report: TrainingRep
     Raises:
         TrainingKept: its folder cannot be written, or the model does not prove itself.
     """
-    provenance = _provenance(report)
+    origin = provenance(report)
 
     def write(folder: Path, dtype: torch.dtype | None = None) -> None:
         # The report's figures are those of the flow's own dtype.
         accuracy = report.accuracy if dtype is None else None
-        save(flow, folder, rows=rows, provenance=provenance, dtype=dtype, accuracy=accuracy)
+        save(flow, folder, rows=rows, provenance=origin, dtype=dtype, accuracy=accuracy)
 
     def write_steep(folder: Path) -> None:
         write(folder, torch.float64)
@@ -262,58 +267,3 @@ def _write_model(flow: Flow, out: Path, rows: golden.Inputs, report: TrainingRep
         raise keep_model(out, error, write_steep) from error
     except CheckpointError:
         raise keep_weights(flow, out, str(refusal)) from refusal
-
-
-def _describe(
-    data: Dataset, parts: Split, options: TrainingOptions, *, is_conditional: bool
-) -> DataFacts:
-    return DataFacts(
-        name=data.name,
-        spec=data.spec,
-        source=data.source,
-        licence=data.licence,
-        sha256=data.digest(),
-        train_rows=len(parts.train),
-        validation_rows=len(parts.validation),
-        test_rows=len(parts.test),
-        anomalies=0 if data.anomaly is None else int(data.anomaly.sum()),
-        validation_fraction=options.validation_fraction,
-        test_fraction=options.test_fraction,
-        seed=options.seed,
-        recipe=data.recipe,
-        columns=tuple(schema.to_json(schema.describe(parts.train))),
-        class_names=data.label_names if is_conditional else (),
-    )
-
-
-def _recipe(
-    family: str, config: Mapping[str, Any], options: TrainingOptions, facts: DataFacts
-) -> dict[str, Any]:
-    """What must be the same for a resumed run; more epochs or patience may be given."""
-    free = {"epochs", "patience", "save_seconds", "picture_temperature"}
-    return {
-        "family": family,
-        "config": dict(config),
-        "options": options.model_dump(mode="json", exclude=free),
-        "data": facts.sha256,
-    }
-
-
-def _provenance(report: TrainingReport) -> dict[str, Any]:
-    facts = report.data
-    names = {schema.COLUMNS_KEY: list(facts.columns), schema.CLASSES_KEY: list(facts.class_names)}
-    return {
-        **{key: value for key, value in names.items() if value},
-        "trained_on": facts.name,
-        "source": facts.source,
-        "licence": facts.licence,
-        "data_sha256": facts.sha256,
-        "split": {
-            "validation_fraction": facts.validation_fraction,
-            "test_fraction": facts.test_fraction,
-            "seed": facts.seed,
-        },
-        "test_nats": report.test.nats,
-        "test_bits_per_dim": report.test.bits_per_dim,
-        "test_auroc": report.test.auroc,
-    }

@@ -1,4 +1,4 @@
-"""One training run: the flow, its optimiser and average, how far it is, and its best weights."""
+"""One training run: the flow, its optimiser and EMA, how far it is, and its best weights."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,25 +14,22 @@ from torch import Tensor
 from models.datasets import Dataset, Split
 from models.flow import Flow
 from models.ode.call import SolveCall
-from models.training.ema import Average
+from models.training.ema import EMA
 from models.training.evaluate import as_tensors, log_probs
 from models.training.flow_matching import FlowMatching
 from models.training.initialisation import initialise_actnorm
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
 from models.training.pixel_noise import check_levels, redraw
 from models.training.report import Epoch
-from models.training.state import State, optimiser_tensors, restore_optimiser
+from models.training.state import State, check_recipe, optimiser_tensors, restore_optimiser
 
 # Rows actnorm layers take their statistics from: more than a batch, for smaller batches.
 ACTNORM_ROWS = 512
 MAX_SKIPPED_IN_A_ROW = 20
 
-# Far above what rounding moves, far below any choice of a person.
-_SAME_NUMBER = 1e-9
-
 
 class Run:
-    """The state of a run and the two things it does: train an epoch, judge it.
+    """The state of a run and the two things it does: train an epoch, validate it.
 
     Everything random is drawn from torch's global generator, whose state is part of the run's.
 
@@ -50,7 +47,7 @@ class Run:
             flow.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         self._matching = FlowMatching(flow) if options.objective == "flow_matching" else None
-        self.average: Average | None = None
+        self.ema: EMA | None = None
         self.history: list[Epoch] = []
         self.step = 0
         self.skipped_in_a_row = 0
@@ -95,7 +92,7 @@ class Run:
         x, context = self._batch(train, rows)
         self.flow.train()
         initialise_actnorm(self.flow, x, context)
-        self._start_average()
+        self._start_ema()
 
     def run_epoch(
         self,
@@ -103,7 +100,7 @@ class Run:
         on_step: Callable[[float], None],
         hold: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Train on every row once, then judge the weights on the validation rows.
+        """Train on every row once, then validate the weights.
 
         An epoch that was interrupted goes on where it stopped.
 
@@ -125,7 +122,7 @@ class Run:
             rows = self._order[start : start + self.options.batch_rows].numpy()
             with hold():
                 self._set_rate(self.options.epochs * steps)
-                nats = self._step(*self._batch(parts.train, rows))
+                nats = self.update(*self._batch(parts.train, rows))
                 if nats is None:
                     self._skipped += 1
                 else:
@@ -134,9 +131,9 @@ class Run:
                 on_step(nats)
         random = torch.get_rng_state()
         try:
-            validation = self._judge(parts.validation)
+            validation = self.validate(parts.validation)
         except BaseException:
-            torch.set_rng_state(random)  # it will be judged again
+            torch.set_rng_state(random)  # it will be validated again
             raise
         with hold():
             self._end_epoch(validation)
@@ -148,7 +145,7 @@ class Run:
         best = self.history[self.best_epoch - 1].validation_nats if self.best_epoch else math.inf
         if validation < best:
             self.best_epoch = len(self.history)
-            self.best = {key: value.clone() for key, value in self._judged.state_dict().items()}
+            self.best = {key: value.clone() for key, value in self._evaluated.state_dict().items()}
         self._order, self._losses, self._skipped = self._order[:0], [], 0
 
     def best_flow(self) -> Flow:
@@ -174,8 +171,8 @@ class Run:
             "random": {"torch": torch.get_rng_state()},
             "epoch": {"order": self._order},
         }
-        if self.average is not None:
-            groups["average"] = self.average.flow.state_dict()
+        if self.ema is not None:
+            groups["average"] = self.ema.flow.state_dict()
         facts = {
             "recipe": self.recipe,
             "step": self.step,
@@ -200,17 +197,11 @@ class Run:
         Raises:
             TrainingError: if the state belongs to another recipe.
         """
-        for name, mine in self.recipe.items():
-            theirs = state.facts["recipe"][name]
-            if not _agree(theirs, mine):
-                raise TrainingError(
-                    f"resume: the interrupted run had another {name}: expected {theirs}, got "
-                    f"{mine}; repeat its command, or delete the state and start again"
-                )
+        check_recipe(state, self.recipe)
         self.flow.load_state_dict(state.tensors["flow"])
-        self._start_average()
-        if self.average is not None:
-            self.average.flow.load_state_dict(state.tensors["average"])
+        self._start_ema()
+        if self.ema is not None:
+            self.ema.flow.load_state_dict(state.tensors["average"])
         restore_optimiser(self.optimiser, state.tensors["optimiser"])
         self.best = dict(state.tensors.get("best", {}))
         self.best_epoch = state.facts["best_epoch"]
@@ -227,13 +218,13 @@ class Run:
         torch.set_rng_state(state.tensors["random"]["torch"])
 
     @property
-    def _judged(self) -> Flow:
-        """The flow whose weights count: the average where there is one."""
-        return self.flow if self.average is None else self.average.flow
+    def _evaluated(self) -> Flow:
+        """The flow whose weights count: their EMA where there is one."""
+        return self.flow if self.ema is None else self.ema.flow
 
-    def _start_average(self) -> None:
+    def _start_ema(self) -> None:
         if self.options.ema_decay is not None:
-            self.average = Average(self.flow, self.options.ema_decay)
+            self.ema = EMA(self.flow, self.options.ema_decay)
 
     def _batch(self, train: Dataset, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
         x, context = as_tensors(self.flow, train, rows)
@@ -246,8 +237,8 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-    def _step(self, x: Tensor, context: Tensor | None) -> float | None:
-        """One update; the loss of the batch (nats a row), None where the step was skipped."""
+    def update(self, x: Tensor, context: Tensor | None) -> float | None:
+        """Take one step; the loss of the batch (nats a row), None where the step was skipped."""
         self.optimiser.zero_grad()
         if self._matching is None:
             call = SolveCall()
@@ -266,8 +257,8 @@ class Run:
             return None
         self.skipped_in_a_row = 0
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.flow, self.step - 1)
+        if self.ema is not None:
+            self.ema.update(self.flow, self.step - 1)
         return float(nats.detach())
 
     def _count_skipped(self) -> None:
@@ -279,28 +270,14 @@ class Run:
                 "the data"
             )
 
-    def _judge(self, validation: Dataset) -> float:
+    def validate(self, validation: Dataset) -> float:
         """Mean of -log_prob in nats a row; the same noise at every epoch, so they compare."""
-        judged, seed, bits = self._judged, self.options.seed, self.options.coarse_bits
+        flow, seed, bits = self._evaluated, self.options.seed, self.options.coarse_bits
         if bits is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 x = redraw(torch.from_numpy(validation.x), bits).numpy()
             validation = replace(validation, x=x)
-        noise_seed = seed if judged.facts.num_levels is not None else None
-        scores = log_probs(judged, validation, noise_seed=noise_seed)
+        noise_seed = seed if flow.facts.num_levels is not None else None
+        scores = log_probs(flow, validation, noise_seed=noise_seed)
         return float(-scores.mean())
-
-
-def _agree(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal but for rounding.
-
-    Statistics of the data stand in a configuration, and another CPU adds up in another order.
-    """
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=_SAME_NUMBER, abs_tol=_SAME_NUMBER)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_agree, one, other))
-    return bool(one == other)

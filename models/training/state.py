@@ -1,6 +1,7 @@
 """The state of an unfinished run, in one safetensors file with JSON metadata: never pickle."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from models.checkpoints.tensor_file import contiguous
 from models.training.options import TrainingError
 
 _KEY = "training"
+# Far above what rounding moves, far below any choice of a person.
+_SAME_NUMBER = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,35 @@ def read_state(path: Path) -> State:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: damaged ({error}); delete it and start again") from error
     return State(tensors, facts)
+
+
+def check_recipe(state: State, recipe: Mapping[str, Any]) -> None:
+    """See that a state belongs to the run that is to go on.
+
+    Raises:
+        TrainingError: names the first part of the recipe that is another.
+    """
+    for name, mine in recipe.items():
+        theirs = state.facts["recipe"][name]
+        if not _agree(theirs, mine):
+            raise TrainingError(
+                f"resume: the interrupted run had another {name}: expected {theirs}, got "
+                f"{mine}; repeat its command, or delete the state and start again"
+            )
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal but for rounding.
+
+    Statistics of the data stand in a configuration, and another CPU adds up in another order.
+    """
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_SAME_NUMBER, abs_tol=_SAME_NUMBER)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -114,16 +114,16 @@ class _Drawer:
             return _SHAPED[name](self, kind, annotation, so_far)
         if name in _NUMBERS:
             return self.rng.choice(_NUMBERS[name])
-        return self._from(annotation, f"{kind.__name__}.{name}")
+        return self.draw_from(annotation, f"{kind.__name__}.{name}")
 
-    def _from(self, annotation: Any, where: str) -> Any:
+    def draw_from(self, annotation: Any, where: str) -> Any:
         origin = get_origin(annotation)
         if origin is Annotated:
-            return self._from(get_args(annotation)[0], where)
+            return self.draw_from(get_args(annotation)[0], where)
         if origin is Literal:
             return self.rng.choice(get_args(annotation))
         if origin in (Union, types.UnionType):
-            return self._from(self.rng.choice(get_args(annotation)), where)
+            return self.draw_from(self.rng.choice(get_args(annotation)), where)
         if annotation is bool:
             return self.rng.random() < 0.5
         if annotation is type(None):
@@ -246,7 +246,7 @@ def _chosen(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
 
 
 def _layers(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
-    return [d._from(Layer, "ChainConfig.layers") for _ in range(d.rng.randint(1, 4))]
+    return [d.draw_from(Layer, "ChainConfig.layers") for _ in range(d.rng.randint(1, 4))]
 
 
 def _passes(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:

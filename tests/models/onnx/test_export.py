@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -317,7 +318,12 @@ def test_what_cannot_be_a_graph_is_named(transform: Transform, message: str) -> 
 def test_one_onnxruntime_must_be_installed(
     installed: set[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.onnx.runtime._is_installed", lambda name: name in installed)
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     load_runtime.cache_clear()
     with pytest.raises(RuntimeMissing, match=message):

@@ -19,6 +19,7 @@ from models.training import (
 )
 from models.training.progress import Silence
 from models.training.report import Epoch
+from models.training.run import Run
 from models.training.state import state_path
 from tests.disks import disk, fill
 from tests.models.training.test_train import VECTOR, assert_same_weights
@@ -119,15 +120,15 @@ def test_a_signal_while_the_weights_are_judged(
     tmp_path: Path, moons: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick(moons, tmp_path / "whole")
-    out, judge = tmp_path / "broken", loop.Run._judge
+    out, validate = tmp_path / "broken", Run.validate
 
-    def interrupted(run: loop.Run, validation: Dataset) -> float:
-        monkeypatch.setattr(loop.Run, "_judge", judge)
+    def interrupted(run: Run, validation: Dataset) -> float:
+        monkeypatch.setattr(Run, "validate", validate)
         torch.rand(3)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the signal waited for the validation to end")
 
-    monkeypatch.setattr(loop.Run, "_judge", interrupted)
+    monkeypatch.setattr(Run, "validate", interrupted)
     with pytest.raises(TrainingInterrupted):
         quick(moons, out)
     quick(moons, out, resume=True)
@@ -167,7 +168,7 @@ def test_what_cannot_be_written_is_told_before_anything_is_trained(
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    monkeypatch.setattr(loop, "_fit", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(Run, "run_epoch", lambda *_: pytest.fail("training began"))
     for name, message in {
         "file": "got a file",
         "file/model": "cannot be written: Not a directory",

@@ -38,14 +38,14 @@ def test_a_remainder_of_one_row_is_left_out(count: int, steps: int) -> None:
 @pytest.mark.parametrize("limit", [0.01, 0.5])
 def test_gradients_are_clipped(limit: float) -> None:
     made = run(clip_norm=limit)
-    made._step(10 * torch.ones(8, 2), None)
+    made.update(10 * torch.ones(8, 2), None)
     norm = torch.cat([value.grad.flatten() for value in made.flow.parameters()]).norm()
     assert float(norm) == pytest.approx(limit, rel=1e-4)
 
 
 def test_no_limit_clips_nothing() -> None:
     made, x = run(clip_norm=0), 10 * torch.ones(8, 2)
-    made._step(x, None)
+    made.update(x, None)
     got = torch.cat([value.grad.flatten() for value in made.flow.parameters()])
     fresh = run(clip_norm=0).flow
     (-fresh.log_prob(x).mean() / 2).backward()
@@ -58,25 +58,25 @@ def test_no_limit_clips_nothing() -> None:
 def test_a_gradient_that_is_not_finite_moves_nothing(bad: float) -> None:
     """Also where the loss is finite."""
     made = run(ema_decay=0.9)
-    before, average = weights(made.flow), weights(made.average.flow)
+    before, average = weights(made.flow), weights(made.ema.flow)
     first = next(made.flow.parameters())
     hook = first.register_hook(lambda gradient: torch.full_like(gradient, bad))
-    assert made._step(torch.ones(8, 2), None) is None
+    assert made.update(torch.ones(8, 2), None) is None
     assert torch.equal(weights(made.flow), before)
-    assert torch.equal(weights(made.average.flow), average)
+    assert torch.equal(weights(made.ema.flow), average)
     assert (made.step, made.skipped_in_a_row) == (1, 1)
     hook.remove()
-    assert made._step(torch.ones(8, 2), None) is not None
+    assert made.update(torch.ones(8, 2), None) is not None
     assert made.skipped_in_a_row == 0
     assert not torch.equal(weights(made.flow), before)
 
 
-def test_the_average_counts_steps_from_zero() -> None:
+def test_the_ema_counts_steps_from_zero() -> None:
     """The first step weighs 1/10 of the past, the second 2/11, as `Average` says."""
     made = run(ema_decay=0.999)
-    expected = weights(made.average.flow).double()
+    expected = weights(made.ema.flow).double()
     for step in range(3):
-        made._step(torch.randn(8, 2), None)
+        made.update(torch.randn(8, 2), None)
         decay = (1 + step) / (10 + step)
         expected = decay * expected + (1 - decay) * weights(made.flow).double()
-        assert torch.allclose(weights(made.average.flow).double(), expected, rtol=0, atol=1e-6)
+        assert torch.allclose(weights(made.ema.flow).double(), expected, rtol=0, atol=1e-6)

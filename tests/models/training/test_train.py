@@ -18,7 +18,7 @@ from models.flow import Flow
 from models.training import TrainingError, TrainingOptions, TrainingReport, train
 from models.training.card import train_command
 from models.training.defaults import fill_defaults
-from models.training.ema import Average
+from models.training.ema import EMA
 from models.training.evaluate import area_under_roc, evaluate, log_probs
 from models.training.options import learning_rate_factor
 from models.training.pictures import to_bytes
@@ -346,9 +346,9 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path, moons: Dataset
         next(flow.parameters()).fill_(math.nan)
     run = Run(flow, QUICK, {})
     x = torch.ones(4, 2)
-    assert [run._step(x, None) for _ in range(19)] == [None] * 19
+    assert [run.update(x, None) for _ in range(19)] == [None] * 19
     with pytest.raises(TrainingError, match="not finite 20 steps in a row"):
-        run._step(x, None)
+        run.update(x, None)
 
 
 # ------------------------------------------------------------------ the parts
@@ -372,17 +372,17 @@ def test_actnorm_is_set_from_the_training_rows(digits: Dataset) -> None:
     assert not torch.equal(first.log_scale, torch.zeros_like(first.log_scale))
 
 
-def test_average_follows_the_weights() -> None:
+def test_ema_follows_the_weights() -> None:
     flow = models.build("realnvp", {"event_shape": [2], **VECTOR})
-    average = Average(flow, decay=0.9)
-    start = next(average.flow.parameters()).clone()
+    ema = EMA(flow, decay=0.9)
+    start = next(ema.flow.parameters()).clone()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 1
-    average.update(flow, step=0)  # d = 1 / 10
-    torch.testing.assert_close(next(average.flow.parameters()), start + 0.9)
-    average.update(flow, step=10**6)  # d = 0.9
-    torch.testing.assert_close(next(average.flow.parameters()), start + 0.91)
+    ema.update(flow, step=0)  # d = 1 / 10
+    torch.testing.assert_close(next(ema.flow.parameters()), start + 0.9)
+    ema.update(flow, step=10**6)  # d = 0.9
+    torch.testing.assert_close(next(ema.flow.parameters()), start + 0.91)
 
 
 def test_fill_defaults_fills_in_what_the_data_say(digits: Dataset) -> None:
