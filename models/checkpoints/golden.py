@@ -118,8 +118,8 @@ def largest(*errors: float) -> float:
 def inverse_error(flow: Flow, rows: Record) -> float:
     """How far encode(decode(z)) is from the recorded z, relative to max(1, |z|)."""
     error = _inverse_error(flow, rows, SolveCall(wants_log_det=False))
-    # Solves that mind the log-dets too take far longer, and are more exact in z where steps are
-    # long: what is well without them needs them not.
+    # Solves for the log-dets too take far longer, and are more exact in z where steps are long:
+    # what is inverted well without them does not need them.
     return error if error <= INVERSE_TOLERANCE else _inverse_error(flow, rows)
 
 

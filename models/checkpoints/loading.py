@@ -97,7 +97,7 @@ def load_checkpoint(
     check_decodes(source, flow, record, answers)
     is_same = flow.dtype == DTYPES[manifest.dtype]
     is_known = is_same and "round_trip_max_abs_error" in manifest.accuracy
-    if is_known and is_continuous(flow):  # to measure what its folder tells takes seconds of solves
+    if is_known and is_continuous(flow):  # to measure it again takes seconds of solves
         here = answers.errors(record)
     else:
         here = golden.accuracy(flow, record, answers)
@@ -110,7 +110,7 @@ def load_checkpoint(
 def _accuracy(here: dict[str, float], manifest: Manifest, *, is_same: bool) -> dict[str, float]:
     """What was measured when the model was saved, and on its golden rows here, whichever is more.
 
-    In another dtype than that of then (not `is_same`), golden rows alone speak.
+    In another dtype than that of then (not `is_same`), golden rows alone count.
     """
     if not is_same:
         return here

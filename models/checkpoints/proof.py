@@ -48,6 +48,9 @@ def replay_served(
     Args:
         exact: what `replay_exact` gave; in float64 on a CPU it would be computed again.
 
+    Returns:
+        What the flow answers in that precision.
+
     Raises:
         CheckpointError: that precision is too short for these weights.
     """
@@ -91,7 +94,7 @@ def check_inverse(source: Path, flow: Flow, record: golden.Record) -> None:
     if error <= golden.INVERSE_TOLERANCE:
         return
     # A wrong mask or order is off by as much in any precision; rounding is not, and it moves encode
-    # by itself: where the error cannot grow, as between the bounds of a spline, that tells.
+    # by itself: where the error cannot grow, as between the bounds of a spline, that decides.
     single = copy.deepcopy(flow).float()
     is_rounding = (
         not math.isfinite(error)

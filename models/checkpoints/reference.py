@@ -54,6 +54,9 @@ def reference(flow: Flow) -> Flow:
 
     Args:
         flow: is left as it is; best with its weights as they are stored.
+
+    Returns:
+        The copy, in evaluation mode.
     """
     exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
     for part in continuous_parts(exact):

@@ -50,6 +50,9 @@ def resolve(source: Source, sources: HyperparameterSources, report: Report) -> S
         sources: where they come from.
         report: gets a `Setting` each, before anything is refused.
 
+    Returns:
+        The hyper-parameters, validated.
+
     Raises:
         ImportRefused: names everything that is unknown, in conflict or of a wrong type.
         HyperParametersMissing: if all that is wrong is that some are missing; names them.
@@ -112,7 +115,7 @@ def refuse_unused(
         source: whose hyper-parameters.
         config: as the conversion has left it.
         inference: what the weights say.
-        report: its settings tell which were given.
+        report: its settings say which were given.
 
     Raises:
         ImportRefused: names them.

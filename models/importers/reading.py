@@ -46,6 +46,10 @@ def read(path: Path, report: Report, *, allow_pickle: bool = False) -> Any:
         allow_pickle: run whatever code a pickle asks for, where the safe reader refuses. Only for
             files whose author is trusted.
 
+    Returns:
+        The content, of the classes that `models.importers.inert` lists; after a pickle that was
+        allowed, of any.
+
     Raises:
         ImportRefused: says what the file is instead, or which class it asks for.
     """
@@ -124,7 +128,7 @@ def _read_torch(path: Path, report: Report, *, allow_pickle: bool) -> Any:
         pass
     except Exception as error:
         # RuntimeError, EOFError, KeyError, ...: of damaged files, and of pickles that torch did not
-        # write, of which our own reader can tell more.
+        # write, of which our own reader can say more.
         if zipfile.is_zipfile(path):
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise _unreadable(path, reason) from None

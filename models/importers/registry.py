@@ -51,6 +51,9 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
             keys; None leaves it to them altogether.
         keys: of the state dict.
 
+    Returns:
+        The one source that fits.
+
     Raises:
         ImportRefused: if no source fits, several do, or another than the named one does.
     """

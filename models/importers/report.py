@@ -31,7 +31,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Report:
-    """Everything an import can tell, filled in as it goes; complete as far as it came."""
+    """Everything an import reports, filled in as it goes; complete as far as it came."""
 
     file: str = ""
     sha256: str = ""

@@ -94,7 +94,7 @@ class Inference:
         """Note which values of an argument the keys leave open."""
         self.shown[name] = Shown(fitting, reason)
 
-    def rest(self, name: str, reason: str) -> None:
+    def mark_idle(self, name: str, reason: str) -> None:
         """Note that an argument has no effect, whatever it is, because another one is off."""
         self.idle[name] = reason
 

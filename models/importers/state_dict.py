@@ -1,7 +1,8 @@
 """State dict extraction: from whatever a training script saved to one state dict.
 
-Unwraps dicts, tells weights from optimiser state, counters and arguments, chooses between weights
-and their moving average, and strips what wrappers put in front of keys. Every step is reported.
+Unwraps dicts, separates weights from optimiser state, counters and arguments, chooses between
+weights and their moving average, and strips what wrappers put in front of keys. Every step is
+reported.
 """
 
 import argparse

@@ -40,7 +40,7 @@ def save_import(flow: Flow, folder: str | os.PathLike[str], report: Report | Non
         CheckpointError: if the flow is not finite, or is not inverted, on samples of its own.
     """
     flow, dtype = _keep_promise(copy.deepcopy(flow), report or Report())
-    record = _steady_record(flow)
+    record = _stable_record(flow)
     written = _narrow(copy.deepcopy(flow))
     likelihood = dict(flow.provenance["likelihood"])
     log_prob = record["log_prob"]
@@ -73,8 +73,11 @@ def _keep_promise(flow: Flow, report: Report) -> tuple[Flow, torch.dtype]:
     return flow, kept.dtype
 
 
-def _steady_record(flow: Flow) -> golden.Record:
-    """Samples on which the flow is finite, inverted and steady in float32, as warm as they go."""
+def _stable_record(flow: Flow) -> golden.Record:
+    """Golden rows: samples on which the flow is finite, inverted and stable in float32.
+
+    They are drawn at the highest temperature that allows it.
+    """
     short = copy.deepcopy(flow).float()
     for temperature in _TEMPERATURES:
         record = golden.record(flow, golden.draw(flow, temperature))

@@ -125,6 +125,9 @@ def order_of(reach: Tensor, features: int) -> list[int]:
         reach: which inputs reach which outputs, (blocks * features, features [+ context]).
         features: D.
 
+    Returns:
+        The place of every feature; features with the same place are decoded together.
+
     Raises:
         ImportRefused: if a feature depends on itself.
     """

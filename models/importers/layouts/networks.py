@@ -129,6 +129,9 @@ def sequential(weights: Weights, name: str, widths: Sequence[int]) -> list[Linea
         weights: of the source.
         name: of the sequence.
         widths: inputs of the first layer, of the second, ..., and outputs of the last.
+
+    Returns:
+        The layers at the places 0, 2, 4, ...
     """
     return [
         linear(weights, f"{name}.{2 * index}", after, before)
@@ -150,6 +153,9 @@ def parameter_rows(num_features: int, parameters: Sequence[int]) -> list[int]:
     Args:
         num_features: how many features have parameters.
         parameters: which of a feature's outputs becomes the first block, the second, ...
+
+    Returns:
+        For every output in our order, its place in the source's.
     """
     stride = len(parameters)
     return [feature * stride + place for place in parameters for feature in range(num_features)]

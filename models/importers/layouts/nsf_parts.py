@@ -23,7 +23,7 @@ _BATCH_NORM_EPS = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Spline:
-    """What the constructors of splines are told and no tensor shows."""
+    """Arguments of the constructors of splines that no tensor shows."""
 
     tail_bound: float
     min_bin: float
@@ -175,20 +175,20 @@ def made(
         unused_context: length of a context that the flow has and this network does not take.
     """
     entry = masked(weights, f"{name}.initial_layer").with_unused_context(unused_context)
-    context = f"{name}.context_layer"
-    told = dense(weights, context) if f"{context}.weight" in weights else None
+    key = f"{name}.context_layer"
+    context = dense(weights, key) if f"{key}.weight" in weights else None
     count = weights.count(rf"{name}\.blocks\.(\d+)\.")
     last = masked(weights, f"{name}.final_layer").rows(rows)
     if weights.has(rf"{name}\.blocks\.0\.linear\.weight"):
         hidden = [_feedforward(weights, f"{name}.blocks.{index}") for index in range(count)]
         first = activation if style.enters_active else "identity"
         acts = [first, *[activation] * count]
-        return networks.mlp([entry, *hidden, last], acts, context=told)
+        return networks.mlp([entry, *hidden, last], acts, context=context)
     blocks = [_residual_block(weights, f"{name}.blocks.{index}", masked) for index in range(count)]
-    mode = "concatenate" if told is None else "gate" if style.gates else "add"
-    if told is not None and style.gates:
-        entry, told = entry.with_context(told.weight, told.bias), None
-    return networks.resnet(entry, blocks, last, activation, context=told, context_mode=mode)
+    mode = "concatenate" if context is None else "gate" if style.gates else "add"
+    if context is not None and style.gates:
+        entry, context = entry.with_context(context.weight, context.bias), None
+    return networks.resnet(entry, blocks, last, activation, context=context, context_mode=mode)
 
 
 def _feedforward(weights: Weights, name: str) -> Linear:

@@ -97,7 +97,7 @@ def infer(weights: Weights, names: Names) -> Inference:
         classes = weights.shape(f"project_ycond{names.linear}.weight")[1]
         seen.know("y_classes", classes, "inputs of project_ycond")
     else:
-        seen.rest("y_classes", "not used: y_condition is off")
+        seen.mark_idle("y_classes", "not used: y_condition is off")
     _, _, height, width = weights.shape("prior_h")
     scale = 2 ** len(levels)
     shape = [height * scale, width * scale, channels // 4]
@@ -111,7 +111,7 @@ def _infer_permutation(seen: Inference, weights: Weights, first: str, names: Nam
         seen.know("flow_permutation", "invconv", "invconv in the keys")
         seen.know("LU_decomposed", has_lu, f"invconv.{names.lower}, or invconv.weight")
     else:
-        seen.rest("LU_decomposed", "not used: there are no 1x1 convolutions")
+        seen.mark_idle("LU_decomposed", "not used: there are no 1x1 convolutions")
         seen.ask(
             "flow_permutation",
             "'reverse' (no invconv is in the keys; with 'shuffle' the model is lost)",

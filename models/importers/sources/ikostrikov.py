@@ -80,7 +80,7 @@ def infer(weights: Weights) -> Inference:
         seen.ask("act", "relu (main.py, as a rule), tanh (main.py for GAS) or sigmoid")
     else:
         seen.suppose("act", "relu", "of MADE, which is not used here")
-        seen.rest("act", "not used: main.py has it for MADE alone, which is not here")
+        seen.mark_idle("act", "not used: main.py has it for MADE alone, which is not here")
     seen.suppose("s_act", "tanh", "of flows.py")
     seen.suppose("t_act", "relu", "of flows.py")
     seen.suppose("pre_exp_tanh", False, "of flows.py")

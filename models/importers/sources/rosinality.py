@@ -66,7 +66,7 @@ def infer(weights: Weights) -> Inference:
     else:
         reason = "the last block, here the only one, is LU whatever was asked"
         seen.suppose("no_lu", False, reason)
-        seen.rest("no_lu", f"not used: {reason}")
+        seen.mark_idle("no_lu", f"not used: {reason}")
     seen.ask("img_size", multiples(blocks))
     seen.ask("n_bits", BITS)
     return seen

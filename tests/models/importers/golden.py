@@ -39,7 +39,7 @@ class Golden:
         return copy.deepcopy(_imported(self.name, preprocessing)[0])
 
     def report(self, preprocessing: Preprocessing = "none") -> Report:
-        """What importing it tells."""
+        """The report of importing it."""
         return _imported(self.name, preprocessing)[1]
 
     def context(self, rows: int | None = None) -> Tensor | None:

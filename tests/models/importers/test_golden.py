@@ -93,5 +93,5 @@ def test_what_cannot_be_imported_is_refused(name: str) -> None:
 
 
 def test_every_source_has_a_case_with_numbers() -> None:
-    told = {load(name).report().source for name in IMPORTED}
-    assert told == set(SOURCES)
+    found = {load(name).report().source for name in IMPORTED}
+    assert found == set(SOURCES)

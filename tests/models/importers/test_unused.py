@@ -195,14 +195,14 @@ def test_one_value_for_layers_that_differ_is_refused(changes: dict[str, Any], me
 def test_polynomials_are_not_taken_for_splines() -> None:
     """A Bernstein polynomial of degree 16 has as many parameters as a spline of 6 bins."""
     case = load("zuko_bpf")
-    told = given(case)
+    settings = given(case)
     with pytest.raises(ImportRefused, match="degree: not a hyper-parameter"):
-        models.import_checkpoint(case.checkpoint, None, {**told, "constructor": "NSF"})
-    del told["degree"], told["constructor"]
+        models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "NSF"})
+    del settings["degree"], settings["constructor"]
     with pytest.raises(HyperParametersMissing, match="Bernstein polynomial of degree 16"):
-        models.import_checkpoint(case.checkpoint, None, told)
+        models.import_checkpoint(case.checkpoint, None, settings)
     with pytest.raises(HyperParametersMissing, match="univariate is not in the checkpoint"):
-        models.import_checkpoint(case.checkpoint, None, {**told, "constructor": "MAF"})
-    flow = models.import_checkpoint(case.checkpoint, None, {**told, "constructor": "NSF"})
+        models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "MAF"})
+    flow = models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "NSF"})
     (warning,) = (item for item in flow.provenance["findings"] if item["kind"] == "warning")
     assert "Bernstein polynomial of degree 16" in warning["detail"]

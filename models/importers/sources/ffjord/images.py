@@ -22,7 +22,7 @@ def infer(seen: Inference, first: CNF, weights: Weights) -> None:
     seen.ask("imagesize", f"a multiple of {2 ** (scales - 1)}; the --imagesize of the script")
     if scales > 1 or seen.found["multiscale"].value:
         seen.suppose("strides", None, "with --multiscale all strides are 1")
-        seen.rest("strides", "not used: with --multiscale all strides are 1")
+        seen.mark_idle("strides", "not used: with --multiscale all strides are 1")
         return
     strides = _strides(weights, first)
     if strides is None:

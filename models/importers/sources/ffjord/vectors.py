@@ -108,7 +108,7 @@ def _show(seen: Inference, first: CNF, weights: Weights) -> None:
     if not seen.found["multiscale"].value:
         seen.show("layer_type", first.kind, reason="tensors of the first layer")
     else:
-        seen.rest("layer_type", "not used: with --multiscale all layers are of type concat")
+        seen.mark_idle("layer_type", "not used: with --multiscale all layers are of type concat")
     norms = weights.has(r".*weight_orig")
     seen.show("spectral_norm", norms, reason="weight_orig in the keys, or none")
     seen.show("parallel", False, reason="one network a CNF")

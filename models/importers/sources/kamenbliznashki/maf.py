@@ -177,7 +177,7 @@ def _reported(config: Config) -> Reported:
 
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Turn the script's flag into what the class is told."""
+    """Turn the script's flag into the argument of the class."""
     plain = {name: value for name, value in settings.items() if name != "no_batch_norm"}
     return {**plain, **({"batch_norm": False} if settings.get("no_batch_norm") else {})}
 

@@ -28,7 +28,7 @@ from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.nflows import layers as nflows_layers
 from models.importers.sources.nflows import shown as nflows_shown
-from models.importers.sources.nflows.layers import Leaf
+from models.importers.sources.nflows.leaves import Leaf, recognise
 from models.importers.weights import Weights
 
 _TRANSFORMS = "_transforms."
@@ -76,7 +76,7 @@ def infer(weights: Weights) -> Inference:
     else:
         seen.suppose("activation", "relu", "there is no network")
     if not any(weights.has(rf"{re.escape(leaf.net)}\.blocks\..*") for leaf in nets):
-        seen.rest("activation", "not used: no network has blocks")
+        seen.mark_idle("activation", "not used: no network has blocks")
     if bins:
         seen.ask("tail_bound", "a positive number (the library's default is 1)")
     else:
@@ -159,7 +159,7 @@ def _leaves(weights: Weights, prefix: str, *, inverted: bool = False) -> list[Le
     inner = f"{prefix}{_INVERSE}"
     if weights.under(inner):
         return _leaves(weights, inner, inverted=not inverted)
-    return [nflows_layers.recognise(weights, prefix, inverted=inverted)]
+    return [recognise(weights, prefix, inverted=inverted)]
 
 
 def _features(weights: Weights, leaves: list[Leaf]) -> int:

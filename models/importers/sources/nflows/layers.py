@@ -1,11 +1,10 @@
-"""The transforms of nflows, one by one: recognised by their tensors, as layers of a `chain`.
+"""The transforms of nflows, one by one, as layers of a `chain`.
 
 `inverted` transforms stand inside an `InverseTransform`: data go through them backwards.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from models.importers.layouts.networks import parameter_rows
 from models.importers.layouts.nsf_parts import (
     MADE,
     Spline,
-    check_net,
     made,
     num_bins,
     residual_net,
@@ -25,27 +23,11 @@ from models.importers.layouts.nsf_parts import (
 from models.importers.report import ImportRefused
 from models.importers.source import Fragment
 from models.importers.sources.nflows import linear as nflows_linear
+from models.importers.sources.nflows.leaves import Leaf
 from models.importers.weights import Weights
 
 _BATCH_NORM_EPS = 1e-5
 _MADE = MADE(enters_active=True, gates=False)
-
-# What a transform is, by a key that it has and those further down have not.
-_KINDS = {
-    "identity_features": "coupling",
-    "autoregressive_net.initial_layer.weight": "autoregressive",
-    "permutation._permutation": "one_by_one",
-    "_permutation": "permutation",
-    "lower_entries": "lu",
-    "orthogonal_1.q_vectors": "svd",
-    "orthogonal.q_vectors": "qr",
-    "q_vectors": "householder",
-    "_weight": "naive",
-    "unconstrained_weight": "batch_norm",
-    "log_scale": "actnorm",
-    "_scale": "affine",
-    "unnormalized_widths": "pointwise",
-}
 
 
 class Settings(Protocol):
@@ -80,71 +62,6 @@ class Settings(Protocol):
         """Of splines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One transform.
-
-    Attributes:
-        name: the prefix of its keys.
-        features: D where its tensors show it, else 0.
-        context: length of the context its network takes.
-        params: outputs of its network for every feature that moves.
-    """
-
-    name: str
-    kind: str
-    inverted: bool
-    features: int = 0
-    context: int = 0
-    params: int = 0
-
-    @property
-    def net(self) -> str:
-        """The name of its network."""
-        own = "transform_net" if self.kind == "coupling" else "autoregressive_net"
-        return f"{self.name}{own}"
-
-
-def recognise(weights: Weights, name: str, *, inverted: bool) -> Leaf:
-    """Find out which transform the keys below a prefix belong to.
-
-    Raises:
-        ImportRefused: if it is none that can be imported.
-    """
-    kind = next((kind for key, kind in _KINDS.items() if f"{name}{key}" in weights), "")
-    if kind == "coupling":
-        kept = weights.shape(f"{name}identity_features")[0]
-        moved = weights.shape(f"{name}transform_features")[0]
-        net = f"{name}transform_net"
-        check_net(weights, net)
-        inputs = weights.shape(f"{net}.initial_layer.weight")[1]
-        outputs = weights.shape(f"{net}.final_layer.weight")[0]
-        return Leaf(name, kind, inverted, kept + moved, inputs - kept, outputs // moved)
-    if kind == "autoregressive":
-        net = f"{name}autoregressive_net"
-        features = weights.shape(f"{net}.initial_layer.weight")[1]
-        outputs = weights.shape(f"{net}.final_layer.weight")[0]
-        told = f"{net}.context_layer.weight"
-        context = weights.shape(told)[1] if told in weights else 0
-        return Leaf(name, kind, inverted, features, context, outputs // features)
-    if kind == "one_by_one" or not kind:
-        keys = weights.under(name)
-        raise ImportRefused(
-            f"{name.rstrip('.') or 'transform'}: with keys such as {', '.join(keys[:3]) or 'none'} "
-            "not a transform of nflows over vectors that can be imported"
-        )
-    return Leaf(name, kind, inverted, _features(weights, name, kind))
-
-
-def _features(weights: Weights, name: str, kind: str) -> int:
-    """D as the tensors of a transform without a network show it; 0 where they do not."""
-    key = next(key for key, known in _KINDS.items() if known == kind)
-    shape = weights.shape(f"{name}{'bias' if kind == 'lu' else key}")
-    if kind == "pointwise":
-        return shape[0]
-    return shape[-1] if shape else 0
-
-
 def convert(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
     """Turn a transform into layers."""
     makers: dict[str, Callable[[Weights, Leaf, Settings], list[Part]]] = {
@@ -170,7 +87,7 @@ def _coupling(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
         for key in (f"{leaf.name}identity_features", f"{leaf.name}transform_features")
     )
     if leaf.params > 2:
-        return _spline_coupling(weights, leaf, settings, kept, len(moved))
+        return _spline_coupling(weights, leaf, settings, kept, num_moved=len(moved))
     net = residual_net(weights, leaf.net, settings.activation, rows=None)
     if leaf.params == 1:
         elementwise: dict[str, Any] = {"kind": "additive"}
@@ -186,12 +103,12 @@ def _coupling(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
 
 
 def _spline_coupling(
-    weights: Weights, leaf: Leaf, settings: Settings, kept: list[int], moved: int
+    weights: Weights, leaf: Leaf, settings: Settings, kept: list[int], *, num_moved: int
 ) -> list[Part]:
     if leaf.inverted:
         raise _no_inverse(leaf)
     bins = num_bins(leaf.params, leaf.name)
-    rows = parameter_rows(moved, range(leaf.params))
+    rows = parameter_rows(num_moved, range(leaf.params))
     net = residual_net(weights, leaf.net, settings.activation, rows=rows)
     width = weights.shape(f"{leaf.net}.initial_layer.weight")[0]
     elementwise = _spline(settings).describe(bins, divisor=math.sqrt(width))
@@ -277,7 +194,7 @@ def _pointwise(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
 
 
 def _spline(settings: Settings) -> Spline:
-    """What the constructors of splines were told.
+    """Arguments of the constructors of splines.
 
     Raises:
         ImportRefused: for tails and minima that cannot be expressed.

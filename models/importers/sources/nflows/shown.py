@@ -5,7 +5,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from models.importers.source import Inference
-from models.importers.sources.nflows.layers import Leaf
+from models.importers.sources.nflows.leaves import Leaf
 from models.importers.weights import Weights
 
 # The library's class names, by the kind of transform that their tensors make.

@@ -15,7 +15,7 @@ from models.importers.weights import Weights
 ScaleMap = Literal["exp", "sigmoid", "sigmoid_inv"]
 SplitMode = Literal["channel", "channel_inv", "checkerboard", "checkerboard_inv"]
 
-# Bins and derivatives of splines are at least this, whatever the constructor is told.
+# Bins and derivatives of splines are at least this, whatever the constructor is given.
 _LEAST = 1e-3
 _UNSHIFT = {"kind": "affine", "scale": "exp", "form": "unshift_then_unscale"}
 
@@ -67,7 +67,7 @@ class Settings:
 
     @property
     def spline(self) -> Spline:
-        """What splines are told."""
+        """The arguments of splines."""
         return Spline(self.given.tail_bound, _LEAST, _LEAST)
 
     def scale_map(self, name: str) -> ScaleMap:

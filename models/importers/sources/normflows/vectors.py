@@ -138,7 +138,7 @@ def _infer_blocks(
         )
     else:
         seen.suppose("scale_map", "exp", "the blocks have no scale")
-        seen.rest("scale_map", "the blocks have no scale")
+        seen.mark_idle("scale_map", "the blocks have no scale")
     if features % 2:
         halves = [
             "channel" if inputs > features // 2 else "channel_inv" for inputs, _ in sizes.values()

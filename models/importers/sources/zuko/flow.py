@@ -64,7 +64,7 @@ def infer(weights: Weights) -> Inference:
         seen.suppose("activation", "relu", "there is no network that needs it")
     zuko_shown.show(weights, seen, layers)
     if not zuko_shown.has_hidden_layers(weights):
-        seen.rest("activation", "not used: no network has hidden layers")
+        seen.mark_idle("activation", "not used: no network has hidden layers")
     seen.suppose("slope", 1e-3, "the library's default")
     seen.suppose("bound", 5.0, "the library's default")
     return seen
@@ -134,7 +134,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
 
 
 def _check(config: Config, layers: list[Layer]) -> None:
-    """Compare what the constructor was told with the transforms that there are."""
+    """Compare the constructor's arguments with the transforms that there are."""
     allowed = zuko_shown.constructors(layers)
     if config.constructor not in allowed:
         kinds = sorted({layer.kind for layer in layers})
@@ -209,7 +209,7 @@ _BASES = (("loc", "scale"), ("_0", "_1"))
 
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take a class of splines for what the constructor would tell.
+    """Take a class of splines for what the constructor would say.
 
     Raises:
         ImportRefused: for a constructor whose flows cannot be imported, whatever else is given.
