@@ -1,14 +1,15 @@
 """`pushforward client`: what the Python client does, with files."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.checkpoints.files import try_file, write_file
-from pushforward.cli.plain_errors import describe, fail, interruptible, plain_errors
+from models.checkpoints.files import write_file
+from pushforward.cli.client_call import call
+from pushforward.cli.connection import Model, check_output, connected
+from pushforward.cli.plain_errors import plain_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-
-Model = Annotated[
-    str | None, typer.Option(help="May be left out where the server has one or a default.")
-]
 Rows = Annotated[
     Path, typer.Argument(help="Rows: .npy, .csv, or one .png or .jpg.", exists=True, dir_okay=False)
 ]
@@ -41,15 +36,7 @@ Label = Annotated[int | None, typer.Option(help="Of a class-conditional model, f
 
 def _writable(path: Path | None) -> Path | None:
     """Refuse an output that cannot be written before anything is computed for it."""
-    if path is None:
-        return None
-    if path.suffix not in (".npy", ".csv", ".png"):
-        raise typer.BadParameter(f"{path}: expected .npy, .csv or .png")
-    try:
-        try_file(path)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot be written: {describe(error)}") from None
-    return path
+    return None if path is None else check_output(path, (".npy", ".csv", ".png"))
 
 
 Output = Annotated[
@@ -66,6 +53,8 @@ Scale = Annotated[int, typer.Option(min=1, max=16, help="Size of a pixel in a .p
 client = typer.Typer(
     help="Ask a running server: sample, log-prob, encode, decode.", no_args_is_help=True
 )
+
+client.command()(call)
 
 
 @client.callback()
@@ -105,7 +94,7 @@ def sample(
 ) -> None:
     """Draw samples; large draws come in chunks, with a progress bar."""
     draw: dict[str, Any] = {"seed": seed, "temperature": temperature}
-    with _connected(options, model) as server:
+    with connected(options, model) as server:
         draw["context"] = _read_context(context, label)
         if output is not None and output.suffix == ".png":
             write_file(output, server.sample_picture(num_samples, scale=scale, **draw))
@@ -126,7 +115,7 @@ def log_prob(
     output: Output = None,
 ) -> None:
     """Score rows, in nats."""
-    with _connected(options, model) as server:
+    with connected(options, model) as server:
         scores = server.log_prob(
             _read_rows(rows, server, model), context=_read_context(context, label)
         )
@@ -143,7 +132,7 @@ def encode(
     output: Output = None,
 ) -> None:
     """Map rows to latents."""
-    with _connected(options, model) as server:
+    with connected(options, model) as server:
         encoded = server.encode(
             _read_rows(rows, server, model), context=_read_context(context, label)
         )
@@ -162,26 +151,12 @@ def decode(
 ) -> None:
     """Map latents to rows."""
     given = _read_context(context, label)
-    with _connected(options, model) as server:
+    with connected(options, model) as server:
         if output is not None and output.suffix == ".png":
             write_file(output, server.decode_picture(_read(latents), context=given, scale=scale))
             return
         decoded = server.decode(_read(latents), context=given)
     _write(output, [decoded.x])
-
-
-@contextmanager
-def _connected(options: typer.Context, model: str | None) -> "Iterator[Client]":
-    """Open a client; what goes wrong becomes one line and an exit code."""
-    from pushforward.client import Client, ClientError
-
-    try:
-        with plain_errors(), interruptible(), Client(model=model, **options.obj) as server:
-            yield server
-    except ClientError as error:
-        fail(str(error), EXIT_FAILED)
-    except TypeError as error:
-        fail(str(error), EXIT_USAGE)
 
 
 def _with_progress(

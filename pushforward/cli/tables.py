@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,6 +96,37 @@ def write(path: Path | None, values: Array) -> None:
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         file.write(buffer.getbuffer())
+
+
+def write_arrays(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values to a .npz file: arrays, and what is one number or text; the rest is left out.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    kept = (np.ndarray, str, int, float)
+    arrays = {name: np.asarray(value) for name, value in values.items() if isinstance(value, kept)}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    with written(path) as fresh:
+        fresh.write_bytes(buffer.getbuffer())
+
+
+def write_json(values: Mapping[str, Any]) -> None:
+    """Print values as one JSON document; a number that JSON cannot hold is null."""
+    plain = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
+    print(json.dumps(_finite(plain)), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(file: IO[Any], values: Array) -> None:

@@ -1,7 +1,5 @@
 """What is sent and how the answer is read: pure functions that both clients share."""
 
-import io
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,20 +8,15 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pushforward.client.errors import UnreadableAnswer
+from pushforward.client import wire
+from pushforward.client.wire import Array
 
 T = TypeVar("T")
-Array = NDArray[Any]
 
 # As long as every reader of JSON keeps it whole.
 _SEED_BITS = 53
-
-_NPY = "application/x-npy"
-_NPZ = "application/x-npz"
-_PNG = "image/png"
-_PICTURES = {b"\x89PNG": _PNG, b"\xff\xd8\xff": "image/jpeg"}
 
 
 class Encoded(NamedTuple):
@@ -79,6 +72,18 @@ class Draw:
     first_row: int
     context: ArrayLike | None
 
+    def fields(self) -> dict[str, Any]:
+        """As the server names them."""
+        fields: dict[str, Any] = {
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "temperature": float(self.temperature),
+            "first_row": self.first_row,
+        }
+        if self.context is not None:
+            fields["context"] = wire.numbers(self.context, "context")
+        return fields
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
@@ -93,40 +98,32 @@ class Call(Generic[T]):
     is_retried: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A request that does not say yet in which form it wants its answer."""
-
-    path: str
-    params: Mapping[str, str]
-    media: str
-    content: bytes
-
-    def answered(self, accept: str, read: Callable[[httpx.Response], T]) -> Call[T]:
-        headers = {"Accept": accept, "Content-Type": self.media}
-        return Call("POST", self.path, read, self.params, headers, self.content)
+def call(operation: str, fields: Mapping[str, Any], model: str | None) -> Call[dict[str, Any]]:
+    """Ask for any operation of the server: its fields as they are, its outputs by name."""
+    return _ask(operation, fields, model, wire.ANY, wire.read_any)
 
 
 def log_prob(x: ArrayLike | bytes, context: ArrayLike | None, model: str | None) -> Call[Array]:
     """Score rows, or one PNG or JPEG picture given as bytes."""
-    return _send("/log_prob", "x", x, context, model).answered(_NPY, _read_npy)
+    return _ask("log_prob", _rows("x", x, context), model, wire.NPY, wire.read_npy)
 
 
 def encode(x: ArrayLike | bytes, context: ArrayLike | None, model: str | None) -> Call[Encoded]:
     """Map rows, or one picture given as bytes, to latents."""
-    return _send("/encode", "x", x, context, model).answered(_NPZ, _read_encoded)
+    return _ask("encode", _rows("x", x, context), model, wire.NPZ, _read_encoded)
 
 
 def decode(z: ArrayLike, context: ArrayLike | None, model: str | None) -> Call[Decoded]:
     """Map latents to data."""
-    return _send("/decode", "z", z, context, model).answered(_NPZ, _read_decoded)
+    return _ask("decode", _rows("z", z, context), model, wire.NPZ, _read_decoded)
 
 
 def decode_picture(
     z: ArrayLike, context: ArrayLike | None, model: str | None, scale: int
 ) -> Call[bytes]:
     """Map latents to one PNG picture."""
-    return _send("/decode", "z", z, context, model, scale=str(scale)).answered(_PNG, _read_bytes)
+    fields = {"scale": scale, **_rows("z", z, context)}
+    return _ask("decode", fields, model, wire.PNG, wire.read_picture)
 
 
 def new_draw(num_samples: int, options: DrawOptions) -> Draw:
@@ -143,12 +140,13 @@ def new_draw(num_samples: int, options: DrawOptions) -> Draw:
 
 def sample(draw: Draw, model: str | None) -> Call[Samples]:
     """Draw samples."""
-    return _ask_for(draw, model).answered(_NPZ, _read_samples)
+    return _ask("sample", draw.fields(), model, wire.NPZ, _read_samples)
 
 
 def sample_picture(draw: Draw, model: str | None, scale: int) -> Call[bytes]:
     """Draw samples as one PNG picture."""
-    return _ask_for(draw, model, scale=str(scale)).answered(_PNG, _read_bytes)
+    fields = {"scale": scale, **draw.fields()}
+    return _ask("sample", fields, model, wire.PNG, wire.read_picture)
 
 
 def sample_chunks(draw: Draw, model: str | None, chunk_rows: int) -> Iterator[Call[Samples]]:
@@ -171,12 +169,12 @@ def sample_chunks(draw: Draw, model: str | None, chunk_rows: int) -> Iterator[Ca
 
 def models() -> Call[list[dict[str, Any]]]:
     """List the served models."""
-    return Call("GET", "/models", lambda response: list(_read_object(response)["models"]))
+    return Call("GET", "/models", lambda response: list(wire.read_object(response)["models"]))
 
 
 def model(name: str) -> Call[dict[str, Any]]:
     """Describe one model."""
-    return Call("GET", f"/models/{quote(name, safe='')}", _read_object)
+    return Call("GET", f"/models/{quote(name, safe='')}", wire.read_object)
 
 
 def ready() -> Call[bool]:
@@ -184,46 +182,23 @@ def ready() -> Call[bool]:
     return Call("GET", "/health/ready", lambda _: True, is_retried=False)
 
 
-def _send(
-    path: str,
-    name: str,
-    rows: ArrayLike | bytes,
-    context: ArrayLike | None,
+def _ask(
+    operation: str,
+    fields: Mapping[str, Any],
     model: str | None,
-    **params: str,
-) -> _Question:
-    if isinstance(rows, bytes):
-        kinds = [kind for magic, kind in _PICTURES.items() if rows.startswith(magic)]
-        if not kinds:
-            raise ValueError(f"{name}: expected rows, or a PNG or JPEG picture as bytes")
-        if context is not None:
-            params["context"] = json.dumps(np.asarray(context).tolist())
-        return _post(path, params, model, kinds[0], rows)
-    arrays = {name: _numbers(rows, name)}
-    if context is None:
-        return _post(path, params, model, _NPY, _write_npy(arrays[name]))
-    arrays["context"] = _numbers(context, "context")
-    return _post(path, params, model, _NPZ, _write_npz(arrays))
+    accept: str,
+    read: Callable[[httpx.Response], T],
+) -> Call[T]:
+    params, media, content = wire.write_fields({"model": model, **fields})
+    headers = {"Accept": accept, "Content-Type": media}
+    return Call("POST", f"/{quote(operation, safe='')}", read, params, headers, content)
 
 
-def _ask_for(draw: Draw, model: str | None, **params: str) -> _Question:
-    params |= {
-        "num_samples": str(draw.num_samples),
-        "seed": str(draw.seed),
-        "temperature": repr(float(draw.temperature)),
-        "first_row": str(draw.first_row),
-    }
-    if draw.context is None:
-        return _post("/sample", params, model, "application/json", b"")
-    arrays = {"context": _numbers(draw.context, "context")}
-    return _post("/sample", params, model, _NPZ, _write_npz(arrays))
-
-
-def _post(
-    path: str, params: dict[str, str], model: str | None, media: str, content: bytes
-) -> _Question:
-    named = params if model is None else {"model": model, **params}
-    return _Question(path, named, media, content)
+def _rows(name: str, rows: ArrayLike | bytes, context: ArrayLike | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: rows if isinstance(rows, bytes) else wire.numbers(rows, name)}
+    if context is not None:
+        fields["context"] = wire.numbers(context, "context")
+    return fields
 
 
 def _is_one_each(context: Array, rows: int) -> bool:
@@ -232,78 +207,16 @@ def _is_one_each(context: Array, rows: int) -> bool:
     return has_rows and len(context) == rows > 1
 
 
-def _numbers(value: ArrayLike, name: str) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return array
-
-
-def _write_npy(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _write_npz(arrays: Mapping[str, Array]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def _read_npy(response: httpx.Response) -> Array:
-    _check_media(response, _NPY)
-    try:
-        values = np.load(io.BytesIO(response.content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UnreadableAnswer(f"{response.url}: not npy: {error}") from None
-    return np.asarray(values)
-
-
-def _read_npz(response: httpx.Response, *names: str) -> list[Array]:
-    _check_media(response, _NPZ)
-    try:
-        with np.load(io.BytesIO(response.content), allow_pickle=False) as archive:
-            return [archive[name] for name in names]
-    except Exception as error:  # damaged archives make zipfile raise a dozen kinds of exception
-        raise UnreadableAnswer(f"{response.url}: not npz with {names}: {error}") from None
-
-
 def _read_encoded(response: httpx.Response) -> Encoded:
-    z, log_det = _read_npz(response, "z", "log_det")
-    return Encoded(z, log_det, *_origin(response))
+    z, log_det = wire.read_npz(response, "z", "log_det").values()
+    return Encoded(z, log_det, *wire.read_origin(response))
 
 
 def _read_decoded(response: httpx.Response) -> Decoded:
-    x, log_det = _read_npz(response, "x", "log_det")
-    return Decoded(x, log_det, *_origin(response))
+    x, log_det = wire.read_npz(response, "x", "log_det").values()
+    return Decoded(x, log_det, *wire.read_origin(response))
 
 
 def _read_samples(response: httpx.Response) -> Samples:
-    x, log_prob, seed = _read_npz(response, "x", "log_prob", "seed")
-    return Samples(x, log_prob, int(seed), *_origin(response))
-
-
-def _read_bytes(response: httpx.Response) -> bytes:
-    _check_media(response, _PNG)
-    return response.content
-
-
-def _read_object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        content = response.json()
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UnreadableAnswer(f"{response.url}: expected a JSON object")
-    return content
-
-
-def _check_media(response: httpx.Response, expected: str) -> None:
-    got = response.headers.get("content-type", "")
-    if got != expected:
-        raise UnreadableAnswer(f"{response.url}: expected {expected}, got {got!r}")
-
-
-def _origin(response: httpx.Response) -> tuple[str, str]:
-    return response.headers.get("x-model", ""), response.headers.get("x-model-version", "")
+    x, log_prob, seed = wire.read_npz(response, "x", "log_prob", "seed").values()
+    return Samples(x, log_prob, int(seed), *wire.read_origin(response))

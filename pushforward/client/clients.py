@@ -12,9 +12,10 @@ import httpx
 from numpy.typing import ArrayLike
 
 from pushforward.client import calls
-from pushforward.client.calls import Array, Call, Decoded, DrawOptions, Encoded, Samples, new_draw
+from pushforward.client.calls import Call, Decoded, DrawOptions, Encoded, Samples, new_draw
 from pushforward.client.errors import ConnectionFailed, NotReady, from_response, from_transport
 from pushforward.client.retries import Outcome, pause_before_retry
+from pushforward.client.wire import Array
 
 T = TypeVar("T")
 
@@ -64,6 +65,18 @@ class Client:
     def decode(self, z: ArrayLike, *, context: ArrayLike | None = None) -> Decoded:
         """Map latents z (B, D) to data."""
         return self._run(calls.decode(z, context, self._model))
+
+    def call(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+        """Ask for any operation of the server by its name.
+
+        Args:
+            operation: as in the server's path, such as "log_prob".
+            fields: numbers, texts, flags; arrays, or lists, of numbers; one PNG or JPEG as bytes.
+
+        Returns:
+            The answer's outputs: arrays, and scalars as Python has them, with model and version.
+        """
+        return self._run(calls.call(operation, fields, self._model))
 
     def decode_picture(
         self, z: ArrayLike, *, context: ArrayLike | None = None, scale: int = 1
@@ -166,6 +179,10 @@ class AsyncClient:
     ) -> bytes:
         """Map latents to one PNG picture, a grid for several."""
         return await self._run(calls.decode_picture(z, context, self._model, scale))
+
+    async def call(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+        """Ask for any operation of the server by its name; see `Client.call`."""
+        return await self._run(calls.call(operation, fields, self._model))
 
     async def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
         """Draw samples; see `DrawOptions` for what else may be said."""

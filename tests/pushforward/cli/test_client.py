@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,53 @@ def test_labels_and_contexts(invoke: Callable[..., Result], tmp_path: Path) -> N
     assert invoke("sample", "--model", "labelled", "--label", 3).exit_code == 0
     both = ("--label", 3, "--context", tmp_path / "context.csv")
     assert invoke("sample", "--model", "labelled", *both).exit_code == 2
+
+
+def test_any_operation_is_called_by_name(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    printed = invoke("call", "encode", f"x=@{tmp_path / 'x.npy'}", "--model", "line")
+    assert printed.exit_code == 0, printed.output
+    answer = json.loads(printed.stdout)
+    assert set(answer) == {"model", "version", "z", "log_det"}
+    assert (answer["model"], answer["version"]) == ("line", "3")
+    np.testing.assert_array_equal(answer["z"], X / SCALE)
+    draw = ("num_samples=2", "seed=7", "temperature=0.5", "model=line")
+    written = invoke("call", "sample", *draw, "-o", tmp_path / "drawn.npz")
+    assert (written.exit_code, written.stdout) == (0, "")
+    with Client("http://server", model="line") as client:
+        expected = client.sample(2, seed=7, temperature=0.5)
+    with np.load(tmp_path / "drawn.npz") as drawn:
+        assert sorted(drawn) == ["log_prob", "model", "seed", "version", "x"]
+        assert (drawn["model"].item(), drawn["seed"].item()) == ("line", 7)
+        np.testing.assert_array_equal(drawn["x"], expected.x)
+
+
+def test_fields_of_a_call_are_json_text_or_files(invoke: Callable[..., Result]) -> None:
+    listed = invoke("call", "log_prob", "x=[[0.5,1,-2]]", "model=line")
+    assert listed.exit_code == 0, listed.output
+    with Client("http://server", model="line") as client:
+        np.testing.assert_allclose(json.loads(listed.stdout)["log_prob"], client.log_prob(X[:1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("log_prob", "x"), 2, "expected NAME=VALUE"),
+        (("log_prob", "=1"), 2, "expected NAME=VALUE"),
+        (("log_prob", "x=@missing.npy"), 2, "missing.npy: No such file"),
+        (("log_prob", "x=[[1,2,3]]", "-o", "x.npy"), 2, "expected .npz"),
+        (("noise", "seed=1"), 1, "not_found"),
+        (("sample", "num_samples=0", "model=line"), 1, "out_of_range"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_with_a_call_is_one_line(
+    invoke: Callable[..., Result], arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    result = invoke("call", *arguments)
+    assert result.exit_code == code
+    assert text in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,122 @@ def test_what_is_no_array_is_refused_at_home(value: Any) -> None:
         ask(FakeRepository(), "line", lambda client: client.encode(value))
 
 
+# Any operation, by name.
+
+
+def test_a_call_by_name_is_the_call_of_that_name() -> None:
+    repository = FakeRepository()
+    typed = ask(repository, "line", lambda client: client.encode(X))
+    named = ask(repository, "line", lambda client: client.call("encode", x=X))
+    assert set(named) == {"model", "version", "z", "log_det"}
+    np.testing.assert_array_equal(named["z"], typed.z)
+    np.testing.assert_array_equal(named["log_det"], typed.log_det)
+    assert (named["model"], named["version"]) == (typed.model, typed.version)
+
+
+def test_fields_are_numbers_flags_and_arrays() -> None:
+    call: Callable[[AsyncClient], Any] = lambda client: client.call(  # noqa: E731
+        "sample", num_samples=3, seed=7, temperature=0.5, context=np.array([1.0, 2.0])
+    )
+    named = ask(FakeRepository(), "steered", call)
+    typed = ask(
+        FakeRepository(),
+        "steered",
+        lambda client: client.sample(3, seed=7, temperature=0.5, context=[1.0, 2.0]),
+    )
+    np.testing.assert_array_equal(named["x"], typed.x)
+    assert named["seed"] == 7
+    assert type(named["seed"]) is int
+
+
+def test_the_model_may_be_a_field() -> None:
+    named = ask(FakeRepository(), "nobody", lambda client: client.call("encode", x=X, model="line"))
+    assert named["model"] == "line"
+
+
+def test_pictures_are_fields_too() -> None:
+    repository = FakeRepository()
+    png = ask(repository, "grey", lambda client: client.decode_picture(np.full((1, 20), 40.0)))
+    named = ask(repository, "grey", lambda client: client.call("encode", x=png))
+    np.testing.assert_array_equal(named["z"], np.full((1, 20), 40.0))
+
+
+def sent(**fields: Any) -> httpx.Request:
+    """What a call of a new operation sends."""
+    script = Script(httpx.Response(200, json={"model": "m", "version": "1"}))
+    with Client(URL, model="m", transport=httpx.MockTransport(script)) as client:
+        client.call("new_one", **fields)
+    (request,) = script.requests
+    assert request.url.path == "/new_one"
+    assert request.headers["accept"] == "application/x-npz, application/json;q=0.5"
+    return request
+
+
+@pytest.mark.parametrize(
+    ("fields", "params", "media"),
+    [
+        ({}, {}, "application/json"),
+        ({"x": X}, {}, "application/x-npy"),
+        ({"x": [[1, 2]], "explain": 3}, {"explain": "3"}, "application/x-npy"),
+        ({"y": X}, {}, "application/x-npz"),
+        ({"x": X, "context": [1, 2]}, {}, "application/x-npz"),
+        ({"x": X, "context": 1}, {"context": "1"}, "application/x-npy"),
+        ({"x": X, "context": None}, {}, "application/x-npy"),
+        ({"alpha": np.float64(0.5), "k": np.int64(2)}, {"alpha": "0.5", "k": "2"}, ""),
+        ({"invalid": "null", "flag": True}, {"invalid": '"null"', "flag": "true"}, ""),
+    ],
+    ids=str,
+)
+def test_how_fields_travel(fields: dict[str, Any], params: dict[str, str], media: str) -> None:
+    request = sent(**fields)
+    assert dict(request.url.params) == {"model": "m", **params}
+    assert request.headers["content-type"] == (media or "application/json")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x": [{"mass": 1.0, "speed": 2.0}]},
+        {"x": [[1.0, 2.0]], "columns": ["speed", "mass"]},
+        {"x": [[1.0, None]]},
+        {"x": [[1.0], [1.0, 2.0]]},
+    ],
+    ids=str,
+)
+def test_what_is_no_array_travels_as_json(fields: dict[str, Any]) -> None:
+    request = sent(**fields)
+    assert json.loads(request.content) == {"model": "m", **fields}
+    assert dict(request.url.params) == {}
+
+
+def test_what_json_cannot_hold_is_refused_at_home() -> None:
+    with pytest.raises(TypeError, match="got object"):
+        sent(x=[[object()]])
+
+
+def test_an_answer_in_json_is_read_too() -> None:
+    answer = {
+        "model": "m",
+        "version": "2",
+        "score": [1.0, None],
+        "rows": [[1, 2], [3, 4]],
+        "explanation": [["a"], []],
+        "names": ["1", "2"],
+        "flags": [True, False],
+        "calibration": {"rows": 5},
+        "non_finite": [1],
+        "nothing": [],
+    }
+    script = Script(httpx.Response(200, json=answer))
+    with Client(URL, transport=httpx.MockTransport(script)) as client:
+        found = client.call("score", x=X)
+    np.testing.assert_array_equal(found.pop("score"), [1.0, np.nan])
+    np.testing.assert_array_equal(found.pop("rows"), [[1, 2], [3, 4]])
+    assert found.pop("non_finite").dtype.kind == "i"
+    assert found == {name: answer[name] for name in found}
+    assert set(found) == set(answer) - {"score", "rows", "non_finite"}
+
+
 # Retries: a server that is a list of answers.
 
 
