@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import models
 import pushforward
@@ -49,7 +50,7 @@ def _fresh() -> None:
         ),
         (
             "models.transforms.ode",
-            "values_only solve_reports ContinuousTransform TrainingSettings is_continuous",
+            "ContinuousTransform TrainingSettings is_continuous",
             "models.ode.transform",
             "",
         ),
@@ -65,6 +66,21 @@ def test_a_former_path_works_and_says_what_to_write(
     home = importlib.import_module(module)
     for name in names.split():
         assert getattr(found, name) is getattr(home, name)
+
+
+@pytest.mark.filterwarnings("ignore:models.transforms.ode goes:DeprecationWarning")
+def test_what_was_asked_of_solves_in_a_block_is_still_heeded() -> None:
+    former = importlib.import_module("models.transforms.ode")
+    flow = pushforward.load(ROOT / "models/zoo/pinwheel").double()
+    z = torch.ones(2, 2).double()
+    with torch.no_grad():
+        x, log_det = flow.decode(z)
+        with former.values_only(), former.solve_reports() as reports:
+            alone, nothing = flow.decode(z)
+        assert torch.equal(flow.decode(z)[1], log_det)
+    assert nothing.isnan().all()
+    torch.testing.assert_close(alone, x, rtol=1e-4, atol=1e-4)
+    assert [report.status.tolist() for report in reports] == [[0, 0]]
 
 
 def test_the_warning_points_at_who_imports(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from models.ode.solver import (
     StepRule,
     all_finite,
 )
-from models.ode.transform import ContinuousTransform
+from models.ode.transform import ContinuousTransform, ODETransform
 from models.ode.while_loop import Carry, repeat_while_any
-from models.transforms.transform import SolvingTransform, Transform
+from models.transforms.transform import Transform
 
 # The slopes that the result or its error depend on: the second only helps to find the third.
 _TRACED = [0, 2, 3, 4, 5, 6]
@@ -57,7 +57,7 @@ class _Course(NamedTuple):
     traced: bool
 
 
-class FoldedContinuous(SolvingTransform):
+class FoldedContinuous(ODETransform):
     """y = x + integral of f, log_det = integral of tr df/dx, as `ContinuousTransform`.
 
     Args:
@@ -68,8 +68,6 @@ class FoldedContinuous(SolvingTransform):
         fixed_steps: how many equal steps every row takes, without a loop; None for steps of its
             own. A row on which one of them is not accurate enough counts as not solved.
     """
-
-    reproduces_to = ContinuousTransform.reproduces_to
 
     def __init__(self, transform: ContinuousTransform, dynamics: DenseDynamics) -> None:
         super().__init__()
@@ -86,16 +84,6 @@ class FoldedContinuous(SolvingTransform):
 
     nodes: Tensor
     closing: Tensor
-
-    def encode(
-        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return self._integrate(x, context, call, towards_end=self.data_time == "start")
-
-    def decode(
-        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return self._integrate(y, context, call, towards_end=self.data_time == "end")
 
     def _integrate(
         self, x: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool

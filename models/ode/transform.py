@@ -1,5 +1,6 @@
 """Continuous flows: the solution of an ordinary differential equation as an invertible map."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +52,36 @@ _CPU_NUMBERS = 2**18
 _GPU_NUMBERS = 2**26
 
 
-class ContinuousTransform(SolvingTransform):
+class ODETransform(SolvingTransform):
+    """The flow of an ordinary differential equation over a time [0, T].
+
+    Attributes:
+        data_time: where on the time axis the data are; the latents are at the other end.
+    """
+
+    # Steps are chosen from values that differ in the last bits from machine to machine.
+    reproduces_to = 1e-6
+
+    data_time: DataTime
+
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(x, context, call, towards_end=self.data_time == "start")
+
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._integrate(y, context, call, towards_end=self.data_time == "end")
+
+    @abstractmethod
+    def _integrate(
+        self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Solve from the start to the end, or back; the value there and the log-det."""
+
+
+class ContinuousTransform(ODETransform):
     """y = x + integral of f(t, x(t)) dt, log_det = integral of tr df/dx dt.
 
     The time runs over [0, T], from the data to the latents (FFJORD, zuko) or, with data_time="end",
@@ -74,9 +104,6 @@ class ContinuousTransform(SolvingTransform):
 
     **Cost**: encode and decode are the same work, tens to hundreds of evaluations of f.
     """
-
-    # Steps are chosen from values that differ in the last bits from machine to machine.
-    reproduces_to = 1e-6
 
     probes: Tensor | None
 
@@ -107,16 +134,6 @@ class ContinuousTransform(SolvingTransform):
         exact = is_exact(self.divergence.evaluation, dynamics)
         probes = None if exact else seeded_probes(self.divergence, dynamics.event_shape)
         self.register_buffer("probes", probes)
-
-    def encode(
-        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return self._integrate(x, context, call, towards_end=self.data_time == "start")
-
-    def decode(
-        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return self._integrate(y, context, call, towards_end=self.data_time == "end")
 
     def _integrate(
         self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
