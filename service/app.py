@@ -31,17 +31,17 @@ from service.errors import (
     problem,
     unexpected,
 )
-from service.routes.clients import DisconnectWatcher
-from service.routes.endpoint import AppContext, Endpoint
-from service.routes.exchange import Reception, check_single, read_headers, request_id, respond
-from service.routes.infer import PREFIX, SUFFIX, Infer
-from service.routes.operations import Decode, Encode, LogProb, Sample
-from service.routes.plain import PlainOperation
+from service.operations.log_prob import Decode, Encode, LogProb, Sample
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.telemetry.access_log import AccessLog
 from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Tracer
+from service.transport.asgi import AppContext, Endpoint
+from service.transport.disconnect import DisconnectWatcher
+from service.transport.fast_path.plain import PlainOperation
+from service.transport.request import Reception, check_single, read_headers, request_id, respond
+from service.transport.v2 import PREFIX, SUFFIX, Infer
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
 # What a path that no route has is counted under: one series, whatever scanners try.

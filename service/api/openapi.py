@@ -29,8 +29,8 @@ from service.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from service.routes.operation import Operation
-from service.routes.operations import log_density
+from service.operations.log_prob import log_density
+from service.operations.spec import Operation
 
 # Every other error of every route, for FastAPI(responses=...).
 ANY_PROBLEM: dict[int | str, dict[str, Any]] = {

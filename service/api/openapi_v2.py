@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 from service.api.openapi import problems
 from service.api.schemas_v2 import InferRequest, InferResult
 from service.codec.media import JSON, OCTETS
-from service.routes.infer import PREFIX, SUFFIX
+from service.transport.v2 import PREFIX, SUFFIX
 
 INFER_PATHS = (f"{PREFIX}{{name}}{SUFFIX}", f"{PREFIX}{{name}}/versions/{{version}}{SUFFIX}")
 

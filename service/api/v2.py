@@ -21,9 +21,9 @@ from service.codec.json import check_keys, parse_object
 from service.codec.v2 import datatype_of, validate
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
-from service.routes.endpoint import AppContext, receive_small
-from service.routes.exchange import ClientGone
-from service.routes.infer import find, outputs_of
+from service.transport.asgi import AppContext, receive_small
+from service.transport.request import ClientGone
+from service.transport.v2 import find, outputs_of
 
 NAME = "pushforward"
 

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 import uvicorn
 
 from service.app import create_app
-from service.express import ExpressProtocol, RequestHeadCache, protocol_over
 from service.launch import limits
 from service.launch.exits import EXIT_FAILED, EXIT_OK, hard_exit
 from service.launch.uvicorn_server import Server
 from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics, access_log, tracing
+from service.transport.fast_path import ExpressProtocol, RequestHeadCache, protocol_over
 
 # Longer than the idle connections that clients and proxies keep, so that they close first: a server
 # that closes first now and then closes on a request already on its way.

@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.express import RequestHeadCache, protocol_over
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.transport.fast_path import RequestHeadCache, protocol_over
 from tests.contract import v2
 from tests.contract.backend import Repository
 from tests.contract.case import Case

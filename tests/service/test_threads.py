@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded, TooLarge
-from service.routes.threads import Threads
+from service.operations.thread_pool import Threads
 from tests.service.batcher.batching import batcher
 from tests.service.engines.fakes import Doubling
 from tests.service.fake_repository import FakeRepository, app_over, post
@@ -155,8 +155,8 @@ def test_nothing_is_made_that_is_refused(
         raise AssertionError("work was done for a request that is refused")
 
     monkeypatch.setattr(queue, "check", check)
-    for place in ("draw.base_noise", "operations.read_image", "operations.read_rows"):
-        monkeypatch.setattr(f"service.routes.{place}", never)
+    for place in ("sampling.base_noise", "log_prob.read_image", "log_prob.read_rows"):
+        monkeypatch.setattr(f"service.operations.{place}", never)
     path = {"rows": "/encode", "picture": "/encode", "sample": "/sample"}.get(case)
     path = f"/v2/models/{model}/infer" if path is None else f"{path}?model={model}"
     answer = post(app_over(repository), path, **asked)
@@ -165,14 +165,14 @@ def test_nothing_is_made_that_is_refused(
     assert queue.calls == []
 
 
-@pytest.mark.parametrize("place", ["draw.base_noise", "answers.write_npz"])
+@pytest.mark.parametrize("place", ["sampling.base_noise", "response.write_npz"])
 def test_the_deadline_counts_in_a_thread(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     ended = threading.Event()
 
     def slow(*_: Any, **__: Any) -> None:
         ended.wait(20)
 
-    monkeypatch.setattr(f"service.routes.{place}", slow)
+    monkeypatch.setattr(f"service.operations.{place}", slow)
     headers = {"X-Timeout-Seconds": "0.1", "Accept": "application/x-npz"}
     began = time.monotonic()
     asked = {"model": "line", "num_samples": MANY}

@@ -13,7 +13,7 @@ from service.codec import json_slices
 from service.codec.json import parse_object, read_object
 from service.codec.json_slices import parse_large
 from service.errors import Overloaded, ServiceError
-from service.routes.exchange import Reception, receive_body
+from service.transport.request import Reception, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, post
 
 ROWS = 1000

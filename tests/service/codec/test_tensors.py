@@ -12,7 +12,7 @@ from service.codec.context import read_context
 from service.codec.parameters import read_integer, read_number, read_query
 from service.codec.tensors import cast, is_finite, non_finite_rows, read_rows
 from service.errors import ServiceError
-from service.routes.operations import log_density
+from service.operations.log_prob import log_density
 from tests.service.fake_repository import log_normal
 
 F32 = np.dtype(np.float32)

@@ -13,10 +13,10 @@ from service.errors import NotReady
 from service.launch.uvicorn_server import Server
 from service.repository import repository
 from service.repository.folders import ModelLocation
-from service.routes.clients import AsgiRequestContext, RequestContext
-from service.routes.exchange import Head
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.transport.disconnect import AsgiRequestContext, RequestContext
+from service.transport.request import Head
 from tests.service.batcher.batching import later, run
 from tests.service.fake_repository import FakeRepository, app_over
 from tests.service.transport.loopback import LoopbackServer, request

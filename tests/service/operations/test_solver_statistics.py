@@ -12,7 +12,7 @@ import models
 from models.ode.call import SolveCall, SolveStatus
 from service.contracts import Array, EngineOutput, ServedModel, SolverStats
 from service.engines.torch import TorchEngine
-from service.routes.solves import REASONS
+from service.operations.solver_stats import REASONS
 from service.telemetry import Metrics
 from tests.service.batcher.batching import batcher, run, submitted
 from tests.service.engines.fakes import Doubling, rows

@@ -190,7 +190,7 @@ def test_the_client_decides_what_is_kept(flag: str) -> None:
 
 
 def test_without_a_tracer_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.routes.endpoint.Stages", None)
+    monkeypatch.setattr("service.transport.asgi.Stages", None)
     app = create_app(Settings(), FakeRepository())
     assert post(app, "/encode", json=ROWS).status_code == 200
 

@@ -12,9 +12,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.express import RequestHeadCache, protocol_over
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.transport.fast_path import RequestHeadCache, protocol_over
 from tests.service.fake_repository import FakeRepository
 
 PATIENCE_SECONDS = 20.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.routes.exchange import ClientGone, Reception, receive_body
+from service.transport.request import ClientGone, Reception, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, ask, pieces, post
 from tests.service.transport.loopback import BODY, LoopbackServer, read, request, run
 

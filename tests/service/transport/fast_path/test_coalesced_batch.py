@@ -11,10 +11,10 @@ import pytest
 from service.batcher import Batcher
 from service.contracts import InferenceResult, SolverStats
 from service.errors import EngineError, NotReady, ServiceError
-from service.routes.company import CoalescedBatch
-from service.routes.exchange import Head, RawResponse
-from service.routes.operation import ModelInput
+from service.operations.spec import ModelInput
 from service.telemetry import Metrics
+from service.transport.fast_path.coalesced_batch import CoalescedBatch
+from service.transport.request import Head, RawResponse
 from tests.service.batcher.batching import batcher, counted, later, outcome, run, started, submitted
 from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
 

@@ -13,9 +13,9 @@ import pytest
 from service.codec.json import write_object, write_rows
 from service.contracts import Array, InferenceResult
 from service.errors import DeadlineExceeded
-from service.express import ExpressProtocol
-from service.routes.endpoint import Endpoint
-from service.routes.operations import log_density
+from service.operations.log_prob import log_density
+from service.transport.asgi import Endpoint
+from service.transport.fast_path import ExpressProtocol
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
@@ -72,7 +72,7 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
             raise RuntimeError("a fault of ours")
         return density(z, log_det)
 
-    monkeypatch.setattr("service.routes.operations.log_density", fail)
+    monkeypatch.setattr("service.operations.log_prob.log_density", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -115,7 +115,7 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(values: Any, event_shape: Any, *, dtype: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("service.routes.plain.read_lone_rows", fail)
+    monkeypatch.setattr("service.transport.fast_path.plain.read_lone_rows", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from service.express import connection
-from service.express.room import GUESTS
+from service.transport.fast_path import http_protocol
+from service.transport.fast_path.connection_limit import GUESTS
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
 ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -92,7 +92,7 @@ def test_who_has_left_makes_room() -> None:
 
 
 def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GUEST_SECONDS", 0.05)
+    monkeypatch.setattr(http_protocol, "GUEST_SECONDS", 0.05)
 
     async def loopback() -> None:
         async with Full() as full:
@@ -128,7 +128,7 @@ def test_a_lack_of_room_is_logged_once_each_time(caplog: pytest.LogCaptureFixtur
                 full.residents.append(await full.connect())
                 assert (await full.ask(full.residents[-1], ALIVE)).status == 200
 
-    with caplog.at_level(logging.WARNING, "service.express.room"):
+    with caplog.at_level(logging.WARNING, "service.transport.fast_path.connection_limit"):
         run(loopback)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2

@@ -11,7 +11,7 @@ else, from GET /models to a body in chunks, is uvicorn's, byte for byte, as if t
 there: whatever is unusual in any way goes the ordinary way.
 """
 
-from service.express.connection import ExpressProtocol, protocol_over
-from service.express.heads import RequestHeadCache
+from service.transport.fast_path.head_cache import RequestHeadCache
+from service.transport.fast_path.http_protocol import ExpressProtocol, protocol_over
 
 __all__ = ["ExpressProtocol", "RequestHeadCache", "protocol_over"]

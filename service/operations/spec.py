@@ -19,11 +19,11 @@ from service.codec.parameters import (
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import BadDtype, InvalidParameter, NotReady, ServiceError
-from service.routes.answers import PLAIN, ResponseFormat, server_timing, write_answer
-from service.routes.clients import RequestContext
-from service.routes.endpoint import AppContext, Endpoint, ReadBody, submit
-from service.routes.exchange import Head, Reply
-from service.routes.solves import EVALUATIONS, tell_solves
+from service.operations.response import PLAIN, ResponseFormat, server_timing, write_answer
+from service.operations.solver_stats import EVALUATIONS, tell_solves
+from service.transport.asgi import AppContext, Endpoint, ReadBody, submit
+from service.transport.disconnect import RequestContext
+from service.transport.request import Head, Reply
 
 PLAIN_ACCEPT = (None, b"*/*", b"application/json")
 

@@ -9,10 +9,10 @@ import numpy as np
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, QueueHandle, RowQueue
 from service.errors import EngineError
-from service.routes.answers import plain_answer
-from service.routes.endpoint import refuse
-from service.routes.exchange import Head, RawResponse, request_id
-from service.routes.operation import ModelInput
+from service.operations.response import plain_answer
+from service.operations.spec import ModelInput
+from service.transport.asgi import refuse
+from service.transport.request import Head, RawResponse, request_id
 
 
 class FastPathContext(Protocol):

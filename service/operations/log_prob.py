@@ -13,11 +13,11 @@ from service.codec.parameters import read_flag
 from service.codec.tensors import Array, cast, read_rows
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import InvalidRequest, MissingField, UnsupportedMediaType
-from service.routes.answers import ResponseFormat, check_answer_size
-from service.routes.draw import MANY_VALUES, SamplingParams, read_draw
-from service.routes.operation import ModelInput, Picture
-from service.routes.plain import PlainOperation
-from service.routes.solves import EVALUATIONS
+from service.operations.response import ResponseFormat, check_answer_size
+from service.operations.sampling import MANY_VALUES, SamplingParams, read_draw
+from service.operations.solver_stats import EVALUATIONS
+from service.operations.spec import ModelInput, Picture
+from service.transport.fast_path.plain import PlainOperation
 
 LOG_PROB = "return_log_prob"
 _LOG_TWO_PI = math.log(2 * math.pi)

@@ -19,13 +19,19 @@ from service.errors import (
     TooManyConnections,
     problem,
 )
-from service.express.burst import FastPathRequest, RequestCoalescer
-from service.express.heads import MOST_HEAD_BYTES, RequestHeadCache, RoutedRequest, check_head
-from service.express.peer import Departure, Reader
-from service.express.room import GUEST_SECONDS, asks_for_health
-from service.express.upgrades import head_without_offer
-from service.routes.clients import CancelReason, RequestContext
-from service.routes.exchange import (
+from service.transport.disconnect import CancelReason, RequestContext
+from service.transport.fast_path.coalescer import FastPathRequest, RequestCoalescer
+from service.transport.fast_path.connection_limit import GUEST_SECONDS, asks_for_health
+from service.transport.fast_path.head_cache import (
+    MOST_HEAD_BYTES,
+    RequestHeadCache,
+    RoutedRequest,
+    check_head,
+)
+from service.transport.fast_path.peer import Departure, Reader
+from service.transport.fast_path.plain import PlainOperation
+from service.transport.fast_path.upgrades import head_without_offer
+from service.transport.request import (
     MAX_PIECES,
     Head,
     Headers,
@@ -34,7 +40,6 @@ from service.routes.exchange import (
     request_id,
     write_headers,
 )
-from service.routes.plain import PlainOperation
 
 _LAST_LINES = b"connection: close\r\n\r\n"
 _HEADER_EXTRA_BYTES = len(b": \r\n")

@@ -1,8 +1,8 @@
 """What all that computes has in common: one request from its head to its answer.
 
 No framework stands between them and the server, so that a one-row request costs little more than
-its HTTP exchange. They are ASGI applications, and `service.express` calls them without even that.
-`service.api.openapi` describes them in OpenAPI.
+its HTTP exchange. They are ASGI applications, and `service.transport.fast_path` calls them without
+even that. `service.api.openapi` describes them in OpenAPI.
 """
 
 import asyncio
@@ -19,13 +19,18 @@ from starlette.types import Receive, Scope, Send
 from service.auth import ApiKeyAuth
 from service.contracts import Array, InferenceResult, Repository, RowQueue
 from service.errors import BodyTimeout, ServiceError, problem, unexpected
-from service.routes.clients import (
+from service.operations.thread_pool import Threads
+from service.settings import Settings
+from service.telemetry import NO_MODEL
+from service.telemetry.recorder import RequestRecorder
+from service.telemetry.tracing import Stages
+from service.transport.disconnect import (
     AsgiRequestContext,
     CancelReason,
     DisconnectWatcher,
     RequestContext,
 )
-from service.routes.exchange import (
+from service.transport.request import (
     ClientGone,
     Head,
     RawResponse,
@@ -38,11 +43,6 @@ from service.routes.exchange import (
     request_id,
     respond,
 )
-from service.routes.threads import Threads
-from service.settings import Settings
-from service.telemetry import NO_MODEL
-from service.telemetry.recorder import RequestRecorder
-from service.telemetry.tracing import Stages
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499

@@ -12,11 +12,11 @@ from service.codec.media import JSON
 from service.codec.parameters import read_name
 from service.codec.tensors import Array, read_lone_rows
 from service.contracts import InferenceResult, RowQueue, ServedModel
-from service.routes.answers import PLAIN, ResponseFormat, write_plain, write_plain_rows
-from service.routes.company import CoalescedBatch, FastPathContext
-from service.routes.endpoint import AppContext
-from service.routes.exchange import Head
-from service.routes.operation import PLAIN_ACCEPT, Job, ModelInput, Operation, wants_evaluations
+from service.operations.response import PLAIN, ResponseFormat, write_plain, write_plain_rows
+from service.operations.spec import PLAIN_ACCEPT, Job, ModelInput, Operation, wants_evaluations
+from service.transport.asgi import AppContext
+from service.transport.fast_path.coalesced_batch import CoalescedBatch, FastPathContext
+from service.transport.request import Head
 
 # What may wait together, by what it must have in common.
 _Write = Callable[[Sequence[ModelInput], InferenceResult], list[bytes]]

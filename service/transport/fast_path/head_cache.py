@@ -6,11 +6,11 @@ from typing import NamedTuple
 import httptools
 
 from service.errors import MalformedRequest
-from service.express.room import Room
-from service.routes.exchange import Head, Headers, read_headers
-from service.routes.plain import PlainOperation
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.transport.fast_path.connection_limit import Room
+from service.transport.fast_path.plain import PlainOperation
+from service.transport.request import Head, Headers, read_headers
 
 # The parser itself would keep a head of any length.
 MOST_HEAD_BYTES = 65_536

@@ -9,15 +9,15 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from service.routes.clients import CancelReason
-from service.routes.company import CoalescedBatch
-from service.routes.endpoint import refuse
-from service.routes.exchange import Head, RawResponse, request_id
-from service.routes.plain import PlainOperation
 from service.telemetry import NO_MODEL
+from service.transport.asgi import refuse
+from service.transport.disconnect import CancelReason
+from service.transport.fast_path.coalesced_batch import CoalescedBatch
+from service.transport.fast_path.plain import PlainOperation
+from service.transport.request import Head, RawResponse, request_id
 
 if TYPE_CHECKING:
-    from service.express.connection import ExpressProtocol
+    from service.transport.fast_path.http_protocol import ExpressProtocol
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class FastPathRequest:
         body: all of it.
         arrived: `time.monotonic()` when it was there.
 
-    deadline, model, rows: see `service.routes.company.FastPathContext`.
+    deadline, model, rows: see `service.transport.fast_path.coalesced_batch.FastPathContext`.
     """
 
     __slots__ = (

@@ -13,8 +13,8 @@ from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.contracts import InferenceResult, ModelCard
 from service.errors import TooLarge
-from service.routes.exchange import Headers, RawResponse, Reply
-from service.routes.threads import Threads
+from service.operations.thread_pool import Threads
+from service.transport.request import Headers, RawResponse, Reply
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.

@@ -19,14 +19,14 @@ from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
 from service.contracts import InferenceResult, ModelCard, Repository, RowQueue, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound, NotReady
-from service.routes import draw
-from service.routes.answers import PLAIN, ResponseFormat, check_answer_size, server_timing
-from service.routes.clients import RequestContext
-from service.routes.draw import read_draw
-from service.routes.endpoint import Endpoint, ReadBody, submit
-from service.routes.exchange import Head, Reply
-from service.routes.operations import log_density
-from service.routes.solves import tell_solves
+from service.operations import sampling
+from service.operations.log_prob import log_density
+from service.operations.response import PLAIN, ResponseFormat, check_answer_size, server_timing
+from service.operations.sampling import read_draw
+from service.operations.solver_stats import tell_solves
+from service.transport.asgi import Endpoint, ReadBody, submit
+from service.transport.disconnect import RequestContext
+from service.transport.request import Head, Reply
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
@@ -34,7 +34,7 @@ SUFFIX = "/infer"
 _LENGTH_HEADER = b"inference-header-content-length"
 _FAILURES_HEADER = b"x-failures"
 _BODIES = (JSON, OCTETS)
-_OWN_PARAMETERS = ("operation", "timeout", "binary_data_output", *draw.FIELDS)
+_OWN_PARAMETERS = ("operation", "timeout", "binary_data_output", *sampling.FIELDS)
 # Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
 # MLServer's clients say of themselves how they made the tensors: "content_type".
 _RESERVED_PARAMETERS = (
@@ -260,7 +260,7 @@ def choose_operation(request: Inference) -> str:
     if "x" in tensors or "z" in tensors:
         found = "encode" if "x" in tensors else "decode"
         fitting = (found, "log_prob") if found == "encode" else (found,)
-        odd = [name for name in draw.FIELDS if name in parameters]
+        odd = [name for name in sampling.FIELDS if name in parameters]
         if odd:
             raise InvalidParameter(
                 f"{odd[0]}: only of samples, which take no x and no z", at=f"/parameters/{odd[0]}"
