@@ -103,8 +103,8 @@ class ApiKeyAuth:
         _log.info("the file of API keys has changed: %d keys", len(self._from_file))
 
 
-def guard_of(settings: Settings) -> ApiKeyAuth | None:
-    """Make the guard that the settings ask for; None where they have no keys.
+def auth_of(settings: Settings) -> ApiKeyAuth | None:
+    """Make what the settings ask for; None where they have no keys.
 
     Raises:
         SettingsError: the file of keys cannot be used.

@@ -5,8 +5,9 @@ repository stand behind them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -76,31 +77,40 @@ class SolverStats(NamedTuple):
     log_det_se: Array
 
 
-# What an engine gives for a batch: value, log_det and, of a continuous flow, its solves.
+# What an engine gives for a batch: value, log_det and, of a continuous flow, how it was solved.
 EngineOutput = tuple[Array, Array] | tuple[Array, Array, SolverStats]
 
 
 class InferenceResult(NamedTuple):
-    """What a row queue gives back for one request, rows in the order they were submitted.
+    """What a queue gives back for one entry, rows in the order they were submitted.
 
-    value is z (B, D) of an encode and x (B, *event_shape) of a decode; log_det (B,) is in nats.
-    solves is there for continuous flows only.
-    queue_seconds runs from submission to the start of the request's first batch, compute_seconds
-    is the engine's time summed over the batches the request took part in.
+    value: z (B, D) of an encode, x (B, *event_shape) of a decode.
+    log_det: (B,), in nats.
+    queue_seconds: from submission to the start of the entry's first batch.
+    compute_seconds: the engine's, summed over the batches that the entry took part in.
+    solver_stats: of continuous flows only.
+    errors: of rows that have no numbers, by index: in an entry of several requests, those on which
+        the engine failed.
     """
 
     value: Array
     log_det: Array
     queue_seconds: float
     compute_seconds: float
-    solves: SolverStats | None = None
+    solver_stats: SolverStats | None = None
+    errors: Mapping[int, Exception] = MappingProxyType({})
 
-    def parts(self) -> Iterator["InferenceResult"]:
-        """Give the answer of each row."""
+    def rows(self) -> Iterator["InferenceResult"]:
+        """Give the result of each row."""
         for row in range(len(self.log_det)):
             here = slice(row, row + 1)
-            solves = self.solves and SolverStats(*(column[here] for column in self.solves))
-            yield self._replace(value=self.value[here], log_det=self.log_det[here], solves=solves)
+            stats = self.solver_stats and SolverStats(*(part[here] for part in self.solver_stats))
+            yield self._replace(
+                value=self.value[here],
+                log_det=self.log_det[here],
+                solver_stats=stats,
+                errors={0: self.errors[row]} if row in self.errors else {},
+            )
 
 
 class ReplySink(Protocol):
@@ -123,78 +133,68 @@ class ReplySink(Protocol):
 
 
 class QueueHandle(Protocol):
-    """Where the rows of one `RowQueue.enter` wait."""
+    """A handle on the rows that one `RowQueue.enqueue` let wait."""
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Drop all rows that are not computed yet: the answer is of no use any more."""
         ...
 
-    def drop(self, row: int) -> bool:
-        """Let one of several requests go, with its row.   -> whether the rows close up behind it.
+    def cancel_row(self, row: int) -> bool:
+        """Cancel one of several requests, with its row.
 
-        They do not where a batch has taken some of them: the answer then has that row too.
+        Returns:
+            Whether the rows close up behind it. They do not where a batch has taken some of them:
+            the result then has that row too.
         """
         ...
 
 
 class RowQueue(Protocol):
-    """Takes the rows of one request, answers when all of them are computed."""
+    """A queue of rows for one engine function; replies when all rows of an entry are computed."""
 
     def check(self, rows: int, deadline: float) -> None:
-        """Refuse at once, before they are made, rows that `enter` would refuse now.
+        """Refuse at once, before they are made, rows that `enqueue` would refuse now.
 
         Raises:
-            TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`.
+            TooLarge, Overloaded, NotReady, DeadlineExceeded: as `enqueue`.
         """
         ...
 
     @property
-    def company_rows(self) -> int:
-        """How many requests of one row each may enter as one, now: at least 1."""
+    def max_coalesced_rows(self) -> int:
+        """How many requests of one row each may be one entry, now: at least 1."""
         ...
 
-    def enter(
+    def enqueue(
         self,
         rows: Array,
         context: Array | None,
         deadline: float,
-        slot: ReplySink,
+        sink: ReplySink,
         *,
         requests: int = 1,
         is_accepted: bool = False,
     ) -> QueueHandle:
-        """Let rows wait, and answer to `slot`, never before this has returned.
+        """Let rows wait, and reply to `sink`, never before this has returned.
 
-        What `submit` does, for whoever has no task that could wait.
-
-        Args:
-            rows, context, deadline: as for `submit`.
-            slot: gets the answer.
-            requests: whose rows these are, for the count: `rows` of one, or one of each.
-            is_accepted: the rows have waited here before and come again; neither a full queue nor
-                one that drains refuses them.
-
-        Raises:
-            TooLarge, Overloaded, NotReady, DeadlineExceeded: as `submit`, at once.
-        """
-        ...
-
-    async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
-        """Compute `rows` (B, ...) with `context` (B, *context_shape), both in the card's dtype.
-
-        Cancelling the call drops what is not computed yet.
+        The sink gets `EngineError` where the engine fails on the rows, `DeadlineExceeded` at the
+        deadline and not later, `NotReady` where the model goes before they are computed.
 
         Args:
-            rows: the request, validated: right shape, dtype and finite.
+            rows: (B, ...), validated: right shape, the card's dtype, finite.
             context: one context a row, None for an unconditional model.
             deadline: a `time.monotonic()` value.
+            sink: gets the result.
+            requests: whose rows these are: `rows` of one, or one of each. Where the engine fails on
+                some of several, the result has their errors beside the numbers of the others.
+            is_accepted: a queue has taken the rows before, of a model that was replaced then:
+                neither want of room nor draining refuses them.
 
         Raises:
-            TooLarge: the request has more rows than the queue can ever hold.
+            TooLarge: there are more rows than the queue can ever hold.
             Overloaded: the queue is full now; `retry_after` says when to come back.
             NotReady: the model is draining or gone.
-            DeadlineExceeded: the deadline passed, raised at the deadline and not later.
-            EngineError: the engine failed on these rows.
+            DeadlineExceeded: the deadline has passed.
         """
         ...
 

@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pushforward.cli.settings_file import read_file, render
-from service.auth import check_exposure, guard_of
+from service.auth import auth_of, check_exposure
 from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, origins, read
 
 EXIT_BAD_SETTING = 3
@@ -63,7 +63,7 @@ def serve(
         settings = read(given, file, settings_file or "")
         check_exposure(settings)
         # Only to see that its file can be read: every process makes its own.
-        guard_of(settings)
+        auth_of(settings)
     except SettingsError as error:
         print(f"pushforward: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_BAD_SETTING) from None

@@ -1,17 +1,16 @@
-"""The four operations in OpenAPI: they are no FastAPI routes, so they are described here."""
+"""The operations in OpenAPI, from their specs: they are no FastAPI routes."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from pydantic.json_schema import models_json_schema
 
-from models.noise import base_noise
 from service.api import schemas
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
-from service.contracts import ModelCard
+from service.contracts import InferenceResult, ModelCard, QueueHandle, ServedModel
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTimeout,
@@ -29,17 +28,13 @@ from service.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from service.operations.log_prob import log_density
-from service.operations.spec import Operation
+from service.operations import Operation
+from service.operations.fields import CONTEXT, Field, Output, scalar_output
+from service.operations.response import AS_JSON, FORMATS, write_json
+from service.operations.solver_stats import SOLVER_OUTPUTS
+from service.operations.spec import ModelInput
 
-# Every other error of every route, for FastAPI(responses=...).
-ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Any error",
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
-
+_REFERENCE = "#/components/schemas/{model}"
 _TAG = "operations"
 # Tensors of larger models would fill the page.
 _SHOWN_FEATURES = 8
@@ -49,11 +44,6 @@ _BINARY_BODIES = {
     NPZ: "rows and context by name, as numpy.savez writes them",
     PNG: "one picture of the model's size, one row",
     JPEG: "one picture of the model's size, one row",
-}
-_BINARY_ANSWERS = {
-    NPY: "the first output; model, version and seed as X- headers",
-    NPZ: "all outputs by name",
-    PNG: "one picture, or a near-square grid; models over pixels only",
 }
 _HEADERS = {
     "X-Request-Id": "the request's, or one that was made",
@@ -79,70 +69,49 @@ _PROBLEMS: tuple[tuple[type[ServiceError], str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    summary: str
-    description: str
-    request: type[schemas.Request]
-    result: type[schemas.Result]
-
-
-_TEXTS = {
-    "log_prob": _Text(
-        "Score rows",
-        "log_prob(x) = log N(z; 0, I) + log |det dz/dx|, in nats, of the data as sent.",
-        schemas.LogProbRequest,
-        schemas.LogProbResult,
+# Of every answer, beside its own outputs.
+_COMMON_OUTPUTS = (
+    scalar_output("model", "string", "The model that answered."),
+    scalar_output("version", "string", "Its version."),
+    Output(
+        "non_finite",
+        {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "Rows with a number that JSON cannot hold: they are null. Absent if "
+            "none.",
+        },
+        is_always=False,
     ),
-    "encode": _Text(
-        "Map data to latents",
-        "z = f(x) with log |det dz/dx|; /decode is its exact inverse.",
-        schemas.EncodeRequest,
-        schemas.EncodeResult,
-    ),
-    "decode": _Text(
-        "Map latents to data",
-        "x = f^-1(z) with log |det dx/dz|; /encode is its exact inverse.",
-        schemas.DecodeRequest,
-        schemas.DecodeResult,
-    ),
-    "sample": _Text(
-        "Draw samples",
-        "x = f^-1(z) with z ~ N(0, T^2 I). The same seed draws the same samples, whatever else "
-        "the server does. return_log_prob=false saves continuous flows most of the work. The body "
-        "may be empty, with all fields in the query string.",
-        schemas.SampleRequest,
-        schemas.SampleResult,
-    ),
-}
+    *SOLVER_OUTPUTS,
+)
 
 
 def add_operations(
     document: dict[str, Any], operations: Sequence[Operation], cards: Sequence[ModelCard]
 ) -> None:
     """Add the operations to FastAPI's document, with examples for a model that is served."""
-    shown = [text.request for text in _TEXTS.values()] + [text.result for text in _TEXTS.values()]
-    references, definitions = models_json_schema(
-        [(kind, "validation") for kind in (*shown, schemas.Problem)],
-        ref_template="#/components/schemas/{model}",
+    _, definitions = models_json_schema(
+        [(kind, "validation") for kind in (schemas.Problem, schemas.SolveFailure)],
+        ref_template=_REFERENCE,
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(definitions["$defs"])
-    example = _Example.of(cards)
+    card = _example_card(cards)
     for operation in operations:
-        text = _TEXTS[operation.name]
+        stem = "".join(word.title() for word in operation.name.split("_"))
+        request, result = f"{stem}Request", f"{stem}Result"
+        components[request] = _request_schema(request, operation)
+        components[result] = _result_schema(result, operation)
         document["paths"][f"/{operation.name}"] = {
             "post": {
                 "tags": [_TAG],
                 "operationId": operation.name,
-                "summary": text.summary,
-                "description": text.description,
-                "parameters": _parameters(operation, components[text.request.__name__]),
-                "requestBody": _request(operation, references[text.request, "validation"], example),
-                "responses": {
-                    "200": _answer(operation, references[text.result, "validation"], example),
-                    **problems(),
-                },
+                "summary": operation.summary,
+                "description": operation.description,
+                "parameters": _parameters(operation),
+                "requestBody": _request(operation, request, card),
+                "responses": {"200": _response(operation, result, card), **problems()},
             }
         }
 
@@ -161,58 +130,40 @@ def problems() -> dict[str, dict[str, Any]]:
     return {str(kind.status): _problem(kind, detail) for kind, detail in _PROBLEMS}
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
-    """Requests and answers that fit one model; the numbers are those of N(0, I)."""
-
-    model: str
-    version: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, cards: Sequence[ModelCard]) -> "_Example":
-        for card in cards:
-            if card.features <= _SHOWN_FEATURES and card.context_shape is None:
-                return cls(card.name, card.version, card.event_shape)
-        return cls("moons", "1", (2,))
-
-    def request(self, operation: str) -> dict[str, Any]:
-        if operation == "sample":
-            return {"model": self.model, "num_samples": 2, "seed": 7, "temperature": 0.7}
-        if operation == "decode":
-            return {"model": self.model, "z": [[0.5] * math.prod(self.shape)]}
-        return {"model": self.model, "x": np.full((1, *self.shape), 0.5).tolist()}
-
-    def answer(self, operation: str) -> dict[str, Any]:
-        features = math.prod(self.shape)
-        z = np.full((1, features), 0.5)
-        if operation == "sample":
-            z = base_noise(2, features, seed=7, temperature=0.7)
-        x = z.reshape(-1, *self.shape).tolist()
-        log_prob = log_density(z, np.zeros(len(z))).tolist()
-        outputs: dict[str, dict[str, Any]] = {
-            "log_prob": {"log_prob": log_prob},
-            "encode": {"z": z.tolist(), "log_det": [0.0]},
-            "decode": {"x": x, "log_det": [0.0]},
-            "sample": {"seed": 7, "x": x, "log_prob": log_prob},
-        }
-        return {"model": self.model, "version": self.version, **outputs[operation]}
+def _request_schema(name: str, operation: Operation) -> dict[str, Any]:
+    return {
+        "title": name,
+        "type": "object",
+        "description": operation.description,
+        "properties": {field.name: field.schema for field in operation.fields},
+        "required": [field.name for field in operation.fields if field.is_required],
+        "additionalProperties": False,
+    }
 
 
-def _parameters(operation: Operation, request: dict[str, Any]) -> list[dict[str, Any]]:
+def _result_schema(name: str, operation: Operation) -> dict[str, Any]:
+    outputs = (*_COMMON_OUTPUTS, *operation.outputs)
+    return {
+        "title": name,
+        "type": "object",
+        "properties": {output.name: output.schema for output in outputs},
+        "required": [output.name for output in outputs if output.is_always],
+        "additionalProperties": False,
+    }
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
     """Say that every field but the tensor may stand in the query string instead."""
     named: list[dict[str, Any]] = [
         {
-            "name": name,
+            "name": field.name,
             "in": "query",
             "required": False,
-            "description": f"{schema.get('description', '')} Here or in the body, not in both.",
-            "schema": {"type": "string"}
-            if name in ("model", "context")
-            else {key: value for key, value in schema.items() if key != "description"},
+            "description": f"{field.schema['description']} Here or in the body, not in both.",
+            "schema": _query_schema(field),
         }
-        for name, schema in request["properties"].items()
-        if name != operation.tensor
+        for field in operation.fields
+        if field.name != operation.tensor_name
     ]
     identity = {
         "name": "X-Request-Id",
@@ -221,42 +172,95 @@ def _parameters(operation: Operation, request: dict[str, Any]) -> list[dict[str,
         "description": "Comes back on the answer; made if absent.",
         "schema": {"type": "string", "maxLength": 128},
     }
-    patience = {
+    timeout = {
         "name": "X-Timeout-Seconds",
         "in": "header",
         "required": False,
         "description": "How long the client waits; the server's own limit still holds.",
         "schema": {"type": "number", "minimum": 0, "maximum": 999999999},
     }
-    return [*named, identity, patience]
+    return [*named, identity, timeout]
 
 
-def _request(operation: Operation, reference: dict[str, Any], example: _Example) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        JSON: {
-            "schema": reference,
-            "examples": {"rows": {"value": example.request(operation.name)}},
-        }
-    }
+def _query_schema(field: Field) -> dict[str, Any]:
+    if field.is_text or field is CONTEXT:
+        return {"type": "string"}
+    return {key: value for key, value in field.schema.items() if key != "description"}
+
+
+def _request(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
+    example = {"model": card.name, **operation.example(card)}
+    content = {JSON: _json(schema, example)}
     for media in operation.bodies:
         if media != JSON:
             content[media] = _binary(_BINARY_BODIES[media])
     return {"required": operation.tensor is not None, "content": content}
 
 
-def _answer(operation: Operation, reference: dict[str, Any], example: _Example) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        JSON: {
-            "schema": reference,
-            "examples": {"rows": {"value": example.answer(operation.name)}},
-        }
-    }
-    for media in (NPY, NPZ, PNG) if operation.draws else (NPY, NPZ):
-        content[media] = _binary(_BINARY_ANSWERS[media])
+def _response(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
+    content = {JSON: _json(schema, example_answer(operation, card))}
+    for media, form in FORMATS.items():
+        if media != JSON and (operation.gives_images or not form.is_image):
+            content[media] = _binary(form.description)
     headers = {
         name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()
     }
     return {"description": "The answer, row by row", "headers": headers, "content": content}
+
+
+def example_answer(operation: Operation, card: ModelCard) -> dict[str, Any]:
+    """What a model N(0, I) of this shape answers to the operation's example."""
+    model = ServedModel(card, _NoQueue(), _NoQueue())
+    given = operation.prepare(operation.example(card), model, AS_JSON, math.inf)
+    if not isinstance(given, ModelInput):
+        given = given()
+    is_data = given.queue is model.decode
+    rows = given.rows.reshape(-1, *(card.event_shape if is_data else (card.features,)))
+    result = InferenceResult(rows, np.zeros(len(rows), rows.dtype), 0.0, 0.0)
+    scalars, outputs = operation.finish(card, given, result, JSON)
+    answer: dict[str, Any] = orjson.loads(write_json(card, scalars, outputs))
+    return answer
+
+
+class _NoQueue:
+    """A queue that nothing waits in."""
+
+    max_coalesced_rows = 1
+
+    def check(self, rows: int, deadline: float) -> None:
+        return
+
+    def enqueue(self, *_: Any, **__: Any) -> QueueHandle:
+        raise NotReady("this model is an example")
+
+
+def _example_card(cards: Sequence[ModelCard]) -> ModelCard:
+    """A served model with small rows, else one that might be."""
+    for card in cards:
+        if card.features <= _SHOWN_FEATURES and card.context_shape is None:
+            return card
+    return ModelCard(
+        name="moons",
+        version="1",
+        family="realnvp",
+        event_shape=(2,),
+        context_shape=None,
+        num_classes=None,
+        num_levels=None,
+        support=None,
+        dtype="float32",
+        engine="torch",
+        device="cpu",
+        num_parameters=0,
+        provenance={},
+        accuracy={},
+        config={},
+    )
+
+
+def _json(schema: str, example: dict[str, Any]) -> dict[str, Any]:
+    reference = {"$ref": _REFERENCE.format(model=schema)}
+    return {"schema": reference, "examples": {"rows": {"value": example}}}
 
 
 def _binary(text: str) -> dict[str, Any]:

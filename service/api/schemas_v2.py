@@ -4,9 +4,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from service.api.schemas import AnswerNumbers, Wire
+from service.api.schemas import Wire
 
 Scalar = str | bool | int | float
+
+Numbers = Annotated[
+    list[float | None],
+    WithJsonSchema({"type": "array", "items": {"type": ["number", "null"]}}),
+]
 
 
 def _drop_nulls(value: object) -> object:
@@ -68,7 +73,7 @@ class InferResultOutput(Wire):
     datatype: str
     shape: list[int]
     parameters: dict[str, Scalar] | None = Field(None, description="binary_data_size.")
-    data: AnswerNumbers | None = Field(
+    data: Numbers | None = Field(
         None, description="Row by row, flat; absent where it follows the JSON as bytes."
     )
 

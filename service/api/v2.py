@@ -23,7 +23,7 @@ from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
 from service.transport.asgi import AppContext, receive_small
 from service.transport.request import ClientGone
-from service.transport.v2 import find, outputs_of
+from service.transport.v2 import all_outputs, find
 
 NAME = "pushforward"
 
@@ -31,15 +31,15 @@ _MAX_BODY_BYTES = 64 * 1024
 _BATCH = -1
 
 
-def v2_router(desk: AppContext) -> APIRouter:
+def v2_router(app: AppContext) -> APIRouter:
     """Make the protocol's routes; those that change what is served only where that is allowed."""
-    repository, has_control = desk.repository, desk.settings.enable_model_control
+    repository, has_control = app.repository, app.settings.enable_model_control
     router = APIRouter(prefix="/v2", tags=["open inference protocol"])
     _add_server(router, repository, has_control)
     _add_models(router, repository)
-    _add_index(router, desk)
+    _add_index(router, app)
     if has_control:
-        _add_control(router, desk)
+        _add_control(router, app)
     return router
 
 
@@ -54,13 +54,12 @@ def describe(card: ModelCard) -> ModelMetadata:
     inputs = [tensor(name, shape) for name, shape in shapes.items()]
     if card.context_shape is not None:
         inputs.append(tensor("context", card.context_shape))
-    names = [*outputs_of("encode", card), "x"]
     return ModelMetadata(
         name=card.name,
         versions=[card.version],
         platform=f"{NAME}_{card.engine}",
         inputs=inputs,
-        outputs=[tensor(name, shapes.get(name, ())) for name in names],
+        outputs=[tensor(name, shapes.get(name, ())) for name in all_outputs(card)],
     )
 
 
@@ -109,12 +108,12 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
         return ModelReady(name=find(repository, name, version).card.name, ready=True)
 
 
-def _add_index(router: APIRouter, desk: AppContext) -> None:
-    repository = desk.repository
+def _add_index(router: APIRouter, app: AppContext) -> None:
+    repository = app.repository
 
     @router.post("/repository/index", summary="All models", openapi_extra=_body_of(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
-        wanted = validate(IndexRequest, await _read(desk, request))
+        wanted = validate(IndexRequest, await _read(app, request))
         return [
             IndexEntry(
                 name=one.name,
@@ -127,24 +126,24 @@ def _add_index(router: APIRouter, desk: AppContext) -> None:
         ]
 
 
-def _add_control(router: APIRouter, desk: AppContext) -> None:
-    repository = desk.repository
+def _add_control(router: APIRouter, app: AppContext) -> None:
+    repository = app.repository
     body = _body_of(ControlRequest)
 
     @router.post("/repository/models/{name}/load", summary="Load a model", openapi_extra=body)
     async def load(name: str, request: Request) -> None:
-        await _check_control(desk, request)
+        await _check_control(app, request)
         await repository.load(name)
 
     @router.post("/repository/models/{name}/unload", summary="Unload a model", openapi_extra=body)
     async def unload(name: str, request: Request) -> None:
-        await _check_control(desk, request)
+        await _check_control(app, request)
         await repository.unload(name)
 
 
-async def _check_control(desk: AppContext, request: Request) -> None:
+async def _check_control(app: AppContext, request: Request) -> None:
     """Refuse what would put a client's settings or files in place of the repository's."""
-    wanted = validate(ControlRequest, await _read(desk, request))
+    wanted = validate(ControlRequest, await _read(app, request))
     for name in wanted.parameters:
         if name != "unload_dependents":
             raise InvalidParameter(
@@ -152,11 +151,11 @@ async def _check_control(desk: AppContext, request: Request) -> None:
             )
 
 
-async def _read(desk: AppContext, request: Request) -> object:
+async def _read(app: AppContext, request: Request) -> object:
     """Read a small JSON body whatever its type is called: clients of the protocol send none."""
     headers = dict(request.scope["headers"])
     try:
-        body = await receive_small(desk, headers, request.receive, _MAX_BODY_BYTES)
+        body = await receive_small(app, headers, request.receive, _MAX_BODY_BYTES)
     except ClientGone:
         raise MalformedBody("body: it did not arrive") from None
     if not body:

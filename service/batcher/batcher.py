@@ -34,11 +34,11 @@ class _EntryHandle:
         self._batcher = batcher
         self._entry = entry
 
-    def leave(self) -> None:
-        self._batcher.leave(self._entry)
+    def cancel(self) -> None:
+        self._batcher.cancel(self._entry)
 
-    def drop(self, row: int) -> bool:
-        return self._batcher.drop(self._entry, row)
+    def cancel_row(self, row: int) -> bool:
+        return self._batcher.cancel_row(self._entry, row)
 
 
 class Batcher:
@@ -101,13 +101,13 @@ class Batcher:
         self._metrics.watch(lambda: self._queue.waiting_rows, self._count_pending)
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
-        """Compute one request; see `service.contracts.RowQueue`."""
+        """Compute the rows of one request and wait for them; as `enqueue`."""
         reply: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
-        handle = self.enter(rows, context, deadline, reply)
+        handle = self.enqueue(rows, context, deadline, reply)
         try:
             return await reply
         except asyncio.CancelledError:
-            handle.leave()
+            handle.cancel()
             raise
 
     async def warm_up(self, rows: Array, context: Array | None) -> InferenceResult:
@@ -122,7 +122,7 @@ class Batcher:
         """Refuse new requests, answer the accepted ones, end the worker."""
         self._is_accepting = False
         self._queue.flush()
-        while self._pending:  # members of a failed coalesced entry are queued again
+        while self._pending:  # rows that a model before this one had taken may still come
             self._emptied.clear()
             await self._emptied.wait()
         self._queue.close()
@@ -140,11 +140,11 @@ class Batcher:
     # Admission.
 
     @property
-    def company_rows(self) -> int:
+    def max_coalesced_rows(self) -> int:
         """As many as may come as one short request; see `service.contracts.RowQueue`."""
         return self._admission.free_short_rows()
 
-    def enter(
+    def enqueue(
         self,
         rows: Array,
         context: Array | None,
@@ -181,12 +181,12 @@ class Batcher:
     def _not_ready(self) -> NotReady:
         return NotReady(f"{self._name}: not taking requests now")
 
-    def leave(self, entry: QueueEntry) -> None:
+    def cancel(self, entry: QueueEntry) -> None:
         """Cancel an entry: drop what is not computed of it yet."""
         self._remove(entry)
         self._metrics.drop("cancelled")
 
-    def drop(self, entry: QueueEntry, row: int) -> bool:
+    def cancel_row(self, entry: QueueEntry, row: int) -> bool:
         """Drop one request of an entry; see `service.contracts.QueueHandle`."""
         entry.requests -= 1
         self._metrics.drop("cancelled")

@@ -20,7 +20,10 @@ class QueueEntry:
         deadline: when the answer is worth nothing any more, by the batcher's clock.
         arrived: when the request was admitted, by the same clock.
         sink: where the answer goes.
-        requests: whose rows these are, as they are counted.
+        requests: whose rows these are, as they are counted: of one, or one row of each.
+
+    is_coalesced: whether there were several requests.
+    error: of the whole entry. errors: of single rows of a coalesced one.
     """
 
     __slots__ = (
@@ -33,6 +36,8 @@ class QueueEntry:
         "context",
         "deadline",
         "error",
+        "errors",
+        "is_coalesced",
         "requests",
         "rows",
         "sink",
@@ -64,6 +69,8 @@ class QueueEntry:
         self.started: float | None = None
         self.compute_seconds = 0.0
         self.error: ServiceError | None = None
+        self.errors: dict[int, ServiceError] = {}
+        self.is_coalesced = requests > 1
         self._computed = 0
         self._value: Array | None = None
         self._log_det: Array | None = None
@@ -106,6 +113,18 @@ class QueueEntry:
         self._log_det[start : start + count] = log_det
         return self._computed == self.total
 
+    def add_error(self, start: int, stop: int, error: ServiceError) -> bool:
+        """Note that rows start .. stop - 1 have no results; without several requests, none has.
+
+        Returns:
+            Whether all rows have their results or an error.
+        """
+        self.errors.update(dict.fromkeys(range(start, stop), error))
+        self._computed += stop - start
+        if not self.is_coalesced or len(self.errors) == self.total:
+            self.error = error
+        return self.error is not None or self._computed == self.total
+
     def add_stats(self, start: int, stats: SolverStats) -> None:
         """Store the solver statistics of rows `start`, `start + 1`, ..."""
         if self._stats is None:
@@ -123,7 +142,9 @@ class QueueEntry:
             raise RuntimeError(f"entry: {self._computed} of {self.total} rows have a result")
         started = self.arrived if self.started is None else self.started
         wait = started - self.arrived
-        return InferenceResult(self._value, self._log_det, wait, self.compute_seconds, self._stats)
+        return InferenceResult(
+            self._value, self._log_det, wait, self.compute_seconds, self._stats, self.errors
+        )
 
 
 class EntrySlice(NamedTuple):

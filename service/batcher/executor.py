@@ -81,7 +81,7 @@ class BatchExecutor:
             EngineLost: the engine will never work again.
         """
         result = BatchResult()
-        calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(len(parts) + 1))
+        calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(sum(map(_requests, parts)) + 1))
         groups = [(parts, False)]
         while groups:
             group, is_retry = groups.pop()
@@ -95,17 +95,17 @@ class BatchExecutor:
                 raise
             except EngineOutOfMemory as error:
                 result.first_error = result.first_error or error
-                if is_retry or _count(group) == 1:
+                if is_retry or sum(map(_rows, group)) == 1:
                     _fail(group, NotReady, "the device has too little memory now", result)
                 else:
-                    groups += [(half, True) for half in _halve_rows(group)]
+                    groups += [(half, True) for half in _halve(group, _rows)]
             except Exception as error:  # whatever an engine raises must not end the worker
                 result.first_error = result.first_error or error
-                if len(group) == 1 or calls_left <= 0:
+                if calls_left <= 0 or sum(map(_requests, group)) == 1:
                     _fail(group, EngineError, "the engine failed on these rows", result)
                 else:
-                    middle = len(group) // 2
-                    groups += [(group[middle:], is_retry), (group[:middle], is_retry)]
+                    first, second = _halve(group, _requests)
+                    groups += [(second, is_retry), (first, is_retry)]
         return result
 
     def _compute(self, group: list[EntrySlice], result: BatchResult) -> None:
@@ -176,8 +176,13 @@ class BatchExecutor:
             )
 
 
-def _count(group: list[EntrySlice]) -> int:
-    return sum(stop - start for _, start, stop in group)
+def _rows(part: EntrySlice) -> int:
+    return part.stop - part.start
+
+
+def _requests(part: EntrySlice) -> int:
+    """How many requests a slice has rows of: each row of a coalesced entry is one of its own."""
+    return part.stop - part.start if part.entry.is_coalesced else 1
 
 
 def _context(entry: QueueEntry) -> Array:
@@ -186,27 +191,36 @@ def _context(entry: QueueEntry) -> Array:
     return entry.context
 
 
-def _halve_rows(group: list[EntrySlice]) -> tuple[list[EntrySlice], list[EntrySlice]]:
-    """Split a batch in the middle of its rows, through a part where it must be."""
+def _halve(
+    group: list[EntrySlice], size_of: Callable[[EntrySlice], int]
+) -> tuple[list[EntrySlice], list[EntrySlice]]:
+    """Split a batch in the middle, through a slice where it must be.
+
+    Args:
+        group: the batch.
+        size_of: what is halved: rows, or requests; a slice of size 1 stays whole.
+    """
     first: list[EntrySlice] = []
     second: list[EntrySlice] = []
-    room = _count(group) // 2
-    for entry, start, stop in group:
-        middle = min(start + room, stop)
+    room = sum(map(size_of, group)) // 2
+    for part in group:
+        entry, start, stop = part
+        size = size_of(part)
+        middle = stop if size <= room else start + room if size > 1 else start
         if middle > start:
             first.append(EntrySlice(entry, start, middle))
         if middle < stop:
             second.append(EntrySlice(entry, middle, stop))
-        room -= middle - start
+        room = max(0, room - size)
     return first, second
 
 
 def _fail(
     group: list[EntrySlice], kind: type[ServiceError], detail: str, result: BatchResult
 ) -> None:
-    for entry in {part.entry: None for part in group}:
-        entry.error = kind(detail)
-        result.finished.append(entry)
+    for entry, start, stop in group:
+        if entry.error is None and entry.add_error(start, stop, kind(detail)):
+            result.finished.append(entry)
 
 
 def _non_finite_rows(value: Array, log_det: Array) -> int:

@@ -17,7 +17,7 @@ from service.launch.uvicorn_server import Server
 from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics, access_log, tracing
-from service.transport.fast_path import ExpressProtocol, RequestHeadCache, protocol_over
+from service.transport.fast_path import FastPathProtocol, SharedState, protocol_over
 
 # Longer than the idle connections that clients and proxies keep, so that they close first: a server
 # that closes first now and then closes on a request already on its way.
@@ -57,10 +57,10 @@ class Worker:
         self._access = access_log.AccessLog(settings.log_format)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
-        self._head_cache = RequestHeadCache(settings, app.operations, metrics)
+        self._shared = SharedState(settings, app.endpoints, metrics)
         config = uvicorn.Config(
             app,
-            http=protocol_over(self._head_cache),
+            http=protocol_over(self._shared),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -126,7 +126,7 @@ class Worker:
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
         if self._ready_barrier is not None:
             await self._ready_barrier()
-        self._head_cache.room.most = limits.room_for_connections()
+        self._shared.connection_limit.most = limits.room_for_connections()
         self._is_loading = False
         host, port = listener.getsockname()[:2]
         _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)
@@ -143,7 +143,7 @@ class Worker:
         self._server.ends_at = time.monotonic() + grace
         refusing = asyncio.create_task(asyncio.sleep(_REFUSING_SECONDS))
         _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
-        self._head_cache.is_open = False
+        self._shared.is_open = False
         self._server.close_after_answers()
         try:
             async with asyncio.timeout(grace):
@@ -167,7 +167,7 @@ class Worker:
 
 def _awaits_request(connection: asyncio.Protocol) -> bool:
     """Whether a connection was never answered."""
-    return isinstance(connection, ExpressProtocol) and not connection.is_answered
+    return isinstance(connection, FastPathProtocol) and not connection.is_answered
 
 
 def _in_url(host: str) -> str:

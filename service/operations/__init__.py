@@ -1,1 +1,11 @@
-"""What can be asked of a model."""
+"""What can be asked of a model; knows no transport. One file an operation, one line here."""
+
+from service.operations.decode import Decode
+from service.operations.encode import Encode
+from service.operations.log_prob import LogProb
+from service.operations.sample import Sample
+from service.operations.spec import Operation
+
+OPERATIONS: tuple[type[Operation], ...] = (LogProb, Encode, Decode, Sample)
+
+__all__ = ["OPERATIONS", "Operation"]

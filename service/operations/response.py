@@ -1,26 +1,35 @@
-"""What goes back: outputs as JSON, npy, npz or a picture, and how large that may become."""
+"""The one place where answers are written: heads, and bodies as JSON, npy, npz or PNG.
 
-from collections.abc import Sequence
+outputs ──FORMATS──> body ──> Response, its headers in pairs
+└─> RawResponse, its headers as HTTP/1.1 has them
+"""
+
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.codec.image import grid, write_png
+from service.codec.image import grid, is_picture, write_png
 from service.codec.json import write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.contracts import InferenceResult, ModelCard
-from service.errors import TooLarge
-from service.operations.thread_pool import Threads
-from service.transport.request import Headers, RawResponse, Reply
+from service.errors import ServiceError, TooLarge, problem, unexpected
+from service.operations.thread_pool import RequestThreadPool
+
+Headers = list[tuple[bytes, bytes]]
+# The scalars of an answer, and its tensors; the first tensor is the answer of a format of one.
+Scalars = dict[str, Any]
+Tensors = dict[str, Array]
 
 # The longest that orjson writes of a number with its comma: -1.1754944e-38 and
 # -2.2250738585072014e-308.
 _JSON_BYTES = {4: 15, 8: 25}
 _TIMING = b"queue;dur=%.3f, compute;dur=%.3f"
-_PLAIN_LINES = b"".join(
+_JSON_HEADERS = b"".join(
     (
         b"content-type: application/json\r\n",
         b"content-length: %d\r\n",
@@ -30,19 +39,94 @@ _PLAIN_LINES = b"".join(
     )
 )
 
+_log = logging.getLogger(__name__)
+
+
+class RawResponse(NamedTuple):
+    """A whole answer, its headers in lines as HTTP/1.1 has them."""
+
+    status: int
+    header_lines: bytes
+    body: bytes
+
+
+class Response(NamedTuple):
+    """A whole answer, its length among its headers."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def raw(self) -> RawResponse:
+        """Write the headers."""
+        return RawResponse(self.status, write_headers(self.headers), self.body)
+
 
 @dataclass(frozen=True, slots=True)
-class ResponseFormat:
-    """The form an answer takes: its media type and, for pictures, the size of a pixel."""
+class Format:
+    """A media type that answers are written in.
+
+    write: (outputs, scalars, card, scale) -> body.
+    description: for OpenAPI.
+    is_slow: whether it is written in a thread.
+    is_whole: whether it holds all outputs, not the first alone.
+    is_image: whether only models over pixels have it, where the operation gives pictures.
+    """
+
+    write: Callable[[Tensors, Scalars, ModelCard, int], bytes]
+    description: str
+    is_slow: bool = False
+    is_whole: bool = False
+    is_image: bool = False
+
+
+def _as_json(outputs: Tensors, scalars: Scalars, card: ModelCard, _: int) -> bytes:
+    return write_object({"model": card.name, "version": card.version, **scalars}, outputs)
+
+
+def _as_npy(outputs: Tensors, _: Scalars, card: ModelCard, scale: int) -> bytes:
+    return write_npy(next(iter(outputs.values())))
+
+
+def _as_npz(outputs: Tensors, scalars: Scalars, card: ModelCard, _: int) -> bytes:
+    return write_npz(outputs | {name: np.array(value) for name, value in scalars.items()})
+
+
+def _as_png(outputs: Tensors, _: Scalars, card: ModelCard, scale: int) -> bytes:
+    return write_png(next(iter(outputs.values())), card.num_levels or 0, scale)
+
+
+# In the order in which they are offered: the first is the answer of whoever takes anything.
+FORMATS: dict[str, Format] = {
+    JSON: Format(_as_json, "all outputs by name", is_whole=True),
+    NPY: Format(_as_npy, "the first output; model, version and seed as X- headers"),
+    NPZ: Format(_as_npz, "all outputs by name", is_slow=True, is_whole=True),
+    PNG: Format(
+        _as_png,
+        "one picture, or a near-square grid; models over pixels only",
+        is_slow=True,
+        is_image=True,
+    ),
+}
+
+
+class ResponseFormat(NamedTuple):
+    """The format of one answer: its media type and, for pictures, the size of a pixel."""
 
     media: str
     scale: int = 1
 
 
-PLAIN = ResponseFormat(JSON)
+AS_JSON = ResponseFormat(JSON)
 
 
-def check_answer_size(
+def offers(card: ModelCard, *, gives_images: bool) -> tuple[str, ...]:
+    """The media types that an answer of this model can have."""
+    has_images = gives_images and is_picture(card.event_shape, card.num_levels)
+    return tuple(media for media, each in FORMATS.items() if has_images or not each.is_image)
+
+
+def check_response_size(
     card: ModelCard, form: ResponseFormat, rows: int, values: int, max_bytes: int
 ) -> None:
     """Refuse an answer of `values` numbers a row that would be too large, before it is computed.
@@ -50,7 +134,7 @@ def check_answer_size(
     Raises:
         TooLarge: saying how many rows fit.
     """
-    if form is PLAIN and rows * values * _JSON_BYTES[8] <= max_bytes:
+    if form is AS_JSON and rows * values * _JSON_BYTES[8] <= max_bytes:
         return
     itemsize = card.numpy_dtype.itemsize
     bytes_per_row = values * (_JSON_BYTES[itemsize] if form.media == JSON else itemsize)
@@ -65,72 +149,87 @@ def check_answer_size(
         )
 
 
-def write_plain(card: ModelCard, head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
-    """Write the outputs as JSON."""
-    return write_object({**_names(card), **head}, outputs)
+async def write_response(
+    card: ModelCard,
+    form: ResponseFormat,
+    scalars: Scalars,
+    outputs: Tensors,
+    result: InferenceResult,
+    *,
+    threads: RequestThreadPool,
+    deadline: float,
+) -> Response:
+    """Write the outputs in the format asked for.
+
+    JSON has the scalars inside, every other format as X- headers.
+
+    Raises:
+        Overloaded, DeadlineExceeded: as `RequestThreadPool.run`.
+    """
+    written = FORMATS[form.media]
+    if written.is_slow:
+        body = await threads.run(deadline, written.write, outputs, scalars, card, form.scale)
+    else:
+        body = written.write(outputs, scalars, card, form.scale)
+    headers = content_headers(form.media, body)
+    if form.media != JSON:
+        headers += _scalar_headers(card, scalars, outputs, is_whole=written.is_whole)
+    headers.append(server_timing(result))
+    return Response(200, headers, body)
 
 
-def write_plain_rows(
-    card: ModelCard, heads: Sequence[dict[str, Any]], outputs: dict[str, Array]
-) -> list[bytes]:
-    """Write each row of the outputs as `write_plain` writes the answer that has it alone."""
-    return write_rows(_names(card), heads, outputs)
+def write_json(card: ModelCard, scalars: Scalars, outputs: Tensors) -> bytes:
+    """Write the JSON body of one answer."""
+    return _as_json(outputs, scalars, card, 1)
 
 
-def plain_answer(body: bytes, answer: InferenceResult, identity: str) -> RawResponse:
-    """Give a JSON body the headers that `write_answer`, `server_timing` and an id give others."""
-    lines = _PLAIN_LINES % (len(body), *_milliseconds(answer), identity.encode())
+def write_json_rows(card: ModelCard, scalars: Sequence[Scalars], outputs: Tensors) -> list[bytes]:
+    """Write a JSON body for each row of the outputs: as `write_json` does where it is alone."""
+    return write_rows({"model": card.name, "version": card.version}, scalars, outputs)
+
+
+def json_response(body: bytes, result: InferenceResult, identity: str) -> RawResponse:
+    """Give a JSON body the headers that `write_response` gives it, and those of every answer."""
+    lines = _JSON_HEADERS % (len(body), *_milliseconds(result), identity.encode())
     return RawResponse(200, lines, body)
 
 
-async def write_answer(
-    card: ModelCard,
-    form: ResponseFormat,
-    head: dict[str, Any],
-    outputs: dict[str, Array],
-    *,
-    threads: Threads,
-    deadline: float,
-) -> Reply:
-    """Write the outputs in the form asked for.
-
-    `head` holds the scalars of the answer. JSON has them inside, every other form as X- headers.
-
-    Raises:
-        Overloaded, DeadlineExceeded: as `Threads.run`.
-    """
-    if form.media == JSON:
-        body = write_plain(card, head, outputs)
-        return Reply(200, _content_headers(JSON, body), body)
-    first = next(iter(outputs.values()))
-    if form.media == NPY:
-        body = write_npy(first)
-    elif form.media == NPZ:
-        scalars = {name: np.array(value) for name, value in head.items()}
-        body = await threads.run(deadline, write_npz, outputs | scalars)
-    else:
-        body = await threads.run(deadline, write_png, first, card.num_levels or 0, form.scale)
-    head = {"model": card.name, "model-version": card.version, **head}
-    shown = outputs if form.media == NPZ else {"": first}
-    bad = sorted({row for values in shown.values() for row in non_finite_rows(values)})
-    if bad:
-        head["non-finite"] = len(bad)
-    headers = [(f"x-{name}".encode(), str(value).encode()) for name, value in head.items()]
-    return Reply(200, _content_headers(form.media, body) + headers, body)
+def error_response(reason: Exception, identity: str) -> Response:
+    """Answer a request that an exception ended; one that is no `ServiceError` is logged."""
+    # Not where it was caught: an error there would be part of a cycle, its traceback holds that
+    # frame, and the body would stay in memory until the next collection.
+    if not isinstance(reason, ServiceError):
+        _log.error("unexpected error in request %s", identity, exc_info=reason)
+        reason = unexpected(identity)
+    body, headers = problem(reason, identity)
+    return Response(reason.status, headers, body)
 
 
-def server_timing(answer: InferenceResult) -> tuple[bytes, bytes]:
-    """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
-    return b"server-timing", _TIMING % _milliseconds(answer)
+def write_headers(headers: Headers) -> bytes:
+    """Write a line for each header."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
-def _milliseconds(answer: InferenceResult) -> tuple[float, float]:
-    return 1e3 * answer.queue_seconds, 1e3 * answer.compute_seconds
-
-
-def _names(card: ModelCard) -> dict[str, Any]:
-    return {"model": card.name, "version": card.version}
-
-
-def _content_headers(media: str, body: bytes) -> Headers:
+def content_headers(media: str, body: bytes) -> Headers:
+    """The headers that say what a body is."""
     return [(b"content-type", media.encode()), (b"content-length", b"%d" % len(body))]
+
+
+def server_timing(result: InferenceResult) -> tuple[bytes, bytes]:
+    """How long the rows waited and were computed, in milliseconds (W3C Server Timing)."""
+    return b"server-timing", _TIMING % _milliseconds(result)
+
+
+def _milliseconds(result: InferenceResult) -> tuple[float, float]:
+    return 1e3 * result.queue_seconds, 1e3 * result.compute_seconds
+
+
+def _scalar_headers(
+    card: ModelCard, scalars: Scalars, outputs: Tensors, *, is_whole: bool
+) -> Headers:
+    shown = outputs.values() if is_whole else list(outputs.values())[:1]
+    bad = sorted({row for values in shown for row in non_finite_rows(values)})
+    named = {"model": card.name, "model-version": card.version, **scalars}
+    if bad:
+        named["non-finite"] = len(bad)
+    return [(f"x-{name}".encode(), str(value).encode()) for name, value in named.items()]

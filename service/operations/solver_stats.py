@@ -8,55 +8,85 @@ from service.codec.media import JSON, NPZ
 from service.codec.tensors import Array
 from service.contracts import InferenceResult
 from service.errors import InvalidParameter
+from service.operations.fields import RETURN_EVALUATIONS, Output, number_output, scalar_output
 
 FAILED = "solver_failed"
 # By the numbers of `models.ode.solver.SolveStatus`.
 REASONS = ("solved", "budget_spent", "step_underflow", "non_finite")
 
-EVALUATIONS = "return_evaluations"
 NO_SPREAD = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 
+SOLVER_OUTPUTS = (
+    Output(
+        "failures",
+        {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/SolveFailure"},
+            "description": "Continuous flows: rows whose equation could not be solved.",
+        },
+        is_always=False,
+    ),
+    Output(
+        "evaluations",
+        {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "Of the vector field of a continuous flow, a row each, if asked for.",
+        },
+        is_always=False,
+    ),
+    number_output(
+        "log_prob_se",
+        "Standard error of log_prob or log_det where the trace is estimated; null where nothing is "
+        "known of it.",
+        is_always=False,
+    ),
+    scalar_output("log_prob_se_reason", "string", "Why log_prob_se is null.", is_always=False),
+)
 
-def tell_solves(
-    answer: InferenceResult, outputs: dict[str, Array], media: str, *, with_evaluations: bool
+
+def add_solver_stats(
+    result: InferenceResult, outputs: dict[str, Array], media: str, *, with_evaluations: bool
 ) -> dict[str, Any]:
-    """Add what there is to say to the outputs.   -> what there is to add to the head.
+    """Add to the outputs what is known of the solves.
 
     log_prob_se is there for estimated log-dets, null with a reason where nothing is known of their
     error; evaluations for those who ask. JSON lists the rows that failed, with the reason; other
     forms hold a status for every row.
 
+    Returns:
+        The scalars that there are to add.
+
     Raises:
         InvalidParameter: evaluations were asked of a flow that solves no equations.
     """
-    solves = answer.solves
-    if solves is None:
+    stats = result.solver_stats
+    if stats is None:
         if with_evaluations:
-            raise InvalidParameter(
-                f"{EVALUATIONS}: this model is no continuous flow", at=f"/{EVALUATIONS}"
-            )
+            name = RETURN_EVALUATIONS.name
+            raise InvalidParameter(f"{name}: this model is no continuous flow", at=f"/{name}")
         return {}
-    said: dict[str, Any] = {}
-    errors = solves.log_det_se[solves.status == 0]
+    scalars: dict[str, Any] = {}
+    errors = stats.log_det_se[stats.status == 0]
     if np.any(errors != 0):
-        outputs["log_prob_se"] = solves.log_det_se
+        outputs["log_prob_se"] = stats.log_det_se
     if np.isnan(errors).any() and media in (JSON, NPZ):
-        said["log_prob_se_reason"] = NO_SPREAD
+        scalars["log_prob_se_reason"] = NO_SPREAD
     if with_evaluations:
-        outputs["evaluations"] = solves.evaluations
-    failed = np.flatnonzero(solves.status)
+        outputs["evaluations"] = stats.evaluations
+    failed = np.flatnonzero(stats.status)
     if not len(failed):
-        return said
+        return scalars
     if media != JSON:
-        outputs["status"] = solves.status
-        return said
-    said["failures"] = [
+        outputs["status"] = stats.status
+        return scalars
+    scalars["failures"] = [
         {
             "row": int(row),
             "status": FAILED,
-            "reason": REASONS[solves.status[row]],
-            "evaluations": int(solves.evaluations[row]),
+            "reason": REASONS[stats.status[row]],
+            "evaluations": int(stats.evaluations[row]),
         }
         for row in failed
     ]
-    return said
+    return scalars

@@ -1,233 +1,301 @@
-"""What the four operations have in common: from fields to rows, and from outputs to bytes."""
+"""What an operation is: from the fields of a request to the engine's input, and from its result on.
 
-from abc import abstractmethod
-from collections.abc import Coroutine
+    fields ──prepare──> ModelInput ──queue, engine──> InferenceResult ──finish──> scalars, outputs
+
+An operation knows no transport: ASGI, the fast path and the Open Inference Protocol call the same
+two functions. Its route, its place on the fast path and in V2, and its OpenAPI follow from what it
+declares here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from service.codec.image import MAX_SCALE, is_picture
-from service.codec.json import parse_object, read_object
-from service.codec.json_slices import is_large, parse_large
-from service.codec.media import JSON, NPY, NPZ, PNG, negotiate, read_content_type
-from service.codec.npy import read_npy, read_npz
-from service.codec.parameters import (
-    check_known,
-    read_flag,
-    read_integer,
-    read_name,
-    read_query,
-)
-from service.codec.tensors import Array
-from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
-from service.errors import BadDtype, InvalidParameter, NotReady, ServiceError
-from service.operations.response import PLAIN, ResponseFormat, server_timing, write_answer
-from service.operations.solver_stats import EVALUATIONS, tell_solves
-from service.transport.asgi import AppContext, Endpoint, ReadBody, submit
-from service.transport.disconnect import RequestContext
-from service.transport.request import Head, Reply
+import numpy as np
 
-PLAIN_ACCEPT = (None, b"*/*", b"application/json")
+from service.codec.context import read_context
+from service.codec.image import MAX_SCALE, is_picture, read_image
+from service.codec.media import JPEG, JSON, NPY, NPZ, PNG, negotiate
+from service.codec.tensors import Array, read_rows
+from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
+from service.errors import InvalidParameter, InvalidRequest, MissingField, UnsupportedMediaType
+from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, Field, Output, integer
+from service.operations.response import (
+    AS_JSON,
+    ResponseFormat,
+    Scalars,
+    Tensors,
+    check_response_size,
+    offers,
+)
+from service.operations.sampling import MANY_VALUES
+from service.operations.solver_stats import add_solver_stats
+
+# What any client sends of `Accept` that takes JSON.
+ACCEPT_JSON = (None, b"*/*", b"application/json")
+ARRAY_BODIES = (JSON, NPY, NPZ)
+IMAGE_BODIES = (*ARRAY_BODIES, PNG, JPEG)
+
+SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
+
+
+class Limits(NamedTuple):
+    """How large a request and its answer may be."""
+
+    max_request_rows: int
+    max_response_bytes: int
 
 
 class ModelInput(NamedTuple):
-    """A checked request: the rows for the engine and what else its answer will say.
+    """A checked request: the rows for the engine, where they wait, and what the answer will say.
 
+    rows: (B, *event_shape) of an encode, (B, D) of a decode, in the model's dtype.
+    context: (B, *context_shape), None for an unconditional model.
+    queue: of the engine function that computes them.
+    scalars: of the answer, known before it is computed.
     wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
+    with_evaluations: whether the client asks what its rows cost.
     """
 
     rows: Array
     context: Array | None
-    head: dict[str, Any]
+    queue: RowQueue
+    scalars: Scalars
     wants_log_det: bool = True
+    with_evaluations: bool = False
 
 
-class Job(NamedTuple):
-    """An order, and the model that it is for."""
-
-    served: ServedModel
-    order: ModelInput
-    with_evaluations: bool
+# A request that takes long to prepare: call it in a thread.
+Deferred = Callable[[], ModelInput]
 
 
-class Picture(NamedTuple):
-    """A body that is a picture, not decoded yet: the model says what size it must have."""
+class EncodedImage(NamedTuple):
+    """A picture that is not decoded yet: the model says what size it must have."""
 
     media: str
     body: bytes | bytearray
 
 
-class Operation(Endpoint):
-    """One of the four operations.
+class Operation(ABC):
+    """An operation on rows: what it is called, what it takes and gives, and how.
 
-    name: of the path and in the metrics. fields: what a request may name. tensor: the field that a
-    binary body is. bodies: the media types taken. draws: whether the answer can be a picture.
+    name: of its path, in V2 and in the metrics.
+    summary, description: for OpenAPI.
+    tensor: the field that holds the rows, which a binary body is; None where it takes none.
+    fields: what a request may name, `tensor` among them.
+    outputs: what an answer holds beside what every answer does; the first tensor is the answer of
+        formats of one.
+    bodies: the media types of requests.
+    gives_images: whether an answer can be a picture.
+    v2_beside: operations whose outputs V2 gives beside this one's: they share the computation.
+
+    Args:
+        limits: how large requests and answers may be.
     """
 
-    fields: ClassVar[tuple[str, ...]]
-    tensor: ClassVar[str | None]
-    bodies: ClassVar[tuple[str, ...]]
-    draws: ClassVar[bool]
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    description: ClassVar[str]
+    tensor: ClassVar[Field | None] = None
+    fields: ClassVar[tuple[Field, ...]]
+    outputs: ClassVar[tuple[Output, ...]]
+    bodies: ClassVar[tuple[str, ...]] = ARRAY_BODIES
+    gives_images: ClassVar[bool] = False
+    v2_beside: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, desk: AppContext) -> None:
-        super().__init__(desk)
-        self._in_query = tuple(name for name in self.fields if name != self.tensor)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.field_names = tuple(field.name for field in self.fields)
+        self.tensor_name = None if self.tensor is None else self.tensor.name
+        self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
+        # What most requests name: it says nothing of how they are answered.
+        self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
 
-    def _route(self, path: str) -> str:
-        return f"/{self.name}"
+    def prepare(
+        self,
+        fields: dict[str, Any],
+        model: ServedModel,
+        form: ResponseFormat,
+        deadline: float,
+        *,
+        values_per_row: int | None = None,
+        rows: Array | None = None,
+    ) -> ModelInput | Deferred:
+        """Check a request against a model and make the rows for its engine.
 
-    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
-        query = head.query
-        media = read_content_type(head.headers.get(b"content-type"), self.bodies)
-        body = await read_body()
-        if media == JSON and not query:
-            fields = await self._read_json_aside(body, visit)
-        else:
-            fields = await self._read_fields(media, body, query, visit)
-        name = read_name(fields.get("model"), "model")
-        served = self._desk.repository.get(name)
-        while True:
-            try:
-                return await self._compute(fields, served, head, visit)
-            except NotReady:
-                # It was replaced after it was found and before it took the rows.
-                successor = self._desk.repository.get(name)
-                if successor is served:
-                    raise
-                served = successor
+        Args:
+            fields: by name, known ones only.
+            model: that it is for.
+            form: of the answer.
+            deadline: a `time.monotonic()` value.
+            values_per_row: how many numbers the answer holds a row, where that is not all.
+            rows: the tensor, where it was read already.
 
-    async def _compute(
-        self, fields: dict[str, Any], served: ServedModel, request: Head, visit: RequestContext
-    ) -> Reply:
-        card = served.card
-        visit.model = card.name
-        form = self._choose_form(request.headers.get(b"accept"), fields, card)
-        with_evaluations = wants_evaluations(fields)
-        order = self._order(fields, served, form, visit.deadline)
-        if not isinstance(order, ModelInput):
-            order = await order
-        visit.rows = len(order.rows)
-        answer = await submit(
-            self._queue(served, order.wants_log_det), order.rows, order.context, visit
-        )
-        head, outputs = self._result(Job(served, order, with_evaluations), answer, form.media)
-        reply = await write_answer(
-            card, form, head, outputs, threads=self._desk.threads, deadline=visit.deadline
-        )
-        reply.headers.append(server_timing(answer))
-        return reply
+        Returns:
+            The input, or what makes it where that takes long: all that can be refused before was.
 
-    def _result(
-        self, job: Job, answer: InferenceResult, media: str
-    ) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Make the scalars and the tensors of an answer."""
-        outputs, head = self._outputs(job.served.card, job.order, answer), job.order.head
-        if answer.solves is not None or job.with_evaluations:
-            extra = tell_solves(answer, outputs, media, with_evaluations=job.with_evaluations)
-            head = {**head, **extra}
-        return head, outputs
+        Raises:
+            InvalidRequest, TooLarge, UnsupportedMediaType: it is not what the model takes.
+            Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
+        """
+        card, value = model.card, rows
+        if rows is None:
+            value = fields.get(self.tensor_name or "")
+            if value is None:
+                raise MissingField(
+                    f"{self.tensor_name}: expected the rows", at=f"/{self.tensor_name}"
+                )
+            if isinstance(value, EncodedImage):
+                self._check_image(model, form, deadline)
+                return partial(self._decode_image, value, fields, model, form)
+            if type(value) is list and len(value) * card.features > MANY_VALUES:
+                # Numbers of a list are not made yet; those of npy are a view of the body.
+                self.queue(model).check(len(value), deadline)
+            rows = self._read_rows(value, card)
+        return self._make_input(rows, fields, model, form, values_per_row)
 
-    async def _read_fields(
-        self, media: str, body: bytes | bytearray, query: bytes, visit: RequestContext
-    ) -> dict[str, Any]:
-        """Collect the fields of body and query; each stands in one of them only."""
-        content: dict[str, Any]
-        if media == JSON:
-            content = await self._read_json_aside(body, visit)
-        elif media == NPZ:
-            members = tuple(filter(None, (self.tensor, "context")))
-            limit = self._settings.max_body_bytes
-            content = await self._desk.threads.run(visit.deadline, read_npz, body, members, limit)
-        elif self.tensor is not None:
-            content = {
-                self.tensor: read_npy(body, self.tensor) if media == NPY else Picture(media, body)
-            }
-        if not query:
-            return content
-        fields = read_query(query, self._in_query)
-        for name in fields.keys() & content.keys():
-            raise InvalidParameter(
-                f"{name}: given in the query string and in the body, expected one of them",
-                at=f"/{name}",
+    def finish(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
+    ) -> tuple[Scalars, Tensors]:
+        """Name what the engine gave back.
+
+        Args:
+            card: of the model that answered.
+            given: what `prepare` made.
+            result: its rows in order.
+            media: the media type of the answer: some say of failed rows what others do not hold.
+
+        Raises:
+            InvalidParameter: evaluations were asked of a flow that solves no equations.
+        """
+        outputs, scalars = self.compute_outputs(card, given, result), given.scalars
+        if result.solver_stats is not None or given.with_evaluations:
+            added = add_solver_stats(
+                result, outputs, media, with_evaluations=given.with_evaluations
             )
-        return fields | content
+            scalars = {**scalars, **added}
+        return scalars, outputs
 
-    async def _read_json_aside(
-        self, body: bytes | bytearray, visit: RequestContext
-    ) -> dict[str, Any]:
-        if not is_large(body):
-            return self._read_json(body)
-        max_rows = self._settings.max_request_rows
-        fields = await self._desk.threads.run(visit.deadline, parse_large, body, max_rows)
-        check_known(fields, self.fields)
-        return fields
+    @abstractmethod
+    def queue(self, model: ServedModel, *, wants_log_det: bool = True) -> RowQueue:
+        """Which of the model's queues computes this operation."""
 
-    def _read_json(self, body: bytes | bytearray) -> dict[str, Any]:
-        if not body and self.tensor is None:
-            # `curl -X POST "/sample?num_samples=4"` has no body at all.
-            return {}
-        try:
-            fields = read_object(body)
-        except BadDtype as error:
-            error.name_columns(self._find_columns(body))
-            raise
-        check_known(fields, self.fields)
-        return fields
+    @abstractmethod
+    def compute_outputs(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult
+    ) -> Tensors:
+        """Make the tensors of the answer; a row of each depends on that row alone."""
 
-    def _find_columns(self, body: bytes | bytearray) -> tuple[str, ...] | None:
-        """Names of the columns of the model of a body that was refused before it was looked for."""
-        try:
-            name = read_name(parse_object(body).get("model"), "model")
-            return self._desk.repository.get(name).card.feature_names
-        except ServiceError:
-            return None
+    @abstractmethod
+    def example(self, card: ModelCard) -> dict[str, Any]:
+        """The fields of a small request, for OpenAPI."""
 
-    def _choose_form(
+    def row_shape(self, card: ModelCard) -> tuple[int, ...]:
+        """The shape of one row of the tensor."""
+        return card.event_shape
+
+    def values_per_row(self, card: ModelCard) -> int:
+        """How many numbers an answer holds for each row."""
+        return card.features + 1
+
+    @classmethod
+    def output_names(cls, card: ModelCard) -> tuple[str, ...]:
+        """The tensors that every answer of this model can hold."""
+        return tuple(output.name for output in cls.outputs if "items" in output.schema)
+
+    def choose_format(
         self, accept: bytes | None, fields: dict[str, Any], card: ModelCard
     ) -> ResponseFormat:
-        if accept in PLAIN_ACCEPT and "scale" not in fields:
-            return PLAIN
-        offers: tuple[str, ...] = (JSON, NPY, NPZ)
-        if self.draws and is_picture(card.event_shape, card.num_levels):
-            offers = (*offers, PNG)
-        media = negotiate(accept, offers)
-        scale = fields.get("scale")
+        """Choose the format of an answer by the header `Accept` and the field `scale`.
+
+        Raises:
+            NotAcceptable: none that the client takes.
+            InvalidParameter, OutOfRange: a scale that is none, or of an answer that is no picture.
+        """
+        if accept in ACCEPT_JSON and SCALE.name not in fields:
+            return AS_JSON
+        media = negotiate(accept, offers(card, gives_images=self.gives_images))
+        scale = SCALE.value(fields)
         if scale is None:
             return ResponseFormat(media)
         if media != PNG:
             raise InvalidParameter(
                 "scale: only pictures have one, send Accept: image/png", at="/scale"
             )
-        return ResponseFormat(media, read_integer(scale, "scale", 1, MAX_SCALE))
+        return ResponseFormat(media, scale)
 
-    @abstractmethod
-    def _order(
+    def join(self, inputs: Sequence[ModelInput]) -> ModelInput:
+        """Make one input of several, as far as `compute_outputs` looks at it."""
+        return inputs[0]
+
+    def _make_input(
         self,
+        rows: Array,
         fields: dict[str, Any],
-        served: ServedModel,
+        model: ServedModel,
         form: ResponseFormat,
-        deadline: float,
-        rows: Array | None = None,
-    ) -> ModelInput | Coroutine[Any, Any, ModelInput]:
-        """Check the fields against the model and make the rows for its engine.
+        values_per_row: int | None = None,
+    ) -> ModelInput:
+        context = self.read_context(fields, model.card, len(rows))
+        self.check_size(model.card, form, len(rows), values_per_row)
+        with_evaluations = RETURN_EVALUATIONS.value(fields)
+        return ModelInput(rows, context, self.queue(model), {}, True, with_evaluations)
 
-        A coroutine does so where it takes long, once all that can be refused was. Where `rows` are
-        given, the tensor was read.
+    def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:
+        """Read what a conditional model is conditioned on; see `codec.context.read_context`."""
+        return read_context(
+            fields.get(CONTEXT.name),
+            card.context_shape,
+            card.num_classes,
+            dtype=card.numpy_dtype,
+            rows=rows,
+        )
+
+    def check_size(
+        self, card: ModelCard, form: ResponseFormat, rows: int, values_per_row: int | None = None
+    ) -> None:
+        """Refuse what would have too large an answer.
+
+        Raises:
+            TooLarge: saying how many rows fit.
         """
+        values = self.values_per_row(card) if values_per_row is None else values_per_row
+        check_response_size(card, form, rows, values, self._limits.max_response_bytes)
 
-    def _event_shape(self, card: ModelCard) -> tuple[int, ...]:
-        """Give the shape of one row of the tensor."""
-        return card.event_shape
+    def _read_rows(self, value: Any, card: ModelCard) -> Array:
+        try:
+            return read_rows(
+                value,
+                self.tensor_name or "",
+                self.row_shape(card),
+                dtype=card.numpy_dtype,
+                max_rows=self._limits.max_request_rows,
+                num_levels=card.num_levels if self.tensor_name == "x" else None,
+            )
+        except InvalidRequest as error:
+            error.name_columns(card.feature_names)
+            raise
 
-    @abstractmethod
-    def _queue(self, served: ServedModel, wants_log_det: bool) -> RowQueue:
-        """Which of the model's queues computes this operation."""
+    def _check_image(self, model: ServedModel, form: ResponseFormat, deadline: float) -> None:
+        card = model.card
+        self.queue(model).check(1, deadline)
+        self.check_size(card, form, 1)
+        if not is_picture(card.event_shape, card.num_levels):
+            raise UnsupportedMediaType(
+                f"Content-Type: model {card.name} takes no pictures, its rows have shape "
+                f"{card.event_shape}"
+            )
 
-    @abstractmethod
-    def _outputs(
-        self, card: ModelCard, order: ModelInput, answer: InferenceResult
-    ) -> dict[str, Array]:
-        """Name what the engine gave back; the first is the answer of `application/x-npy`."""
+    def _decode_image(
+        self, image: EncodedImage, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
+    ) -> ModelInput:
+        card = model.card
+        pixels = read_image(image.body, image.media, card.event_shape, card.num_levels or 0)
+        return self._make_input(self._read_rows(pixels, card), fields, model, form)
 
 
-def wants_evaluations(fields: dict[str, Any]) -> bool:
-    """Whether the client asks what its rows cost."""
-    return read_flag(fields.get(EVALUATIONS, False), EVALUATIONS)
+def example_rows(shape: tuple[int, ...]) -> list[Any]:
+    """One row of this shape, for examples."""
+    rows: list[Any] = np.full((1, *shape), 0.5).tolist()
+    return rows

@@ -1,6 +1,7 @@
-"""Work of requests that takes too long for the event loop: drawing, decoding, writing.
+"""A thread pool for work of requests that takes too long for the event loop.
 
-Each call has the deadline of its request, also while it waits for a thread; and only so many wait.
+Drawing noise, decoding large bodies and pictures, writing archives and pictures. Each call has the
+deadline of its request, also while it waits for a thread; and only so many wait.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ _MOST_THREADS = 8
 _MOST_CALLS = 256
 
 
-class Threads:
-    """A few threads, and the bounded line of calls before them.
+class RequestThreadPool:
+    """A few threads, and the bounded queue of calls before them.
 
     Args:
         workers: how many calls run at a time; one a processor if left out.

@@ -23,15 +23,15 @@ class RequestRecorder:
     tracer: Tracer | None = None
 
     @property
-    def tells(self) -> bool:
+    def is_verbose(self) -> bool:
         """Whether more is recorded of a request than that it was answered."""
         return self.tracer is not None or _access_log.isEnabledFor(logging.INFO)
 
     def count(self, model: str, op: str, status: int, seconds: float) -> None:
-        """Count a request of which no more is recorded; `op` is as for `note`."""
+        """Count a request of which no more is recorded; `op` is as for `record`."""
         self.metrics.request(model, op, status, seconds)
 
-    def note(
+    def record(
         self,
         method: str,
         path: str,
@@ -47,7 +47,7 @@ class RequestRecorder:
     ) -> None:
         """Count, log and trace one request; `op` is an operation or the template of a route."""
         self.count(model, op, status, seconds)
-        if path in _UNLOGGED or not self.tells:
+        if path in _UNLOGGED or not self.is_verbose:
             return
         line = AccessRecord(
             request_id, method, path, status, seconds, model, op, rows, trace_id(headers)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from service.contracts import Array, InferenceResult, RowQueue
+from service.contracts import InferenceResult
 from service.launch.exits import StartupError
 from service.settings import flag_name
 from service.telemetry.access_log import AccessRecord
@@ -56,15 +56,14 @@ class Stages:
         self.queue_seconds = 0.0
         self.compute_seconds = 0.0
 
-    async def submit(
-        self, queue: RowQueue, rows: Array, context: Array | None, deadline: float
-    ) -> InferenceResult:
-        """Let a queue compute rows, and note when."""
+    def enter_queue(self) -> None:
+        """The rows are prepared."""
         self.queued = time.monotonic()
-        answer = await queue.submit(rows, context, deadline)
+
+    def leave_queue(self, result: InferenceResult) -> None:
+        """The rows are computed."""
         self.answered = time.monotonic()
-        self.queue_seconds, self.compute_seconds = answer.queue_seconds, answer.compute_seconds
-        return answer
+        self.queue_seconds, self.compute_seconds = result.queue_seconds, result.compute_seconds
 
     def spans(self, began: float, ended: float) -> list[tuple[str, float, float]]:
         """Name each stage that was begun, with its begin and end."""

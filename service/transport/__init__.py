@@ -1,1 +1,1 @@
-"""Paths to calls. No mathematics and no formats here: see `models` and `service.codec`."""
+"""The clients of the operations: ASGI, the fast path, and the Open Inference Protocol."""

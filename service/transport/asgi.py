@@ -1,68 +1,71 @@
-"""What all that computes has in common: one request from its head to its answer.
+"""Operations as ASGI applications: one request from its head to its answer.
 
 No framework stands between them and the server, so that a one-row request costs little more than
-its HTTP exchange. They are ASGI applications, and `service.transport.fast_path` calls them without
-even that. `service.api.openapi` describes them in OpenAPI.
+its HTTP exchange. `service.transport.fast_path` calls them without even ASGI, and
+`service.api.openapi` describes them.
 """
 
 import asyncio
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
 
 from starlette.types import Receive, Scope, Send
 
 from service.auth import ApiKeyAuth
-from service.contracts import Array, InferenceResult, Repository, RowQueue
-from service.errors import BodyTimeout, ServiceError, problem, unexpected
-from service.operations.thread_pool import Threads
+from service.contracts import Repository
+from service.errors import BodyTimeout
+from service.operations import Operation
+from service.operations.fields import MODEL
+from service.operations.inference import infer
+from service.operations.request_context import CancelReason, RequestContext
+from service.operations.response import RawResponse, Response, error_response, write_response
+from service.operations.spec import ACCEPT_JSON, Limits
+from service.operations.thread_pool import RequestThreadPool
 from service.settings import Settings
 from service.telemetry import NO_MODEL
 from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Stages
-from service.transport.disconnect import (
-    AsgiRequestContext,
-    CancelReason,
-    DisconnectWatcher,
-    RequestContext,
-)
+from service.transport.body import FieldReader
+from service.transport.disconnect import AsgiRequestContext, DisconnectWatcher
 from service.transport.request import (
     ClientGone,
     Head,
-    RawResponse,
-    Reception,
-    Reply,
+    ReceiveBudget,
     check_single,
     read_headers,
     read_timeout,
     receive_body,
     request_id,
-    respond,
+    send_response,
 )
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499
+_JSON_CONTENT_TYPE = (None, b"application/json")
 
 ReadBody = Callable[[], Awaitable[bytes | bytearray]]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """What all operations share."""
+    """What all transports of an application share."""
 
     settings: Settings
     repository: Repository
-    register: RequestRecorder
-    clients: DisconnectWatcher
-    reception: Reception
-    guard: ApiKeyAuth | None = None
-    threads: Threads = field(default_factory=Threads)
+    recorder: RequestRecorder
+    watcher: DisconnectWatcher
+    receive_budget: ReceiveBudget
+    auth: ApiKeyAuth | None = None
+    threads: RequestThreadPool = field(default_factory=RequestThreadPool)
+
+    @property
+    def limits(self) -> Limits:
+        """How large a request and its answer may be."""
+        settings = self.settings
+        return Limits(settings.max_request_rows, settings.max_response_bytes)
 
 
 class Endpoint(ABC):
@@ -71,69 +74,70 @@ class Endpoint(ABC):
     name: in the metrics.
     """
 
-    name: ClassVar[str]
+    name: str
 
-    def __init__(self, desk: AppContext) -> None:
-        self._desk = desk
-        self._settings = desk.settings
+    def __init__(self, app: AppContext) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request as an ASGI application."""
-        visit = self._desk.clients.enter(receive, self._settings.request_timeout_seconds)
+        request = self.app.watcher.begin(receive, self.app.settings.request_timeout_seconds)
         head = Head(scope["path"], scope["query_string"], *read_headers(scope["headers"]))
-        reply = await self.serve(head, visit, partial(self._receive_body, head, visit))
-        if reply is not None:
-            await respond(send, *reply)
+        response = await self.serve(head, request, partial(self._receive_body, head, request))
+        if response is not None:
+            await send_response(send, response)
 
-    async def serve(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply | None:
+    async def serve(
+        self, head: Head, request: RequestContext, read_body: ReadBody
+    ) -> Response | None:
         """Answer one request, whatever happens, and count it; None where nobody is left to read.
 
         Args:
             head: what stands before the body.
-            visit: the request's time and place, in the task that runs this.
+            request: its time and task, which is the one that runs this.
             read_body: gives the body, whole.
         """
         identity = request_id(head.headers)
-        reply: Reply | None
-        if self._desk.register.tracer is not None:
-            visit.stages = Stages(self._route(head.path))
+        response: Response | None
+        if self.app.recorder.tracer is not None:
+            request.stages = Stages(self.route(head.path))
         try:
-            visit.shorten(self._admit(head))
-            reply = await self._answer(head, visit, read_body)
-            reply.headers.append((b"x-request-id", identity.encode()))
+            request.shorten(self.admit(head))
+            response = await self._answer(head, request, read_body)
+            response.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
-            reply = _end(reason, visit, identity)
+            response = _answer_failure(reason, request, identity)
         finally:
-            visit.end()
-        self.note(
+            request.end()
+        self.record(
             head,
             identity,
-            reply,
-            visit.age(),
-            model=visit.model,
-            rows=visit.rows,
-            stages=visit.stages,
+            response,
+            request.age(),
+            model=request.model,
+            rows=request.rows,
+            stages=request.stages,
         )
-        return reply
+        return response
 
-    def note(
+    def record(
         self,
         head: Head,
         identity: str,
-        reply: Reply | RawResponse | None,
+        response: Response | RawResponse | None,
         seconds: float,
         *,
         model: str = NO_MODEL,
         rows: int | None = None,
         stages: Stages | None = None,
     ) -> None:
-        """Count, log and trace one request, once it is over; without reply its client is gone."""
-        register = self._desk.register
-        status = _CLIENT_GONE if reply is None else reply.status
-        if not register.tells:
-            register.count(model, self.name, status, seconds)
+        """Count, log and trace one request once it is over; without response its client is gone."""
+        recorder = self.app.recorder
+        status = _CLIENT_GONE if response is None else response.status
+        if not recorder.is_verbose:
+            recorder.count(model, self.name, status, seconds)
             return
-        register.note(
+        recorder.record(
             "POST",
             head.path,
             head.headers,
@@ -146,37 +150,99 @@ class Endpoint(ABC):
             stages=stages,
         )
 
-    def _admit(self, head: Head) -> float:
-        """Ask for the key, where there are keys.   -> how many seconds the client waits at most.
+    def admit(self, head: Head) -> float:
+        """Ask for the key, where there are keys.
+
+        Returns:
+            How many seconds the client waits at most.
 
         Raises:
             MalformedRequest: a header stands twice that may not.
             Unauthorized: no key that is known.
             InvalidParameter: X-Timeout-Seconds is no number.
         """
-        check_single(head.twice)
-        if self._desk.guard is not None:
-            self._desk.guard.check(head.headers)
-        patience = head.headers.get(b"x-timeout-seconds")
-        return math.inf if patience is None else read_timeout(patience)
+        check_single(head.repeated)
+        if self.app.auth is not None:
+            self.app.auth.check(head.headers)
+        timeout = head.headers.get(b"x-timeout-seconds")
+        return math.inf if timeout is None else read_timeout(timeout)
 
-    async def _receive_body(self, head: Head, visit: AsgiRequestContext) -> bytes | bytearray:
-        max_bytes, reception = self._settings.max_body_bytes, self._desk.reception
-        body = await receive_body(head.headers, visit.receive, max_bytes, reception)
-        visit.body_is_read()
+    async def _receive_body(self, head: Head, request: AsgiRequestContext) -> bytes | bytearray:
+        max_bytes, budget = self.app.settings.max_body_bytes, self.app.receive_budget
+        body = await receive_body(head.headers, request.receive, max_bytes, budget)
+        request.body_is_read()
         return body
 
     @abstractmethod
-    def _route(self, path: str) -> str:
-        """Give the template of a path."""
+    def route(self, path: str) -> str:
+        """The template of a path."""
 
     @abstractmethod
-    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
+    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
         """Read a request, compute its answer and write it."""
 
 
+class OperationEndpoint(Endpoint):
+    """POST /NAME of one operation."""
+
+    def __init__(self, app: AppContext, kind: type[Operation]) -> None:
+        super().__init__(app)
+        settings = app.settings
+        self.operation = operation = kind(app.limits)
+        self.name = operation.name
+        self.reader = FieldReader(
+            operation,
+            app.repository,
+            app.threads,
+            max_rows=settings.max_request_rows,
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    def route(self, path: str) -> str:
+        """Its path has no parts that vary."""
+        return f"/{self.name}"
+
+    def is_plain(self, head: Head) -> bool:
+        """Whether a request is JSON for JSON and untraced, so that it may be coalesced."""
+        return (
+            not head.query
+            and head.headers.get(b"content-type") in _JSON_CONTENT_TYPE
+            and head.headers.get(b"accept") in ACCEPT_JSON
+            and self.app.recorder.tracer is None
+        )
+
+    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
+        operation, threads = self.operation, self.app.threads
+        media = self.reader.read_media(head)
+        body = await read_body()
+        fields = await self.reader.read(media, body, head.query, request.deadline)
+        name, accept = MODEL.value(fields), head.headers.get(b"accept")
+        model, given, result = await infer(
+            lambda: self.app.repository.get(name),
+            lambda model: operation.prepare(
+                fields,
+                model,
+                operation.choose_format(accept, fields, model.card),
+                request.deadline,
+            ),
+            request,
+            threads,
+        )
+        form = operation.choose_format(accept, fields, model.card)
+        scalars, outputs = operation.finish(model.card, given, result, form.media)
+        return await write_response(
+            model.card,
+            form,
+            scalars,
+            outputs,
+            result,
+            threads=threads,
+            deadline=request.deadline,
+        )
+
+
 async def receive_small(
-    desk: AppContext, headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
+    app: AppContext, headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int
 ) -> bytes | bytearray:
     """Read the body of a route that is no `Endpoint`, as theirs are read.
 
@@ -184,53 +250,35 @@ async def receive_small(
         BodyTimeout: it did not arrive before the request's deadline.
         ClientGone, and what `receive_body` raises.
     """
-    visit = desk.clients.enter(receive, desk.settings.request_timeout_seconds)
-    patience = headers.get(b"x-timeout-seconds")
-    if patience is not None:
-        visit.shorten(read_timeout(patience))
+    request = app.watcher.begin(receive, app.settings.request_timeout_seconds)
+    timeout = headers.get(b"x-timeout-seconds")
+    if timeout is not None:
+        request.shorten(read_timeout(timeout))
     try:
-        return await receive_body(headers, receive, max_bytes, desk.reception)
+        return await receive_body(headers, receive, max_bytes, app.receive_budget)
     except asyncio.CancelledError:
-        if visit.ending is not CancelReason.LATE:
+        if request.cancel_reason is not CancelReason.LATE:
             raise
-        visit.resume()
+        request.resume()
         raise _late() from None
     finally:
-        visit.end()
+        request.end()
 
 
-async def submit(
-    queue: RowQueue, rows: Array, context: Array | None, visit: RequestContext
-) -> InferenceResult:
-    """Let a queue compute the rows of a visit."""
-    if visit.stages is None:
-        return await queue.submit(rows, context, visit.deadline)
-    return await visit.stages.submit(queue, rows, context, visit.deadline)
-
-
-def refuse(reason: Exception, identity: str) -> Reply:
-    """Answer a request that an exception ended; one that is no `ServiceError` is logged."""
-    # Not where it was caught: an error there would be part of a cycle, its traceback holds that
-    # frame, and the body would stay in memory until the next collection.
-    if not isinstance(reason, ServiceError):
-        _log.error("unexpected error in request %s", identity, exc_info=reason)
-        reason = unexpected(identity)
-    body, headers = problem(reason, identity)
-    return Reply(reason.status, headers, body)
-
-
-def _end(reason: BaseException, visit: RequestContext, identity: str) -> Reply | None:
-    """Turn what ended a visit into what its client is told; None where it is gone."""
+def _answer_failure(
+    reason: BaseException, request: RequestContext, identity: str
+) -> Response | None:
+    """Turn what ended a request into what its client is told; None where it is gone."""
     if isinstance(reason, ClientGone):
         return None
     if isinstance(reason, Exception):
-        return refuse(reason, identity)
-    if visit.ending is None:
+        return error_response(reason, identity)
+    if request.cancel_reason is None:
         raise reason
-    visit.resume()
-    if visit.ending is CancelReason.GONE:
+    request.resume()
+    if request.cancel_reason is CancelReason.GONE:
         return None
-    return refuse(_late(), identity)
+    return error_response(_late(), identity)
 
 
 def _late() -> BodyTimeout:

@@ -1,4 +1,4 @@
-"""The HTTP side of one request: its head, its id, its body, its answer."""
+"""The HTTP side of one request: its head, its id and its body."""
 
 import re
 import secrets
@@ -16,40 +16,19 @@ from service.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-
-Headers = list[tuple[bytes, bytes]]
+from service.operations.response import Response
 
 
 class Head(NamedTuple):
     """What stands before a request's body; names of headers are lower case.
 
-    twice: a header that may stand once only and does not.
+    repeated: a header that may stand once only and stands twice.
     """
 
     path: str
     query: bytes
     headers: dict[bytes, bytes]
-    twice: bytes | None = None
-
-
-class RawResponse(NamedTuple):
-    """A whole answer, its headers in lines as HTTP/1.1 has them."""
-
-    status: int
-    lines: bytes
-    body: bytes
-
-
-class Reply(NamedTuple):
-    """A whole answer, its length among its headers."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-    def written(self) -> RawResponse:
-        """Write the headers."""
-        return RawResponse(self.status, write_headers(self.headers), self.body)
+    repeated: bytes | None = None
 
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -76,33 +55,32 @@ class ClientGone(Exception):
 
 
 def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes | None]:
-    """Make a table of headers, those that are lists joined.   -> (table, `Head.twice`)."""
+    """Make a table of headers, those that are lists joined.
+
+    Returns:
+        The table, and `Head.repeated`.
+    """
     pairs = list(pairs)
     headers = dict(pairs)
-    twice = None
+    repeated = None
     if len(headers) < len(pairs):
         headers.clear()
         for name, value in pairs:
             if name in headers and name in _SINGLE:
-                twice = name
+                repeated = name
             is_list = name == b"accept" and name in headers
             headers[name] = headers[name] + b", " + value if is_list else value
-    return headers, twice
+    return headers, repeated
 
 
-def check_single(twice: bytes | None) -> None:
+def check_single(repeated: bytes | None) -> None:
     """Refuse a head that says two things.
 
     Raises:
         MalformedRequest: naming the header that stands twice.
     """
-    if twice is not None:
-        raise MalformedRequest(f"{twice.decode().title()}: expected it once, got it twice")
-
-
-def write_headers(headers: Headers) -> bytes:
-    """Write a line for each header."""
-    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    if repeated is not None:
+        raise MalformedRequest(f"{repeated.decode().title()}: expected it once, got it twice")
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:
@@ -124,8 +102,8 @@ def read_timeout(value: bytes) -> float:
     return float(value)
 
 
-class Reception:
-    """All bodies that arrive in pieces and are not whole yet, and how large they may be together.
+class ReceiveBudget:
+    """A bound on the bytes of all bodies that arrive in pieces and are not whole yet.
 
     One alone is always taken; small ones arrive whole.
     """
@@ -153,7 +131,7 @@ class Reception:
 
 
 async def receive_body(
-    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, reception: Reception
+    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, budget: ReceiveBudget
 ) -> bytes | bytearray:
     """Read a body, refusing one that is too large as early as that is known.
 
@@ -181,7 +159,7 @@ async def receive_body(
     body: bytes = message.get("body", b"")
     whole: bytes | bytearray = body
     if message.get("more_body", False):
-        whole = await _read_pieces(body, receive, max_bytes, reception)
+        whole = await _read_pieces(body, receive, max_bytes, budget)
     elif len(body) > max_bytes:
         raise _too_large(max_bytes)
     if length is not None and int(length) != len(whole) and b"transfer-encoding" not in headers:
@@ -191,21 +169,22 @@ async def receive_body(
     return whole
 
 
-async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole answer."""
+async def send_response(send: Send, response: Response) -> None:
+    """Send a whole answer through ASGI."""
+    status, headers, body = response
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def _read_pieces(
-    first: bytes, receive: Receive, max_bytes: int, reception: Reception
+    first: bytes, receive: Receive, max_bytes: int, budget: ReceiveBudget
 ) -> bytearray:
     body = bytearray()
     piece: bytes = first
     more_body = True
     try:
         for _ in range(MAX_PIECES):
-            reception.grow(len(body), len(piece))
+            budget.grow(len(body), len(piece))
             body += piece
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
@@ -216,7 +195,7 @@ async def _read_pieces(
                 raise ClientGone
             piece, more_body = message.get("body", b""), message.get("more_body", False)
     finally:
-        reception.release(len(body))
+        budget.release(len(body))
     raise TooLarge(f"body: expected it in at most {MAX_PIECES} pieces")
 
 

@@ -1,32 +1,42 @@
-"""POST /v2/models/{name}[/versions/{version}]/infer: one call for all that a flow does.
+"""POST /v2/models/{name}[/versions/{version}]/infer: every operation in one call.
 
     x [, context]   -> z, log_det, log_prob [, bits_per_dim]
     z [, context]   -> x, log_det
     [context]       -> x, log_prob           by parameters: operation, num_samples, seed, ...
 
+The parameter `operation` names an operation; without it the tensors say which is meant.
+
 Reference: Open Inference Protocol, inference_rest.md.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from service.codec.context import read_context
 from service.codec.json_slices import is_large
 from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import check_known, read_integer
-from service.codec.tensors import Array, read_rows
 from service.codec.v2 import Inference, read_inference, write_inference
-from service.contracts import InferenceResult, ModelCard, Repository, RowQueue, ServedModel
-from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound, NotReady
-from service.operations import sampling
-from service.operations.log_prob import log_density
-from service.operations.response import PLAIN, ResponseFormat, check_answer_size, server_timing
-from service.operations.sampling import read_draw
-from service.operations.solver_stats import tell_solves
-from service.transport.asgi import Endpoint, ReadBody, submit
-from service.transport.disconnect import RequestContext
-from service.transport.request import Head, Reply
+from service.contracts import InferenceResult, ModelCard, Repository, ServedModel
+from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound
+from service.operations import OPERATIONS, Operation
+from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS
+from service.operations.inference import infer
+from service.operations.request_context import RequestContext
+from service.operations.response import (
+    AS_JSON,
+    Response,
+    ResponseFormat,
+    Scalars,
+    Tensors,
+    content_headers,
+    server_timing,
+)
+from service.operations.sample import RETURN_LOG_PROB
+from service.operations.spec import SCALE, Deferred, ModelInput
+from service.transport.asgi import AppContext, Endpoint, ReadBody
+from service.transport.request import Head
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
@@ -34,7 +44,13 @@ SUFFIX = "/infer"
 _LENGTH_HEADER = b"inference-header-content-length"
 _FAILURES_HEADER = b"x-failures"
 _BODIES = (JSON, OCTETS)
-_OWN_PARAMETERS = ("operation", "timeout", "binary_data_output", *sampling.FIELDS)
+# What the protocol has words of its own for, or no use.
+_NOT_PARAMETERS = {
+    field.name for field in (MODEL, CONTEXT, SCALE, RETURN_EVALUATIONS, RETURN_LOG_PROB)
+}
+_OWN_PARAMETERS = ("operation", "timeout", "binary_data_output")
+# What is meant where no operation is named, by the tensor that is there.
+_BY_TENSOR = {"x": "encode", "z": "decode", None: "sample"}
 # Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
 # MLServer's clients say of themselves how they made the tensors: "content_type".
 _RESERVED_PARAMETERS = (
@@ -44,180 +60,73 @@ _RESERVED_PARAMETERS = (
 _RESERVED_PREFIX = "triton_"
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
 
-_Output = Callable[[ModelCard, Array, InferenceResult], Array]
 
+class V2Call(NamedTuple):
+    """What a request asks for.
 
-def _value(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
-    return answer.value
-
-
-def _log_det(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
-    return answer.log_det
-
-
-def _score(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
-    return log_density(answer.value, answer.log_det)
-
-
-def _bits_per_dim(card: ModelCard, rows: Array, answer: InferenceResult) -> Array:
-    return -_score(card, rows, answer) / (card.features * math.log(2))
-
-
-def _score_of_noise(_: ModelCard, rows: Array, answer: InferenceResult) -> Array:
-    return log_density(rows, -answer.log_det)
-
-
-_ENCODED: dict[str, _Output] = {"z": _value, "log_det": _log_det, "log_prob": _score}
-_DECODED: dict[str, _Output] = {"x": _value, "log_det": _log_det}
-_DRAWN: dict[str, _Output] = {"x": _value, "log_prob": _score_of_noise}
-
-
-class _Task(NamedTuple):
-    """A checked request.
-
-    operation: "encode", "decode" or "sample". head: the parameters of the answer.
-    outputs: how each output is computed, and whether it goes as bytes.
+    operation: makes the engine's input of the fields.
+    fields: of that operation.
+    outputs: that are asked for: what computes each, and whether it goes as bytes.
     """
 
-    operation: str
-    rows: Array
-    context: Array | None
-    outputs: dict[str, tuple[_Output, bool]]
-    head: dict[str, Any]
+    operation: Operation
+    fields: dict[str, Any]
+    outputs: dict[str, tuple[Operation, bool]]
 
 
-class Infer(Endpoint):
-    """The protocol's inference call."""
+class InferEndpoint(Endpoint):
+    """The protocol's inference call, over all operations."""
 
     name = "infer"
 
-    def _route(self, path: str) -> str:
+    def __init__(self, app: AppContext) -> None:
+        super().__init__(app)
+        self._operations = {kind.name: kind(app.limits) for kind in OPERATIONS}
+
+    def route(self, path: str) -> str:
+        """The template of a path, with or without a version."""
         model = "{name}/versions/{version}" if "/versions/" in path else "{name}"
         return f"{PREFIX}{model}{SUFFIX}"
 
-    async def _answer(self, head: Head, visit: RequestContext, read_body: ReadBody) -> Reply:
+    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
         read_content_type(head.headers.get(b"content-type"), _BODIES)
         name, version = read_path(head.path)
-        served = find(self._desk.repository, name, version)
-        visit.model = served.card.name
+        served = find(self.app.repository, name, version)
+        request.model = served.card.name
         try:
-            request = await self._read(await read_body(), head, visit)
-            visit.shorten(_read_timeout(request))
-            _check_names(request, name, served.card.version)
-            return await self._compute_in_turn(request, served, (name, version), visit)
+            inference = await self._read(await read_body(), head, request)
         except InvalidRequest as error:
             error.name_columns(served.card.feature_names)
             raise
+        request.shorten(_read_timeout(inference))
+        _check_names(inference, name, served.card.version)
+        model, given, result = await infer(
+            partial(find, self.app.repository, name, version),
+            partial(self._prepare, inference, request.deadline),
+            request,
+            self.app.threads,
+        )
+        call = read_call(inference, self._operations, model.card)
+        return _write(model.card, inference, call, given, result)
 
-    async def _compute_in_turn(
-        self,
-        request: Inference,
-        served: ServedModel,
-        wanted: tuple[str, str | None],
-        visit: RequestContext,
-    ) -> Reply:
-        while True:
-            try:
-                return await self._compute(request, served, visit)
-            except NotReady:
-                # It was replaced after it was found and before it took the rows.
-                successor = find(self._desk.repository, *wanted)
-                if successor is served:
-                    raise
-                served = successor
-
-    async def _read(self, body: bytes | bytearray, head: Head, visit: RequestContext) -> Inference:
-        json_bytes, max_rows = head.headers.get(_LENGTH_HEADER), self._settings.max_request_rows
+    async def _read(
+        self, body: bytes | bytearray, head: Head, request: RequestContext
+    ) -> Inference:
+        json_bytes = head.headers.get(_LENGTH_HEADER)
+        max_rows = self.app.limits.max_request_rows
         if json_bytes is not None or not is_large(body):  # tensors as bytes are no work
             return read_inference(body, json_bytes, max_rows)
-        threads = self._desk.threads
-        return await threads.run(visit.deadline, read_inference, body, None, max_rows)
+        return await self.app.threads.run(request.deadline, read_inference, body, None, max_rows)
 
-    async def _compute(
-        self, request: Inference, served: ServedModel, visit: RequestContext
-    ) -> Reply:
-        card = served.card
-        task = await self._prepare(request, served, visit)
-        visit.rows = len(task.rows)
-        queue = _queue(served, task.operation)
-        answer = await submit(queue, task.rows, task.context, visit)
-        outputs = {
-            name: (compute(card, task.rows, answer), is_binary)
-            for name, (compute, is_binary) in task.outputs.items()
-        }
-        told, said = _tell_solves(request, answer)
-        is_binary = any(is_binary for _, is_binary in outputs.values())
-        if "failures" in said and answer.solves is not None and is_binary:
-            told["status"] = answer.solves.status
-        outputs |= {name: (values, is_binary) for name, values in told.items()}
-        named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
-        if request.id is not None:
-            named["id"] = request.id
-        if task.head or said:
-            named["parameters"] = {**task.head, **said}
-        body, json_bytes = write_inference(named, outputs)
-        media = JSON if json_bytes is None else OCTETS
-        headers = [
-            (b"content-type", media.encode()),
-            (b"content-length", b"%d" % len(body)),
-            server_timing(answer),
-        ]
-        if json_bytes is not None:
-            headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
-            if "failures" in said:
-                headers.append((_FAILURES_HEADER, b"%d" % len(said["failures"])))
-        return Reply(200, headers, body)
-
-    async def _prepare(
-        self, request: Inference, served: ServedModel, visit: RequestContext
-    ) -> _Task:
-        card = served.card
-        operation = choose_operation(request)
-        outputs = _choose_outputs(request, operation, card)
-        max_rows, dtype = self._settings.max_request_rows, card.numpy_dtype
-        drawn = None
-        if operation == "sample":
-            drawn = read_draw(request.parameters, max_rows)
-            count = drawn.rows
-        else:
-            name = "x" if operation == "encode" else "z"
-            shape = card.event_shape if operation == "encode" else (card.features,)
-            rows = read_rows(
-                request.tensors[name],
-                name,
-                shape,
-                dtype=dtype,
-                max_rows=max_rows,
-                num_levels=card.num_levels if operation == "encode" else None,
-            )
-            count = len(rows)
-        self._check_size(card, count, outputs)
-        takes_long = drawn is not None and drawn.takes_long(card)
-        if takes_long:
-            _queue(served, operation).check(count, visit.deadline)
-        context = read_context(
-            request.tensors.get("context"),
-            card.context_shape,
-            card.num_classes,
-            dtype=dtype,
-            rows=count,
-        )
-        if drawn is None:
-            return _Task(operation, rows, context, outputs, {})
-        head = {"seed": drawn.seed}
-        if takes_long:
-            latents = await self._desk.threads.run(visit.deadline, drawn.latents, card)
-        else:
-            latents = drawn.latents(card)
-        return _Task(operation, latents, context, outputs, head)
-
-    def _check_size(
-        self, card: ModelCard, rows: int, outputs: dict[str, tuple[_Output, bool]]
-    ) -> None:
-        values = sum(card.features if name in ("x", "z") else 1 for name in outputs)
-        is_binary = all(is_binary for _, is_binary in outputs.values())
-        form = ResponseFormat(OCTETS) if is_binary else PLAIN
-        check_answer_size(card, form, rows, values, self._settings.max_response_bytes)
+    def _prepare(
+        self, inference: Inference, deadline: float, model: ServedModel
+    ) -> ModelInput | Deferred:
+        card = model.card
+        call = read_call(inference, self._operations, card)
+        values = sum(card.features if name in ("x", "z") else 1 for name in call.outputs)
+        is_binary = all(is_binary for _, is_binary in call.outputs.values())
+        form = ResponseFormat(OCTETS) if is_binary else AS_JSON
+        return call.operation.prepare(call.fields, model, form, deadline, values_per_row=values)
 
 
 def read_path(path: str) -> tuple[str, str | None]:
@@ -244,74 +153,146 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
     return served
 
 
-def choose_operation(request: Inference) -> str:
-    """Tell from the inputs and from parameters.operation what is to be done.
+def read_call(inference: Inference, operations: Mapping[str, Operation], card: ModelCard) -> V2Call:
+    """Tell from inputs, outputs and parameters what is asked for.
 
     Raises:
         UnknownField, InvalidParameter, MissingField: they do not say one thing.
     """
-    tensors, parameters = request.tensors, request.parameters
+    operation, asked = choose_operation(inference, operations)
+    possible = outputs_of(operation, operations, card)
+    wanted = inference.outputs
+    if wanted is None:
+        names = possible if asked is operation else asked.output_names(card)
+        wanted = dict.fromkeys(names, inference.is_binary)
+    check_known(wanted, tuple(possible))
+    fields = {name: inference.parameters[name] for name in _parameters_of(operation, inference)}
+    if RETURN_LOG_PROB in operation.fields:
+        fields[RETURN_LOG_PROB.name] = "log_prob" in wanted
+    outputs = {name: (possible[name], is_binary) for name, is_binary in wanted.items()}
+    return V2Call(operation, {**fields, **inference.tensors}, outputs)
+
+
+def choose_operation(
+    inference: Inference, operations: Mapping[str, Operation]
+) -> tuple[Operation, Operation]:
+    """Tell from the tensors and from parameters.operation what is to be done.
+
+    Returns:
+        The operation that makes the engine's input, and the one that was asked for: the same, or
+        one whose outputs stand beside its own.
+
+    Raises:
+        UnknownField, InvalidParameter, MissingField: they do not say one thing.
+    """
+    tensors, parameters = inference.tensors, inference.parameters
+    named = {name for each in operations.values() for name in each.query_fields}
+    of_operations = [name for name in _in_order(operations) if name in named - _NOT_PARAMETERS]
     own = [name for name in parameters if not _is_reserved(name)]
-    check_known(own, _OWN_PARAMETERS)
-    check_known(tensors, ("x", "z", "context"))
-    if "x" in tensors and "z" in tensors:
-        raise InvalidParameter("inputs: expected x or z, got both", at="/inputs")
+    check_known(own, (*_OWN_PARAMETERS, *of_operations))
+    taken = [name for name in _BY_TENSOR if name is not None]
+    check_known(tensors, (*taken, CONTEXT.name))
+    given = [name for name in taken if name in tensors]
+    if len(given) > 1:
+        raise InvalidParameter(f"inputs: expected {' or '.join(taken)}, got both", at="/inputs")
     asked = parameters.get("operation")
-    if "x" in tensors or "z" in tensors:
-        found = "encode" if "x" in tensors else "decode"
-        fitting = (found, "log_prob") if found == "encode" else (found,)
-        odd = [name for name in sampling.FIELDS if name in parameters]
-        if odd:
-            raise InvalidParameter(
-                f"{odd[0]}: only of samples, which take no x and no z", at=f"/parameters/{odd[0]}"
-            )
-    elif asked is None and "num_samples" not in parameters:
+    if not given and asked is None and "num_samples" not in parameters:
         raise MissingField(
             "inputs: expected x or z; parameters.num_samples draws samples", at="/inputs"
         )
-    else:
-        found, fitting = "sample", ("sample",)
-    if asked is not None and asked not in fitting:
+    tensor = given[0] if given else None
+    default = operations[_BY_TENSOR[tensor]]
+    fitting = [default] + [
+        each for each in operations.values() if each.tensor_name == tensor and each is not default
+    ]
+    found = next((each for each in fitting if asked in (None, each.name)), None)
+    if found is None:
         raise InvalidParameter(
-            f"operation: these inputs are for {' or '.join(fitting)}, got {asked!r:.40}",
+            f"operation: these inputs are for {' or '.join(each.name for each in fitting)}, "
+            f"got {asked!r:.40}",
             at="/parameters/operation",
         )
-    return found
+    operation = default if found.name in default.v2_beside else found
+    for name in of_operations:
+        if name in parameters and name not in operation.field_names:
+            raise InvalidParameter(
+                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
+            )
+    return operation, found
 
 
-def outputs_of(operation: str, card: ModelCard) -> dict[str, _Output]:
-    """Name what an operation can give."""
-    if operation == "decode":
-        return _DECODED
-    if operation == "sample":
-        return _DRAWN
-    pixels = {} if card.num_levels is None else {"bits_per_dim": _bits_per_dim}
-    return {**_ENCODED, **pixels}
+def outputs_of(
+    operation: Operation, operations: Mapping[str, Operation], card: ModelCard
+) -> dict[str, Operation]:
+    """The outputs that one computation can give, and what names each."""
+    beside = (operations[name] for name in operation.v2_beside)
+    return {name: each for each in (operation, *beside) for name in each.output_names(card)}
 
 
-def _choose_outputs(
-    request: Inference, operation: str, card: ModelCard
-) -> dict[str, tuple[_Output, bool]]:
-    possible = outputs_of(operation, card)
-    if request.outputs is not None:
-        check_known(request.outputs, tuple(possible))
-        return {name: (possible[name], binary) for name, binary in request.outputs.items()}
-    if request.parameters.get("operation") == "log_prob":
-        possible = {name: possible[name] for name in possible.keys() - {"z", "log_det"}}
-    return {name: (compute, request.is_binary) for name, compute in possible.items()}
+def all_outputs(card: ModelCard) -> tuple[str, ...]:
+    """The outputs that a model has, of whatever operation."""
+    kinds = {kind.name: kind for kind in OPERATIONS}
+    ordered = [kinds[name] for name in _BY_TENSOR.values()] + list(OPERATIONS)
+    names = [
+        name
+        for kind in ordered
+        for each in (kind, *(kinds[beside] for beside in kind.v2_beside))
+        for name in each.output_names(card)
+    ]
+    return tuple(dict.fromkeys(names))
 
 
-def _tell_solves(
-    request: Inference, answer: InferenceResult
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What a continuous flow has to tell.   -> (further outputs, further parameters)."""
-    told: dict[str, Array] = {}
-    said = tell_solves(answer, told, JSON, with_evaluations=False)
-    return ({} if request.outputs is not None else told), said
+def _in_order(operations: Mapping[str, Operation]) -> dict[str, None]:
+    return dict.fromkeys(name for each in operations.values() for name in each.query_fields)
 
 
-def _queue(served: ServedModel, operation: str) -> RowQueue:
-    return served.encode if operation == "encode" else served.decode
+def _parameters_of(operation: Operation, inference: Inference) -> list[str]:
+    return [
+        name
+        for name in operation.query_fields
+        if name in inference.parameters and name not in _NOT_PARAMETERS
+    ]
+
+
+def _write(
+    card: ModelCard, inference: Inference, call: V2Call, given: ModelInput, result: InferenceResult
+) -> Response:
+    scalars, tensors = _finish(card, call, given, result)
+    outputs = {name: (tensors.pop(name), binary) for name, (_, binary) in call.outputs.items()}
+    is_binary = any(binary for _, binary in outputs.values())
+    if inference.outputs is None:
+        outputs |= {name: (values, is_binary) for name, values in tensors.items()}
+    if "failures" in scalars and result.solver_stats is not None and is_binary:
+        outputs["status"] = (result.solver_stats.status, is_binary)
+    named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
+    if inference.id is not None:
+        named["id"] = inference.id
+    if scalars:
+        named["parameters"] = scalars
+    body, json_bytes = write_inference(named, outputs)
+    headers = content_headers(JSON if json_bytes is None else OCTETS, body)
+    headers.append(server_timing(result))
+    if json_bytes is not None:
+        headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
+        if "failures" in scalars:
+            headers.append((_FAILURES_HEADER, b"%d" % len(scalars["failures"])))
+    return Response(200, headers, body)
+
+
+def _finish(
+    card: ModelCard, call: V2Call, given: ModelInput, result: InferenceResult
+) -> tuple[Scalars, Tensors]:
+    """Finish the call with each operation that computes an output of it."""
+    scalars: Scalars = {}
+    tensors: Tensors = {}
+    for operation in dict.fromkeys(operation for operation, _ in call.outputs.values()):
+        more, found = operation.finish(card, given, result, JSON)
+        scalars |= more
+        extra = found.keys() - set(operation.output_names(card))
+        tensors |= {
+            name: values for name, values in found.items() if name in call.outputs or name in extra
+        }
+    return scalars, tensors
 
 
 def _check_names(request: Inference, name: str, version: str) -> None:

@@ -267,7 +267,7 @@ class _LoadedModel:
     def _enter(self, queue: Batcher, rows: int, *, is_accepted: bool = False) -> None:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         zeros = np.zeros((rows, 3), np.float32)
-        queue.enter(zeros, None, math.inf, reply, is_accepted=is_accepted)
+        queue.enqueue(zeros, None, math.inf, reply, is_accepted=is_accepted)
         self._fillers.append(reply)
 
     def close(self) -> None:

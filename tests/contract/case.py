@@ -85,7 +85,6 @@ class Case:
     headers: None takes one away that requests have otherwise.
     settings: of the server, beside those that all have.
     v2: None derives the question in the Open Inference Protocol.
-    faults: why a transport does not keep to the contract yet, by its name.
     """
 
     name: str
@@ -97,7 +96,6 @@ class Case:
     method: str = "POST"
     settings: Mapping[str, Any] = field(default_factory=dict)
     v2: InV2 | NotInV2 | None = None
-    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> str:

@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import Metrics
-from service.transport.fast_path import RequestHeadCache, protocol_over
+from service.transport.fast_path import SharedState, protocol_over
+from service.transport.fast_path.head_cache import RequestHeadCache
 from tests.contract import v2
 from tests.contract.backend import Repository
 from tests.contract.case import Case
@@ -45,10 +46,10 @@ class CountingHeadCache(RequestHeadCache):
 
     def read(self, data: bytes) -> Any:
         """Read a head, as the fast path does."""
-        order = super().read(data)
-        self.fast += order is not None
-        self.coalesced += order is not None and order.is_plain
-        return order
+        routed = super().read(data)
+        self.fast += routed is not None
+        self.coalesced += routed is not None and routed.is_plain
+        return routed
 
 
 class ContractServer:
@@ -59,15 +60,16 @@ class ContractServer:
         metrics = Metrics()
         self.repository = Repository(known.default_model)
         self.app = create_app(known, self.repository, metrics)
-        self.operations = tuple(path.removeprefix("/") for path in self.app.operations)
-        self.heads = CountingHeadCache(known, self.app.operations, metrics)
+        self.operations = tuple(path.removeprefix("/") for path in self.app.endpoints)
+        self.shared = SharedState(known, self.app.endpoints, metrics)
+        self.shared.heads = self.heads = CountingHeadCache(self.app.endpoints, known.max_body_bytes)
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
         """Listen on a free port."""
         state, loop = ServerState(), asyncio.get_running_loop()
         config = uvicorn.Config(
-            self.app, http=protocol_over(self.heads), ws="none", lifespan="off", log_config=None
+            self.app, http=protocol_over(self.shared), ws="none", lifespan="off", log_config=None
         )
         config.load()
         protocol: Any = config.http_protocol_class

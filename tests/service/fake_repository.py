@@ -29,20 +29,20 @@ URL = "http://server"
 
 
 class Tasked(ABC):
-    """A queue whose `enter` is made of its `submit`: the other way round than in a batcher."""
+    """A queue whose `enqueue` is made of its `submit`: the other way round than in a batcher."""
 
     @abstractmethod
     async def submit(
         self, rows: Array, context: Array | None, deadline: float
     ) -> InferenceResult: ...
 
-    company_rows = 32
+    max_coalesced_rows = 32
 
     def check(self, rows: int, deadline: float) -> None:
         """Refuse nothing: every row finds room here."""
         return
 
-    def enter(
+    def enqueue(
         self,
         rows: Array,
         context: Array | None,
@@ -71,10 +71,10 @@ class _Tasked:
 
     task: asyncio.Task[None]
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         self.task.cancel()
 
-    def drop(self, row: int) -> bool:
+    def cancel_row(self, row: int) -> bool:
         return False
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded, TooLarge
-from service.operations.thread_pool import Threads
+from service.operations.thread_pool import RequestThreadPool
 from tests.service.batcher.batching import batcher
 from tests.service.engines.fakes import Doubling
 from tests.service.fake_repository import FakeRepository, app_over, post
@@ -36,7 +36,7 @@ class Gate:
 
 def test_no_more_calls_wait_than_may() -> None:
     async def play() -> None:
-        threads, gate = Threads(workers=1, max_calls=3), Gate()
+        threads, gate = RequestThreadPool(workers=1, max_calls=3), Gate()
         calls = [asyncio.ensure_future(threads.run(soon(), gate, name)) for name in "abc"]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="3 requests wait"):
@@ -52,7 +52,7 @@ def test_no_more_calls_wait_than_may() -> None:
 @pytest.mark.parametrize("reason", ["deadline", "departure"])
 def test_a_call_that_nobody_waits_for_is_never_begun(reason: str) -> None:
     async def play() -> None:
-        threads, gate = Threads(workers=1, max_calls=2), Gate()
+        threads, gate = RequestThreadPool(workers=1, max_calls=2), Gate()
         first = asyncio.ensure_future(threads.run(soon(), gate, "a"))
         late = soon(0.05) if reason == "deadline" else soon()
         second = asyncio.ensure_future(threads.run(late, gate, "b"))
@@ -74,7 +74,7 @@ def test_a_call_that_nobody_waits_for_is_never_begun(reason: str) -> None:
 
 def test_a_call_that_comes_too_late_is_never_begun() -> None:
     async def play() -> None:
-        threads, gate = Threads(workers=1), Gate()
+        threads, gate = RequestThreadPool(workers=1), Gate()
         with pytest.raises(DeadlineExceeded):
             await threads.run(soon(-1), gate, "a")
         assert gate.begun == []
@@ -87,7 +87,7 @@ def test_what_a_call_raises_is_raised() -> None:
         raise TimeoutError("of its own")
 
     async def play() -> None:
-        threads = Threads(workers=1)
+        threads = RequestThreadPool(workers=1)
         with pytest.raises(TimeoutError, match="of its own"):
             await threads.run(soon(), fail)
 
@@ -155,7 +155,7 @@ def test_nothing_is_made_that_is_refused(
         raise AssertionError("work was done for a request that is refused")
 
     monkeypatch.setattr(queue, "check", check)
-    for place in ("sampling.base_noise", "log_prob.read_image", "log_prob.read_rows"):
+    for place in ("sampling.base_noise", "spec.read_image", "spec.read_rows"):
         monkeypatch.setattr(f"service.operations.{place}", never)
     path = {"rows": "/encode", "picture": "/encode", "sample": "/sample"}.get(case)
     path = f"/v2/models/{model}/infer" if path is None else f"{path}?model={model}"

@@ -1,4 +1,4 @@
-"""Plain requests that go to the engine and back as one."""
+"""Requests of the fast path that wait in a queue as one entry, and are answered at once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,110 +7,86 @@ from typing import Protocol
 import numpy as np
 
 from service.codec.tensors import Array
-from service.contracts import InferenceResult, QueueHandle, RowQueue
-from service.errors import EngineError
-from service.operations.response import plain_answer
+from service.contracts import InferenceResult, QueueHandle
+from service.errors import NotReady
+from service.operations.response import RawResponse, error_response, json_response
 from service.operations.spec import ModelInput
-from service.transport.asgi import refuse
-from service.transport.request import Head, RawResponse, request_id
+from service.transport.request import Head, request_id
+
+# Writes the JSON body of each of some inputs, from their joint result.
+WriteBodies = Callable[[Sequence[ModelInput], InferenceResult], list[bytes]]
 
 
-class FastPathContext(Protocol):
-    """A plain request from arrival to answer, as `RequestContext` is of others.
-
-    arrived: `time.monotonic()` when it was there.
-    deadline: when its answer is worth nothing any more; written here, like what is counted: the
-        model's name and the number of rows.
-    """
+class Member(Protocol):
+    """A request of the fast path, as its coalesced batch knows it."""
 
     head: Head
-    body: bytes
-    arrived: float
     deadline: float
-    model: str
-    rows: int | None
+    is_accepted: bool
+    is_over: bool
 
-    def wait(self, company: "CoalescedBatch") -> None:
-        """Its rows wait for the engine; whoever it leaves is the company."""
+    def wait_in(self, batch: "CoalescedBatch") -> None:
+        """Its rows wait in a queue; a client that leaves cancels them there."""
         ...
 
-    def attend(self) -> None:
-        """Something on its way takes long after all: `Operation.serve` must have it."""
+    def serve_alone(self) -> None:
+        """Be served in a task of its own, as a request of ASGI is."""
         ...
 
-    def done(self) -> bool:
-        """Whether it was answered, or its client has left."""
-        ...
-
-    def finish(self, reply: RawResponse, identity: str, now: float) -> None:
+    def finish(self, response: RawResponse, identity: str, now: float) -> None:
         """Take the answer, made at `now` for the id."""
         ...
 
-    def refuse(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Take what came in the place of an answer."""
         ...
 
 
 class CoalescedBatch:
-    """Requests whose rows wait as one, are computed as one and are answered at once.
+    """Requests whose rows wait as one entry, are computed together and answered at once.
 
-    Those of one row for the same queue that arrive together are; any other request is a company of
-    its own. Nobody pays for it: a client that leaves takes its row along, and where the engine
-    fails on a company, its members are computed again, each by itself.
+    Those of one row for the same queue that arrive together are; any other request is a batch of
+    its own. Nobody pays for it: a client that leaves takes its row along, and a row on which the
+    engine fails costs its own request only.
 
     Args:
-        queue: where the rows wait.
-        write: orders and their joint answer -> a JSON body for each.
-        members: the requests, and what they order: of one row each where there are several.
+        write: makes the bodies.
+        members: the requests and their inputs, all for one queue: of one row each where there are
+            several.
     """
 
-    def __init__(
-        self,
-        queue: RowQueue,
-        write: Callable[[Sequence[ModelInput], InferenceResult], list[bytes]],
-        members: list[tuple[FastPathContext, ModelInput]],
-    ) -> None:
-        self._queue = queue
+    def __init__(self, write: WriteBodies, members: list[tuple[Member, ModelInput]]) -> None:
         self._write = write
         self._members = members
         self._waiting = len(members)
-        self._place: QueueHandle | None = None
+        self._handle: QueueHandle | None = None
 
-    def enter(self, *, is_accepted: bool = False) -> None:
-        """Let the rows wait for the engine; the members are told if they may not.
-
-        Args:
-            is_accepted: they have waited there before, in other company.
-        """
-        rows, context = _join([order for _, order in self._members])
-        deadline = min(visit.deadline for visit, _ in self._members)
+    def enqueue(self) -> None:
+        """Let the rows wait for the engine; the members are told if they may not."""
+        rows, context = _concatenate([given for _, given in self._members])
+        queue = self._members[0][1].queue
+        deadline = min(member.deadline for member, _ in self._members)
         try:
-            self._place = self._queue.enter(
-                rows,
-                context,
-                deadline,
-                self,
-                requests=len(self._members),
-                is_accepted=is_accepted,
-            )
+            self._handle = queue.enqueue(rows, context, deadline, self, requests=len(self._members))
         except Exception as error:
             self.set_exception(error)
         else:
-            for visit, _ in self._members:
-                visit.wait(self)
+            for member, _ in self._members:
+                member.is_accepted = True
+                member.wait_in(self)
 
-    def leave(self, visit: FastPathContext) -> None:
+    def cancel(self, member: Member) -> None:
         """Let a member go: its row is not computed, if no batch has it yet."""
-        place = self._place
-        if place is None:
+        handle = self._handle
+        if handle is None:
             return
         self._waiting -= 1
         if not self._waiting:
             self._end()
-            place.leave()
+            handle.cancel()
             return
-        index = next(i for i, (member, _) in enumerate(self._members) if member is visit)
-        if place.drop(index):
+        index = next(i for i, (other, _) in enumerate(self._members) if other is member)
+        if handle.cancel_row(index):
             del self._members[index]
 
     def done(self) -> bool:
@@ -120,57 +96,69 @@ class CoalescedBatch:
     def set_result(self, result: InferenceResult) -> None:
         """Answer all members."""
         members = self._end()
-        identities = [request_id(visit.head.headers) for visit, _ in members]
-        replies = self._answer(members, identities, result)
-        now = time.monotonic()
-        for (visit, _), identity, reply in zip(members, identities, replies, strict=True):
-            if not visit.done():
-                visit.finish(reply, identity, now)
+        if not result.errors:
+            self._answer(members, result)
+            return
+        for (member, given), part in zip(members, result.rows(), strict=True):
+            if not part.errors:
+                self._answer([(member, given)], part)
+            elif not member.is_over:
+                member.fail(part.errors[0])
 
     def set_exception(self, exception: Exception) -> None:
-        """Tell all members what came in the place of an answer, or find out whose fault it is."""
-        members = [member for member in self._end() if not member[0].done()]
-        if isinstance(exception, EngineError) and len(members) > 1:
-            for member in members:
-                CoalescedBatch(self._queue, self._write, [member]).enter(is_accepted=True)
-        else:
-            for visit, _ in members:
-                visit.refuse(exception)
+        """Tell all members; where their model was replaced, each is served by its successor."""
+        for member, _ in self._end():
+            if member.is_over:
+                continue
+            if isinstance(exception, NotReady):
+                member.serve_alone()
+            else:
+                member.fail(exception)
 
-    def _end(self) -> list[tuple[FastPathContext, ModelInput]]:
+    def _end(self) -> list[tuple[Member, ModelInput]]:
         # Both lead here: what leads to itself stays in memory until the next collection.
-        members, self._members, self._place = self._members, [], None
+        members, self._members, self._handle = self._members, [], None
         self._waiting = 0
         return members
 
     def _answer(
+        self, members: Sequence[tuple[Member, ModelInput]], result: InferenceResult
+    ) -> None:
+        identities = [request_id(member.head.headers) for member, _ in members]
+        responses = self._respond(members, identities, result)
+        now = time.monotonic()
+        for (member, _), identity, response in zip(members, identities, responses, strict=True):
+            if not member.is_over:
+                member.finish(response, identity, now)
+
+    def _respond(
         self,
-        members: Sequence[tuple[FastPathContext, ModelInput]],
+        members: Sequence[tuple[Member, ModelInput]],
         identities: Sequence[str],
-        answer: InferenceResult,
+        result: InferenceResult,
     ) -> list[RawResponse]:
-        if len(members) == 1 or answer.solves is None:
+        if len(members) == 1 or result.solver_stats is None:
             try:
-                bodies = self._write([order for _, order in members], answer)
+                bodies = self._write([given for _, given in members], result)
                 return [
-                    plain_answer(body, answer, identity)
+                    json_response(body, result, identity)
                     for body, identity in zip(bodies, identities, strict=True)
                 ]
             except Exception as error:
                 if len(members) == 1:
-                    return [refuse(error, identities[0]).written()]
+                    return [error_response(error, identities[0]).raw()]
         # One of them is at fault, which must not cost the others their answers; or each has more
         # to tell than its numbers.
         return [
-            self._answer([member], [identity], part)[0]
-            for member, identity, part in zip(members, identities, answer.parts(), strict=True)
+            self._respond([member], [identity], part)[0]
+            for member, identity, part in zip(members, identities, result.rows(), strict=True)
         ]
 
 
-def _join(orders: Sequence[ModelInput]) -> tuple[Array, Array | None]:
+def _concatenate(inputs: Sequence[ModelInput]) -> tuple[Array, Array | None]:
     """Give the rows of all, and their context."""
-    rows, context = [order.rows for order in orders], [order.context for order in orders]
-    if len(orders) == 1:
-        return rows[0], context[0]
-    given = [one for one in context if one is not None]
-    return np.concatenate(rows), np.concatenate(given) if given else None
+    if len(inputs) == 1:
+        return inputs[0].rows, inputs[0].context
+    contexts = [given.context for given in inputs if given.context is not None]
+    rows = np.concatenate([given.rows for given in inputs])
+    return rows, np.concatenate(contexts) if contexts else None

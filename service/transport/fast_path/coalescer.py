@@ -1,126 +1,149 @@
-"""Plain requests from a connection to a company and back; those that arrive together begin so.
+"""Plain requests, JSON for JSON, many a step: read together, computed together, written together.
 
 A request whose every step but the engine's is short needs no task. More than that: a processor that
 does one step for many requests has its code and its tables at hand, where one that goes all the way
-with each comes upon everything cold.
+with each comes upon everything cold; and numpy, orjson and the queue are asked once for many rows.
 """
 
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
-from service.telemetry import NO_MODEL
-from service.transport.asgi import refuse
-from service.transport.disconnect import CancelReason
-from service.transport.fast_path.coalesced_batch import CoalescedBatch
-from service.transport.fast_path.plain import PlainOperation
-from service.transport.request import Head, RawResponse, request_id
-
-if TYPE_CHECKING:
-    from service.transport.fast_path.http_protocol import ExpressProtocol
+from service.codec.media import JSON
+from service.codec.tensors import Array, read_lone_rows
+from service.contracts import InferenceResult, ServedModel
+from service.errors import NotReady
+from service.operations import Operation
+from service.operations.fields import MODEL
+from service.operations.request_context import CancelReason, RequestContext
+from service.operations.response import (
+    AS_JSON,
+    RawResponse,
+    ResponseFormat,
+    error_response,
+    write_json,
+    write_json_rows,
+)
+from service.operations.spec import ModelInput
+from service.transport.asgi import OperationEndpoint
+from service.transport.fast_path.coalesced_batch import CoalescedBatch, Member, WriteBodies
+from service.transport.request import Head, request_id
 
 _log = logging.getLogger(__name__)
 
 
-class FastPathRequest:
+class Connection(Protocol):
+    """Where a request of the fast path came from."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+
+    def serve_in_task(self, request: "FastPathRequest") -> None:
+        """Serve a request in a task of its own."""
+        ...
+
+    def finish(self, response: RawResponse | None) -> None:
+        """Write an answer, and go on with what came meanwhile."""
+        ...
+
+
+class FastPathRequest(RequestContext):
     """One plain request from arrival to answer.
 
     Args:
         connection: where it came from.
-        operation: what it asks for.
+        endpoint: what it asks for.
         head: what stood before its body.
         body: all of it.
         arrived: `time.monotonic()` when it was there.
-
-    deadline, model, rows: see `service.transport.fast_path.coalesced_batch.FastPathContext`.
     """
 
-    __slots__ = (
-        "_company",
-        "_is_over",
-        "arrived",
-        "body",
-        "connection",
-        "deadline",
-        "head",
-        "model",
-        "operation",
-        "rows",
-    )
+    __slots__ = ("_batch", "body", "connection", "endpoint", "head")
 
     def __init__(
         self,
-        connection: "ExpressProtocol",
-        operation: PlainOperation,
+        connection: Connection,
+        endpoint: OperationEndpoint,
         head: Head,
         body: bytes,
         arrived: float,
     ) -> None:
+        super().__init__(arrived, arrived)
         self.connection = connection
-        self.operation = operation
+        self.endpoint = endpoint
         self.head = head
         self.body = body
-        self.arrived = self.deadline = arrived
-        self.model = NO_MODEL
-        self.rows: int | None = None
-        self._company: CoalescedBatch | None = None
-        self._is_over = False
+        self._batch: CoalescedBatch | None = None
 
-    def wait(self, company: CoalescedBatch) -> None:
-        """Its rows wait for the engine; whoever it leaves is the company."""
-        self._company = company
-        self.body = b""
-
-    def attend(self) -> None:
-        """Something on its way takes long after all: go on in a task."""
-        self._end()
-        self.connection.attend(self.operation, self.head, self.body, self.arrived)
-
-    def waits(self) -> bool:
+    @property
+    def is_waiting(self) -> bool:
         """Whether somebody will answer it, or has."""
-        return self._is_over or self._company is not None
+        return self.is_over or self._batch is not None
 
-    def done(self) -> bool:
-        """Whether it was answered, or its client has left."""
-        return self._is_over
+    def wait_in(self, batch: CoalescedBatch) -> None:
+        """Its rows wait in a queue; a client that leaves cancels them there."""
+        self._batch = batch
 
-    def finish(self, reply: RawResponse, identity: str, now: float) -> None:
+    def serve_alone(self) -> None:
+        """Go on in a task: something on its way takes long, or its model was replaced."""
+        self.end()
+        self.connection.serve_in_task(self)
+
+    def finish(self, response: RawResponse, identity: str, now: float) -> None:
         """Write the answer and count it; where that fails, the connection is closed."""
-        self._end()
+        self.end()
         try:
-            self._note(reply, identity, now)
-            self.connection.finish(reply)
+            self._record(response, identity, now)
+            self.connection.finish(response)
         except Exception:
             # Those who are answered after it are not to wait for it.
-            _log.exception("a connection of %s failed", self.operation.name)
+            _log.exception("a connection of %s failed", self.endpoint.name)
             self.connection.transport.close()
 
-    def refuse(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Tell the client what came in the place of an answer."""
         identity = request_id(self.head.headers)
-        self.finish(refuse(error, identity).written(), identity, time.monotonic())
+        self.finish(error_response(error, identity).raw(), identity, time.monotonic())
 
-    def stop(self, ending: CancelReason) -> None:
+    def cancel(self, reason: CancelReason) -> None:
         """Compute no answer: the client is gone."""
-        if not self._is_over:
-            company = self._company
-            self._end()
-            if company is not None:
-                company.leave(self)
-            self._note(None, request_id(self.head.headers), time.monotonic())
+        if not self.is_over:
+            batch = self._batch
+            self.end()
+            if batch is not None:
+                batch.cancel(self)
+            self._record(None, request_id(self.head.headers), time.monotonic())
 
-    def _end(self) -> None:
-        self._is_over = True
-        self._company = None  # it leads to whoever leads here
+    def end(self) -> None:
+        """The answer is known, or somebody else finds it."""
+        super().end()
+        self._batch = None  # it leads to whoever leads here
 
-    def _note(self, reply: RawResponse | None, identity: str, now: float) -> None:
-        self.operation.note(
-            self.head, identity, reply, now - self.arrived, model=self.model, rows=self.rows
+    def _record(self, response: RawResponse | None, identity: str, now: float) -> None:
+        self.endpoint.record(
+            self.head, identity, response, now - self.arrived, model=self.model, rows=self.rows
         )
 
 
+class _ReadRequest(NamedTuple):
+    """A request whose fields are read, and whose tensor has not been looked at."""
+
+    request: FastPathRequest
+    model: ServedModel
+    fields: dict[str, Any]
+    form: ResponseFormat
+    timeout: float
+
+
+# What may wait together, by what it must have in common.
+_Groups = dict[Hashable, tuple[WriteBodies, list[tuple[Member, ModelInput]]]]
+
+
 class RequestCoalescer:
-    """The errands that arrive in two turns of the event loop, the second of which does not wait.
+    """The plain requests that arrive in two turns of the event loop; the second does not wait.
 
     Clients that were answered together answer together, but for the first, which is often a turn
     before the others.
@@ -129,23 +152,120 @@ class RequestCoalescer:
     def __init__(self) -> None:
         self._arrived: list[FastPathRequest] = []
 
-    def join(self, errand: FastPathRequest) -> None:
-        """Begin an errand with all others that arrive in this turn and the next."""
+    def add(self, request: FastPathRequest) -> None:
+        """Begin a request with all others that arrive in this turn and the next."""
         if not self._arrived:
-            loop = errand.connection.loop
+            loop = request.connection.loop
             loop.call_soon(loop.call_soon, self._begin_all)
-        self._arrived.append(errand)
+        self._arrived.append(request)
 
     def _begin_all(self) -> None:
-        errands, self._arrived = self._arrived, []
-        families: dict[PlainOperation, list[FastPathRequest]] = {}
-        for errand in errands:
-            if not errand.done():  # its client may have left
-                families.setdefault(errand.operation, []).append(errand)
-        for operation, family in families.items():
+        arrived, self._arrived = self._arrived, []
+        by_endpoint: dict[OperationEndpoint, list[FastPathRequest]] = {}
+        for request in arrived:
+            if not request.is_over:  # its client may have left
+                by_endpoint.setdefault(request.endpoint, []).append(request)
+        for endpoint, requests in by_endpoint.items():
             try:
-                operation.begin(family)
+                _begin(endpoint, requests)
             except Exception as error:  # a fault of ours: all that wait for nothing are told
-                for errand in family:
-                    if not errand.waits():
-                        errand.refuse(error)
+                for request in requests:
+                    if not request.is_waiting:
+                        request.fail(error)
+
+
+def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> None:
+    """Read plain requests and let their rows wait for the engine, which answers them.
+
+    Each is told what becomes of it; the others are not touched by what is wrong with it.
+    """
+    read: list[_ReadRequest] = []
+    found: dict[str | None, ServedModel] = {}
+    for request in requests:
+        # Told where it is caught: an error that a frame keeps is part of a cycle, and with it
+        # the body stays in memory until the next collection.
+        try:
+            read.append(_read(endpoint, request, found))
+        except Exception as error:
+            request.fail(error)
+    groups: _Groups = {}
+    for one, rows in zip(read, _read_together(endpoint.operation, read), strict=True):
+        try:
+            _prepare(endpoint.operation, one, rows, groups)
+        except NotReady:
+            one.request.serve_alone()
+        except Exception as error:
+            one.request.fail(error)
+    for write, members in groups.values():
+        start, most = 0, members[0][1].queue.max_coalesced_rows
+        while start < len(members):
+            CoalescedBatch(write, members[start : start + most]).enqueue()
+            start += most
+
+
+def _read(
+    endpoint: OperationEndpoint, request: FastPathRequest, found: dict[str | None, ServedModel]
+) -> _ReadRequest:
+    timeout = min(endpoint.admit(request.head), endpoint.app.settings.request_timeout_seconds)
+    request.deadline = request.arrived + timeout
+    fields = endpoint.reader.read_json(request.body)
+    name = MODEL.value(fields)
+    model = found.get(name)
+    if model is None:
+        model = found[name] = endpoint.app.repository.get(name)
+    request.model = model.card.name
+    operation, form = endpoint.operation, AS_JSON
+    if not fields.keys() <= operation.plain_fields:
+        form = operation.choose_format(None, fields, model.card)
+    return _ReadRequest(request, model, fields, form, timeout)
+
+
+def _read_together(operation: Operation, requests: Sequence[_ReadRequest]) -> list[Array | None]:
+    """Read the tensors that hold one good row, those for one model at once."""
+    rows: list[Array | None] = [None] * len(requests)
+    tensor = operation.tensor_name
+    if tensor is None or len(requests) == 1:
+        return rows
+    groups: dict[int, list[int]] = {}
+    for index, one in enumerate(requests):
+        value = one.fields.get(tensor)
+        if type(value) is list and len(value) == 1:
+            groups.setdefault(id(one.model), []).append(index)
+    for group in groups.values():
+        card = requests[group[0]].model.card
+        values = [requests[index].fields[tensor] for index in group]
+        read = read_lone_rows(values, operation.row_shape(card), dtype=card.numpy_dtype)
+        if read is not None:
+            for index, row in zip(group, read, strict=True):
+                rows[index] = row
+    return rows
+
+
+def _prepare(operation: Operation, read: _ReadRequest, rows: Array | None, groups: _Groups) -> None:
+    """Make a request's rows, and put it with those that it can wait with."""
+    request, model, fields, form, timeout = read
+    given = operation.prepare(fields, model, form, request.deadline, rows=rows)
+    if not isinstance(given, ModelInput):
+        request.serve_alone()
+        return
+    request.rows = count = len(given.rows)
+    is_lone = count == 1 and not given.with_evaluations
+    key = (id(given.queue), given.wants_log_det, timeout) if is_lone else id(request)
+    group = groups.get(key)
+    if group is None:
+        group = groups[key] = (partial(_write, operation, model), [])
+    group[1].append((request, given))
+
+
+def _write(
+    operation: Operation,
+    model: ServedModel,
+    inputs: Sequence[ModelInput],
+    result: InferenceResult,
+) -> list[bytes]:
+    """Write the body of each input: one of any size, or several of one row each."""
+    card = model.card
+    scalars, outputs = operation.finish(card, operation.join(inputs), result, JSON)
+    if len(inputs) == 1:
+        return [write_json(card, scalars, outputs)]
+    return write_json_rows(card, [given.scalars for given in inputs], outputs)

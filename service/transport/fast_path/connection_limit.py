@@ -1,18 +1,19 @@
-"""How many connections there is room for, and whether a newcomer still finds some."""
+"""A limit on open connections, and how those beyond it are told."""
 
 import logging
 
-# Newcomers beyond the room that are waited for, so that they can be told why they are not served.
-GUESTS = 12
-# How long a guest may take to ask.
-GUEST_SECONDS = 1
-# What tells whether the service lives is answered to guests too: a full one need not be restarted.
+# Connections beyond the limit that are kept for a while, so that they can be told why they are not
+# served.
+SURPLUS = 12
+# How long one of them may take to ask.
+SURPLUS_SECONDS = 1
+# What tells whether the service lives is answered to them too: a full one need not be restarted.
 _HEALTH = (b"GET /health/", b"GET /v2/health/")
 
 _log = logging.getLogger(__name__)
 
 
-class Room:
+class ConnectionLimit:
     """The connections that may be open at a time.
 
     most: None where nothing limits them.
@@ -20,14 +21,14 @@ class Room:
 
     def __init__(self) -> None:
         self.most: int | None = None
-        self._is_told = False
+        self._is_logged = False
 
-    def holds(self, count: int) -> bool:
+    def admits(self, count: int) -> bool:
         """Whether the last of this many connections is served. The first that is not is logged."""
         if self.most is None or count <= self.most:
             return True
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_logged:
+            self._is_logged = True
             _log.warning(
                 "%d connections are open, as many as the limit on descriptors leaves room for "
                 "(ulimit -n): newcomers are told 503",
@@ -35,14 +36,14 @@ class Room:
             )
         return False
 
-    def holds_guest(self, count: int) -> bool:
-        """Whether the last of this many is waited for until it has asked."""
-        return self.most is None or count <= self.most + GUESTS
+    def admits_surplus(self, count: int) -> bool:
+        """Whether the last of this many is kept until it has asked."""
+        return self.most is None or count <= self.most + SURPLUS
 
-    def leave(self, count: int) -> None:
-        """One has left, this many are open: with half of the room free, what comes next is news."""
+    def release(self, count: int) -> None:
+        """One was closed, this many are open: at half of the limit, reaching it is news again."""
         if self.most is not None and count <= self.most // 2:
-            self._is_told = False
+            self._is_logged = False
 
 
 def asks_for_health(data: bytes) -> bool:

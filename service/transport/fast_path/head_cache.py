@@ -1,4 +1,4 @@
-"""What the heads of requests ask for: each is parsed once, and then known by its bytes."""
+"""A cache of request heads: each is parsed once, and then known by its bytes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,11 +6,9 @@ from typing import NamedTuple
 import httptools
 
 from service.errors import MalformedRequest
-from service.settings import Settings
-from service.telemetry import Metrics
-from service.transport.fast_path.connection_limit import Room
-from service.transport.fast_path.plain import PlainOperation
-from service.transport.request import Head, Headers, read_headers
+from service.operations.response import Headers
+from service.transport.asgi import OperationEndpoint
+from service.transport.request import Head, read_headers
 
 # The parser itself would keep a head of any length.
 MOST_HEAD_BYTES = 65_536
@@ -25,9 +23,9 @@ _MAX_HEAD_BYTES = 2048
 
 
 class RoutedRequest(NamedTuple):
-    """What a head asks for; see `PlainOperation.is_plain`."""
+    """What a head asks for; see `OperationEndpoint.is_plain`."""
 
-    operation: PlainOperation
+    endpoint: OperationEndpoint
     head: Head
     head_bytes: int
     body_bytes: int
@@ -36,46 +34,32 @@ class RoutedRequest(NamedTuple):
 
 
 class RequestHeadCache:
-    """The operations by path, and the heads of requests seen before.
+    """The endpoints by path, and the heads of requests seen before.
 
     A client sends the same head again and again: each is parsed once, by the parser that uvicorn
     uses, and then known by its bytes. Equal bytes mean the same.
 
     Args:
-        settings: of the service.
-        operations: by path.
-        metrics: where connections that are cut off are counted.
-
-    is_open: false sends all newcomers the ordinary way, for good.
-    room: for connections.
+        endpoints: of the operations, by path.
+        max_body_bytes: requests with larger bodies are not taken.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        operations: Mapping[str, PlainOperation],
-        metrics: Metrics,
-    ) -> None:
-        self.timeout_seconds = settings.request_timeout_seconds
-        self.write_timeout_seconds = settings.write_timeout_seconds
-        self.metrics = metrics
-        self.is_open = True
-        self.room = Room()
-        self.max_body_bytes = settings.max_body_bytes
-        self._operations = {path.encode(): operation for path, operation in operations.items()}
-        self._orders: dict[bytes, RoutedRequest] = {}
+    def __init__(self, endpoints: Mapping[str, OperationEndpoint], max_body_bytes: int) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
+        self._routed: dict[bytes, RoutedRequest] = {}
 
     def read(self, data: bytes) -> RoutedRequest | None:
-        """Read the head that `data` begins with; None sends it the ordinary way."""
+        """Read the head that `data` begins with; None leaves it to uvicorn."""
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        if not self.is_open or not len(_END_OF_HEAD) <= end <= MOST_HEAD_BYTES:
+        if not len(_END_OF_HEAD) <= end <= MOST_HEAD_BYTES:
             return None
         head = data[:end]
-        order = self._orders.get(head)
-        return self._parse(head) if order is None else order
+        routed = self._routed.get(head)
+        return self._parse(head) if routed is None else routed
 
     def _parse(self, data: bytes) -> RoutedRequest | None:
-        found = _Parsed()
+        found = _ParsedHead()
         parser = httptools.HttpRequestParser(found)
         found.parser = parser
         try:
@@ -83,28 +67,28 @@ class RequestHeadCache:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
         path, _, query = found.url.partition(b"?")
-        operation = self._operations.get(path)
-        headers, twice = read_headers(found.headers)
+        endpoint = self._endpoints.get(path)
+        headers, repeated = read_headers(found.headers)
         length = headers.get(b"content-length", b"0")
         if (
-            operation is None
+            endpoint is None
             or found.method != b"POST"
             or found.version != "1.1"
-            or twice is not None
+            or repeated is not None
             or b"host" not in headers
             or not _ODD.isdisjoint(headers)
             or not length.isdigit()
-            or int(length) > self.max_body_bytes
+            or int(length) > self._max_body_bytes
         ):
             return None
         head = Head(path.decode(), query, headers)
-        is_plain = operation.is_plain(head)
-        order = RoutedRequest(operation, head, len(data), int(length), found.keep_alive, is_plain)
+        is_plain = endpoint.is_plain(head)
+        routed = RoutedRequest(endpoint, head, len(data), int(length), found.keep_alive, is_plain)
         if len(data) <= _MAX_HEAD_BYTES and _UNIQUE.isdisjoint(headers):
-            if len(self._orders) == _MAX_HEADS:
-                self._orders.clear()
-            self._orders[data] = order
-        return order
+            if len(self._routed) == _MAX_HEADS:
+                self._routed.clear()
+            self._routed[data] = routed
+        return routed
 
 
 def check_head(method: bytes, version: str, headers: Headers) -> None:
@@ -125,7 +109,7 @@ def check_head(method: bytes, version: str, headers: Headers) -> None:
         raise MalformedRequest("Transfer-Encoding: expected chunked and no other")
 
 
-class _Parsed:
+class _ParsedHead:
     """What the parser finds in one head; nothing where the head is not complete."""
 
     parser: httptools.HttpRequestParser

@@ -1,7 +1,11 @@
-"""One connection: who has it, and what is written to it."""
+"""uvicorn's HTTP/1.1 connection, with bounds on what a client can make it hold or wait for.
+
+Everything of uvicorn that is not public is used in this module: `RequestResponseCycle`,
+`STATUS_LINE`, the flow control and the keep-alive timer of `HttpToolsProtocol`. pyproject.toml
+bounds its version; read its changes in `protocols/http/httptools_impl.py` before raising that.
+"""
 
 import time
-from asyncio import Task, TimerHandle
 from typing import Any, ClassVar
 
 import httptools
@@ -19,64 +23,37 @@ from service.errors import (
     TooManyConnections,
     problem,
 )
-from service.transport.disconnect import CancelReason, RequestContext
-from service.transport.fast_path.coalescer import FastPathRequest, RequestCoalescer
-from service.transport.fast_path.connection_limit import GUEST_SECONDS, asks_for_health
-from service.transport.fast_path.head_cache import (
-    MOST_HEAD_BYTES,
-    RequestHeadCache,
-    RoutedRequest,
-    check_head,
-)
-from service.transport.fast_path.peer import Departure, Reader
-from service.transport.fast_path.plain import PlainOperation
+from service.operations.response import RawResponse, Response, write_headers
+from service.transport.fast_path.connection_limit import SURPLUS_SECONDS, asks_for_health
+from service.transport.fast_path.head_cache import MOST_HEAD_BYTES, check_head
+from service.transport.fast_path.peer import HalfCloseProbe, WriteStallTimer
+from service.transport.fast_path.shared import SharedState
 from service.transport.fast_path.upgrades import head_without_offer
-from service.transport.request import (
-    MAX_PIECES,
-    Head,
-    Headers,
-    RawResponse,
-    Reply,
-    request_id,
-    write_headers,
-)
+from service.transport.request import MAX_PIECES, request_id
 
 _LAST_LINES = b"connection: close\r\n\r\n"
 _HEADER_EXTRA_BYTES = len(b": \r\n")
 
-# Many clients send head and body in two packets. A small body that is this late, or comes in three,
-# goes the ordinary way.
-_SECOND_PACKET_SECONDS = 0.05
-_SMALL_BODY_BYTES = 65_536
 # Where an answer comes before the end of the body, nobody knows whether what comes then is the rest
 # of it or a next request. So the connection is closed, but not at once: that would take the answer
 # from a client that still sends. How long it may send nothing, and how long it may send in all.
-_SILENT_SECONDS = 2
 _UNREAD_SECONDS = 30
 # A larger body is not copied to stand in one piece with its head.
 _SMALL_ANSWER_BYTES = 65_536
 
 
-class ExpressProtocol(HttpToolsProtocol):
-    """One connection: uvicorn's, but for the requests that `lane` takes.
-
-    At any time either uvicorn or a visit of ours has the connection. What arrives while a visit
-    is under way is kept until it is over, and no more is read.
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection of uvicorn: bounded heads, bodies, waits and numbers, errors as problems.
 
     is_answered: whether a client was answered here; one that has only connected was not.
+    silent_seconds: how long a client may send nothing that was answered before the end of its body.
     """
 
-    lane: ClassVar[RequestHeadCache]
-    burst: ClassVar[RequestCoalescer]
-    common: ClassVar["_Common"]
+    shared: ClassVar[SharedState]
+    silent_seconds: ClassVar[int] = 2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._visit: RequestContext | FastPathRequest | None = None
-        self._task: Task[None] | None = None
-        self._keeps_alive = True
-        self._kept = b""
-        self._patience: TimerHandle | None = None
         self._is_inside_message = False
         self._is_inside_head = False
         # Of the head that is read now: what the parser has told, and what came before its end.
@@ -88,78 +65,50 @@ class ExpressProtocol(HttpToolsProtocol):
         self._begins_here = self._has_offer = False
         # When an answer began before its request was read to its end.
         self._early_at: float | None = None
-        self._reader: Reader | None = None
-        self._departure: Departure | None = None
+        self._write_watch: WriteStallTimer | None = None
+        self._half_close: HalfCloseProbe | None = None
         self._active_at = time.monotonic()
         self.is_answered = False
-        # Whether the connection found no room, and is only told so.
-        self._is_guest = False
+        # Whether the connection is one too many, and is only told so.
+        self._is_surplus = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin; a client that then says nothing is not waited for."""
         super().connection_made(transport)
-        self._reader = Reader(
-            transport, self.loop, self.lane.write_timeout_seconds, self._count_stall
+        self._write_watch = WriteStallTimer(
+            transport, self.loop, self.shared.write_timeout_seconds, self._count_stall
         )
         count = len(self.server_state.connections)
-        if not self.lane.room.holds(count):
-            self._is_guest = True
-            self.timeout_keep_alive = GUEST_SECONDS
-            if not self.lane.room.holds_guest(count):
+        if not self.shared.connection_limit.admits(count):
+            self._is_surplus = True
+            self.timeout_keep_alive = SURPLUS_SECONDS
+            if not self.shared.connection_limit.admits_surplus(count):
                 self._refuse(_no_room())
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: its rows need not be computed."""
-        if self._visit is not None:
-            self._visit.stop(CancelReason.GONE)
-        self._stop_waiting()
-        for watch in (self._reader, self._departure):
+        """The client is gone."""
+        for watch in (self._write_watch, self._half_close):
             if watch is not None:
                 watch.stop()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn does where the client closed in order
-        self.lane.room.leave(len(self.server_state.connections))
+        self.shared.connection_limit.release(len(self.server_state.connections))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more: what it has asked in full is answered first."""
-        self._departure = Departure(self.transport, self.loop, self._may_probe)
+        self._half_close = HalfCloseProbe(self.transport, self.loop, self._may_probe)
         self._close_if_served()
         return not self.transport.is_closing()
 
     def pause_writing(self) -> None:
         """The client takes an answer more slowly than it is written."""
         super().pause_writing()
-        if self._reader is not None:
-            self._reader.watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Take what arrived to whoever has the connection."""
-        if self._is_guest:
-            self._tell_guest(data)
-            return
-        if self._visit is not None:
-            self._kept += data
-            self.flow.pause_reading()
-            return
-        is_second = self._patience is not None
-        if is_second:
-            data = self._kept + data
-            self._stop_waiting()
-        order = self.lane.read(data) if self._is_free() else None
-        if order is not None:
-            missing = order.head_bytes + order.body_bytes - len(data)
-            if missing == 0:
-                self._begin(order, data[order.head_bytes :])
-                return
-            if missing > 0 and not is_second and order.body_bytes <= _SMALL_BODY_BYTES:
-                self._kept = data
-                self._patience = self.loop.call_later(_SECOND_PACKET_SECONDS, self._give_way, data)
-                return
-        self._give_way(data)
+        if self._write_watch is not None:
+            self._write_watch.watch()
 
     def on_message_begin(self) -> None:
-        """A message goes the ordinary way."""
+        """A message goes through uvicorn."""
         self._is_inside_message = self._is_inside_head = self._begins_here = True
         self._head_bytes = self._unended_bytes = 0
         self._pieces = self._discarded_bytes = 0
@@ -180,7 +129,7 @@ class ExpressProtocol(HttpToolsProtocol):
             if self._early_at is not None:
                 self._active_at = min(time.monotonic(), self._early_at + _UNREAD_SECONDS)
             self._discarded_bytes += len(body)
-            if self._discarded_bytes > self.lane.max_body_bytes:
+            if self._discarded_bytes > self.shared.max_body_bytes:
                 self.transport.close()
         super().on_body(body)
 
@@ -201,7 +150,7 @@ class ExpressProtocol(HttpToolsProtocol):
         if not self._has_offer:  # else the same head comes again without it
             super().on_headers_complete()
             self._has_cycle = True
-            if self._is_guest:
+            if self._is_surplus:
                 self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
@@ -215,13 +164,13 @@ class ExpressProtocol(HttpToolsProtocol):
             self._stop_parser(MalformedRequest("the answer before was the last"))
 
     def on_response_complete(self) -> None:
-        """An answer of the ordinary way is written."""
+        """An answer of uvicorn is written."""
         self._active_at = time.monotonic()
         if self._early_at is not None and not self._is_inside_message:
             self.transport.close()
         self.is_answered = True
         super().on_response_complete()
-        self._watch_reader()
+        self._watch_writes()
         self._close_if_served()
 
     def send_400_response(self, msg: str) -> None:
@@ -232,10 +181,10 @@ class ExpressProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for long, or look again when it may have been.
 
-        So an express request sets no timer, it only says when it was; and a head that does not
-        end holds no connection for ever.
+        So a request of the fast path sets no timer, it only says when it was; and a head that does
+        not end holds no connection for ever.
         """
-        if self._visit is not None:
+        if self._is_answering():
             self._active_at = time.monotonic()
         if self._seconds_left() > 0:
             self._arm()
@@ -244,7 +193,7 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close, after the answer that is under way."""
-        if self._visit is not None:
+        if self._is_answering():
             self._is_last = True
         else:
             super().shutdown()
@@ -253,38 +202,38 @@ class ExpressProtocol(HttpToolsProtocol):
         """Let an answer that comes before the end of its body say that it is the last."""
 
         async def serve(scope: Any, receive: Any, send: Any) -> None:
-            async def tell(message: Any) -> None:
+            async def send_message(message: Any) -> None:
                 is_early = message["type"] == "http.response.start" and cycle.more_body
-                lingers = is_early and cycle.keep_alive and self.lane.is_open
+                lingers = is_early and cycle.keep_alive and self.shared.is_open
                 if lingers:
                     cycle.keep_alive = False  # so that uvicorn writes Connection: close
                 await send(message)
                 if lingers:
                     cycle.keep_alive = True  # and leaves it to us when
-                    self._early_at, self.timeout_keep_alive = time.monotonic(), _SILENT_SECONDS
+                    self._early_at = time.monotonic()
+                    self.timeout_keep_alive = self.silent_seconds
 
-            await app(scope, receive, tell)
+            await app(scope, receive, send_message)
 
         super()._start_asgi_task(cycle, serve)
 
-    def _tell_guest(self, data: bytes) -> None:
+    def _answer_surplus(self, data: bytes) -> None:
         """Answer a client that found no room: once, and only how the service is."""
         if self._is_inside_message or asks_for_health(data):
-            self._give_way(data)
+            self._parse(data)
         elif self._is_idle():
             self._refuse(_no_room())
 
-    def _is_free(self) -> bool:
-        """Whether uvicorn has nothing under way here, not even a part of a message."""
-        return self._is_idle() and not self._is_inside_message and not self.flow.write_paused
+    def _is_answering(self) -> bool:
+        """Whether an answer is under way that uvicorn knows nothing of."""
+        return False
 
     def _is_idle(self) -> bool:
         """Whether no answer of uvicorn's is under way."""
         return not self._has_cycle or self.cycle.response_complete
 
-    def _give_way(self, data: bytes) -> None:
-        """Let uvicorn have what arrived."""
-        self._stop_waiting()
+    def _parse(self, data: bytes) -> None:
+        """Let uvicorn have what arrived, and bound the head that it waits for the end of."""
         self._begins_here = False
         self._feed(data)
         if self._is_inside_head and not self._begins_here:  # else most of it was before this head
@@ -309,24 +258,24 @@ class ExpressProtocol(HttpToolsProtocol):
             self.send_400_response(str(error))
 
     def _count_stall(self) -> None:
-        self.lane.metrics.cut_off("not_reading")
+        self.shared.metrics.cut_off("not_reading")
 
-    def _watch_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.watch()
+    def _watch_writes(self) -> None:
+        if self._write_watch is not None:
+            self._write_watch.watch()
 
     def _may_probe(self) -> bool:
         """Whether the client waits for the first byte of an answer, and speaks HTTP/1.1."""
-        if self._visit is not None:
+        if self._is_answering():
             return True
         is_waiting = not self._is_idle() and not self.cycle.response_started
         return is_waiting and not self.pipeline and self.scope["http_version"] == "1.1"
 
     def _close_if_served(self) -> None:
         """Where the client sends no more, close after the last answer to a whole request."""
-        if self._departure is None or self.transport.is_closing():
+        if self._half_close is None or self.transport.is_closing():
             return
-        if self._visit is not None or self.pipeline:
+        if self._is_answering() or self.pipeline:
             return
         if self._is_inside_message and not self._is_inside_head:
             is_served = True  # or it never will be: the rest of its body does not come
@@ -349,53 +298,12 @@ class ExpressProtocol(HttpToolsProtocol):
         """Answer an error and close: nobody knows where the next request begins."""
         if not self.transport.is_closing():
             body, headers = problem(error, request_id({}))
-            self._write(Reply(error.status, headers, body).written(), is_last=True)
+            self._write(Response(error.status, headers, body).raw(), is_last=True)
 
-    def _begin(self, order: RoutedRequest, body: bytes) -> None:
-        self._keeps_alive = order.keep_alive
-        now = time.monotonic()
-        if order.is_plain:
-            self._visit = errand = FastPathRequest(self, order.operation, order.head, body, now)
-            self.burst.join(errand)
-        else:
-            self.attend(order.operation, order.head, body, now)
-
-    def attend(self, operation: PlainOperation, head: Head, body: bytes, arrived: float) -> None:
-        """Answer a request in a task of its own."""
-        self._visit = visit = RequestContext(arrived, arrived + self.lane.timeout_seconds)
-        answering = self._answer(operation, head, body, visit)
-        self._task = visit.task = self.loop.create_task(answering)
-
-    def finish(self, reply: RawResponse | None) -> None:
-        """Write the answer of the visit that is under way, and go on with what came meanwhile."""
-        self._visit = self._task = None
-        if reply is None or self.transport.is_closing():
-            return
-        self._write(reply, is_last=self._is_last or not self._keeps_alive)
-        self._active_at = time.monotonic()
-        self.is_answered = True
-        if self._kept:
-            data, self._kept = self._kept, b""
-            self.flow.resume_reading()
-            self.data_received(data)
-        self._close_if_served()
-
-    async def _answer(
-        self, operation: PlainOperation, head: Head, body: bytes, visit: RequestContext
-    ) -> None:
-        async def read_body() -> bytes:
-            return body
-
-        reply = None
-        try:
-            reply = await operation.serve(head, visit, read_body)
-        finally:
-            self.finish(None if reply is None else reply.written())
-
-    def _write(self, reply: RawResponse, *, is_last: bool) -> None:
-        status, lines, body = reply
-        common, end = self.common.lines_of(self.server_state.default_headers), b"\r\n"
-        if not self.lane.is_open:
+    def _write(self, response: RawResponse, *, is_last: bool) -> None:
+        status, lines, body = response
+        common, end = self.shared.common_lines(self.server_state.default_headers), b"\r\n"
+        if not self.shared.is_open:
             common = write_headers(self.server_state.default_headers)  # now with connection: close
         elif is_last:
             end = _LAST_LINES
@@ -405,8 +313,8 @@ class ExpressProtocol(HttpToolsProtocol):
         else:
             self.transport.write(b"".join(head))
             self.transport.write(body)
-        self._watch_reader()
-        if is_last or not self.lane.is_open:
+        self._watch_writes()
+        if is_last or not self.shared.is_open:
             self.transport.close()
 
     def _seconds_left(self) -> float:
@@ -417,25 +325,6 @@ class ExpressProtocol(HttpToolsProtocol):
             max(0.0, self._seconds_left()), self.timeout_keep_alive_handler
         )
 
-    def _stop_waiting(self) -> None:
-        self._kept = b""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-
-class _Common:
-    """The headers of all answers: uvicorn makes them anew every second, they are written once."""
-
-    def __init__(self) -> None:
-        self._headers: Headers = []
-        self._lines = b""
-
-    def lines_of(self, headers: Headers) -> bytes:
-        if headers is not self._headers:
-            self._headers, self._lines = headers, write_headers(headers)
-        return self._lines
-
 
 def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"expected at most {MOST_HEAD_BYTES} bytes of path and headers")
@@ -444,13 +333,4 @@ def _head_too_large() -> HeadTooLarge:
 def _no_room() -> TooManyConnections:
     return TooManyConnections(
         "as many connections are open as the server has descriptors for; this one is closed"
-    )
-
-
-def protocol_over(lane: RequestHeadCache) -> type[ExpressProtocol]:
-    """The protocol class that uvicorn makes connections of."""
-    return type(
-        "BoundExpressProtocol",
-        (ExpressProtocol,),
-        {"lane": lane, "burst": RequestCoalescer(), "common": _Common()},
     )

@@ -15,8 +15,8 @@ _PROBE_EVERY_SECONDS = 0.25
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Reader:
-    """The clock of a client that is to read what was written to it.
+class WriteStallTimer:
+    """A timer for a client that does not read what was written to it.
 
     It is asked for progress, not for speed: as long as bytes leave this machine it may go on.
 
@@ -73,7 +73,7 @@ class Reader:
         return self._transport.get_write_buffer_size() + count
 
 
-class Departure:
+class HalfCloseProbe:
     """Tells a client that has sent all it will from one that is gone: both send the same FIN.
 
     What is written to one that is gone comes back as an error; so after a while something is
@@ -91,7 +91,7 @@ class Departure:
         self._transport = transport
         self._loop = loop
         self._may_write = may_write
-        self._has_asked = False
+        self._has_probed = False
         self._timer = loop.call_later(_PROBE_AFTER_SECONDS, self._look)
 
     def stop(self) -> None:
@@ -106,8 +106,8 @@ class Departure:
             self._transport.abort()
             return
         wait = _PROBE_EVERY_SECONDS
-        if not self._has_asked and self._may_write():
-            self._has_asked = True
+        if not self._has_probed and self._may_write():
+            self._has_probed = True
             self._transport.write(_PROBE)
             wait = _PROBE_AFTER_SECONDS
         self._timer = self._loop.call_later(wait, self._look)

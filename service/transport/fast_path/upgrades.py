@@ -5,7 +5,7 @@ head for the end of HTTP/1.1 and skips the body, so it is given the same head wi
 which a server may ignore (RFC 9110, section 7.8).
 """
 
-from service.transport.request import Headers, write_headers
+from service.operations.response import Headers, write_headers
 
 _OFFER = b"upgrade"
 

@@ -4,10 +4,6 @@
 
 from tests.contract.case import Case, ok, problem
 
-# What the transports do not do yet.
-_ASKED_ONCE = "issue 16, 6(a): rows of the fast path are refused where a successor could be asked"
-_NOT_ON_FAST_PATH = {"fast_path": _ASKED_ONCE, "coalesced": _ASKED_ONCE}
-_LOST_ONCE_MORE = "issue 16, 6(a): members queue again behind a lost engine and are told 503"
 _LATE = {"X-Timeout-Seconds": "0.05"}
 
 
@@ -63,7 +59,6 @@ CASES = [
         "encode",
         _x("lost", -1),
         problem("engine_error", "the engine was lost"),
-        faults={"coalesced": _LOST_ONCE_MORE},
     ),
     Case(
         "engine fails while its queue is full",
@@ -151,7 +146,6 @@ CASES = [
         "encode",
         _x("replaced", 2),
         ok(b'{"model":"replaced","version":"4","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}'),
-        faults=_NOT_ON_FAST_PATH,
     ),
     Case(
         "rows with successor",
@@ -160,7 +154,6 @@ CASES = [
         ok(
             b'{"model":"replaced","version":"4","z":[[1.0,2.0,3.0],[2.0,2.0,3.0]],"log_det":[-0.25,-0.5]}'
         ),
-        faults=_NOT_ON_FAST_PATH,
     ),
     Case(
         "sample with successor",
@@ -169,6 +162,5 @@ CASES = [
         ok(
             b'{"model":"replaced","version":"4","seed":7,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}'
         ),
-        faults=_NOT_ON_FAST_PATH,
     ),
 ]

@@ -2,19 +2,15 @@
 
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from fastapi import FastAPI
 
+from service import operations
 from service.api import schemas
 from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
 
-OPERATIONS = ("log_prob", "encode", "decode", "sample")
-RESULTS: dict[str, type[schemas.Result]] = {
-    "log_prob": schemas.LogProbResult,
-    "encode": schemas.EncodeResult,
-    "decode": schemas.DecodeResult,
-    "sample": schemas.SampleResult,
-}
+OPERATIONS = tuple(kind.name for kind in operations.OPERATIONS)
 STATUSES = {"200", "400", "401", "404", "406", "408", "413", "415", "422", "429"}
 STATUSES |= {"500", "503", "504"}
 
@@ -95,9 +91,10 @@ def test_the_examples_work_as_they_stand(app: FastAPI, document: dict[str, Any],
     (example,) = call["requestBody"]["content"]["application/json"]["examples"].values()
     answer = post(app, f"/{name}", json=example["value"])
     assert answer.status_code == 200, answer.text
-    RESULTS[name].model_validate(answer.json())
+    schema = call["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema_rs.validate({**document, **schema}, answer.json())
     (shown,) = call["responses"]["200"]["content"]["application/json"]["examples"].values()
-    RESULTS[name].model_validate(shown["value"])
+    jsonschema_rs.validate({**document, **schema}, shown["value"])
     assert shown["value"].keys() == answer.json().keys()
 
 

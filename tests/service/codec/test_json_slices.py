@@ -13,7 +13,7 @@ from service.codec import json_slices
 from service.codec.json import parse_object, read_object
 from service.codec.json_slices import parse_large
 from service.errors import Overloaded, ServiceError
-from service.transport.request import Reception, receive_body
+from service.transport.request import ReceiveBudget, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, post
 
 ROWS = 1000
@@ -179,7 +179,7 @@ def arriving(count: int, *, ends: bool) -> Any:
 
 def test_bodies_are_bounded_together() -> None:
     async def play() -> None:
-        reception = Reception(100)
+        reception = ReceiveBudget(100)
         slow = [
             asyncio.ensure_future(receive_body({}, arriving(4, ends=False), 1000, reception))
             for _ in range(2)

@@ -11,11 +11,12 @@ import pytest
 
 from service.errors import NotReady
 from service.launch.uvicorn_server import Server
+from service.operations.request_context import RequestContext
 from service.repository import repository
 from service.repository.folders import ModelLocation
 from service.settings import Settings
 from service.telemetry import Metrics
-from service.transport.disconnect import AsgiRequestContext, RequestContext
+from service.transport.disconnect import AsgiRequestContext
 from service.transport.request import Head
 from tests.service.batcher.batching import later, run
 from tests.service.fake_repository import FakeRepository, app_over
@@ -29,10 +30,10 @@ def test_a_body_that_has_come_is_not_late_any_more() -> None:
 
         now = time.monotonic()
         context = AsgiRequestContext(receive, asyncio.current_task(), now, now + 0.02)
-        context.grow_old()
+        context.watch()
         context.body_is_read()
         await asyncio.sleep(0.05)
-        assert context.ending is None
+        assert context.cancel_reason is None
         context.end()
 
     run(test())
@@ -46,7 +47,7 @@ def test_an_answered_request_is_over() -> None:
         context = RequestContext(time.monotonic(), later(), asyncio.current_task())
         head = Head("/encode", b"", {b"content-type": b"application/json"})
         reply = (
-            await app_over(FakeRepository()).operations["/encode"].serve(head, context, read_body)
+            await app_over(FakeRepository()).endpoints["/encode"].serve(head, context, read_body)
         )  # type: ignore[attr-defined]
         assert reply.status == 200
         assert context.is_over

@@ -43,7 +43,7 @@ def test_each_request_gets_what_its_rows_took() -> None:
         queue.start()
         tasks = await submitted(queue, rows(1, 3), rows(2), rows(4, 5, 6, 7, 8))
         answers = [await task for task in tasks]
-        found = [answer.solves for answer in answers]
+        found = [answer.solver_stats for answer in answers]
         assert all(solves is not None for solves in found)
         taken = [solves.evaluations.tolist() for solves in found if solves is not None]
         assert taken == [[10, 30], [20], [40, 50, 60, 70, 80]]
@@ -63,7 +63,7 @@ def test_discrete_flows_have_no_solves() -> None:
         queue = batcher(Doubling())
         queue.start()
         (task,) = await submitted(queue, rows(1, 2))
-        assert (await task).solves is None
+        assert (await task).solver_stats is None
         await queue.drain()
 
     run(test())

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import Metrics
-from service.transport.fast_path import RequestHeadCache, protocol_over
+from service.transport.fast_path import SharedState, protocol_over
 from tests.service.fake_repository import FakeRepository
 
 PATIENCE_SECONDS = 20.0
@@ -54,7 +54,7 @@ class LoopbackServer:
         self.metrics = Metrics()
         known = Settings(log_level="error", **settings)
         app = create_app(known, self.repository, self.metrics)
-        self.heads = RequestHeadCache(known, app.operations, self.metrics)
+        self.shared = SharedState(known, app.endpoints, self.metrics)
         self.ordinary = 0
 
         async def count(scope: Any, receive: Any, send: Any) -> None:
@@ -63,7 +63,7 @@ class LoopbackServer:
 
         self.config = uvicorn.Config(
             count,
-            http=protocol_over(self.heads),
+            http=protocol_over(self.shared),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.transport.request import ClientGone, Reception, receive_body
+from service.transport.request import ClientGone, ReceiveBudget, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, ask, pieces, post
 from tests.service.transport.loopback import BODY, LoopbackServer, read, request, run
 
@@ -151,7 +151,7 @@ def test_a_client_that_leaves_within_its_body_is_gone(pieces: int) -> None:
         return coming.pop(0)
 
     with pytest.raises(ClientGone):
-        asyncio.run(receive_body({}, receive, 1000, Reception(1000)))
+        asyncio.run(receive_body({}, receive, 1000, ReceiveBudget(1000)))
     assert coming == []
 
 

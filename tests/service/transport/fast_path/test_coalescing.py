@@ -15,7 +15,7 @@ from service.contracts import Array, InferenceResult
 from service.errors import DeadlineExceeded
 from service.operations.log_prob import log_density
 from service.transport.asgi import Endpoint
-from service.transport.fast_path import ExpressProtocol
+from service.transport.fast_path import FastPathProtocol
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
@@ -90,15 +90,15 @@ def test_an_answer_that_cannot_be_written_costs_only_itself(
 def test_a_connection_that_cannot_be_written_to_costs_only_itself(
     monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    finish = ExpressProtocol.finish
+    finish = FastPathProtocol.finish
     failures = [RuntimeError("a fault of ours")]
 
-    def fail(self: ExpressProtocol, reply: Any) -> None:
+    def fail(self: FastPathProtocol, reply: Any) -> None:
         if failures:
             raise failures.pop()
         finish(self, reply)
 
-    monkeypatch.setattr(ExpressProtocol, "finish", fail)
+    monkeypatch.setattr(FastPathProtocol, "finish", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -115,7 +115,7 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(values: Any, event_shape: Any, *, dtype: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("service.transport.fast_path.plain.read_lone_rows", fail)
+    monkeypatch.setattr("service.transport.fast_path.coalescer.read_lone_rows", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -126,7 +126,7 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    note = Endpoint.note
+    note = Endpoint.record
     failures = [RuntimeError("a fault of ours")]
 
     def fail(self: Endpoint, *exchange: Any, **more: Any) -> None:
@@ -134,7 +134,7 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
             raise failures.pop()
         note(self, *exchange, **more)
 
-    monkeypatch.setattr(Endpoint, "note", fail)
+    monkeypatch.setattr(Endpoint, "record", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -160,7 +160,7 @@ def test_those_that_wait_longer_do_not_share_a_deadline(monkeypatch: pytest.Monk
 def test_requests_share_batches_of_what_the_queue_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Linear, "company_rows", 2)
+    monkeypatch.setattr(Linear, "max_coalesced_rows", 2)
 
     async def play() -> None:
         loopback = LoopbackServer()

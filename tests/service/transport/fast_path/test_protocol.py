@@ -239,7 +239,7 @@ def test_a_connection_in_use_is_not_idle() -> None:
 
 
 def test_heads_are_remembered_but_not_for_ever() -> None:
-    heads = LoopbackServer().heads
+    heads = LoopbackServer().shared.heads
     first = heads.read(request(X_Number="0"))
     assert heads.read(request(X_Number="0")) is first
     for index in range(1, 5000):
@@ -295,14 +295,14 @@ def test_an_answered_client_may_not_send_for_ever() -> None:
     run(play)
 
 
-def test_a_connection_ends_once_the_lane_is_closed() -> None:
+def test_a_connection_ends_once_the_fast_path_is_closed() -> None:
     async def play() -> None:
         loopback = LoopbackServer()
         queue = loopback.repository.held()
         async with loopback.client() as (reader, writer):
             writer.write(request())
             await queue.entered.wait()
-            loopback.heads.is_open = False
+            loopback.shared.is_open = False
             queue.gate.set()
             assert (await read(reader)).json()["z"] == Z
             assert await reader.read() == b""

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from service.transport.fast_path import http_protocol
-from service.transport.fast_path.connection_limit import GUESTS
+from service.transport.fast_path.connection_limit import SURPLUS
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
 ALIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,7 +21,7 @@ class Full:
         self,
     ) -> None:
         self.loopback = LoopbackServer()
-        self.loopback.heads.room.most = 2
+        self.loopback.shared.connection_limit.most = 2
         self.residents: list[Connection] = []
         self._opened: list[Connection] = []
 
@@ -92,7 +92,7 @@ def test_who_has_left_makes_room() -> None:
 
 
 def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "GUEST_SECONDS", 0.05)
+    monkeypatch.setattr(http_protocol, "SURPLUS_SECONDS", 0.05)
 
     async def loopback() -> None:
         async with Full() as full:
@@ -106,7 +106,7 @@ def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPat
 def test_too_many_newcomers_are_told_before_they_ask() -> None:
     async def loopback() -> None:
         async with Full() as full:
-            guests = [await full.connect() for _ in range(GUESTS)]
+            guests = [await full.connect() for _ in range(SURPLUS)]
             one_more = await full.connect()
             assert (await read(one_more[0])).status == 503
             assert await one_more[0].read() == b""

@@ -1,0 +1,70 @@
+"""Middleware of the ordinary routes: keys, request ids, counting, and errors that nobody caught."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.auth import OPEN_PATHS, ApiKeyAuth
+from service.operations.response import error_response
+from service.telemetry.recorder import RequestRecorder
+from service.transport.request import check_single, read_headers, request_id, send_response
+
+# What a path that no route has is counted under: one series, whatever scanners try.
+_NO_ROUTE = "none"
+
+
+class TelemetryMiddleware:
+    """Middleware around every route but the operations, which do it themselves.
+
+    That is the key, the request id, the count and the form of errors.
+    """
+
+    def __init__(self, app: ASGIApp, recorder: RequestRecorder, auth: ApiKeyAuth | None) -> None:
+        self._app = app
+        self._recorder = recorder
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one message of a connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        received, repeated = read_headers(scope["headers"])
+        method = scope["method"]
+        if method == "HEAD":  # as GET, on every route that has it; the server keeps the body
+            scope = {**scope, "method": "GET"}
+        identity = request_id(received)
+        scope.setdefault("state", {})["request_id"] = identity
+        status = 0
+
+        async def send_framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *(pair for pair in message["headers"] if pair[0] != b"x-request-id"),
+                    (b"x-request-id", identity.encode()),
+                ]
+            await send(message)
+
+        try:
+            check_single(repeated)
+            if self._auth is not None and scope["path"] not in OPEN_PATHS:
+                self._auth.check(received)
+            await self._app(scope, receive, send_framed)
+        except Exception as error:
+            response = error_response(error, identity)
+            if status:  # too late for another answer
+                raise
+            await send_response(send_framed, response)
+        route = getattr(scope.get("route"), "path", _NO_ROUTE)
+        self._recorder.record(
+            method,
+            scope["path"],
+            received,
+            request_id=identity,
+            status=status,
+            seconds=time.monotonic() - started,
+            op=route,
+        )

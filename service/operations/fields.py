@@ -1,0 +1,138 @@
+"""The fields of requests and answers: each one's name, type, bounds and description, once.
+
+What reads a value and what describes it in OpenAPI are made of the same bounds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from service.codec.parameters import read_flag, read_integer, read_name, read_number
+
+_NULL = {"type": "null"}
+_ROWS = {"type": "array", "minItems": 1, "items": {"type": "array"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a request.
+
+    name: in JSON, in the query string and in an npz body.
+    schema: of its values, as JSON Schema has it.
+    read: takes a value as it was parsed; raises `InvalidRequest` where it is not what it should be.
+    default: of a field that is left out.
+    is_required: whether it may not be left out.
+    is_text: whether a query string holds it as it is, and not as JSON.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    read: Callable[[Any], Any]
+    default: Any = None
+    is_required: bool = False
+    is_text: bool = False
+
+    def value(self, fields: dict[str, Any]) -> Any:
+        """Read this field of a request.
+
+        Raises:
+            InvalidRequest: as `read`.
+        """
+        return self.read(fields[self.name]) if self.name in fields else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One member of an answer: a tensor with a row of its own for each row, or a scalar.
+
+    is_always: whether every answer has it.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    is_always: bool = True
+
+
+def integer(name: str, low: int, high: int, text: str, *, default: int | None = None) -> Field:
+    """A whole number in low .. high; null is as good as absent."""
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return Field(
+        name,
+        _optional(schema, text, default),
+        lambda value: default if value is None else read_integer(value, name, low, high),
+        default,
+    )
+
+
+def number(name: str, low: float, high: float, text: str, *, default: float) -> Field:
+    """A finite number in low .. high; null is as good as absent."""
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    return Field(
+        name,
+        _optional(schema, text, default),
+        lambda value: default if value is None else read_number(value, name, low, high),
+        default,
+    )
+
+
+def flag(name: str, text: str, *, default: bool) -> Field:
+    """True or false; null is neither."""
+    schema = {"type": "boolean", "default": default, "description": text}
+    return Field(name, schema, lambda value: read_flag(value, name), default)
+
+
+def rows(name: str, text: str) -> Field:
+    """A tensor whose first axis is the batch; `service.codec.tensors.read_rows` reads it."""
+    return Field(name, {**_ROWS, "description": text}, _as_it_is, is_required=True)
+
+
+def row_output(name: str, text: str, *, is_always: bool = True) -> Output:
+    """A row of numbers for each row; null where one is not finite."""
+    schema = {"type": "array", "items": {"type": ["array", "null"]}, "description": text}
+    return Output(name, schema, is_always)
+
+
+def number_output(name: str, text: str, *, is_always: bool = True) -> Output:
+    """A number for each row; null where it is not finite."""
+    schema = {"type": "array", "items": {"type": ["number", "null"]}, "description": text}
+    return Output(name, schema, is_always)
+
+
+def scalar_output(name: str, kind: str, text: str, *, is_always: bool = True) -> Output:
+    """One value for the whole answer."""
+    return Output(name, {"type": kind, "description": text}, is_always)
+
+
+def _optional(schema: dict[str, Any], text: str, default: Any) -> dict[str, Any]:
+    return {"anyOf": [schema, _NULL], "default": default, "description": text}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+MODEL = Field(
+    "model",
+    {
+        "anyOf": [{"type": "string"}, _NULL],
+        "default": None,
+        "description": "May be left out when one model is served.",
+    },
+    lambda value: read_name(value, "model"),
+    is_text=True,
+)
+CONTEXT = Field(
+    "context",
+    {
+        "type": ["array", "integer", "null"],
+        "default": None,
+        "description": "What a conditional model is conditioned on: one row a row, or one for all. "
+        "Class-conditional models take labels 0 .. num_classes - 1 (one, or a list).",
+    },
+    _as_it_is,
+)
+RETURN_EVALUATIONS = flag(
+    "return_evaluations",
+    "Continuous flows: say how often each row's field was evaluated.",
+    default=False,
+)

@@ -1,0 +1,79 @@
+"""The context of one request: its times, what is known of it, and how it is cancelled."""
+
+import asyncio
+import time
+from enum import StrEnum
+from typing import Any
+
+from service.telemetry import NO_MODEL
+from service.telemetry.tracing import Stages
+
+
+class CancelReason(StrEnum):
+    """Why a request was cancelled before its answer."""
+
+    GONE = "the client left"
+    LATE = "the body did not arrive in time"
+
+
+class RequestContext:
+    """The state of one request. Cancelling it cancels its task and leaves the reason.
+
+    Args:
+        arrived: `time.monotonic()` when its head was there.
+        deadline: when its answer is worth nothing any more, by the same clock.
+        task: what computes the answer, where it has a task.
+
+    model, rows: what is counted: the model's name and the number of rows.
+    is_accepted: whether a queue has taken its rows, which no queue refuses from then on.
+    stages: of a request that is traced.
+    """
+
+    __slots__ = (
+        "arrived",
+        "cancel_reason",
+        "deadline",
+        "is_accepted",
+        "is_over",
+        "model",
+        "rows",
+        "stages",
+        "task",
+    )
+
+    def __init__(
+        self, arrived: float, deadline: float, task: asyncio.Task[Any] | None = None
+    ) -> None:
+        self.arrived = arrived
+        self.deadline = deadline
+        self.task = task
+        self.model = NO_MODEL
+        self.rows: int | None = None
+        self.stages: Stages | None = None
+        self.cancel_reason: CancelReason | None = None
+        self.is_accepted = False
+        self.is_over = False
+
+    def age(self) -> float:
+        """Seconds since arrival."""
+        return time.monotonic() - self.arrived
+
+    def shorten(self, seconds: float) -> None:
+        """The client itself waits no longer than this, from arrival on."""
+        self.deadline = min(self.deadline, self.arrived + seconds)
+
+    def cancel(self, reason: CancelReason) -> None:
+        """Compute no answer; nothing happens where it is known already."""
+        if not self.is_over and self.task is not None:
+            self.cancel_reason = reason
+            self.task.cancel()
+
+    def resume(self) -> None:
+        """Go on in the task that was cancelled, to answer or to clean up."""
+        if self.task is not None:
+            self.task.uncancel()
+
+    def end(self) -> None:
+        """The answer is known: nothing cancels this request any more."""
+        self.is_over = True
+        self.task = None

@@ -1,0 +1,112 @@
+"""The body and the query string of a request for an operation, read into its fields."""
+
+from typing import Any
+
+from service.codec.json import parse_object, read_object
+from service.codec.json_slices import is_large, parse_large
+from service.codec.media import JSON, NPY, NPZ, read_content_type
+from service.codec.npy import read_npy, read_npz
+from service.codec.parameters import check_known, read_query
+from service.contracts import Repository
+from service.errors import BadDtype, InvalidParameter, ServiceError
+from service.operations import Operation
+from service.operations.fields import CONTEXT, MODEL
+from service.operations.spec import EncodedImage
+from service.operations.thread_pool import RequestThreadPool
+from service.transport.request import Head
+
+
+class FieldReader:
+    """Reads the fields of requests for one operation.
+
+    Args:
+        operation: what it takes.
+        repository: for the names of columns in errors.
+        threads: for large bodies.
+        max_rows, max_body_bytes: of a request.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        repository: Repository,
+        threads: RequestThreadPool,
+        *,
+        max_rows: int,
+        max_body_bytes: int,
+    ) -> None:
+        self._operation = operation
+        self._repository = repository
+        self._threads = threads
+        self._max_rows = max_rows
+        self._max_body_bytes = max_body_bytes
+
+    def read_media(self, head: Head) -> str:
+        """The media type of the body.
+
+        Raises:
+            UnsupportedMediaType: the operation does not take it.
+        """
+        return read_content_type(head.headers.get(b"content-type"), self._operation.bodies)
+
+    async def read(
+        self, media: str, body: bytes | bytearray, query: bytes, deadline: float
+    ) -> dict[str, Any]:
+        """Collect the fields of body and query; each stands in one of them only.
+
+        Raises:
+            InvalidRequest, MalformedBody, TooLarge: they are not what the operation takes.
+            Overloaded, DeadlineExceeded: a large body found no thread in time.
+        """
+        content = await self._read_body(media, body, deadline)
+        if not query:
+            return content
+        fields = read_query(query, self._operation.query_fields)
+        for name in fields.keys() & content.keys():
+            raise InvalidParameter(
+                f"{name}: given in the query string and in the body, expected one of them",
+                at=f"/{name}",
+            )
+        return fields | content
+
+    def read_json(self, body: bytes | bytearray) -> dict[str, Any]:
+        """Read a body of JSON that is not large.
+
+        Raises:
+            InvalidRequest, MalformedBody: it is not what the operation takes.
+        """
+        if not body and self._operation.tensor is None:
+            # `curl -X POST "/sample?num_samples=4"` has no body at all.
+            return {}
+        try:
+            fields = read_object(body)
+        except BadDtype as error:
+            error.name_columns(self._find_columns(body))
+            raise
+        check_known(fields, self._operation.field_names)
+        return fields
+
+    async def _read_body(
+        self, media: str, body: bytes | bytearray, deadline: float
+    ) -> dict[str, Any]:
+        if media == JSON:
+            if not is_large(body):
+                return self.read_json(body)
+            fields = await self._threads.run(deadline, parse_large, body, self._max_rows)
+            check_known(fields, self._operation.field_names)
+            return fields
+        name = self._operation.tensor_name
+        if media == NPZ:
+            members = tuple(filter(None, (name, CONTEXT.name)))
+            return await self._threads.run(deadline, read_npz, body, members, self._max_body_bytes)
+        if name is None:
+            return {}
+        return {name: read_npy(body, name) if media == NPY else EncodedImage(media, body)}
+
+    def _find_columns(self, body: bytes | bytearray) -> tuple[str, ...] | None:
+        """Names of the columns of the model of a body that was refused before it was looked for."""
+        try:
+            name = MODEL.value(parse_object(body))
+            return self._repository.get(name).card.feature_names
+        except ServiceError:
+            return None
