@@ -26,7 +26,11 @@ def seconds_of_help() -> float:
 
 
 def serve_the_zoo(log: Path) -> tuple[float, int, int, int]:
-    """Start the zoo.   -> seconds to ready, models, bytes when ready, bytes after requests."""
+    """Start the zoo.
+
+    Returns:
+        Seconds to ready, models, bytes when ready, bytes after requests.
+    """
     with serving(log) as server, server.client() as http:
         ready = server.resident_bytes()
         names = [card["name"] for card in http.get("/models").json()["models"]]

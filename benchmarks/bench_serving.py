@@ -266,7 +266,7 @@ def measure(work: Workload, folder: Path, rounds: int, seconds: float) -> dict[s
 
 
 def report(work: Workload, found: dict[str, Any]) -> dict[str, Any]:
-    """Print the table of one workload and judge its targets."""
+    """Print the table of one workload beside its targets."""
     out: dict[str, Any] = {"failed": found["failed"], "at": {}}
     for concurrency, taken in found["windows"].items():
         print(f"\n### {work.name}, concurrency {concurrency}\n")
@@ -289,8 +289,8 @@ def report(work: Workload, found: dict[str, Any]) -> dict[str, Any]:
             target = work.targets.get(name, {}).get(concurrency)
             verdict = ""
             if target is not None:
-                judged = "met" if ratio[name] >= target else "MISSED"
-                verdict = f" (target {target:g}: {judged if many else 'no answer to compare'})"
+                outcome = "met" if ratio[name] >= target else "MISSED"
+                verdict = f" (target {target:g}: {outcome if many else 'no answer to compare'})"
             peak = found["peaks"].get(name, 0) / 2**20
             print(
                 f"| {name} | {many:,.0f} | {many * work.rows:,.0f} | {numbers[0]:.2f} | "

@@ -145,7 +145,11 @@ class Flow(nn.Module):
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
     ) -> Tensor:
-        """Log-density of the data as given, in nats: log N(z; 0, I) + log_det.   -> (B,)."""
+        """Log-density of the data as given, in nats: log N(z; 0, I) + log_det.
+
+        Returns:
+            (B,).
+        """
         z, log_det = self.encode(x, context, call=call)
         return base_log_prob_torch(z) + log_det
 
@@ -157,12 +161,15 @@ class Flow(nn.Module):
         temperature: float = 1.0,
         seed: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw x = f^-1(z), z ~ N(0, T^2 I).   -> x (num_samples, *event_shape), log_prob (B,).
+        """Draw x = f^-1(z), z ~ N(0, T^2 I).
 
         Args:
             context: (num_samples, *context_shape) for a conditional flow.
             temperature: T; the returned log_prob is the model's own (T = 1) whatever T is.
             seed: makes the draw reproducible; see `base_noise`.
+
+        Returns:
+            x (num_samples, *event_shape), log_prob (B,).
         """
         noise = base_noise(num_samples, self.features, seed=seed, temperature=temperature)
         z = torch.from_numpy(noise).to(device=self.device, dtype=self.dtype)

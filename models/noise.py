@@ -29,12 +29,15 @@ def base_noise(
     temperature: float = 1.0,
     first_row: int = 0,
 ) -> NDArray[np.float64]:
-    """Draw rows first_row, first_row + 1, ... of z ~ N(0, T^2 I) in float64.   -> (rows, features).
+    """Draw rows first_row, first_row + 1, ... of z ~ N(0, T^2 I) in float64.
 
     One seed gives one endless table, from which any rows can be had: row n is the same whatever is
     drawn before it or with it. The generator is Philox (Salmon et al. 2011, "Parallel random
     numbers: as easy as 1, 2, 3"), whose counter is set anew for each block of 256 rows, 2^128
     numbers apart.
+
+    Returns:
+        (rows, features).
 
     Raises:
         ValueError: if the seed is not in 0 .. 2^64 - 1.

@@ -44,9 +44,9 @@ def closed_loop(
         check=True,
         env={**os.environ, "WRK_BODY": str(body), "WRK_TYPE": content_type, "WRK_ACCEPT": accept},
     )
-    told = json.loads(result.stdout.strip().splitlines()[-1])
-    good = told["requests"] - told["errors"]
-    return Window(good / told["seconds"], told["p50"], told["p99"], told["errors"])
+    figures = json.loads(result.stdout.strip().splitlines()[-1])
+    good = figures["requests"] - figures["errors"]
+    return Window(good / figures["seconds"], figures["p50"], figures["p99"], figures["errors"])
 
 
 def signal_all(pid: int, number: int) -> None:

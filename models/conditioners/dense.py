@@ -157,8 +157,8 @@ class ResidualBlock(nn.Module):
         self.context_mode = context_mode
         self.first = wiring.hidden(width, width)
         self.second = wiring.hidden(width, width)
-        speaks = context_mode != "concatenate" and wiring.context_features > 0
-        self.context_layer = nn.Linear(wiring.context_features, width) if speaks else None
+        is_separate = context_mode != "concatenate" and wiring.context_features > 0
+        self.context_layer = nn.Linear(wiring.context_features, width) if is_separate else None
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(width, eps=_BATCH_NORM_EPS) if batch_norm else nn.Identity()
             for _ in range(2)
@@ -166,16 +166,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor | None = None) -> Tensor:
         """H (B, width) -> (B, width)."""
-        told: Tensor | None = None
+        from_context: Tensor | None = None
         if self.context_layer is not None and context is not None:
-            told = self.context_layer(context)
+            from_context = self.context_layer(context)
         value: Tensor = self.norms[0](h)
         value = self.first(self.activation(value) if self.pre_activation else value)
-        if told is not None and self.context_mode == "add":
-            value = value + told
+        if from_context is not None and self.context_mode == "add":
+            value = value + from_context
         value = self.second(self.activation(self.norms[1](value)))
-        if told is not None and self.context_mode == "gate":
-            value = value * torch.sigmoid(told)
+        if from_context is not None and self.context_mode == "gate":
+            value = value * torch.sigmoid(from_context)
         return h + value
 
 

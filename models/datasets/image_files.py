@@ -101,7 +101,11 @@ def wrong_size(got: tuple[int, int], expected: tuple[int, int]) -> WrongSize:
 
 
 def as_channels(picture: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an "L" or "RGB" picture.   -> (C, H, W)."""
+    """The pixels of an "L" or "RGB" picture.
+
+    Returns:
+        (C, H, W).
+    """
     pixels = np.asarray(picture, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -64,9 +64,12 @@ def load_folder(folder: Path, spec: Spec) -> Dataset:
 
 
 def load_idx(path: Path, spec: Spec) -> Dataset:
-    """Read an idx file of uint8 images, plain or gzipped.   -> (N, 1, H, W).
+    """Read an idx file of uint8 images, plain or gzipped.
 
     Options: `labels=FILE`, `pad=N` (a black border of N pixels).
+
+    Returns:
+        (N, 1, H, W).
 
     Raises:
         DatasetError: if the file is not idx, is cut short, or does not hold uint8 images.

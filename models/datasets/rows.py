@@ -60,7 +60,11 @@ def read_rows(folder: Path) -> Mapping[str, Digests] | None:
 
 
 def is_among(data: Dataset, digests: Digests) -> NDArray[np.bool_]:
-    """Which rows are among digests, each as often as it is there. -> (N,)."""
+    """Which rows are among digests, each as often as it is there.
+
+    Returns:
+        (N,).
+    """
     left = Counter(digests.tolist())
     found = np.zeros(len(data), bool)
     for index, digest in enumerate(row_digests(data.x).tolist()):

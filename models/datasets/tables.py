@@ -165,8 +165,12 @@ def _read_text(path: Path, spec: Spec) -> tuple[Any, bool]:
 def _index_columns(table: Any) -> list[str]:
     """Columns that number the rows and were written beside them, as pandas does."""
     names: list[str] = table.column_names
-    told = (table.schema.pandas_metadata or {}).get("index_columns", ())
-    written = [name for name in names if re.fullmatch(r"__index_level_\d+__", name) or name in told]
+    index_columns = (table.schema.pandas_metadata or {}).get("index_columns", ())
+    written = [
+        name
+        for name in names
+        if re.fullmatch(r"__index_level_\d+__", name) or name in index_columns
+    ]
     types = optional_package("pyarrow.types", needed_for="reading tables")
     for name in names:
         kind = table.column(name).type

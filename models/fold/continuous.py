@@ -171,7 +171,11 @@ class FoldedContinuous(ODETransform):
     def _try(
         self, position: Tensor, step: Tensor, state: Tensor, slope: Tensor, course: _Course
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step from a state with its slope.   -> state, slope, error (B, 1) of the step."""
+        """One step from a state with its slope.
+
+        Returns:
+            state, slope, error (B, 1) of the step.
+        """
         features = self.field.features
         length = step * course.span
         times = (position + step * self.nodes) * course.span + course.start
@@ -192,7 +196,11 @@ class FoldedContinuous(ODETransform):
         return new_state, dx, course.rule.error(difference, state, new_state)
 
     def _traces(self, tapes: list[Tape], modulation: Modulation, first: Tensor) -> Tensor:
-        """The traces of the slopes _TRACED, the known one of the first in front.   -> (B, 6)."""
+        """The traces of the slopes _TRACED, the known one of the first in front.
+
+        Returns:
+            (B, 6).
+        """
         # The first slope is known, the second has no weight: see _TRACED.
         traces = self.field.trace(Tape.joined(tapes[1:]), modulation.gates(1))
         return torch.cat([first, traces.reshape(-1, len(_TRACED) - 1)], 1)

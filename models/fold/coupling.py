@@ -30,11 +30,19 @@ class Move(nn.Module):
         self.keeps_first = keeps_first
 
     def encode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
-        """Move towards the latents.   -> moved, log-slopes in its shape or None where zero."""
+        """Move towards the latents.
+
+        Returns:
+            The moved values, log-slopes in its shape or None where zero.
+        """
         return self.scalar.encode(moved, self.network(kept, context))
 
     def decode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
-        """Move towards the data.   -> moved, log-slopes in its shape or None where zero."""
+        """Move towards the data.
+
+        Returns:
+            The moved values, log-slopes in its shape or None where zero.
+        """
         return self.scalar.decode(moved, self.network(kept, context))
 
 
@@ -54,12 +62,20 @@ class ConstantMove(nn.Module):
         self.keeps_first = keeps_first
 
     def encode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
-        """Move towards the latents.   -> moved, log-slopes in its shape."""
+        """Move towards the latents.
+
+        Returns:
+            The moved values, log-slopes in its shape.
+        """
         y, slopes = self.elementwise.encode(moved.double(), self.params.double())
         return y.to(moved.dtype), slopes.expand_as(moved)
 
     def decode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
-        """Move towards the data.   -> moved, log-slopes in its shape."""
+        """Move towards the data.
+
+        Returns:
+            The moved values, log-slopes in its shape.
+        """
         y, slopes = self.elementwise.decode(moved.double(), self.params.double())
         return y.to(moved.dtype), slopes.expand_as(moved)
 
@@ -105,7 +121,11 @@ class HalfCouplings(Transform):
 
 
 def _total(log_slopes: list[Tensor], like: Tensor) -> Tensor:
-    """Add the log-slopes (B, ...) of all moves, in float64 at once.   -> (B,)."""
+    """Add the log-slopes (B, ...) of all moves, in float64 at once.
+
+    Returns:
+        (B,).
+    """
     if not log_slopes:
         return constant_log_det(0, like)
     if len(log_slopes) == 1:

@@ -178,10 +178,13 @@ class FoldedField(nn.Module):
         raise RuntimeError("a dense field has one layer more than activations")
 
     def trace(self, tape: Tape, gates: list[Tensor | None], *, once: bool = False) -> Tensor:
-        """Trace of df/dx, one for every row of the tape.   -> (N, 1).
+        """Trace of df/dx, one for every row of the tape.
 
         Args:
             once: outside the loop, where a graph need not hold products of weights a second time.
+
+        Returns:
+            (N, 1).
         """
         slopes = []
         for x, y, gate, activation in zip(*tape, gates, self.activations, strict=False):

@@ -108,7 +108,7 @@ class Affine(Step):
         return None if value is None else value * self.scale + self.shift
 
 
-class Listen(Step):
+class AddContext(Step):
     """value <- value + a(V context + d), or value * a(V context + d) for a gate."""
 
     weight: Tensor
@@ -129,17 +129,17 @@ class Listen(Step):
         self.is_gate = is_gate
 
     def part(self, units: Tensor, known: Tensor) -> Step:
-        return Listen(self.weight[units], self.bias[units], self.function, is_gate=self.is_gate)
+        return AddContext(self.weight[units], self.bias[units], self.function, is_gate=self.is_gate)
 
     def forward(
         self, value: Tensor | None, memory: Memory, context: Tensor | None, rows: int
     ) -> Tensor | None:
         if value is None or context is None:
             return value
-        told = F.linear(context, self.weight, self.bias)
+        from_context = F.linear(context, self.weight, self.bias)
         if self.function is not None:
-            told = self.function(told)
-        return value * told if self.is_gate else value + told
+            from_context = self.function(from_context)
+        return value * from_context if self.is_gate else value + from_context
 
 
 class Save(Step):
@@ -260,14 +260,14 @@ def _steps(net: nn.Module) -> list[Step] | None:
 
 def _mlp_steps(net: MLP) -> list[Step]:
     entry, *others = net.layers
-    steps: list[Step] = [_linear(entry), *_listen(net.context_layer, net.activations[0])]
+    steps: list[Step] = [_linear(entry), *_add_context(net.context_layer, net.activations[0])]
     for layer, activation in zip(others, net.activations, strict=False):
         steps += [Pointwise(activation), _linear(layer)]
     return [*steps, Pointwise(net.activations[-1])]
 
 
 def _resnet_steps(net: ResNet) -> list[Step]:
-    steps: list[Step] = [_linear(net.entry), *_listen(net.context_layer, net.activation)]
+    steps: list[Step] = [_linear(net.entry), *_add_context(net.context_layer, net.activation)]
     for block in net.blocks:
         if isinstance(block, Bridge):
             steps.append(_linear(block.linear))
@@ -278,17 +278,17 @@ def _resnet_steps(net: ResNet) -> list[Step]:
 
 def _block_steps(block: ResidualBlock) -> list[Step]:
     activate = Pointwise(block.activation)
-    told = block.context_layer
+    layer = block.context_layer
     return [
         Save(),
         *_norm(block.norms[0]),
         *([activate] if block.pre_activation else []),
         _linear(block.first),
-        *(_listen(told, None) if block.context_mode == "add" else []),
+        *(_add_context(layer, None) if block.context_mode == "add" else []),
         *_norm(block.norms[1]),
         Pointwise(block.activation),
         _linear(block.second),
-        *(_listen(told, torch.sigmoid, is_gate=True) if block.context_mode == "gate" else []),
+        *(_add_context(layer, torch.sigmoid, is_gate=True) if block.context_mode == "gate" else []),
         AddSaved(),
     ]
 
@@ -302,9 +302,9 @@ def _linear(layer: nn.Module) -> Step:
     return Linear(linear.weight.detach(), linear.bias.detach())
 
 
-def _listen(
+def _add_context(
     layer: nn.Linear | None, function: Callable[[Tensor], Tensor] | None, *, is_gate: bool = False
 ) -> list[Step]:
     if layer is None:
         return []
-    return [Listen(layer.weight.detach(), layer.bias.detach(), function, is_gate=is_gate)]
+    return [AddContext(layer.weight.detach(), layer.bias.detach(), function, is_gate=is_gate)]

@@ -47,7 +47,11 @@ def is_exact(trace: Trace, dynamics: Dynamics) -> bool:
 
 
 def seeded_probes(settings: DivergenceSettings, shape: tuple[int, ...]) -> Tensor:
-    """Probes e with E[e e^T] = I, the same on every machine.   -> (num_probes, *shape)."""
+    """Probes e with E[e e^T] = I, the same on every machine.
+
+    Returns:
+        (num_probes, *shape).
+    """
     generator = np.random.Generator(np.random.Philox(settings.seed))
     size = (settings.num_probes, *shape)
     if settings.noise == "gaussian":
@@ -58,7 +62,11 @@ def seeded_probes(settings: DivergenceSettings, shape: tuple[int, ...]) -> Tenso
 
 
 def fresh_probes(settings: DivergenceSettings, like: Tensor) -> Tensor:
-    """Draw one probe for every row of `like` (B, *shape), for training.   -> (B, 1, *shape)."""
+    """Draw one probe for every row of `like` (B, *shape), for training.
+
+    Returns:
+        (B, 1, *shape).
+    """
     probes = torch.empty_like(like).unsqueeze(1)
     if settings.noise == "gaussian":
         return probes.normal_()

@@ -207,7 +207,11 @@ def _compare_generate(subject: _Subject, decode: Comparison) -> Comparison | Non
 
 
 def _unsolved(subject: _Subject, found: dict[str, Tensor]) -> Tensor | None:
-    """Which rows a graph says it could not solve, where it may.   -> (n,)."""
+    """Which rows a graph says it could not solve, where it may.
+
+    Returns:
+        (n,).
+    """
     return found["status"] != SolveStatus.SOLVED if subject.may_give_up else None
 
 

@@ -38,7 +38,11 @@ class Rows:
 
     @property
     def is_odd(self) -> Tensor:
-        """Which rows are odd ones.   -> (n,)."""
+        """Which rows are odd ones.
+
+        Returns:
+            (n,).
+        """
         return torch.tensor([kind == "odd" for kind in self.kinds])
 
     def count(self) -> dict[str, int]:
@@ -96,14 +100,21 @@ class Comparison:
 
     @property
     def relative(self) -> Tensor:
-        """Errors of log_prob in units of max(1, |log_prob|).   -> (n,)."""
+        """Errors of log_prob in units of max(1, |log_prob|).
+
+        Returns:
+            (n,).
+        """
         return relative(self.got.log_prob, self.exact.log_prob)
 
     @property
     def is_beyond(self) -> Tensor:
-        """Odd rows on which nobody can be right, or the graph says that it is not.   -> (n,).
+        """Odd rows on which nobody can be right, or the graph says that it is not.
 
         The first are those on which the flow itself, in this precision, misses the tolerance.
+
+        Returns:
+            (n,).
         """
         hopeless = relative(self.narrow.log_prob, self.exact.log_prob) > self.allowed
         if self.got.unsolved is not None:

@@ -122,6 +122,32 @@ def export(
         CertificateError: if the graphs are not the flow.
         SessionError: if onnxruntime cannot run them.
     """
+    _check_choices(flow, precision, fixed_steps)
+    exact = copy.deepcopy(flow).to("cpu", torch.float64)
+
+    def attempt(*, is_exact: bool) -> Export:
+        folded = _fold(exact, PRECISIONS[precision], fixed_steps, is_exact=is_exact)
+        dtype, may_give_up = PRECISIONS[precision], fixed_steps is not None
+        graphs = build_graphs(folded, dtype, opset)
+        options: dict[str, Any] = {"dtype": dtype, "random_rows": random_rows}
+        certificate = certify(exact, folded, graphs, record, may_give_up=may_give_up, **options)
+        return Export(graphs, certificate)
+
+    try:
+        made = attempt(is_exact=False)
+    except CertificateError as error:
+        if fixed_steps is not None:
+            raise CertificateError(f"{error}; or take more than {fixed_steps} steps") from None
+        # Flows too steep for float32 inside may do with float64 there, where it can be had.
+        try:
+            made = attempt(is_exact=True)
+        except (CertificateError, SessionError):
+            raise error from None
+    _describe(made, flow, weights_digest)
+    return made
+
+
+def _check_choices(flow: Flow, precision: str, fixed_steps: int | None) -> None:
     if precision in _REFUSED:
         raise ExportError(f"precision: {precision} is not offered: {_REFUSED[precision]}")
     if precision not in PRECISIONS:
@@ -142,38 +168,14 @@ def export(
             "continuous flows are exported where their fields are dense with an exact trace, and "
             "this one's are not: serve it with torch"
         )
-    exact = copy.deepcopy(flow).to("cpu", torch.float64)
-    dtype = PRECISIONS[precision]
 
-    def attempt(*, is_exact: bool) -> Export:
-        folded = fold(exact, dtype=dtype, is_exact=is_exact)
-        for part in folded.modules():
-            if isinstance(part, FoldedContinuous):
-                part.fixed_steps = fixed_steps
-        graphs = build_graphs(folded, dtype, opset)
-        certificate = certify(
-            exact,
-            folded,
-            graphs,
-            record,
-            dtype=dtype,
-            random_rows=random_rows,
-            may_give_up=fixed_steps is not None,
-        )
-        return Export(graphs, certificate)
 
-    try:
-        made = attempt(is_exact=False)
-    except CertificateError as error:
-        if fixed_steps is not None:
-            raise CertificateError(f"{error}; or take more than {fixed_steps} steps") from None
-        # Flows too steep for float32 inside may do with float64 there, where it can be had.
-        try:
-            made = attempt(is_exact=True)
-        except (CertificateError, SessionError):
-            raise error from None
-    _describe(made, flow, weights_digest)
-    return made
+def _fold(exact: Flow, dtype: torch.dtype, fixed_steps: int | None, *, is_exact: bool) -> Flow:
+    folded = fold(exact, dtype=dtype, is_exact=is_exact)
+    for part in folded.modules():
+        if isinstance(part, FoldedContinuous):
+            part.fixed_steps = fixed_steps
+    return folded
 
 
 def export_folder(

@@ -65,42 +65,58 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
     Raises:
         GraphRefused: if a graph is missing, not made here, of another model or of other weights.
     """
-    told = {"status": (), "evaluations": ()} if is_continuous(flow) else {}
-    context = {} if flow.context_shape is None else {"context": flow.context_shape}
-    data, latent = flow.event_shape, (flow.features,)
-    signatures = {
-        ENCODE_FILE: Signature(
-            {"x": data} | context, {"z": latent, "log_det": (), "log_prob": ()} | told
-        ),
-        DECODE_FILE: Signature({"z": latent} | context, {"x": data, "log_det": ()} | told),
-    }
-    if told:
-        signatures[GENERATE_FILE] = Signature({"z": latent} | context, {"x": data} | told)
     most = _FREE_BYTES + _PER_WEIGHT * (folder / WEIGHTS_FILE).stat().st_size
     found: dict[str, tuple[bytes, dict[str, str]]] = {}
-    for name, signature in signatures.items():
+    for name, signature in _signatures(flow).items():
         path = folder / name
         found[name] = read_graph(path, signature, most)
         _check_origin(path, found[name][1], flow, weights_digest)
+    contents = {name: content for name, (content, _) in found.items()}
     facts = found[ENCODE_FILE][1]
     for name, (_, others) in found.items():
         if facts != others:
             raise GraphRefused(f"{folder}: {ENCODE_FILE} and {name} are of two exports")
+    certificate = _read_certificate(folder, facts, contents)
+    generate = contents.get(GENERATE_FILE)
+    return SerialisedExport(contents[ENCODE_FILE], contents[DECODE_FILE], generate, certificate)
+
+
+def _signatures(flow: Flow) -> dict[str, Signature]:
+    """What each graph of a flow takes and gives, by file name."""
+    context = {} if flow.context_shape is None else {"context": flow.context_shape}
+    data, latent = flow.event_shape, (flow.features,)
+    encoded, decoded = {"z": latent, "log_det": (), "log_prob": ()}, {"x": data, "log_det": ()}
+    if not is_continuous(flow):
+        return {
+            ENCODE_FILE: Signature({"x": data} | context, encoded),
+            DECODE_FILE: Signature({"z": latent} | context, decoded),
+        }
+    solver = {"status": (), "evaluations": ()}
+    return {
+        ENCODE_FILE: Signature({"x": data} | context, encoded | solver),
+        DECODE_FILE: Signature({"z": latent} | context, decoded | solver),
+        GENERATE_FILE: Signature({"z": latent} | context, {"x": data} | solver),
+    }
+
+
+def _read_certificate(
+    folder: Path, facts: dict[str, str], contents: dict[str, bytes]
+) -> dict[str, Any]:
+    """The certificate in the graphs, with the digests beside them that they must have."""
     try:
-        certificate = json.loads(facts["certificate"])
+        certificate: dict[str, Any] = json.loads(facts["certificate"])
     except (KeyError, ValueError):
         raise GraphRefused(f"{folder / ENCODE_FILE}: expected a certificate, got none") from None
     digests = _read_digests(folder / CERTIFICATE_FILE)
-    if digests is not None:
-        for name, (content, _) in found.items():
-            if digests.get(name) != hashlib.sha256(content).hexdigest():
-                raise GraphRefused(
-                    f"{folder / name}: its SHA-256 is not that in {CERTIFICATE_FILE}: it is not "
-                    "what was certified; export the model again"
-                )
-        certificate[DIGESTS] = digests
-    generate = found[GENERATE_FILE][0] if told else None
-    return SerialisedExport(found[ENCODE_FILE][0], found[DECODE_FILE][0], generate, certificate)
+    if digests is None:
+        return certificate
+    for name, content in contents.items():
+        if digests.get(name) != hashlib.sha256(content).hexdigest():
+            raise GraphRefused(
+                f"{folder / name}: its SHA-256 is not that in {CERTIFICATE_FILE}: it is not "
+                "what was certified; export the model again"
+            )
+    return {**certificate, DIGESTS: digests}
 
 
 def _read_digests(path: Path) -> dict[str, str] | None:

@@ -40,7 +40,7 @@ def write_card(
         held_out += f" (of them {facts.anomalies} anomalies, never trained on)"
     stop = "early stopping" if report.stopped_early else "all epochs"
     rate, clip = report.options["learning_rate"], report.options["clip_norm"]
-    average = report.options["ema_decay"]
+    ema_decay = report.options["ema_decay"]
     lines = [
         f"# {folder.name}",
         "",
@@ -67,7 +67,7 @@ def write_card(
         f"Adam at {rate:g} "
         f"({report.options['schedule']}, {report.options['warmup_steps']} steps of warm-up), "
         f"{report.options['batch_rows']} rows a step, gradient norm at most {clip:g}, "
-        f"{f'EMA {average:g}, ' if average else ''}{len(report.history)} epochs ({stop}), best "
+        f"{f'EMA {ema_decay:g}, ' if ema_decay else ''}{len(report.history)} epochs ({stop}), best "
         f"{report.best_epoch}, {report.seconds:.0f} s.",
         "Everything else is in `config.json` and `training.json`.",
         "",

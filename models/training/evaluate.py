@@ -167,10 +167,13 @@ def log_probs(
     batch_rows: int = DEFAULT_BATCH_ROWS,
     noise_seed: int | None = None,
 ) -> Floats:
-    """log_prob of every row, in nats.   -> (N,).
+    """log_prob of every row, in nats.
 
     Args:
         noise_seed: draws dequantization noise with this seed; left out, midpoints are scored.
+
+    Returns:
+        (N,).
     """
     flow.eval()
     with _dequantising(flow, noise_seed):

@@ -56,7 +56,10 @@ def check_out(out: Path, *, resume: bool, num_bytes: int = 0) -> None:
 
 
 def keep_state(out: Path, state: State) -> tuple[Path, bool]:
-    """Save the state of an interrupted run.   -> where, and whether --resume finds it there.
+    """Save the state of an interrupted run.
+
+    Returns:
+        Where it lies, and whether --resume finds it there.
 
     Raises:
         OSError: neither beside `out` nor in the current or the temporary folder.

@@ -32,7 +32,7 @@ from models.training.run import Run
 from models.training.state import read_state, state_path, write_state
 
 GOLDEN_ROWS = 8
-# A model and the state of its run: weights, the best ones, their average, two moments each.
+# A model and the state of its run: weights, the best ones, their EMA, two moments each.
 _SPACE = 6
 # Card, report and pictures.
 _SPACE_BESIDE = 2**19
@@ -62,7 +62,7 @@ def train(
         out: the model folder to write, with training.json, loss.png, samples.png and README.md.
         options: how to train.
         resume: go on with the interrupted run that was to write `out`.
-        listener: is told about steps and epochs.
+        listener: is called at every step and epoch.
 
     Raises:
         ValueError: if data, configuration and options do not go together.

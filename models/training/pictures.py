@@ -60,7 +60,11 @@ def write_pictures(flow: Flow, parts: Split, report: TrainingReport, folder: Pat
 
 @torch.no_grad()
 def draw(flow: Flow, context: torch.Tensor | None, rows: int, temperature: float) -> NDArray[Any]:
-    """Samples in float64 numpy, always the same ones.   -> (rows, *event_shape)."""
+    """Samples in float64 numpy, always the same ones.
+
+    Returns:
+        (rows, *event_shape).
+    """
     parts = []
     noise = torch.from_numpy(
         base_noise(rows, flow.features, seed=_SAMPLE_SEED, temperature=temperature)
@@ -129,7 +133,11 @@ def to_bytes(pixels: NDArray[Any], num_levels: int) -> NDArray[np.uint8]:
 
 
 def _grid(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Lay images (N, C, H, W) out in rows of `columns`.   -> (height, width, C)."""
+    """Lay images (N, C, H, W) out in rows of `columns`.
+
+    Returns:
+        (height, width, C).
+    """
     count, channels, height, width = images.shape
     lines = -(-count // columns)
     high, wide = height + _GAP_PIXELS, width + _GAP_PIXELS

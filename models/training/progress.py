@@ -9,7 +9,7 @@ from models.training.report import Epoch
 
 
 class Listener(Protocol):
-    """Is told about every step and every epoch."""
+    """Is called at every step and every epoch."""
 
     def on_start(self, total_steps: int, done_steps: int, bits_scale: float | None) -> None:
         """Training starts or goes on; nats * bits_scale = bits/dim where that has a meaning."""

@@ -106,7 +106,7 @@ class Run:
 
         Args:
             parts: the rows.
-            on_step: is told the loss of every step.
+            on_step: is called with the loss of every step.
             hold: what is done in this context must not be interrupted; anything else may be.
 
         Raises:

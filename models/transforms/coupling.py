@@ -101,7 +101,11 @@ class CheckerboardCoupling(Transform):
 def checkerboard(
     height: int, width: int, parity: int = 0, *, device: torch.device | None = None
 ) -> Tensor:
-    """b[i, j] = (i + j + parity) mod 2 as booleans, True = kept.   -> (height, width)."""
+    """b[i, j] = (i + j + parity) mod 2 as booleans, True = kept.
+
+    Returns:
+        (height, width).
+    """
     rows = torch.arange(height, device=device)[:, None]
     columns = torch.arange(width, device=device)[None, :]
     return (rows + columns + parity) % 2 == 1

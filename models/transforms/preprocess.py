@@ -104,8 +104,8 @@ class ReduceBits(Transform):
         self.bin_width = 2 ** (PIXEL_BITS - bits)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        coarse = torch.floor(x / self.bin_width) * self.bin_width
-        return torch.where(x == x.floor(), coarse, x), constant_log_det(0, x)
+        floored = torch.floor(x / self.bin_width) * self.bin_width
+        return torch.where(x == x.floor(), floored, x), constant_log_det(0, x)
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return y, constant_log_det(0, y)

@@ -77,19 +77,30 @@ def sum_event(values: Tensor) -> Tensor:
 
 
 def constant_log_det(value: Tensor | float, like: Tensor) -> Tensor:
-    """Give every row of `like` (B, ...) the same log-det.   -> (B,)."""
+    """Give every row of `like` (B, ...) the same log-det.
+
+    Returns:
+        (B,).
+    """
     return like.new_zeros(like.shape[0]) + value
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Line values (C,) up with axis 1 of `like` (B, C, ...).   -> (C, 1, ...)."""
+    """Line values (C,) up with axis 1 of `like` (B, C, ...).
+
+    Returns:
+        (C, 1, ...).
+    """
     return values.view(-1, *[1] * (like.dim() - 2))
 
 
 def channel_log_det(log_scale: Tensor, like: Tensor) -> Tensor:
-    """The log-det of scaling every channel of `like` (B, C, ...) by exp(log_scale) (C,).   -> (B,).
+    """The log-det of scaling every channel of `like` (B, C, ...) by exp(log_scale) (C,).
 
     A single log_scale (1,) holds for all channels.
+
+    Returns:
+        (B,).
     """
     repeats = math.prod(like.shape[1:]) // len(log_scale)
     return constant_log_det(log_scale.sum() * repeats, like)

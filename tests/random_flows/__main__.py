@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tests.random_flows.compare import ALLOWED, Errors, make, measure
 from tests.random_flows.draw import CONTINUOUS, DISCRETE, draw
-from tests.random_flows.judge import ALLOWED, Errors, judge, make
 
 
 @dataclass
@@ -43,7 +43,7 @@ def run(family: str, count: int, first_seed: int) -> _Row:
         except ValueError:
             row.refused += 1
         else:
-            errors = judge(flow, drawn, seed)
+            errors = measure(flow, drawn, seed)
             row.errors.append(errors)
             row.beyond += errors.is_beyond
             if wrong := errors.wrong(continuous=family in CONTINUOUS):

@@ -174,7 +174,11 @@ def _push(tangents: Tensor, weight: Tensor) -> Tensor:
 
 
 def trace_of_product(layers: list[Affine], slopes: list[Tensor], columns: slice) -> Tensor:
-    """Trace of diag(g) W_n diag(s_n-1) W_n-1 ... diag(s_1) W_1[:, columns].   -> (B,) or ()."""
+    """Trace of diag(g) W_n diag(s_n-1) W_n-1 ... diag(s_1) W_1[:, columns].
+
+    Returns:
+        (B,) or ().
+    """
     first, last = layers[0].weight[..., columns], layers[-1].weight
     gate = layers[-1].gate
     if not slopes:

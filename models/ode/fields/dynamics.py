@@ -76,6 +76,10 @@ class Dynamics(nn.Module, ABC):
     def velocity_and_trace(
         self, t: Tensor, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """dx/dt and the exact trace of df/dx.   -> (B, *event_shape), (B,)."""
+        """dx/dt and the exact trace of df/dx.
+
+        Returns:
+            (B, *event_shape), (B,).
+        """
         dx, forms = self.velocity_and_forms(t, x, self.exact_probes(x), context)
         return dx, forms.sum(1)

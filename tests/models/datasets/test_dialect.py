@@ -75,8 +75,8 @@ def test_words_are_not_taken_for_numbers_with_separators(tmp_path: Path) -> None
 
 def test_an_index_of_pandas_is_no_feature_whatever_its_name(tmp_path: Path) -> None:
     path = str(tmp_path / "t.parquet")
-    told = {"pandas": json.dumps({"index_columns": ["id"], "columns": []})}
-    table = pa.table({"a": [1.0, 2.0], "b": [3.0, 5.0], "id": [70, 10]}, metadata=told)
+    pandas_metadata = {"pandas": json.dumps({"index_columns": ["id"], "columns": []})}
+    table = pa.table({"a": [1.0, 2.0], "b": [3.0, 5.0], "id": [70, 10]}, metadata=pandas_metadata)
     pq.write_table(table, path)
     data = load(path)
     assert (data.columns, data.ignored) == (("a", "b"), ("id",))

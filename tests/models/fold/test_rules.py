@@ -14,7 +14,7 @@ from models.transforms.linear import LULinear
 from models.transforms.split import GaussianPrior
 from models.transforms.squeeze import Flatten
 from tests.cases import perturb
-from tests.random_flows.judge import relative
+from tests.random_flows.compare import relative
 
 SAME = 1e-12
 

@@ -71,7 +71,7 @@ def make(drawn: Drawn, seed: int) -> Flow:
     )
 
 
-def judge(flow: Flow, drawn: Drawn, seed: int) -> Errors:
+def measure(flow: Flow, drawn: Drawn, seed: int) -> Errors:
     """Measure the errors of one flow."""
     generator = torch.Generator().manual_seed(seed)
 
