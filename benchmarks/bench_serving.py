@@ -36,7 +36,8 @@ from benchmarks.peers import environment, load
 from benchmarks.process import serving
 from models.checkpoints.folder import load_checkpoint
 from models.ode.transform import is_continuous
-from service.engines.autotune import Job, choose
+from service.engines.autotune import select_engine
+from service.engines.selection import EngineConfig
 
 OUT = Path("runs/benchmarks/serving.json")
 MLP = {"kind": "mlp", "widths": [128, 128]}
@@ -165,7 +166,7 @@ class InProcess:
 
     def __init__(self, folder: Path, call: str) -> None:
         checkpoint = load_checkpoint(folder)
-        self._engine = choose("auto", Job(checkpoint, 1, 1024)).engine
+        self._engine = select_engine("auto", EngineConfig(checkpoint, 1, 1024)).engine
         self._event = checkpoint.flow.event_shape
         self._call = call
         self._rows = max((1, 4, 16, 64, 256, 1024), key=lambda rows: self._rate(rows, 0.5))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -29,6 +29,13 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from service.engines.registry import AUTO, CHOICES, ENGINES
+
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[CHOICES]
 
 PREFIX = "PUSHFORWARD_"
 # Names the file of settings.
@@ -98,10 +105,10 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto is cuda where there is one.",
     )
-    engine: Literal["auto", "torch", "folded", "onnx"] = Field(
-        "auto",
-        description="What computes: torch, torch on the folded flow, onnx, or auto: the fastest "
-        "of them on the model itself.",
+    engine: EngineName = Field(
+        AUTO,
+        description=f"What computes: {', '.join(one.description for one in ENGINES.values())}, or "
+        f"{AUTO}: the fastest of them on the model itself.",
     )
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."

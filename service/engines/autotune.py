@@ -1,95 +1,55 @@
-"""Which engine serves a model: the one that was named, or the fastest on the model itself."""
+"""The selection of an engine: the one that was named, or the fastest on the model itself."""
 
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from models.checkpoints.folder import Checkpoint, digest
-from models.flow import Flow
-from models.fold import fold
-from models.ode.transform import is_continuous
-from models.onnx.export import PRECISIONS, export
-from models.onnx.load import SerialisedExport, has_export, read_export
 from service.contracts import Array
 from service.engines.engine import Engine
-from service.engines.onnx import OnnxEngine
-from service.engines.replay import worst_misfit
-from service.engines.torch import TorchEngine
+from service.engines.registry import AUTO, CHOICES, ENGINES
+from service.engines.selection import (
+    EngineConfig,
+    EngineSelection,
+    EngineUnavailable,
+    dtype_name,
+)
 
-# A graph that is not in the folder is made and certified on the spot, unless torch takes longer
-# than this for a row: the certificate asks torch for a hundred rows in float64. Far above what a
-# Glow of 32 x 32 pixels takes on a busy machine: how busy it is should not choose the engine.
-_SLOW_ROW_SECONDS = 0.1
-# The same of a continuous flow, whose row alone takes torch nearly as long as a hundred.
-_SLOW_SOLVE_SECONDS = 1.0
-_RANDOM_ROWS = 8
 # How long one call may take while engines are compared, and all calls at one point.
-_MOST_SECONDS_A_CALL = 0.1
+_MAX_SECONDS_A_CALL = 0.1
 _SECONDS_A_POINT = 0.03
 _ROUNDS = 2
-# onnx gives every row the same bits in every batch, and minds busy neighbours less: another engine
-# must be this much faster to be taken.
-_LEAD = 1.05
 
 _log = logging.getLogger(__name__)
 
-
-class EngineUnavailable(RuntimeError):
-    """The engine that was named cannot serve this model; the message says why."""
+TimeCall = Callable[[Callable[[], object]], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A model that wants an engine.
-
-    threads: of one call of an onnx engine. max_rows: the largest batch.
-    """
-
-    checkpoint: Checkpoint
-    threads: int
-    max_rows: int
-
-    @property
-    def flow(self) -> Flow:
-        """The model's, where it will compute."""
-        return self.checkpoint.flow
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSelection:
-    """An engine, and what is known of it.
-
-    certificate: of an onnx engine's graphs, empty for others.
-    comparison: where engines were compared, the seconds a call of each, and why one was left out.
-    is_batch_invariant: whether a row has the same bits in every batch.
-    """
-
-    engine: Engine
-    certificate: dict[str, Any] = field(default_factory=dict)
-    comparison: dict[str, Any] = field(default_factory=dict)
-    is_batch_invariant: bool = False
-
-
-def choose(name: str, job: Job) -> EngineSelection:
+def select_engine(
+    name: str, config: EngineConfig, *, time_call: TimeCall | None = None
+) -> EngineSelection:
     """Make the engine that is named; for "auto" the fastest of those that work.
 
+    Args:
+        name: one of `ENGINES`, or "auto".
+        config: what it is made of.
+        time_call: gives the seconds of a call where engines are compared.
+
     Raises:
-        EngineUnavailable: the engine that was named cannot serve this model.
+        EngineUnavailable: there is no such engine, or it cannot serve this model.
     """
-    if name == "torch":
-        return EngineSelection(TorchEngine(job.flow))
-    if name == "auto":
-        return _fastest(job)
+    if name == AUTO:
+        return _select_fastest(config, time_call or best_seconds)
+    if name not in ENGINES:
+        raise EngineUnavailable(f"engine {name}: expected one of {', '.join(CHOICES)}")
     try:
-        return _folded(job) if name == "folded" else _onnx(job, _stored(job) or _made(job))
+        selection: EngineSelection = ENGINES[name].load()(config)
     except (ValueError, RuntimeError) as error:
         raise EngineUnavailable(f"engine {name}: {error}") from error
+    return selection
 
 
 def best(seconds: Mapping[str, Mapping[str, float]]) -> str:
@@ -99,106 +59,42 @@ def best(seconds: Mapping[str, Mapping[str, float]]) -> str:
         seconds: engine -> point -> seconds a call; all engines have the same points.
     """
     means = {
-        name: math.exp(sum(map(math.log, points.values())) / len(points))
+        name: math.exp(sum(map(math.log, points.values())) / len(points)) / ENGINES[name].lead
         for name, points in seconds.items()
     }
-    if "onnx" in means:
-        means["onnx"] /= _LEAD
     return min(means, key=lambda name: means[name])
 
 
-def _fastest(job: Job) -> EngineSelection:
-    """Compare torch, torch on the folded flow, and onnx.
+def _select_fastest(config: EngineConfig, time_call: TimeCall) -> EngineSelection:
+    """Compare all engines of the table.
 
-    torch.compile is no candidate: it takes 20 to 70 seconds to start, and again at other sizes.
+    torch.compile is none of them: it takes 20 to 70 seconds to start, and again at other sizes.
     """
-    rows = _Rows.of(job)
-    candidates = {"torch": EngineSelection(TorchEngine(job.flow))}
-    calls = rows.calls(candidates["torch"].engine, 1)
-    first = {point: _seconds(call) for point, call in calls.items()}
-    row_seconds = max(first.values())
-    rivals: dict[str, Callable[[], EngineSelection]] = {
-        "folded": lambda: _folded(job),
-        "onnx": lambda: _onnx(job, _stored(job) or _made_at_once(job, row_seconds)),
-    }
+    rows = _GoldenRows.of(config)
+    first, *rivals = ENGINES
+    candidates: dict[str, EngineSelection] = {first: ENGINES[first].load()(config)}
+    calls = rows.calls(candidates[first].engine, 1)
+    measured = {point: time_call(call) for point, call in calls.items()}
+    row_seconds = max(measured.values())
     refused = {}
-    for name, make in rivals.items():
+    for name in rivals:
         try:
-            candidates[name] = make()
+            candidates[name] = ENGINES[name].load()(replace(config, row_seconds=row_seconds))
         except (ValueError, RuntimeError) as error:
-            _log.info("%s: engine %s is no candidate: %s", job.checkpoint.folder.name, name, error)
+            model = config.checkpoint.folder.name
+            _log.info("%s: engine %s is no candidate: %s", model, name, error)
             refused[name] = str(error)
-    most = max(1, min(job.max_rows, int(_MOST_SECONDS_A_CALL / row_seconds)))
+    most = max(1, min(config.max_rows, int(_MAX_SECONDS_A_CALL / row_seconds)))
     if len(candidates) == 1 and most == 1:  # measured already, and one call may take seconds
-        seconds = {"torch": first}
+        seconds = {first: measured}
     else:
-        seconds = _compare(candidates, rows, sorted({1, most}))
+        seconds = _compare(candidates, rows, sorted({1, most}), time_call)
     comparison = {"seconds_a_call": seconds, "refused": refused}
     return replace(candidates[best(seconds)], comparison=comparison)
 
 
-def _folded(job: Job) -> EngineSelection:
-    if is_continuous(job.flow):
-        raise EngineUnavailable("continuous flows fold for onnx alone")
-    return EngineSelection(TorchEngine(fold(job.flow), name="folded"))
-
-
-def _onnx(job: Job, graphs: SerialisedExport) -> EngineSelection:
-    """Make an engine that has replayed the golden rows."""
-    dtype = _name(job.flow.dtype)
-    if graphs.certificate["precision"] != dtype:
-        raise EngineUnavailable(
-            f"the graphs are in {graphs.certificate['precision']} and the model is served in "
-            f"{dtype}: export it again with the other --precision"
-        )
-    engine = OnnxEngine(graphs, str(job.flow.device), job.threads)
-    checkpoint = job.checkpoint
-    misfit = worst_misfit(engine, checkpoint.exact, checkpoint.record, graphs.certificate)
-    if not misfit.is_allowed:
-        raise EngineUnavailable(
-            f"the graphs do not reproduce the golden rows: {misfit.what} is off by "
-            f"{misfit.error:.3g}, at most {misfit.allowed:.3g} is allowed: export the model again"
-        )
-    is_same = bool(graphs.certificate["is_batch_invariant"])
-    is_same = is_same and engine.device == "cpu" and job.threads == 1
-    return EngineSelection(engine, graphs.certificate, is_batch_invariant=is_same)
-
-
-def _stored(job: Job) -> SerialisedExport | None:
-    folder = job.checkpoint.folder
-    if not has_export(folder):
-        return None
-    found = read_export(folder, job.flow, digest(folder))
-    if job.flow.needs_float64 and found.certificate["precision"] != _name(job.flow.dtype):
-        # Exported before such data were kept in float64: others are made.
-        _log.info("%s: its graphs take float32, which its data need more than", folder.name)
-        return None
-    return found
-
-
-def _made_at_once(job: Job, row_seconds: float) -> SerialisedExport:
-    bound = _SLOW_SOLVE_SECONDS if is_continuous(job.flow) else _SLOW_ROW_SECONDS
-    if row_seconds > bound:
-        raise EngineUnavailable(
-            "its folder holds no graphs, and they take long to make: run pushforward export"
-        )
-    return _made(job)
-
-
-def _made(job: Job) -> SerialisedExport:
-    """Export in memory: the folder is the operator's, and the server does not write into it."""
-    precision = next(name for name, dtype in PRECISIONS.items() if dtype == job.flow.dtype)
-    made = export(
-        job.checkpoint.exact,
-        precision=precision,
-        record=job.checkpoint.record,
-        random_rows=_RANDOM_ROWS,
-    )
-    return SerialisedExport.of(made)
-
-
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class _GoldenRows:
     """The golden rows of a model, in its precision."""
 
     x: Array
@@ -206,9 +102,9 @@ class _Rows:
     context: Array | None
 
     @classmethod
-    def of(cls, job: Job) -> "_Rows":
-        record = job.checkpoint.record
-        dtype = np.dtype(_name(job.flow.dtype))
+    def of(cls, config: EngineConfig) -> "_GoldenRows":
+        record = config.checkpoint.record
+        dtype = np.dtype(dtype_name(config.flow.dtype))
         context = record.get("context")
         return cls(
             record["x"].numpy().astype(dtype),
@@ -228,20 +124,23 @@ class _Rows:
 
 
 def _compare(
-    candidates: Mapping[str, EngineSelection], rows: _Rows, sizes: list[int]
+    candidates: Mapping[str, EngineSelection],
+    rows: _GoldenRows,
+    sizes: list[int],
+    time_call: TimeCall,
 ) -> dict[str, dict[str, float]]:
     """Seconds a call: the least of some rounds in which all candidates take turns."""
     found: dict[str, dict[str, float]] = {name: {} for name in candidates}
     for size in sizes:
-        calls = {name: rows.calls(choice.engine, size) for name, choice in candidates.items()}
+        calls = {name: rows.calls(one.engine, size) for name, one in candidates.items()}
         for _ in range(_ROUNDS):
             for name, points in calls.items():
                 for point, call in points.items():
-                    found[name][point] = min(_seconds(call), found[name].get(point, math.inf))
+                    found[name][point] = min(time_call(call), found[name].get(point, math.inf))
     return found
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def best_seconds(call: Callable[[], object]) -> float:
     """The least time of a call, among as many as fit into a moment."""
     least, spent = math.inf, 0.0
     while spent < _SECONDS_A_POINT / _ROUNDS:
@@ -250,7 +149,3 @@ def _seconds(call: Callable[[], object]) -> float:
         took = time.perf_counter() - began
         least, spent = min(least, took), spent + took
     return least
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

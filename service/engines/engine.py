@@ -38,7 +38,10 @@ class Engine(Protocol):
         ...
 
     def encode(self, x: Array, context: Array | None) -> EngineOutput:
-        """Map data to latents.   x (B, *event_shape) -> z (B, D), log_det (B,) in nats.
+        """Map data to latents.
+
+        Returns:
+            z (B, D) of x (B, *event_shape), and log_det (B,) in nats.
 
         Raises:
             EngineOutOfMemory: a smaller batch may pass.
@@ -47,7 +50,10 @@ class Engine(Protocol):
         ...
 
     def decode(self, z: Array, context: Array | None) -> EngineOutput:
-        """Map latents to data.   z (B, D) -> x (B, *event_shape), log_det (B,) in nats.
+        """Map latents to data.
+
+        Returns:
+            x (B, *event_shape) of z (B, D), and log_det (B,) in nats.
 
         Raises:
             EngineOutOfMemory: a smaller batch may pass.

@@ -10,13 +10,21 @@ from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.onnx_graphs import find_graphs
+from service.engines.replay import worst_misfit
+from service.engines.selection import (
+    EngineConfig,
+    EngineSelection,
+    EngineUnavailable,
+    dtype_name,
+)
 
 # How onnxruntime's allocators say that memory ran out.
 _NO_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory")
 # Calls on few numbers spend a tenth of their time on finding buffers: these are kept. Larger ones
 # would rather not be copied.
-_MOST_KEPT_VALUES = 2**16
-_KEPT_SIZES = 32
+_MAX_KEPT_VALUES = 2**16
+KEPT_SIZES = 32
 
 _NUMPY = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
@@ -28,8 +36,30 @@ class ProviderMissing(RuntimeError):
     """onnxruntime has no provider for the device, or fell back to another in silence."""
 
 
+def make_engine(config: EngineConfig) -> EngineSelection:
+    """Serve graphs that reproduce the golden rows; see `service.engines.selection.MakeEngine`."""
+    graphs = find_graphs(config)
+    precision, dtype = graphs.certificate["precision"], dtype_name(config.flow.dtype)
+    if precision != dtype:
+        raise EngineUnavailable(
+            f"the graphs are in {precision} and the model is served in "
+            f"{dtype}: export it again with the other --precision"
+        )
+    engine = OnnxEngine(graphs, str(config.flow.device), config.threads)
+    checkpoint = config.checkpoint
+    misfit = worst_misfit(engine, checkpoint.exact, checkpoint.record, graphs.certificate)
+    if not misfit.is_allowed:
+        raise EngineUnavailable(
+            f"the graphs do not reproduce the golden rows: {misfit.what} is off by "
+            f"{misfit.error:.3g}, at most {misfit.allowed:.3g} is allowed: export the model again"
+        )
+    is_same = bool(graphs.certificate["is_batch_invariant"])
+    is_same = is_same and engine.device == "cpu" and config.threads == 1
+    return EngineSelection(engine, graphs.certificate, is_batch_invariant=is_same)
+
+
 class OnnxEngine:
-    """Runs the graphs of an export.
+    """An engine over the graphs of an export.
 
     Args:
         export: what to run; it was checked (`models.onnx.load`) or just made.
@@ -73,7 +103,7 @@ class OnnxEngine:
 
 
 class _Graph:
-    """One session, called by one thread."""
+    """A graph in an onnxruntime session, called by one thread."""
 
     def __init__(self, model: bytes, value: str, device: str, threads: int) -> None:
         wanted = providers(device)
@@ -92,7 +122,7 @@ class _Graph:
         try:
             found = dict(zip(self._outputs, self._run(given), strict=True))
         except Exception as error:  # onnxruntime's own have no common base but this
-            raise _judge(error) from error
+            raise _classify(error) from error
         value = found[self._value]
         log_det = found.get("log_det")
         if log_det is None:
@@ -106,7 +136,7 @@ class _Graph:
         )
 
     def _run(self, given: list[Array]) -> list[Array]:
-        if self._keeps and given[0].size <= _MOST_KEPT_VALUES:
+        if self._keeps and given[0].size <= _MAX_KEPT_VALUES:
             return self._buffers(given).run(given)
         feed = dict(zip(self._inputs, given, strict=True))
         found: list[Array] = self._session.run(list(self._outputs), feed)
@@ -118,7 +148,7 @@ class _Graph:
             self._session, dict(zip(self._inputs, given, strict=True)), self._outputs
         )
         self._kept[rows] = buffers
-        if len(self._kept) > _KEPT_SIZES:
+        if len(self._kept) > KEPT_SIZES:
             self._kept.popitem(last=False)
         return buffers
 
@@ -155,7 +185,7 @@ class _Buffers:
 
 
 def _lean(model: bytes) -> bytes:
-    """Leave the log_prob out: the service adds the base density itself, to log_det."""
+    """Drop the log_prob: the service adds the base density itself, to log_det."""
     parsed = onnx.ModelProto.FromString(model)
     kept = [output for output in parsed.graph.output if output.name != "log_prob"]
     del parsed.graph.output[:]
@@ -197,8 +227,8 @@ def _require_provider(used: list[str], wanted: list[str | tuple[str, dict[str, A
         )
 
 
-def _judge(error: Exception) -> Exception:
-    """Tell what a smaller batch may mend and what nothing can from ordinary failures."""
+def _classify(error: Exception) -> Exception:
+    """Distinguish what a smaller batch may mend, what nothing can, and ordinary failures."""
     text = str(error)
     if any(phrase in text.lower() for phrase in _NO_MEMORY):
         return EngineOutOfMemory(text)

@@ -24,7 +24,7 @@ from service.engines.engine import Engine
 # The golden rows are among those that the certificate measured. Other processors round otherwise,
 # and GPUs add up in another order.
 _TIMES_MEASURED = {"cpu": 8, "cuda": 64}
-# Below this many units of the last place nothing is told apart.
+# Below this many units of the last place nothing can be distinguished.
 _ROUNDING_UNITS = 16
 # Whatever a certificate says, which comes with the graph: not beyond what certificates allow.
 _TIMES_TOLERANCE = 2

@@ -10,9 +10,12 @@ from models.ode.call import SolveCall, SolveReport, join_reports
 from models.ode.transform import is_continuous
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.selection import EngineConfig, EngineSelection
 
 
-class _Map(Protocol):
+class _FlowCall(Protocol):
+    """`Flow.encode` or `Flow.decode`."""
+
     def __call__(
         self, value: Tensor, context: Tensor | None, /, *, call: SolveCall | None
     ) -> tuple[Tensor, Tensor]: ...
@@ -37,6 +40,14 @@ def resolve_device(device: str) -> str:
     if index >= devices:
         raise ValueError(f"expected one of {devices} CUDA devices, got {device}; cpu always works")
     return f"cuda:{index}"
+
+
+def make_engine(config: EngineConfig) -> EngineSelection:
+    """Serve the flow as it is; see `service.engines.selection.MakeEngine`."""
+    # The solver takes rows that are done out of its batch: the sizes of its matrices, and with them
+    # last bits, depend on neighbours in batches of a fixed size too.
+    is_invariant = not is_continuous(config.flow)
+    return EngineSelection(TorchEngine(config.flow), is_neighbour_invariant=is_invariant)
 
 
 class TorchEngine:
@@ -66,7 +77,7 @@ class TorchEngine:
         return self._run(self._flow.decode, z, context, wants_log_det=False)
 
     def _run(
-        self, step: _Map, rows: Array, context: Array | None, *, wants_log_det: bool = True
+        self, step: _FlowCall, rows: Array, context: Array | None, *, wants_log_det: bool = True
     ) -> EngineOutput:
         call = SolveCall(wants_log_det=wants_log_det)
         try:
@@ -77,36 +88,36 @@ class TorchEngine:
                 if not wants_log_det:
                     log_det = torch.zeros_like(log_det)
                 if not self._solves:
-                    return _own(value, given), _own(log_det, given)
-                stats = _told(join_reports(call.reports))
-                return _own(value, given), _own(log_det, given), stats
+                    return _own_array(value, given), _own_array(log_det, given)
+                stats = _solver_stats(join_reports(call.reports))
+                return _own_array(value, given), _own_array(log_det, given), stats
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise EngineOutOfMemory(str(error)) from error
         except RuntimeError as error:
-            judged = _judge(error)
-            if judged is error:
+            classified = _classify(error)
+            if classified is error:
                 raise
-            raise judged from error
+            raise classified from error
 
 
-def _told(report: SolveReport | None) -> SolverStats:
+def _solver_stats(report: SolveReport | None) -> SolverStats:
     if report is None:
         raise RuntimeError("flow: expected its continuous transforms to report")
     columns = (report.status, report.evaluations, report.log_det_error)
     return SolverStats(*(column.cpu().numpy() for column in columns))
 
 
-def _own(value: Tensor, given: Tensor) -> Array:
-    """Bring a result home as an array that shares no memory with what was given."""
+def _own_array(value: Tensor, given: Tensor) -> Array:
+    """Make a result an array that shares no memory with what was given."""
     value = value.cpu().contiguous()
     if value.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
         value = value.clone()
     return value.numpy()
 
 
-def _judge(error: RuntimeError) -> RuntimeError:
-    """Tell what a smaller batch may mend and what nothing can from ordinary failures."""
+def _classify(error: RuntimeError) -> RuntimeError:
+    """Distinguish what a smaller batch may mend, what nothing can, and ordinary failures."""
     text = str(error)
     if "CUDA error" in text:
         return EngineLost(text)

@@ -1,4 +1,4 @@
-"""Which models lie in which folders.
+"""The search for models in folders.
 
     FOLDER/config.json                    one model, version 1, called as its folder is
     FOLDER/<version>/config.json          one model; the highest version is served
@@ -25,7 +25,7 @@ _VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """Where the served version of one model lies."""
+    """The location of the served version of one model."""
 
     name: str
     version: str
@@ -35,10 +35,10 @@ class ModelLocation:
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
-def stamp(source: ModelLocation) -> Stamp:
+def stamp(location: ModelLocation) -> Stamp:
     """What changes when a model's files do: their names, times, sizes and inodes."""
     try:
-        entries = [entry for entry in os.scandir(source.folder) if entry.is_file()]
+        entries = [entry for entry in os.scandir(location.folder) if entry.is_file()]
         found = [(entry.name, entry.stat()) for entry in entries]
     except OSError:
         return ()  # changing at this moment: another change follows
@@ -60,11 +60,11 @@ def find_models(folders: Iterable[Path]) -> list[ModelLocation]:
     """
     found: dict[str, ModelLocation] = {}
     for folder in folders:
-        for source in _models_in(folder):
-            other = found.setdefault(source.name, source)
-            if other is not source:
+        for location in _models_in(folder):
+            other = found.setdefault(location.name, location)
+            if other is not location:
                 raise StartupError(
-                    f"{source.folder}: the name {source.name!r} is taken by {other.folder}; "
+                    f"{location.folder}: the name {location.name!r} is taken by {other.folder}; "
                     "rename one of the folders"
                 )
     return [found[name] for name in sorted(found)]
@@ -77,7 +77,7 @@ def _models_in(folder: Path) -> list[ModelLocation]:
             return [own]
         children = sorted(child for child in folder.iterdir() if child.is_dir())
         visible = [child for child in children if not child.name.startswith(".")]
-        found = [source for source in map(_as_model, visible) if source is not None]
+        found = [location for location in map(_as_model, visible) if location is not None]
     except OSError as error:
         raise StartupError(f"{folder}: cannot be read: {error.strerror}") from None
     if not found:

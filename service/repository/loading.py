@@ -1,4 +1,4 @@
-"""From a model folder to a model that takes requests: load, prove, batchers, warm-up."""
+"""The loading of a model, from its folder to taking requests: prove, batchers, warm-up."""
 
 import asyncio
 import logging
@@ -17,28 +17,29 @@ from models.flow import Flow
 from models.ode.transform import is_continuous
 from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
-from service.engines.autotune import EngineSelection, EngineUnavailable, Job, choose
+from service.engines.autotune import select_engine
 from service.engines.cpu import engine_threads
 from service.engines.engine import Engine
+from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.errors import ServiceError
 from service.launch.exits import StartupError
+from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.folders import ModelLocation, Stamp, stamp
-from service.repository.overrides import ModelOverrides, tune
-from service.repository.thread import in_own_thread
+from service.repository.overrides import ModelOverrides, read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
 
 # A batch of about this many numbers keeps an engine busy and is still answered soon.
 _VALUES_IN_BATCH = 3 * 2**16
-_LEAST_ROWS_IN_BATCH = 16
-_MOST_ROWS_IN_BATCH = 1024
+_MIN_ROWS_IN_BATCH = 16
+_MAX_ROWS_IN_BATCH = 1024
 # A batch of a continuous flow is there when its hardest row is.
-_MOST_ROWS_IN_SOLVE = 128
+_MAX_ROWS_IN_SOLVE = 128
 # A batch of one fixed size costs a lone row as much as a full batch, so it is small.
 _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32
 # Half a batch of all operations together.
-_SLOW_BATCH_SECONDS = 1.0
+SLOW_BATCH_SECONDS = 1.0
 
 # What Python says where a thread cannot be had; it has no class of its own.
 _NO_THREAD = "can't start new thread"
@@ -58,7 +59,7 @@ class LoadedModel:
 
     @property
     def batchers(self) -> tuple[Batcher, ...]:
-        """All, for what is done to all."""
+        """All of them."""
         two = (self.encode, self.decode)
         return two if self.generate is None else (*two, self.generate)
 
@@ -72,7 +73,7 @@ class LoadedModel:
             batcher.abort(detail)
 
 
-async def host(source: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
+async def load_model(location: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
     Raises:
@@ -81,37 +82,37 @@ async def host(source: ModelLocation, settings: Settings, metrics: Metrics) -> L
     """
     try:
         async with asyncio.timeout(settings.load_timeout_seconds):
-            return await _host(source, settings, metrics)
+            return await _load(location, settings, metrics)
     except TimeoutError:
         raise StartupError(
-            f"{source.folder}: not loaded within {settings.load_timeout_seconds:g} s "
+            f"{location.folder}: not loaded within {settings.load_timeout_seconds:g} s "
             f"({flag_name('load_timeout_seconds')})"
         ) from None
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise
         raise StartupError(
-            f"{source.folder}: the machine grants no further thread: see its limits on memory and "
-            "on processes (ulimit -a)"
+            f"{location.folder}: the machine grants no further thread: see its limits on memory "
+            "and on processes (ulimit -a)"
         ) from None
 
 
-async def _host(source: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
+async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
     began = time.monotonic()
     # Before the files are read: a change while they are makes another stamp.
-    seen = stamp(source)
-    tuning = tune(source.folder, settings)
-    flow, policy, choice = await _load_and_choose(source, tuning)
-    card = make_card(source, flow, choice, tuning.settings.batching)
+    seen = stamp(location)
+    overrides = read_overrides(location.folder, settings)
+    flow, policy, selection = await _load_and_select(location, overrides)
+    card = make_card(location, flow, selection, overrides.settings.batching)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
-    hosted = _connect(card, choice.engine, policy, metrics, seen, solves=is_continuous(flow))
+    loaded = _connect(card, selection.engine, policy, metrics, seen, solves=is_continuous(flow))
     try:
-        await _warm_up(hosted, policy.max_batch_rows)
+        await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
-        hosted.abort("this version is not served")
+        loaded.abort("this version is not served")
         if isinstance(error, ServiceError):
-            raise StartupError(f"{source.folder}: warm-up: {error.detail}") from None
+            raise StartupError(f"{location.folder}: warm-up: {error.detail}") from None
         raise
     facts = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
     _log.info(
@@ -120,52 +121,50 @@ async def _host(source: ModelLocation, settings: Settings, metrics: Metrics) -> 
         policy.max_batch_rows,
         time.monotonic() - began,
     )
-    return hosted
+    return loaded
 
 
-async def _load_and_choose(
-    source: ModelLocation, tuning: ModelOverrides
+async def _load_and_select(
+    location: ModelLocation, overrides: ModelOverrides
 ) -> tuple[Flow, QueuePolicy, EngineSelection]:
-    """Read the folder, once, and choose an engine; the float64 copy for that ends with it."""
-    settings = tuning.settings
-    dtype = None if tuning.dtype is None else DTYPES[tuning.dtype]
+    """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
+    settings = overrides.settings
+    dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
     try:
-        checkpoint = await in_own_thread(
-            lambda: load_checkpoint(source.folder, dtype=dtype, device=tuning.device)
+        checkpoint = await run_in_dedicated_thread(
+            lambda: load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
         )
     except CheckpointError as error:
         raise StartupError(str(error)) from None
     flow = checkpoint.flow
     policy = make_policy(settings, flow.features, solves=is_continuous(flow))
     threads = engine_threads(settings.num_threads, settings.workers)
-    job = Job(checkpoint, threads, policy.max_batch_rows)
+    config = EngineConfig(checkpoint, threads, policy.max_batch_rows)
     try:
-        choice = await in_own_thread(lambda: choose(settings.engine, job))
+        selection = await run_in_dedicated_thread(lambda: select_engine(settings.engine, config))
     except EngineUnavailable as error:
-        raise StartupError(f"{source.folder}: {error}") from None
-    return flow, policy, choice
+        raise StartupError(f"{location.folder}: {error}") from None
+    return flow, policy, selection
 
 
 def make_card(
-    source: ModelLocation, flow: Flow, choice: EngineSelection, batching: str
+    location: ModelLocation, flow: Flow, selection: EngineSelection, batching: str
 ) -> ModelCard:
-    """Collect what users are told about a model."""
-    support, engine = flow.facts.support, choice.engine
-    # torch's solver lets rows that are done leave: the sizes of its matrices, and with them last
-    # bits, depend on neighbours in batches of a fixed size too.
-    is_fixed = batching == "invariant" and not (is_continuous(flow) and engine.name != "onnx")
-    is_same_anywhere = is_fixed or choice.is_batch_invariant
+    """Make the model card: what users see of a model."""
+    support, engine = flow.facts.support, selection.engine
+    is_fixed = batching == "invariant" and selection.is_neighbour_invariant
+    is_same_anywhere = is_fixed or selection.is_batch_invariant
     promise: dict[str, Any] = {
         "batching": batching,
         "is_bitwise_reproducible": is_same_anywhere,
     }
     if is_continuous(flow) and (warning := broken_promise(flow.accuracy)):
         promise["warning"] = warning
-    if choice.certificate:
-        promise["certificate"] = choice.certificate
+    if selection.certificate:
+        promise["certificate"] = selection.certificate
     return ModelCard(
-        name=source.name,
-        version=source.version,
+        name=location.name,
+        version=location.version,
         family=flow.family,
         event_shape=flow.event_shape,
         context_shape=flow.context_shape,
@@ -179,7 +178,7 @@ def make_card(
         provenance=dict(flow.provenance),
         accuracy={**flow.accuracy, **promise},
         config=dict(flow.config),
-        engine_choice=choice.comparison,
+        engine_choice=selection.comparison,
         feature_names=feature_names(flow.provenance) or None,
         class_names=class_names(flow.provenance) or None,
     )
@@ -189,8 +188,8 @@ def make_policy(settings: Settings, features: int, *, solves: bool = False) -> Q
     """Choose the limits of a model's batchers where the settings leave them open."""
     is_fixed = settings.batching == "invariant"
     fitting = max(1, _VALUES_IN_BATCH // features)
-    most = _MOST_ROWS_IN_SOLVE if solves else _MOST_ROWS_IN_BATCH
-    chosen = min(max(2 ** int(math.log2(fitting)), _LEAST_ROWS_IN_BATCH), most)
+    most = _MAX_ROWS_IN_SOLVE if solves else _MAX_ROWS_IN_BATCH
+    chosen = min(max(2 ** int(math.log2(fitting)), _MIN_ROWS_IN_BATCH), most)
     rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
     queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
     return QueuePolicy(
@@ -229,32 +228,32 @@ def _connect(
     return LoadedModel(served, encode, decode, generate, seen)
 
 
-async def _warm_up(hosted: LoadedModel, max_rows: int) -> None:
+async def _warm_up(loaded: LoadedModel, max_rows: int) -> None:
     """Run every operation on a few batches, in the threads that will serve.
 
-    Half a batch tells the pace. Where that takes long, one row and a full batch take as long again
-    and tell nothing more: what a first call pays for memory is far less.
+    Half a batch gives the throughput. Where that takes long, one row and a full batch take as long
+    again and give nothing more: what a first call pays for memory is far less.
 
     The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
     """
-    for batcher in hosted.batchers:
+    for batcher in loaded.batchers:
         batcher.start()
     began = time.monotonic()
-    await _run_once(hosted, math.ceil(max_rows / 2))
-    if time.monotonic() - began < _SLOW_BATCH_SECONDS:
-        await _run_once(hosted, 1)
-        await _run_once(hosted, max_rows)
+    await _run_once(loaded, math.ceil(max_rows / 2))
+    if time.monotonic() - began < SLOW_BATCH_SECONDS:
+        await _run_once(loaded, 1)
+        await _run_once(loaded, max_rows)
 
 
-async def _run_once(hosted: LoadedModel, rows: int) -> None:
-    card = hosted.served.card
+async def _run_once(loaded: LoadedModel, rows: int) -> None:
+    card = loaded.served.card
     z = np.zeros((rows, card.features), card.numpy_dtype)
     context = None
     if card.context_shape is not None:
         context = np.zeros((rows, *card.context_shape), card.numpy_dtype)
         if card.num_classes is not None:
             context[:, 0] = 1
-    answer = await hosted.decode.warm_up(z, context)
-    await hosted.encode.warm_up(answer.value, context)
-    if hosted.generate is not None:
-        await hosted.generate.warm_up(z, context)
+    result = await loaded.decode.warm_up(z, context)
+    await loaded.encode.warm_up(result.value, context)
+    if loaded.generate is not None:
+        await loaded.generate.warm_up(z, context)

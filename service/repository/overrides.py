@@ -1,4 +1,4 @@
-"""serving.toml: how one model is served, in a file beside its weights.
+"""The overrides of one model's settings: serving.toml, a file beside its weights.
 
     engine = "torch"
     device = "cuda:1"
@@ -46,7 +46,7 @@ _ServingFile = create_model(
 
 @dataclass(frozen=True, slots=True)
 class ModelOverrides:
-    """How one model is served.
+    """The settings of one model.
 
     device: resolved, "cpu" or "cuda:N". dtype: None is what the model's config.json says.
     """
@@ -56,7 +56,7 @@ class ModelOverrides:
     dtype: str | None
 
 
-def tune(folder: Path, settings: Settings) -> ModelOverrides:
+def read_overrides(folder: Path, settings: Settings) -> ModelOverrides:
     """Lay a model's own settings, where it has some, over those of the service.
 
     Raises:
@@ -65,9 +65,9 @@ def tune(folder: Path, settings: Settings) -> ModelOverrides:
     path = folder / SERVING_FILE
     given = _read(path)
     dtype = given.pop("dtype", None)
-    tuned = settings.model_copy(update=given)
+    merged = settings.model_copy(update=given)
     try:
-        return ModelOverrides(tuned, resolve_device(tuned.device), dtype)
+        return ModelOverrides(merged, resolve_device(merged.device), dtype)
     except ValueError as error:
         where = f"{path}: device" if "device" in given else flag_name("device")
         raise StartupError(f"{where}: {error}") from None

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from models.flow import Flow
 from service.contracts import Array
-from service.engines import autotune
+from service.engines.registry import ENGINES, EngineSpec
+from service.engines.selection import EngineConfig, EngineSelection
 from service.engines.torch import TorchEngine
 from service.launch import main
 from service.settings import read
@@ -41,7 +42,11 @@ class StuckEngine(TorchEngine):
         return super().encode(x, context)
 
 
+def make_engine(config: EngineConfig) -> EngineSelection:
+    return EngineSelection(StuckEngine(config.flow))
+
+
 if __name__ == "__main__":
-    autotune.TorchEngine = StuckEngine
+    ENGINES["torch"] = EngineSpec("tests.e2e.stuck_server", "torch, stuck")
     fields = dict(argument.split("=", 1) for argument in sys.argv[3:])
     sys.exit(main.run(read({"model_repository": sys.argv[2], "engine": "torch", **fields})))

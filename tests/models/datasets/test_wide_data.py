@@ -20,7 +20,8 @@ from models.registry import build
 from models.training import TrainingOptions, train
 from models.training.evaluate import evaluate
 from models.transforms.preprocess import ShiftScale, Standardise
-from service.engines.autotune import Job, choose
+from service.engines.autotune import select_engine
+from service.engines.selection import EngineConfig
 from tests.cases import perturb
 
 NOW = 1.7e9 + 0.3
@@ -90,9 +91,9 @@ def test_a_second_more_is_another_log_prob_on_every_engine(tmp_path: Path) -> No
     models.save(flow, tmp_path / "model", rows=golden.Inputs(x))
     export_folder(tmp_path / "model").write(tmp_path / "model")
     checkpoint = load_checkpoint(tmp_path / "model")
-    loaded, job = checkpoint.flow, Job(checkpoint, threads=1, max_rows=8)
+    loaded, config = checkpoint.flow, EngineConfig(checkpoint, threads=1, max_rows=8)
     for name in ("torch", "folded", "onnx"):
-        engine = choose(name, job).engine
+        engine = select_engine(name, config).engine
         assert engine.dtype == "float64"
         z, log_det = engine.encode(x.numpy(), None)
         log_prob = -0.5 * (z**2).sum(1) - np.log(2 * np.pi) + log_det
@@ -122,10 +123,10 @@ def test_graphs_that_take_float32_are_set_aside(
     graphs.write(folder)
     stored = read_export(folder, steep(), models.checkpoints.folder.digest(folder))
     older = replace(stored, certificate={**stored.certificate, "precision": "float32"})
-    monkeypatch.setattr("service.engines.autotune.read_export", lambda *_: older)
-    choice = choose("onnx", Job(load_checkpoint(folder), threads=1, max_rows=8))
-    assert choice.engine.dtype == "float64"
-    assert choice.certificate["precision"] == "float64"
+    monkeypatch.setattr("service.engines.onnx_graphs.read_export", lambda *_: older)
+    selection = select_engine("onnx", EngineConfig(load_checkpoint(folder), threads=1, max_rows=8))
+    assert selection.engine.dtype == "float64"
+    assert selection.certificate["precision"] == "float64"
 
 
 def test_float32_is_refused_where_it_has_too_few_digits(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Doubling:
 
 
 class Clock:
-    """Time that passes only when told."""
+    """Time that passes only when the test sets it."""
 
     def __init__(self) -> None:
         self.now = 100.0

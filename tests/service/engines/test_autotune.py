@@ -15,9 +15,12 @@ import models
 from models.checkpoints.folder import load_checkpoint
 from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
-from service.engines import autotune
-from service.engines.autotune import EngineSelection, EngineUnavailable, Job, best, choose
+from service.engines.autotune import best, select_engine
+from service.engines.registry import CHOICES, ENGINES, EngineSpec
 from service.engines.replay import Misfit
+from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
+from service.engines.torch import TorchEngine
+from service.settings import Settings
 from tests.cases import make_flow, make_inputs
 from tests.models.onnx.test_validate import change, larger_constant
 
@@ -25,46 +28,46 @@ from tests.models.onnx.test_validate import change, larger_constant
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`plain`: a model. `exported`: the same with its graphs."""
-    folder = tmp_path_factory.mktemp("choice")
+    folder = tmp_path_factory.mktemp("selection")
     models.save(make_flow("realnvp"), folder / "plain", dtype=torch.float32)
     shutil.copytree(folder / "plain", folder / "exported")
     export_folder(folder / "exported").write(folder / "exported")
     return folder
 
 
-def job(folder: Path, dtype: torch.dtype | None = None, **changes: int) -> Job:
+def config(folder: Path, dtype: torch.dtype | None = None, **changes: int) -> EngineConfig:
     sizes = {"threads": 1, "max_rows": 8} | changes
-    return Job(load_checkpoint(folder, dtype=dtype), **sizes)
+    return EngineConfig(load_checkpoint(folder, dtype=dtype), **sizes)
 
 
-def answers(choice: EngineSelection) -> Any:
+def answers(selection: EngineSelection) -> Any:
     x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
-    return choice.engine.encode(x, None)
+    return selection.engine.encode(x, None)
 
 
 @pytest.mark.parametrize("name", ["torch", "folded", "onnx"])
 @pytest.mark.parametrize("folder", ["plain", "exported"])
 def test_the_engine_that_is_named_is_taken(name: str, folder: str, folders: Path) -> None:
-    choice = choose(name, job(folders / folder))
-    assert choice.engine.name == name
-    assert bool(choice.certificate) == (name == "onnx")
-    assert choice.is_batch_invariant == (name == "onnx")
-    assert choice.comparison == {}
-    wanted = answers(choose("torch", job(folders / folder)))
-    for got, same in zip(answers(choice), wanted, strict=True):
+    selection = select_engine(name, config(folders / folder))
+    assert selection.engine.name == name
+    assert bool(selection.certificate) == (name == "onnx")
+    assert selection.is_batch_invariant == (name == "onnx")
+    assert selection.comparison == {}
+    wanted = answers(select_engine("torch", config(folders / folder)))
+    for got, same in zip(answers(selection), wanted, strict=True):
         np.testing.assert_allclose(got, same, rtol=1e-5, atol=1e-5)
 
 
 def test_several_threads_promise_no_bits(folders: Path) -> None:
-    assert not choose("onnx", job(folders / "exported", threads=2)).is_batch_invariant
+    assert not select_engine("onnx", config(folders / "exported", threads=2)).is_batch_invariant
 
 
 def test_auto_compares_all_that_work(folders: Path) -> None:
-    choice = choose("auto", job(folders / "plain"))
-    seconds = choice.comparison["seconds_a_call"]
+    selection = select_engine("auto", config(folders / "plain"))
+    seconds = selection.comparison["seconds_a_call"]
     assert set(seconds) == {"torch", "folded", "onnx"}
-    assert choice.engine.name == best(seconds)
-    assert choice.comparison["refused"] == {}
+    assert selection.engine.name == best(seconds)
+    assert selection.comparison["refused"] == {}
     for points in seconds.values():
         assert set(points) == {"encode_1", "decode_1", "encode_8", "decode_8"}
         assert all(0 < one < 10 for one in points.values())
@@ -91,9 +94,9 @@ def test_auto_says_why_an_engine_was_left_out(
         raise RuntimeMissing("onnxruntime cannot be imported")
 
     monkeypatch.setattr("models.onnx.runtime.load_runtime", missing)
-    choice = choose("auto", job(folders / "plain"))
-    assert choice.engine.name in ("torch", "folded")
-    assert choice.comparison["refused"] == {"onnx": "onnxruntime cannot be imported"}
+    selection = select_engine("auto", config(folders / "plain"))
+    assert selection.engine.name in ("torch", "folded")
+    assert selection.comparison["refused"] == {"onnx": "onnxruntime cannot be imported"}
 
 
 def stale(folder: Path) -> None:
@@ -119,23 +122,25 @@ def test_bad_graphs_are_refused_and_auto_goes_without(
     folder = shutil.copytree(folders / "exported", tmp_path / "model")
     spoil(folder)
     with pytest.raises(EngineUnavailable, match=f"engine onnx: .*{message}"):
-        choose("onnx", job(folder))
-    choice = choose("auto", job(folder))
-    assert choice.engine.name in ("torch", "folded")
-    assert message.replace("\\", "") in choice.comparison["refused"]["onnx"]
+        select_engine("onnx", config(folder))
+    selection = select_engine("auto", config(folder))
+    assert selection.engine.name in ("torch", "folded")
+    assert message.replace("\\", "") in selection.comparison["refused"]["onnx"]
 
 
 def test_graphs_in_another_precision_are_refused(folders: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"graphs are in float32 .* served in float64"):
-        choose("onnx", job(folders / "exported", dtype=torch.float64))
+        select_engine("onnx", config(folders / "exported", dtype=torch.float64))
 
 
 def test_graphs_that_miss_the_golden_rows_are_refused(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autotune, "worst_misfit", lambda *_: Misfit("z", float("nan"), 1e-5))
+    monkeypatch.setattr(
+        "service.engines.onnx.worst_misfit", lambda *_: Misfit("z", float("nan"), 1e-5)
+    )
     with pytest.raises(EngineUnavailable, match=r"do not reproduce the golden rows.*off by nan"):
-        choose("onnx", job(folders / "exported"))
+        select_engine("onnx", config(folders / "exported"))
 
 
 @pytest.mark.parametrize("case", ["realnvp", "maf", "glow", "nsf", "ffjord"])
@@ -146,12 +151,12 @@ def test_one_constant_that_is_five_percent_off_is_seen(
     folder = tmp_path / "model"
     models.save(make_flow(case), folder, dtype=torch.float32)
     export_folder(folder).write(folder)
-    assert choose("onnx", job(folder)).engine.name == "onnx"
+    assert select_engine("onnx", config(folder)).engine.name == "onnx"
     (folder / "certificate.json").unlink()  # with the digests
     change(folder, larger_constant, name)
     with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
-        choose("onnx", job(folder))
-    assert "golden rows" in choose("auto", job(folder)).comparison["refused"]["onnx"]
+        select_engine("onnx", config(folder))
+    assert "golden rows" in select_engine("auto", config(folder)).comparison["refused"]["onnx"]
 
 
 def test_no_certificate_allows_more_than_certificates_do(folders: Path, tmp_path: Path) -> None:
@@ -167,56 +172,95 @@ def test_no_certificate_allows_more_than_certificates_do(folders: Path, tmp_path
 
     for name in ("encode.onnx", "decode.onnx"):
         change(folder, boast, name)
-    assert choose("onnx", job(folder)).engine.name == "onnx"
+    assert select_engine("onnx", config(folder)).engine.name == "onnx"
     change(folder, larger_constant)
     with pytest.raises(EngineUnavailable, match="do not reproduce the golden rows"):
-        choose("onnx", job(folder))
+        select_engine("onnx", config(folder))
 
 
 def test_float64_models_get_float64_graphs(tmp_path: Path) -> None:
     models.save(make_flow("maf"), tmp_path / "model")
-    choice = choose("onnx", job(tmp_path / "model"))
-    assert (choice.engine.dtype, choice.certificate["precision"]) == ("float64", "float64")
+    selection = select_engine("onnx", config(tmp_path / "model"))
+    assert (selection.engine.dtype, selection.certificate["precision"]) == ("float64", "float64")
 
 
 def test_slow_models_are_not_exported_while_a_server_starts(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autotune, "_SLOW_ROW_SECONDS", 0.0)
+    monkeypatch.setattr("service.engines.onnx_graphs.SLOW_ROW_SECONDS", 0.0)
     assert (
         "run pushforward export"
-        in choose("auto", job(folders / "plain")).comparison["refused"]["onnx"]
+        in select_engine("auto", config(folders / "plain")).comparison["refused"]["onnx"]
     )
     # Those that were exported before are.
-    assert choose("auto", job(folders / "exported")).comparison["refused"] == {}
+    assert select_engine("auto", config(folders / "exported")).comparison["refused"] == {}
 
 
-def continuous(name: str, folder: Path) -> EngineSelection:
+def continuous(name: str, folder: Path, **options: Any) -> EngineSelection:
     flow = make_flow(name)
     models.save(flow.float(), folder, rows=make_inputs(name, flow))
-    return choose("auto", job(folder, max_rows=2))
+    return select_engine("auto", config(folder, max_rows=2), **options)
 
 
 def test_continuous_flows_are_exported_while_a_server_starts(tmp_path: Path) -> None:
-    choice = continuous("ffjord", tmp_path / "model")
-    assert choice.engine.name == "onnx"
-    assert set(choice.comparison["refused"]) == {"folded"}
+    selection = continuous("ffjord", tmp_path / "model")
+    assert selection.engine.name == "onnx"
+    assert set(selection.comparison["refused"]) == {"folded"}
 
 
 def test_continuous_flows_are_served_by_torch_where_nothing_else_is_there(tmp_path: Path) -> None:
-    choice = continuous("ffjord_blend", tmp_path / "model")
-    assert choice.engine.name == "torch"
-    assert "serve it with torch" in choice.comparison["refused"]["onnx"]
+    selection = continuous("ffjord_blend", tmp_path / "model")
+    assert selection.engine.name == "torch"
+    assert "serve it with torch" in selection.comparison["refused"]["onnx"]
 
 
 def test_slow_solves_are_not_exported_while_a_server_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autotune, "_SLOW_SOLVE_SECONDS", 0.0)
+    monkeypatch.setattr("service.engines.onnx_graphs.SLOW_SOLVE_SECONDS", 0.0)
     # A call that takes long is timed once: there is nothing to compare it with.
     timed: list[float] = []
-    monkeypatch.setattr(autotune, "_seconds", lambda call: timed.append(1.5) or 1.5)
-    choice = continuous("ffjord", tmp_path / "model")
-    assert "run pushforward export" in choice.comparison["refused"]["onnx"]
-    assert choice.comparison["seconds_a_call"] == {"torch": {"encode_1": 1.5, "decode_1": 1.5}}
+    selection = continuous(
+        "ffjord", tmp_path / "model", time_call=lambda call: timed.append(1.5) or 1.5
+    )
+    assert "run pushforward export" in selection.comparison["refused"]["onnx"]
+    assert selection.comparison["seconds_a_call"] == {"torch": {"encode_1": 1.5, "decode_1": 1.5}}
     assert len(timed) == 2
+
+
+def test_an_unknown_engine_is_an_error_that_lists_those_there_are(folders: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"^engine cuda: expected one of auto, torch, "):
+        select_engine("cuda", config(folders / "plain"))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_of_the_table_can_be_made_and_is_called_so(name: str, folders: Path) -> None:
+    made = ENGINES[name].load()(config(folders / "exported"))
+    assert made.engine.name == name
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_setting_may_name_every_engine(name: str) -> None:
+    assert Settings(engine=name).engine == name
+
+
+def test_a_setting_may_name_no_other_engine() -> None:
+    with pytest.raises(ValueError, match="Input should be 'auto', 'torch', 'folded' or 'onnx'"):
+        Settings(engine="cuda")
+
+
+def test_the_help_names_every_engine() -> None:
+    described = Settings.model_fields["engine"].description or ""
+    assert all(spec.description in described for spec in ENGINES.values())
+
+
+def make_engine(config: EngineConfig) -> EngineSelection:
+    """Make one more engine: its table line names this module."""
+    return EngineSelection(TorchEngine(config.flow, name="further"))
+
+
+def test_an_engine_is_one_line_more(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "further", EngineSpec(__name__, "torch, by another name"))
+    assert select_engine("further", config(folders / "plain")).engine.name == "further"
+    seconds = select_engine("auto", config(folders / "plain")).comparison["seconds_a_call"]
+    assert set(seconds) == {"torch", "folded", "onnx", "further"}

@@ -11,9 +11,9 @@ import torch
 from models.flow import Flow
 from models.onnx.export import export
 from models.onnx.load import SerialisedExport
-from models.onnx.runtime import SessionError, load_runtime
+from models.onnx.runtime import SessionError, load_runtime, open_session
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.engines.onnx import OnnxEngine, ProviderMissing, providers
+from service.engines.onnx import KEPT_SIZES, OnnxEngine, ProviderMissing, providers
 from service.engines.torch import TorchEngine
 from tests.cases import DISCRETE, make_flow, make_inputs
 
@@ -50,7 +50,7 @@ def test_it_answers_as_torch_does(name: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DISCRETE))
-def test_a_row_keeps_its_bits_in_any_company(name: str) -> None:
+def test_a_row_keeps_its_bits_beside_any_others(name: str) -> None:
     served, flow = engine(name), make_flow(name)
     x, context = arrays(name, flow, rows=80)
     whole = served.encode(x, context)
@@ -96,13 +96,29 @@ def test_arrays_of_any_layout_are_taken() -> None:
     np.testing.assert_array_equal(served.encode(x[::2], None)[0], wanted[::2])
 
 
-def test_buffers_of_old_batch_sizes_are_let_go() -> None:
+def test_buffers_of_old_batch_sizes_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     served = engine("maf")
     x, _ = arrays("maf", make_flow("maf"), 100)
+    bound: list[int] = []
+
+    class CountingRuntime:
+        class OrtValue:
+            @staticmethod
+            def ortvalue_from_numpy(array: Any) -> Any:
+                bound.append(len(array))
+                return runtime.OrtValue.ortvalue_from_numpy(array)
+
+    runtime = load_runtime()
+    monkeypatch.setattr("service.engines.onnx.load_runtime", lambda: CountingRuntime)
     for rows in range(1, 101):
         served.encode(x[:rows], None)
-    assert len(served._encode._kept) == 32
-    assert 100 in served._encode._kept
+    assert set(bound) == set(range(1, 101))
+    bound.clear()
+    for rows in range(101 - KEPT_SIZES, 101):
+        served.encode(x[:rows], None)
+    assert bound == []
+    served.encode(x[: 100 - KEPT_SIZES], None)
+    assert set(bound) == {100 - KEPT_SIZES}
 
 
 def test_both_operations_may_run_at_once() -> None:
@@ -135,15 +151,28 @@ def test_both_operations_may_run_at_once() -> None:
         ("Gather: index out of bounds", RuntimeError),
     ],
 )
-def test_failures_are_told_apart(
+def test_failures_are_distinguished(
     text: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class FailingSession:
+        """A session whose every run fails."""
+
+        def __init__(self, session: Any) -> None:
+            self._session = session
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+        def run(self, *_: Any) -> None:
+            raise ValueError(text)
+
+        run_with_iobinding = run
+
+    monkeypatch.setattr(
+        "service.engines.onnx.open_session",
+        lambda *model, **options: FailingSession(open_session(*model, **options)),
+    )
     served = engine("maf")
-
-    def fail(*_: Any) -> None:
-        raise ValueError(text)
-
-    monkeypatch.setattr(served._encode, "_run", fail)
     with pytest.raises(kind, match=text[:20]) as caught:
         served.encode(*arrays("maf", make_flow("maf"), 1))
     assert type(caught.value) is kind

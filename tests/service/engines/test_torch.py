@@ -1,4 +1,4 @@
-"""The torch engine: the flow's own numbers, arrays nobody shares, failures told apart."""
+"""The torch engine: the flow's own numbers, arrays nobody shares, failures distinguished."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_a_result_lies_in_order() -> None:
         pytest.param(RuntimeError("shapes do not match"), RuntimeError, id="other"),
     ],
 )
-def test_failures_are_told_apart(raised: Exception, expected: type[Exception]) -> None:
+def test_failures_are_distinguished(raised: Exception, expected: type[Exception]) -> None:
     class Failing(Identity):
         def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
             raise raised

@@ -4,18 +4,10 @@ import asyncio
 import socket
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from service.errors import NotReady
 from service.launch.uvicorn_server import Server
 from service.operations.request_context import RequestContext
-from service.repository import repository
-from service.repository.folders import ModelLocation
-from service.settings import Settings
-from service.telemetry import Metrics
 from service.transport.disconnect import AsgiRequestContext
 from service.transport.request import Head
 from tests.service.batcher.batching import later, run
@@ -54,33 +46,6 @@ def test_an_answered_request_is_over() -> None:
         assert context.task is None
 
     run(test())
-
-
-def test_a_model_loaded_while_the_service_ends_is_let_go(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class Late:
-        detail: str | None = None
-
-        def abort(self, detail: str) -> None:
-            self.detail = detail
-
-    late = Late()
-
-    async def host(*_: object) -> Late:
-        folders._is_draining = True
-        return late
-
-    folders = repository.FolderRepository(Settings(model_repository=(tmp_path,)), Metrics())
-    monkeypatch.setattr(repository, "host", host)
-
-    async def test() -> None:
-        with pytest.raises(NotReady):
-            await folders._renew(ModelLocation("toy", "1", tmp_path))
-
-    run(test())
-    assert late.detail == "the service is shutting down"
-    assert folders.models() == []
 
 
 def test_nobody_who_waits_behind_a_closing_listener_is_reset() -> None:

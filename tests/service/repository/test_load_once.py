@@ -12,7 +12,7 @@ import models
 from models.checkpoints import loading, tensor_file
 from models.onnx.export import export_folder
 from service.repository.folders import ModelLocation
-from service.repository.loading import host
+from service.repository.loading import load_model
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.cases import make_flow
@@ -49,7 +49,7 @@ def test_a_folder_is_read_once(
 
     async def load() -> None:
         location = ModelLocation(name, "1", folders / name)
-        loaded = await host(location, Settings(engine=engine), Metrics())
+        loaded = await load_model(location, Settings(engine=engine), Metrics())
         await loaded.drain()
 
     asyncio.run(load())

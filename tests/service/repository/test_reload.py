@@ -43,7 +43,12 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def repository(versions: Path, tmp_path: Path) -> Callable[..., None]:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def repository(versions: Path, tmp_path: Path, metrics: Metrics) -> Callable[..., None]:
     """Run a test on a repository of one model, `flow`, whose version 1 is served."""
 
     def start(test: Test, **settings: Any) -> None:
@@ -52,7 +57,7 @@ def repository(versions: Path, tmp_path: Path) -> Callable[..., None]:
 
         async def whole() -> None:
             chosen = Settings(model_repository=(tmp_path,), **options)
-            served = FolderRepository(chosen, Metrics())
+            served = FolderRepository(chosen, metrics)
             await served.start()
             await test(served, tmp_path / "flow")
             await served.drain()
@@ -109,22 +114,29 @@ def test_an_old_version_leaves_no_thread_and_no_memory(
 ) -> None:
     async def test(served: FolderRepository, folder: Path) -> None:
         before = set(threading.enumerate())
-        former = [weakref.ref(batcher) for batcher in served._batchers()]
+        flow = served.get("flow")
+        former = [weakref.ref(batcher) for batcher in (flow.encode, flow.decode)]
+        del flow
+        workers = [thread for thread in before if thread.name.startswith("flow.")]
+        assert len(workers) == 2
         shutil.copytree(versions / "2", folder / "2")
         await served.load("flow")
-        await asyncio.gather(*served._retiring)
+        await ended(workers)
         # The pool of the loop may have grown too: its threads are nobody's.
         names = [thread.name for thread in threading.enumerate() if thread not in before]
         names = [name for name in names if not name.startswith("asyncio_")]
         assert sorted(names) == ["flow.decode", "flow.encode"]
-        for thread in before:
-            if thread.name.startswith("flow."):
-                thread.join(timeout=60)  # it has said its last word to the loop, and is ending
-                assert not thread.is_alive()
+        before.clear()
+        workers.clear()
         gc.collect()
         assert [reference() for reference in former] == [None, None]
 
     repository(test)
+
+
+async def ended(threads: list[threading.Thread]) -> None:
+    while any(thread.is_alive() for thread in threads):
+        await asyncio.sleep(0.01)
 
 
 def _truncate(folder: Path) -> None:
@@ -136,7 +148,7 @@ def _corrupt(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"nonsense")
 
 
-def _forget_golden_rows(folder: Path) -> None:
+def _remove_golden_rows(folder: Path) -> None:
     (folder / "golden.safetensors").unlink()
 
 
@@ -162,7 +174,7 @@ def _break_the_settings(folder: Path) -> None:
     [
         pytest.param(_truncate, "model.safetensors", id="truncated"),
         pytest.param(_corrupt, "model.safetensors", id="corrupt"),
-        pytest.param(_forget_golden_rows, "golden.safetensors", id="no-golden-rows"),
+        pytest.param(_remove_golden_rows, "golden.safetensors", id="no-golden-rows"),
         pytest.param(_change_a_weight, "golden rows", id="golden-mismatch"),
         pytest.param(_change_the_architecture, "", id="other-architecture"),
         pytest.param(_break_the_settings, "serving.toml", id="bad-settings"),
@@ -248,7 +260,7 @@ def test_a_slow_engine_is_warmed_up_by_half_a_batch(
         return run(self, z, context)
 
     async def test(served: FolderRepository, folder: Path) -> None:
-        monkeypatch.setattr("service.repository.loading._SLOW_BATCH_SECONDS", slow)
+        monkeypatch.setattr("service.repository.loading.SLOW_BATCH_SECONDS", slow)
         monkeypatch.setattr("service.engines.torch.TorchEngine.decode", counted)
         await served.load("flow")
         assert set(seen) == sizes
@@ -275,7 +287,7 @@ def test_an_engine_that_fails_its_warm_up_is_refused(
 
 
 def _fail(*_: object) -> None:
-    raise RuntimeError("as told")
+    raise RuntimeError("as the test wants")
 
 
 def test_files_that_change_in_place_are_loaded_anew_and_others_are_not(
@@ -303,10 +315,12 @@ def test_models_come_and_go_with_their_folders(
         assert [model.card.name for model in served.models()] == ["flow", "other"]
         shutil.rmtree(folder.parent / "other")
         queue = served.get("other").encode
+        workers = [one for one in threading.enumerate() if one.name.startswith("other.")]
+        assert len(workers) == 2
         await served.refresh()
         with pytest.raises(ModelNotFound):
             served.get("other")
-        await asyncio.gather(*served._retiring)
+        await ended(workers)
         with pytest.raises(NotReady):
             await queue.submit(X.copy(), None, later())
 
@@ -345,10 +359,9 @@ def test_only_names_that_were_found_can_be_loaded(
 
 
 def test_gauges_follow_the_version_that_serves(
-    repository: Callable[..., None], versions: Path
+    repository: Callable[..., None], versions: Path, metrics: Metrics
 ) -> None:
     async def test(served: FolderRepository, folder: Path) -> None:
-        metrics = served._metrics
         shutil.copytree(versions / "2", folder / "2")
         await served.load("flow")
         text = metrics.render().decode()
@@ -375,6 +388,35 @@ def test_a_folder_that_changes_is_noticed(repository: Callable[..., None], versi
         assert (await encode(served))[0] == "2"
 
     repository(test, watch_models=True)
+
+
+def test_a_model_loaded_while_the_service_ends_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Late:
+        aborted: str | None = None
+
+        def abort(self, detail: str) -> None:
+            self.aborted = detail
+
+    late = Late()
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "config.json").write_text("{}")
+    served = FolderRepository(Settings(model_repository=(tmp_path,)), Metrics())
+
+    async def load_late(*_: object) -> Late:
+        await served.drain()
+        return late
+
+    monkeypatch.setattr("service.repository.repository.load_model", load_late)
+
+    async def test() -> None:
+        with pytest.raises(NotReady):
+            await served.load("toy")
+
+    run(test())
+    assert late.aborted == "the service is shutting down"
+    assert served.models() == []
 
 
 # serving.toml

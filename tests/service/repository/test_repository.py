@@ -16,11 +16,12 @@ import pytest
 import torch
 
 import models
+from models.checkpoints.folder import load_checkpoint
 from models.checkpoints.reference import LOG_PROB_ERRORS
 from models.flow import Flow
 from service.contracts import Repository
-from service.engines.autotune import EngineSelection
-from service.engines.torch import TorchEngine
+from service.engines.selection import EngineConfig
+from service.engines.torch import make_engine
 from service.errors import ModelNotFound, NotReady
 from service.launch.exits import StartupError
 from service.repository import FolderRepository, ModelLocation, find_models, zoo_folder
@@ -39,18 +40,18 @@ def touch_model(folder: Path) -> Path:
 
 def test_a_file_that_took_the_place_of_its_like_is_another_model(tmp_path: Path) -> None:
     """Copied with their times, files of one size differ in nothing but their inode."""
-    source = ModelLocation("m", "1", touch_model(tmp_path / "m"))
-    path = source.folder / "config.json"
+    location = ModelLocation("m", "1", touch_model(tmp_path / "m"))
+    path = location.folder / "config.json"
     before = path.stat()
-    seen = stamp(source)
-    assert stamp(source) == seen
+    seen = stamp(location)
+    assert stamp(location) == seen
     other = tmp_path / "other"
     other.write_text("[]")
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
     other.replace(path)
     after = path.stat()
     assert (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
-    assert stamp(source) != seen
+    assert stamp(location) != seen
 
 
 def make_flow(seed: int = 0, **config: Any) -> Flow:
@@ -112,7 +113,7 @@ def test_a_folder_of_models_may_hold_other_things(tmp_path: Path) -> None:
     touch_model(tmp_path / ".hidden")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "README.md").write_text("hello")
-    assert [(source.name, source.version) for source in find_models([tmp_path])] == [
+    assert [(location.name, location.version) for location in find_models([tmp_path])] == [
         ("a", "3"),
         ("b", "1"),
     ]
@@ -121,7 +122,7 @@ def test_a_folder_of_models_may_hold_other_things(tmp_path: Path) -> None:
 def test_several_folders_are_joined(tmp_path: Path) -> None:
     one, more = touch_model(tmp_path / "one"), tmp_path / "more"
     touch_model(more / "two")
-    assert [source.name for source in find_models([one, more])] == ["one", "two"]
+    assert [location.name for location in find_models([one, more])] == ["one", "two"]
 
 
 def test_two_models_of_one_name_are_refused_naming_both(tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_starting_twice_loads_once(library: Path, monkeypatch: pytest.MonkeyPatc
         repository, _ = serving(library / "plain")
         await repository.start()
         served = repository.get("plain")
-        monkeypatch.delattr("service.repository.repository.host")
+        monkeypatch.delattr("service.repository.repository.load_model")
         await repository.start()
         assert repository.get("plain") is served
         await repository.drain()
@@ -290,7 +291,7 @@ def test_one_bad_model_keeps_the_service_from_starting(library: Path, tmp_path: 
     run(test())
 
 
-def test_a_machine_without_a_further_thread_is_told(
+def test_a_machine_without_a_further_thread_is_reported(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -330,21 +331,22 @@ def test_a_setting_that_does_not_fit_is_named(
 
 
 @pytest.mark.parametrize("family", ["ffjord", "realnvp"])
-def test_bits_are_claimed_only_where_they_hold(family: str) -> None:
-    """In torch, solved rows of a continuous flow leave: matrix sizes depend on neighbours."""
+def test_bits_are_claimed_only_where_they_hold(family: str, tmp_path: Path) -> None:
+    """In torch, rows that are solved leave the batch: matrix sizes depend on neighbours."""
     flow = models.build(family, {"event_shape": [2]}).eval()
+    models.save(flow, tmp_path / "m")
     flow.accuracy = dict.fromkeys(LOG_PROB_ERRORS, 1e-4) | {LOG_PROB_ERRORS[1]: 2e-3}
-    choice = EngineSelection(TorchEngine(flow))
-    card = make_card(ModelLocation("m", "1", Path("m")), flow, choice, "invariant")
+    selection = make_engine(EngineConfig(load_checkpoint(tmp_path / "m"), 1, 8))
+    card = make_card(ModelLocation("m", "1", Path("m")), flow, selection, "invariant")
     assert card.accuracy["is_bitwise_reproducible"] is (family == "realnvp")
     warning = card.accuracy.get("warning", "")
     assert ("2.0e-03" in warning) is (family == "ffjord")
-    certain = replace(choice, is_batch_invariant=True)
+    certain = replace(selection, is_batch_invariant=True)
     card = make_card(ModelLocation("m", "1", Path("m")), flow, certain, "fast")
     assert card.accuracy["is_bitwise_reproducible"] is True
 
 
-def test_invariant_batching_gives_a_row_the_same_bits_in_any_company(library: Path) -> None:
+def test_invariant_batching_gives_a_row_the_same_bits_beside_any_others(library: Path) -> None:
     async def test() -> None:
         repository, _ = serving(library / "plain", batching="invariant")
         await repository.start()
@@ -352,13 +354,13 @@ def test_invariant_batching_gives_a_row_the_same_bits_in_any_company(library: Pa
         assert served.card.accuracy["is_bitwise_reproducible"]
         x = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
         alone = await served.encode.submit(x[:1], None, later())
-        for company in (2, 7, 32, 100):
-            for place in (0, company // 2, company - 1):
-                rows = x[1 : company + 1].copy() if company < 100 else x.copy()
-                rows[place] = x[0]
+        for count in (2, 7, 32, 100):
+            for row in (0, count // 2, count - 1):
+                rows = x[1 : count + 1].copy() if count < 100 else x.copy()
+                rows[row] = x[0]
                 answer = await served.encode.submit(rows, None, later())
-                assert answer.value[place].tobytes() == alone.value[0].tobytes()
-                assert answer.log_det[place].tobytes() == alone.log_det[0].tobytes()
+                assert answer.value[row].tobytes() == alone.value[0].tobytes()
+                assert answer.log_det[row].tobytes() == alone.log_det[0].tobytes()
         await repository.drain()
 
     run(test())

@@ -1,4 +1,4 @@
-"""Work of a loading model in a thread of its own, which nobody need wait for."""
+"""A dedicated thread for one call, which nobody need wait for."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,14 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-async def in_own_thread(call: Callable[[], _Result]) -> _Result:
-    """Run a call that may never end.   -> its result.
+async def run_in_dedicated_thread(call: Callable[[], _Result]) -> _Result:
+    """Run a call that may never end.
 
     Threads of a pool are few, and are waited for when the process ends; this one is neither.
-    Cancelling leaves the thread to itself.
+    Cancelling does not stop the thread.
+
+    Returns:
+        The call's result.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Result] = loop.create_future()

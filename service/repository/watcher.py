@@ -1,4 +1,4 @@
-"""Notices that model folders have changed: the kernel tells, nothing polls."""
+"""The watcher of model folders: the kernel reports changes, nothing polls."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ _AT_MOST_MILLISECONDS = 2000
 _log = logging.getLogger(__name__)
 
 
-class Watch:
+class FolderWatcher:
     """Calls `on_change` some moments after something below the folders has changed."""
 
     def __init__(self, folders: Iterable[Path], on_change: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,37 @@
+"""The table of engines. It imports none of them, so that settings and help cost no library."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+# Asks for a comparison, where an engine's name is expected.
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One line of the table of engines.
+
+    module: in `service.engines`; its `make_engine` is a `service.engines.selection.MakeEngine`.
+    description: what computes, as the help of the settings says it.
+    lead: how many times faster than this engine another must be to be taken in its place.
+    """
+
+    module: str
+    description: str
+    lead: float = 1.0
+
+    def load(self) -> Any:
+        """Import the engine: its `make_engine`."""
+        return importlib.import_module(self.module).make_engine
+
+
+# Name -> engine. The first is measured before the others, to know what these may cost.
+ENGINES = {
+    "torch": EngineSpec("service.engines.torch", "torch"),
+    "folded": EngineSpec("service.engines.folded", "torch on the folded flow"),
+    # It gives every row the same bits in every batch, and minds busy neighbours less.
+    "onnx": EngineSpec("service.engines.onnx", "onnx", lead=1.05),
+}
+# What a setting may name.
+CHOICES = (AUTO, *ENGINES)

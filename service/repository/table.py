@@ -1,0 +1,113 @@
+"""The table of models: those that are served, and those that were refused or unloaded."""
+
+import asyncio
+import logging
+
+from service.batcher import Batcher
+from service.contracts import ModelIndexEntry, ServedModel
+from service.repository.folders import ModelLocation
+from service.repository.loading import LoadedModel
+from service.telemetry import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+class ModelTable:
+    """The models by name. One that is replaced or removed finishes the rows it has accepted.
+
+    Args:
+        metrics: where it shows which versions are served.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._loaded: dict[str, LoadedModel] = {}
+        self._refused: dict[str, ModelIndexEntry] = {}
+        self._unloaded: dict[str, str] = {}
+        self._draining: set[asyncio.Task[None]] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the served models, in order."""
+        return sorted(self._loaded)
+
+    @property
+    def batchers(self) -> list[Batcher]:
+        """Of the served models."""
+        return [batcher for loaded in self._loaded.values() for batcher in loaded.batchers]
+
+    def get(self, name: str) -> LoadedModel | None:
+        """The served version of a model, if any."""
+        return self._loaded.get(name)
+
+    def models(self) -> list[ServedModel]:
+        """All served models in order of name."""
+        return [self._loaded[name].served for name in self.names]
+
+    def index(self) -> list[ModelIndexEntry]:
+        """All models in order of name: the served versions, and those that are not served."""
+        served = [
+            ModelIndexEntry(model.card.name, model.card.version, True) for model in self.models()
+        ]
+        gone = [ModelIndexEntry(*item, False, "unloaded") for item in self._unloaded.items()]
+        return sorted(
+            [*served, *self._refused.values(), *gone], key=lambda one: (one.name, one.version)
+        )
+
+    def serve(self, loaded: LoadedModel) -> None:
+        """Serve a model in the place of its version before, if any."""
+        card = loaded.served.card
+        self._refused.pop(card.name, None)
+        self._unloaded.pop(card.name, None)
+        former = self._loaded.get(card.name)
+        self._loaded[card.name] = loaded
+        for batcher in loaded.batchers:
+            batcher.publish_gauges()
+        self._metrics.serve(
+            card.name,
+            version=card.version,
+            family=card.family,
+            engine=card.engine,
+            device=card.device,
+        )
+        if former is not None:
+            self._drain(former)
+
+    def refuse(self, location: ModelLocation, reason: str) -> None:
+        """List a version that cannot be served; the one that is served stays."""
+        name, version = location.name, location.version
+        self._refused[name] = ModelIndexEntry(name, version, False, reason)
+
+    def remove(self, name: str) -> None:
+        """Serve a model no longer."""
+        self._drain(self._loaded.pop(name))
+        self._refused.pop(name, None)
+        self._metrics.retire(name)
+        _log.info("%s: unloaded", name)
+
+    def unload(self, name: str) -> None:
+        """Serve a model no longer, and list it as unloaded."""
+        self._unloaded[name] = self._loaded[name].served.card.version
+        self.remove(name)
+
+    def is_unloaded(self, name: str) -> bool:
+        """Whether a model was unloaded by name."""
+        return name in self._unloaded
+
+    async def drain(self) -> None:
+        """Refuse new rows, finish the accepted ones."""
+        for name in self._loaded:
+            self._metrics.model_ready.labels(name).set(0)
+        ends = [loaded.drain() for loaded in self._loaded.values()]
+        await asyncio.gather(*ends, *self._draining)
+
+    def abort(self, detail: str) -> None:
+        """Refuse new rows and the accepted ones."""
+        for loaded in self._loaded.values():
+            loaded.abort(detail)
+
+    def _drain(self, loaded: LoadedModel) -> None:
+        """Let a model finish what it has accepted, beside its successor."""
+        task = asyncio.create_task(loaded.drain())
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
