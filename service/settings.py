@@ -6,7 +6,7 @@ flag wins over a variable, a variable over the file, the file over the default.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,8 +46,6 @@ _OTHER_VARIABLES = {FILE_VARIABLE, f"{PREFIX}BASE_URL", f"{PREFIX}API_KEY"}
 _SECRET = frozenset(("api_keys",))
 # What Kubernetes injects into the pods beside a Service called "pushforward".
 _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
-
-
 # Long enough that guessing is hopeless; no space or comma, so that a list of them can be read.
 _KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{16,512}")
 _ORIGIN = re.compile(r"https?://[^/\s,*]+")
@@ -239,8 +237,9 @@ def read(
         SettingsError: names the first flag, variable or key of the file that is wrong.
     """
     file = file or {}
+    sources = _sources(flags, file, file_name)
     try:
-        return Settings(**{**file, **_Variables(Settings)(), **flags})
+        return Settings(**{name: value for _, given in sources for name, value in given.items()})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = str(first["loc"][0])
@@ -253,9 +252,23 @@ def origins(
     flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str = ""
 ) -> dict[str, str]:
     """Where each field comes from, as the user wrote it; fields left at their default are not."""
-    names = {field: f"{file_name}: {field}" for field in file}
-    names |= {field: variable_name(field) for field in _Variables(Settings)()}
-    return names | {field: flag_name(field) for field in flags}
+    sources = _sources(flags, file, file_name)
+    return {field: name(field) for name, given in sources for field in given}
+
+
+def _sources(
+    flags: Mapping[str, Any], file: Mapping[str, Any], file_name: str
+) -> tuple[tuple[Callable[[str], str], Mapping[str, Any]], ...]:
+    """What is given, from the weakest source to the strongest, each with its name of a field.
+
+    pydantic-settings joins sources too, but does not tell which of them gave a value: messages and
+    `--print-settings` name it.
+    """
+    return (
+        (lambda field: f"{file_name}: {field}", file),
+        (variable_name, _Variables(Settings)()),
+        (flag_name, flags),
+    )
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -1,12 +1,16 @@
-"""Settings as TOML: read from the file a user names, and written as they are in force."""
+"""Settings as TOML: read from the file a user names, and written as they are in force.
 
-import tomllib
+The file is read by pydantic-settings' source, as variables are. Flags are typer's: its help has all
+commands in one style, and pydantic-settings' own command line would parse them a second way.
+"""
+
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic_settings import TomlConfigSettingsSource
 
 from service.settings import Settings, SettingsError
 
@@ -18,7 +22,8 @@ def read_file(path: Path) -> dict[str, Any]:
         SettingsError: it cannot be read, is not TOML, or has a key that is no setting.
     """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        with path.open("rb"):  # the source would pass over a file that is not there
+            table: dict[str, Any] = TomlConfigSettingsSource(Settings, path).toml_data
     except OSError as error:
         raise SettingsError(f"--settings: {path}: {error.strerror}") from None
     except ValueError as error:
