@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.auth import OPEN_PATHS, ApiKeyAuth
 from service.operations.response import error_response
 from service.telemetry.recorder import RequestRecorder
-from service.transport.request import check_single, read_headers, request_id, send_response
+from service.transport.request import read_headers, repeated_header, request_id, send_response
 
 # What a path that no route has is counted under: one series, whatever scanners try.
 _NO_ROUTE = "none"
@@ -49,7 +49,8 @@ class TelemetryMiddleware:
             await send(message)
 
         try:
-            check_single(repeated)
+            if repeated is not None:
+                raise repeated_header(repeated)
             if self._auth is not None and scope["path"] not in OPEN_PATHS:
                 self._auth.check(received)
             await self._app(scope, receive, send_framed)

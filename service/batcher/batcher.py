@@ -25,22 +25,6 @@ from service.telemetry import QueueMetrics
 _logger = logging.getLogger(__name__)
 
 
-class _EntryHandle:
-    """An entry in its batcher; see `service.contracts.QueueHandle`."""
-
-    __slots__ = ("_batcher", "_entry")
-
-    def __init__(self, batcher: "Batcher", entry: QueueEntry) -> None:
-        self._batcher = batcher
-        self._entry = entry
-
-    def cancel(self) -> None:
-        self._batcher.cancel(self._entry)
-
-    def cancel_row(self, row: int) -> bool:
-        return self._batcher.cancel_row(self._entry, row)
-
-
 class Batcher:
     """A `RowQueue` over one engine function, with a worker thread of its own.
 
@@ -162,7 +146,13 @@ class Batcher:
         if not is_accepted:
             self._admission.check(len(rows), deadline - now, requests)
         entry = QueueEntry(
-            rows, context, deadline=deadline, arrived=now, sink=sink, requests=requests
+            rows,
+            context,
+            deadline=deadline,
+            arrived=now,
+            sink=sink,
+            owner=self,
+            requests=requests,
         )
         self._pending.add(entry)
         if self._queue.put(entry):
@@ -170,7 +160,7 @@ class Batcher:
             # burst of packets then share the batch.
             loop.call_soon(self._queue.wake)
         self._deadlines.add(deadline)
-        return _EntryHandle(self, entry)
+        return entry
 
     def check(self, rows: int, deadline: float) -> None:
         """Refuse rows before they are made; see `service.contracts.RowQueue`."""
@@ -197,8 +187,8 @@ class Batcher:
 
     # Replies.
 
-    def _deliver(self, result: BatchResult) -> None:
-        for entry in result.finished:
+    def _deliver(self, finished: list[QueueEntry], result: BatchResult) -> None:
+        for entry in finished:
             try:
                 self._reply(entry)
             except Exception:  # a fault of ours in one reply must not cost its neighbours theirs
@@ -280,11 +270,11 @@ class Batcher:
             parts = self._queue.take()
             if parts is None:
                 return False
-            result = self._executor.run(parts)
+            finished, result = self._executor.run(parts)
             if result.first_error is not None:
                 _logger.error("%s: engine error", self._name, exc_info=result.first_error)
             self._throughput.observe(result.rows, result.seconds)
-            self._post(self._deliver, result)
+            self._post(self._deliver, finished, result)
         except EngineLost:
             raise
         except Exception:  # a fault of ours: all that was accepted fails, the worker goes on

@@ -1,6 +1,6 @@
 """Queue entries, and the parts of them that go into one batch."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -8,8 +8,22 @@ from service.contracts import Array, InferenceResult, ReplySink, SolverStats
 from service.errors import ServiceError
 
 
+class Owner(Protocol):
+    """What can cancel an entry: the batcher that took it."""
+
+    def cancel(self, entry: "QueueEntry") -> None:
+        """Drop all rows that are not computed yet."""
+        ...
+
+    def cancel_row(self, entry: "QueueEntry", row: int) -> bool:
+        """Cancel one of several requests; see `service.contracts.QueueHandle`."""
+        ...
+
+
 class QueueEntry:
     """A queue entry: the rows of one request, how far they are, and where the reply goes.
+
+    It is also the `QueueHandle` by which they are cancelled.
 
     The event loop makes it and fills `sink`; the worker thread alone writes results and
     `error`. `taken` and `turn` belong to the `FairQueue` and are guarded with it.
@@ -20,6 +34,7 @@ class QueueEntry:
         deadline: when the answer is worth nothing any more, by the batcher's clock.
         arrived: when the request was admitted, by the same clock.
         sink: where the answer goes.
+        owner: what took it.
         requests: whose rows these are, as they are counted: of one, or one row of each.
 
     is_coalesced: whether there were several requests.
@@ -29,6 +44,7 @@ class QueueEntry:
     __slots__ = (
         "_computed",
         "_log_det",
+        "_owner",
         "_stats",
         "_value",
         "arrived",
@@ -55,6 +71,7 @@ class QueueEntry:
         deadline: float,
         arrived: float,
         sink: ReplySink,
+        owner: Owner,
         requests: int = 1,
     ) -> None:
         self.rows = rows
@@ -63,6 +80,7 @@ class QueueEntry:
         self.deadline = deadline
         self.arrived = arrived
         self.sink = sink
+        self._owner = owner
         self.requests = requests
         self.taken = 0
         self.turn = 0
@@ -85,6 +103,14 @@ class QueueEntry:
     def is_gone(self) -> bool:
         """Whether computing further rows would help nobody: cancelled, expired or failed."""
         return self.error is not None or self.sink.done()
+
+    def cancel(self) -> None:
+        """Drop all rows that are not computed yet; see `QueueHandle`."""
+        self._owner.cancel(self)
+
+    def cancel_row(self, row: int) -> bool:
+        """Cancel one of several requests; see `QueueHandle`."""
+        return self._owner.cancel_row(self, row)
 
     def drop(self, row: int) -> None:
         """Take out one row, before any is taken."""

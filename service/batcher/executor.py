@@ -36,11 +36,9 @@ class EngineCall:
 class BatchResult:
     """The result of one batch; `rows` and `seconds` count successful engine calls only.
 
-    finished: the entries that have all their results, or an error.
     evaluations: of the vector field of a continuous flow, one number a row.
     """
 
-    finished: list[QueueEntry] = field(default_factory=list)
     rows: int = 0
     seconds: float = 0.0
     non_finite_rows: int = 0
@@ -74,13 +72,17 @@ class BatchExecutor:
         shape = engine_call.context_shape
         self._context = None if shape is None else np.zeros((max_rows, *shape), engine_call.dtype)
 
-    def run(self, parts: list[EntrySlice]) -> BatchResult:
+    def run(self, parts: list[EntrySlice]) -> tuple[list[QueueEntry], BatchResult]:
         """Compute a batch; every entry ends with its results, or with an error.
+
+        Returns:
+            The entries that have all their results, or an error; and what the batch came to.
 
         Raises:
             EngineLost: the engine will never work again.
         """
         result = BatchResult()
+        finished: list[QueueEntry] = []
         calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(sum(map(_requests, parts)) + 1))
         groups = [(parts, False)]
         while groups:
@@ -90,25 +92,25 @@ class BatchExecutor:
                 continue
             calls_left -= 1
             try:
-                self._compute(group, result)
+                finished += self._compute(group, result)
             except EngineLost:
                 raise
             except EngineOutOfMemory as error:
                 result.first_error = result.first_error or error
                 if is_retry or sum(map(_rows, group)) == 1:
-                    _fail(group, NotReady, "the device has too little memory now", result)
+                    finished += _fail(group, NotReady, "the device has too little memory now")
                 else:
                     groups += [(half, True) for half in _halve(group, _rows)]
             except Exception as error:  # whatever an engine raises must not end the worker
                 result.first_error = result.first_error or error
                 if calls_left <= 0 or sum(map(_requests, group)) == 1:
-                    _fail(group, EngineError, "the engine failed on these rows", result)
+                    finished += _fail(group, EngineError, "the engine failed on these rows")
                 else:
                     first, second = _halve(group, _requests)
                     groups += [(second, is_retry), (first, is_retry)]
-        return result
+        return finished, result
 
-    def _compute(self, group: list[EntrySlice], result: BatchResult) -> None:
+    def _compute(self, group: list[EntrySlice], result: BatchResult) -> list[QueueEntry]:
         rows, context, count = self._assemble(group)
         began = self._clock()
         value, log_det, *more = self._engine_call.call(rows, context)
@@ -119,15 +121,16 @@ class BatchExecutor:
         result.seconds += seconds
         if more:
             self._add_stats(more[0], group, count, result)
-        offset = 0
+        finished, offset = [], 0
         for entry, start, stop in group:
             end = offset + stop - start
             if entry.started is None:
                 entry.started = began
             entry.compute_seconds += seconds
             if entry.add_results(start, value[offset:end], log_det[offset:end]):
-                result.finished.append(entry)
+                finished.append(entry)
             offset = end
+        return finished
 
     def _add_stats(
         self, stats: SolverStats, group: list[EntrySlice], count: int, result: BatchResult
@@ -215,12 +218,12 @@ def _halve(
     return first, second
 
 
-def _fail(
-    group: list[EntrySlice], kind: type[ServiceError], detail: str, result: BatchResult
-) -> None:
-    for entry, start, stop in group:
-        if entry.error is None and entry.add_error(start, stop, kind(detail)):
-            result.finished.append(entry)
+def _fail(group: list[EntrySlice], kind: type[ServiceError], detail: str) -> list[QueueEntry]:
+    return [
+        entry
+        for entry, start, stop in group
+        if entry.error is None and entry.add_error(start, stop, kind(detail))
+    ]
 
 
 def _non_finite_rows(value: Array, log_det: Array) -> int:

@@ -244,8 +244,11 @@ class Operation(ABC):
 
     def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:
         """Read what a conditional model is conditioned on; see `codec.context.read_context`."""
+        value = fields.get(CONTEXT.name)
+        if value is None and card.context_shape is None:
+            return None
         return read_context(
-            fields.get(CONTEXT.name),
+            value,
             card.context_shape,
             card.num_classes,
             dtype=card.numpy_dtype,

@@ -34,10 +34,10 @@ from service.transport.request import (
     ClientGone,
     Head,
     ReceiveBudget,
-    check_single,
     read_headers,
     read_timeout,
     receive_body,
+    repeated_header,
     request_id,
     send_response,
 )
@@ -161,7 +161,8 @@ class Endpoint(ABC):
             Unauthorized: no key that is known.
             InvalidParameter: X-Timeout-Seconds is no number.
         """
-        check_single(head.repeated)
+        if head.repeated is not None:
+            raise repeated_header(head.repeated)
         if self.app.auth is not None:
             self.app.auth.check(head.headers)
         timeout = head.headers.get(b"x-timeout-seconds")

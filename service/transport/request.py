@@ -73,14 +73,9 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, byte
     return headers, repeated
 
 
-def check_single(repeated: bytes | None) -> None:
-    """Refuse a head that says two things.
-
-    Raises:
-        MalformedRequest: naming the header that stands twice.
-    """
-    if repeated is not None:
-        raise MalformedRequest(f"{repeated.decode().title()}: expected it once, got it twice")
+def repeated_header(name: bytes) -> MalformedRequest:
+    """The error of a head that says two things."""
+    return MalformedRequest(f"{name.decode().title()}: expected it once, got it twice")
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

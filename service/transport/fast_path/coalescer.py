@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from service.codec.media import JSON
 from service.codec.tensors import Array, read_lone_rows
@@ -22,7 +22,6 @@ from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import (
     AS_JSON,
     RawResponse,
-    ResponseFormat,
     error_response,
     write_json,
     write_json_rows,
@@ -59,9 +58,12 @@ class FastPathRequest(RequestContext):
         head: what stood before its body.
         body: all of it.
         arrived: `time.monotonic()` when it was there.
+
+    fields, form, timeout: what it says, the format of its answer, and how long its client waits:
+        once they are read.
     """
 
-    __slots__ = ("_batch", "body", "connection", "endpoint", "head")
+    __slots__ = ("_batch", "body", "connection", "endpoint", "fields", "form", "head", "timeout")
 
     def __init__(
         self,
@@ -76,6 +78,9 @@ class FastPathRequest(RequestContext):
         self.endpoint = endpoint
         self.head = head
         self.body = body
+        self.fields: dict[str, Any] = {}
+        self.form = AS_JSON
+        self.timeout = 0.0
         self._batch: CoalescedBatch | None = None
 
     @property
@@ -128,16 +133,6 @@ class FastPathRequest(RequestContext):
         )
 
 
-class _ReadRequest(NamedTuple):
-    """A request whose fields are read, and whose tensor has not been looked at."""
-
-    request: FastPathRequest
-    model: ServedModel
-    fields: dict[str, Any]
-    form: ResponseFormat
-    timeout: float
-
-
 # What may wait together, by what it must have in common.
 _Groups = dict[Hashable, tuple[WriteBodies, list[tuple[Member, ModelInput]]]]
 
@@ -179,23 +174,23 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
 
     Each is told what becomes of it; the others are not touched by what is wrong with it.
     """
-    read: list[_ReadRequest] = []
+    read: list[tuple[FastPathRequest, ServedModel]] = []
     found: dict[str | None, ServedModel] = {}
     for request in requests:
         # Told where it is caught: an error that a frame keeps is part of a cycle, and with it
         # the body stays in memory until the next collection.
         try:
-            read.append(_read(endpoint, request, found))
+            read.append((request, _read(request, found)))
         except Exception as error:
             request.fail(error)
     groups: _Groups = {}
-    for one, rows in zip(read, _read_together(endpoint.operation, read), strict=True):
+    for (request, model), rows in zip(read, _read_together(endpoint, read), strict=True):
         try:
-            _prepare(endpoint.operation, one, rows, groups)
+            _prepare(request, model, rows, groups)
         except NotReady:
-            one.request.serve_alone()
+            request.serve_alone()
         except Exception as error:
-            one.request.fail(error)
+            request.fail(error)
     for write, members in groups.values():
         start, most = 0, members[0][1].queue.max_coalesced_rows
         while start < len(members):
@@ -203,37 +198,40 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
             start += most
 
 
-def _read(
-    endpoint: OperationEndpoint, request: FastPathRequest, found: dict[str | None, ServedModel]
-) -> _ReadRequest:
-    timeout = min(endpoint.admit(request.head), endpoint.app.settings.request_timeout_seconds)
-    request.deadline = request.arrived + timeout
-    fields = endpoint.reader.read_json(request.body)
+def _read(request: FastPathRequest, found: dict[str | None, ServedModel]) -> ServedModel:
+    """Read the fields of a request, and find its model."""
+    endpoint = request.endpoint
+    longest = endpoint.app.settings.request_timeout_seconds
+    request.timeout = min(endpoint.admit(request.head), longest)
+    request.deadline = request.arrived + request.timeout
+    request.fields = fields = endpoint.reader.read_json(request.body)
     name = MODEL.value(fields)
     model = found.get(name)
     if model is None:
         model = found[name] = endpoint.app.repository.get(name)
     request.model = model.card.name
-    operation, form = endpoint.operation, AS_JSON
-    if not fields.keys() <= operation.plain_fields:
-        form = operation.choose_format(None, fields, model.card)
-    return _ReadRequest(request, model, fields, form, timeout)
+    if not fields.keys() <= endpoint.operation.plain_fields:
+        request.form = endpoint.operation.choose_format(None, fields, model.card)
+    return model
 
 
-def _read_together(operation: Operation, requests: Sequence[_ReadRequest]) -> list[Array | None]:
+def _read_together(
+    endpoint: OperationEndpoint, requests: Sequence[tuple[FastPathRequest, ServedModel]]
+) -> list[Array | None]:
     """Read the tensors that hold one good row, those for one model at once."""
     rows: list[Array | None] = [None] * len(requests)
+    operation = endpoint.operation
     tensor = operation.tensor_name
     if tensor is None or len(requests) == 1:
         return rows
     groups: dict[int, list[int]] = {}
-    for index, one in enumerate(requests):
-        value = one.fields.get(tensor)
+    for index, (request, model) in enumerate(requests):
+        value = request.fields.get(tensor)
         if type(value) is list and len(value) == 1:
-            groups.setdefault(id(one.model), []).append(index)
+            groups.setdefault(id(model), []).append(index)
     for group in groups.values():
-        card = requests[group[0]].model.card
-        values = [requests[index].fields[tensor] for index in group]
+        card = requests[group[0]][1].card
+        values = [requests[index][0].fields[tensor] for index in group]
         read = read_lone_rows(values, operation.row_shape(card), dtype=card.numpy_dtype)
         if read is not None:
             for index, row in zip(group, read, strict=True):
@@ -241,16 +239,18 @@ def _read_together(operation: Operation, requests: Sequence[_ReadRequest]) -> li
     return rows
 
 
-def _prepare(operation: Operation, read: _ReadRequest, rows: Array | None, groups: _Groups) -> None:
+def _prepare(
+    request: FastPathRequest, model: ServedModel, rows: Array | None, groups: _Groups
+) -> None:
     """Make a request's rows, and put it with those that it can wait with."""
-    request, model, fields, form, timeout = read
-    given = operation.prepare(fields, model, form, request.deadline, rows=rows)
+    operation, deadline = request.endpoint.operation, request.deadline
+    given = operation.prepare(request.fields, model, request.form, deadline, rows=rows)
     if not isinstance(given, ModelInput):
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
     is_lone = count == 1 and not given.with_evaluations
-    key = (id(given.queue), given.wants_log_det, timeout) if is_lone else id(request)
+    key = (id(given.queue), given.wants_log_det, request.timeout) if is_lone else id(request)
     group = groups.get(key)
     if group is None:
         group = groups[key] = (partial(_write, operation, model), [])

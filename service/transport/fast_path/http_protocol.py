@@ -261,7 +261,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.shared.metrics.cut_off("not_reading")
 
     def _watch_writes(self) -> None:
-        if self._write_watch is not None:
+        # Most answers are taken by the kernel at once.
+        if self._write_watch is not None and self.transport.get_write_buffer_size():
             self._write_watch.watch()
 
     def _may_probe(self) -> bool:

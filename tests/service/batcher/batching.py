@@ -8,11 +8,22 @@ from typing import Any
 import numpy as np
 
 from service.batcher import Batcher, EngineCall, QueuePolicy
+from service.batcher.entry import QueueEntry
 from service.contracts import Array, InferenceResult
 from service.telemetry import Metrics
 from tests.service.engines.fakes import FEATURES, Gated
 
 PATIENCE_SECONDS = 20.0
+
+
+class NoOwner:
+    """An owner of entries that nobody cancels."""
+
+    def cancel(self, entry: QueueEntry) -> None:
+        raise AssertionError("nothing is cancelled here")
+
+    def cancel_row(self, entry: QueueEntry, row: int) -> bool:
+        raise AssertionError("nothing is cancelled here")
 
 
 def batcher(

@@ -11,6 +11,7 @@ from service.batcher.batch_queue import BatchQueue
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.fair_queue import FairQueue
 from service.contracts import InferenceResult
+from tests.service.batcher.batching import NoOwner
 
 LOOP = asyncio.new_event_loop()
 LOOP.close()
@@ -20,7 +21,9 @@ BREAK_IN_SECONDS = 0.05
 
 def entry(rows: int) -> QueueEntry:
     sink: asyncio.Future[InferenceResult] = asyncio.Future(loop=LOOP)
-    return QueueEntry(np.zeros((rows, 1)), None, deadline=9.0, arrived=0.0, sink=sink)
+    return QueueEntry(
+        np.zeros((rows, 1)), None, deadline=9.0, arrived=0.0, sink=sink, owner=NoOwner()
+    )
 
 
 class Interrupted(FairQueue):

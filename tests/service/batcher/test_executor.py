@@ -12,6 +12,7 @@ from service.batcher.executor import BatchExecutor, BatchResult, EngineCall
 from service.contracts import Array, InferenceResult
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import EngineError, NotReady
+from tests.service.batcher.batching import NoOwner
 from tests.service.engines.fakes import FEATURES, POISON, Doubling, Poisoned, rows
 
 Call = Callable[[Array, Array | None], tuple[Array, Array]]
@@ -28,11 +29,15 @@ def entries(*requests: Array, contexts: list[Array] | None = None) -> list[Queue
     for index, request in enumerate(requests):
         sink: asyncio.Future[InferenceResult] = asyncio.Future(loop=loop)
         context = None if contexts is None else contexts[index]
-        made.append(QueueEntry(request, context, deadline=9.0, arrived=0.0, sink=sink))
+        made.append(
+            QueueEntry(request, context, deadline=9.0, arrived=0.0, sink=sink, owner=NoOwner())
+        )
     return made
 
 
-def run(executor: BatchExecutor, requests: list[QueueEntry]) -> BatchResult:
+def run(
+    executor: BatchExecutor, requests: list[QueueEntry]
+) -> tuple[list[QueueEntry], BatchResult]:
     return executor.run([EntrySlice(entry, 0, entry.total) for entry in requests])
 
 
@@ -44,11 +49,57 @@ def assert_answered(entry: QueueEntry) -> None:
 
 def test_rows_go_back_to_their_requests() -> None:
     requests = entries(rows(1, 2), rows(3), rows(4, 5, 6))
-    result = run(BatchExecutor(engine_call(Doubling()), 8), requests)
-    assert result.finished == requests
+    finished, result = run(BatchExecutor(engine_call(Doubling()), 8), requests)
+    assert finished == requests
     assert (result.rows, result.non_finite_rows, result.first_error) == (6, 0, None)
     for entry in requests:
         assert_answered(entry)
+
+
+def coalesced(*values: float) -> QueueEntry:
+    """An entry of several requests, a row of each."""
+    (entry,) = entries(rows(*values))
+    entry.is_coalesced = True
+    return entry
+
+
+@pytest.mark.parametrize("culprits", [(1,), (0, 6), (0, 1, 2, 3, 4, 5, 6)])
+def test_requests_of_one_entry_fail_one_by_one(culprits: tuple[int, ...]) -> None:
+    values = [POISON if row in culprits else float(row) for row in range(7)]
+    entry, (neighbour,) = coalesced(*values), entries(rows(8, 9))
+    finished, _ = run(BatchExecutor(engine_call(Poisoned()), 16), [entry, neighbour])
+    assert set(finished) == {entry, neighbour}
+    assert_answered(neighbour)
+    assert sorted(entry.errors) == list(culprits)
+    assert all(isinstance(error, EngineError) for error in entry.errors.values())
+    if len(culprits) == 7:
+        assert isinstance(entry.error, EngineError)
+        return
+    answer = entry.result()
+    assert sorted(answer.errors) == list(culprits)
+    good = [row for row in range(7) if row not in culprits]
+    np.testing.assert_array_equal(answer.value[good], 2 * entry.rows[good])
+
+
+def test_rows_of_one_request_fail_together() -> None:
+    (entry,) = entries(rows(1, POISON, 3))
+    finished, _ = run(BatchExecutor(engine_call(Poisoned()), 8), [entry])
+    assert finished == [entry]
+    assert isinstance(entry.error, EngineError)
+
+
+def test_a_failing_engine_is_not_asked_without_end_for_one_entry() -> None:
+    calls = []
+
+    def fail(values: Array, context: Array | None) -> tuple[Array, Array]:
+        calls.append(len(values))
+        raise RuntimeError("broken")
+
+    entry = coalesced(*range(64))
+    finished, _ = run(BatchExecutor(engine_call(fail), 64), [entry])
+    assert finished == [entry]
+    assert isinstance(entry.error, EngineError)
+    assert len(calls) <= 1 + 9 * 7
 
 
 def test_context_travels_with_its_rows() -> None:
@@ -60,9 +111,7 @@ def test_context_travels_with_its_rows() -> None:
 def test_parts_of_one_request_are_joined() -> None:
     (entry,) = entries(rows(*range(1, 8)))
     executor = BatchExecutor(engine_call(Doubling()), 3)
-    finished = [
-        executor.run([EntrySlice(entry, *span)]).finished for span in ((0, 3), (3, 6), (6, 7))
-    ]
+    finished = [executor.run([EntrySlice(entry, *span)])[0] for span in ((0, 3), (3, 6), (6, 7))]
     assert finished == [[], [], [entry]]
     assert_answered(entry)
 
@@ -78,7 +127,7 @@ def test_an_incomplete_entry_has_no_answer() -> None:
 def test_bisection_finds_one_culprit_of_sixteen(culprit: int) -> None:
     requests = entries(*(rows(POISON if i == culprit else i + 1) for i in range(16)))
     engine = Poisoned()
-    result = run(BatchExecutor(engine_call(engine), 16), requests)
+    _, result = run(BatchExecutor(engine_call(engine), 16), requests)
     assert isinstance(requests[culprit].error, EngineError)
     assert len(engine.sizes) <= 1 + 2 * math.log2(16)
     assert result.rows == 15
@@ -97,9 +146,9 @@ def test_a_failure_does_not_carry_the_engines_words() -> None:
 def test_an_engine_that_always_fails_costs_a_bounded_number_of_calls() -> None:
     requests = entries(*(rows(POISON) for _ in range(256)))
     engine = Poisoned()
-    result = run(BatchExecutor(engine_call(engine), 256), requests)
+    finished, _ = run(BatchExecutor(engine_call(engine), 256), requests)
     assert all(isinstance(entry.error, EngineError) for entry in requests)
-    assert len(result.finished) == 256
+    assert len(finished) == 256
     assert len(engine.sizes) < 100
 
 
@@ -110,7 +159,7 @@ def test_out_of_memory_is_retried_in_halves() -> None:
         return 2 * x, x.sum(1)
 
     requests = entries(rows(1, 2, 3), rows(4, 5, 6, 7, 8))
-    result = run(BatchExecutor(engine_call(small_memory), 8), requests)
+    _, result = run(BatchExecutor(engine_call(small_memory), 8), requests)
     for entry in requests:
         assert_answered(entry)
     assert result.rows == 8
@@ -125,10 +174,10 @@ def test_out_of_memory_twice_is_not_ready() -> None:
         raise EngineOutOfMemory
 
     requests = entries(rows(1, 2), rows(3, 4))
-    result = run(BatchExecutor(engine_call(no_memory), 4), requests)
+    finished, _ = run(BatchExecutor(engine_call(no_memory), 4), requests)
     assert calls == [4, 2, 2]
     assert all(isinstance(entry.error, NotReady) for entry in requests)
-    assert len(result.finished) == 2
+    assert len(finished) == 2
 
 
 def test_a_lost_engine_is_reported() -> None:
@@ -151,7 +200,7 @@ def test_a_lost_engine_is_reported() -> None:
 )
 def test_results_of_a_wrong_form_are_an_engine_error(wrong: Call) -> None:
     requests = entries(rows(1), rows(2))
-    result = run(BatchExecutor(engine_call(wrong), 4), requests)
+    _, result = run(BatchExecutor(engine_call(wrong), 4), requests)
     assert all(isinstance(entry.error, EngineError) for entry in requests)
     assert result.rows == 0
 
@@ -164,7 +213,7 @@ def test_non_finite_rows_are_counted_and_pass() -> None:
         return value, log_det
 
     requests = entries(rows(1), rows(2), rows(3))
-    result = run(BatchExecutor(engine_call(infinite), 4), requests)
+    _, result = run(BatchExecutor(engine_call(infinite), 4), requests)
     assert result.non_finite_rows == 2
     assert requests[2].result().log_det.tolist() == [-np.inf]
 
@@ -173,9 +222,9 @@ def test_rows_of_a_cancelled_request_are_not_computed() -> None:
     requests = entries(rows(1), rows(2), rows(3))
     requests[1].error = NotReady("gone")
     engine = Doubling()
-    result = run(BatchExecutor(engine_call(engine), 4), requests)
+    finished, _ = run(BatchExecutor(engine_call(engine), 4), requests)
     assert engine.sizes == [2]
-    assert result.finished == [requests[0], requests[2]]
+    assert finished == [requests[0], requests[2]]
     assert_answered(requests[2])
 
 
@@ -184,7 +233,7 @@ def test_fixed_batches_are_padded_and_cut_back() -> None:
     executor = BatchExecutor(engine_call(engine, context_shape=(1,)), 8, is_fixed=True)
     for request in (rows(1), rows(1, 2, 3), rows(*range(8))):
         (entry,) = entries(request, contexts=[np.zeros((len(request), 1), np.float32)])
-        result = run(executor, [entry])
+        _, result = run(executor, [entry])
         assert result.rows == len(request)
         assert_answered(entry)
     assert engine.sizes == [8, 8, 8]
@@ -194,5 +243,5 @@ def test_padding_is_not_counted_as_non_finite() -> None:
     def infinite(x: Array, context: Array | None) -> tuple[Array, Array]:
         return 2 * x, np.full(len(x), -np.inf, x.dtype)
 
-    result = run(BatchExecutor(engine_call(infinite), 8, is_fixed=True), entries(rows(1, 2)))
+    _, result = run(BatchExecutor(engine_call(infinite), 8, is_fixed=True), entries(rows(1, 2)))
     assert result.non_finite_rows == 2

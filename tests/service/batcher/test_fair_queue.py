@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.fair_queue import FairQueue
 from service.contracts import InferenceResult
+from tests.service.batcher.batching import NoOwner
 
 
 def entry(rows: int, arrived: float = 0.0) -> QueueEntry:
     sink: asyncio.Future[InferenceResult] = asyncio.Future(loop=LOOP)
-    return QueueEntry(np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, sink=sink)
+    return QueueEntry(
+        np.zeros((rows, 1)), None, deadline=9.0, arrived=arrived, sink=sink, owner=NoOwner()
+    )
 
 
 LOOP = asyncio.new_event_loop()
