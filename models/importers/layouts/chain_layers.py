@@ -93,6 +93,16 @@ def gaussian(
     return Part({"kind": "gaussian", "conditional": of_context is not None}, state)
 
 
+def spline_bins(num_parameters: int) -> int | None:
+    """K of a rational-quadratic spline with linear tails, which has 3 K - 1 parameters a feature.
+
+    Returns:
+        K, or None where no spline has so many parameters.
+    """
+    bins, rest = divmod(num_parameters + 1, 3)
+    return None if rest or bins < 2 else bins
+
+
 def is_standard(mean: Tensor, log_std: Tensor) -> bool:
     """Whether N(mean, exp(log_std)^2) is N(0, I), so that no layer is needed for it."""
     return not (mean.any() or log_std.any())

@@ -48,8 +48,8 @@ def num_bins(outputs: int, name: str) -> int:
     Raises:
         ImportRefused: if there is no such K.
     """
-    bins, rest = divmod(outputs + 1, 3)
-    if rest or bins < 2:
+    bins = chain_layers.spline_bins(outputs)
+    if bins is None:
         raise ImportRefused(
             f"{name}: {outputs} parameters a feature; expected 1 (additive), 2 (affine) or "
             "3 K - 1 (a rational-quadratic spline of K bins with linear tails). Splines without "

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from models.importers.layouts.chain_layers import spline_bins
 from models.importers.report import ImportRefused
 from models.importers.weights import Weights
 
@@ -132,8 +133,8 @@ def num_bins(params: int) -> int:
     Raises:
         ImportRefused: if there is no such K.
     """
-    bins, rest = divmod(params + 1, 3)
-    if rest or bins < 2:
+    bins = spline_bins(params)
+    if bins is None:
         raise ImportRefused(
             f"{params} parameters a feature: expected 1 (AdditiveTransform), 2 "
             "(MonotonicAffineTransform) or 3 K - 1 (MonotonicRQSTransform of K bins); polynomial "
