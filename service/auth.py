@@ -1,7 +1,7 @@
 """Who may ask: API keys, several at once, in the settings or in a file that may change.
 
 A client shows one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`. Only the probes of
-orchestrators are answered without. Where no key is set there is no guard, and nothing is checked.
+orchestrators are answered without. Where no key is set nothing is checked.
 """
 
 import ipaddress

@@ -26,22 +26,17 @@
     bytes ──decode──> fields ──find model──> rows ──queue──> answer ──encode──> bytes
       400, 401, 408, 413, 415  404, 503   422, 413    429, 500, 504     406
 
-All are rendered by `problem`: RFC 9457, `application/problem+json`.
+All are rendered by `service.problem`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from typing import Any
-
-import orjson
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place in a request that is wrong; pointer is a JSON pointer (RFC 6901), as /x/3.
+    """One part of a request that is wrong; pointer is a JSON pointer (RFC 6901), as /x/3.
 
     column: which value of the row it is, where it is one value.
     """
@@ -56,8 +51,8 @@ class ServiceError(Exception):
 
     Args:
         detail: one sentence for the person who reads it.
-        at: JSON pointer to the place that is wrong, where naming it helps.
-        faults: the places, where there are several.
+        at: JSON pointer to the part that is wrong, where naming it helps.
+        faults: the parts, where there are several.
         retry_after: whole seconds after which to try again.
         headers: further headers of the response, for example Allow.
         members: further members of the problem object.
@@ -187,11 +182,11 @@ class InvalidRequest(ServiceError):
         """
         if names is None:
             return
-        places = [_place_in(names, fault) for fault in self.faults]
-        self.detail += next(filter(None, places), "")
+        columns = [_column_in(names, fault) for fault in self.faults]
+        self.detail += next(filter(None, columns), "")
         self.faults = tuple(
-            replace(fault, detail=fault.detail + place)
-            for fault, place in zip(self.faults, places, strict=True)
+            replace(fault, detail=fault.detail + column)
+            for fault, column in zip(self.faults, columns, strict=True)
         )
 
 
@@ -314,59 +309,8 @@ class DeadlineExceeded(ServiceError):
     title = "Deadline exceeded"
 
 
-def _place_in(names: Sequence[str], fault: Fault) -> str:
+def _column_in(names: Sequence[str], fault: Fault) -> str:
     # Only rows of x are those of the table: z and context have other columns.
     if fault.column is None or not fault.pointer.startswith("/x/") or fault.column >= len(names):
         return ""
     return f" in column {fault.column} {names[fault.column]!r:.80}"
-
-
-def unexpected(request_id: str) -> InternalError:
-    """The error of an exception nobody foresaw: where to find it, and no more."""
-    return InternalError(
-        f"an unexpected error; the server's log has it under request id {request_id}"
-    )
-
-
-def from_status(status: int, detail: str, headers: Sequence[tuple[str, str]] = ()) -> ServiceError:
-    """Turn a framework's bare status into one of ours, keeping its headers."""
-    known = {kind.status: kind for kind in (MalformedBody, NotFound, MethodNotAllowed, TooLarge)}
-    error = known.get(status, ServiceError)(detail, headers=headers)
-    if error.status != status:
-        error.status, error.title = status, HTTPStatus(status).phrase
-        error.code = error.title.lower().replace(" ", "_")
-    return error
-
-
-def problem(error: ServiceError, request_id: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Render an error as `application/problem+json`.
-
-    `error` repeats `detail`: the Open Inference Protocol asks for a member of that name, and
-    RFC 9457 allows it, so one body serves both. `type` is a path below /problems, never fetched.
-
-    Returns:
-        Body and headers of the response.
-
-    Reference: RFC 9457, Problem Details for HTTP APIs.
-    """
-    content: dict[str, Any] = {
-        "type": f"/problems/{error.code}",
-        "title": error.title,
-        "status": error.status,
-        "code": error.code,
-        "detail": error.detail,
-        "error": error.detail,
-        "request_id": request_id,
-    }
-    if error.faults:
-        content["errors"] = [{"pointer": f.pointer, "detail": f.detail} for f in error.faults]
-    body = orjson.dumps(content | error.members)
-    headers = [
-        (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-    ]
-    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers]
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(error.retry_after).encode()))
-    return body, headers

@@ -67,6 +67,7 @@ LEAVES = (
     "service",
     "service.engines.registry",
     "service.errors",
+    "service.problem",
     "service.settings",
     "service.telemetry",
     "service.launch.exits",
@@ -104,8 +105,11 @@ def _may_import(importer: str, imported: str) -> bool:
     if importer == imported or importer in FREE:
         return True
     if importer in LEAVES:
-        # The settings name the engines that there are.
-        return (importer, imported) == ("service.settings", "service.engines.registry")
+        # The settings name the engines that there are; problems show errors.
+        return (importer, imported) in (
+            ("service.settings", "service.engines.registry"),
+            ("service.problem", "service.errors"),
+        )
     if importer == "pushforward":
         return imported in ("models", "pushforward.client", "pushforward.siblings")
     if imported in LEAVES:

@@ -6,14 +6,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.errors import (
-    PROBLEM_MEDIA_TYPE,
-    Fault,
-    InvalidRequest,
-    ServiceError,
-    from_status,
-    problem,
-)
+from service.errors import Fault, InvalidRequest, ServiceError
+from service.problem import PROBLEM_MEDIA_TYPE, from_status, problem
 
 # Every other error of every route, for FastAPI(responses=...).
 ANY_PROBLEM: dict[int | str, dict[str, Any]] = {

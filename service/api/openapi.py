@@ -12,7 +12,6 @@ from service.api import schemas
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
 from service.contracts import InferenceResult, ModelCard, QueueHandle, ServedModel
 from service.errors import (
-    PROBLEM_MEDIA_TYPE,
     BodyTimeout,
     DeadlineExceeded,
     InternalError,
@@ -33,6 +32,7 @@ from service.operations.fields import CONTEXT, Field, Output, scalar_output
 from service.operations.response import AS_JSON, FORMATS, write_json
 from service.operations.solver_stats import SOLVER_OUTPUTS
 from service.operations.spec import ModelInput
+from service.problem import PROBLEM_MEDIA_TYPE
 
 _REFERENCE = "#/components/schemas/{model}"
 _TAG = "operations"

@@ -154,17 +154,17 @@ def write_rows(
             write_object({**common, **head}, _row(outputs, index))
             for index, head in enumerate(heads)
         ]
-    form = orjson.dumps(common)[:-1].replace(b"%", b"%%") + b"%b"
+    template = orjson.dumps(common)[:-1].replace(b"%", b"%%") + b"%b"
     columns = []
     for (name, values), text in zip(outputs.items(), texts, strict=True):
         # Inside a row at most depth - 1 brackets close at a comma.
         depth = values.ndim - 1
         opened, closed = b"[" * depth, b"]" * depth
-        form += b",%b:[%b%%b%b]" % (orjson.dumps(name), opened, closed)
+        template += b",%b:[%b%%b%b]" % (orjson.dumps(name), opened, closed)
         columns.append(text[1 + depth : -1 - depth].split(closed + b"," + opened))
-    form += b"}"
+    template += b"}"
     added = [b"," + orjson.dumps(head)[1:-1] if head else b"" for head in heads]
-    return [form % parts for parts in zip(added, *columns, strict=True)]
+    return [template % parts for parts in zip(added, *columns, strict=True)]
 
 
 def _row(outputs: dict[str, Array], index: int) -> dict[str, Array]:

@@ -9,6 +9,7 @@ What remains of the body without its long arrays is short, and is read as any ot
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,29 @@ from service.errors import BadDtype, MalformedBody, ShapeMismatch, TooLarge
 # Shorter bodies are parsed in a few milliseconds.
 LARGE_BYTES = 2**20
 
-_LONG_BYTES = 2**16
-_SLICE_BYTES = 2**18
-_MAX_ROW_BYTES = 2**24
 _MAX_STRINGS = 4096
 _MAX_DEPTH = 16
 _OPENING = re.compile(rb"(?:\s*\[)+")
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceLimits:
+    """The sizes in which a body is cut, in bytes.
+
+    rest: what remains of a body without its long arrays, at most.
+    long: arrays from here on are cut; strings are shorter.
+    slice: what is parsed of an array at a time, about.
+    row: of an array, at most.
+    """
+
+    rest: int = LARGE_BYTES
+    long: int = 2**16
+    slice: int = 2**18
+    row: int = 2**24
+
+
+LIMITS = SliceLimits()
 
 
 class _Span(NamedTuple):
@@ -42,7 +59,9 @@ def is_large(body: bytes | bytearray) -> bool:
     return len(body) > LARGE_BYTES
 
 
-def parse_large(body: bytes | bytearray, max_rows: int) -> dict[str, Any]:
+def parse_large(
+    body: bytes | bytearray, max_rows: int, limits: SliceLimits = LIMITS
+) -> dict[str, Any]:
     """Parse a JSON object; its long lists of numbers come as float64 arrays.
 
     They are looked for among its values, and among those of the objects in its lists.
@@ -56,9 +75,9 @@ def parse_large(body: bytes | bytearray, max_rows: int) -> dict[str, Any]:
     arrays: dict[str, Array] = {}
     parts: list[bytes | bytearray] = []
     done = 0
-    for span in _spans(body):
+    for span in _spans(body, limits.long):
         first = body.find(b"[", span.start, span.stop)
-        if span.stop - span.start < _LONG_BYTES or first < 0:
+        if span.stop - span.start < limits.long or first < 0:
             continue
         end = body.find(b"}", first, span.stop)
         end = span.stop if end < 0 else end
@@ -67,13 +86,13 @@ def parse_large(body: bytes | bytearray, max_rows: int) -> dict[str, Any]:
         if b"[" in tail or b"{" in tail:
             raise BadDtype(f"{span.name:.40}: expected a list of numbers and nothing else")
         key = f"{token}{len(arrays)}"
-        arrays[key] = _read_array(body, span.name, first, last, max_rows)
+        arrays[key] = _read_array(body, _Span(span.name, first, last), max_rows, limits)
         parts += (body[done:first], b'"%b"' % key.encode())
         done = last + 1
     parts.append(body[done:])
     rest = b"".join(parts)
-    if is_large(rest):
-        raise TooLarge(f"body: expected at most {LARGE_BYTES} bytes beside its arrays of numbers")
+    if len(rest) > limits.rest:
+        raise TooLarge(f"body: expected at most {limits.rest} bytes beside its arrays of numbers")
     content = parse_object(rest)
     check_keys(rest)
     return {name: _fill(value, name, arrays) for name, value in content.items()}
@@ -90,7 +109,7 @@ def _fill(value: Any, name: str, arrays: dict[str, Array]) -> Any:
     return value
 
 
-def _spans(body: bytes | bytearray) -> Iterator[_Span]:
+def _spans(body: bytes | bytearray, max_string: int) -> Iterator[_Span]:
     start, name = 0, ""
     for _ in range(_MAX_STRINGS):
         opening = body.find(b'"', start)
@@ -98,26 +117,27 @@ def _spans(body: bytes | bytearray) -> Iterator[_Span]:
             yield _Span(name, start, len(body))
             return
         yield _Span(name, start, opening)
-        closing = _find_end(body, opening)
+        closing = _find_end(body, opening, max_string)
         name = body[opening + 1 : closing].decode("utf-8", "replace")
         start = closing + 1
     raise BadDtype(f"body: expected numbers, got more than {_MAX_STRINGS} strings")
 
 
-def _find_end(body: bytes | bytearray, opening: int) -> int:
+def _find_end(body: bytes | bytearray, opening: int, max_string: int) -> int:
     """Find the quote that ends a string."""
-    found = _STRING.match(body, opening + 1, opening + _LONG_BYTES)
+    found = _STRING.match(body, opening + 1, opening + max_string)
     if found is None:
-        raise MalformedBody(f"body: expected strings of less than {_LONG_BYTES} bytes")
+        raise MalformedBody(f"body: expected strings of less than {max_string} bytes")
     return found.end() - 1
 
 
-def _read_array(body: bytes | bytearray, name: str, first: int, last: int, max_rows: int) -> Array:
+def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: SliceLimits) -> Array:
     """Read the list between two brackets.
 
     Returns:
         float64, of the list's shape.
     """
+    name, first, last = span
     opening = _OPENING.match(body, first, min(last, first + 1024))
     depth = 0 if opening is None else opening[0].count(b"[")
     if depth > _MAX_DEPTH:
@@ -127,11 +147,11 @@ def _read_array(body: bytes | bytearray, name: str, first: int, last: int, max_r
     parts: list[Array] = []
     rows, start = 0, first + 1
     while True:
-        found = comma.search(body, min(start + _SLICE_BYTES, last), last)
+        found = comma.search(body, min(start + limits.slice, last), last)
         end = last if found is None else found.end() - 1
-        if end - start > _MAX_ROW_BYTES:
+        if end - start > limits.row:
             raise TooLarge(
-                f"{name:.40}: expected at most {_MAX_ROW_BYTES} bytes of JSON a row; send npy"
+                f"{name:.40}: expected at most {limits.row} bytes of JSON a row; send npy"
             )
         part = _read_slice(bytes(body[start:end]), name, rows)
         rows += len(part)

@@ -26,9 +26,9 @@ def find_graphs(config: EngineConfig) -> SerialisedExport:
         EngineUnavailable: they are made too slowly for an engine that nobody asked for.
         ValueError, RuntimeError: those of the folder cannot be used, or none can be made.
     """
-    stored = _read_graphs(config)
-    if stored is not None:
-        return stored
+    found = _read_graphs(config)
+    if found is not None:
+        return found
     bound = SLOW_SOLVE_SECONDS if is_continuous(config.flow) else SLOW_ROW_SECONDS
     if config.row_seconds is not None and config.row_seconds > bound:
         raise EngineUnavailable(

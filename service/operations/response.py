@@ -17,8 +17,9 @@ from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.contracts import InferenceResult, ModelCard
-from service.errors import ServiceError, TooLarge, problem, unexpected
+from service.errors import ServiceError, TooLarge
 from service.operations.thread_pool import RequestThreadPool
+from service.problem import problem, unexpected
 
 Headers = list[tuple[bytes, bytes]]
 # The scalars of an answer, and its tensors; the first tensor is the answer of a format of one.

@@ -106,7 +106,7 @@ async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -
     card = make_card(location, flow, selection, overrides.settings.batching)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
-    loaded = _connect(card, selection.engine, policy, metrics, seen, solves=is_continuous(flow))
+    loaded = _connect(card, selection.engine, policy, metrics, seen, is_solved=is_continuous(flow))
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -137,7 +137,7 @@ async def _load_and_select(
     except CheckpointError as error:
         raise StartupError(str(error)) from None
     flow = checkpoint.flow
-    policy = make_policy(settings, flow.features, solves=is_continuous(flow))
+    policy = make_policy(settings, flow.features, is_solved=is_continuous(flow))
     threads = engine_threads(settings.num_threads, settings.workers)
     config = EngineConfig(checkpoint, threads, policy.max_batch_rows)
     try:
@@ -184,11 +184,11 @@ def make_card(
     )
 
 
-def make_policy(settings: Settings, features: int, *, solves: bool = False) -> QueuePolicy:
+def make_policy(settings: Settings, features: int, *, is_solved: bool = False) -> QueuePolicy:
     """Choose the limits of a model's batchers where the settings leave them open."""
     is_fixed = settings.batching == "invariant"
     fitting = max(1, _VALUES_IN_BATCH // features)
-    most = _MAX_ROWS_IN_SOLVE if solves else _MAX_ROWS_IN_BATCH
+    most = _MAX_ROWS_IN_SOLVE if is_solved else _MAX_ROWS_IN_BATCH
     chosen = min(max(2 ** int(math.log2(fitting)), _MIN_ROWS_IN_BATCH), most)
     rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
     queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
@@ -207,7 +207,7 @@ def _connect(
     metrics: Metrics,
     seen: Stamp,
     *,
-    solves: bool,
+    is_solved: bool,
 ) -> LoadedModel:
     data, latent = card.event_shape, (card.features,)
 
@@ -223,7 +223,7 @@ def _connect(
 
     encode = batcher("encode", engine.encode, data, latent)
     decode = batcher("decode", engine.decode, latent, data)
-    generate = batcher("generate", engine.generate, latent, data) if solves else None
+    generate = batcher("generate", engine.generate, latent, data) if is_solved else None
     served = ServedModel(card, encode, decode, generate)
     return LoadedModel(served, encode, decode, generate, seen)
 

@@ -124,10 +124,10 @@ class _Handler(logging.Handler):
         standard_output.flush()
 
 
-def configure(level: str, form: Format, stream: TextIO | None = None) -> None:
+def configure(level: str, log_format: Format, stream: TextIO | None = None) -> None:
     """Configure the logging of this process: all to `stream` (standard output), in one form."""
     handler = _Handler() if stream is None else logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if form == "json" else ConsoleFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -175,20 +175,20 @@ class AccessLog:
     """The access log: collects lines on the event loop, writes them a few times a second.
 
     Args:
-        form: "console" or "json".
+        log_format: "console" or "json".
         stream: where to; standard output if left out.
         flush_seconds: how long a line waits for others.
     """
 
     def __init__(
         self,
-        form: Format,
+        log_format: Format,
         stream: TextIO | None = None,
         *,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
         self._flush_seconds = flush_seconds
-        self._render = _json_line if form == "json" else _console_line
+        self._render = _json_line if log_format == "json" else _console_line
         self._stream = stream
         self._waiting: list[tuple[float, AccessRecord]] = []
         self._timer: asyncio.TimerHandle | None = None

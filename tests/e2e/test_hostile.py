@@ -82,18 +82,21 @@ def head(path: str = "/encode", *, method: str = "POST", **fields: str | int) ->
 
 
 def exchange(
-    server: RunningServer, *pieces: bytes, rest: Iterable[bytes] = ()
+    server: RunningServer, *data: bytes, rest: Iterable[bytes] = ()
 ) -> tuple[int | None, bytes]:
-    """Send pieces on a connection of their own.   -> status and body; None where it was closed.
+    """Send bytes on a connection of their own.
 
     Args:
-        pieces: sent at once.
-        rest: sent until the server has heard enough.
+        data: sent at once.
+        rest: sent until the server closes.
+
+    Returns:
+        Status and body; None where the connection was closed.
     """
     with connect(server) as client:
         with contextlib.suppress(ConnectionError):
-            for piece in itertools.chain(pieces, rest):
-                client.sendall(piece)
+            for part in itertools.chain(data, rest):
+                client.sendall(part)
         answer = http.client.HTTPResponse(client)
         try:
             answer.begin()
@@ -224,8 +227,8 @@ def test_nothing_is_ever_unpickled(server: RunningServer, tmp_path: Path) -> Non
 # How bodies come
 
 
-def chunks(piece: bytes) -> Iterator[bytes]:
-    chunk = b"%x\r\n%s\r\n" % (len(piece), piece)
+def chunks(data: bytes) -> Iterator[bytes]:
+    chunk = b"%x\r\n%s\r\n" % (len(data), data)
     while True:
         yield chunk
 
@@ -240,8 +243,8 @@ def test_a_body_over_the_limit_is_not_read_to_its_end(server: RunningServer) -> 
 
 
 def test_two_million_chunks_of_one_byte(server: RunningServer) -> None:
-    pieces = [b"1\r\n \r\n" * 100_000] * 20
-    status, _ = exchange(server, head(Transfer_Encoding="chunked"), *pieces, b"0\r\n\r\n")
+    data = [b"1\r\n \r\n" * 100_000] * 20
+    status, _ = exchange(server, head(Transfer_Encoding="chunked"), *data, b"0\r\n\r\n")
     assert status in (400, 408, 413)
 
 
@@ -295,12 +298,12 @@ def test_a_thousand_idle_connections_hold_up_nobody(server: RunningServer) -> No
 
 
 def test_a_head_of_ten_megabytes_is_refused(server: RunningServer) -> None:
-    for first, piece, count in (
+    for first, part, count in (
         (b"POST /encode HTTP/1.1\r\nX-Long: ", b"x" * 1_000_000, 10),
         (b"POST /encode HTTP/1.1\r\n", b"a: b\r\n" * 10_000, 10),
         (b"GET /", b"x" * 1_000_000, 1),
     ):
-        status, _ = exchange(server, first, rest=[piece] * count)
+        status, _ = exchange(server, first, rest=[part] * count)
         assert status in (431, None)
 
 

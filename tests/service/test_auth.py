@@ -82,7 +82,7 @@ def test_everything_else_does(app: FastAPI, method: str, path: str) -> None:
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
-def test_every_documented_path_is_guarded(app: FastAPI) -> None:
+def test_every_documented_path_wants_a_key(app: FastAPI) -> None:
     document = ask(app, "GET", "/openapi.json", headers=GOOD).json()
     assert document["security"]
     statuses = {
@@ -110,9 +110,9 @@ def test_both_ways_from_the_socket_ask_for_the_key(is_short: bool) -> None:
     run(play)
 
 
-def _check(guard: ApiKeyAuth, key: str) -> bool:
+def _check(auth: ApiKeyAuth, key: str) -> bool:
     try:
-        guard.check({b"x-api-key": key.encode()})
+        auth.check({b"x-api-key": key.encode()})
     except Unauthorized:
         return False
     return True
@@ -121,10 +121,10 @@ def _check(guard: ApiKeyAuth, key: str) -> bool:
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# the first\n\n{KEY}\n")
-    guard = ApiKeyAuth([], file, look_seconds=0)
-    assert (_check(guard, KEY), _check(guard, OTHER)) == (True, False)
+    auth = ApiKeyAuth([], file, look_seconds=0)
+    assert (_check(auth, KEY), _check(auth, OTHER)) == (True, False)
     file.write_text(f"{OTHER}\n{'x' * 20}\n")
-    assert (_check(guard, KEY), _check(guard, OTHER), _check(guard, "x" * 20)) == (
+    assert (_check(auth, KEY), _check(auth, OTHER), _check(auth, "x" * 20)) == (
         False,
         True,
         True,
@@ -137,10 +137,10 @@ def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1, 1))
     link = tmp_path / "keys"
     link.symlink_to("a")
-    guard = ApiKeyAuth([], link, look_seconds=0)
+    auth = ApiKeyAuth([], link, look_seconds=0)
     (tmp_path / "next").symlink_to("b")
     (tmp_path / "next").replace(link)
-    assert (_check(guard, KEY), _check(guard, OTHER)) == (False, True)
+    assert (_check(auth, KEY), _check(auth, OTHER)) == (False, True)
 
 
 def test_a_key_that_was_taken_out_is_good_for_a_second(
@@ -150,12 +150,12 @@ def test_a_key_that_was_taken_out_is_good_for_a_second(
     monkeypatch.setattr("service.auth.time.monotonic", lambda: now)
     file = tmp_path / "keys"
     file.write_text(KEY)
-    guard = ApiKeyAuth([], file)
+    auth = ApiKeyAuth([], file)
     file.write_text(f"{OTHER}\n")
     now += 0.9
-    assert (_check(guard, KEY), _check(guard, OTHER)) == (True, False)
+    assert (_check(auth, KEY), _check(auth, OTHER)) == (True, False)
     now += 0.1
-    assert (_check(guard, KEY), _check(guard, OTHER)) == (False, True)
+    assert (_check(auth, KEY), _check(auth, OTHER)) == (False, True)
 
 
 @pytest.mark.parametrize("content", [None, "", "# none\n", "short\n", "kéy" * 10])
@@ -164,13 +164,13 @@ def test_a_file_that_went_bad_changes_nothing(
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(KEY)
-    guard = ApiKeyAuth([], file, look_seconds=0)
+    auth = ApiKeyAuth([], file, look_seconds=0)
     if content is None:
         file.unlink()
     else:
         file.write_text(content)
-    assert _check(guard, KEY)
-    assert _check(guard, KEY)
+    assert _check(auth, KEY)
+    assert _check(auth, KEY)
     assert len(caplog.records) == 1, "logged once, not at every request"
     assert KEY not in caplog.text
 
@@ -201,7 +201,7 @@ EXPOSED: dict[str, tuple[dict[str, Any], bool]] = {
     "all_6": ({"host": "::"}, False),
     "an_address": ({"host": "192.0.2.1"}, False),
     "with_keys": ({"host": "0.0.0.0", "api_keys": KEY}, True),
-    "told_to": ({"host": "0.0.0.0", "allow_unauthenticated": True}, True),
+    "allowed": ({"host": "0.0.0.0", "allow_unauthenticated": True}, True),
     "control_told_to": (
         {"host": "0.0.0.0", "allow_unauthenticated": True, "enable_model_control": True},
         False,

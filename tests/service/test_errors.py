@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from service import errors
-from service.errors import Fault, ServiceError, from_status, problem
+from service.errors import Fault, ServiceError
+from service.problem import from_status, problem
 from tests.service.fake_repository import FakeRepository, app_over, ask, post
 
 MEMBERS = {"type", "title", "status", "code", "detail", "error", "request_id"}

@@ -21,9 +21,9 @@ from service.errors import (
     ServiceError,
     TooLarge,
     TooManyConnections,
-    problem,
 )
 from service.operations.response import RawResponse, Response, write_headers
+from service.problem import problem
 from service.transport.fast_path.connection_limit import SURPLUS_SECONDS, asks_for_health
 from service.transport.fast_path.head_cache import MOST_HEAD_BYTES, check_head
 from service.transport.fast_path.peer import HalfCloseProbe, WriteStallTimer

@@ -1,4 +1,4 @@
-"""Large JSON bodies: the same numbers and the same refusals as in one piece, a slice at a time."""
+"""Large JSON bodies: the same numbers and the same refusals as of the whole, a slice at a time."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.codec import json_slices
 from service.codec.json import parse_object, read_object
-from service.codec.json_slices import parse_large
+from service.codec.json_slices import LARGE_BYTES, SliceLimits, parse_large
 from service.errors import Overloaded, ServiceError
 from service.transport.request import ReceiveBudget, receive_body
 from tests.service.fake_repository import FakeRepository, app_over, post
@@ -19,13 +19,8 @@ from tests.service.fake_repository import FakeRepository, app_over, post
 ROWS = 1000
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few bytes be long, so that short bodies are cut in many places."""
-    monkeypatch.setattr(json_slices, "LARGE_BYTES", 400)
-    monkeypatch.setattr(json_slices, "_LONG_BYTES", 100)
-    monkeypatch.setattr(json_slices, "_SLICE_BYTES", 30)
-    monkeypatch.setattr(json_slices, "_MAX_ROW_BYTES", 4000)
+# A few bytes are long, so that short bodies are cut in many places.
+SHORT = SliceLimits(rest=400, long=100, slice=30, row=4000)
 
 
 def plain(value: Any) -> Any:
@@ -33,7 +28,7 @@ def plain(value: Any) -> Any:
 
 
 def check_same(body: bytes) -> None:
-    got, wanted = parse_large(body, ROWS), read_object(body)
+    got, wanted = parse_large(body, ROWS, SHORT), read_object(body)
     assert list(got) == list(wanted)
     for name, value in wanted.items():
         np.testing.assert_array_equal(plain(got[name]), plain(value), strict=True)
@@ -46,7 +41,7 @@ def check_same(body: bytes) -> None:
     st.sampled_from([None, 0, 2]),
     st.integers(0, 2**32),
 )
-def test_numbers_are_those_of_one_piece(
+def test_numbers_are_those_of_the_whole(
     event: list[int], rows: int, indent: int | None, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -81,12 +76,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_in_one_piece_is_wrong_in_slices(case: str) -> None:
+def test_what_is_wrong_as_a_whole_is_wrong_in_slices(case: str) -> None:
     body = WRONG[case].replace("LONG", LONG).replace("FLAT", FLAT).encode()
     with pytest.raises((ServiceError, ValueError)) as one:
         np.array(read_object(body)["x"], np.float64)
     with pytest.raises(ServiceError) as sliced:
-        parse_large(body, ROWS)
+        parse_large(body, ROWS, SHORT)
     # ValueError: of ragged rows, which are refused later there.
     assert sliced.value.status == getattr(one.value, "status", 422)
 
@@ -94,7 +89,7 @@ def test_what_is_wrong_in_one_piece_is_wrong_in_slices(case: str) -> None:
 def test_an_array_without_an_end_is_refused() -> None:
     for body in ('{"x": [LONG', '{"x": [FLAT', '{"x": [LONG}'):
         with pytest.raises(ServiceError) as caught:
-            parse_large(body.replace("LONG", LONG).replace("FLAT", FLAT).encode(), ROWS)
+            parse_large(body.replace("LONG", LONG).replace("FLAT", FLAT).encode(), ROWS, SHORT)
         assert caught.value.status in (400, 422)
 
 
@@ -119,21 +114,23 @@ def test_what_is_not_finite_is_read_as_what_it_means(word: str) -> None:
 )
 def test_what_costs_much_is_bounded(body: str, status: int | None) -> None:
     if status is None:
-        assert parse_large(body.encode(), ROWS)["x"].shape == (1000, 1)
+        assert parse_large(body.encode(), ROWS, SHORT)["x"].shape == (1000, 1)
         return
     with pytest.raises(ServiceError) as caught:
-        parse_large(body.encode(), ROWS)
+        parse_large(body.encode(), ROWS, SHORT)
     assert caught.value.status == status
 
 
-X = np.arange(600.0).reshape(200, 3)
+# Small numbers, which take many digits.
+X = 1e-6 * np.random.default_rng(0).normal(size=(16_000, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("query", ["", "?model=line"])
 def test_operations_answer_large_bodies(query: str) -> None:
     body = {"x": X.tolist()} if query else {"model": "line", "x": X.tolist()}
+    assert len(json.dumps(body)) > LARGE_BYTES
     answer = post(app_over(FakeRepository()), f"/encode{query}", json=body)
-    np.testing.assert_array_equal(answer.json()["z"], X / 2)
+    np.testing.assert_array_equal(np.array(answer.json()["z"], np.float32), X / 2)
     answer = post(app_over(FakeRepository()), f"/encode{query}", json=body | {"y": 1})
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_field")
 
@@ -141,15 +138,16 @@ def test_operations_answer_large_bodies(query: str) -> None:
 @pytest.mark.parametrize("flat", [True, False])
 def test_v2_answers_large_bodies(flat: bool) -> None:
     data = X.reshape(-1).tolist() if flat else X.tolist()
-    tensor = {"name": "x", "shape": [200, 3], "datatype": "FP32", "data": data}
+    tensor = {"name": "x", "shape": list(X.shape), "datatype": "FP32", "data": data}
     asked = {"inputs": [tensor], "outputs": [{"name": "z"}], "id": "i"}
+    assert len(json.dumps(asked)) > LARGE_BYTES
     answer = post(app_over(FakeRepository()), "/v2/models/line/infer", json=asked)
     assert answer.json()["id"] == "i"
-    np.testing.assert_array_equal(answer.json()["outputs"][0]["data"], X.reshape(-1) / 2)
+    z = np.array(answer.json()["outputs"][0]["data"], np.float32)
+    np.testing.assert_array_equal(z, X.reshape(-1) / 2)
 
 
 def test_no_call_of_the_parser_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
     sizes = []
     parse = parse_object
 
@@ -165,7 +163,7 @@ def test_no_call_of_the_parser_takes_long(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def arriving(count: int, *, ends: bool) -> Any:
-    """A body of so many pieces of ten bytes, of which the last comes or does not."""
+    """A body of so many chunks of ten bytes, of which the last comes or does not."""
     left = [count]
 
     async def receive() -> dict[str, Any]:

@@ -386,5 +386,5 @@ def test_limits_follow_the_size_of_a_row(
 
 
 def test_batches_that_wait_for_their_hardest_row_are_smaller() -> None:
-    policy = make_policy(Settings(), 2, solves=True)
+    policy = make_policy(Settings(), 2, is_solved=True)
     assert (policy.max_batch_rows, policy.max_queue_rows) == (128, 32 * 128)
