@@ -51,13 +51,7 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
     if not features:
         raise DatasetError(f"{path}: no column is left to train on")
     columns = [_numbers(path, name, table.column(name)) for name in features]
-    classes = None
-    if label:
-        values = table.column(label)
-        if values.null_count:
-            raise DatasetError(f"{path}: {values.null_count} rows have no {label!r}; remove them")
-        classes = values.to_numpy(zero_copy_only=False)
-    labels, label_names = encode_labels(classes)
+    labels, label_names = encode_labels(_classes(path, table, label) if label else None)
     return Dataset(
         name=path.name,
         x=np.stack(columns, axis=1),
@@ -73,6 +67,15 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
             and (model_features or name in index)
         ),
     )
+
+
+def _classes(path: Path, table: Any, label: str) -> NDArray[Any]:
+    """The class of every row, as the file has it."""
+    values = table.column(label)
+    if values.null_count:
+        raise DatasetError(f"{path}: {values.null_count} rows have no {label!r}; remove them")
+    classes: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return classes
 
 
 def load_array(path: Path, spec: Spec) -> Dataset:

@@ -96,7 +96,7 @@ def build_continuous(config: ContinuousConfig, dynamics: Dynamics) -> Continuous
     )
 
 
-def tell_trace(
+def note_trace(
     facts: Facts, divergence: DivergenceConfig, transforms: Iterable[Transform]
 ) -> Facts:
     """Add to the facts whether log_prob is exact up to the solver, or an estimate."""

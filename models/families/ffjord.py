@@ -11,7 +11,7 @@ from models.families.continuous import (
     BATCH_NORM_EPS,
     ContinuousConfig,
     build_continuous,
-    tell_trace,
+    note_trace,
 )
 from models.families.preprocessing import build_preprocessing
 from models.flow import Flow
@@ -65,7 +65,7 @@ def build_ffjord(config: FFJORDConfig) -> Flow:
         transforms,
         config.event_shape,
         context_shape=(config.context_size,) if config.context_size else None,
-        facts=tell_trace(facts, config.divergence, blocks),
+        facts=note_trace(facts, config.divergence, blocks),
     )
 
 

@@ -9,7 +9,7 @@ from models.families.continuous import (
     BATCH_NORM_EPS,
     ContinuousConfig,
     build_continuous,
-    tell_trace,
+    note_trace,
 )
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.families.realnvp_image import ImageShape, check_sides
@@ -64,7 +64,7 @@ def build_ffjord_image(config: FFJORDImageConfig) -> Flow:
     return Flow(
         [*preprocessing, *scales],
         config.event_shape,
-        facts=tell_trace(facts, config.divergence, scales),
+        facts=note_trace(facts, config.divergence, scales),
     )
 
 

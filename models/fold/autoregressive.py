@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.conditioners.dense import Pair
-from models.fold.incremental import IncrementalNetwork, Memory, incremental
+from models.fold.incremental import IncrementalNetwork, incremental
+from models.fold.network_steps import Memory
 from models.fold.networks import (
     Network,
     entry_layer,

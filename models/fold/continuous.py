@@ -15,7 +15,7 @@ from models.fold.field import FoldedField, Modulation, Tape
 from models.ode.call import SolveCall, SolveReport, SolveStatus
 from models.ode.fields.dense import DenseDynamics
 from models.ode.fields.dense_layers import Modulated
-from models.ode.solver import (
+from models.ode.steps import (
     EVALUATIONS_PER_STEP,
     FIRST_STEP,
     NODES,
@@ -89,27 +89,14 @@ class FoldedContinuous(ODETransform):
         self, x: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
         course = _Course(
-            StepRule(self.solver, like=x),
+            StepRule(self.solver.rtol, self.solver.atol, like=x),
             self.field.from_context(context),
             start=0.0 if towards_end else self.end_time,
             span=self.end_time if towards_end else -self.end_time,
             traced=call is None or call.wants_log_det,
         )
-        slope = self._first_slope(x, course)
-        finite = all_finite(x) & all_finite(slope)
         zero = torch.zeros_like(x[:, :1])
-        last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
-        first_step = FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps
-        carry = (
-            finite & (zero + 1 <= last),
-            # 0 in every row, and known only from the rows: a constant would be one row.
-            torch.where(finite, zero, zero),
-            torch.where(finite, zero + first_step, zero),
-            torch.cat([x, zero], 1) if course.traced else x,
-            slope,
-            torch.where(finite, zero, zero + torch.inf),
-            zero + 1,
-        )
+        carry = self._start(x, zero, course)
 
         def body(carry: Carry, given: Carry) -> Carry:
             return self._step(carry, course._replace(extra=given[0] if given else None))
@@ -128,6 +115,23 @@ class FoldedContinuous(ODETransform):
         if call is not None:
             call.reports.append(SolveReport(status, evaluations[:, 0].long(), zero[:, 0]))
         return y, log_det
+
+    def _start(self, x: Tensor, zero: Tensor, course: _Course) -> Carry:
+        """What is carried before the first step; rows that are not finite have ended."""
+        slope = self._first_slope(x, course)
+        finite = all_finite(x) & all_finite(slope)
+        last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
+        first_step = FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps
+        return (
+            finite & (zero + 1 <= last),
+            # 0 in every row, and known only from the rows: a constant would be one row.
+            torch.where(finite, zero, zero),
+            torch.where(finite, zero + first_step, zero),
+            torch.cat([x, zero], 1) if course.traced else x,
+            slope,
+            torch.where(finite, zero, zero + torch.inf),
+            zero + 1,
+        )
 
     def _first_slope(self, x: Tensor, course: _Course) -> Tensor:
         modulation = self.field.modulation(torch.zeros_like(x[:, :1]) + course.start)

@@ -35,12 +35,6 @@ def write_card(
         notes: further paragraphs.
     """
     facts = report.data
-    held_out = f"{facts.validation_rows} validation and {facts.test_rows} test rows"
-    if facts.anomalies:
-        held_out += f" (of them {facts.anomalies} anomalies, never trained on)"
-    stop = "early stopping" if report.stopped_early else "all epochs"
-    rate, clip = report.options["learning_rate"], report.options["clip_norm"]
-    ema_decay = report.options["ema_decay"]
     lines = [
         f"# {folder.name}",
         "",
@@ -58,17 +52,12 @@ def write_card(
         "",
         f"`{facts.spec or facts.name}`: {facts.source or 'given as an array'}.",
         f"Licence: {facts.licence or 'not stated'}. {facts.train_rows} rows trained on, "
-        f"{held_out}; split with seed {facts.seed}. {_identity(facts)}",
+        f"{_held_out(facts)}; split with seed {facts.seed}. {_identity(facts)}",
         "",
         *_schema(facts),
         "## Recipe",
         "",
-        f"{OBJECTIVES[report.options['objective']]}, {report.parameters:,} parameters, "
-        f"Adam at {rate:g} "
-        f"({report.options['schedule']}, {report.options['warmup_steps']} steps of warm-up), "
-        f"{report.options['batch_rows']} rows a step, gradient norm at most {clip:g}, "
-        f"{f'EMA {ema_decay:g}, ' if ema_decay else ''}{len(report.history)} epochs ({stop}), best "
-        f"{report.best_epoch}, {report.seconds:.0f} s.",
+        _recipe(report),
         "Everything else is in `config.json` and `training.json`.",
         "",
         *_command(command or (train_command(report, folder.name) if facts.spec else "")),
@@ -77,6 +66,27 @@ def write_card(
         "",
     ]
     write_file(folder / CARD_FILE, "\n".join(lines).encode())
+
+
+def _held_out(facts: DataFacts) -> str:
+    rows = f"{facts.validation_rows} validation and {facts.test_rows} test rows"
+    if facts.anomalies:
+        rows += f" (of them {facts.anomalies} anomalies, never trained on)"
+    return rows
+
+
+def _recipe(report: TrainingReport) -> str:
+    options = report.options
+    stop = "early stopping" if report.stopped_early else "all epochs"
+    ema = f"EMA {options['ema_decay']:g}, " if options["ema_decay"] else ""
+    return (
+        f"{OBJECTIVES[options['objective']]}, {report.parameters:,} parameters, "
+        f"Adam at {options['learning_rate']:g} "
+        f"({options['schedule']}, {options['warmup_steps']} steps of warm-up), "
+        f"{options['batch_rows']} rows a step, gradient norm at most {options['clip_norm']:g}, "
+        f"{ema}{len(report.history)} epochs ({stop}), best "
+        f"{report.best_epoch}, {report.seconds:.0f} s."
+    )
 
 
 def _schema(facts: DataFacts) -> list[str]:

@@ -7,7 +7,8 @@ from torchdiffeq import odeint
 
 from models.ode.call import SolveStatus
 from models.ode.fields import DenseDynamics
-from models.ode.solver import Field, Solution, SolverSettings, StepRule, solve
+from models.ode.solver import Field, Solution, SolverSettings, solve
+from models.ode.steps import StepRule
 
 TIGHT = SolverSettings(rtol=1e-10, atol=1e-10)
 
@@ -216,7 +217,7 @@ def test_a_state_that_is_infinite_from_the_start_is_not_solved() -> None:
 
 
 def test_the_tolerance_of_a_step_is_that_of_its_larger_end() -> None:
-    rule = StepRule(SolverSettings(rtol=1e-3, atol=1e-6), like=torch.zeros(1).double())
+    rule = StepRule(rtol=1e-3, atol=1e-6, like=torch.zeros(1).double())
     difference = torch.full((2, 1), 1e-2).double()
     ends = torch.tensor([[1.0], [100.0]]).double()
     error = rule.error(difference, ends, ends.flip(0))
