@@ -182,13 +182,9 @@ def _with_progress(
 
 
 def _read_rows(path: Path, server: "Client", model: str | None) -> "Array | bytes":
-    """Rows; the columns of a .csv file with a line of names are matched to the model's."""
     from pushforward.cli import tables
 
-    names = tables.read_header(path)
-    if not names:
-        return tables.read(path)
-    return tables.read_columns(path, names, _feature_names(server, model))
+    return tables.read_rows(path, lambda: _feature_names(server, model))
 
 
 def _feature_names(server: "Client", model: str | None) -> list[str]:

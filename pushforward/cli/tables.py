@@ -5,7 +5,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,8 +35,32 @@ def read(path: Path) -> Array | bytes:
     raise ValueError(f"{path}: expected .npy, .csv, .png or .jpg")
 
 
-def read_header(path: Path) -> list[str]:
-    """Read the names in the first line of a .csv file; none where it holds numbers alone."""
+def read_rows(path: Path, feature_names: Callable[[], Sequence[str]]) -> Array | bytes:
+    """Read rows; where a .csv file begins with names its columns are those of the model, in order.
+
+    Args:
+        path: of the file.
+        feature_names: asks for the names that the model has, none if it knows none.
+
+    Raises:
+        ValueError: the model does not know names, or the table lacks one of its columns.
+    """
+    found = _read_header(path)
+    if not found:
+        return read(path)
+    wanted = feature_names()
+    if not wanted:
+        raise ValueError(
+            f"{path}: the first line holds names, and the model does not know those of its "
+            "columns: remove the line, and give the columns in the model's order"
+        )
+    _check_columns(path, found, wanted)
+    order = [found.index(name) for name in wanted]
+    return np.loadtxt(path, delimiter=",", ndmin=2, skiprows=1, usecols=order)
+
+
+def _read_header(path: Path) -> list[str]:
+    """The names in the first line of a .csv file; none where it holds numbers alone."""
     if path.suffix.lower() != ".csv":
         return []
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -46,22 +70,6 @@ def read_header(path: Path) -> list[str]:
     except ValueError:
         return first
     return []
-
-
-def read_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> Array:
-    """Read the columns that a model wants, in its order, from a .csv file that begins with names.
-
-    Raises:
-        ValueError: the model does not know names, or the table lacks one of its columns.
-    """
-    if not wanted:
-        raise ValueError(
-            f"{path}: the first line holds names, and the model does not know those of its "
-            "columns: remove the line, and give the columns in the model's order"
-        )
-    _check_columns(path, names, wanted)
-    order = [names.index(name) for name in wanted]
-    return np.loadtxt(path, delimiter=",", ndmin=2, skiprows=1, usecols=order)
 
 
 def _check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:

@@ -112,7 +112,7 @@ def served(project: Path) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stdout)
-        yield next(address[0] for address in found if address)
+        yield next((address[0] for address in found if address), "")
         server.terminate()
         server.stdout.read()
     assert server.returncode == 0

@@ -13,6 +13,7 @@ import models
 from pushforward.cli import app as cli
 from pushforward.cli.main import main
 from pushforward.cli.plain_errors import plain_errors
+from pushforward.client import Client
 from tests.cases import make_flow
 from tests.disks import disk, fill
 from tests.pushforward.cli import test_client
@@ -112,7 +113,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_drawn(
     tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "folder.npy").mkdir()
-    monkeypatch.setattr("pushforward.cli.client._with_progress", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(Client, "stream", lambda *_, **__: pytest.fail("drawn"))
     result = invoke("sample", "--model", "line", "-o", tmp_path / name)
     assert result.exit_code == 2
     assert "Traceback" not in result.output

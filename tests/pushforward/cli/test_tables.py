@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +13,20 @@ from models.checkpoints.folder import read_manifest
 from models.datasets import load, schema, split
 from models.datasets import rows as row_record
 from models.datasets.dataset import Dataset, DatasetError
-from models.datasets.named import _MAGIC_COLUMNS as schema_of_magic
 from models.training.evaluate import log_probs
 from pushforward.cli import app as cli
-from pushforward.cli.client import _read_rows
+from pushforward.cli import tables
 
 FLOW = [
     "--family", "realnvp", "--set", "num_layers=2",
     "--set", 'conditioner={"kind":"mlp","widths":[8]}', "--epochs", "2",
 ]  # fmt: skip
 NAMES = ["flow", "mass [kg]", "load"]
+# As the archive of the data names them.
+MAGIC = (
+    "fLength", "fWidth", "fSize", "fConc", "fConc1", "fAsym", "fM3Long", "fM3Trans", "fAlpha",
+    "fDist",
+)  # fmt: skip
 
 
 def run(*arguments: str) -> Result:
@@ -242,36 +245,37 @@ def test_feature_names_fit_the_flow(names: list[str]) -> None:
     assert [column.name for column in schema.named(["a", "b"], 2)] == ["a", "b"]
 
 
-class Served:
-    """A client of a server that has one model of the columns."""
-
-    def __init__(self, names: list[str] | None) -> None:
-        self._names = names
-
-    def models(self) -> list[dict[str, object]]:
-        return [{"name": "m", "feature_names": self._names}]
-
-
 def test_the_client_matches_columns_by_name(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("load,id,flow,mass [kg]\n3,9,1,2\n6,9,4,5\n")
-    served: Any = Served(NAMES)
-    np.testing.assert_array_equal(_read_rows(path, served, None), [[1, 2, 3], [4, 5, 6]])
+    rows = tables.read_rows(path, lambda: NAMES)
+    np.testing.assert_array_equal(rows, [[1, 2, 3], [4, 5, 6]])
     path.write_text("load,flow\n3,1\n")
-    with pytest.raises(DatasetError, match="needs the column 'mass"):
-        _read_rows(path, served, "m")
-    nameless: Any = Served(None)
+    with pytest.raises(ValueError, match="needs the column 'mass"):
+        tables.read_rows(path, lambda: NAMES)
     with pytest.raises(ValueError, match="does not know those of its columns"):
-        _read_rows(path, nameless, None)
+        tables.read_rows(path, lambda: [])
     path.write_text("1,2,3\n")
-    np.testing.assert_array_equal(_read_rows(path, nameless, None), [[1, 2, 3]])
+    rows = tables.read_rows(path, lambda: pytest.fail("a table of numbers needs no names"))
+    np.testing.assert_array_equal(rows, [[1, 2, 3]])
+
+
+def test_the_client_and_training_refuse_a_table_in_the_same_words(tmp_path: Path) -> None:
+    """The client says so without the packages of training."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="needs the column") as refused:
+        tables.read_rows(path, lambda: NAMES)
+    with pytest.raises(DatasetError) as trained:
+        schema.check_columns(str(path), ["a", "b"], NAMES)
+    assert str(refused.value) == str(trained.value)
 
 
 def test_the_zoo_names_its_columns() -> None:
     zoo = Path(__file__).resolve().parents[3] / "models" / "zoo"
     for name in ("magic", "magic-ffjord"):
         names = schema.feature_names(read_manifest(zoo / name).provenance)
-        assert names == schema_of_magic, name
+        assert names == MAGIC, name
         record = row_record.read_rows(zoo / name)
         assert record is not None
         assert {part: len(digests) for part, digests in record.items()} == {
