@@ -17,6 +17,7 @@ from service.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+DOCS = ROOT / "docs"
 EXTRAS = PROJECT["optional-dependencies"]
 
 # Where a distribution's module is not of its name. uvloop is chosen by uvicorn, where it is there.
@@ -132,6 +133,30 @@ def test_every_dependency_is_imported_and_every_import_declared() -> None:
 def test_ci_runs_the_readme_commands() -> None:
     assert "make test" in _read(".ci/run")
     assert {"serve", "test"} <= set(re.findall(r"^make (\w+)", _read("README.md"), re.M))
+
+
+def _python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+
+
+# For users; architecture.md is for those who change the code.
+_MANUALS = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
+_MANUALS.remove("docs/architecture.md")
+
+
+@pytest.mark.parametrize("name", _MANUALS)
+def test_manuals_import_pushforward_alone(name: str) -> None:
+    text = _read(name)
+    imported = set()
+    for block in _python_blocks(text):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module))
+    assert not {module.partition(".")[0] for module in imported} & {"models", "service"}
+    named = re.findall(r"`(?:(?:models|service)\.[\w.]+|import (?:models|service))\b", text)
+    assert named == [], "dotted names of modules: say it with pushforward's own"
 
 
 def _settings_rows() -> list[str]:
