@@ -62,7 +62,7 @@ async def started(engine: Gated) -> int:
     return await asyncio.to_thread(engine.started.get, timeout=PATIENCE_SECONDS)
 
 
-async def outcome(reply: Awaitable[InferenceResult]) -> InferenceResult | BaseException:
+async def result_or_error(reply: Awaitable[InferenceResult]) -> InferenceResult | BaseException:
     return (await asyncio.gather(reply, return_exceptions=True))[0]
 
 

@@ -18,7 +18,7 @@ from tests.service.batcher.batching import (
     assert_is_answer,
     batcher,
     later,
-    outcome,
+    result_or_error,
     run,
 )
 from tests.service.engines.fakes import POISON, Doubling, Poisoned, rows
@@ -49,7 +49,7 @@ def test_a_poison_row_in_a_long_request_ends_that_request_only() -> None:
         queue = batcher(engine)
         queue.start()
         long = rows(1, 2, POISON, *range(60))
-        result = await outcome(queue.submit(long, None, later()))
+        result = await result_or_error(queue.submit(long, None, later()))
         assert isinstance(result, EngineError)
         assert_is_answer(await queue.submit(rows(3), None, later()), rows(3))
         # One batch may have been on its way; the rest of the failed request was dropped.
@@ -63,7 +63,9 @@ def test_a_result_with_a_row_too_few_is_an_error_and_not_a_hang() -> None:
     async def test() -> None:
         queue = batcher(lambda x, context: (2 * x[1:], x.sum(1)[1:]))
         queue.start()
-        assert isinstance(await outcome(queue.submit(rows(1, 2), None, later())), EngineError)
+        assert isinstance(
+            await result_or_error(queue.submit(rows(1, 2), None, later())), EngineError
+        )
         await queue.drain()
 
     run(test())
@@ -110,7 +112,7 @@ def test_a_fault_of_ours_is_reported_and_the_worker_goes_on(
                 raise ZeroDivisionError
 
             patch.setattr(broken, fail)
-            result = await outcome(queue.submit(rows(1), None, later()))
+            result = await result_or_error(queue.submit(rows(1), None, later()))
             assert isinstance(result, InternalError)
         assert_is_answer(await queue.submit(rows(2), None, later()), rows(2))
         assert queue.is_alive

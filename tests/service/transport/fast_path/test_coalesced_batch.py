@@ -17,7 +17,15 @@ from service.operations.spec import ModelInput
 from service.telemetry import Metrics
 from service.transport.fast_path.coalesced_batch import CoalescedBatch
 from service.transport.request import Head
-from tests.service.batcher.batching import batcher, counted, later, outcome, run, started, submitted
+from tests.service.batcher.batching import (
+    batcher,
+    counted,
+    later,
+    result_or_error,
+    run,
+    started,
+    submitted,
+)
 from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
 
 FAULTY = 77.0
@@ -205,7 +213,7 @@ def test_where_the_model_goes_before_they_are_computed_each_is_served_alone() ->
         requests = enqueue(queue, 1, 2)
         queue.abort("gone")
         assert all(one.is_alone and one.is_accepted for one in requests)
-        assert isinstance(await outcome(first[0]), NotReady)
+        assert isinstance(await result_or_error(first[0]), NotReady)
         engine.permit()
 
     run(test())
@@ -216,7 +224,7 @@ def test_an_engine_that_is_lost_fails_all() -> None:
         queue = batcher(lambda *_: (_ for _ in ()).throw(EngineLost("gone")), max_batch_rows=64)
         queue.start()
         for one in enqueue(queue, 1, 2):
-            assert isinstance(await outcome(one.reply), EngineError)
+            assert isinstance(await result_or_error(one.reply), EngineError)
 
     run(test())
 
@@ -244,7 +252,7 @@ def test_nothing_stays_in_memory_for_having_been_in_a_batch() -> None:
         seen = weakref.ref(batch)
         del batch
         for request in requests:
-            await outcome(request.reply)
+            await result_or_error(request.reply)
             request.batch = None
         await queue.drain()
         assert seen() is None
