@@ -19,23 +19,25 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+# Packages that hold nothing yet, to install what they require.
+RUN touch README.md LICENSE && mkdir pushforward models service
 
 FROM build AS wheel
+COPY README.md LICENSE ./
 COPY pushforward pushforward
 COPY models models
 COPY service service
 RUN pip wheel --no-deps --wheel-dir /dist .
 
-# The dependencies are a layer of their own, installed with packages that hold nothing yet: a change
-# of the code does not install torch again.
+# The dependencies are a layer of their own: a change of the code does not install torch again.
 FROM build AS build-cpu
-RUN mkdir pushforward models service && pip install '.[cpu,otel]' -c constraints.txt
+RUN pip install '.[cpu,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 FROM build AS build-gpu
-RUN mkdir pushforward models service && pip install '.[gpu,otel]' -c constraints.txt
+RUN pip install '.[gpu,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 

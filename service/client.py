@@ -1,6 +1,8 @@
 """Where `service.client` of 0.1.0 lay: it goes on until 0.3.0."""
 
+import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 from pushforward import client as _home
@@ -11,6 +13,11 @@ warnings.warn(
     DeprecationWarning,
     stacklevel=2,
 )
+
+
+# Its modules, so that an exception has one class under both names.
+for _name in ("calls", "clients", "errors", "retries"):
+    sys.modules[f"{__name__}.{_name}"] = import_module(f"pushforward.client.{_name}")
 
 
 def __getattr__(name: str) -> Any:

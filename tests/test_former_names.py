@@ -21,7 +21,8 @@ def _fresh() -> None:
     """A warning comes with the first import."""
     for module in ("checkpoint", "evaluate", "certificate", "transforms.ode"):
         sys.modules.pop(f"models.{module}", None)
-    sys.modules.pop("service.client", None)
+    for module in [name for name in sys.modules if f"{name}.".startswith("service.client.")]:
+        del sys.modules[module]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,13 @@ def test_the_warning_points_at_who_imports(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT)},
     )
     assert done.stderr.startswith(f"{program}:2: DeprecationWarning: service.client ")
+
+
+def test_modules_of_the_client_go_on() -> None:
+    """One class of an exception under both names: what catches it catches it."""
+    with pytest.warns(DeprecationWarning, match=r"service\.client"):
+        errors = importlib.import_module("service.client.errors")
+    assert errors is importlib.import_module("pushforward.client.errors")
 
 
 def test_load_exact_goes_on() -> None:

@@ -37,10 +37,10 @@ X = np.array([[0.5, 1.0, -2.0], [3.0, 0.25, 8.0]], np.float32)
 
 
 def ask(
-    house: FakeRepository, model: str, call: Callable[[AsyncClient], Any], **settings: Any
+    repository: FakeRepository, model: str, call: Callable[[AsyncClient], Any], **settings: Any
 ) -> Any:
     async def exchange() -> Any:
-        transport = httpx.ASGITransport(app_over(house, **settings))
+        transport = httpx.ASGITransport(app_over(repository, **settings))
         async with AsyncClient(URL, model=model, transport=transport) as client:
             return await call(client)
 
@@ -52,33 +52,35 @@ async def collect(client: AsyncClient, rows: int, chunk: int, **options: Any) ->
 
 
 def test_arrays_go_in_and_come_out() -> None:
-    house = FakeRepository()
-    encoded = ask(house, "line", lambda client: client.encode(X))
+    repository = FakeRepository()
+    encoded = ask(repository, "line", lambda client: client.encode(X))
     np.testing.assert_array_equal(encoded.z, X / SCALE)
     assert encoded.z.dtype == np.float32
     assert (encoded.model, encoded.version) == ("line", "3")
-    decoded = ask(house, "line", lambda client: client.decode(encoded.z))
+    decoded = ask(repository, "line", lambda client: client.decode(encoded.z))
     np.testing.assert_array_equal(decoded.x, X)
     np.testing.assert_allclose(decoded.log_det, -encoded.log_det)
-    scores = ask(house, "line", lambda client: client.log_prob(X.tolist()))
+    scores = ask(repository, "line", lambda client: client.log_prob(X.tolist()))
     np.testing.assert_allclose(scores, log_normal(X / SCALE) + encoded.log_det, rtol=1e-6)
 
 
 @pytest.mark.parametrize("context", [2, [1, 3], [[0.0, 1.0, 0.0, 0.0]]], ids=str)
 def test_contexts_travel(context: Any) -> None:
-    house = FakeRepository()
+    repository = FakeRepository()
     x = np.zeros((2, 2), np.float32)
-    ask(house, "labelled", lambda client: client.encode(x, context=context))
-    (_, given), *_ = house.queue("labelled", "encode").calls
+    ask(repository, "labelled", lambda client: client.encode(x, context=context))
+    (_, given), *_ = repository.queue("labelled", "encode").calls
     assert given is not None
     wide = np.eye(4)[context] if np.ndim(context) < 2 else np.asarray(context)
     np.testing.assert_array_equal(given, np.broadcast_to(wide, (2, 4)))
 
 
 def test_a_draw_in_chunks_is_the_draw_of_one_request() -> None:
-    house = FakeRepository()
-    whole = ask(house, "line", lambda client: client.sample(700, seed=7, temperature=0.5))
-    parts = ask(house, "line", lambda client: collect(client, 700, 150, seed=7, temperature=0.5))
+    repository = FakeRepository()
+    whole = ask(repository, "line", lambda client: client.sample(700, seed=7, temperature=0.5))
+    parts = ask(
+        repository, "line", lambda client: collect(client, 700, 150, seed=7, temperature=0.5)
+    )
     assert [len(part.x) for part in parts] == [150] * 4 + [100]
     assert {part.seed for part in parts} == {7}
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
@@ -95,26 +97,28 @@ def test_a_draw_in_chunks_is_the_draw_of_one_request() -> None:
     ],
 )
 def test_a_chunk_has_the_contexts_of_its_rows(model: str, context: Any) -> None:
-    house = FakeRepository()
-    whole = ask(house, model, lambda client: client.sample(10, seed=1, context=context))
-    parts = ask(house, model, lambda client: collect(client, 10, 4, seed=1, context=context))
+    repository = FakeRepository()
+    whole = ask(repository, model, lambda client: client.sample(10, seed=1, context=context))
+    parts = ask(repository, model, lambda client: collect(client, 10, 4, seed=1, context=context))
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
 
 
 def test_a_stream_begins_where_it_is_told() -> None:
-    house = FakeRepository()
-    whole = ask(house, "line", lambda client: client.sample(9, seed=7, first_row=5))
-    parts = ask(house, "line", lambda client: collect(client, 9, 4, seed=7, first_row=5))
+    repository = FakeRepository()
+    whole = ask(repository, "line", lambda client: client.sample(9, seed=7, first_row=5))
+    parts = ask(repository, "line", lambda client: collect(client, 9, 4, seed=7, first_row=5))
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
-    early = ask(house, "line", lambda client: client.sample(14, seed=7))
+    early = ask(repository, "line", lambda client: client.sample(14, seed=7))
     np.testing.assert_array_equal(early.x[5:], whole.x)
 
 
 def test_one_row_of_context_for_all_is_no_row_each() -> None:
-    house = FakeRepository()
+    repository = FakeRepository()
     context = np.array([1.0, 2.0])  # as long as the draw
-    whole = ask(house, "steered", lambda client: client.sample(2, seed=1, context=context))
-    parts = ask(house, "steered", lambda client: collect(client, 2, 1, seed=1, context=context))
+    whole = ask(repository, "steered", lambda client: client.sample(2, seed=1, context=context))
+    parts = ask(
+        repository, "steered", lambda client: collect(client, 2, 1, seed=1, context=context)
+    )
     np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), whole.x)
 
 
@@ -130,22 +134,22 @@ def test_chunks_of_no_rows_are_refused() -> None:
 
 
 def test_pictures_come_and_go_as_bytes() -> None:
-    house = FakeRepository()
-    png = ask(house, "grey", lambda client: client.sample_picture(4, seed=1, scale=2))
+    repository = FakeRepository()
+    png = ask(repository, "grey", lambda client: client.sample_picture(4, seed=1, scale=2))
     assert Image.open(io.BytesIO(png)).size == (2 * 2 * 5, 2 * 2 * 4)
-    one = ask(house, "grey", lambda client: client.decode_picture(np.full((1, 20), 40.0)))
-    encoded = ask(house, "grey", lambda client: client.encode(one))
+    one = ask(repository, "grey", lambda client: client.decode_picture(np.full((1, 20), 40.0)))
+    encoded = ask(repository, "grey", lambda client: client.encode(one))
     np.testing.assert_array_equal(encoded.z, np.full((1, 20), 40.0))
 
 
 def test_models_are_described() -> None:
-    house = FakeRepository()
-    described = ask(house, "line", lambda client: client.models())
+    repository = FakeRepository()
+    described = ask(repository, "line", lambda client: client.models())
     assert "line" in {model["name"] for model in described}
-    assert ask(house, "line", lambda client: client.describe("grey"))["num_levels"] == 256
-    assert ask(house, "line", lambda client: client.is_ready())
-    house.is_ready = False
-    assert not ask(house, "line", lambda client: client.is_ready())
+    assert ask(repository, "line", lambda client: client.describe("grey"))["num_levels"] == 256
+    assert ask(repository, "line", lambda client: client.is_ready())
+    repository.is_ready = False
+    assert not ask(repository, "line", lambda client: client.is_ready())
 
 
 @pytest.mark.parametrize(
