@@ -85,15 +85,8 @@ def first_drift(
     """
     recorder = _LayerRecorder(folded, decoding=decoding)
     exact = _LayerRecorder(reference, decoding=decoding)(value, context)
-    graph = Graph("drift", opset)
-    shapes = {"value": tuple(value.shape[1:])}
-    feed = {"value": value.to(dtype).numpy()}
-    if context is not None:
-        shapes["context"] = tuple(context.shape[1:])
-        feed["context"] = context.to(dtype).numpy()
-    model = graph.model(trace(recorder, shapes, dtype, graph))
-    found = open_session(model.SerializeToString()).run(None, feed)
-    got = [torch.from_numpy(array).double() for array in found]
+    given = {"value": value} if context is None else {"value": value, "context": context}
+    got = _run_graph(recorder, given, dtype, opset)
     drift = torch.zeros(len(value), dtype=torch.float64)
     for index, layer in enumerate(recorder.layers):
         wanted, log_det = exact[str(2 * index)], exact[str(2 * index + 1)]
@@ -102,3 +95,15 @@ def first_drift(
         if not (drift.abs().max() <= tolerance and apart <= _VALUE_TOLERANCE):
             return layer
     return recorder.layers[-1] if recorder.layers else "the base"
+
+
+def _run_graph(
+    recorder: _LayerRecorder, given: dict[str, Tensor], dtype: torch.dtype, opset: int
+) -> list[Tensor]:
+    """Trace what every layer returns, and run the graph of it."""
+    graph = Graph("drift", opset)
+    shapes = {name: tuple(value.shape[1:]) for name, value in given.items()}
+    model = graph.model(trace(recorder, shapes, dtype, graph))
+    feed = {name: value.to(dtype).numpy() for name, value in given.items()}
+    found = open_session(model.SerializeToString()).run(None, feed)
+    return [torch.from_numpy(array).double() for array in found]

@@ -1,6 +1,7 @@
 """The base: one seed gives one endless table of noise; its log-density is the same everywhere."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_log_density_of_a_row_has_the_bits_of_the_batch(dtype: Any, features: in
     alone = [base_log_prob_of_row(row) for row in z]
     np.testing.assert_array_equal(alone, base_log_prob(z))
     np.testing.assert_array_equal([base_log_prob(row[None])[0] for row in z], base_log_prob(z))
+
+
+def test_the_constant_of_the_base_is_written_once() -> None:
+    root = Path(__file__).resolve().parents[2]
+    files = [path for folder in ("models", "service") for path in (root / folder).rglob("*.py")]
+    found = [path for path in files if "log(2 * math.pi)" in path.read_text("utf-8")]
+    assert found == [root / "models/noise.py"]
 
 
 def test_log_density_of_a_tensor_keeps_its_dtype() -> None:
