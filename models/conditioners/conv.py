@@ -4,6 +4,8 @@ Each maps the kept part of an image (B, C, H, W) to parameters (B, C', H, W); th
 used: class-conditional image flows put it in their priors.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -117,13 +119,15 @@ class GlowNet(nn.Module):
             padding="none" if output_padding == "middle" else output_padding,
         )
 
+        norms: dict[Normalisation, Callable[[int], nn.Module]] = {
+            "actnorm": partial(_ActNormLayer, form=actnorm_form, storage=actnorm_storage),
+            "batch_norm": nn.BatchNorm2d,
+        }
+
         def activated(channels: int) -> list[nn.Module]:
+            norm = norms[normalisation](channels) if normalisation in norms else None
             activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
-            if normalisation == "actnorm":
-                return [_ActNormLayer(channels, actnorm_form, actnorm_storage), activation]
-            if normalisation == "batch_norm":
-                return [nn.BatchNorm2d(channels), activation]
-            return [activation]
+            return [activation] if norm is None else [norm, activation]
 
         before_first = activated(in_channels) if normalisation == "batch_norm" else []
         self.layers = nn.Sequential(
