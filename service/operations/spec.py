@@ -139,7 +139,6 @@ class Operation(ABC):
             InvalidRequest, TooLarge, UnsupportedMediaType: it is not what the model takes.
             Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
         """
-        card, value = model.card, rows
         if rows is None:
             value = fields.get(self.tensor_name or "")
             if value is None:
@@ -149,10 +148,10 @@ class Operation(ABC):
             if isinstance(value, EncodedImage):
                 self._check_image(model, form, deadline)
                 return partial(self._decode_image, value, fields, model, form)
-            if type(value) is list and len(value) * card.features > MANY_VALUES:
+            if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            rows = self._read_rows(value, card)
+            rows = self._read_rows(value, model.card)
         return self._make_input(rows, fields, model, form, values_per_row)
 
     def finish(
