@@ -67,11 +67,7 @@ def _load(name: str) -> ModuleType:
         raise ImportError(f"{_ROOT} has no package {name!r}: install pushforward again")
     module = module_from_spec(spec)
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    spec.loader.exec_module(module)
     return module
 
 

@@ -55,7 +55,11 @@ class Client:
         self._http = httpx.Client(transport=transport, **_options(base_url, api_key, timeout))
 
     def log_prob(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Array:
-        """Score rows x (B, *event_shape), or one picture as bytes.   -> (B,) in nats."""
+        """Score rows x (B, *event_shape), or one picture as bytes.
+
+        Returns:
+            Their log-densities (B,), in nats.
+        """
         return self._run(calls.log_prob(x, context, self._model))
 
     def encode(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Encoded:
@@ -163,7 +167,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(transport=transport, **_options(base_url, api_key, timeout))
 
     async def log_prob(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Array:
-        """Score rows x (B, *event_shape), or one picture as bytes.   -> (B,) in nats."""
+        """Score rows x (B, *event_shape), or one picture as bytes; see `Client.log_prob`."""
         return await self._run(calls.log_prob(x, context, self._model))
 
     async def encode(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Encoded:

@@ -280,6 +280,8 @@ def test_an_answer_in_json_is_read_too() -> None:
         "rows": [[1, 2], [3, 4]],
         "explanation": [["a"], []],
         "names": ["1", "2"],
+        "labels": ["1", None],
+        "ragged": [[1], [1, 2]],
         "flags": [True, False],
         "calibration": {"rows": 5},
         "non_finite": [1],
