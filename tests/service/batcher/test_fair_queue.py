@@ -157,7 +157,7 @@ def test_every_row_is_taken_once_in_order(
 
 
 @pytest.mark.parametrize("with_context", [False, True])
-def test_a_row_is_taken_out_of_a_waiting_ticket(with_context: bool) -> None:
+def test_a_row_is_taken_out_of_a_waiting_entry(with_context: bool) -> None:
     queue = FairQueue(16)
     one = entry(4)
     one.rows = np.arange(4.0)[:, None]
