@@ -30,7 +30,7 @@ def main() -> None:
 
         build(arguments)()
     except ShadowedError as error:
-        _refuse(f"pushforward: {error}")
+        _refuse(str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OURS:
             raise

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MOONS = ROOT / "models/zoo/moons"
+MAIN = "from pushforward.cli.main import main; main()"
 
 
 @pytest.fixture(params=["packages", "namespaces", "modules"])
@@ -97,10 +98,22 @@ assert again is models and models.RAN == "models"
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("project", ["packages", "modules"], indirect=True)
+@pytest.mark.parametrize("name", ["models", "service"])
+def test_the_command_names_what_is_in_its_way(project: Path, name: str) -> None:
+    """As where something that starts with Python itself has imported it."""
+    code = f"import {name}, sys; sys.argv[1:] = ['serve']\n{MAIN}"
+    done = run(project, code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"pushforward needs its own package {name!r}, but ")
+    assert str(project / name) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def served(project: Path) -> Iterator[str]:
     """The address of `pushforward serve` with two workers, started in the project."""
-    command = [sys.executable, "-c", "from pushforward.cli.main import main; main()"]
+    command = [sys.executable, "-c", MAIN]
     flags = ["serve", str(MOONS), "--port", "0", "--workers", "2", "--engine", "torch"]
     with subprocess.Popen(
         [*command, *flags],
