@@ -238,7 +238,9 @@ class Operation(ABC):
     ) -> ModelInput:
         context = self.read_context(fields, model.card, len(rows))
         self.check_size(model.card, form, len(rows), values_per_row)
-        with_evaluations = RETURN_EVALUATIONS.value(fields)
+        with_evaluations = False
+        if not fields.keys() <= self.plain_fields:
+            with_evaluations = RETURN_EVALUATIONS.value(fields)
         return ModelInput(rows, context, self.queue(model), {}, True, with_evaluations)
 
     def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:

@@ -124,7 +124,7 @@ class FastPathRequest(RequestContext):
 
     def end(self) -> None:
         """The answer is known, or somebody else finds it."""
-        super().end()
+        self.is_over = True
         self._batch = None  # it leads to whoever leads here
 
     def _record(self, response: RawResponse | None, identity: str, now: float) -> None:
