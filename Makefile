@@ -26,13 +26,15 @@ serve: $(VENV)/.installed ## serve the zoo on http://127.0.0.1:8000
 	@$(BIN)/pushforward serve --host $(HOST) --port $(PORT)
 
 test: check ## run the checks and all tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet \
+		--durations 25
 
-check: $(VENV)/.installed-dev ## check format, lint, types, import direction and version
+check: $(VENV)/.installed-dev ## check format, lint, types, imports, private names and version
 	@$(BIN)/ruff format --check --quiet $(TESTED)
 	@$(BIN)/ruff check --quiet $(TESTED)
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --quiet tests/test_project.py tests/test_imports.py
+	@$(BIN)/python -m pytest --quiet tests/test_project.py tests/test_imports.py \
+		tests/test_private_names.py
 
 format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)

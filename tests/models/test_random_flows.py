@@ -12,10 +12,10 @@ from models.families.preprocessing import Step
 from models.registry import FAMILIES, build
 from tests.random_flows.__main__ import run
 from tests.random_flows.draw import (
-    _FIXED,
     DISCRETE,
+    FIXED,
+    Drawer,
     NotCovered,
-    _Drawer,
     draw,
 )
 
@@ -41,7 +41,7 @@ def test_every_option_is_drawn(family: str) -> None:
     fields = FAMILIES[family].config.model_fields
     assert set(fields) <= set(seen)
     for name, info in fields.items():
-        if name in _FIXED:
+        if name in FIXED:
             continue
         annotation = info.rebuild_annotation()
         wanted = get_args(annotation) if get_origin(annotation) is Literal else ()
@@ -71,7 +71,7 @@ def test_a_new_option_that_nothing_draws_fails() -> None:
         ramp: float = 1.0
 
     with pytest.raises(NotCovered, match=r"Wider\.ramp"):
-        _Drawer("maf", random.Random(0)).model(Wider)
+        Drawer("maf", random.Random(0)).model(Wider)
 
 
 def test_normalised_hidden_units_are_refused_where_they_have_an_order() -> None:

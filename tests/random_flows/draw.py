@@ -21,7 +21,7 @@ DISCRETE = tuple(sorted(set(FAMILIES) - set(CONTINUOUS)))
 IMAGES = ("glow", "realnvp_image", "ffjord_image")
 
 # Options that never change what is asked here, or would make it inexact, are fixed.
-_FIXED: dict[str, Any] = {"solver": {"rtol": 1e-7, "atol": 1e-7}, "evaluation": "exact"}
+FIXED: dict[str, Any] = {"solver": {"rtol": 1e-7, "atol": 1e-7}, "evaluation": "exact"}
 # Step-size control sees little of a jump in the slope: it takes more to solve across one.
 _KINKED = ("relu", "elu", "selu")
 _KINKED_SOLVER = {"rtol": 1e-9, "atol": 1e-9}
@@ -77,7 +77,7 @@ class Drawn:
 
 def draw(family: str, seed: int) -> Drawn:
     """Draw one configuration of a family; the same seed gives the same one."""
-    drawer = _Drawer(family, random.Random(f"{family} {seed}"))
+    drawer = Drawer(family, random.Random(f"{family} {seed}"))
     config = drawer.model(FAMILIES[family].config)
     if config.get("nonlinearity") in _KINKED:
         config["solver"] = _KINKED_SOLVER
@@ -85,7 +85,7 @@ def draw(family: str, seed: int) -> Drawn:
 
 
 @dataclass
-class _Drawer:
+class Drawer:
     family: str
     rng: random.Random
     shape: list[int] = field(default_factory=list)
@@ -108,8 +108,8 @@ class _Drawer:
         return found
 
     def _option(self, kind: type[BaseModel], name: str, annotation: Any, so_far: Any) -> Any:
-        if name in _FIXED:
-            return _FIXED[name]
+        if name in FIXED:
+            return FIXED[name]
         if name in _SHAPED:
             return _SHAPED[name](self, kind, annotation, so_far)
         if name in _NUMBERS:
@@ -156,7 +156,7 @@ class _Drawer:
         return order
 
 
-def _event_shape(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
+def _event_shape(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
     if d.family == "ffjord_image":
         d.shape = [d.rng.choice([1, 2]), *d.rng.choice([[2, 2], [4, 4], [2, 4]])]
     elif d.family in IMAGES:
@@ -166,7 +166,7 @@ def _event_shape(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[in
     return d.shape
 
 
-def _preprocessing(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[dict[str, Any]]:
+def _preprocessing(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[dict[str, Any]]:
     channels = d.shape[0]
     many = d.rng.choice([1, channels])
     standardise = {
@@ -188,26 +188,26 @@ def _preprocessing(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[
     return [*steps, {"kind": "shift_scale", "scale": 2.0**-7, "shift": -1.0}]
 
 
-def _scales(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
+def _scales(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     return d.rng.choice([1, 2])
 
 
-def _widths(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
+def _widths(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
     return [d.rng.randint(1, 8) for _ in range(d.rng.randint(1, 3))]
 
 
-def _hidden_channels(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+def _hidden_channels(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if d.family == "glow":
         return d.rng.choice([2, 3])
     return [d.rng.choice([2, 3]) for _ in range(d.rng.randint(1, 2))]
 
 
-def _strides(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int] | None:
+def _strides(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int] | None:
     hidden = len(so_far["hidden_channels"])
     return d.rng.choice([None, [2, -2] if hidden == 1 else [2, 1, -2]])
 
 
-def _activation(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+def _activation(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     names = get_args(_named(annotation))
     if kind.__name__ == "MLPConfig" and d.rng.random() < 0.4:
         layers = len(so_far["widths"]) + d.rng.randint(0, 1)
@@ -222,8 +222,8 @@ def _named(annotation: Any) -> Any:
     return next(_named(part) for part in get_args(annotation) if get_args(part))
 
 
-def _turns(make: Callable[[_Drawer], list[int]]) -> Any:
-    def drawn(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+def _turns(make: Callable[[Drawer], list[int]]) -> Any:
+    def drawn(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
         words = get_args(_named(annotation))
         given = [make(d) for _ in range(d.rng.randint(1, 2))]
         return d.rng.choice([*words, given])
@@ -231,43 +231,43 @@ def _turns(make: Callable[[_Drawer], list[int]]) -> Any:
     return drawn
 
 
-def _order(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+def _order(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if kind.__name__ == "AutoregressiveLayer":
         return d.order()
-    return _turns(_Drawer.permutation)(d, kind, annotation, so_far)
+    return _turns(Drawer.permutation)(d, kind, annotation, so_far)
 
 
-def _indices(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+def _indices(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     return d.rng.choice(["reverse", "shuffle", d.permutation()])
 
 
-def _chosen(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
+def _chosen(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
     return sorted(d.rng.sample(range(d.features), d.rng.randint(1, d.features)))
 
 
-def _layers(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
+def _layers(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
     return [d.draw_from(Layer, "ChainConfig.layers") for _ in range(d.rng.randint(1, 4))]
 
 
-def _passes(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
+def _passes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
     return d.rng.choice([None, d.rng.randint(1, d.features)])
 
 
-def _context(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
+def _context(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     return d.rng.choice([0, 2, 3])
 
 
-def _classes(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
+def _classes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
     return None if so_far.get("context_features") else d.rng.choice([None, 2, 3])
 
 
-def _frequencies(d: _Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
+def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     so_far.setdefault("num_frequencies", 2 if so_far.get("time_input") == "fourier" else 0)
     return so_far["num_frequencies"]
 
 
 # Name of an option -> how it is drawn, where that depends on what was drawn before.
-_SHAPED: dict[str, Callable[[_Drawer, Any, Any, Any], Any]] = {
+_SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "event_shape": _event_shape,
     "preprocessing": _preprocessing,
     "num_levels": _scales,
@@ -278,7 +278,7 @@ _SHAPED: dict[str, Callable[[_Drawer, Any, Any, Any], Any]] = {
     "strides": _strides,
     "activation": _activation,
     "mask": lambda d, *_: d.mask(),
-    "masks": _turns(_Drawer.mask),
+    "masks": _turns(Drawer.mask),
     "order": _order,
     "indices": _indices,
     "chosen": _chosen,

@@ -16,6 +16,7 @@ import torch
 import models
 from models.flow import Flow
 from service.app import Application, create_app
+from service.contracts import Repository
 from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -37,8 +38,9 @@ EXTREMES = (1e19, 1e30, 3.4e38, -3.4e38, 1e-45)
 class LoopbackServer:
     """An application in the process of the test, asked as uvicorn asks it: any path, any body."""
 
-    def __init__(self, app: Application, runner: asyncio.Runner) -> None:
+    def __init__(self, app: Application, repository: Repository, runner: asyncio.Runner) -> None:
         self.app = app
+        self.repository = repository
         self._runner = runner
 
     def ask(
@@ -100,11 +102,12 @@ def loopback(folders: dict[str, Path]) -> Iterator[LoopbackServer]:
         log_level="error",
     )
     metrics = Metrics()
-    app = create_app(settings, FolderRepository(settings, metrics), metrics)
+    repository = FolderRepository(settings, metrics)
+    app = create_app(settings, repository, metrics)
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
-        yield LoopbackServer(app, runner)
+        yield LoopbackServer(app, repository, runner)
         runner.run(lifespan.__aexit__(None, None, None))
 
 
@@ -126,7 +129,7 @@ def reference(folder: Path) -> Flow:
 def test_huge_and_tiny_numbers_are_answered_row_by_row(
     loopback: LoopbackServer, folders: dict[str, Path], name: str, value: float
 ) -> None:
-    shape = loopback.app._repository.get(name).card.event_shape
+    shape = loopback.repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value), np.ones(shape)])
     z = x.reshape(2, -1)
     for path, rows in (("/log_prob", {"x": x}), ("/encode", {"x": x}), ("/decode", {"z": z})):
@@ -154,7 +157,7 @@ EDGES = {
 def test_edges_of_pixels_and_splines_are_scored_as_in_float64(
     loopback: LoopbackServer, folders: dict[str, Path], name: str
 ) -> None:
-    shape = loopback.app._repository.get(name).card.event_shape
+    shape = loopback.repository.get(name).card.event_shape
     x = np.stack([np.full(shape, value, np.float32) for value in EDGES[name]])
     _, body = loopback.post("/log_prob", {"model": name, "x": x.tolist()})
     with torch.no_grad():
@@ -278,14 +281,14 @@ def test_no_address_is_ever_followed(loopback: LoopbackServer, case: str) -> Non
 
 
 def test_names_that_nobody_serves_make_no_series() -> None:
-    metrics = Metrics()
-    app = create_app(Settings(log_level="error"), FakeRepository(), metrics)
+    metrics, repository = Metrics(), FakeRepository()
+    app = create_app(Settings(log_level="error"), repository, metrics)
 
     def series() -> int:
         return len(metrics.render().splitlines())
 
     with asyncio.Runner() as runner:
-        loopback = LoopbackServer(app, runner)
+        loopback = LoopbackServer(app, repository, runner)
 
         def try_names(first: int, last: int) -> None:
             for index in range(first, last):
