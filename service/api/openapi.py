@@ -29,9 +29,9 @@ from service.errors import (
 )
 from service.operations import Operation
 from service.operations.fields import CONTEXT, Field, Output, scalar_output
+from service.operations.model_input import ModelInput
 from service.operations.response import AS_JSON, FORMATS, write_json
 from service.operations.solver_stats import SOLVER_OUTPUTS
-from service.operations.spec import ModelInput
 from service.problem import PROBLEM_MEDIA_TYPE
 
 _REFERENCE = "#/components/schemas/{model}"

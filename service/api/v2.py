@@ -23,7 +23,8 @@ from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
 from service.transport.asgi import AppContext, receive_small
 from service.transport.request import ClientGone
-from service.transport.v2 import all_outputs, find
+from service.transport.v2 import find
+from service.transport.v2_call import all_outputs
 
 NAME = "pushforward"
 

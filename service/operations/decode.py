@@ -5,8 +5,9 @@ from typing import Any
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.encode import LOG_DET
 from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, row_output, rows
+from service.operations.model_input import ModelInput
 from service.operations.response import Tensors
-from service.operations.spec import SCALE, ModelInput, Operation, example_rows
+from service.operations.spec import SCALE, Operation, example_rows
 
 Z = rows("z", "Latents (B, D), D = prod(event_shape).")
 

@@ -11,8 +11,9 @@ from service.operations.fields import (
     row_output,
 )
 from service.operations.log_prob import X
+from service.operations.model_input import ModelInput
 from service.operations.response import Tensors
-from service.operations.spec import IMAGE_BODIES, ModelInput, Operation, example_rows
+from service.operations.spec import IMAGE_BODIES, Operation, example_rows
 
 LOG_DET = number_output("log_det", "log |det Jacobian| of this call, a row each, in nats.")
 

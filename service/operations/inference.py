@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady
+from service.operations.model_input import Deferred, ModelInput
 from service.operations.request_context import RequestContext
-from service.operations.spec import Deferred, ModelInput
 from service.operations.thread_pool import RequestThreadPool
 
 

@@ -9,8 +9,9 @@ from models.noise import base_log_prob, base_log_prob_of_row
 from service.codec.tensors import Array, cast
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, number_output, rows
+from service.operations.model_input import ModelInput
 from service.operations.response import Tensors
-from service.operations.spec import IMAGE_BODIES, ModelInput, Operation, example_rows
+from service.operations.spec import IMAGE_BODIES, Operation, example_rows
 
 X = rows("x", "Rows of shape event_shape, the batch axis first.")
 

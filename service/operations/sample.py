@@ -19,9 +19,10 @@ from service.operations.fields import (
     scalar_output,
 )
 from service.operations.log_prob import log_density
+from service.operations.model_input import Deferred, ModelInput
 from service.operations.response import ResponseFormat, Tensors
 from service.operations.sampling import SAMPLING_FIELDS, SamplingParams, read_sampling
-from service.operations.spec import SCALE, Deferred, ModelInput, Operation
+from service.operations.spec import SCALE, Operation
 
 RETURN_LOG_PROB = flag(
     "return_log_prob",

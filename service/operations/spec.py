@@ -8,7 +8,7 @@ declares here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +21,7 @@ from service.codec.tensors import Array, read_rows
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, MissingField, UnsupportedMediaType
 from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, Field, Output, integer
+from service.operations.model_input import Deferred, EncodedImage, ModelInput
 from service.operations.response import (
     AS_JSON,
     ResponseFormat,
@@ -45,36 +46,6 @@ class Limits(NamedTuple):
 
     max_request_rows: int
     max_response_bytes: int
-
-
-class ModelInput(NamedTuple):
-    """A checked request: the rows for the engine, where they wait, and what the answer will say.
-
-    rows: (B, *event_shape) of an encode, (B, D) of a decode, in the model's dtype.
-    context: (B, *context_shape), None for an unconditional model.
-    queue: of the engine function that computes them.
-    scalars: of the answer, known before it is computed.
-    wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
-    with_evaluations: whether the client asks what its rows cost.
-    """
-
-    rows: Array
-    context: Array | None
-    queue: RowQueue
-    scalars: Scalars
-    wants_log_det: bool = True
-    with_evaluations: bool = False
-
-
-# A request that takes long to prepare: call it in a thread.
-Deferred = Callable[[], ModelInput]
-
-
-class EncodedImage(NamedTuple):
-    """A picture that is not decoded yet: the model says what size it must have."""
-
-    media: str
-    body: bytes | bytearray
 
 
 class Operation(ABC):

@@ -11,7 +11,7 @@ from service.contracts import Repository
 from service.errors import BadDtype, InvalidParameter, ServiceError
 from service.operations import Operation
 from service.operations.fields import CONTEXT, MODEL
-from service.operations.spec import EncodedImage
+from service.operations.model_input import EncodedImage
 from service.operations.thread_pool import RequestThreadPool
 from service.transport.request import Head
 

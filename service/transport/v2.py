@@ -10,19 +10,18 @@ Reference: Open Inference Protocol, inference_rest.md.
 """
 
 import math
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from service.codec.json_slices import is_large
 from service.codec.media import JSON, OCTETS, read_content_type
-from service.codec.parameters import check_known, read_integer
+from service.codec.parameters import read_integer
 from service.codec.v2 import Inference, read_inference, write_inference
 from service.contracts import InferenceResult, ModelCard, Repository, ServedModel
-from service.errors import InvalidParameter, InvalidRequest, MissingField, ModelNotFound
-from service.operations import OPERATIONS, Operation
-from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS
+from service.errors import InvalidParameter, InvalidRequest, ModelNotFound
+from service.operations import OPERATIONS
 from service.operations.inference import infer
+from service.operations.model_input import Deferred, ModelInput
 from service.operations.request_context import RequestContext
 from service.operations.response import (
     AS_JSON,
@@ -33,10 +32,9 @@ from service.operations.response import (
     content_headers,
     server_timing,
 )
-from service.operations.sample import RETURN_LOG_PROB
-from service.operations.spec import SCALE, Deferred, ModelInput
 from service.transport.asgi import AppContext, Endpoint, ReadBody
 from service.transport.request import Head
+from service.transport.v2_call import V2Call, read_call
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
@@ -44,34 +42,7 @@ SUFFIX = "/infer"
 _LENGTH_HEADER = b"inference-header-content-length"
 _FAILURES_HEADER = b"x-failures"
 _BODIES = (JSON, OCTETS)
-# What the protocol has words of its own for, or no use.
-_NOT_PARAMETERS = {
-    field.name for field in (MODEL, CONTEXT, SCALE, RETURN_EVALUATIONS, RETURN_LOG_PROB)
-}
-_OWN_PARAMETERS = ("operation", "timeout", "binary_data_output")
-# What is meant where no operation is named, by the tensor that is there.
-_BY_TENSOR = {"x": "encode", "z": "decode", None: "sample"}
-# Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
-# MLServer's clients say of themselves how they made the tensors: "content_type".
-_RESERVED_PARAMETERS = (
-    *("priority", "sequence_id", "sequence_start", "sequence_end", "headers"),
-    "content_type",
-)
-_RESERVED_PREFIX = "triton_"
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
-
-
-class V2Call(NamedTuple):
-    """What a request asks for.
-
-    operation: makes the engine's input of the fields.
-    fields: of that operation.
-    outputs: that are asked for: what computes each, and whether it goes as bytes.
-    """
-
-    operation: Operation
-    fields: dict[str, Any]
-    outputs: dict[str, tuple[Operation, bool]]
 
 
 class InferEndpoint(Endpoint):
@@ -153,107 +124,6 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
     return served
 
 
-def read_call(inference: Inference, operations: Mapping[str, Operation], card: ModelCard) -> V2Call:
-    """Tell from inputs, outputs and parameters what is asked for.
-
-    Raises:
-        UnknownField, InvalidParameter, MissingField: they do not say one thing.
-    """
-    operation, asked = choose_operation(inference, operations)
-    possible = outputs_of(operation, operations, card)
-    wanted = inference.outputs
-    if wanted is None:
-        names = possible if asked is operation else asked.output_names(card)
-        wanted = dict.fromkeys(names, inference.is_binary)
-    check_known(wanted, tuple(possible))
-    fields = {name: inference.parameters[name] for name in _parameters_of(operation, inference)}
-    if RETURN_LOG_PROB in operation.fields:
-        fields[RETURN_LOG_PROB.name] = "log_prob" in wanted
-    outputs = {name: (possible[name], is_binary) for name, is_binary in wanted.items()}
-    return V2Call(operation, {**fields, **inference.tensors}, outputs)
-
-
-def choose_operation(
-    inference: Inference, operations: Mapping[str, Operation]
-) -> tuple[Operation, Operation]:
-    """Tell from the tensors and from parameters.operation what is to be done.
-
-    Returns:
-        The operation that makes the engine's input, and the one that was asked for: the same, or
-        one whose outputs stand beside its own.
-
-    Raises:
-        UnknownField, InvalidParameter, MissingField: they do not say one thing.
-    """
-    tensors, parameters = inference.tensors, inference.parameters
-    named = {name for each in operations.values() for name in each.query_fields}
-    of_operations = [name for name in _in_order(operations) if name in named - _NOT_PARAMETERS]
-    own = [name for name in parameters if not _is_reserved(name)]
-    check_known(own, (*_OWN_PARAMETERS, *of_operations))
-    taken = [name for name in _BY_TENSOR if name is not None]
-    check_known(tensors, (*taken, CONTEXT.name))
-    given = [name for name in taken if name in tensors]
-    if len(given) > 1:
-        raise InvalidParameter(f"inputs: expected {' or '.join(taken)}, got both", at="/inputs")
-    asked = parameters.get("operation")
-    if not given and asked is None and "num_samples" not in parameters:
-        raise MissingField(
-            "inputs: expected x or z; parameters.num_samples draws samples", at="/inputs"
-        )
-    tensor = given[0] if given else None
-    default = operations[_BY_TENSOR[tensor]]
-    fitting = [default] + [
-        each for each in operations.values() if each.tensor_name == tensor and each is not default
-    ]
-    found = next((each for each in fitting if asked in (None, each.name)), None)
-    if found is None:
-        raise InvalidParameter(
-            f"operation: these inputs are for {' or '.join(each.name for each in fitting)}, "
-            f"got {asked!r:.40}",
-            at="/parameters/operation",
-        )
-    operation = default if found.name in default.v2_beside else found
-    for name in of_operations:
-        if name in parameters and name not in operation.field_names:
-            raise InvalidParameter(
-                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
-            )
-    return operation, found
-
-
-def outputs_of(
-    operation: Operation, operations: Mapping[str, Operation], card: ModelCard
-) -> dict[str, Operation]:
-    """The outputs that one computation can give, and what names each."""
-    beside = (operations[name] for name in operation.v2_beside)
-    return {name: each for each in (operation, *beside) for name in each.output_names(card)}
-
-
-def all_outputs(card: ModelCard) -> tuple[str, ...]:
-    """The outputs that a model has, of whatever operation."""
-    kinds = {kind.name: kind for kind in OPERATIONS}
-    ordered = [kinds[name] for name in _BY_TENSOR.values()] + list(OPERATIONS)
-    names = [
-        name
-        for kind in ordered
-        for each in (kind, *(kinds[beside] for beside in kind.v2_beside))
-        for name in each.output_names(card)
-    ]
-    return tuple(dict.fromkeys(names))
-
-
-def _in_order(operations: Mapping[str, Operation]) -> dict[str, None]:
-    return dict.fromkeys(name for each in operations.values() for name in each.query_fields)
-
-
-def _parameters_of(operation: Operation, inference: Inference) -> list[str]:
-    return [
-        name
-        for name in operation.query_fields
-        if name in inference.parameters and name not in _NOT_PARAMETERS
-    ]
-
-
 def _write(
     card: ModelCard, inference: Inference, call: V2Call, given: ModelInput, result: InferenceResult
 ) -> Response:
@@ -316,7 +186,3 @@ def _read_timeout(request: Inference) -> float:
     """How many seconds the client allows; 0 is as good as unsaid, as in Triton."""
     given = request.parameters.get("timeout", 0)
     return read_integer(given, "timeout", 0, _MAX_TIMEOUT_MICROSECONDS) / 1e6 or math.inf
-
-
-def _is_reserved(name: str) -> bool:
-    return name in _RESERVED_PARAMETERS or name.startswith(_RESERVED_PREFIX)

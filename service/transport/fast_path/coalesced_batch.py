@@ -9,8 +9,8 @@ import numpy as np
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, QueueHandle
 from service.errors import NotReady
+from service.operations.model_input import ModelInput
 from service.operations.response import RawResponse, error_response, json_response
-from service.operations.spec import ModelInput
 from service.transport.request import Head, request_id
 
 # Writes the JSON body of each of some inputs, from their joint result.

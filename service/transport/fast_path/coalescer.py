@@ -18,6 +18,7 @@ from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady
 from service.operations import Operation
 from service.operations.fields import MODEL
+from service.operations.model_input import ModelInput
 from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import (
     AS_JSON,
@@ -26,7 +27,6 @@ from service.operations.response import (
     write_json,
     write_json_rows,
 )
-from service.operations.spec import ModelInput
 from service.transport.asgi import OperationEndpoint
 from service.transport.fast_path.coalesced_batch import CoalescedBatch, Member, WriteBodies
 from service.transport.request import Head, request_id

@@ -12,8 +12,8 @@ from service.batcher import Batcher
 from service.contracts import InferenceResult, SolverStats
 from service.engines.engine import EngineLost
 from service.errors import EngineError, NotReady
+from service.operations.model_input import ModelInput
 from service.operations.response import RawResponse
-from service.operations.spec import ModelInput
 from service.telemetry import Metrics
 from service.transport.fast_path.coalesced_batch import CoalescedBatch
 from service.transport.request import Head
