@@ -136,7 +136,7 @@ def invariant_cost(scratch: Path) -> dict[str, float]:
     return costs
 
 
-def _tell(found: dict[str, Any], part: str, values: dict[str, Any]) -> None:
+def _report(found: dict[str, Any], part: str, values: dict[str, Any]) -> None:
     """Print a part and write all so far."""
     found[part] = values
     print(f"\n| {part} | |\n|---|---|")
@@ -159,10 +159,10 @@ def main() -> None:
         for flow, (family, config) in FLOWS.items():
             models.save(make_flow(family, config), scratch / flow)
         with serving(scratch / "b.log", str(scratch / "B")) as server:
-            _tell(found, "overload", asyncio.run(overload(server, seconds)))
+            _report(found, "overload", asyncio.run(overload(server, seconds)))
         with serving(scratch / "a.log", str(scratch / "A")) as server:
-            _tell(found, "mixed", asyncio.run(mixed(server, min(seconds, 15.0))))
-        _tell(found, "fast_over_invariant", invariant_cost(scratch))
+            _report(found, "mixed", asyncio.run(mixed(server, min(seconds, 15.0))))
+        _report(found, "fast_over_invariant", invariant_cost(scratch))
 
 
 if __name__ == "__main__":

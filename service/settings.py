@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     batching: Literal["fast", "invariant"] = Field(
         "fast",
         description="fast: batches as load makes them; invariant: batches of one fixed size, so "
-        "that a row has the same bits alone and in company.",
+        "that a row has the same bits alone and beside others.",
     )
     max_batch_size: PositiveInt | None = Field(
         None, description="Rows in a batch; unset: chosen from the size of the model's rows."

@@ -92,22 +92,22 @@ def solve(
     )
     finite = torch.isfinite(state).all(1) & torch.isfinite(first).all(1)
     evaluations = 1
-    outcomes = [rows.finish(~finite, SolveStatus.NON_FINITE, evaluations)]
+    ended_rows = [rows.finish(~finite, SolveStatus.NON_FINITE, evaluations)]
     rows = rows.select(finite)
     while len(rows.index):
         if evaluations + EVALUATIONS_PER_STEP > settings.max_evaluations:
             everyone = torch.ones_like(rows.index, dtype=torch.bool)
-            outcomes.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
+            ended_rows.append(rows.finish(everyone, SolveStatus.BUDGET_SPENT, evaluations))
             break
         evaluations += EVALUATIONS_PER_STEP
         rows, error = problem.advance(rows)
         rows, ended = problem.sort_out(rows, error, evaluations)
-        outcomes += ended
-    return _collect(outcomes)
+        ended_rows += ended
+    return _collect(ended_rows)
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _EndedRows:
     """Rows that are done: where they stood in the batch, and how they ended."""
 
     index: Tensor
@@ -137,11 +137,11 @@ class _Rows:
             context=None if self.context is None else self.context[chosen],
         )
 
-    def finish(self, chosen: Tensor, status: SolveStatus, evaluations: int) -> _Outcome:
+    def finish(self, chosen: Tensor, status: SolveStatus, evaluations: int) -> _EndedRows:
         state = self.state[chosen]
         if status is not SolveStatus.SOLVED:
             state = torch.full_like(state, torch.nan)
-        return _Outcome(self.index[chosen], state, status, evaluations)
+        return _EndedRows(self.index[chosen], state, status, evaluations)
 
 
 class _Problem:
@@ -186,7 +186,7 @@ class _Problem:
 
     def sort_out(
         self, rows: _Rows, error: Tensor, evaluations: int
-    ) -> tuple[_Rows, list[_Outcome]]:
+    ) -> tuple[_Rows, list[_EndedRows]]:
         """Take the rows that are done out of the batch."""
         solved = (rows.position == 1).squeeze(1)
         stuck = self.rule.is_too_small(rows.step).squeeze(1) & ~solved
@@ -194,12 +194,12 @@ class _Problem:
         if not leaving.any():
             return rows, []
         infinite = torch.isinf(error).squeeze(1)
-        outcomes = [
+        ended_rows = [
             rows.finish(solved, SolveStatus.SOLVED, evaluations),
             rows.finish(stuck & infinite, SolveStatus.NON_FINITE, evaluations),
             rows.finish(stuck & ~infinite, SolveStatus.STEP_UNDERFLOW, evaluations),
         ]
-        return rows.select(~leaving), outcomes
+        return rows.select(~leaving), ended_rows
 
 
 def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
@@ -211,17 +211,17 @@ def _combine(weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
     return total
 
 
-def _collect(outcomes: list[_Outcome]) -> Solution:
+def _collect(ended_rows: list[_EndedRows]) -> Solution:
     """Put the rows back in their order."""
-    order = torch.cat([outcome.index for outcome in outcomes]).argsort()
+    order = torch.cat([rows.index for rows in ended_rows]).argsort()
 
     def column(values: list[int]) -> Tensor:
-        counts = [len(outcome.index) for outcome in outcomes]
+        counts = [len(rows.index) for rows in ended_rows]
         repeated = torch.tensor(values).repeat_interleave(torch.tensor(counts))
         return repeated.to(order.device)[order]
 
     return Solution(
-        state=torch.cat([outcome.state for outcome in outcomes])[order],
-        status=column([outcome.status for outcome in outcomes]),
-        evaluations=column([outcome.evaluations for outcome in outcomes]),
+        state=torch.cat([rows.state for rows in ended_rows])[order],
+        status=column([rows.status for rows in ended_rows]),
+        evaluations=column([rows.evaluations for rows in ended_rows]),
     )

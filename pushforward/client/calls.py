@@ -63,7 +63,7 @@ class DrawOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SamplingParams:
     """Rows first_row and those after it of a seed's endless draw."""
 
     num_samples: int
@@ -126,10 +126,10 @@ def decode_picture(
     return _ask("decode", fields, model, wire.PNG, wire.read_picture)
 
 
-def new_draw(num_samples: int, options: DrawOptions) -> Draw:
+def to_params(num_samples: int, options: DrawOptions) -> SamplingParams:
     """Settle what a draw leaves open: the seed above all, before the first attempt."""
     seed = options.get("seed")
-    return Draw(
+    return SamplingParams(
         num_samples,
         secrets.randbits(_SEED_BITS) if seed is None else seed,
         options.get("temperature", 1.0),
@@ -138,18 +138,20 @@ def new_draw(num_samples: int, options: DrawOptions) -> Draw:
     )
 
 
-def sample(draw: Draw, model: str | None) -> Call[Samples]:
+def sample(params: SamplingParams, model: str | None) -> Call[Samples]:
     """Draw samples."""
-    return _ask("sample", draw.fields(), model, wire.NPZ, _read_samples)
+    return _ask("sample", params.fields(), model, wire.NPZ, _read_samples)
 
 
-def sample_picture(draw: Draw, model: str | None, scale: int) -> Call[bytes]:
+def sample_picture(params: SamplingParams, model: str | None, scale: int) -> Call[bytes]:
     """Draw samples as one PNG picture."""
-    fields = {"scale": scale, **draw.fields()}
+    fields = {"scale": scale, **params.fields()}
     return _ask("sample", fields, model, wire.PNG, wire.read_picture)
 
 
-def sample_chunks(draw: Draw, model: str | None, chunk_rows: int) -> Iterator[Call[Samples]]:
+def sample_chunks(
+    params: SamplingParams, model: str | None, chunk_rows: int
+) -> Iterator[Call[Samples]]:
     """Split a draw; its parts are the rows of the whole.
 
     Raises:
@@ -157,14 +159,16 @@ def sample_chunks(draw: Draw, model: str | None, chunk_rows: int) -> Iterator[Ca
     """
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows: expected at least 1, got {chunk_rows}")
-    context = None if draw.context is None else np.asarray(draw.context)
-    for start in range(0, draw.num_samples, chunk_rows):
-        stop = min(start + chunk_rows, draw.num_samples)
+    context = None if params.context is None else np.asarray(params.context)
+    for start in range(0, params.num_samples, chunk_rows):
+        stop = min(start + chunk_rows, params.num_samples)
         part = context
-        if context is not None and _is_one_each(context, draw.num_samples):
+        if context is not None and _is_one_each(context, params.num_samples):
             part = context[start:stop]
-        first = draw.first_row + start
-        yield sample(Draw(stop - start, draw.seed, draw.temperature, first, part), model)
+        first = params.first_row + start
+        yield sample(
+            SamplingParams(stop - start, params.seed, params.temperature, first, part), model
+        )
 
 
 def models() -> Call[list[dict[str, Any]]]:

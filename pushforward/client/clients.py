@@ -12,9 +12,9 @@ import httpx
 from numpy.typing import ArrayLike
 
 from pushforward.client import calls
-from pushforward.client.calls import Call, Decoded, DrawOptions, Encoded, Samples, new_draw
+from pushforward.client.calls import Call, Decoded, DrawOptions, Encoded, Samples, to_params
 from pushforward.client.errors import ConnectionFailed, NotReady, from_response, from_transport
-from pushforward.client.retries import Outcome, pause_before_retry
+from pushforward.client.retries import AttemptResult, pause_before_retry
 from pushforward.client.wire import Array
 
 T = TypeVar("T")
@@ -90,19 +90,19 @@ class Client:
 
     def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
         """Draw samples; see `DrawOptions` for what else may be said."""
-        return self._run(calls.sample(new_draw(num_samples, options), self._model))
+        return self._run(calls.sample(to_params(num_samples, options), self._model))
 
     def sample_picture(
         self, num_samples: int = 1, *, scale: int = 1, **options: Unpack[DrawOptions]
     ) -> bytes:
         """Draw samples as one PNG picture, a grid for several."""
-        return self._run(calls.sample_picture(new_draw(num_samples, options), self._model, scale))
+        return self._run(calls.sample_picture(to_params(num_samples, options), self._model, scale))
 
     def stream(
         self, num_samples: int, *, chunk_rows: int = CHUNK_ROWS, **options: Unpack[DrawOptions]
     ) -> Iterator[Samples]:
         """Draw many samples, a chunk a request; joined, they are those of one request."""
-        for call in calls.sample_chunks(new_draw(num_samples, options), self._model, chunk_rows):
+        for call in calls.sample_chunks(to_params(num_samples, options), self._model, chunk_rows):
             yield self._run(call)
 
     def models(self) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class Client:
 
     def _run(self, call: Call[T]) -> T:
         for attempt in count():
-            outcome: Outcome
+            outcome: AttemptResult
             try:
                 outcome = self._http.request(**_arguments(call))
             except httpx.RequestError as error:
@@ -190,21 +190,21 @@ class AsyncClient:
 
     async def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
         """Draw samples; see `DrawOptions` for what else may be said."""
-        return await self._run(calls.sample(new_draw(num_samples, options), self._model))
+        return await self._run(calls.sample(to_params(num_samples, options), self._model))
 
     async def sample_picture(
         self, num_samples: int = 1, *, scale: int = 1, **options: Unpack[DrawOptions]
     ) -> bytes:
         """Draw samples as one PNG picture, a grid for several."""
         return await self._run(
-            calls.sample_picture(new_draw(num_samples, options), self._model, scale)
+            calls.sample_picture(to_params(num_samples, options), self._model, scale)
         )
 
     async def stream(
         self, num_samples: int, *, chunk_rows: int = CHUNK_ROWS, **options: Unpack[DrawOptions]
     ) -> AsyncIterator[Samples]:
         """Draw many samples, a chunk a request; joined, they are those of one request."""
-        for call in calls.sample_chunks(new_draw(num_samples, options), self._model, chunk_rows):
+        for call in calls.sample_chunks(to_params(num_samples, options), self._model, chunk_rows):
             yield await self._run(call)
 
     async def models(self) -> list[dict[str, Any]]:
@@ -239,7 +239,7 @@ class AsyncClient:
 
     async def _run(self, call: Call[T]) -> T:
         for attempt in count():
-            outcome: Outcome
+            outcome: AttemptResult
             try:
                 outcome = await self._http.request(**_arguments(call))
             except httpx.RequestError as error:
@@ -273,7 +273,7 @@ def _arguments(call: Call[Any]) -> Mapping[str, Any]:
     }
 
 
-def _finish(call: Call[T], outcome: Outcome) -> T:
+def _finish(call: Call[T], outcome: AttemptResult) -> T:
     """Read an answer, or raise what became of the call."""
     if not isinstance(outcome, httpx.Response):
         raise from_transport(outcome) from outcome

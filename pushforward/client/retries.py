@@ -25,10 +25,10 @@ _RETRIED_FAILURES = (
     httpx.RemoteProtocolError,
 )
 
-Outcome = httpx.Response | httpx.RequestError
+AttemptResult = httpx.Response | httpx.RequestError
 
 
-def pause_before_retry(outcome: Outcome, attempt: int, max_retries: int) -> float | None:
+def pause_before_retry(outcome: AttemptResult, attempt: int, max_retries: int) -> float | None:
     """Seconds to wait before the next attempt; None where the outcome stands.
 
     0.5 s, doubled with each attempt up to 8 s, less a random quarter so that clients that failed
@@ -61,7 +61,7 @@ def read_retry_after(value: str | None) -> float | None:
         return None
 
 
-def _is_worth_it(outcome: Outcome) -> bool:
+def _is_worth_it(outcome: AttemptResult) -> bool:
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in _RETRIED_STATUSES or outcome.status_code >= 500
     return isinstance(outcome, _RETRIED_FAILURES)

@@ -25,7 +25,7 @@ _PICTURES = {b"\x89PNG": PNG, b"\xff\xd8\xff": "image/jpeg"}
 _ROWS = ("x", "z")
 
 
-class Written(NamedTuple):
+class EncodedRequest(NamedTuple):
     """What a request carries: its query, and its body with the media type."""
 
     params: dict[str, str]
@@ -45,7 +45,7 @@ def numbers(value: ArrayLike, name: str) -> Array:
     return array
 
 
-def write_fields(fields: Mapping[str, Any]) -> Written:
+def write_fields(fields: Mapping[str, Any]) -> EncodedRequest:
     """Write the fields of a call: arrays of numbers in the body as npy or npz, the rest as a query.
 
     One PNG or JPEG picture, as bytes, may stand for an array. What is neither number nor array,
@@ -61,14 +61,14 @@ def write_fields(fields: Mapping[str, Any]) -> Written:
     arrays = {name: found for name, value in given.items() if (found := _array(value)) is not None}
     rest = {name: value for name, value in given.items() if name not in arrays}
     if any(isinstance(value, list | tuple | dict) for value in rest.values()):
-        return Written({}, JSON, json.dumps(given, default=_plain).encode())
+        return EncodedRequest({}, JSON, json.dumps(given, default=_plain).encode())
     params = {name: _text(name, value) for name, value in rest.items()}
     if not arrays:
-        return Written(params, JSON, b"")
+        return EncodedRequest(params, JSON, b"")
     name, array = next(iter(arrays.items()))
     if len(arrays) == 1 and name in _ROWS:
-        return Written(params, NPY, _write_npy(array))
-    return Written(params, NPZ, _write_npz(arrays))
+        return EncodedRequest(params, NPY, _write_npy(array))
+    return EncodedRequest(params, NPZ, _write_npz(arrays))
 
 
 def read_any(response: httpx.Response) -> dict[str, Any]:
@@ -143,12 +143,12 @@ def read_origin(response: httpx.Response) -> tuple[str, str]:
     return response.headers.get("x-model", ""), response.headers.get("x-model-version", "")
 
 
-def _with_picture(given: Mapping[str, Any], name: str, picture: bytes) -> Written:
+def _with_picture(given: Mapping[str, Any], name: str, picture: bytes) -> EncodedRequest:
     kinds = [kind for magic, kind in _PICTURES.items() if picture.startswith(magic)]
     if not kinds:
         raise ValueError(f"{name}: expected rows, or a PNG or JPEG picture as bytes")
     params = {other: _text(other, value) for other, value in given.items() if other != name}
-    return Written(params, kinds[0], picture)
+    return EncodedRequest(params, kinds[0], picture)
 
 
 def _array(value: Any) -> Array | None:

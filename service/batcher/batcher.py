@@ -156,8 +156,8 @@ class Batcher:
         )
         self._pending.add(entry)
         if self._queue.put(entry):
-            # Not now but at the end of this turn of the loop: requests that came in the same
-            # burst of packets then share the batch.
+            # Not now but at the end of this turn of the loop: requests whose packets came together
+            # then share the batch.
             loop.call_soon(self._queue.wake)
         self._deadlines.add(deadline)
         return entry

@@ -65,7 +65,7 @@ def _serve(settings: Settings) -> int:
         port = first.getsockname()[1]
         # Freed for a moment: only sockets that all ask for it share a port. The kernel spreads
         # connections evenly over them; processes that accept from one socket do not, the first to
-        # wake takes most of a burst.
+        # wake takes most of those that come together.
         first.close()
         listeners = [
             stack.enter_context(_bind(settings, port, is_shared=True))

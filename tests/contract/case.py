@@ -45,7 +45,7 @@ ERRORS = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExpectedResponse:
     """What must come back.
 
     body: the bytes; arrays by name of an npz archive; or pixels of a picture.
@@ -90,7 +90,7 @@ class Case:
     name: str
     operation: str
     body: Any
-    answer: Answer
+    answer: ExpectedResponse
     query: Mapping[str, Any] | str = ""
     headers: Mapping[str, str | None] = field(default_factory=dict)
     method: str = "POST"
@@ -141,9 +141,9 @@ def ok(
     media: str = JSON,
     odd: Mapping[str, Any] | None = None,
     **headers: Any,
-) -> Answer:
+) -> ExpectedResponse:
     """A good answer; `x_seed="1"` is the header X-Seed, `odd` are those with names as they are."""
-    return Answer(200, body, {"content-type": media} | dict(odd or {}) | _named(headers))
+    return ExpectedResponse(200, body, {"content-type": media} | dict(odd or {}) | _named(headers))
 
 
 def problem(
@@ -153,7 +153,7 @@ def problem(
     *,
     errors: Sequence[tuple[str, str]] = (),
     **headers: Any,
-) -> Answer:
+) -> ExpectedResponse:
     """An error; `at` is the one place that its `detail` is about, `errors` are several."""
     status, title = ERRORS[code]
     content: dict[str, Any] = {
@@ -169,7 +169,7 @@ def problem(
     if places:
         content["errors"] = [{"pointer": pointer, "detail": said} for pointer, said in places]
     body = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    return Answer(status, body, {"content-type": PROBLEM} | _named(headers), code)
+    return ExpectedResponse(status, body, {"content-type": PROBLEM} | _named(headers), code)
 
 
 def npy(values: Any, dtype: str = "<f4", **options: Any) -> bytes:

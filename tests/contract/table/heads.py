@@ -3,7 +3,7 @@
 # The bytes of an answer stand on one line.
 # ruff: noqa: E501
 
-from tests.contract.case import MADE, PNG, PROBLEM, Answer, Case, NotInV2, ok, problem
+from tests.contract.case import MADE, PNG, PROBLEM, Case, ExpectedResponse, NotInV2, ok, problem
 
 _X = {"model": "line", "x": [[2, 4, 6]]}
 _GOOD = ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}')
@@ -22,7 +22,11 @@ def _encode(name: str, answer: object, **more: object) -> Case:
 CASES = [
     # Methods
     _encode("GET", problem("method_not_allowed", "GET: expected POST", allow="POST"), method="GET"),
-    _encode("HEAD", Answer(405, b"", {"content-type": PROBLEM, "allow": "POST"}), method="HEAD"),
+    _encode(
+        "HEAD",
+        ExpectedResponse(405, b"", {"content-type": PROBLEM, "allow": "POST"}),
+        method="HEAD",
+    ),
     _encode("PUT", problem("method_not_allowed", "PUT: expected POST", allow="POST"), method="PUT"),
     Case(
         "GET sample",

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.contract.case import Answer, Case, ok, problem
+from tests.contract.case import Case, ExpectedResponse, ok, problem
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Neighbour:
 
     operation: str
     body: dict[str, Any]
-    answer: Answer
+    answer: ExpectedResponse
 
     def case_beside(self, case: Case) -> Case:
         """The request as a case of the same server."""

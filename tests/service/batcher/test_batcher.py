@@ -38,7 +38,7 @@ def test_rows_that_wait_share_the_next_batch() -> None:
     run(test())
 
 
-def test_a_burst_is_one_batch() -> None:
+def test_requests_that_arrive_together_are_one_batch() -> None:
     async def test() -> None:
         engine = Doubling()
         queue = batcher(engine)

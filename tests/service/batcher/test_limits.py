@@ -138,9 +138,9 @@ def test_a_request_that_could_not_be_in_time_is_overloaded_at_once() -> None:
             await queue.submit(rows(*range(3)), None, clock() + 99.0)
         assert caught.value.retry_after == 100
         # What has time enough is taken, and so is a short request, which does not wait for these.
-        patient = queue.submit(rows(*range(3)), None, clock() + 101.0)
+        long_deadline = queue.submit(rows(*range(3)), None, clock() + 101.0)
         short = queue.submit(rows(1), None, clock() + 99.0)
-        tasks += [asyncio.create_task(patient), asyncio.create_task(short)]
+        tasks += [asyncio.create_task(long_deadline), asyncio.create_task(short)]
         await asyncio.sleep(0)
         engine.permit(100)
         await asyncio.gather(*tasks)

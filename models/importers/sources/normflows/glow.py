@@ -170,7 +170,7 @@ def _level(weights: Weights, index: int, config: Config) -> glow.Level:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _AffineForm:
     """How a scale map of the library is one of our affine maps; `sign` is that of its shift."""
 
     scale: str
@@ -179,9 +179,9 @@ class _Form:
 
 
 _FORMS = {
-    "sigmoid": _Form("sigmoid", "shift_then_scale", -1.0),
-    "exp": _Form("exp", "unshift_then_unscale", 1.0),
-    "sigmoid_inv": _Form("sigmoid", "unshift_then_unscale", 1.0),
+    "sigmoid": _AffineForm("sigmoid", "shift_then_scale", -1.0),
+    "exp": _AffineForm("exp", "unshift_then_unscale", 1.0),
+    "sigmoid_inv": _AffineForm("sigmoid", "unshift_then_unscale", 1.0),
 }
 
 

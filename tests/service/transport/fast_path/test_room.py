@@ -67,7 +67,7 @@ def test_a_newcomer_without_room_is_told_and_the_others_are_served() -> None:
 
 
 @pytest.mark.parametrize("sent", [ALIVE, READY])
-def test_a_newcomer_without_room_hears_how_the_service_is(sent: bytes) -> None:
+def test_a_newcomer_without_room_learns_how_the_service_is(sent: bytes) -> None:
     async def loopback() -> None:
         async with Full() as full:
             newcomer = await full.connect()
@@ -106,11 +106,11 @@ def test_a_newcomer_without_room_may_not_be_silent(monkeypatch: pytest.MonkeyPat
 def test_too_many_newcomers_are_told_before_they_ask() -> None:
     async def loopback() -> None:
         async with Full() as full:
-            guests = [await full.connect() for _ in range(SURPLUS)]
+            surplus = [await full.connect() for _ in range(SURPLUS)]
             one_more = await full.connect()
             assert (await read(one_more[0])).status == 503
             assert await one_more[0].read() == b""
-            assert (await full.ask(guests[-1], ALIVE)).status == 200
+            assert (await full.ask(surplus[-1], ALIVE)).status == 200
 
     run(loopback)
 
