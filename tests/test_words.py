@@ -136,10 +136,10 @@ ALLOWED = {
     ("tests/test_words.py", "company"): "says what a metaphor is",
     ("tests/test_words.py", "visit"): "says what a metaphor is",
     ("README.md", "team"): "the people who use it",
-    (
-        "models/importers/source.py",
-        "Source",
-    ): "a code base whose checkpoints are read; not a folder",
+    ("models/importers/source.py", "Count"): "the type of a positive whole number",
+    ("models/training/options.py", "Count"): "the type of a positive whole number",
+    ("models/families/layers.py", "Order"): "of the features of an autoregressive map",
+    ("models/importers/source.py", "Source"): "a code base whose files are read, no folder",
 }
 
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
