@@ -69,7 +69,7 @@ class Sample(Operation):
         rows: Array | None = None,
     ) -> ModelInput | Deferred:
         """Draw the noise of the base; see `Operation.prepare`."""
-        card = model.card
+        card, with_evaluations = model.card, RETURN_EVALUATIONS.value(fields)
         params = read_sampling(fields, self._limits.max_request_rows)
         self.check_size(card, form, params.num_samples, values_per_row)
         wants_log_prob = form.media != PNG
@@ -84,7 +84,7 @@ class Sample(Operation):
             queue,
             {"seed": params.seed},
             wants_log_prob,
-            RETURN_EVALUATIONS.value(fields),
+            with_evaluations,
         )
         draw = partial(_draw, without_rows, params, card)
         return draw if is_slow else draw()

@@ -8,7 +8,7 @@ declares here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -110,6 +110,8 @@ class Operation(ABC):
             InvalidRequest, TooLarge, UnsupportedMediaType: it is not what the model takes.
             Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
         """
+        is_plain = fields.keys() <= self.plain_fields
+        with_evaluations = not is_plain and RETURN_EVALUATIONS.value(fields)
         if rows is None:
             value = fields.get(self.tensor_name or "")
             if value is None:
@@ -118,12 +120,26 @@ class Operation(ABC):
                 )
             if isinstance(value, EncodedImage):
                 self._check_image(model, form, deadline)
-                return partial(self._decode_image, value, fields, model, form)
+                make_input = partial(
+                    self._make_input,
+                    fields=fields,
+                    model=model,
+                    form=form,
+                    with_evaluations=with_evaluations,
+                )
+                return partial(self._decode_image, value, model.card, make_input)
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
             rows = self._read_rows(value, model.card)
-        return self._make_input(rows, fields, model, form, values_per_row)
+        return self._make_input(
+            rows,
+            fields,
+            model,
+            form,
+            with_evaluations=with_evaluations,
+            values_per_row=values_per_row,
+        )
 
     def finish(
         self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
@@ -186,14 +202,13 @@ class Operation(ABC):
         if accept in ACCEPT_JSON and SCALE.name not in fields:
             return AS_JSON
         media = negotiate(accept, offers(card, gives_images=self.gives_images))
-        scale = SCALE.value(fields)
-        if scale is None:
+        if fields.get(SCALE.name) is None:
             return ResponseFormat(media)
         if media != PNG:
             raise InvalidParameter(
                 "scale: only pictures have one, send Accept: image/png", at="/scale"
             )
-        return ResponseFormat(media, scale)
+        return ResponseFormat(media, SCALE.value(fields))
 
     def join(self, inputs: Sequence[ModelInput]) -> ModelInput:
         """Make one input of several, as far as `compute_outputs` looks at it."""
@@ -205,13 +220,12 @@ class Operation(ABC):
         fields: dict[str, Any],
         model: ServedModel,
         form: ResponseFormat,
+        *,
+        with_evaluations: bool,
         values_per_row: int | None = None,
     ) -> ModelInput:
         context = self.read_context(fields, model.card, len(rows))
         self.check_size(model.card, form, len(rows), values_per_row)
-        with_evaluations = False
-        if not fields.keys() <= self.plain_fields:
-            with_evaluations = RETURN_EVALUATIONS.value(fields)
         return ModelInput(rows, context, self.queue(model), {}, True, with_evaluations)
 
     def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:
@@ -263,11 +277,10 @@ class Operation(ABC):
             )
 
     def _decode_image(
-        self, image: EncodedImage, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
+        self, image: EncodedImage, card: ModelCard, make_input: Callable[[Array], ModelInput]
     ) -> ModelInput:
-        card = model.card
         pixels = read_image(image.body, image.media, card.event_shape, card.num_levels or 0)
-        return self._make_input(self._read_rows(pixels, card), fields, model, form)
+        return make_input(self._read_rows(pixels, card))
 
 
 def example_rows(shape: tuple[int, ...]) -> list[Any]:

@@ -90,6 +90,11 @@ def choose_operation(
         )
     tensor = given[0] if given else None
     default = operations[_BY_TENSOR[tensor]]
+    for name in of_operations:
+        if name in parameters and name not in default.field_names:
+            raise InvalidParameter(
+                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
+            )
     fitting = [default] + [
         each for each in operations.values() if each.tensor_name == tensor and each is not default
     ]
@@ -100,13 +105,7 @@ def choose_operation(
             f"got {asked!r:.40}",
             at="/parameters/operation",
         )
-    operation = default if found.name in default.v2_beside else found
-    for name in of_operations:
-        if name in parameters and name not in operation.field_names:
-            raise InvalidParameter(
-                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
-            )
-    return operation, found
+    return default if found.name in default.v2_beside else found, found
 
 
 def outputs_of(

@@ -223,6 +223,15 @@ CASES = [
         v2=_NO_PICTURES,
     ),
     Case(
+        "scale 17 without a picture",
+        "decode",
+        _GREY | {"scale": 17},
+        problem(
+            "invalid_parameter", "scale: only pictures have one, send Accept: image/png", "/scale"
+        ),
+        v2=_NO_PICTURES,
+    ),
+    Case(
         "scale 17",
         "decode",
         _GREY | {"scale": 17},

@@ -248,6 +248,17 @@ CASES = [
         v2=_NO_EVALUATIONS,
     ),
     Case(
+        "evaluations 1 and rows too short",
+        "log_prob",
+        {"model": "flow", "x": [[1, 0]], "return_evaluations": 1},
+        problem(
+            "invalid_parameter",
+            "return_evaluations: expected true or false, got 1",
+            "/return_evaluations",
+        ),
+        v2=_NO_EVALUATIONS,
+    ),
+    Case(
         "evaluations 1",
         "log_prob",
         {"model": "flow", "x": [[1, 0, 0]], "return_evaluations": 1},

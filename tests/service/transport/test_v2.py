@@ -224,6 +224,11 @@ def test_a_bad_request_is_refused_with_its_reason(
     assert len(problem["detail"]) < 400
 
 
+def test_of_two_faults_the_parameter_of_samples_is_named(app: FastAPI) -> None:
+    answer = infer(app, parameters={"operation": "sample", "num_samples": 3})
+    assert answer.json()["errors"][0]["pointer"] == "/parameters/num_samples"
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [(X.tobytes(), 200), (X.tobytes()[:-1], 422), (X.tobytes() + b"\0", 422), (b"", 422)],
