@@ -29,8 +29,8 @@ class Member(Protocol):
         """Its rows wait in a queue; a client that leaves cancels them there."""
         ...
 
-    def serve_alone(self) -> None:
-        """Be served in a task of its own, as a request of ASGI is."""
+    def ask_successor(self, error: NotReady) -> None:
+        """Its model gives no answer: be served by the one in its place; fail where none is."""
         ...
 
     def finish(self, response: RawResponse, identity: str, now: float) -> None:
@@ -106,12 +106,12 @@ class CoalescedBatch:
                 member.fail(part.errors[0])
 
     def set_exception(self, exception: Exception) -> None:
-        """Tell all members; where their model was replaced, each is served by its successor."""
+        """Fail all members; where their model was replaced, each is served by its successor."""
         for member, _ in self._end():
             if member.is_over:
                 continue
             if isinstance(exception, NotReady):
-                member.serve_alone()
+                member.ask_successor(exception)
             else:
                 member.fail(exception)
 

@@ -41,7 +41,7 @@ class FakeRequest:
         self.is_accepted = False
         self.batch: CoalescedBatch | None = None
         self.is_gone = False
-        self.is_alone = False
+        self.asks_successor = False
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     @property
@@ -51,8 +51,8 @@ class FakeRequest:
     def wait_in(self, batch: CoalescedBatch) -> None:
         self.batch = batch
 
-    def serve_alone(self) -> None:
-        self.is_alone = True
+    def ask_successor(self, error: NotReady) -> None:
+        self.asks_successor = True
 
     def finish(self, response: RawResponse, identity: str, now: float) -> None:
         assert identity.encode() in response.header_lines or response.status != 200
@@ -190,20 +190,20 @@ def test_an_answer_that_cannot_be_written_costs_only_itself() -> None:
     run(test())
 
 
-def test_where_the_model_takes_no_rows_each_is_served_alone() -> None:
+def test_where_the_model_takes_no_rows_each_asks_for_a_successor() -> None:
     async def test() -> None:
         queue = batcher(Doubling(), max_batch_rows=64)
         queue.start()
         await queue.drain()
         for one in enqueue(queue, 1, 2):
-            assert one.is_alone
+            assert one.asks_successor
             assert not one.is_accepted
             assert one.batch is None
 
     run(test())
 
 
-def test_where_the_model_goes_before_they_are_computed_each_is_served_alone() -> None:
+def test_where_the_model_goes_before_they_are_computed_each_asks_for_a_successor() -> None:
     async def test() -> None:
         engine = Gated()
         queue = batcher(engine, max_batch_rows=64)
@@ -212,7 +212,7 @@ def test_where_the_model_goes_before_they_are_computed_each_is_served_alone() ->
         await started(engine)
         requests = enqueue(queue, 1, 2)
         queue.abort("gone")
-        assert all(one.is_alone and one.is_accepted for one in requests)
+        assert all(one.asks_successor and one.is_accepted for one in requests)
         assert isinstance(await result_or_error(first[0]), NotReady)
         engine.permit()
 

@@ -1,6 +1,7 @@
 """Plain requests are read and written many at a time, and each is answered as if it were alone."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -12,10 +13,11 @@ import pytest
 
 from service.codec.json import write_object, write_rows
 from service.contracts import Array, InferenceResult
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, NotReady
 from service.operations.log_prob import log_density
 from service.transport.asgi import Endpoint
 from service.transport.fast_path import FastPathProtocol
+from service.transport.fast_path.coalescer import FastPathRequest
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
@@ -234,3 +236,32 @@ def test_rows_are_written_as_each_alone(dtype: str, common: dict[str, Any], bad_
         assert together == alone
         assert sum(b"non_finite" in body for body in together) == bad_rows
         assert all(orjson.loads(body)["model"] == common["model"] for body in together)
+
+
+def test_a_model_that_is_short_of_memory_is_asked_once() -> None:
+    async def play() -> None:
+        loopback = LoopbackServer()
+        queue = loopback.repository.queue("line", "encode")
+        queue.failure = NotReady("the device has too little memory now")
+        answers = await exchange(loopback, plain_requests(PLAIN[:2]))
+        assert [answer.status for answer in answers] == [503, 503]
+        assert "too little memory" in answers[0].json()["detail"]
+        assert batches(loopback) == [2]
+
+    run(play)
+
+
+def test_what_waits_holds_its_numbers_once() -> None:
+    async def play() -> None:
+        loopback = LoopbackServer()
+        queue = loopback.repository.queue("line", "encode")
+        queue.gate, queue.entered = asyncio.Event(), asyncio.Event()
+        async with loopback.client() as (reader, writer):
+            writer.write(request())
+            await queue.entered.wait()
+            waiting = [one for one in gc.get_objects() if isinstance(one, FastPathRequest)]
+            assert [one.fields for one in waiting if not one.is_over] == [{}]
+            queue.gate.set()
+            assert (await read(reader)).status == 200
+
+    run(play)
