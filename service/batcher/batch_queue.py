@@ -51,6 +51,11 @@ class BatchQueue:
         """Rows of the largest request that does not wait behind others of its size."""
         return self._queue.short_rows
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no batch is cut any more."""
+        return self._is_closed
+
     def rows_before(self, rows: int) -> tuple[int, int]:
         """Count what a new request would find before it.
 

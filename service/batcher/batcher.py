@@ -140,7 +140,7 @@ class Batcher:
     ) -> QueueHandle:
         """Let rows wait; see `service.contracts.RowQueue`."""
         loop, now = self._loop, self._clock()
-        may_wait = self._is_accepting or (is_accepted and not self._ended.is_set())
+        may_wait = self._is_accepting or (is_accepted and not self._queue.is_closed)
         if loop is None or not may_wait or self._is_lost:
             raise self._not_ready()
         if not is_accepted:

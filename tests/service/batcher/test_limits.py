@@ -245,6 +245,19 @@ def test_aborting_answers_everybody() -> None:
     run(test())
 
 
+def test_a_queue_whose_worker_ends_takes_no_rows_that_were_accepted_before() -> None:
+    async def test() -> None:
+        queue = batcher(Doubling())
+        queue.start()
+        draining = queue.drain()
+        draining.send(None)  # nothing waits: it waits for the worker alone
+        with pytest.raises(NotReady):
+            queue.enqueue(rows(1), None, later(), asyncio.Future(), is_accepted=True)
+        draining.close()
+
+    run(test())
+
+
 def test_before_the_start_requests_are_refused() -> None:
     async def test() -> None:
         queue = batcher(Doubling())
