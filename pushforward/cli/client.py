@@ -51,7 +51,8 @@ Output = Annotated[
 Scale = Annotated[int, typer.Option(min=1, max=16, help="Size of a pixel in a .png.")]
 
 client = typer.Typer(
-    help="Ask a running server: sample, log-prob, encode, decode.", no_args_is_help=True
+    help="Ask a running server: sample, log-prob, encode, decode, or any operation by call.",
+    no_args_is_help=True,
 )
 
 client.command()(call)

@@ -27,7 +27,10 @@ COMMANDS = {
         "Score data with a model: likelihood, float32 error, round trip, and AUROC of anomalies.",
         (*_TORCH, "train"),
     ),
-    "client": Command("Ask a running server: sample, log-prob, encode, decode.", ("cli",)),
+    "client": Command(
+        "Ask a running server: sample, log-prob, encode, decode, or any operation by call.",
+        ("cli",),
+    ),
     "export": Command(
         "Write encode.onnx and decode.onnx of a model, certified against float64 torch.", _TORCH
     ),

@@ -191,7 +191,7 @@ def _query_schema(field: Field) -> dict[str, Any]:
 def _request(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
     example = {"model": card.name, **operation.example(card)}
     content = {JSON: _json(schema, example)}
-    for media in operation.bodies:
+    for media in operation.media:
         if media != JSON:
             content[media] = _binary(_BINARY_BODIES[media])
     return {"required": operation.tensor is not None, "content": content}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.codec.media import JSON, NPZ, PNG
+from service.codec.media import PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import (
@@ -55,7 +55,6 @@ class Sample(Operation):
         ),
         scalar_output("seed", "integer", "Draws the same samples again."),
     )
-    bodies = (JSON, NPZ)
     gives_images = True
 
     def prepare(

@@ -35,8 +35,7 @@ from service.operations.solver_stats import add_solver_stats
 
 # What any client sends of `Accept` that takes JSON.
 ACCEPT_JSON = (None, b"*/*", b"application/json")
-ARRAY_BODIES = (JSON, NPY, NPZ)
-IMAGE_BODIES = (*ARRAY_BODIES, PNG, JPEG)
+IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
 
 SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
 
@@ -57,7 +56,8 @@ class Operation(ABC):
     fields: what a request may name, `tensor` among them.
     outputs: what an answer holds beside what every answer does; the first tensor is the answer of
         formats of one.
-    bodies: the media types of requests.
+    bodies: the media types of requests; left out, all that can hold the fields: JSON, npy where
+        there is a tensor, npz where there is a tensor or a context.
     gives_images: whether an answer can be a picture.
     v2_beside: operations whose outputs V2 gives beside this one's: they share the computation.
 
@@ -71,12 +71,13 @@ class Operation(ABC):
     tensor: ClassVar[Field | None] = None
     fields: ClassVar[tuple[Field, ...]]
     outputs: ClassVar[tuple[Output, ...]]
-    bodies: ClassVar[tuple[str, ...]] = ARRAY_BODIES
+    bodies: ClassVar[tuple[str, ...]] = ()
     gives_images: ClassVar[bool] = False
     v2_beside: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.media = self.bodies or _bodies_of(self.fields, self.tensor)
         self.field_names = tuple(field.name for field in self.fields)
         self.tensor_name = None if self.tensor is None else self.tensor.name
         self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
@@ -165,7 +166,7 @@ class Operation(ABC):
 
     @abstractmethod
     def queue(self, model: ServedModel, *, wants_log_det: bool = True) -> RowQueue:
-        """Which of the model's queues computes this operation."""
+        """Which of the model's queues computes this operation: each is a call of its engine."""
 
     @abstractmethod
     def compute_outputs(
@@ -281,6 +282,12 @@ class Operation(ABC):
     ) -> ModelInput:
         pixels = read_image(image.body, image.media, card.event_shape, card.num_levels or 0)
         return make_input(self._read_rows(pixels, card))
+
+
+def _bodies_of(fields: tuple[Field, ...], tensor: Field | None) -> tuple[str, ...]:
+    npy = (NPY,) if tensor is not None else ()
+    npz = (NPZ,) if tensor is not None or CONTEXT in fields else ()
+    return (JSON, *npy, *npz)
 
 
 def example_rows(shape: tuple[int, ...]) -> list[Any]:

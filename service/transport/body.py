@@ -47,7 +47,7 @@ class FieldReader:
         Raises:
             UnsupportedMediaType: the operation does not take it.
         """
-        return read_content_type(head.headers.get(b"content-type"), self._operation.bodies)
+        return read_content_type(head.headers.get(b"content-type"), self._operation.media)
 
     async def read(
         self, media: str, body: bytes | bytearray, query: bytes, deadline: float

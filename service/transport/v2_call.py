@@ -90,14 +90,15 @@ def choose_operation(
         )
     tensor = given[0] if given else None
     default = operations[_BY_TENSOR[tensor]]
-    for name in of_operations:
-        if name in parameters and name not in default.field_names:
-            raise InvalidParameter(
-                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
-            )
     fitting = [default] + [
         each for each in operations.values() if each.tensor_name == tensor and each is not default
     ]
+    said = [name for name in of_operations if name in parameters]
+    for name in said:
+        if all(name not in each.field_names for each in fitting):
+            raise InvalidParameter(
+                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
+            )
     found = next((each for each in fitting if asked in (None, each.name)), None)
     if found is None:
         raise InvalidParameter(
@@ -105,7 +106,14 @@ def choose_operation(
             f"got {asked!r:.40}",
             at="/parameters/operation",
         )
-    return default if found.name in default.v2_beside else found, found
+    operation = default if found.name in default.v2_beside else found
+    for name in said:
+        if name not in operation.field_names:
+            raise InvalidParameter(f"{name}: not of {found.name}", at=f"/parameters/{name}")
+    check_known(
+        tensors, (*given, *(name for name in operation.field_names if name == CONTEXT.name))
+    )
+    return operation, found
 
 
 def outputs_of(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from service.operations import OPERATIONS
 from tests.contract.case import JSON, NPY, Case, InV2, NotInV2
 
 LENGTH = "inference-header-content-length"
@@ -21,8 +22,15 @@ DATATYPES = {
     "<i4": "INT32",
     "<i8": "INT64",
 }
-_TENSOR = {"log_prob": "x", "encode": "x", "decode": "z", "sample": None}
+_TENSOR = {kind.name: kind.tensor and kind.tensor.name for kind in OPERATIONS}
+# What is meant where no operation is named.
+_DEFAULT = {"x": "encode", "z": "decode", None: "sample"}
 _DRAW = ("num_samples", "seed", "temperature", "first_row")
+
+
+def tensor_of(operation: str) -> str | None:
+    """The tensor that an operation takes."""
+    return _TENSOR[operation]
 
 
 def why_not(case: Case) -> str | None:
@@ -45,7 +53,7 @@ def question(case: Case) -> tuple[str, dict[str, str], bytes]:
     if case.header("Content-Type") == NPY:
         return _binary(case, path, headers)
     if (case.header("Content-Type") or JSON).startswith(JSON):
-        is_draw = case.operation == "sample" and not case.content
+        is_draw = _TENSOR[case.operation] is None and not case.content
         try:
             fields = {} if is_draw else json.loads(case.content.decode())
         except (ValueError, RecursionError):
@@ -99,7 +107,8 @@ def _request(case: Case, fields: dict[str, Any]) -> dict[str, Any]:
     if fields.pop("return_log_prob", True) is False:
         request["outputs"] = [{"name": "x"}]
     parameters = {name: _number(value) for name, value in fields.items() if value is not None}
-    if case.operation == "sample" or (case.operation == "log_prob" and request["inputs"]):
+    is_default = case.operation == _DEFAULT[tensor]
+    if tensor is None or (request["inputs"] and not is_default):
         parameters["operation"] = case.operation
     return request | {"parameters": parameters}
 
@@ -133,8 +142,8 @@ def _binary(case: Case, path: str, headers: dict[str, str]) -> tuple[str, dict[s
     is_binary = case.header("Accept") == NPY
     parameters: dict[str, Any] = {"binary_data_output": is_binary}
     request: dict[str, Any] = {"inputs": [described], "parameters": parameters}
-    if case.operation == "log_prob":
-        parameters["operation"] = "log_prob"
+    if case.operation != _DEFAULT[_TENSOR[case.operation]]:
+        parameters["operation"] = case.operation
     text = json.dumps(request).encode()
     headers = headers | {"Content-Type": "application/octet-stream", LENGTH: str(len(text))}
     return path, headers, text + data

@@ -274,7 +274,11 @@ def _prepare(
         return
     request.rows = count = len(given.rows)
     is_lone = count == 1 and not given.with_evaluations
-    key = (id(given.queue), given.wants_log_det, request.timeout) if is_lone else id(request)
+    key = (
+        (id(model), id(given.queue), given.wants_log_det, request.timeout)
+        if is_lone
+        else id(request)
+    )
     group = groups.get(key)
     if group is None:
         group = groups[key] = (partial(_write, operation, model), [])

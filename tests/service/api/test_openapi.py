@@ -62,15 +62,15 @@ def test_operations_document_media_types_fields_and_errors(
     document: dict[str, Any], name: str
 ) -> None:
     call = document["paths"][f"/{name}"]["post"]
-    bodies = {"application/json", "application/x-npz"}
-    if name != "sample":
-        bodies |= {"application/x-npy"}
-    if name in ("log_prob", "encode"):
-        bodies |= {"image/png", "image/jpeg"}
+    kind = next(kind for kind in operations.OPERATIONS if kind.name == name)
+    has_tensor, names = kind.tensor is not None, [field.name for field in kind.fields]
+    bodies = {"application/json"}
+    bodies |= {"application/x-npy"} if has_tensor else set()
+    bodies |= {"application/x-npz"} if has_tensor or "context" in names else set()
+    bodies |= {"image/png", "image/jpeg"} if "image/png" in kind.bodies else set()
     assert set(call["requestBody"]["content"]) == bodies
     answers = {"application/json", "application/x-npy", "application/x-npz"}
-    if name in ("decode", "sample"):
-        answers |= {"image/png"}
+    answers |= {"image/png"} if kind.gives_images else set()
     assert set(call["responses"]["200"]["content"]) == answers
     assert set(call["responses"]) == STATUSES
     for status in STATUSES - {"200"}:
