@@ -71,8 +71,18 @@ def test_a_gradient_that_is_not_finite_moves_nothing(bad: float) -> None:
     assert not torch.equal(weights(made.flow), before)
 
 
+def test_a_loss_that_is_not_finite_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its gradient is finite."""
+    made = run()
+    before, score = weights(made.flow), made.flow.log_prob
+    monkeypatch.setattr(made.flow, "log_prob", lambda *x, **options: score(*x, **options) - np.inf)
+    assert made.update(torch.ones(8, 2), None) is None
+    assert all(value.grad.isfinite().all() for value in made.flow.parameters())
+    assert torch.equal(weights(made.flow), before)
+
+
 def test_the_ema_counts_steps_from_zero() -> None:
-    """The first step weighs 1/10 of the past, the second 2/11, as `Average` says."""
+    """The first step weighs 1/10 of the past, the second 2/11, as `EMA` says."""
     made = run(ema_decay=0.999)
     expected = weights(made.ema.flow).double()
     for step in range(3):
