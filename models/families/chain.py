@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
+from models.families.about import About, Example
 from models.families.config import LARGEST, FamilyConfig, PositiveInt
 from models.families.layers import Layer, build_layer
 from models.families.preprocessing import Preprocessing, build_preprocessing
@@ -14,20 +15,44 @@ from models.flow import Flow
 from models.transforms.squeeze import Flatten
 from models.transforms.transform import Transform
 
+CHAIN = About(
+    what="any flow over vectors, layer by layer",
+    data="tables",
+    when="no other family has the layers, or the order of layers, that you want",
+    example=Example(
+        data="two_moons",
+        event_shape=(2,),
+        arguments={
+            "layers": [
+                {"kind": "actnorm"},
+                {"kind": "coupling", "mask": [1, 0]},
+                {"kind": "coupling", "mask": [0, 1]},
+                {"kind": "linear", "matrix": "lu"},
+            ]
+        },
+    ),
+)
+
 
 class VectorConfig(FamilyConfig):
-    """What every family over vectors takes.
+    """What every family over vectors takes."""
 
-    Attributes:
-        event_shape: of one x; anything but (D,) is flattened behind the preprocessing.
-        context_features: length of the context vector of a conditional flow, 0 for none.
-        num_classes: the context is the one-hot class, instead of `context_features`.
-        preprocessing: the first transforms, on x as users have it.
-    """
-
-    event_shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    context_features: Annotated[int, Field(ge=0, le=LARGEST)] = 0
-    num_classes: PositiveInt | None = None
+    event_shape: tuple[PositiveInt, ...] = Field(
+        min_length=1,
+        description="Shape of one x; anything but (D,) is flattened behind the preprocessing. "
+        "Training takes it from the data.",
+    )
+    context_features: int = Field(
+        0,
+        ge=0,
+        le=LARGEST,
+        description="Length of the context vector of a conditional flow, 0 for none.",
+    )
+    num_classes: PositiveInt | None = Field(
+        None,
+        description="Makes the flow conditional on the label: the context is the one-hot class, "
+        "instead of `context_features`.",
+    )
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")
@@ -48,9 +73,9 @@ class VectorConfig(FamilyConfig):
 
 
 class ChainConfig(VectorConfig):
-    """A flow given layer by layer, data side first."""
+    """A flow given layer by layer."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = Field(description="In order, data side first.")
 
 
 def build_chain(config: ChainConfig) -> Flow:

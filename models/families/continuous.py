@@ -13,10 +13,10 @@ from models.families.config import (
     PositiveInt,
     Repeats,
 )
+from models.families.options import DynamicsNonlinearity
 from models.flow import Facts
 from models.noise import MAX_SEED
 from models.ode.divergence import DivergenceSettings, Noise, Trace
-from models.ode.fields.activations import Nonlinearity
 from models.ode.fields.dynamics import Dynamics
 from models.ode.solver import SolverSettings
 from models.ode.transform import ContinuousTransform, DataTime, Gradient, TrainingSettings
@@ -33,54 +33,89 @@ Tolerance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SolverConfig(FamilyConfig):
-    """How exactly rows are solved outside training; see `SolverSettings`."""
+    """How exactly rows are solved outside training.
 
-    rtol: Tolerance = _SOLVER.rtol
-    atol: Tolerance = _SOLVER.atol
-    max_evaluations: PositiveInt = _SOLVER.max_evaluations
+    See `SolverSettings`.
+    """
+
+    rtol: Tolerance = Field(
+        _SOLVER.rtol, description="A step's error is at most atol + rtol |y|, in each component."
+    )
+    atol: Tolerance = Field(_SOLVER.atol, description="The part of it that is absolute.")
+    max_evaluations: PositiveInt = Field(
+        _SOLVER.max_evaluations, description="Of f, for one row; then the row is given up."
+    )
 
 
 class DivergenceConfig(FamilyConfig):
-    """How the trace is had; see `DivergenceSettings`."""
+    """How the trace of df/dx, which makes log_det, is had.
 
-    evaluation: Trace = _DIVERGENCE.evaluation
-    training: Trace = _DIVERGENCE.training
-    num_probes: PositiveInt = _DIVERGENCE.num_probes
-    noise: Noise = _DIVERGENCE.noise
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = _DIVERGENCE.seed
+    See `DivergenceSettings`.
+    """
+
+    evaluation: Trace = Field(
+        _DIVERGENCE.evaluation,
+        description="Outside training: exact, Hutchinson's estimate, or auto: exact where cheap.",
+    )
+    training: Trace = Field(
+        _DIVERGENCE.training,
+        description="In training, where the estimate takes one probe a row, drawn afresh.",
+    )
+    num_probes: PositiveInt = Field(
+        _DIVERGENCE.num_probes, description="Of the estimate outside training."
+    )
+    noise: Noise = Field(_DIVERGENCE.noise, description="What the probes are drawn from.")
+    seed: int = Field(
+        _DIVERGENCE.seed, ge=0, le=MAX_SEED, description="Of the probes outside training."
+    )
 
 
 class TrainingConfig(FamilyConfig):
-    """How batches are solved in train mode; see `TrainingSettings`."""
+    """How batches are solved in training.
 
-    gradient: Gradient = _TRAINING.gradient
-    rtol: Tolerance = _TRAINING.rtol
-    atol: Tolerance = _TRAINING.atol
-    kinetic: NonNegativeFloat = _TRAINING.kinetic
-    jacobian: NonNegativeFloat = _TRAINING.jacobian
+    See `TrainingSettings`.
+    """
+
+    gradient: Gradient = Field(
+        _TRAINING.gradient,
+        description="adjoint: by a second equation, in little memory; direct: through the steps, "
+        "faster for small networks.",
+    )
+    rtol: Tolerance = Field(_TRAINING.rtol, description="Of the solve and its adjoint, relative.")
+    atol: Tolerance = Field(_TRAINING.atol, description="Of the solve and its adjoint, absolute.")
+    kinetic: NonNegativeFloat = Field(
+        _TRAINING.kinetic,
+        description="Weight of the integral of |f|^2 in the loss: short, straight paths.",
+    )
+    jacobian: NonNegativeFloat = Field(
+        _TRAINING.jacobian,
+        description="Weight of the integral of |e^T df/dx|^2 in the loss: paths easy to solve.",
+    )
 
 
 class ContinuousConfig(FamilyConfig):
-    """A number of ordinary differential equations, one after the other.
+    """A number of ordinary differential equations, one after the other."""
 
-    Attributes:
-        num_blocks: how many, each with dynamics of its own.
-        nonlinearity, residual: of the dynamics.
-        end_time: T, or where it starts if `learn_end_time`.
-        data_time: whether the data are at time 0 (FFJORD) or T (flow matching).
-        batch_norm: moving batch norms, in the places where FFJORD's code has them.
-    """
-
-    num_blocks: Repeats = 1
-    nonlinearity: Nonlinearity = "tanh"
-    residual: bool = False
-    end_time: PositiveFloat = 1.0
-    learn_end_time: bool = False
-    data_time: DataTime = "start"
-    batch_norm: bool = False
-    solver: SolverConfig = SolverConfig()
-    divergence: DivergenceConfig = DivergenceConfig()
-    training: TrainingConfig = TrainingConfig()
+    num_blocks: Repeats = Field(1, description="How many equations, each with a network f.")
+    nonlinearity: DynamicsNonlinearity = "tanh"
+    residual: bool = Field(False, description="The network's output minus x is f.")
+    end_time: PositiveFloat = Field(1.0, description="T: an equation is solved over [0, T].")
+    learn_end_time: bool = Field(False, description="Train T too; `end_time` is its start.")
+    data_time: DataTime = Field(
+        "start", description="The data are at time 0 (FFJORD), or at T (flow matching)."
+    )
+    batch_norm: bool = Field(
+        False, description="Moving batch norms, in the places where FFJORD's code has them."
+    )
+    solver: SolverConfig = Field(
+        SolverConfig(), description="How exactly rows are solved outside training."
+    )
+    divergence: DivergenceConfig = Field(
+        DivergenceConfig(), description="How the trace of df/dx is had: exact, or an estimate."
+    )
+    training: TrainingConfig = Field(
+        TrainingConfig(), description="How batches are solved in training."
+    )
 
 
 def build_continuous(config: ContinuousConfig, dynamics: Dynamics) -> ContinuousTransform:

@@ -1,10 +1,11 @@
 """FFJORD over vectors: continuous flows with dense dynamics; zuko's and torchcfm's too."""
 
 import dataclasses
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
+from models.families.about import About, Example
 from models.families.chain import VectorConfig
 from models.families.config import MOST_REPEATS, Widths
 from models.families.continuous import (
@@ -22,23 +23,41 @@ from models.transforms.batchnorm import BatchNorm
 from models.transforms.squeeze import Flatten
 from models.transforms.transform import Transform
 
+FFJORD = About(
+    what="a differential equation whose right side is a dense network",
+    data="tables of few columns",
+    when="the density should be smooth, without the seams of couplings; a call solves an equation",
+    example=Example(
+        data="pinwheel",
+        event_shape=(2,),
+        arguments={"hidden_features": [64, 64], "training": {"gradient": "direct"}},
+    ),
+)
+
 
 class FFJORDConfig(ContinuousConfig, VectorConfig):
     """dx/dt = f(t, x, c) with f a dense network, `num_blocks` times.
 
-    Attributes:
-        hidden_features, layer_type: of the dynamics, see `DenseDynamics`.
-        time_input, num_frequencies: how the time enters the first layer, beside the layers' own
-            way: "none" (FFJORD), "fourier" (zuko), "last" (torchcfm).
-        batch_norm: one before the first block and one behind every block.
+    With `batch_norm` there is one before the first block and one behind every block.
 
     Reference: Grathwohl et al. 2019 (arXiv 1810.01367).
     """
 
-    hidden_features: Widths = (64, 64, 64)
-    layer_type: DenseLayerType = "concatsquash"
-    time_input: TimeInput = "none"
-    num_frequencies: Annotated[int, Field(ge=0, le=MOST_REPEATS)] = 0
+    hidden_features: Widths = Field((64, 64, 64), description="Hidden layers of f.")
+    layer_type: DenseLayerType = Field(
+        "concatsquash",
+        description="How the time enters every layer W h + b of f. ignore: not; concat: beside h; "
+        "squash: as a gate; concatsquash: as gate and shift; blend: between two layers; hyper: "
+        "W and b come from a network of it.",
+    )
+    time_input: TimeInput = Field(
+        "none",
+        description="How the time enters the first layer besides. none (FFJORD); fourier: as "
+        "cosines and sines (zuko); last: behind x and the context (torchcfm).",
+    )
+    num_frequencies: int = Field(
+        0, ge=0, le=MOST_REPEATS, description="Of fourier, 1 or more; 0 for the others."
+    )
 
     @model_validator(mode="after")
     def _frequencies_have_a_use(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from models.families.about import About, Example
 from models.families.config import Repeats, Widths
 from models.families.continuous import (
     BATCH_NORM_EPS,
@@ -11,10 +12,10 @@ from models.families.continuous import (
     build_continuous,
     note_trace,
 )
+from models.families.options import DynamicsNonlinearity, ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
-from models.families.realnvp_image import ImageShape, check_sides
+from models.families.realnvp_image import check_sides
 from models.flow import Flow
-from models.ode.fields.activations import Nonlinearity
 from models.ode.fields.conv import ConvDynamics
 from models.ode.fields.conv_layers import ConvLayerType, Stride
 from models.transforms.batchnorm import BatchNorm
@@ -22,27 +23,43 @@ from models.transforms.split import Chain, FactorOut
 from models.transforms.squeeze import Flatten, Squeeze
 from models.transforms.transform import Transform
 
+FFJORD_IMAGE = About(
+    what="differential equations whose right side is convolutional",
+    data="small images",
+    when="few weights matter more than time: a call solves an equation; else glow",
+    example=Example(
+        data="digits",
+        event_shape=(1, 8, 8),
+        arguments={"hidden_channels": [16, 16], "training": {"gradient": "direct"}},
+    ),
+)
+
 
 class FFJORDImageConfig(ContinuousConfig):
     """dx/dt = f(t, x) with f convolutional, over images (C, H, W).
 
     Every scale but the last: `num_blocks` blocks, squeeze, as many blocks, then the second half of
     the channels is factored out. The last scale: `num_blocks` blocks. Latents lie finest first.
-
-    Attributes:
-        num_scales: H and W must be divisible by 2^(num_scales - 1).
-        hidden_channels, strides, layer_type: of the dynamics, see `ConvDynamics`.
-        batch_norm: one behind the last block; for a single scale.
+    With `batch_norm` there is one behind the last block; for a single scale.
 
     Reference: Grathwohl et al. 2019 (arXiv 1810.01367).
     """
 
     event_shape: ImageShape
-    num_scales: Repeats = 1
-    hidden_channels: Widths = (64, 64, 64)
-    strides: tuple[Stride, ...] | None = Field(default=None)
-    layer_type: ConvLayerType = "concat"
-    nonlinearity: Nonlinearity = "softplus"
+    num_scales: Repeats = Field(1, description="H and W must be divisible by 2^(num_scales - 1).")
+    hidden_channels: Widths = Field((64, 64, 64), description="Hidden layers of f.")
+    strides: tuple[Stride, ...] | None = Field(
+        None,
+        description="One a layer: 1 (3x3), 2 (4x4, halves the image), -2 (4x4, doubles it); null "
+        "for all 1.",
+    )
+    layer_type: ConvLayerType = Field(
+        "concat",
+        description="How the time enters every layer of f. ignore: not; concat: as a channel; "
+        "concatcoord: as one beside row and column; squash: as a gate; concatsquash: as gate and "
+        "shift; blend: between two layers; hyper: weights come from a network of it.",
+    )
+    nonlinearity: DynamicsNonlinearity = "softplus"
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")

@@ -7,18 +7,35 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import GlowNet, Normalisation, OutputPadding, ScaledConv2d
+from models.families.about import About, Example
 from models.families.config import FamilyConfig, PositiveInt, Repeats, UnitFloat
+from models.families.options import (
+    ActNormStorage,
+    AffineScale,
+    ImageShape,
+    MapForm,
+    OrderOfLatents,
+)
 from models.families.preprocessing import FiniteFloat, Preprocessing, build_preprocessing
-from models.families.realnvp_image import ImageShape, check_sides
+from models.families.realnvp_image import check_sides
 from models.flow import Flow
-from models.transforms.actnorm import ActNorm, ScaleStorage
+from models.transforms.actnorm import ActNorm
 from models.transforms.coupling import Coupling, half_mask
-from models.transforms.elementwise import Additive, Affine, AffineForm, ScaleFunction
+from models.transforms.elementwise import Additive, Affine
 from models.transforms.linear import LULinear, PlainLinear, QRLinear
 from models.transforms.permute import reverse, shuffle
-from models.transforms.split import Chain, FactorOut, GaussianPrior, LatentOrder
+from models.transforms.split import Chain, FactorOut, GaussianPrior
 from models.transforms.squeeze import Flatten, Squeeze, SqueezeOrder, Unsqueeze
 from models.transforms.transform import Transform
+
+GLOW = About(
+    what="actnorm, 1x1 convolutions and couplings, at several levels",
+    data="images with sides divisible by 2^num_levels",
+    when="you begin with images: as fast to sample as to score, also by class (num_classes)",
+    example=Example(
+        data="digits", event_shape=(1, 8, 8), arguments={"num_steps": 4, "hidden_channels": 64}
+    ),
+)
 
 Permutation = Literal["conv", "lu_conv", "qr_conv", "reverse", "shuffle"]
 SplitPrior = Literal["standard", "conv", "channel", "element"]
@@ -31,45 +48,61 @@ class GlowConfig(FamilyConfig):
     A level: squeeze, `num_steps` steps of actnorm, permutation and coupling; then, on all levels
     but the last, the second half of the channels is factored out.
 
-    Attributes:
-        permutation: 1x1 convolution with W plain, as P L U or as Q R; or channels reversed, or
-            shuffled (drawn once, saved with the weights).
-        scale, form: of affine couplings, see `Affine`.
-        keep_first: the first half of the channels conditions and the second moves.
-        actnorm_form, actnorm_storage: see `ActNorm`; inside conditioners too.
-        normalisation, negative_slope, output_padding, log_scale_factor: see `GlowNet`; the last two
-            hold for the convolutions of split priors too.
-        split_prior: of the half factored out: "standard" is N(0, I); "conv" a Gaussian whose mean
-            and log_std are a convolution of the kept half; "channel" and "element" one learned
-            Gaussian a channel or an element.
-        top_prior: of the last level, likewise.
-        num_classes: K makes "channel" and "element" priors depend on a context of K numbers, the
-            one-hot class; at least one prior must be of these kinds.
-        latent_order: of z, see `FactorOut`.
-
     Reference: Kingma & Dhariwal 2018 (arXiv 1807.03039).
     """
 
     event_shape: ImageShape
-    num_levels: Repeats = 2
-    num_steps: Repeats = 8
-    hidden_channels: PositiveInt = 128
-    permutation: Permutation = "lu_conv"
-    coupling: Literal["affine", "additive"] = "affine"
-    scale: ScaleFunction = "sigmoid"
-    form: AffineForm = "shift_then_scale"
-    keep_first: bool = True
-    actnorm_form: AffineForm = "shift_then_scale"
-    actnorm_storage: ScaleStorage = "log"
-    normalisation: Normalisation = "actnorm"
-    negative_slope: UnitFloat = 0.0
-    output_padding: OutputPadding = "zeros"
-    log_scale_factor: FiniteFloat | None = Field(default=3.0)
-    split_prior: SplitPrior = "conv"
-    top_prior: TopPrior = "channel"
-    num_classes: PositiveInt | None = None
-    squeeze_order: SqueezeOrder = "channel"
-    latent_order: LatentOrder = "fine_first"
+    num_levels: Repeats = Field(2, description="H and W must be divisible by 2^num_levels.")
+    num_steps: Repeats = Field(
+        8, description="Steps of actnorm, permutation and coupling in each level."
+    )
+    hidden_channels: PositiveInt = Field(128, description="Width of the couplings' networks.")
+    permutation: Permutation = Field(
+        "lu_conv",
+        description="Of the channels: a 1x1 convolution with W plain (conv), as P L U or as Q R; "
+        "reversed; or shuffled (drawn once, saved with the weights).",
+    )
+    coupling: Literal["affine", "additive"] = Field(
+        "affine", description="additive leaves the scale out, and keeps volume."
+    )
+    scale: AffineScale = "sigmoid"
+    form: MapForm = "shift_then_scale"
+    keep_first: bool = Field(
+        True, description="The first half of the channels is kept and the second moves."
+    )
+    actnorm_form: MapForm = "shift_then_scale"
+    actnorm_storage: ActNormStorage = "log"
+    normalisation: Normalisation = Field("actnorm", description="Inside the couplings' networks.")
+    negative_slope: UnitFloat = Field(
+        0.0, description="Of the networks' activation, left of zero; 0 is the ReLU."
+    )
+    output_padding: OutputPadding = Field(
+        "zeros",
+        description="What the networks' last convolution sees around the image; middle: the "
+        "padding of the one before. Of split priors too.",
+    )
+    log_scale_factor: FiniteFloat | None = Field(
+        3.0,
+        description="k of the networks' output (W * x + b) exp(k l), with l learned; null leaves "
+        "the factor out. Of split priors too.",
+    )
+    split_prior: SplitPrior = Field(
+        "conv",
+        description="Of the half that is factored out. standard: N(0, I); conv: a Gaussian given "
+        "by a convolution of the kept half; channel, element: one learned Gaussian each.",
+    )
+    top_prior: TopPrior = Field("channel", description="Of the last level, likewise.")
+    num_classes: PositiveInt | None = Field(
+        None,
+        description="Makes the flow conditional on the label: channel and element priors depend "
+        "on the one-hot class, and one prior must be of these kinds.",
+    )
+    squeeze_order: SqueezeOrder = Field(
+        "channel",
+        description="Which pixels of a 2x2 block become which channels: row by row (Glow), or "
+        "diagonals first (RealNVP).",
+    )
+    latent_order: OrderOfLatents = "fine_first"
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")

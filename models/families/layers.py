@@ -8,26 +8,29 @@ from pydantic import Field
 
 from models.conditioners.dense import Dense, Wiring
 from models.conditioners.masked import Masked
-from models.families.config import LARGEST, FamilyConfig, PositiveFloat, PositiveInt
+from models.families.config import LARGEST, FamilyConfig, NonNegativeFloat, PositiveFloat
 from models.families.nets import ConditionerConfig, MLPConfig, build_conditioner
-from models.transforms.actnorm import ActNorm, ScaleStorage
+from models.families.options import (
+    ActNormStorage,
+    AffineScale,
+    Bound,
+    Bounds,
+    MapForm,
+    MinBin,
+    MinSlope,
+    NumBins,
+)
+from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.autoregressive import MaskedAutoregressive, Swapped
 from models.transforms.batchnorm import BatchNorm, NormScale, NormStatistics
 from models.transforms.coupling import Coupling
-from models.transforms.elementwise import (
-    MIN_SCALE,
-    Additive,
-    Affine,
-    AffineForm,
-    Elementwise,
-    ScaleFunction,
-)
+from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
 from models.transforms.linear import Diagonal, InvertibleLinear, LULinear, PlainLinear, QRLinear
 from models.transforms.logistic import LogisticToNormal
 from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
-from models.transforms.spline import RationalQuadratic, SplineBounds
+from models.transforms.spline import RationalQuadratic
 from models.transforms.split import GaussianPrior
 from models.transforms.transform import Transform
 
@@ -37,116 +40,145 @@ Order = tuple[Index, ...]
 
 
 class AdditiveConfig(FamilyConfig):
-    """y = x + t; see `Additive`."""
+    """y = x + t."""
 
     kind: Literal["additive"] = "additive"
 
 
 class AffineConfig(FamilyConfig):
-    """y = x s + t and its variants; see `Affine`."""
+    """y = x s + t and its variants."""
 
     kind: Literal["affine"] = "affine"
-    scale: ScaleFunction = "exp"
-    form: AffineForm = "scale_then_shift"
+    scale: AffineScale = "exp"
+    form: MapForm = "scale_then_shift"
 
 
 class SplineConfig(FamilyConfig):
-    """A rational-quadratic spline; see `RationalQuadratic`."""
+    """A monotone rational-quadratic spline."""
 
     kind: Literal["spline"] = "spline"
-    num_bins: PositiveInt = 8
-    bound: PositiveFloat = 3.0
-    bounds: SplineBounds = "floor"
-    min_bin: PositiveFloat = MIN_SCALE
-    min_slope: PositiveFloat = MIN_SCALE
-    divisor: PositiveFloat = 1.0
+    num_bins: NumBins = 8
+    bound: Bound = 3.0
+    bounds: Bounds = "floor"
+    min_bin: MinBin = MIN_SCALE
+    min_slope: MinSlope = MIN_SCALE
+    divisor: PositiveFloat = Field(1.0, description="Of raw widths and heights of bins.")
 
 
 ElementwiseConfig = Annotated[
     AdditiveConfig | AffineConfig | SplineConfig, Field(discriminator="kind")
 ]
+# Arguments of layers.
+ElementwiseMap = Annotated[ElementwiseConfig, Field(description="The map of each moving feature.")]
+OnePass = Annotated[
+    Literal["encode", "decode"],
+    Field(
+        description="The direction that takes one pass of the network; decode makes it an IAF, "
+        "fast to sample and slow to score."
+    ),
+]
 
 
 class CouplingLayer(FamilyConfig):
-    """Features with mask 1 are kept and say how the others move; see `Coupling`."""
+    """Features with mask 1 are kept and say how the others move."""
 
     kind: Literal["coupling"] = "coupling"
-    mask: Mask
-    elementwise: ElementwiseConfig = AffineConfig()
-    conditioner: ConditionerConfig = MLPConfig()
+    mask: Mask = Field(description="One number a feature; some of each.")
+    elementwise: ElementwiseMap = AffineConfig()
+    conditioner: ConditionerConfig = Field(
+        MLPConfig(), description="The network from kept features to the map's parameters."
+    )
 
 
 class AutoregressiveLayer(FamilyConfig):
-    """Every feature moves as those of smaller order say; see `MaskedAutoregressive`.
-
-    `one_pass` names the direction that takes one pass of the network: "encode" (MAF) or "decode"
-    (IAF: the scalar map then goes from latents to data).
-    """
+    """Every feature moves as those of smaller order say."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-    order: Order
-    one_pass: Literal["encode", "decode"] = "encode"
-    elementwise: ElementwiseConfig = AffineConfig()
-    conditioner: ConditionerConfig = MLPConfig()
+    order: Order = Field(
+        description="One place a feature, from 0; features that share one do not see each other."
+    )
+    one_pass: OnePass = "encode"
+    elementwise: ElementwiseMap = AffineConfig()
+    conditioner: ConditionerConfig = Field(
+        MLPConfig(), description="The masked network that gives the map's parameters."
+    )
 
 
 class PointwiseLayer(FamilyConfig):
-    """Chosen features go through scalar maps with parameters of their own; see `Pointwise`."""
+    """Chosen features go through scalar maps with parameters of their own."""
 
     kind: Literal["pointwise"] = "pointwise"
-    chosen: tuple[Index, ...]
-    elementwise: ElementwiseConfig = AffineConfig()
+    chosen: tuple[Index, ...] = Field(description="Which features, from 0.")
+    elementwise: ElementwiseMap = AffineConfig()
 
 
 class PermuteLayer(FamilyConfig):
-    """Features change places; "shuffle" is drawn once and saved with the weights."""
+    """Features change places."""
 
     kind: Literal["permute"] = "permute"
-    indices: Literal["reverse", "shuffle"] | tuple[Index, ...] = "reverse"
+    indices: Literal["reverse", "shuffle"] | tuple[Index, ...] = Field(
+        "reverse",
+        description="Which feature comes where; shuffle is drawn once and saved with the weights.",
+    )
 
 
 class LinearLayer(FamilyConfig):
-    """y = W x [+ b]; see `PlainLinear`, `LULinear` (with its `diagonal`) and `QRLinear`."""
+    """y = W x [+ b], with W invertible.
+
+    See `PlainLinear`, `LULinear` and `QRLinear`.
+    """
 
     kind: Literal["linear"] = "linear"
-    matrix: Literal["plain", "lu", "qr"] = "lu"
-    diagonal: Diagonal = "softplus"
-    bias: bool = True
+    matrix: Literal["plain", "lu", "qr"] = Field(
+        "lu", description="W itself, or as L U (with P, see `diagonal`), or as Q R."
+    )
+    diagonal: Diagonal = Field(
+        "softplus",
+        description="Of lu. softplus: starts at the identity (nflows); exp: at a random rotation, "
+        "with a permutation P (Glow).",
+    )
+    bias: bool = Field(True, description="Whether b is added.")
 
 
 class ActNormLayer(FamilyConfig):
-    """A scale and shift a feature, first set from data; see `ActNorm`."""
+    """A scale and shift a feature, first set from data, then trained."""
 
     kind: Literal["actnorm"] = "actnorm"
-    form: AffineForm = "shift_then_scale"
-    storage: ScaleStorage = "log"
+    form: MapForm = "shift_then_scale"
+    storage: ActNormStorage = "log"
 
 
 class BatchNormLayer(FamilyConfig):
-    """Batch normalisation, a fixed affine map when serving; see `BatchNorm`."""
+    """Batch normalisation, a fixed affine map when serving."""
 
     kind: Literal["batch_norm"] = "batch_norm"
-    scale: NormScale = "exp"
-    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
-    momentum: Annotated[float, Field(ge=0, le=1)] = 0.1
-    statistics: NormStatistics = "batch"
+    scale: NormScale = Field(
+        "exp", description="How the weight w makes the scale: e^w, or log(1 + e^w) + eps (nflows)."
+    )
+    eps: NonNegativeFloat = Field(1e-5, description="Added to the variance.")
+    momentum: float = Field(
+        0.1, ge=0, le=1, description="Weight of a new batch in the running statistics."
+    )
+    statistics: NormStatistics = Field(
+        "batch", description="Used in training: those of the batch (RealNVP), or running (FFJORD)."
+    )
 
 
 class ScaleLayer(FamilyConfig):
-    """y = exp(s) x; see `Scale`."""
+    """y = exp(s) x, with one s a feature."""
 
     kind: Literal["scale"] = "scale"
 
 
 class GaussianLayer(FamilyConfig):
-    """A learned Gaussian base, one mean and deviation a feature; see `GaussianPrior`."""
+    """A learned Gaussian base, one mean and deviation a feature."""
 
     kind: Literal["gaussian"] = "gaussian"
-    conditional: bool = False
+    conditional: bool = Field(False, description="They depend on the context.")
 
 
 class LogisticLayer(FamilyConfig):
-    """A standard logistic base; see `LogisticToNormal`."""
+    """A standard logistic base."""
 
     kind: Literal["logistic"] = "logistic"
 

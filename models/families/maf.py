@@ -1,14 +1,25 @@
 """MAF: affine maps that are autoregressive, computed by masked networks."""
 
-from typing import Literal
+from pydantic import Field
 
+from models.families.about import About, Example
 from models.families.chain import assemble
-from models.families.config import PositiveInt
-from models.families.layers import AffineConfig, AutoregressiveLayer
+from models.families.layers import AffineConfig, AutoregressiveLayer, OnePass
 from models.families.nets import ConditionerConfig, MLPConfig
-from models.families.stack import Orders, StackConfig, make_orders, stack
+from models.families.options import AffineScale, MapForm
+from models.families.stack import Orders, Passes, StackConfig, make_orders, stack
 from models.flow import Flow
-from models.transforms.elementwise import AffineForm, ScaleFunction
+
+MAF = About(
+    what="affine maps, each feature given those before it (IAF: one_pass=decode)",
+    data="tables",
+    when="you score far more than you sample: a sample takes D passes of the networks",
+    example=Example(
+        data="wine",
+        event_shape=(13,),
+        arguments={"num_layers": 5, "conditioner": {"kind": "mlp", "widths": [64, 64]}},
+    ),
+)
 
 
 class MAFConfig(StackConfig):
@@ -16,24 +27,18 @@ class MAFConfig(StackConfig):
 
     Cost: decode takes D passes of every network, or `passes`.
 
-    Attributes:
-        scale, form: of the affine maps, see `Affine`.
-        order: in which features see each other, see `make_orders`.
-        passes: fewer places in the order than features.
-        one_pass: the direction that takes one pass of the network; "decode" makes the flow an IAF,
-            fast to sample and slow to score.
-        conditioner: a masked network (MADE), or a pair of them for shift and scale.
-
     Reference: Papamakarios et al. 2017 (arXiv 1705.07057); Kingma et al. 2016 for IAF
     (arXiv 1606.04934).
     """
 
-    scale: ScaleFunction = "exp"
-    form: AffineForm = "unshift_then_unscale"
+    scale: AffineScale = "exp"
+    form: MapForm = "unshift_then_unscale"
     order: Orders = "alternating"
-    passes: PositiveInt | None = None
-    one_pass: Literal["encode", "decode"] = "encode"
-    conditioner: ConditionerConfig = MLPConfig()
+    passes: Passes = None
+    one_pass: OnePass = "encode"
+    conditioner: ConditionerConfig = Field(
+        MLPConfig(), description="A masked network (MADE), or a pair of them for shift and scale."
+    )
 
 
 def build_maf(config: MAFConfig) -> Flow:

@@ -12,40 +12,66 @@ from torch import nn
 
 from models.conditioners.activations import Activation
 from models.conditioners.dense import MLP, ContextMode, Pair, ResNet, Wiring
-from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt, UnitFloat
+from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt
+from models.families.options import HiddenActivation, NegativeSlope
 
 HiddenWidths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=MOST_REPEATS)]
 
 
 class MLPConfig(FamilyConfig):
-    """Linear layers with activations between; see `MLP`."""
+    """Linear layers with activations between.
+
+    See `MLP`.
+    """
 
     kind: Literal["mlp"] = "mlp"
-    widths: HiddenWidths = (64, 64)
-    activation: Activation | tuple[Activation, ...] = "relu"
-    negative_slope: UnitFloat = 0.01
-    context_mode: Literal["concatenate", "add"] = "concatenate"
-    normalise: bool = False
+    widths: HiddenWidths = Field((64, 64), description="Of the hidden layers.")
+    activation: Activation | tuple[Activation, ...] = Field(
+        "relu",
+        description="One for all hidden layers, or a list: one a hidden layer, or one more for "
+        "the output.",
+    )
+    negative_slope: NegativeSlope = 0.01
+    context_mode: Literal["concatenate", "add"] = Field(
+        "concatenate",
+        description="The context joins the inputs, or is added to the first hidden layer.",
+    )
+    normalise: bool = Field(
+        False,
+        description="Standardise each row of hidden units after its activation (zuko); not in "
+        "autoregressive maps.",
+    )
 
 
 class ResNetConfig(FamilyConfig):
-    """One residual block a width; see `ResNet`."""
+    """One residual block a width.
+
+    See `ResNet`.
+    """
 
     kind: Literal["resnet"] = "resnet"
-    widths: HiddenWidths = (64, 64)
-    activation: Activation = "relu"
-    negative_slope: UnitFloat = 0.01
-    pre_activation: bool = True
-    batch_norm: bool = False
-    context_mode: ContextMode = "gate"
+    widths: HiddenWidths = Field((64, 64), description="Of the blocks.")
+    activation: HiddenActivation = "relu"
+    negative_slope: NegativeSlope = 0.01
+    pre_activation: bool = Field(
+        True, description="Activations stand before the linear layers of a block, not behind them."
+    )
+    batch_norm: bool = Field(False, description="Batch norms inside the blocks.")
+    context_mode: ContextMode = Field(
+        "gate",
+        description="The context joins the inputs, gates what every block adds, or is added.",
+    )
 
 
 class PairConfig(FamilyConfig):
-    """Two networks, for shift and scale of an affine map; see `Pair`."""
+    """Two networks, for shift and scale of an affine map.
+
+    See `Pair`.
+    """
 
     kind: Literal["pair"] = "pair"
-    shift: MLPConfig = MLPConfig(activation="relu")
-    scale: MLPConfig = MLPConfig(activation="tanh")
+    shift: MLPConfig = Field(MLPConfig(activation="relu"), description="The network of the shift.")
+    scale: MLPConfig = Field(MLPConfig(activation="tanh"), description="The network of the scale.")
 
 
 NetConfig = Annotated[MLPConfig | ResNetConfig, Field(discriminator="kind")]

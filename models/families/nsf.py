@@ -3,8 +3,10 @@
 import math
 from typing import Literal
 
+from pydantic import Field
+
+from models.families.about import About, Example
 from models.families.chain import assemble
-from models.families.config import PositiveFloat, PositiveInt
 from models.families.layers import (
     AutoregressiveLayer,
     CouplingLayer,
@@ -14,42 +16,61 @@ from models.families.layers import (
     SplineConfig,
 )
 from models.families.nets import NetConfig, ResNetConfig
-from models.families.stack import Masks, Orders, StackConfig, make_masks, make_orders, stack
+from models.families.options import Bound, Bounds, MinBin, MinSlope, NumBins
+from models.families.stack import (
+    Masks,
+    Orders,
+    Passes,
+    StackConfig,
+    make_masks,
+    make_orders,
+    stack,
+)
 from models.flow import Flow
 from models.transforms.elementwise import MIN_SCALE
-from models.transforms.spline import SplineBounds
+
+NSF = About(
+    what="couplings or autoregressive maps that bend with splines",
+    data="tables of two columns or more",
+    when="realnvp is too stiff: several modes, sharp edges; its layers cost more",
+    example=Example(data="checkerboard", event_shape=(2,), arguments={"num_layers": 6}),
+)
 
 
 class NSFConfig(StackConfig):
     """Monotone rational-quadratic splines on [-bound, bound], the identity outside.
 
-    Data should be standardised (`preprocessing`), so that they fall where the splines bend.
-
-    Attributes:
-        structure: couplings (RQ-NSF (C)) or autoregressive maps (RQ-NSF (AR)).
-        num_bins, bound, bounds, min_bin, min_slope: of the splines, see `RationalQuadratic`.
-        divide_by_sqrt_width: raw widths and heights are divided by the square root of the
-            conditioner's last width (nflows' couplings).
-        masks: of couplings, see `make_masks`.
-        unconditional: the kept half of a coupling goes through splines of its own.
-        order, passes: of autoregressive maps, see `make_orders`.
-        conditioner: the network of a coupling, or masked, of an autoregressive map.
+    Data should be standardised (`preprocessing`), so that they fall where the splines bend. `masks`
+    and `unconditional` are for couplings, `order` and `passes` for autoregressive maps.
 
     Reference: Durkan et al. 2019 (arXiv 1906.04032).
     """
 
-    structure: Literal["coupling", "autoregressive"] = "coupling"
-    num_bins: PositiveInt = 8
-    bound: PositiveFloat = 3.0
-    bounds: SplineBounds = "floor"
-    min_bin: PositiveFloat = MIN_SCALE
-    min_slope: PositiveFloat = MIN_SCALE
-    divide_by_sqrt_width: bool = False
+    structure: Literal["coupling", "autoregressive"] = Field(
+        "coupling",
+        description="Couplings, RQ-NSF (C); or autoregressive maps, RQ-NSF (AR), which bend more "
+        "and take D passes to sample.",
+    )
+    num_bins: NumBins = 8
+    bound: Bound = 3.0
+    bounds: Bounds = "floor"
+    min_bin: MinBin = MIN_SCALE
+    min_slope: MinSlope = MIN_SCALE
+    divide_by_sqrt_width: bool = Field(
+        False,
+        description="Divide raw widths and heights of bins by the square root of the "
+        "conditioner's last width (nflows' couplings).",
+    )
     masks: Masks = "alternating"
-    unconditional: bool = False
+    unconditional: bool = Field(
+        False, description="The kept half of a coupling goes through splines of its own."
+    )
     order: Orders = "alternating"
-    passes: PositiveInt | None = None
-    conditioner: NetConfig = ResNetConfig()
+    passes: Passes = None
+    conditioner: NetConfig = Field(
+        ResNetConfig(),
+        description="The network of a coupling, or, masked, of an autoregressive map.",
+    )
 
 
 def build_nsf(config: NSFConfig) -> Flow:

@@ -25,50 +25,64 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class StandardiseStep(FamilyConfig):
-    """(x - mean) / std, one number a feature or channel, or one for all."""
+    """(x - mean) / std."""
 
     kind: Literal["standardise"]
-    mean: tuple[FiniteFloat, ...]
-    std: tuple[PositiveFloat, ...]
+    mean: tuple[FiniteFloat, ...] = Field(
+        description="One number a feature or channel, or one for all."
+    )
+    std: tuple[PositiveFloat, ...] = Field(
+        description="One number a feature or channel, or one for all."
+    )
 
 
 class ReduceBitsStep(FamilyConfig):
     """Pixels 0..255 floored to n bits; they stay on the scale 0..255."""
 
     kind: Literal["reduce_bits"]
-    bits: int = Field(ge=1, le=PIXEL_BITS)
+    bits: int = Field(ge=1, le=PIXEL_BITS, description="How many of 8 are kept.")
 
 
 class DequantiseStep(FamilyConfig):
-    """Uniform noise over a pixel's bin while training, the bin's midpoint otherwise.
-
-    levels: pixels are the integers 0 .. levels - 1.
-    """
+    """Uniform noise over a pixel's bin while training, the bin's midpoint otherwise."""
 
     kind: Literal["dequantise"]
-    levels: int = Field(default=2**PIXEL_BITS, ge=2, le=2**PIXEL_BITS)
+    levels: int = Field(
+        2**PIXEL_BITS,
+        ge=2,
+        le=2**PIXEL_BITS,
+        description="Pixels are the integers 0 .. levels - 1.",
+    )
 
 
 class ShiftScaleStep(FamilyConfig):
     """x scale + shift."""
 
     kind: Literal["shift_scale"]
-    shift: FiniteFloat = 0.0
-    scale: FiniteFloat = 1.0
+    shift: FiniteFloat = Field(0.0, description="Added last.")
+    scale: FiniteFloat = Field(1.0, description="Multiplies x; not zero.")
 
 
 class LogitStep(FamilyConfig):
     """logit(alpha + (1 - 2 alpha) x), for x in [0, 1]."""
 
     kind: Literal["logit"]
-    alpha: float = Field(default=0.05, ge=0, lt=0.5)
+    alpha: float = Field(
+        0.05, ge=0, lt=0.5, description="Keeps x away from the ends, where the logit is infinite."
+    )
 
 
 Step = Annotated[
     StandardiseStep | ReduceBitsStep | DequantiseStep | ShiftScaleStep | LogitStep,
     Field(discriminator="kind"),
 ]
-Preprocessing = tuple[Step, ...]
+Preprocessing = Annotated[
+    tuple[Step, ...],
+    Field(
+        description="The first transforms, on x as users have it. Training standardises tables "
+        "and scales pixels where it is left out."
+    ),
+]
 
 # Pixels on the scale [-1/2, 1/2) (Kingma & Dhariwal 2018), or through the logit (Dinh et al. 2017,
 # section 4.1).

@@ -2,32 +2,39 @@
 
 from typing import Literal
 
+from pydantic import Field
+
+from models.families.about import About, Example
 from models.families.chain import assemble
 from models.families.layers import AdditiveConfig, AffineConfig, CouplingLayer
 from models.families.nets import ConditionerConfig, MLPConfig
+from models.families.options import AffineScale, MapForm
 from models.families.stack import Masks, StackConfig, make_masks, stack
 from models.flow import Flow
-from models.transforms.elementwise import AffineForm, ScaleFunction
+
+REALNVP = About(
+    what="affine couplings with masks that take turns",
+    data="tables of two columns or more",
+    when="you begin with a table: as fast to sample as to score",
+    example=Example(data="two_moons", event_shape=(2,), arguments={"num_layers": 8}),
+)
 
 
 class RealNVPConfig(StackConfig):
     """y_keep = x_keep, y_move = x_move exp(s(x_keep)) + t(x_keep), `num_layers` times.
 
-    Attributes:
-        coupling: "additive" leaves the scale out (volume preserving).
-        scale, form: of affine couplings, see `Affine`; "tanh" is the paper's bound with a learned
-            weight a feature.
-        masks: which features are kept, see `make_masks`.
-        conditioner: the networks s and t, as one or as a pair.
-
     Reference: Dinh et al. 2017 (arXiv 1605.08803).
     """
 
-    coupling: Literal["affine", "additive"] = "affine"
-    scale: ScaleFunction = "tanh"
-    form: AffineForm = "scale_then_shift"
+    coupling: Literal["affine", "additive"] = Field(
+        "affine", description="additive leaves the scale out, and keeps volume."
+    )
+    scale: AffineScale = "tanh"
+    form: MapForm = "scale_then_shift"
     masks: Masks = "alternating"
-    conditioner: ConditionerConfig = MLPConfig()
+    conditioner: ConditionerConfig = Field(
+        MLPConfig(), description="The networks s and t, as one or as a pair."
+    )
 
 
 def build_realnvp(config: RealNVPConfig) -> Flow:

@@ -5,16 +5,27 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import RealNVPResNet
+from models.families.about import About, Example
 from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt, Repeats
+from models.families.options import AffineScale, ImageShape, MapForm, OrderOfLatents
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
 from models.transforms.coupling import CheckerboardCoupling, Coupling, half_mask
-from models.transforms.elementwise import Affine, AffineForm, ScaleFunction
-from models.transforms.split import Chain, FactorOut, LatentOrder
+from models.transforms.elementwise import Affine
+from models.transforms.split import Chain, FactorOut
 from models.transforms.squeeze import Flatten, Squeeze, Unsqueeze
 from models.transforms.transform import Transform
 
-ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]
+REALNVP_IMAGE = About(
+    what="checkerboard and channel-wise affine couplings, with residual networks",
+    data="images",
+    when="sides are odd (num_scales=1), or each latent should lie where its pixels were",
+    example=Example(
+        data="digits",
+        event_shape=(1, 8, 8),
+        arguments={"num_couplings": 2, "mid_channels": 16, "num_blocks": 2},
+    ),
+)
 
 
 class RealNVPImageConfig(FamilyConfig):
@@ -24,24 +35,23 @@ class RealNVPImageConfig(FamilyConfig):
     couplings, then half of the pixels (a checkerboard of them) is factored out. The last scale:
     num_couplings + 1 checkerboard couplings. Widths double from scale to scale.
 
-    Attributes:
-        mid_channels: width of the residual networks at the first scale.
-        num_blocks: residual blocks in each.
-        scale, form: of the affine couplings, see `Affine`; "tanh" is the paper's bound with a
-            learned weight a channel.
-        latent_order: "image" puts every latent where its pixels were; see `FactorOut`.
-
     Reference: Dinh et al. 2017, sections 3.6 and 4.1 (arXiv 1605.08803).
     """
 
     event_shape: ImageShape
-    num_scales: Repeats = 2
-    num_couplings: Repeats = 3
-    mid_channels: PositiveInt = 64
-    num_blocks: int = Field(default=8, ge=0, le=MOST_REPEATS)
-    scale: ScaleFunction = "tanh"
-    form: AffineForm = "scale_then_shift"
-    latent_order: LatentOrder = "image"
+    num_scales: Repeats = Field(2, description="H and W must be divisible by 2^(num_scales - 1).")
+    num_couplings: Repeats = Field(
+        3, description="Checkerboard couplings a scale, and as many channel-wise ones."
+    )
+    mid_channels: PositiveInt = Field(
+        64, description="Width of the residual networks at the first scale."
+    )
+    num_blocks: int = Field(
+        8, ge=0, le=MOST_REPEATS, description="Residual blocks in each network."
+    )
+    scale: AffineScale = "tanh"
+    form: MapForm = "scale_then_shift"
+    latent_order: OrderOfLatents = "image"
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")

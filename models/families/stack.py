@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.families.chain import VectorConfig
-from models.families.config import Repeats
+from models.families.config import PositiveInt, Repeats
 from models.families.layers import (
     ActNormLayer,
     BatchNormLayer,
@@ -21,31 +21,53 @@ from models.families.layers import (
 )
 from models.transforms.coupling import alternating_mask, half_mask
 
-Masks = Literal["alternating", "half"] | Annotated[tuple[Mask, ...], Field(min_length=1)]
-Orders = Literal["ascending", "alternating"] | Annotated[tuple[Order, ...], Field(min_length=1)]
+Masks = Annotated[
+    Literal["alternating", "half"] | Annotated[tuple[Mask, ...], Field(min_length=1)],
+    Field(
+        description="Which features a coupling keeps. alternating: every other one, and its "
+        "complement, by turns; half: the first half, then the second; or a list of masks, one "
+        "number a feature (1: kept), that take turns."
+    ),
+]
+Orders = Annotated[
+    Literal["ascending", "alternating"] | Annotated[tuple[Order, ...], Field(min_length=1)],
+    Field(
+        description="The order in which features see each other. ascending: 0, 1, ..., D - 1; "
+        "alternating: that and its reverse by turns; or a list of orders that take turns."
+    ),
+]
+Passes = Annotated[
+    PositiveInt | None,
+    Field(
+        description="Places in the order, fewer than features: the slow direction then takes so "
+        "many passes of the network instead of D."
+    ),
+]
 
 
 class StackConfig(VectorConfig):
-    """`num_layers` times: mixing, then the family's own map, then a normalisation.
+    """`num_layers` times: mixing, then the family's own map, then a normalisation."""
 
-    Attributes:
-        actnorm: an `ActNorm` before every map.
-        permutation: of the features before every map; "shuffle" is drawn once and saved.
-        linear: an invertible matrix behind the permutation; by default that of neural spline
-            flows, y = L U x + b, starting at the identity.
-        batch_norm: a `BatchNorm` behind every map.
-        final_mixing: permutation and linear once more behind the last map.
-        base: "learned" and "conditional" put a Gaussian with trained means and deviations, one a
-            feature, behind the last map; those of "conditional" depend on the context.
-    """
-
-    num_layers: Repeats = 5
-    actnorm: ActNormLayer | None = None
-    permutation: Literal["none", "reverse", "shuffle"] = "none"
-    linear: LinearLayer | None = None
-    batch_norm: BatchNormLayer | None = None
-    final_mixing: bool = False
-    base: Literal["normal", "learned", "conditional"] = "normal"
+    num_layers: Repeats = Field(
+        5, description="How many maps, each with its mixing and normalisation."
+    )
+    actnorm: ActNormLayer | None = Field(None, description="An actnorm before every map.")
+    permutation: Literal["none", "reverse", "shuffle"] = Field(
+        "none",
+        description="Of the features before every map; shuffle is drawn once and saved.",
+    )
+    linear: LinearLayer | None = Field(
+        None, description="An invertible matrix behind the permutation."
+    )
+    batch_norm: BatchNormLayer | None = Field(None, description="A batch norm behind every map.")
+    final_mixing: bool = Field(
+        False, description="Permutation and linear once more, behind the last map."
+    )
+    base: Literal["normal", "learned", "conditional"] = Field(
+        "normal",
+        description="N(0, I), or a Gaussian with trained means and deviations, one a feature; "
+        "those of conditional depend on the context.",
+    )
 
 
 def stack(config: StackConfig, maps: Sequence[Sequence[Layer]]) -> list[Layer]:

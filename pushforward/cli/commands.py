@@ -27,6 +27,10 @@ COMMANDS = {
         "Score data with a model: likelihood, float32 error, round trip, and AUROC of anomalies.",
         (*_TORCH, "train"),
     ),
+    "families": Command(
+        "List the families of flows and when to take which, or the arguments of one.",
+        (*_TORCH, "train"),
+    ),
     "client": Command(
         "Ask a running server: sample, log-prob, encode, decode, or any operation by call.",
         ("cli",),

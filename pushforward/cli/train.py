@@ -15,14 +15,18 @@ Data = Annotated[
         "of images or idx:FILE; options follow a question mark, as in 'two_moons?rows=5000'."
     ),
 ]
-Family = Annotated[str, typer.Option(help="Architecture: nice, realnvp, glow, ffjord, ...")]
+Family = Annotated[str, typer.Option(help="Architecture; `pushforward families` lists them.")]
 Out = Annotated[Path, typer.Option(help="Model folder to write.")]
 Config = Annotated[
     Path | None, typer.Option(help="JSON file with the arguments of the family.", exists=True)
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One argument of the family, key=value; the value is JSON."),
+    typer.Option(
+        "--set",
+        help="One argument of the family, key=value; the value is JSON. `pushforward families "
+        "NAME` lists them.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; one makes runs repeatable.")]
@@ -151,13 +155,16 @@ def _run(
     import torch
 
     from models.datasets import load
+    from models.registry import check_arguments
     from models.training import TrainingInterrupted, TrainingKept, TrainingOptions, train
     from models.training.keep import check_out
     from models.training.progress import ProgressBar
 
     torch.set_num_threads(threads)
     options = TrainingOptions.parse({k: v for k, v in flags.items() if v is not None})
-    check_out(out, resume=resume)  # before the data, which may take long
+    # Before the data, which may take long.
+    check_arguments(family, arguments)
+    check_out(out, resume=resume)
     try:
         report = train(
             load(data),
