@@ -46,11 +46,13 @@ class Output:
     """One member of an answer: a tensor with a row of its own for each row, or a scalar.
 
     is_always: whether every answer has it.
+    is_tensor: whether it has a row for each row.
     """
 
     name: str
     schema: dict[str, Any]
     is_always: bool = True
+    is_tensor: bool = False
 
 
 def integer(name: str, low: int, high: int, text: str, *, default: int | None = None) -> Field:
@@ -89,13 +91,13 @@ def rows(name: str, text: str) -> Field:
 def row_output(name: str, text: str, *, is_always: bool = True) -> Output:
     """A row of numbers for each row; null where one is not finite."""
     schema = {"type": "array", "items": {"type": ["array", "null"]}, "description": text}
-    return Output(name, schema, is_always)
+    return Output(name, schema, is_always, is_tensor=True)
 
 
 def number_output(name: str, text: str, *, is_always: bool = True) -> Output:
     """A number for each row; null where it is not finite."""
     schema = {"type": "array", "items": {"type": ["number", "null"]}, "description": text}
-    return Output(name, schema, is_always)
+    return Output(name, schema, is_always, is_tensor=True)
 
 
 def scalar_output(name: str, kind: str, text: str, *, is_always: bool = True) -> Output:

@@ -74,6 +74,12 @@ class Operation(ABC):
     bodies: ClassVar[tuple[str, ...]] = ()
     gives_images: ClassVar[bool] = False
     v2_beside: ClassVar[tuple[str, ...]] = ()
+    _tensors: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "outputs" in cls.__dict__:
+            cls._tensors = tuple(each.name for each in cls.outputs if each.is_tensor)
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -189,7 +195,7 @@ class Operation(ABC):
     @classmethod
     def output_names(cls, card: ModelCard) -> tuple[str, ...]:
         """The tensors that every answer of this model can hold."""
-        return tuple(output.name for output in cls.outputs if "items" in output.schema)
+        return cls._tensors
 
     def choose_format(
         self, accept: bytes | None, fields: dict[str, Any], card: ModelCard

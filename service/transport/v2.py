@@ -34,7 +34,7 @@ from service.operations.response import (
 )
 from service.transport.asgi import AppContext, Endpoint, ReadBody
 from service.transport.request import Head
-from service.transport.v2_call import V2Call, read_call
+from service.transport.v2_call import V2Call, V2CallReader
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
@@ -52,7 +52,7 @@ class InferEndpoint(Endpoint):
 
     def __init__(self, app: AppContext) -> None:
         super().__init__(app)
-        self._operations = {kind.name: kind(app.limits) for kind in OPERATIONS}
+        self._calls = V2CallReader([kind(app.limits) for kind in OPERATIONS])
 
     def route(self, path: str) -> str:
         """The template of a path, with or without a version."""
@@ -71,33 +71,36 @@ class InferEndpoint(Endpoint):
             raise
         request.shorten(_read_timeout(inference))
         _check_names(inference, name, served.card.version)
+        calls: list[V2Call] = []  # one a model that was asked
+
+        def prepare(model: ServedModel) -> ModelInput | Deferred:
+            calls.append(self._calls.read(inference, model.card))
+            return _prepare(calls[-1], model, request.deadline)
+
         model, given, result = await infer(
             partial(find, self.app.repository, name, version),
-            partial(self._prepare, inference, request.deadline),
+            prepare,
             request,
             self.app.threads,
         )
-        call = read_call(inference, self._operations, model.card)
-        return _write(model.card, inference, call, given, result)
+        return _write(model.card, inference, calls[-1], given, result)
 
     async def _read(
         self, body: bytes | bytearray, head: Head, request: RequestContext
     ) -> Inference:
         json_bytes = head.headers.get(_LENGTH_HEADER)
-        max_rows = self.app.limits.max_request_rows
+        max_rows = self.app.settings.max_request_rows
         if json_bytes is not None or not is_large(body):  # tensors as bytes are no work
             return read_inference(body, json_bytes, max_rows)
         return await self.app.threads.run(request.deadline, read_inference, body, None, max_rows)
 
-    def _prepare(
-        self, inference: Inference, deadline: float, model: ServedModel
-    ) -> ModelInput | Deferred:
-        card = model.card
-        call = read_call(inference, self._operations, card)
-        values = sum(card.features if name in ("x", "z") else 1 for name in call.outputs)
-        is_binary = all(is_binary for _, is_binary in call.outputs.values())
-        form = ResponseFormat(OCTETS) if is_binary else AS_JSON
-        return call.operation.prepare(call.fields, model, form, deadline, values_per_row=values)
+
+def _prepare(call: V2Call, model: ServedModel, deadline: float) -> ModelInput | Deferred:
+    features = model.card.features
+    values = sum(features if name in ("x", "z") else 1 for name in call.outputs)
+    is_binary = all(is_binary for _, is_binary in call.outputs.values())
+    form = ResponseFormat(OCTETS) if is_binary else AS_JSON
+    return call.operation.prepare(call.fields, model, form, deadline, values_per_row=values)
 
 
 def read_path(path: str) -> tuple[str, str | None]:
@@ -158,10 +161,10 @@ def _finish(
     for operation in dict.fromkeys(operation for operation, _ in call.outputs.values()):
         more, found = operation.finish(card, given, result, JSON)
         scalars |= more
-        extra = found.keys() - set(operation.output_names(card))
-        tensors |= {
-            name: values for name, values in found.items() if name in call.outputs or name in extra
-        }
+        own = operation.output_names(card)
+        for name, values in found.items():
+            if name in call.outputs or name not in own:
+                tensors[name] = values
     return scalars, tensors
 
 

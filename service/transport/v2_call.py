@@ -1,6 +1,6 @@
 """What a request in the Open Inference Protocol asks for: which operation, fields and outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from service.codec.parameters import check_known
@@ -19,6 +19,7 @@ _NOT_PARAMETERS = {
 _OWN_PARAMETERS = ("operation", "timeout", "binary_data_output")
 # What is meant where no operation is named, by the tensor that is there.
 _BY_TENSOR = {"x": "encode", "z": "decode", None: "sample"}
+_TENSORS = tuple(name for name in _BY_TENSOR if name is not None)
 # Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
 # MLServer's clients say of themselves how they made the tensors: "content_type".
 _RESERVED_PARAMETERS = (
@@ -41,87 +42,99 @@ class V2Call(NamedTuple):
     outputs: dict[str, tuple[Operation, bool]]
 
 
-def read_call(inference: Inference, operations: Mapping[str, Operation], card: ModelCard) -> V2Call:
-    """Tell from inputs, outputs and parameters what is asked for.
+class V2CallReader:
+    """Reads what requests ask for.
 
-    Raises:
-        UnknownField, InvalidParameter, MissingField: they do not say one thing.
+    Args:
+        operations: that there are.
     """
-    operation, asked = choose_operation(inference, operations)
-    possible = outputs_of(operation, operations, card)
-    wanted = inference.outputs
-    if wanted is None:
-        names = possible if asked is operation else asked.output_names(card)
-        wanted = dict.fromkeys(names, inference.is_binary)
-    check_known(wanted, tuple(possible))
-    fields = {name: inference.parameters[name] for name in _parameters_of(operation, inference)}
-    if RETURN_LOG_PROB in operation.fields:
-        fields[RETURN_LOG_PROB.name] = "log_prob" in wanted
-    outputs = {name: (possible[name], is_binary) for name, is_binary in wanted.items()}
-    return V2Call(operation, {**fields, **inference.tensors}, outputs)
 
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        named = {each.name: each for each in operations}
+        self._beside = {each: tuple(named[name] for name in each.v2_beside) for each in operations}
+        self._fitting = {
+            tensor: (named[name], *_others(operations, tensor, named[name]))
+            for tensor, name in _BY_TENSOR.items()
+        }
+        self._parameters = {
+            each: frozenset(each.query_fields) - _NOT_PARAMETERS for each in operations
+        }
+        ordered = dict.fromkeys(name for each in operations for name in each.query_fields)
+        self._all_parameters = tuple(name for name in ordered if name not in _NOT_PARAMETERS)
 
-def choose_operation(
-    inference: Inference, operations: Mapping[str, Operation]
-) -> tuple[Operation, Operation]:
-    """Tell from the tensors and from parameters.operation what is to be done.
+    def read(self, inference: Inference, card: ModelCard) -> V2Call:
+        """Tell from inputs, outputs and parameters what is asked for.
 
-    Returns:
-        The operation that makes the engine's input, and the one that was asked for: the same, or
-        one whose outputs stand beside its own.
+        Raises:
+            UnknownField, InvalidParameter, MissingField: they do not say one thing.
+        """
+        operation, asked = self._choose(inference)
+        possible = {
+            name: each
+            for each in (operation, *self._beside[operation])
+            for name in each.output_names(card)
+        }
+        wanted = inference.outputs
+        if wanted is None:
+            names = possible if asked is operation else asked.output_names(card)
+            wanted = dict.fromkeys(names, inference.is_binary)
+        check_known(wanted, tuple(possible))
+        fields: dict[str, Any] = dict(inference.tensors)
+        own = self._parameters[operation]
+        fields |= {name: value for name, value in inference.parameters.items() if name in own}
+        if RETURN_LOG_PROB.name in operation.field_names:
+            fields[RETURN_LOG_PROB.name] = "log_prob" in wanted
+        outputs = {name: (possible[name], is_binary) for name, is_binary in wanted.items()}
+        return V2Call(operation, fields, outputs)
 
-    Raises:
-        UnknownField, InvalidParameter, MissingField: they do not say one thing.
-    """
-    tensors, parameters = inference.tensors, inference.parameters
-    named = {name for each in operations.values() for name in each.query_fields}
-    of_operations = [name for name in _in_order(operations) if name in named - _NOT_PARAMETERS]
-    own = [name for name in parameters if not _is_reserved(name)]
-    check_known(own, (*_OWN_PARAMETERS, *of_operations))
-    taken = [name for name in _BY_TENSOR if name is not None]
-    check_known(tensors, (*taken, CONTEXT.name))
-    given = [name for name in taken if name in tensors]
-    if len(given) > 1:
-        raise InvalidParameter(f"inputs: expected {' or '.join(taken)}, got both", at="/inputs")
-    asked = parameters.get("operation")
-    if not given and asked is None and "num_samples" not in parameters:
-        raise MissingField(
-            "inputs: expected x or z; parameters.num_samples draws samples", at="/inputs"
-        )
-    tensor = given[0] if given else None
-    default = operations[_BY_TENSOR[tensor]]
-    fitting = [default] + [
-        each for each in operations.values() if each.tensor_name == tensor and each is not default
-    ]
-    said = [name for name in of_operations if name in parameters]
-    for name in said:
-        if all(name not in each.field_names for each in fitting):
+    def _choose(self, inference: Inference) -> tuple[Operation, Operation]:
+        """Tell from the tensors and from parameters.operation what is to be done.
+
+        Returns:
+            The operation that makes the engine's input, and the one that was asked for: the same,
+            or one whose outputs stand beside its own.
+        """
+        tensors, parameters = inference.tensors, inference.parameters
+        own = [name for name in parameters if not _is_reserved(name)]
+        check_known(own, (*_OWN_PARAMETERS, *self._all_parameters))
+        check_known(tensors, (*_TENSORS, CONTEXT.name))
+        given = [name for name in _TENSORS if name in tensors]
+        if len(given) > 1:
             raise InvalidParameter(
-                f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
+                f"inputs: expected {' or '.join(_TENSORS)}, got both", at="/inputs"
             )
-    found = next((each for each in fitting if asked in (None, each.name)), None)
-    if found is None:
-        raise InvalidParameter(
-            f"operation: these inputs are for {' or '.join(each.name for each in fitting)}, "
-            f"got {asked!r:.40}",
-            at="/parameters/operation",
-        )
-    operation = default if found.name in default.v2_beside else found
-    for name in said:
-        if name not in operation.field_names:
-            raise InvalidParameter(f"{name}: not of {found.name}", at=f"/parameters/{name}")
-    check_known(
-        tensors, (*given, *(name for name in operation.field_names if name == CONTEXT.name))
-    )
-    return operation, found
+        asked = parameters.get("operation")
+        if not given and asked is None and "num_samples" not in parameters:
+            raise MissingField(
+                "inputs: expected x or z; parameters.num_samples draws samples", at="/inputs"
+            )
+        fitting = self._fitting[given[0] if given else None]
+        said = [name for name in self._all_parameters if name in parameters]
+        for name in said:
+            if all(name not in each.field_names for each in fitting):
+                raise InvalidParameter(
+                    f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
+                )
+        found = next((each for each in fitting if asked in (None, each.name)), None)
+        if found is None:
+            raise InvalidParameter(
+                f"operation: these inputs are for {' or '.join(each.name for each in fitting)}, "
+                f"got {asked!r:.40}",
+                at="/parameters/operation",
+            )
+        operation = fitting[0] if found in self._beside[fitting[0]] else found
+        for name in said:
+            if name not in operation.field_names:
+                raise InvalidParameter(f"{name}: not of {found.name}", at=f"/parameters/{name}")
+        if CONTEXT.name not in operation.field_names:
+            check_known(tensors, given)
+        return operation, found
 
 
-def outputs_of(
-    operation: Operation, operations: Mapping[str, Operation], card: ModelCard
-) -> dict[str, Operation]:
-    """The outputs that one computation can give, and what names each."""
-    beside = (operations[name] for name in operation.v2_beside)
-    return {name: each for each in (operation, *beside) for name in each.output_names(card)}
+def _others(
+    operations: Sequence[Operation], tensor: str | None, default: Operation
+) -> list[Operation]:
+    return [each for each in operations if each.tensor_name == tensor and each is not default]
 
 
 def all_outputs(card: ModelCard) -> tuple[str, ...]:
@@ -135,18 +148,6 @@ def all_outputs(card: ModelCard) -> tuple[str, ...]:
         for name in each.output_names(card)
     ]
     return tuple(dict.fromkeys(names))
-
-
-def _in_order(operations: Mapping[str, Operation]) -> dict[str, None]:
-    return dict.fromkeys(name for each in operations.values() for name in each.query_fields)
-
-
-def _parameters_of(operation: Operation, inference: Inference) -> list[str]:
-    return [
-        name
-        for name in operation.query_fields
-        if name in inference.parameters and name not in _NOT_PARAMETERS
-    ]
 
 
 def _is_reserved(name: str) -> bool:
