@@ -111,6 +111,11 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."
     )
+    on_bad_model: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What a model that cannot be loaded does to the start: fail ends it; skip "
+        "serves the others, and the model once its folder is repaired.",
+    )
     watch_models: bool = Field(
         True,
         description="Load a model anew when its files change, add new ones, unload removed ones.",

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from service.api.schemas import Live, Ready
+from service.api.schemas import Live, Ready, Unavailable
 from service.contracts import Repository
 from service.errors import NotReady
 from service.telemetry import CONTENT_TYPE, Metrics
@@ -25,10 +25,17 @@ def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
     async def ready() -> Ready:
         if not repository.is_ready:
             raise NotReady("models are loading, or draining", members={"ready": False})
+        unavailable = [
+            Unavailable(name=one.name, version=one.version, reason=one.reason)
+            for one in repository.index()
+            if not one.is_ready
+        ]
         living, count = await metrics.workers()
         if count == 1:
-            return Ready(ready=True)
-        return Ready(ready=True, workers_ready=living, workers=count)
+            return Ready(ready=True, unavailable=unavailable or None)
+        return Ready(
+            ready=True, unavailable=unavailable or None, workers_ready=living, workers=count
+        )
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:

@@ -59,14 +59,26 @@ class Live(Wire):
     live: bool
 
 
+class Unavailable(Wire):
+    """A version of a model that is not served."""
+
+    name: str
+    version: str
+    reason: str
+
+
 class Ready(Wire):
     """Models are loaded and warm, and the service is not draining.
+
+    unavailable: those that the index lists as UNAVAILABLE: versions that were refused, and models
+        that were unloaded; absent if none.
 
     workers_ready, workers: where there are several, how many take requests and how many there are
         to be; those that are not ready are being started anew.
     """
 
     ready: bool
+    unavailable: list[Unavailable] | None = None
     workers_ready: int | None = None
     workers: int | None = None
 

@@ -16,10 +16,15 @@ from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
 from service.repository.loading import LoadedModel, load_model
+from service.repository.startup import load_all, reason_of
 from service.repository.table import ModelTable
 from service.repository.watcher import FolderWatcher
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
+
+# A refused model waits for a person. Longer than clients wait by themselves (ours: a minute), so
+# that whoever asks is told why at once.
+_RETRY_REFUSED_SECONDS = 300
 
 # Models that are loaded side by side at least, so that a slow one does not hold up all others.
 _MIN_AT_ONCE = 2
@@ -30,9 +35,9 @@ _log = logging.getLogger(__name__)
 class FolderRepository:
     """A `service.contracts.Repository` over `settings.model_repository`, or over the zoo.
 
-    One model that cannot be loaded keeps the whole service from starting: a service that answers
-    404 for a model its operator configured would look healthy and be wrong. After the start it is
-    the other way round: a version that cannot be loaded is refused, and the one before it stays.
+    One model that cannot be loaded keeps the whole service from starting, unless the operator says
+    `--on-bad-model skip`: then the others are served, and it is refused. After the start that is
+    always so: a version that cannot be loaded is refused, and the one before it stays.
 
         folder changes ──> load ──> golden rows ──> warm-up ──> swap ──> drain the one before
                              └────────────┴────────────┴──> refused, with the reason
@@ -45,6 +50,8 @@ class FolderRepository:
         self._table = ModelTable(metrics)
         self._has_started = False
         self._is_draining = False
+        # Models that were refused at the start: they count where a request names none.
+        self._skipped: set[str] = set()
         # One change of a model at a time, so that no two loads of it overtake each other; those of
         # other models do not wait for it, as long as there are cores.
         self._starting = asyncio.Lock()
@@ -71,17 +78,26 @@ class FolderRepository:
 
         Raises:
             ModelNotFound: no such model, or none named where several are served without a default.
-            NotReady: models are loading or the service is shutting down.
+            NotReady: models are loading or the service is shutting down, or the model was refused:
+                a fault of the service, which those who watch for 5xx are to see, and not of the
+                client, as 404 would say.
         """
         if not self._has_started:
             raise NotReady("models are loading")
         if self._is_draining:
             raise NotReady("the service is shutting down")
-        loaded = self._table.get(self._default_name() if name is None else name)
-        if loaded is None:
-            names = ", ".join(self._table.names)
-            raise ModelNotFound(f"model: no model is called {name!r:.80}; served: {names}")
-        return loaded.served
+        name = self._default_name() if name is None else name
+        loaded = self._table.get(name)
+        if loaded is not None:
+            return loaded.served
+        refused = self._table.refusal(name)
+        if refused is not None:
+            raise NotReady(
+                f"model: {name} {refused.version} cannot be served: {refused.reason}",
+                retry_after=_RETRY_REFUSED_SECONDS,
+            )
+        names = ", ".join(self._table.names)
+        raise ModelNotFound(f"model: no model is called {name!r:.80}; served: {names}")
 
     def models(self) -> list[ServedModel]:
         """All served models in order of name."""
@@ -95,7 +111,8 @@ class FolderRepository:
         """Find, load, prove and warm up every model; a second call does nothing.
 
         Raises:
-            StartupError: a folder, a model or a setting cannot be used.
+            StartupError: a folder, a model or a setting cannot be used; where bad models are
+                skipped: no model can be used.
         """
         if self._has_started:
             return
@@ -118,34 +135,22 @@ class FolderRepository:
             if settings.watch_models and settings.model_repository:
                 await self._watcher.start()
             try:
-                for loaded in await self._load_all(locations):
+                skip = self._skip if settings.on_bad_model == "skip" else None
+                for loaded in await load_all(locations, self._load, skip):
                     self._table.serve(loaded)
             except BaseException:
                 await self._watcher.stop()
                 raise
             self._has_started = True
 
-    async def _load_all(self, locations: list[ModelLocation]) -> list[LoadedModel]:
-        """Load models side by side, as many as there are cores: much of it is not Python.
+    async def _load(self, location: ModelLocation) -> LoadedModel:
+        async with self._cores:
+            return await load_model(location, self._settings, self._metrics)
 
-        Raises:
-            StartupError: of the first that cannot be loaded; the others are given up.
-        """
-
-        async def one(location: ModelLocation) -> LoadedModel:
-            async with self._cores:
-                return await load_model(location, self._settings, self._metrics)
-
-        loading = [asyncio.create_task(one(location)) for location in locations]
-        try:
-            return await asyncio.gather(*loading)
-        except BaseException:
-            for task in loading:
-                task.cancel()
-            for ended in await asyncio.gather(*loading, return_exceptions=True):
-                if isinstance(ended, LoadedModel):
-                    ended.abort("the service does not start")
-            raise
+    def _skip(self, location: ModelLocation, reason: str) -> None:
+        _log.error("%s %s is not served: %s", location.name, location.version, reason)
+        self._table.refuse(location, self._without_paths(reason))
+        self._skipped.add(location.name)
 
     async def load(self, name: str) -> None:
         """Load a model from its folder; its version before, if any, is served until then.
@@ -164,6 +169,7 @@ class FolderRepository:
 
         Raises:
             ModelNotFound: no such model.
+            NotReady: it was refused, or the service is shutting down.
         """
         self.get(name)
         async with self._turn(name):
@@ -181,7 +187,7 @@ class FolderRepository:
             except StartupError as error:
                 _log.error("nothing is loaded anew: %s", error)
                 return
-        names = sorted({*locations, *self._table.names})
+        names = sorted({*locations, *self._table.names, *self._table.refused_names})
         await asyncio.gather(*(self._refresh(name, locations.get(name)) for name in names))
 
     async def _on_change(self) -> None:
@@ -250,9 +256,13 @@ class FolderRepository:
         if location is None:
             if loaded is not None:
                 self._table.remove(name)
+            self._table.forget_refusal(name)
             return
-        is_known = loaded is not None and loaded.stamp == stamp(location)
-        if self._is_draining or self._table.is_unloaded(name) or is_known:
+        if self._is_draining or self._table.is_unloaded(name):
+            return
+        if loaded is not None and loaded.stamp == stamp(location):
+            # What was refused meanwhile lies there no longer.
+            self._table.forget_refusal(name)
             return
         async with self._cores:
             await self._replace(location)
@@ -275,10 +285,7 @@ class FolderRepository:
         try:
             loaded = await load_model(location, self._settings, self._metrics)
         except Exception as error:
-            if not isinstance(error, StartupError):
-                _log.exception("%s %s: unexpected error", location.name, location.version)
-            known = isinstance(error, StartupError)
-            reason = self._without_paths(str(error)) if known else "unexpected error, see the log"
+            reason = self._without_paths(reason_of(location, error))
             self._table.refuse(location, reason)
             raise ModelRefused(reason) from None
         if self._is_draining:
@@ -295,7 +302,9 @@ class FolderRepository:
     def _default_name(self) -> str:
         if self._settings.default_model is not None:
             return self._settings.default_model
-        names = self._table.names
+        # One of several that is left over is not the one that is meant.
+        skipped = {name for name in self._skipped if self._table.refusal(name) is not None}
+        names = sorted({*self._table.names, *skipped})
         if len(names) == 1:
             return names[0]
         raise ModelNotFound(f"model: expected a name, several are served: {', '.join(names)}")

@@ -40,6 +40,15 @@ class ModelTable:
         """The served version of a model, if any."""
         return self._loaded.get(name)
 
+    @property
+    def refused_names(self) -> list[str]:
+        """Of the models of which a version was refused, in order."""
+        return sorted(self._refused)
+
+    def refusal(self, name: str) -> ModelIndexEntry | None:
+        """The version that was refused of a model of which none is served, if any."""
+        return None if name in self._loaded else self._refused.get(name)
+
     def models(self) -> list[ServedModel]:
         """All served models in order of name."""
         return [self._loaded[name].served for name in self.names]
@@ -77,6 +86,12 @@ class ModelTable:
         """List a version that cannot be served; the one that is served stays."""
         name, version = location.name, location.version
         self._refused[name] = ModelIndexEntry(name, version, False, reason)
+        if name not in self._loaded:
+            self._metrics.model_ready.labels(name).set(0)
+
+    def forget_refusal(self, name: str) -> None:
+        """List a version no longer that was refused: it is gone."""
+        self._refused.pop(name, None)
 
     def remove(self, name: str) -> None:
         """Serve a model no longer."""

@@ -205,7 +205,12 @@ def test_the_only_model_is_the_default() -> None:
 
 def test_health_follows_the_repository(app: FastAPI, repository: FakeRepository) -> None:
     for path in ("/health", "/health/ready"):
-        assert ask(app, "GET", path).json() == {"ready": True}
+        assert ask(app, "GET", path).json() == {
+            "ready": True,
+            "unavailable": [
+                {"name": "wide", "version": "4", "reason": "wide/4/config.json: cannot be read"}
+            ],
+        }
     assert ask(app, "GET", "/health/live").json() == {"live": True}
     repository.is_ready = False
     for path in ("/health", "/health/ready"):
