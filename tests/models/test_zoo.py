@@ -124,7 +124,7 @@ def test_moons_has_five_affine_couplings_and_nice_six_additive_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "half_width", "side"), [("moons", 6.0, 400), ("pinwheel", 5.0, 128)]
+    ("name", "half_width", "side"), [("moons", 6.0, 200), ("pinwheel", 5.0, 80)]
 )
 def test_density_of_plane_models_integrates_to_one(name: str, half_width: float, side: int) -> None:
     flow = models.load(ZOO / name, dtype=torch.float64)
