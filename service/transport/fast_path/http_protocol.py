@@ -37,7 +37,7 @@ _HEADER_EXTRA_BYTES = len(b": \r\n")
 # Where an answer comes before the end of the body, nobody knows whether what comes then is the rest
 # of it or a next request. So the connection is closed, but not at once: that would take the answer
 # from a client that still sends. How long it may send nothing, and how long it may send in all.
-_UNREAD_SECONDS = 30
+UNREAD_SECONDS = 30
 # A larger body is not copied to stand in one piece with its head.
 _SMALL_ANSWER_BYTES = 65_536
 
@@ -127,7 +127,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle.response_complete:
             # A client that is answered too early must have the time to notice, but not for ever.
             if self._early_at is not None:
-                self._active_at = min(time.monotonic(), self._early_at + _UNREAD_SECONDS)
+                self._active_at = min(time.monotonic(), self._early_at + UNREAD_SECONDS)
             self._discarded_bytes += len(body)
             if self._discarded_bytes > self.shared.max_body_bytes:
                 self.transport.close()

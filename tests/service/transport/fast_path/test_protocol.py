@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from service.transport.fast_path import http_protocol
+from service.transport.fast_path.protocol import FastPathProtocol
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
 # How long a body may come after its head and still take the fast path.
@@ -291,6 +293,27 @@ def test_an_answered_client_may_not_send_for_ever() -> None:
             writer.write(head + end)
             assert (await read(reader)).status == 415
             assert await send(writer) < 1000, "64 MB were taken"
+
+    run(play)
+
+
+def test_an_answered_client_may_not_drip_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is in time, all together are not."""
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(FastPathProtocol, "silent_seconds", 0.4)
+    head, end, _ = request(Content_Encoding="gzip").partition(b"\r\n\r\n")
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        async with loopback.client() as (reader, writer):
+            writer.write(head.replace(b"Length: %d" % len(BODY), b"Length: 90000") + end)
+            assert (await read(reader)).status == 415
+            drips = 0
+            while drips < 100 and not reader.at_eof():
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+                drips += 1
+            assert 2 < drips < 100
 
     run(play)
 
