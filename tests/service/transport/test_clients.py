@@ -15,6 +15,8 @@ from service.telemetry import Metrics
 from tests.service.fake_repository import FakeRepository, Linear, app_over, post
 
 PATIENCE_SECONDS = 20.0
+# How old a request is when its client is watched.
+WATCHED_AFTER_SECONDS = 0.05
 
 
 class Connection:
@@ -150,6 +152,54 @@ def test_a_body_that_never_comes_is_408() -> None:
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0, "the task goes on as if it had never been cancelled"
+
+    run(play())
+
+
+def test_a_body_that_came_late_but_came_is_answered() -> None:
+    """From then on the queue minds the deadline: it would say 504, and this one does not mind."""
+
+    async def play() -> None:
+        loopback = LoopbackServer(request_timeout_seconds=0.3)
+        assert loopback.queue.entered is not None
+        assert loopback.queue.gate is not None
+        client = Connection(BODY)
+        whole = asyncio.Event()
+
+        async def receive_late() -> dict[str, Any]:
+            await whole.wait()
+            return await Connection.receive(client)
+
+        client.receive = receive_late  # type: ignore[method-assign]
+        request = asyncio.create_task(client.request(loopback.app))
+        await asyncio.sleep(3 * WATCHED_AFTER_SECONDS)
+        whole.set()
+        await loopback.queue.entered.wait()
+        await asyncio.sleep(0.3)
+        loopback.queue.gate.set()
+        await request
+        assert client.sent[0]["status"] == 200
+
+    run(play())
+
+
+@pytest.mark.parametrize("is_watched", [False, True], ids=["soon", "late"])
+def test_an_answered_request_is_watched_no_longer(is_watched: bool) -> None:
+    async def play() -> None:
+        loopback = LoopbackServer()
+        assert loopback.queue.gate is not None
+        client = Connection(BODY)
+        request = asyncio.ensure_future(client.request(loopback.app))
+        if is_watched:
+            await client.watched.wait()
+        loopback.queue.gate.set()
+        await request
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        client.watched.clear()
+        await asyncio.sleep(3 * WATCHED_AFTER_SECONDS)
+        assert not client.watched.is_set()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(play())
 
