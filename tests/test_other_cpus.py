@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not FEATURES, reason="numpy chooses nothing on t
 EVALUATE = """
 import json, sys
 from typer.testing import CliRunner
-from service import cli
+from pushforward.cli import app as cli
 
 for line in sys.stdin:
     words = ["evaluate", *json.loads(line), "--rows", "test", "--json"]
