@@ -100,9 +100,11 @@ def number_output(name: str, text: str, *, is_always: bool = True) -> Output:
     return Output(name, schema, is_always, is_tensor=True)
 
 
-def scalar_output(name: str, kind: str, text: str, *, is_always: bool = True) -> Output:
-    """One value for the whole answer."""
-    return Output(name, {"type": kind, "description": text}, is_always)
+def scalar_output(
+    name: str, kind: str, text: str, *, is_always: bool = True, **bounds: int
+) -> Output:
+    """One value for the whole answer, of a JSON type, within bounds named as in JSON Schema."""
+    return Output(name, {"type": kind, **bounds, "description": text}, is_always)
 
 
 def _optional(schema: dict[str, Any], text: str, default: Any) -> dict[str, Any]:

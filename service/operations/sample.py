@@ -16,12 +16,11 @@ from service.operations.fields import (
     flag,
     number_output,
     row_output,
-    scalar_output,
 )
 from service.operations.log_prob import log_density
 from service.operations.model_input import Deferred, ModelInput
 from service.operations.response import ResponseFormat, Tensors
-from service.operations.sampling import SAMPLING_FIELDS, SamplingParams, read_sampling
+from service.operations.sampling import SAMPLING_FIELDS, SEED_OUTPUT, SamplingParams, read_sampling
 from service.operations.spec import SCALE, Operation
 
 RETURN_LOG_PROB = flag(
@@ -53,7 +52,7 @@ class Sample(Operation):
             "In nats, of the model itself (T = 1). Absent if not asked for.",
             is_always=False,
         ),
-        scalar_output("seed", "integer", "Draws the same samples again."),
+        SEED_OUTPUT,
     )
     gives_images = True
 

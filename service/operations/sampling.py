@@ -7,7 +7,7 @@ from models.noise import MAX_SEED, base_noise, draw_seed
 from service.codec.tensors import Array
 from service.contracts import ModelCard
 from service.errors import TooLarge
-from service.operations.fields import integer, number
+from service.operations.fields import integer, number, scalar_output
 
 MAX_SAMPLES = 2**63 - 1
 MAX_TEMPERATURE = 1000.0
@@ -25,6 +25,9 @@ TEMPERATURE = number(
 )
 FIRST_ROW = integer(
     "first_row", 0, MAX_FIRST_ROW, "Row of the seed's endless draw to begin with.", default=0
+)
+SEED_OUTPUT = scalar_output(
+    "seed", "integer", "Draws the same samples again.", minimum=0, maximum=MAX_SEED
 )
 SAMPLING_FIELDS = (NUM_SAMPLES, SEED, TEMPERATURE, FIRST_ROW)
 

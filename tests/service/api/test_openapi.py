@@ -52,6 +52,15 @@ def test_every_reference_has_its_schema(document: dict[str, Any]) -> None:
     assert references(document) <= known
 
 
+def test_the_seed_of_an_answer_is_one_that_a_request_may_name(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    asked, given = (
+        schemas[f"Sample{kind}"]["properties"]["seed"] for kind in ("Request", "Result")
+    )
+    bounds = ("minimum", "maximum")
+    assert [given[name] for name in bounds] == [asked["anyOf"][0][name] for name in bounds]
+
+
 def test_operation_ids_are_distinct(document: dict[str, Any]) -> None:
     ids = [call["operationId"] for path in document["paths"].values() for call in path.values()]
     assert len(set(ids)) == len(ids)
