@@ -273,6 +273,7 @@ class Batcher:
             finished, result = self._executor.run(parts)
             if result.first_error is not None:
                 _logger.error("%s: engine error", self._name, exc_info=result.first_error)
+                result.first_error = None  # its traceback leads back to the result, and to the rows
             self._throughput.observe(result.rows, result.seconds)
             self._post(self._deliver, finished, result)
         except EngineLost:

@@ -64,6 +64,10 @@ async def _compute(given: ModelInput, request: RequestContext) -> InferenceResul
     except asyncio.CancelledError:
         handle.cancel()
         raise
+    finally:
+        # Both lead to the error, and the error to this frame: a cycle would keep rows and body in
+        # memory until the next collection.
+        del reply, handle
     if stages is not None:
         stages.leave_queue(result)
     return result
