@@ -216,6 +216,13 @@ def test_a_state_that_is_infinite_from_the_start_is_not_solved() -> None:
     assert solution.evaluations.tolist()[1] == 1
 
 
+def test_a_slope_that_is_infinite_from_the_start_is_tried_once() -> None:
+    state = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    solution = run(lambda t, y, c: torch.where(y == 2, torch.inf, 0.0), state)
+    assert solution.status.tolist() == [SolveStatus.SOLVED, SolveStatus.NON_FINITE]
+    assert solution.evaluations.tolist()[1] == 1
+
+
 def test_the_tolerance_of_a_step_is_that_of_its_larger_end() -> None:
     rule = StepRule(rtol=1e-3, atol=1e-6, like=torch.zeros(1).double())
     difference = torch.full((2, 1), 1e-2).double()
