@@ -79,6 +79,9 @@ def test_what_was_asked_of_solves_in_a_block_is_still_heeded() -> None:
         with former.values_only(), former.solve_reports() as reports:
             alone, nothing = flow.decode(z)
         assert torch.equal(flow.decode(z)[1], log_det)
+        with pytest.raises(ZeroDivisionError), former.values_only():
+            1 / 0  # noqa: B018 (an exception ends the block too)
+        assert torch.equal(flow.decode(z)[1], log_det)
     assert nothing.isnan().all()
     torch.testing.assert_close(alone, x, rtol=1e-4, atol=1e-4)
     assert [report.status.tolist() for report in reports] == [[0, 0]]
