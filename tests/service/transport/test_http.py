@@ -352,3 +352,28 @@ def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
         assert loopback.cut_off("not_reading") == 0
 
     run(play)
+
+
+def test_a_client_that_asks_on_and_on_and_reads_nothing_is_not_answered_ahead() -> None:
+    """What it does not take waits in memory, so no more of that is made."""
+    many, rows = 100, json.dumps({"model": "line", "x": [[2, 4, 6]] * 200}).encode()
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        loop = asyncio.get_running_loop()
+        server = await loopback.listen(send_bytes=4096)
+        with await connect(loopback, server) as client:
+            for asked in range(many):
+                await loop.sock_sendall(client, request(body=rows))
+                patience = loop.time() + 0.5
+                while loopback.all <= asked and loop.time() < patience:
+                    await asyncio.sleep(0.001)
+                if loopback.all <= asked:
+                    break
+            assert 1 < loopback.fast <= asked < many / 2
+            got = b""
+            while got.count(b"HTTP/1.1 200 OK") <= asked:
+                got += await loop.sock_recv(client, 2**20)
+        server.close()
+
+    run(play)
