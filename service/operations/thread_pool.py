@@ -60,8 +60,9 @@ class RequestThreadPool:
         self._calls += 1
         try:
             async with asyncio.timeout(None if left == math.inf else left) as clock:
-                work = self._executor.submit(call, *arguments, **named)
-                return await asyncio.wrap_future(work)
+                # In no variable: it leads to the error of the call, the error to this frame, and in
+                # such a cycle a large body stays in memory until the next collection.
+                return await asyncio.wrap_future(self._executor.submit(call, *arguments, **named))
         except TimeoutError:
             if not clock.expired():
                 raise

@@ -1,14 +1,18 @@
 """What takes long waits in a bounded line, by its deadline, and only where nothing refuses it."""
 
 import asyncio
+import gc
 import io
 import threading
 import time
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from service.contracts import Array
 from service.errors import DeadlineExceeded, NotReady, Overloaded, TooLarge
 from service.operations.thread_pool import RequestThreadPool
 from tests.service.batcher.batching import batcher
@@ -45,6 +49,31 @@ def test_no_more_calls_wait_than_may() -> None:
         assert await asyncio.gather(*calls) == ["a", "b", "c"]
         assert await threads.run(soon(), gate, "e") == "e"
         assert gate.begun == ["a", "b", "c", "e"]
+
+    run(play)
+
+
+def test_what_a_failed_call_was_made_with_is_let_go_without_a_collection() -> None:
+    def fail(body: Array) -> None:
+        raise TooLarge("body")
+
+    async def play() -> None:
+        threads, body = RequestThreadPool(workers=1), np.zeros(8)
+        kept = weakref.ref(body)
+
+        async def refuse(bodies: list[Array]) -> None:
+            with pytest.raises(TooLarge):
+                await threads.run(soon(), fail, bodies.pop())
+
+        gc.collect()
+        gc.disable()
+        try:
+            await refuse([body])
+            del body
+            await threads.run(soon(), len, "")  # the thread itself has let go of it too
+            assert kept() is None
+        finally:
+            gc.enable()
 
     run(play)
 
