@@ -307,4 +307,5 @@ class FolderRepository:
         names = sorted({*self._table.names, *skipped})
         if len(names) == 1:
             return names[0]
-        raise ModelNotFound(f"model: expected a name, several are served: {', '.join(names)}")
+        several = "there are several" if skipped else "several are served"
+        raise ModelNotFound(f"model: expected a name, {several}: {', '.join(names)}")

@@ -173,7 +173,7 @@ def test_a_refused_version_is_forgotten_once_it_is_removed(folder: Path, flow: P
 
 def test_a_request_without_a_name_is_not_for_the_one_left_over(folder: Path, flow: Path) -> None:
     async def test(repository: FolderRepository, _: Metrics) -> None:
-        with pytest.raises(ModelNotFound, match="expected a name, several are served: bad, good"):
+        with pytest.raises(ModelNotFound, match="expected a name, there are several: bad, good"):
             repository.get(None)
         # It is the only one once the other is gone, and stays so beside one that comes and is bad.
         shutil.rmtree(folder / "bad")
