@@ -36,7 +36,10 @@ class FastPathProtocol(BoundedHttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: its rows need not be computed."""
-        if self._request is not None:
+        if self._task is not None and self._request is not None:
+            # A task that is cancelled before its first step never runs: nobody would count it.
+            self.loop.call_soon(self._request.cancel, CancelReason.GONE)
+        elif self._request is not None:
             self._request.cancel(CancelReason.GONE)
         self._drop_pending()
         super().connection_lost(exc)

@@ -1,11 +1,13 @@
 """The short way and the ordinary way give the same answers, and never get into each other's."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from service.transport.fast_path import http_protocol
+from service.transport.fast_path.coalescer import RequestCoalescer
 from service.transport.fast_path.protocol import FastPathProtocol
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
@@ -330,5 +332,31 @@ def test_a_connection_ends_once_the_fast_path_is_closed() -> None:
             assert (await read(reader)).json()["z"] == Z
             assert await reader.read() == b""
         assert loopback.fast == 1
+
+    run(play)
+
+
+def test_a_client_that_leaves_before_its_task_begins_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin_all = RequestCoalescer._begin_all
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+
+        def begin_all_and_leave(self: RequestCoalescer) -> None:
+            begin_all(self)
+            for connection in list(loopback.state.connections):
+                connection.transport.abort()
+                connection.connection_lost(None)
+
+        monkeypatch.setattr(RequestCoalescer, "_begin_all", begin_all_and_leave)
+        async with loopback.client() as (reader, writer):
+            writer.write(request("/sample", b'{"model": "line", "num_samples": 16000}'))
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            while not loopback.all:
+                await asyncio.sleep(0.001)
+        assert loopback.all == 1
 
     run(play)
