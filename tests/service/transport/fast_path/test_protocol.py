@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.transport.fast_path import http_protocol
-from service.transport.fast_path.coalescer import RequestCoalescer
+from service.transport.fast_path.coalescer import FastPathRequest
 from service.transport.fast_path.protocol import FastPathProtocol
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
@@ -339,18 +339,17 @@ def test_a_connection_ends_once_the_fast_path_is_closed() -> None:
 def test_a_client_that_leaves_before_its_task_begins_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begin_all = RequestCoalescer._begin_all
+    serve_in_task = FastPathProtocol.serve_in_task
+
+    def serve_and_leave(self: FastPathProtocol, request: FastPathRequest) -> None:
+        serve_in_task(self, request)
+        self.transport.abort()
+        self.connection_lost(None)
+
+    monkeypatch.setattr(FastPathProtocol, "serve_in_task", serve_and_leave)
 
     async def play() -> None:
         loopback = LoopbackServer()
-
-        def begin_all_and_leave(self: RequestCoalescer) -> None:
-            begin_all(self)
-            for connection in list(loopback.state.connections):
-                connection.transport.abort()
-                connection.connection_lost(None)
-
-        monkeypatch.setattr(RequestCoalescer, "_begin_all", begin_all_and_leave)
         async with loopback.client() as (reader, writer):
             writer.write(request("/sample", b'{"model": "line", "num_samples": 16000}'))
             with suppress(ConnectionError):
