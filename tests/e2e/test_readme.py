@@ -11,6 +11,9 @@ import pytest
 
 from benchmarks.process import RunningServer
 
+# One process for all: the server of the zoo takes longer to start than they take.
+pytestmark = pytest.mark.xdist_group("zoo_server")
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PRINTED_URL = "http://127.0.0.1:8000"
 

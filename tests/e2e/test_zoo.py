@@ -13,6 +13,9 @@ from PIL import Image
 
 from benchmarks.process import RunningServer, serving
 
+# One process for all: the server of the zoo takes longer to start than they take.
+pytestmark = pytest.mark.xdist_group("zoo_server")
+
 ZOO = sorted(
     path.parent.name
     for path in (Path(__file__).parents[2] / "models" / "zoo").glob("*/config.json")

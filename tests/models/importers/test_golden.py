@@ -10,6 +10,9 @@ from models.importers.registry import NAMES as SOURCES
 from models.importers.report import ImportRefused
 from tests.models.importers.golden import NAMES, Golden, load, relative_error
 
+# One process for all: what they share takes longer to make than they take.
+pytestmark = pytest.mark.xdist_group("golden")
+
 # What cannot be imported, and why the import says so.
 REFUSED = {
     "normflows_mixed": "layers_per_step: not a hyper-parameter",

@@ -233,7 +233,7 @@ def test_traces_are_wanted_again_after_an_exception() -> None:
     assert torch.equal(transform.encode(x)[1], expected)
 
 
-@pytest.mark.parametrize("blocks", [2, 3, 4])
+@pytest.mark.parametrize("blocks", [2, 4])
 @torch.no_grad()
 def test_alike_blocks_share_probes_and_their_error_covers(blocks: int) -> None:
     """The rms of the true error over 60 seeds is 1.0 to 1.1 of what is stated.

@@ -24,6 +24,9 @@ from models.onnx.runtime import open_session
 from models.registry import build
 from tests.cases import CASES, make_flow, make_inputs
 
+# One process for all: what they share takes longer to make than they take.
+pytestmark = pytest.mark.xdist_group("graphs_with_loops")
+
 PROMISE = 1e-4
 NEIGHBOURS = 2e-5
 DENSE = (

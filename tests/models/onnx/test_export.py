@@ -33,6 +33,9 @@ from models.transforms.affine import Scale
 from models.transforms.transform import Transform
 from tests.cases import DISCRETE, make_flow, make_inputs, perturb
 
+# One process for all: what they share takes longer to make than they take.
+pytestmark = pytest.mark.xdist_group("graphs")
+
 PROMISE = 1e-5
 BATCHES = (1, 2, 7, 64, 1000)
 

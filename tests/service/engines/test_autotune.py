@@ -24,6 +24,9 @@ from service.settings import Settings
 from tests.cases import make_flow, make_inputs
 from tests.models.onnx.test_validate import change, larger_constant
 
+# One process for all: what they share takes longer to make than they take.
+pytestmark = pytest.mark.xdist_group("autotune")
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:

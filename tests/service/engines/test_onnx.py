@@ -17,6 +17,9 @@ from service.engines.onnx import KEPT_SIZES, OnnxEngine, ProviderMissing, provid
 from service.engines.torch import TorchEngine
 from tests.cases import DISCRETE, make_flow, make_inputs
 
+# One process for all: what they share takes longer to make than they take.
+pytestmark = pytest.mark.xdist_group("onnx_engines")
+
 
 @cache
 def exported(name: str, precision: str = "fp32") -> SerialisedExport:
