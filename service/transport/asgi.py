@@ -269,7 +269,7 @@ async def receive_small(
 def _answer_failure(
     reason: BaseException, request: RequestContext, identity: str
 ) -> Response | None:
-    """Turn what ended a request into what its client is told; None where it is gone."""
+    """Turn what ended a request into its answer; None where its client is gone."""
     if isinstance(reason, ClientGone):
         return None
     if isinstance(reason, Exception):

@@ -1,4 +1,4 @@
-"""Notices clients that leave or dawdle, at almost no cost to those that do neither.
+"""Notices clients that leave or are slow to send, at almost no cost to those that do neither.
 
 Uvicorn does not cancel a handler when its client hangs up; `receive()` returning
 `http.disconnect` is the only sign. A task a request that waits for it would cost more than most

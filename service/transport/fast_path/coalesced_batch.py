@@ -62,7 +62,7 @@ class CoalescedBatch:
         self._handle: QueueHandle | None = None
 
     def enqueue(self) -> None:
-        """Let the rows wait for the engine; the members are told if they may not."""
+        """Let the rows wait for the engine; the members fail if they may not."""
         rows, context = _concatenate([given for _, given in self._members])
         queue = self._members[0][1].queue
         deadline = min(member.deadline for member, _ in self._members)

@@ -187,7 +187,7 @@ class RequestCoalescer:
         for endpoint, requests in by_endpoint.items():
             try:
                 _begin(endpoint, requests)
-            except Exception as error:  # a fault of ours: all that wait for nothing are told
+            except Exception as error:  # a fault of ours: all that wait for nothing fail
                 for request in requests:
                     if not request.is_waiting:
                         request.fail(error)
@@ -196,7 +196,7 @@ class RequestCoalescer:
 def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> None:
     """Read plain requests and let their rows wait for the engine, which answers them.
 
-    Each is told what becomes of it; the others are not touched by what is wrong with it.
+    Each gets an answer or an error of its own, which does not touch the others.
     """
     read: list[tuple[FastPathRequest, ServedModel]] = []
     found: dict[str | None, ServedModel] = {}

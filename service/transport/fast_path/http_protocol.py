@@ -56,7 +56,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._is_inside_message = False
         self._is_inside_head = False
-        # Of the head that is read now: what the parser has told, and what came before its end.
+        # Of the head that is read now: what the parser has reported, and what came before its end.
         self._head_bytes = self._unended_bytes = 0
         self._pieces = self._discarded_bytes = 0
         self._complaint: ServiceError | None = None
@@ -69,7 +69,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._half_close: HalfCloseProbe | None = None
         self._active_at = time.monotonic()
         self.is_answered = False
-        # Whether the connection is one too many, and is only told so.
+        # Whether the connection is one too many, and is only answered so.
         self._is_surplus = False
 
     def connection_made(self, transport: Any) -> None:
