@@ -51,8 +51,7 @@ class RequestContext:
         self.rows: int | None = None
         self.stages: Stages | None = None
         self.cancel_reason: CancelReason | None = None
-        self.is_accepted = False
-        self.is_over = False
+        self.is_accepted = self.is_over = False
 
     def age(self) -> float:
         """Seconds since arrival."""

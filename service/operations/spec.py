@@ -37,6 +37,8 @@ from service.operations.solver_stats import add_solver_stats
 ACCEPT_JSON = (None, b"*/*", b"application/json")
 IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
 
+_EVALUATIONS = RETURN_EVALUATIONS.name
+
 SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
 
 
@@ -117,8 +119,7 @@ class Operation(ABC):
             InvalidRequest, TooLarge, UnsupportedMediaType: it is not what the model takes.
             Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
         """
-        is_plain = fields.keys() <= self.plain_fields
-        with_evaluations = not is_plain and RETURN_EVALUATIONS.value(fields)
+        with_evaluations = _EVALUATIONS in fields and RETURN_EVALUATIONS.value(fields)
         if rows is None:
             value = fields.get(self.tensor_name or "")
             if value is None:
