@@ -19,8 +19,9 @@ async def infer(
     """Find the model, prepare the request for it and compute its rows.
 
     Where the model is replaced meanwhile, its successor is asked: the request is prepared anew,
-    since the successor may take other rows. Once a queue has taken the rows, none refuses them for
-    want of room.
+    since the successor may take other rows. Once a queue has taken the rows, `enqueue` of another
+    does not refuse them for want of room; `prepare` may still, where they are so many that it asks
+    before it makes them.
 
     Args:
         find: the model as it is now.
