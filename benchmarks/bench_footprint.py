@@ -1,6 +1,6 @@
 """What the service costs before it does anything: time to answer --help, time to ready, memory.
 
-Prints the table of README.md. Run it on a quiet machine: python -m benchmarks.bench_footprint
+Prints the table of docs/deploying.md. On a quiet machine: python -m benchmarks.bench_footprint
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""All settings, as one table: each field is a flag, a variable and a row of the README.
+"""All settings, as one table: each field is a flag, a variable and a row of docs/settings.md.
 
 `max_batch_size` is `--max-batch-size`, `PUSHFORWARD_MAX_BATCH_SIZE` and a key of the TOML file; a
 flag wins over a variable, a variable over the file, the file over the default.

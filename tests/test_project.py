@@ -160,7 +160,7 @@ def test_manuals_import_pushforward_alone(name: str) -> None:
 
 
 def _settings_rows() -> list[str]:
-    """The README's settings table as the settings themselves give it."""
+    """The table of docs/settings.md as the settings themselves give it."""
     rows = []
     for name, field in Settings.model_fields.items():
         unset = field.default in (None, ())
@@ -169,15 +169,16 @@ def _settings_rows() -> list[str]:
     return rows
 
 
-def test_readme_lists_every_setting() -> None:
+def test_the_manual_lists_every_setting() -> None:
     expected = _settings_rows()
-    listed = [line for line in _read("README.md").splitlines() if line.startswith("| `PUSHFORWARD")]
+    lines = _read("docs/settings.md").splitlines()
+    listed = [line for line in lines if line.startswith("| `PUSHFORWARD")]
     table = "\n".join(expected)
-    assert listed == expected, f"README.md: the settings table should read\n{table}"
+    assert listed == expected, f"docs/settings.md: the table should read\n{table}"
 
 
 def _errors(kind: type[ServiceError] = ServiceError) -> dict[str, str]:
-    """The README's error table as the tree gives it: code -> row, subclasses after their base."""
+    """The table of docs/errors.md as the tree gives it: code -> row, subclasses last."""
     summary = (kind.__doc__ or "").splitlines()[0]
     rows = {kind.code: f"| {kind.status} | `{kind.code}` | {summary} |"}
     for child in kind.__subclasses__():
@@ -185,16 +186,48 @@ def _errors(kind: type[ServiceError] = ServiceError) -> dict[str, str]:
     return rows
 
 
-def test_readme_lists_every_error() -> None:
+def test_the_manual_lists_every_error() -> None:
     expected = sorted(_errors().values())
-    readme = _read("README.md").splitlines()
-    listed = [line for line in readme if re.match(r"\| [45]\d\d \| `", line)]
+    lines = _read("docs/errors.md").splitlines()
+    listed = [line for line in lines if re.match(r"\| [45]\d\d \| `", line)]
     table = "\n".join(expected)
-    assert listed == expected, f"README.md: the table of errors should read\n{table}"
+    assert listed == expected, f"docs/errors.md: the table should read\n{table}"
 
 
-def test_readme_lists_every_metric() -> None:
+def test_the_manual_lists_every_metric() -> None:
     names = {family.name for family in Metrics().registry.collect()}
     ours = {name for name in names if name.startswith("pushforward_")}
-    listed = set(re.findall(r"^\| `(pushforward_\w+?)(?:_total)?` \|", _read("README.md"), re.M))
+    text = _read("docs/metrics.md")
+    listed = set(re.findall(r"^\| `(pushforward_\w+?)(?:_total)?` \|", text, re.M))
     assert listed == ours
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(_read("README.md").splitlines()) <= 180
+
+
+_PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(((?:docs/)?[\w-]+\.md)[#)]", _read("README.md")))
+    assert linked == set(_PAGES) - {"README.md"}
+
+
+def _anchors(text: str) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Files that are there, and are in the source distribution; headings that are there."""
+    built = tomllib.loads(_read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["sdist"]
+    shipped = {entry.strip("/") for entry in built["include"]} | {"LICENSE", "README.md"}
+    for link in re.findall(r"\]\((?!https?://)(.+?)\)", _read(page)):
+        file, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        assert target.exists(), link
+        assert target.relative_to(ROOT).parts[0] in shipped, f"{link}: not in the sdist"
+        assert not anchor or anchor in _anchors(target.read_text("utf-8")), link

@@ -135,7 +135,6 @@ ALLOWED = {
     ("tests/test_words.py", "desk"): "says what a metaphor is",
     ("tests/test_words.py", "company"): "says what a metaphor is",
     ("tests/test_words.py", "visit"): "says what a metaphor is",
-    ("README.md", "team"): "the people who use it",
     ("models/importers/source.py", "Count"): "the type of a positive whole number",
     ("models/training/options.py", "Count"): "the type of a positive whole number",
     ("models/families/layers.py", "Order"): "of the features of an autoregressive map",
