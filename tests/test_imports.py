@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.families",),
     ("models.conditioners", "models.flow", "models.ode"),
     ("models.transforms",),
-    ("models.noise", "models.ode.call", "models.zoo"),
+    ("models.extras", "models.noise", "models.ode.call", "models.zoo"),
 )
 # Rows that stand for a package's `__init__` alone: what is below has rows of its own.
 TOPS = ("pushforward", "service", "models")

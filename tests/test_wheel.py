@@ -86,18 +86,19 @@ def test_its_command_says_its_version(environment: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("client", "pushforward client: needs the extra 'cli': pip install 'pushforward[cli]'"),
+        ("client", "pushforward client: needs the extra 'cli': pip install 'pushforward[cli] @ "),
         (
             "serve",
-            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu] @ ",
         ),
     ],
 )
 def test_its_command_says_which_extra_is_missing(
-    environment: Path, command: str, line: str
+    environment: Path, wheel: Path, command: str, line: str
 ) -> None:
+    """It came from a file, so it is installed from that again."""
     done = run(environment / "bin/pushforward", command, "--help")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{line}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{line}{wheel.as_uri()}'\n")
 
 
 def test_its_client_is_there(environment: Path) -> None:

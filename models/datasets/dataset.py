@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.extras import install_command
+
 MIN_ROWS = 10
 
 
@@ -216,6 +218,6 @@ def optional_package(module: str, *, needed_for: str, install: str = "") -> Modu
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        command = install or "pip install 'pushforward[train]'"
+        command = install or install_command("train")
         package = module.partition(".")[0]
         raise DatasetError(f"{needed_for} needs the package {package}: {command}") from error

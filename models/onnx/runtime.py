@@ -11,6 +11,8 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
+from models.extras import install_command
+
 _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 # Read while the library is loaded: its own `disable_telemetry_events` comes too late, threads,
 # look-ups and files in the user's home are there by then.
@@ -44,8 +46,8 @@ def load_runtime() -> ModuleType:
         return import_module("onnxruntime")
     except ImportError as error:
         raise RuntimeMissing(
-            f"onnxruntime cannot be imported ({error}); install pushforward[cpu] or "
-            "pushforward[gpu]"
+            f"onnxruntime cannot be imported ({error}): it needs the extra cpu or gpu: "
+            f"{install_command('cpu')}"
         ) from None
 
 

@@ -39,14 +39,13 @@ def main() -> None:
 
 def _missing_extra(command: str | None) -> str:
     """One line: which extra a command needs, and how to install it."""
+    from models.extras import install_command
+
     if command is None:
-        return "pushforward: needs the extra 'cli': pip install 'pushforward[cli]'"
+        return f"pushforward: needs the extra 'cli': {install_command('cli')}"
     first, *others = COMMANDS[command].extras
     either = f" (or {', '.join(map(repr, others))})" if others else ""
-    return (
-        f"pushforward {command}: needs the extra {first!r}{either}: "
-        f"pip install 'pushforward[{first}]'"
-    )
+    return f"pushforward {command}: needs the extra {first!r}{either}: {install_command(first)}"
 
 
 def _refuse(message: str) -> NoReturn:

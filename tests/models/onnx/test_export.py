@@ -314,7 +314,7 @@ def test_what_cannot_be_a_graph_is_named(transform: Transform, message: str) -> 
     ("installed", "message"),
     [
         ({"onnxruntime", "onnxruntime-gpu"}, "both installed and overwrite each other"),
-        (set(), r"install pushforward\[cpu\] or pushforward\[gpu\]"),
+        (set(), r"needs the extra cpu or gpu: pip install --editable '\.\[cpu\]"),
     ],
     ids=["both", "neither"],
 )

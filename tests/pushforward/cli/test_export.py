@@ -69,12 +69,12 @@ def test_a_missing_onnxruntime_is_told_in_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
-        raise RuntimeMissing("install pushforward[cpu]")
+        raise RuntimeMissing("install the extra cpu")
 
     monkeypatch.setattr("models.onnx.runtime.load_runtime", missing)
     result = invoke("export", str(folder))
     assert result.exit_code == 2
-    assert "error: install pushforward[cpu]" in result.output
+    assert "error: install the extra cpu" in result.output
 
 
 def test_inspect_shows_the_certificate_or_the_refusal(folder: Path) -> None:

@@ -21,6 +21,7 @@ from pushforward.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+FROM_CLONE = f"pip install --editable '.[{{}}]' in {ROOT}"
 MODULES = {"opentelemetry-api": "opentelemetry", "pillow": "PIL", "scikit-learn": "sklearn"}
 
 # Runs the command where distributions are not installed: their modules are not found.
@@ -114,36 +115,36 @@ def test_the_version_needs_no_extra() -> None:
 @pytest.mark.parametrize(
     ("extras", "arguments", "line"),
     [
-        ((), ("--help",), "pushforward: needs the extra 'cli': pip install 'pushforward[cli]'"),
+        ((), ("--help",), f"pushforward: needs the extra 'cli': {FROM_CLONE.format('cli')}"),
         (
             (),
             ("client", "--help"),
-            "pushforward client: needs the extra 'cli': pip install 'pushforward[cli]'",
+            f"pushforward client: needs the extra 'cli': {FROM_CLONE.format('cli')}",
         ),
         (
             (),
             ("serve",),
-            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+            f"pushforward serve: needs the extra 'cpu' (or 'gpu'): {FROM_CLONE.format('cpu')}",
         ),
         (
             ("cli",),
             ("serve", "models/zoo"),
-            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+            f"pushforward serve: needs the extra 'cpu' (or 'gpu'): {FROM_CLONE.format('cpu')}",
         ),
         (
             ("cli",),
             ("inspect", "models/zoo/moons"),
-            "pushforward inspect: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+            f"pushforward inspect: needs the extra 'cpu' (or 'gpu'): {FROM_CLONE.format('cpu')}",
         ),
         (
             ("onnx",),
             ("serve", "models/zoo", "--port", "0"),
-            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu]'",
+            f"pushforward serve: needs the extra 'cpu' (or 'gpu'): {FROM_CLONE.format('cpu')}",
         ),
         (
             ("cli",),
             ("train", "--data", "two_moons", "--family", "nice", "--out", "unwritten"),
-            "pushforward train: needs the extra 'train': pip install 'pushforward[train]'",
+            f"pushforward train: needs the extra 'train': {FROM_CLONE.format('train')}",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
