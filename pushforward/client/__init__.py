@@ -9,8 +9,10 @@
 It needs httpx and numpy, nothing of the server.
 """
 
-from pushforward.client.calls import Decoded, DrawOptions, Encoded, Samples
-from pushforward.client.clients import AsyncClient, Client
+from pushforward.client.answers import Decoded, Encoded, Samples, Scores
+from pushforward.client.async_client import AsyncClient
+from pushforward.client.calls import DrawOptions
+from pushforward.client.clients import Client
 from pushforward.client.errors import (
     AccessDenied,
     ClientError,
@@ -24,11 +26,15 @@ from pushforward.client.errors import (
     ServerFailed,
     TimedOut,
     UnreadableAnswer,
+    VersionChanged,
 )
+from pushforward.client.failures import Failure, MaskedRows, RowsFailed
+from pushforward.client.row_calls import ChunkOptions, RowOptions
 
 __all__ = [
     "AccessDenied",
     "AsyncClient",
+    "ChunkOptions",
     "Client",
     "ClientError",
     "ConnectionFailed",
@@ -36,13 +42,19 @@ __all__ = [
     "Decoded",
     "DrawOptions",
     "Encoded",
+    "Failure",
+    "MaskedRows",
     "NotFound",
     "NotReady",
     "Overloaded",
     "RequestRefused",
     "ResponseError",
+    "RowOptions",
+    "RowsFailed",
     "Samples",
+    "Scores",
     "ServerFailed",
     "TimedOut",
     "UnreadableAnswer",
+    "VersionChanged",
 ]

@@ -2,49 +2,27 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pushforward.client import wire
+from pushforward.client import frames, wire
+from pushforward.client.answers import Decoded, Encoded, Samples, Scores, read_samples
+from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
 from pushforward.client.wire import Array
+
+__all__ = ["Call", "Decoded", "DrawOptions", "Encoded", "Samples", "Scores"]
 
 T = TypeVar("T")
 
+CHUNK_ROWS = 1024
+
 # As long as every reader of JSON keeps it whole.
 _SEED_BITS = 53
-
-
-class Encoded(NamedTuple):
-    """z (B, D) and log |det dz/dx| (B,) in nats, with the model and version that made them."""
-
-    z: Array
-    log_det: Array
-    model: str
-    version: str
-
-
-class Decoded(NamedTuple):
-    """x (B, *event_shape) and log |det dx/dz| (B,) in nats, with the model and its version."""
-
-    x: Array
-    log_det: Array
-    model: str
-    version: str
-
-
-class Samples(NamedTuple):
-    """x (B, *event_shape), its log_prob (B,) in nats at T = 1, and the seed that draws it again."""
-
-    x: Array
-    log_prob: Array
-    seed: int
-    model: str
-    version: str
 
 
 class DrawOptions(TypedDict, total=False):
@@ -54,12 +32,14 @@ class DrawOptions(TypedDict, total=False):
     temperature: T of z ~ N(0, T^2 I), 1 if left out.
     first_row: where to begin in the seed's endless draw.
     context: of a conditional model: a label, labels, or rows of numbers; one for all, or one each.
+    failed: of rows without an answer: "values" (NaN or an infinity), "mask" or "raise".
     """
 
     seed: int | None
     temperature: float
     first_row: int
     context: ArrayLike | None
+    failed: Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +51,7 @@ class SamplingParams:
     temperature: float
     first_row: int
     context: ArrayLike | None
+    failed: Failed = "values"
 
     def fields(self) -> dict[str, Any]:
         """As the server names them."""
@@ -100,33 +81,27 @@ class Call(Generic[T]):
 
 def call(operation: str, fields: Mapping[str, Any], model: str | None) -> Call[dict[str, Any]]:
     """Ask for any operation of the server: its fields as they are, its outputs by name."""
-    return _ask(operation, fields, model, wire.ANY, wire.read_any)
-
-
-def log_prob(x: ArrayLike | bytes, context: ArrayLike | None, model: str | None) -> Call[Array]:
-    """Score rows, or one PNG or JPEG picture given as bytes."""
-    return _ask("log_prob", _rows("x", x, context), model, wire.NPY, wire.read_npy)
-
-
-def encode(x: ArrayLike | bytes, context: ArrayLike | None, model: str | None) -> Call[Encoded]:
-    """Map rows, or one picture given as bytes, to latents."""
-    return _ask("encode", _rows("x", x, context), model, wire.NPZ, _read_encoded)
-
-
-def decode(z: ArrayLike, context: ArrayLike | None, model: str | None) -> Call[Decoded]:
-    """Map latents to data."""
-    return _ask("decode", _rows("z", z, context), model, wire.NPZ, _read_decoded)
+    given: dict[str, Any] = {}
+    for name, value in fields.items():
+        if frames.is_frame(value):
+            given[name], columns = frames.read_table(value, name)
+            given["columns"] = columns
+        else:
+            given[name] = value
+    return _ask(operation, given, model, wire.ANY, wire.read_any)
 
 
 def decode_picture(
     z: ArrayLike, context: ArrayLike | None, model: str | None, scale: int
 ) -> Call[bytes]:
     """Map latents to one PNG picture."""
-    fields = {"scale": scale, **_rows("z", z, context)}
+    fields: dict[str, Any] = {"scale": scale, "z": wire.numbers(z, "z")}
+    if context is not None:
+        fields["context"] = wire.numbers(context, "context")
     return _ask("decode", fields, model, wire.PNG, wire.read_picture)
 
 
-def to_params(num_samples: int, options: DrawOptions) -> SamplingParams:
+def to_params(num_samples: int, options: DrawOptions, failed: Failed = "values") -> SamplingParams:
     """Settle what a draw leaves open: the seed above all, before the first attempt."""
     seed = options.get("seed")
     return SamplingParams(
@@ -135,12 +110,17 @@ def to_params(num_samples: int, options: DrawOptions) -> SamplingParams:
         options.get("temperature", 1.0),
         options.get("first_row", 0),
         options.get("context"),
+        check_failed(options.get("failed", failed)),
     )
 
 
-def sample(params: SamplingParams, model: str | None) -> Call[Samples]:
-    """Draw samples."""
-    return _ask("sample", params.fields(), model, wire.NPZ, _read_samples)
+def sample(params: SamplingParams, model: str | None, start: int = 0) -> Call[Samples]:
+    """Draw samples; `start` is the index of the first in the whole draw."""
+
+    def read(response: httpx.Response) -> Samples:
+        return _read_samples(response, params.failed, start)
+
+    return _ask("sample", params.fields(), model, wire.NPZ, read)
 
 
 def sample_picture(params: SamplingParams, model: str | None, scale: int) -> Call[bytes]:
@@ -163,12 +143,11 @@ def sample_chunks(
     for start in range(0, params.num_samples, chunk_rows):
         stop = min(start + chunk_rows, params.num_samples)
         part = context
-        if context is not None and _is_one_each(context, params.num_samples):
+        if context is not None and is_one_each(context, params.num_samples):
             part = context[start:stop]
         first = params.first_row + start
-        yield sample(
-            SamplingParams(stop - start, params.seed, params.temperature, first, part), model
-        )
+        chunk = replace(params, num_samples=stop - start, first_row=first, context=part)
+        yield sample(chunk, model, start)
 
 
 def models() -> Call[list[dict[str, Any]]]:
@@ -186,6 +165,15 @@ def ready() -> Call[bool]:
     return Call("GET", "/health/ready", lambda _: True, is_retried=False)
 
 
+def ask(
+    operation: str, fields: Mapping[str, Any], accept: str, read: Callable[[httpx.Response], T]
+) -> Call[T]:
+    """Ask for an operation, its fields as the server names them."""
+    params, media, content = wire.write_fields(fields)
+    headers = {"Accept": accept, "Content-Type": media}
+    return Call("POST", f"/{quote(operation, safe='')}", read, params, headers, content)
+
+
 def _ask(
     operation: str,
     fields: Mapping[str, Any],
@@ -193,34 +181,27 @@ def _ask(
     accept: str,
     read: Callable[[httpx.Response], T],
 ) -> Call[T]:
-    params, media, content = wire.write_fields({"model": model, **fields})
-    headers = {"Accept": accept, "Content-Type": media}
-    return Call("POST", f"/{quote(operation, safe='')}", read, params, headers, content)
+    return ask(operation, {"model": model, **fields}, accept, read)
 
 
-def _rows(name: str, rows: ArrayLike | bytes, context: ArrayLike | None) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: rows if isinstance(rows, bytes) else wire.numbers(rows, name)}
-    if context is not None:
-        fields["context"] = wire.numbers(context, "context")
-    return fields
-
-
-def _is_one_each(context: Array, rows: int) -> bool:
-    """Whether a context has a row for each sample: labels, or rows of numbers."""
+def is_one_each(context: Array, rows: int) -> bool:
+    """Whether a context has a row for each row of a call: labels, or rows of numbers."""
     has_rows = context.ndim > 1 or (context.ndim == 1 and context.dtype.kind in "iu")
     return has_rows and len(context) == rows > 1
 
 
-def _read_encoded(response: httpx.Response) -> Encoded:
-    z, log_det = wire.read_npz(response, "z", "log_det").values()
-    return Encoded(z, log_det, *wire.read_origin(response))
+def _read_samples(response: httpx.Response, failed: Failed, start: int) -> Samples:
+    """Read a draw.
 
-
-def _read_decoded(response: httpx.Response) -> Decoded:
-    x, log_det = wire.read_npz(response, "x", "log_det").values()
-    return Decoded(x, log_det, *wire.read_origin(response))
-
-
-def _read_samples(response: httpx.Response) -> Samples:
-    x, log_prob, seed = wire.read_npz(response, "x", "log_prob", "seed").values()
-    return Samples(x, log_prob, int(seed), *wire.read_origin(response))
+    Raises:
+        RowsFailed: a sample could not be drawn, and the caller chose "raise".
+    """
+    answer, seed = read_samples(response)
+    failures = read_failures(answer.status, start)
+    arrays = answer.arrays
+    if failed == "mask":
+        arrays = {name: mask(values, failures, start) for name, values in arrays.items()}
+    samples = Samples(arrays["x"], arrays["log_prob"], seed, answer.model, answer.version)
+    if failures and failed == "raise":
+        raise RowsFailed(failures, len(answer), samples)
+    return samples

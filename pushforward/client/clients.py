@@ -1,9 +1,7 @@
-"""The two clients: the same calls over httpx's blocking and over its asynchronous transport."""
+"""The blocking client, and beside it the asynchronous one."""
 
-import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -11,19 +9,29 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 from numpy.typing import ArrayLike
 
-from pushforward.client import calls
-from pushforward.client.calls import Call, Decoded, DrawOptions, Encoded, Samples, to_params
-from pushforward.client.errors import ConnectionFailed, NotReady, from_response, from_transport
+from pushforward.client import calls, row_calls
+from pushforward.client.answers import Answer, Decoded, Encoded, Samples, Scores
+from pushforward.client.async_client import AsyncClient
+from pushforward.client.calls import CHUNK_ROWS, Call, DrawOptions, to_params
+from pushforward.client.errors import ConnectionFailed, NotReady, ResponseError
+from pushforward.client.exchange import finish, http_options, request_arguments
+from pushforward.client.failures import Failed, check_failed
 from pushforward.client.retries import AttemptResult, pause_before_retry
+from pushforward.client.row_calls import (
+    ChunkOptions,
+    Defaults,
+    Invalid,
+    Joiner,
+    RowCall,
+    RowOptions,
+    RowParts,
+    Rows,
+)
 from pushforward.client.wire import Array
 
+__all__ = ["AsyncClient", "Client"]
+
 T = TypeVar("T")
-
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
-BASE_URL_VARIABLE = "PUSHFORWARD_BASE_URL"
-CHUNK_ROWS = 1024
-
-_CONNECT_SECONDS = 5.0
 
 
 class Client:
@@ -37,6 +45,9 @@ class Client:
         model: which model calls mean; may be left out where the server has one or a default.
         timeout: seconds an attempt may take; the server is told, and stops then too.
         max_retries: further attempts after a failed connection, 408, 429 or 5xx.
+        failed: what calls do with rows without an answer: "values" gives NaN or an infinity,
+            "mask" masked arrays, "raise" raises `RowsFailed`.
+        invalid: what the server does with rows that hold NaN: "refuse" the call, or "null".
         transport: what carries the requests, for tests.
     """
 
@@ -48,27 +59,51 @@ class Client:
         model: str | None = None,
         timeout: float = 30.0,
         max_retries: int = 2,
+        failed: Failed = "values",
+        invalid: Invalid = "refuse",
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._model = model
+        self._defaults = Defaults(model, check_failed(failed), invalid)
         self._max_retries = max_retries
-        self._http = httpx.Client(transport=transport, **_options(base_url, api_key, timeout))
+        self._http = httpx.Client(transport=transport, **http_options(base_url, api_key, timeout))
 
-    def log_prob(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Array:
-        """Score rows x (B, *event_shape), or one picture as bytes.
+    def log_prob(self, x: Rows, **options: Unpack[RowOptions]) -> Array:
+        """Score rows x (B, *event_shape), or one picture as bytes; see `RowOptions`.
+
+        Rows are an array or a data frame. Any number of them goes in pieces that the server takes.
 
         Returns:
             Their log-densities (B,), in nats.
+
+        Raises:
+            RowsFailed: a row has no answer, and `failed` is "raise".
+            VersionChanged: the model was replaced between two pieces.
         """
-        return self._run(calls.log_prob(x, context, self._model))
+        return self._run_rows(row_calls.log_prob(x, self._defaults, options))
 
-    def encode(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Encoded:
-        """Map rows x (B, *event_shape), or one picture as bytes, to latents."""
-        return self._run(calls.encode(x, context, self._model))
+    def encode(self, x: Rows, **options: Unpack[RowOptions]) -> Encoded:
+        """Map rows x (B, *event_shape), or one picture as bytes, to latents; see `log_prob`."""
+        return self._run_rows(row_calls.encode(x, self._defaults, options))
 
-    def decode(self, z: ArrayLike, *, context: ArrayLike | None = None) -> Decoded:
-        """Map latents z (B, D) to data."""
-        return self._run(calls.decode(z, context, self._model))
+    def decode(self, z: Rows, **options: Unpack[RowOptions]) -> Decoded:
+        """Map latents z (B, D) to data; see `log_prob`."""
+        return self._run_rows(row_calls.decode(z, self._defaults, options))
+
+    def stream_log_prob(self, x: RowParts, **options: Unpack[ChunkOptions]) -> Iterator[Scores]:
+        """Score many rows, a chunk a request; x may be an iterator over arrays or data frames.
+
+        Every part says which version of the model made it.
+        """
+        return self._stream(row_calls.stream(row_calls.score, x, self._defaults, options))
+
+    def stream_encode(self, x: RowParts, **options: Unpack[ChunkOptions]) -> Iterator[Encoded]:
+        """Map many rows to latents, a chunk a request; see `stream_log_prob`."""
+        return self._stream(row_calls.stream(row_calls.encode, x, self._defaults, options))
+
+    def stream_decode(self, z: RowParts, **options: Unpack[ChunkOptions]) -> Iterator[Decoded]:
+        """Map many latents to data, a chunk a request; see `stream_log_prob`."""
+        return self._stream(row_calls.stream(row_calls.decode, z, self._defaults, options))
 
     def call(self, operation: str, /, **fields: Any) -> dict[str, Any]:
         """Ask for any operation of the server by its name.
@@ -90,19 +125,27 @@ class Client:
 
     def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
         """Draw samples; see `DrawOptions` for what else may be said."""
-        return self._run(calls.sample(to_params(num_samples, options), self._model))
+        return self._run(
+            calls.sample(to_params(num_samples, options, self._defaults.failed), self._model)
+        )
 
     def sample_picture(
         self, num_samples: int = 1, *, scale: int = 1, **options: Unpack[DrawOptions]
     ) -> bytes:
         """Draw samples as one PNG picture, a grid for several."""
-        return self._run(calls.sample_picture(to_params(num_samples, options), self._model, scale))
+        return self._run(
+            calls.sample_picture(
+                to_params(num_samples, options, self._defaults.failed), self._model, scale
+            )
+        )
 
     def stream(
         self, num_samples: int, *, chunk_rows: int = CHUNK_ROWS, **options: Unpack[DrawOptions]
     ) -> Iterator[Samples]:
         """Draw many samples, a chunk a request; joined, they are those of one request."""
-        for call in calls.sample_chunks(to_params(num_samples, options), self._model, chunk_rows):
+        for call in calls.sample_chunks(
+            to_params(num_samples, options, self._defaults.failed), self._model, chunk_rows
+        ):
             yield self._run(call)
 
     def models(self) -> list[dict[str, Any]]:
@@ -135,148 +178,44 @@ class Client:
     ) -> None:
         self.close()
 
+    def _run_rows(self, call: RowCall[T]) -> T:
+        joiner = Joiner(call)
+        for part in self._parts(call):
+            joiner.add(part)
+        return joiner.result()
+
+    def _stream(self, calls: Iterator[RowCall[T]]) -> Iterator[T]:
+        for call in calls:
+            first = call.first_row
+            for part in self._parts(call):
+                yield call.result(part, first)
+                first += len(part)
+
+    def _parts(self, call: RowCall[Any]) -> Iterator[Answer]:
+        for start, stop in call.spans():
+            yield from self._ask(call, start, stop)
+
+    def _ask(self, call: RowCall[Any], start: int, stop: int) -> Iterator[Answer]:
+        """Ask for some rows, in halves where the server refuses so many."""
+        try:
+            part = self._run(call.piece(start, stop))
+        except ResponseError as error:
+            middle = call.halve(start, stop, error)
+        else:
+            yield part
+            return
+        yield from self._ask(call, start, middle)
+        yield from self._ask(call, middle, stop)
+
     def _run(self, call: Call[T]) -> T:
         for attempt in count():
             outcome: AttemptResult
             try:
-                outcome = self._http.request(**_arguments(call))
+                outcome = self._http.request(**request_arguments(call))
             except httpx.RequestError as error:
                 outcome = error
             pause = pause_before_retry(outcome, attempt, call.is_retried * self._max_retries)
             if pause is None:
                 break
             time.sleep(pause)
-        return _finish(call, outcome)
-
-
-class AsyncClient:
-    """`Client` for asyncio: the same arguments, the same methods, awaited."""
-
-    def __init__(
-        self,
-        base_url: str | None = None,
-        *,
-        api_key: str | None = None,
-        model: str | None = None,
-        timeout: float = 30.0,
-        max_retries: int = 2,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._model = model
-        self._max_retries = max_retries
-        self._http = httpx.AsyncClient(transport=transport, **_options(base_url, api_key, timeout))
-
-    async def log_prob(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Array:
-        """Score rows x (B, *event_shape), or one picture as bytes; see `Client.log_prob`."""
-        return await self._run(calls.log_prob(x, context, self._model))
-
-    async def encode(self, x: ArrayLike | bytes, *, context: ArrayLike | None = None) -> Encoded:
-        """Map rows x (B, *event_shape), or one picture as bytes, to latents."""
-        return await self._run(calls.encode(x, context, self._model))
-
-    async def decode(self, z: ArrayLike, *, context: ArrayLike | None = None) -> Decoded:
-        """Map latents z (B, D) to data."""
-        return await self._run(calls.decode(z, context, self._model))
-
-    async def decode_picture(
-        self, z: ArrayLike, *, context: ArrayLike | None = None, scale: int = 1
-    ) -> bytes:
-        """Map latents to one PNG picture, a grid for several."""
-        return await self._run(calls.decode_picture(z, context, self._model, scale))
-
-    async def call(self, operation: str, /, **fields: Any) -> dict[str, Any]:
-        """Ask for any operation of the server by its name; see `Client.call`."""
-        return await self._run(calls.call(operation, fields, self._model))
-
-    async def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
-        """Draw samples; see `DrawOptions` for what else may be said."""
-        return await self._run(calls.sample(to_params(num_samples, options), self._model))
-
-    async def sample_picture(
-        self, num_samples: int = 1, *, scale: int = 1, **options: Unpack[DrawOptions]
-    ) -> bytes:
-        """Draw samples as one PNG picture, a grid for several."""
-        return await self._run(
-            calls.sample_picture(to_params(num_samples, options), self._model, scale)
-        )
-
-    async def stream(
-        self, num_samples: int, *, chunk_rows: int = CHUNK_ROWS, **options: Unpack[DrawOptions]
-    ) -> AsyncIterator[Samples]:
-        """Draw many samples, a chunk a request; joined, they are those of one request."""
-        for call in calls.sample_chunks(to_params(num_samples, options), self._model, chunk_rows):
-            yield await self._run(call)
-
-    async def models(self) -> list[dict[str, Any]]:
-        """Describe all served models."""
-        return await self._run(calls.models())
-
-    async def describe(self, model: str) -> dict[str, Any]:
-        """Describe one served model."""
-        return await self._run(calls.model(model))
-
-    async def is_ready(self) -> bool:
-        """Ask once whether requests are taken; False too where nobody answers."""
-        try:
-            return await self._run(calls.ready())
-        except (ConnectionFailed, NotReady):
-            return False
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def _run(self, call: Call[T]) -> T:
-        for attempt in count():
-            outcome: AttemptResult
-            try:
-                outcome = await self._http.request(**_arguments(call))
-            except httpx.RequestError as error:
-                outcome = error
-            pause = pause_before_retry(outcome, attempt, call.is_retried * self._max_retries)
-            if pause is None:
-                break
-            await asyncio.sleep(pause)
-        return _finish(call, outcome)
-
-
-def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
-    """Say to httpx what both clients say to it."""
-    headers = {"X-Timeout-Seconds": f"{timeout:.3f}"}
-    if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
-    return {
-        "base_url": base_url or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL,
-        "headers": headers,
-        "timeout": httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
-    }
-
-
-def _arguments(call: Call[Any]) -> Mapping[str, Any]:
-    return {
-        "method": call.method,
-        "url": call.path,
-        "params": call.params,
-        "headers": call.headers,
-        "content": call.content,
-    }
-
-
-def _finish(call: Call[T], outcome: AttemptResult) -> T:
-    """Read an answer, or raise what became of the call."""
-    if not isinstance(outcome, httpx.Response):
-        raise from_transport(outcome) from outcome
-    if not outcome.is_success:
-        raise from_response(outcome)
-    return call.read(outcome)
+        return finish(call, outcome)

@@ -2,14 +2,14 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pushforward.client.errors import UnreadableAnswer
+from pushforward.client.errors import unreadable
 
 Array = NDArray[Any]
 
@@ -23,6 +23,8 @@ ANY = f"{NPZ}, {JSON};q=0.5"
 _PICTURES = {b"\x89PNG": PNG, b"\xff\xd8\xff": "image/jpeg"}
 # What travels alone as npy: it is what rows of every operation are called.
 _ROWS = ("x", "z")
+# Names of columns stand in the query up to here; servers and proxies bound its length.
+_COLUMNS_LETTERS = 4000
 
 
 class EncodedRequest(NamedTuple):
@@ -49,7 +51,7 @@ def write_fields(fields: Mapping[str, Any]) -> EncodedRequest:
     """Write the fields of a call: arrays of numbers in the body as npy or npz, the rest as a query.
 
     One PNG or JPEG picture, as bytes, may stand for an array. What is neither number nor array,
-    such as rows by name, makes all of it JSON.
+    such as rows by name, makes all of it JSON; names of columns do so where they are long.
 
     Raises:
         ValueError: bytes that are no picture.
@@ -60,7 +62,8 @@ def write_fields(fields: Mapping[str, Any]) -> EncodedRequest:
         return _with_picture(given, *next(iter(pictures.items())))
     arrays = {name: found for name, value in given.items() if (found := _array(value)) is not None}
     rest = {name: value for name, value in given.items() if name not in arrays}
-    if any(isinstance(value, list | tuple | dict) for value in rest.values()):
+    in_query = [name for name, value in rest.items() if _fits_query(name, value, arrays, given)]
+    if len(in_query) < len(rest):
         return EncodedRequest({}, JSON, json.dumps(given, default=_plain).encode())
     params = {name: _text(name, value) for name, value in rest.items()}
     if not arrays:
@@ -95,12 +98,19 @@ def read_npy(response: httpx.Response) -> Array:
     try:
         values = np.load(io.BytesIO(response.content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UnreadableAnswer(f"{response.url}: not npy: {error}") from None
+        raise unreadable(response, f"not npy: {error}") from None
     return np.asarray(values)
 
 
-def read_npz(response: httpx.Response, *names: str) -> dict[str, Array]:
+def read_npz(
+    response: httpx.Response, *names: str, optional: Sequence[str] = ()
+) -> dict[str, Array]:
     """Read arrays of an answer: those of these names in their order, all without names.
+
+    Args:
+        response: the answer.
+        names: those it must have.
+        optional: those it may have beside them.
 
     Raises:
         UnreadableAnswer: it is not npz, or lacks one.
@@ -108,9 +118,10 @@ def read_npz(response: httpx.Response, *names: str) -> dict[str, Array]:
     _check_media(response, NPZ)
     try:
         with np.load(io.BytesIO(response.content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in names or archive.files}
+            found = [name for name in optional if name in archive.files]
+            return {name: archive[name] for name in (*names, *found) or archive.files}
     except Exception as error:  # damaged archives make zipfile raise a dozen kinds of exception
-        raise UnreadableAnswer(f"{response.url}: not npz with {names}: {error}") from None
+        raise unreadable(response, f"not npz with {names}: {error}") from None
 
 
 def read_picture(response: httpx.Response) -> bytes:
@@ -134,7 +145,7 @@ def read_object(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UnreadableAnswer(f"{response.url}: expected a JSON object")
+        raise unreadable(response, "expected a JSON object")
     return content
 
 
@@ -162,6 +173,15 @@ def _array(value: Any) -> Array | None:
     return array if array.dtype.kind in "fiu" else None
 
 
+def _fits_query(
+    name: str, value: Any, arrays: Mapping[str, Array], given: Mapping[str, Any]
+) -> bool:
+    """Whether a field can stand in the query; names of columns can, beside arrays as they are."""
+    if name == "columns" and any(isinstance(given[array], np.ndarray) for array in arrays):
+        return len(_text(name, value)) <= _COLUMNS_LETTERS
+    return not isinstance(value, list | tuple | dict)
+
+
 def _text(name: str, value: Any) -> str:
     """A field in the query: JSON, but for the model's name."""
     if name == "model":
@@ -177,6 +197,8 @@ def _plain(value: Any) -> Any:
     Raises:
         TypeError: it is something else.
     """
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and np.isnan(value).any():
+        value = np.where(np.isnan(value), None, value)  # type: ignore[call-overload]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"expected numbers, text, lists or arrays, got {type(value).__name__}")
@@ -201,7 +223,7 @@ def _from_json(value: Any) -> Any:
 def _check_media(response: httpx.Response, expected: str) -> None:
     got = response.headers.get("content-type", "")
     if got != expected:
-        raise UnreadableAnswer(f"{response.url}: expected {expected}, got {got!r}")
+        raise unreadable(response, f"expected {expected}, got {got!r}")
 
 
 def _write_npy(array: Array) -> bytes:

@@ -343,7 +343,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(seconds)
 
     monkeypatch.setattr("pushforward.client.clients.time.sleep", slept.append)
-    monkeypatch.setattr("pushforward.client.clients.asyncio.sleep", sleep)
+    monkeypatch.setattr("pushforward.client.async_client.asyncio.sleep", sleep)
     monkeypatch.setattr(retries.random, "uniform", lambda low, high: high)
     return slept
 

@@ -1,0 +1,105 @@
+"""What calls give: arrays with the model and version that made them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+
+from pushforward.client import wire
+from pushforward.client.wire import Array
+
+
+class Scores(NamedTuple):
+    """log_prob (B,) in nats, with the model and version that made them."""
+
+    log_prob: Array
+    model: str
+    version: str
+
+
+class Encoded(NamedTuple):
+    """z (B, D) and log |det dz/dx| (B,) in nats, with the model and version that made them."""
+
+    z: Array
+    log_det: Array
+    model: str
+    version: str
+
+
+class Decoded(NamedTuple):
+    """x (B, *event_shape) and log |det dx/dz| (B,) in nats, with the model and its version."""
+
+    x: Array
+    log_det: Array
+    model: str
+    version: str
+
+
+class Samples(NamedTuple):
+    """x (B, *event_shape), its log_prob (B,) in nats at T = 1, and the seed that draws it again."""
+
+    x: Array
+    log_prob: Array
+    seed: int
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came: arrays of rows by name, and the status of each row if one failed."""
+
+    arrays: Mapping[str, Array]
+    status: Array | None
+    model: str
+    version: str
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+
+def read_array(response: httpx.Response, name: str) -> Answer:
+    """Read an answer of one array from npy, which does not say which rows failed.
+
+    Raises:
+        UnreadableAnswer: it is not npy.
+    """
+    return Answer({name: wire.read_npy(response)}, None, *wire.read_origin(response))
+
+
+def read_arrays(response: httpx.Response, names: Sequence[str]) -> Answer:
+    """Read arrays of these names from npz.
+
+    Raises:
+        UnreadableAnswer: it is not npz, or lacks one.
+    """
+    origin = wire.read_origin(response)
+    arrays = wire.read_npz(response, *names, optional=("status",))
+    return Answer(arrays, arrays.pop("status", None), *origin)
+
+
+def join(answers: Sequence[Answer]) -> Answer:
+    """Join the answers of the pieces of a call, in their order."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    arrays = {name: np.concatenate([one.arrays[name] for one in answers]) for name in first.arrays}
+    status = None
+    if any(one.status is not None for one in answers):
+        status = np.concatenate([_status(one) for one in answers])
+    return Answer(arrays, status, first.model, first.version)
+
+
+def _status(answer: Answer) -> Array:
+    none: Array = np.zeros(len(answer), np.int64)
+    return none if answer.status is None else answer.status
+
+
+def read_samples(response: httpx.Response) -> tuple[Answer, int]:
+    """Read a draw, and the seed of it."""
+    answer = read_arrays(response, ("x", "log_prob", "seed"))
+    arrays: dict[str, Any] = dict(answer.arrays)
+    seed = int(arrays.pop("seed"))
+    return Answer(arrays, answer.status, answer.model, answer.version), seed
