@@ -48,8 +48,8 @@ class Samples(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer as it came: arrays of rows by name, and the status of each row if one failed."""
+class RowOutputs:
+    """The outputs of an answer: arrays of rows by name, and the status of each row if one failed."""
 
     arrays: Mapping[str, Array]
     status: Array | None
@@ -60,16 +60,16 @@ class Answer:
         return len(next(iter(self.arrays.values())))
 
 
-def read_array(response: httpx.Response, name: str) -> Answer:
+def read_array(response: httpx.Response, name: str) -> RowOutputs:
     """Read an answer of one array from npy, which does not say which rows failed.
 
     Raises:
         UnreadableAnswer: it is not npy.
     """
-    return Answer({name: wire.read_npy(response)}, None, *wire.read_origin(response))
+    return RowOutputs({name: wire.read_npy(response)}, None, *wire.read_origin(response))
 
 
-def read_arrays(response: httpx.Response, names: Sequence[str]) -> Answer:
+def read_arrays(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
     """Read arrays of these names from npz.
 
     Raises:
@@ -77,10 +77,10 @@ def read_arrays(response: httpx.Response, names: Sequence[str]) -> Answer:
     """
     origin = wire.read_origin(response)
     arrays = wire.read_npz(response, *names, optional=("status",))
-    return Answer(arrays, arrays.pop("status", None), *origin)
+    return RowOutputs(arrays, arrays.pop("status", None), *origin)
 
 
-def join(answers: Sequence[Answer]) -> Answer:
+def join(answers: Sequence[RowOutputs]) -> RowOutputs:
     """Join the answers of the pieces of a call, in their order."""
     first = answers[0]
     if len(answers) == 1:
@@ -89,17 +89,17 @@ def join(answers: Sequence[Answer]) -> Answer:
     status = None
     if any(one.status is not None for one in answers):
         status = np.concatenate([_status(one) for one in answers])
-    return Answer(arrays, status, first.model, first.version)
+    return RowOutputs(arrays, status, first.model, first.version)
 
 
-def _status(answer: Answer) -> Array:
+def _status(answer: RowOutputs) -> Array:
     none: Array = np.zeros(len(answer), np.int64)
     return none if answer.status is None else answer.status
 
 
-def read_samples(response: httpx.Response) -> tuple[Answer, int]:
+def read_samples(response: httpx.Response) -> tuple[RowOutputs, int]:
     """Read a draw, and the seed of it."""
     answer = read_arrays(response, ("x", "log_prob", "seed"))
     arrays: dict[str, Any] = dict(answer.arrays)
     seed = int(arrays.pop("seed"))
-    return Answer(arrays, answer.status, answer.model, answer.version), seed
+    return RowOutputs(arrays, answer.status, answer.model, answer.version), seed

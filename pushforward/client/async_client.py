@@ -12,7 +12,7 @@ import httpx
 from numpy.typing import ArrayLike
 
 from pushforward.client import calls, row_calls
-from pushforward.client.answers import Answer, Decoded, Encoded, Samples, Scores
+from pushforward.client.answers import RowOutputs, Decoded, Encoded, Samples, Scores
 from pushforward.client.calls import CHUNK_ROWS, Call, DrawOptions, to_params
 from pushforward.client.errors import ConnectionFailed, NotReady, ResponseError
 from pushforward.client.exchange import finish, http_options, request_arguments
@@ -164,10 +164,10 @@ class AsyncClient:
                     yield call.result(part, first)
                     first += len(part)
 
-    async def _parts(self, call: RowCall[Any]) -> AsyncGenerator[Answer, None]:
+    async def _parts(self, call: RowCall[Any]) -> AsyncGenerator[RowOutputs, None]:
         """Ask for the pieces in their order, a few at a time."""
         spans = call.spans()
-        waiting: deque[asyncio.Task[list[Answer]]] = deque()
+        waiting: deque[asyncio.Task[list[RowOutputs]]] = deque()
         try:
             while True:
                 for start, stop in islice(spans, _PIECES_IN_FLIGHT - len(waiting)):
@@ -181,7 +181,7 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _ask(self, call: RowCall[Any], start: int, stop: int) -> list[Answer]:
+    async def _ask(self, call: RowCall[Any], start: int, stop: int) -> list[RowOutputs]:
         """Ask for some rows, in halves where the server refuses so many."""
         try:
             return [await self._run(call.piece(start, stop))]

@@ -10,7 +10,7 @@ import httpx
 from numpy.typing import ArrayLike
 
 from pushforward.client import calls, row_calls
-from pushforward.client.answers import Answer, Decoded, Encoded, Samples, Scores
+from pushforward.client.answers import RowOutputs, Decoded, Encoded, Samples, Scores
 from pushforward.client.async_client import AsyncClient
 from pushforward.client.calls import CHUNK_ROWS, Call, DrawOptions, to_params
 from pushforward.client.errors import ConnectionFailed, NotReady, ResponseError
@@ -191,11 +191,11 @@ class Client:
                 yield call.result(part, first)
                 first += len(part)
 
-    def _parts(self, call: RowCall[Any]) -> Iterator[Answer]:
+    def _parts(self, call: RowCall[Any]) -> Iterator[RowOutputs]:
         for start, stop in call.spans():
             yield from self._ask(call, start, stop)
 
-    def _ask(self, call: RowCall[Any], start: int, stop: int) -> Iterator[Answer]:
+    def _ask(self, call: RowCall[Any], start: int, stop: int) -> Iterator[RowOutputs]:
         """Ask for some rows, in halves where the server refuses so many."""
         try:
             part = self._run(call.piece(start, stop))

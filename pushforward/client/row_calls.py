@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 from numpy.typing import ArrayLike
 
 from pushforward.client import answers, wire
-from pushforward.client.answers import Answer, Decoded, Encoded, Scores
+from pushforward.client.answers import RowOutputs, Decoded, Encoded, Scores
 from pushforward.client.calls import CHUNK_ROWS, Call, ask, is_one_each
 from pushforward.client.errors import ResponseError, VersionChanged
 from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
@@ -112,7 +112,7 @@ class RowCall(Generic[T]):
                 return
             start = stop
 
-    def piece(self, start: int, stop: int) -> Call[Answer]:
+    def piece(self, start: int, stop: int) -> Call[RowOutputs]:
         """Ask for some of the rows."""
         is_whole = stop - start == self.rows
         fields = dict(self.fields)
@@ -152,7 +152,7 @@ class RowCall(Generic[T]):
         self.chunk_rows = min(self.chunk_rows, half)
         return start + half
 
-    def result(self, answer: Answer, first_row: int) -> T:
+    def result(self, answer: RowOutputs, first_row: int) -> T:
         """Give an answer the form that the caller chose.
 
         Args:
@@ -177,10 +177,10 @@ class Joiner(Generic[T]):
     """Collects the answers of the pieces of one call, all by one version of the model."""
 
     call: RowCall[T]
-    _parts: list[Answer] = field(default_factory=list)
+    _parts: list[RowOutputs] = field(default_factory=list)
     _rows: int = 0
 
-    def add(self, part: Answer) -> None:
+    def add(self, part: RowOutputs) -> None:
         """Take the answer of the next piece.
 
         Raises:
