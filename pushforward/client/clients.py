@@ -10,7 +10,7 @@ import httpx
 from numpy.typing import ArrayLike
 
 from pushforward.client import calls, row_calls
-from pushforward.client.answers import RowOutputs, Decoded, Encoded, Samples, Scores
+from pushforward.client.answers import Decoded, Encoded, RowOutputs, Samples, Scores
 from pushforward.client.async_client import AsyncClient
 from pushforward.client.calls import CHUNK_ROWS, Call, DrawOptions, to_params
 from pushforward.client.errors import ConnectionFailed, NotReady, ResponseError

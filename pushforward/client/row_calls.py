@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 from numpy.typing import ArrayLike
 
 from pushforward.client import answers, wire
-from pushforward.client.answers import RowOutputs, Decoded, Encoded, Scores
+from pushforward.client.answers import Decoded, Encoded, RowOutputs, Scores
 from pushforward.client.calls import CHUNK_ROWS, Call, ask, is_one_each
 from pushforward.client.errors import ResponseError, VersionChanged
 from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
