@@ -49,7 +49,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowOutputs:
-    """The outputs of an answer: arrays of rows by name, and the status of each row if one failed."""
+    """The outputs of an answer: arrays of rows, and the status of each row where one failed."""
 
     arrays: Mapping[str, Array]
     status: Array | None
