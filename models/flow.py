@@ -27,6 +27,8 @@ class Facts:
 
     num_levels: how many values a pixel can take (256 for 8-bit images), None where the data are
         not pixels. With it, bits per dimension have a meaning and PNG bodies are accepted.
+    discrete: indices of the features or channels that are whole numbers: uniform noise was added to
+        them in training, and the density is that at the middle of their bins of one unit.
     support: the closed box outside which the density is zero, None where it is everywhere.
     num_classes: for a class-conditional flow the number of labels; its context is one-hot and
         clients may send integer labels.
@@ -35,6 +37,7 @@ class Facts:
     num_levels: int | None = None
     support: Support | None = None
     num_classes: int | None = None
+    discrete: tuple[int, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
 

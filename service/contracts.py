@@ -28,6 +28,8 @@ class ModelCard:
     engine_choice: where engines were compared, what came out; empty where one was named.
     feature_names: of the columns of a table, in the order of x; None where they are not known.
     class_names: of the labels 0, 1, ... of a class-conditional model; None where not known.
+    discrete: columns of whole numbers, by name, or by index where names are not known: log_prob is
+        the density at the middle of their bins of one unit, samples are to be rounded.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelCard:
     engine_choice: dict[str, Any] = field(default_factory=dict)
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    discrete: tuple[str, ...] | tuple[int, ...] = ()
     # Asked for several times a request, so not computed each time.
     features: int = field(init=False)
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)

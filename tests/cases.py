@@ -202,6 +202,18 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "realnvp_discrete_columns": Case(
+        "realnvp",
+        {
+            "event_shape": [3],
+            "num_layers": 2,
+            "conditioner": {"kind": "mlp", "widths": [6]},
+            "preprocessing": [
+                {"kind": "dequantise_columns", "columns": [0, 2]},
+                {"kind": "standardise", "mean": [0.5, 0, 1.5], "std": [0.6, 1, 1.2]},
+            ],
+        },
+    ),
     "realnvp_resnet_context": Case(
         "realnvp",
         {

@@ -38,6 +38,7 @@ class Dataset:
         recipe: of generated data, what they are drawn with. It names them in place of their values,
             whose last bits are those of the CPU that computed them.
         ignored: columns of the table that are not features.
+        discrete: indices of the columns that are whole numbers and to be dequantised, ascending.
 
     Raises:
         DatasetError: if values are missing, not finite, not numbers, or rows disagree in number.
@@ -55,6 +56,7 @@ class Dataset:
     spec: str = field(default="")
     recipe: str = ""
     ignored: tuple[str, ...] = ()
+    discrete: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim < 2:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.datasets.dataset import Dataset, DatasetError
+from models.datasets.discrete import mark_discrete
 from models.datasets.images import load_folder, load_idx
 from models.datasets.named import NAMED, toy_recipe
 from models.datasets.schema import match
@@ -19,7 +20,8 @@ def load(text: str, *, features: Sequence[str] = ()) -> Dataset:
     Text: a name (`two_moons`, `mnist`, ...) or a path, with options behind a question mark:
     `two_moons?rows=5000&seed=1`, `flights.csv?label=carrier`, `faces/?size=32&mode=grey`,
     `idx:train-images-idx3-ubyte.gz?labels=train-labels-idx1-ubyte.gz`. For every labelled set,
-    `normal=LABEL` marks the rows of all other labels as anomalies.
+    `normal=LABEL` marks the rows of all other labels as anomalies; for every table, `discrete=A,B`
+    marks columns as whole numbers, `discrete=auto` those of few different whole numbers.
 
     Args:
         text: which data.
@@ -30,7 +32,7 @@ def load(text: str, *, features: Sequence[str] = ()) -> Dataset:
         DatasetError: saying what was expected, what is there and what to do.
     """
     spec = Spec.parse(text)
-    normal = spec.text_option("normal")
+    normal, discrete = spec.text_option("normal"), spec.list_option("discrete")
     known = NAMED.get(spec.name)
     if known is not None:
         dataset = replace(known.load(spec), source=known.source, licence=known.licence)
@@ -39,7 +41,9 @@ def load(text: str, *, features: Sequence[str] = ()) -> Dataset:
     spec.finish()
     dataset = match(dataset, features)
     dataset = replace(dataset, spec=text)
-    return dataset if normal is None else dataset.with_normal(normal)
+    if normal is not None:
+        dataset = dataset.with_normal(normal)
+    return dataset if discrete is None else mark_discrete(dataset, discrete)
 
 
 def is_named(data: Dataset, sha256: str | None, text: str = "") -> bool:

@@ -24,6 +24,7 @@ class Column:
         kind: "integer" where every value is a whole number, else "real"; None where unknown.
         unit: as the file states it, None where it does not.
         low, high: smallest and largest value trained on, None where unknown.
+        discrete: True where the flow was trained on whole numbers with uniform noise, else None.
     """
 
     name: str
@@ -31,12 +32,13 @@ class Column:
     unit: str | None = None
     low: float | None = None
     high: float | None = None
+    discrete: bool | None = None
 
 
 def describe(data: Dataset) -> tuple[Column, ...]:
     """The columns of a table, in the order in which a flow takes them; none without names."""
     columns = []
-    for name, values in zip(data.columns, data.x.T, strict=False):
+    for index, (name, values) in enumerate(zip(data.columns, data.x.T, strict=False)):
         whole = bool(np.all(values == np.floor(values)))
         unit = _UNIT.match(name)
         columns.append(
@@ -46,6 +48,7 @@ def describe(data: Dataset) -> tuple[Column, ...]:
                 unit.group(1) if unit else None,
                 float(values.min()),
                 float(values.max()),
+                True if index in data.discrete else None,
             )
         )
     return tuple(columns)
@@ -84,6 +87,14 @@ def class_names(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(provenance.get(CLASSES_KEY, ()))
 
 
+def discrete_names(
+    discrete: Sequence[int], provenance: Mapping[str, Any]
+) -> tuple[str, ...] | tuple[int, ...]:
+    """The columns of whole numbers of a model, by name, or by index where names are not known."""
+    names = feature_names(provenance)
+    return tuple(names[index] for index in discrete) if names else tuple(discrete)
+
+
 def match(data: Dataset, names: Sequence[str]) -> Dataset:
     """The data with the columns of a model, in its order.
 
@@ -98,7 +109,13 @@ def match(data: Dataset, names: Sequence[str]) -> Dataset:
     check_columns(data.name, data.columns, names)
     order = [data.columns.index(name) for name in names]
     others = tuple(name for name in data.columns if name not in names)
-    return replace(data, x=data.x[:, order], columns=tuple(names), ignored=(*data.ignored, *others))
+    return replace(
+        data,
+        x=data.x[:, order],
+        columns=tuple(names),
+        ignored=(*data.ignored, *others),
+        discrete=tuple(new for new, old in enumerate(order) if old in data.discrete),
+    )
 
 
 def check_columns(source: str, found: Sequence[str], names: Sequence[str]) -> None:

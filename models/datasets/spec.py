@@ -1,9 +1,18 @@
 """The text that names a data set: `NAME_OR_PATH?option=value&option=value`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from models.datasets.dataset import DatasetError
+
+
+def option(name: str, values: Sequence[str]) -> str:
+    """`?name=value,value` as it is typed behind the name of data, between quotes."""
+    text = ",".join(values)
+    for letter in "%&+":
+        text = text.replace(letter, f"%{ord(letter):02X}")
+    return f"?{name}={text}"
 
 
 @dataclass(slots=True)

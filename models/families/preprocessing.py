@@ -55,6 +55,16 @@ class DequantiseStep(FamilyConfig):
     )
 
 
+class DequantiseColumnsStep(FamilyConfig):
+    """Uniform noise of one unit on columns of whole numbers while training, else their midpoint."""
+
+    kind: Literal["dequantise_columns"]
+    columns: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1,
+        description="Indices of the features or channels that are whole numbers, ascending.",
+    )
+
+
 class ShiftScaleStep(FamilyConfig):
     """x scale + shift."""
 
@@ -73,7 +83,12 @@ class LogitStep(FamilyConfig):
 
 
 Step = Annotated[
-    StandardiseStep | ReduceBitsStep | DequantiseStep | ShiftScaleStep | LogitStep,
+    StandardiseStep
+    | ReduceBitsStep
+    | DequantiseStep
+    | DequantiseColumnsStep
+    | ShiftScaleStep
+    | LogitStep,
     Field(discriminator="kind"),
 ]
 Preprocessing = Annotated[
@@ -107,13 +122,15 @@ def build_preprocessing(
 
     Returns:
         The transforms, and what they say about the data: pixels where they are dequantised
-        (`num_levels`), and where the density can be other than zero (`support`).
+        (`num_levels`), columns of whole numbers (`discrete`), and where the density can be other
+        than zero (`support`).
 
     Raises:
         ValueError: if the steps come in an order that has no meaning, or a size does not fit.
     """
     transforms: list[Transform] = []
     num_levels: int | None = None
+    discrete: tuple[int, ...] = ()
     support: Support | None = None
     notes: dict[str, Any] = {}
     for index, step in enumerate(steps):
@@ -123,10 +140,12 @@ def build_preprocessing(
         elif isinstance(step, DequantiseStep):
             num_levels = step.levels
             notes["dequantisation"] = f"midpoints of bins of width {transform.width:g}"
+        elif isinstance(step, DequantiseColumnsStep):
+            discrete = step.columns
         elif isinstance(transform, Logit):
             support = _pull_back(transform, transforms, event_shape)
         transforms.append(transform)
-    return transforms, Facts(num_levels=num_levels, support=support, notes=notes)
+    return transforms, Facts(num_levels=num_levels, discrete=discrete, support=support, notes=notes)
 
 
 def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -> Transform:
@@ -151,12 +170,27 @@ def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -
                     f"{step.levels}"
                 )
             return Dequantise(2.0 ** (PIXEL_BITS - reduced[0]) if reduced else 1.0)
+        case DequantiseColumnsStep(columns=columns):
+            return _dequantise_columns(columns, before, event_shape)
         case ShiftScaleStep(shift=shift, scale=scale):
             return ShiftScale(shift, scale)
         case LogitStep(alpha=alpha):
             if any(isinstance(other, LogitStep) for other in before):
                 raise ValueError("logit: expected it once, got it twice")
             return Logit(alpha)
+
+
+def _dequantise_columns(
+    columns: Sequence[int], before: Preprocessing, event_shape: Sequence[int]
+) -> Transform:
+    if before:
+        raise ValueError("dequantise_columns: it acts on x as users have it, put it first")
+    features = event_shape[0]
+    if list(columns) != sorted(set(columns)) or columns[-1] >= features:
+        raise ValueError(
+            f"dequantise_columns: expected ascending indices below {features}, got {list(columns)}"
+        )
+    return Dequantise([float(index in columns) for index in range(features)])
 
 
 def _pull_back(logit: Logit, before: list[Transform], event_shape: Sequence[int]) -> Support:

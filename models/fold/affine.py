@@ -64,7 +64,9 @@ def _(module: Standardise) -> Coefficients:
 
 @scale_and_shift.register
 def _(module: Dequantise) -> Coefficients:
-    width = torch.tensor([module.width], dtype=torch.float64)
+    width = module.width
+    if not isinstance(width, Tensor):
+        width = torch.tensor([width], dtype=torch.float64)
     return torch.ones_like(width), width / 2
 
 

@@ -101,6 +101,14 @@ def _schema(facts: DataFacts) -> list[str]:
                 f"| {index} | `{name}` | {column['kind']} | {column.get('unit', '')} | {span} |"
             )
         lines.append("")
+    if facts.discrete:
+        names = ", ".join(f"`{name}`" for name in facts.discrete)
+        lines += [
+            f"Discrete: {names}. They are whole numbers, trained on with uniform noise; log p is "
+            "the density at the middle of their bins, and samples lie about them: round these "
+            "columns to the nearest whole number.",
+            "",
+        ]
     if facts.class_names:
         classes = ", ".join(f"{index} = `{name}`" for index, name in enumerate(facts.class_names))
         lines += [f"Classes: {classes}.", ""]
@@ -138,9 +146,22 @@ def _figures(report: TrainingReport) -> list[str]:
             ("test bits/dim (midpoint, as served)", f"{test.bits_per_dim_midpoint:.3f}"),
             *_reduced_bits(report, test.bits_per_dim),
         ]
+    if test.log_density_midpoint is not None and test.log_likelihood_bound is not None:
+        rows += [
+            (
+                "test log p at the middle of the integers' bins, as served, nats a row",
+                f"{test.log_density_midpoint:.3f}",
+            ),
+            (
+                "lower bound of the test rows' log-likelihood, integers as such, importance-"
+                f"weighted over {test.bound_draws} draws of noise, nats a row",
+                f"{test.log_likelihood_bound:.3f}",
+            ),
+        ]
+    noise = " (uniform noise on discrete columns)" if report.data.discrete else ""
     rows += [
         (
-            "test -log p, nats a row",
+            f"test -log p{noise}, nats a row",
             f"{test.nats:.3f} ± {test.nats_standard_error:.3f} (standard error)",
         ),
         *(_accuracy(report.accuracy) if report.accuracy else ()),

@@ -14,7 +14,8 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
     """Complete `config` from the training rows; what it already says is kept.
 
     `event_shape` becomes that of the data. `preprocessing` becomes: for tables, standardisation
-    with the mean and standard deviation of each column; for pixels, dequantization and the scale of
+    with the mean and standard deviation of each column, behind dequantization where it is marked as
+    discrete; for pixels, dequantization and the scale of
     the family, see `Family.pixel_scale`.
 
     Raises:
@@ -31,7 +32,8 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
         if train.num_levels is not None:
             filled["preprocessing"] = pixel_steps(train.num_levels, entry.pixel_scale)
         elif len(train.event_shape) == 1:
-            filled["preprocessing"] = [_standardise(train)]
+            noise = {"kind": "dequantise_columns", "columns": list(train.discrete)}
+            filled["preprocessing"] = [*([noise] if train.discrete else []), _standardise(train)]
     return filled
 
 
@@ -45,4 +47,8 @@ def _standardise(train: Dataset) -> dict[str, Any]:
             f"{train.name}: {train.column(column)} has one value only, {train.x[0, column]:g}; a "
             "density has no use for it: leave it out"
         )
+    # What is standardised has a noise of U[0, 1) on it: mean 1/2, variance 1/12.
+    noisy = list(train.discrete)
+    mean[noisy] += 0.5
+    std[noisy] = np.sqrt(std[noisy] ** 2 + 1 / 12)
     return {"kind": "standardise", "mean": mean.tolist(), "std": std.tolist()}

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,14 @@ from models.checkpoints import golden
 from models.checkpoints.accuracy import measure_accuracy
 from models.checkpoints.reference import reference
 from models.datasets import Dataset, DatasetError
+from models.datasets.discrete import check_whole
 from models.flow import Flow
 from models.transforms.preprocess import Dequantise
 
 Floats = NDArray[np.float64]
 DEFAULT_BATCH_ROWS = 512
+# Of the uniform noise on discrete columns, a row.
+BOUND_DRAWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,9 @@ class Evaluation:
 
     Attributes:
         rows: normal rows scored.
-        nats: mean of -log_prob over them, in nats a row, without the non-finite rows. For pixels:
-            with uniform dequantization noise, which bounds the code length of the whole-number
-            pixels from above.
+        nats: mean of -log_prob over them, in nats a row, without the non-finite rows. For pixels
+            and discrete columns: with uniform dequantization noise, which bounds the code length of
+            the whole numbers from above.
         nats_standard_error: of that mean.
         bits_per_dim: nats / (D ln 2); None where the data are not pixels.
         bits_per_dim_midpoint: the same for the midpoint of each pixel's bin, which is what a
@@ -40,6 +43,13 @@ class Evaluation:
         float32_max_error, float32_median_error: |log_prob in float32 - exact|, in nats, on the
             first `accuracy_rows` of them; exact is what `models.checkpoints.reference` says.
         accuracy_rows: how many these were; None in older reports.
+        log_density_midpoint: mean of log_prob in nats a row with each discrete column at the middle
+            of its bin, which is what a server answers; None without discrete columns.
+        log_likelihood_bound: lower bound of the mean log-likelihood of the whole numbers (with
+            the density of the other columns), log 1/K sum_k p(x + u_k) with K draws of uniform
+            noise a row: importance-weighted, so tighter than `-nats`. Burda et al. 2016, eq. 8
+            (arXiv 1509.00519).
+        bound_draws: K.
         round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data, for x that
             were decoded once (so the pixel levels that `ReduceBits` drops do not count).
         non_finite_rows: rows whose log_prob is infinite or NaN.
@@ -60,6 +70,9 @@ class Evaluation:
     auroc: float | None = None
     anomalies: int = 0
     accuracy_rows: int | None = None
+    log_density_midpoint: float | None = None
+    log_likelihood_bound: float | None = None
+    bound_draws: int | None = None
 
 
 def evaluate(
@@ -89,7 +102,13 @@ def evaluate(
         raise DatasetError(f"{data.name}: no normal row to evaluate on; all are anomalies")
     is_pixels = flow.facts.num_levels is not None
     served = log_probs(flow, normal, batch_rows=batch_rows)
-    bound = log_probs(flow, normal, batch_rows=batch_rows, noise_seed=seed) if is_pixels else served
+    bound = served
+    integers: dict[str, Any] = {}
+    if is_pixels:
+        bound = log_probs(flow, normal, batch_rows=batch_rows, noise_seed=seed)
+    elif flow.facts.discrete:
+        draws = noisy_log_probs(flow, normal, batch_rows=batch_rows, seed=seed)
+        bound, integers = draws.mean(0), _integers(served, draws)
     auroc = None
     if len(anomalous):
         auroc = area_under_roc(-served, -log_probs(flow, anomalous, batch_rows=batch_rows))
@@ -105,11 +124,17 @@ def evaluate(
         auroc=auroc,
         anomalies=len(anomalous),
         accuracy_rows=min(accuracy_rows, len(normal)),
+        **integers,
     )
 
 
+def is_dequantised(flow: Flow) -> bool:
+    """Whether a flow adds uniform noise while it is trained: on pixels or on discrete columns."""
+    return flow.facts.num_levels is not None or bool(flow.facts.discrete)
+
+
 def check_fits(flow: Flow, data: Dataset) -> None:
-    """Compare the data's shape, pixel levels and classes with the flow's.
+    """Compare the data's shape, pixel levels, discrete columns and classes with the flow's.
 
     Raises:
         DatasetError: naming the first difference.
@@ -124,6 +149,7 @@ def check_fits(flow: Flow, data: Dataset) -> None:
         raise DatasetError(
             f"{data.name}: pixels have {data.num_levels} levels, the model takes {levels}"
         )
+    check_whole(replace(data, discrete=flow.facts.discrete))
     classes = flow.facts.num_classes
     if flow.context_shape is not None and classes is None:
         raise DatasetError(
@@ -181,6 +207,44 @@ def log_probs(
     return torch.cat(parts).double().cpu().numpy()
 
 
+def noisy_log_probs(
+    flow: Flow,
+    data: Dataset,
+    *,
+    draws: int = BOUND_DRAWS,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    seed: int = 0,
+) -> Floats:
+    """log p(x + u) of every row with `draws` independent draws of u, in nats.
+
+    Their mean over the draws and `importance_weighted` are lower bounds of the log-likelihood of
+    whole numbers in expectation; the latter is the tighter one.
+
+    Returns:
+        (draws, N).
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(draws)
+    each = [
+        log_probs(flow, data, batch_rows=batch_rows, noise_seed=int(noise_seed))
+        for noise_seed in seeds
+    ]
+    return np.stack(each)
+
+
+def importance_weighted(draws: Floats) -> Floats:
+    """log 1/K sum_k p(x + u_k).   (K, N) -> (N,)."""
+    summed: Floats = np.logaddexp.reduce(draws, axis=0)
+    return summed - math.log(len(draws))
+
+
+def _integers(served: Floats, draws: Floats) -> dict[str, Any]:
+    return {
+        "log_density_midpoint": _mean(served)[0],
+        "log_likelihood_bound": _mean(importance_weighted(draws))[0],
+        "bound_draws": len(draws),
+    }
+
+
 def measure_on(flow: Flow, held_out: Dataset, rows: golden.Inputs) -> dict[str, float]:
     """Measure accuracy on all normal rows of held-out data and these golden rows."""
     exact = copy.deepcopy(flow).to("cpu", torch.float64).eval()
@@ -233,7 +297,7 @@ def _mean(values: Floats) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _accuracy(flow: Flow, data: Dataset) -> dict[str, float]:
+def _accuracy(flow: Flow, data: Dataset) -> dict[str, Any]:
     # A flow that needs float64 is never served in float32.
     served = torch.float64 if flow.needs_float64 else torch.float32
     narrow, wide = copy.deepcopy(flow).to(served).eval(), reference(flow).to(flow.device)

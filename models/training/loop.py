@@ -13,7 +13,7 @@ from models.checkpoints import golden
 from models.checkpoints.folder import CheckpointError, save
 from models.checkpoints.reference import continuous_parts
 from models.checkpoints.tolerance import ROWS, keep_promise, use_solver
-from models.datasets import Dataset, Split, is_named, split
+from models.datasets import Dataset, DatasetError, Split, is_named, split
 from models.datasets.rows import write_rows
 from models.flow import Flow
 from models.registry import build
@@ -106,6 +106,12 @@ def train(
 
 def _build(family: str, config: Mapping[str, Any], data: Dataset, parts: Split) -> Flow:
     flow = build(family, fill_defaults(family, config, parts.train))
+    if data.discrete != flow.facts.discrete:
+        raise DatasetError(
+            f"{data.name}: discrete: the preprocessing that was given dequantises the columns "
+            f"{list(flow.facts.discrete)}, the data mark {list(data.discrete)}; leave "
+            "preprocessing out, or give the step dequantise_columns and mark the same columns"
+        )
     check_fits(flow, parts.train)
     check_resolved(data, flow)
     return flow
@@ -212,7 +218,7 @@ def _finish(
         write_rows(out, parts)
     report.write(out)
     write_pictures(flow, parts, report, out)
-    write_card(out, report, notes=[solver_note] if solver_note else [])
+    write_card(out, report, notes=[*facts.warnings, *([solver_note] if solver_note else [])])
     return report
 
 

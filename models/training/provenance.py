@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.datasets import Dataset, Split, schema
+from models.datasets.discrete import column_name, warnings_of
 from models.flow import Flow
 from models.training.options import TrainingOptions
 from models.training.report import DataFacts, TrainingReport
@@ -26,6 +27,8 @@ def describe_data(data: Dataset, parts: Split, options: TrainingOptions, flow: F
         recipe=data.recipe,
         columns=tuple(schema.to_json(schema.describe(parts.train))),
         class_names=() if flow.context_shape is None else data.label_names,
+        discrete=tuple(column_name(data, index) for index in data.discrete),
+        warnings=tuple(warnings_of(data)),
     )
 
 
@@ -43,6 +46,12 @@ def recipe(flow: Flow, options: TrainingOptions, facts: DataFacts) -> dict[str, 
 def provenance(report: TrainingReport) -> dict[str, Any]:
     """What config.json says under `provenance`: the data, their split and the test figures."""
     facts = report.data
+    test = report.test
+    integers = {
+        "test_log_density_midpoint": test.log_density_midpoint,
+        "test_log_likelihood_bound": test.log_likelihood_bound,
+        "test_bound_draws": test.bound_draws,
+    }
     names = {schema.COLUMNS_KEY: list(facts.columns), schema.CLASSES_KEY: list(facts.class_names)}
     return {
         **{key: value for key, value in names.items() if value},
@@ -55,7 +64,8 @@ def provenance(report: TrainingReport) -> dict[str, Any]:
             "test_fraction": facts.test_fraction,
             "seed": facts.seed,
         },
-        "test_nats": report.test.nats,
-        "test_bits_per_dim": report.test.bits_per_dim,
-        "test_auroc": report.test.auroc,
+        "test_nats": test.nats,
+        "test_bits_per_dim": test.bits_per_dim,
+        "test_auroc": test.auroc,
+        **{key: value for key, value in integers.items() if value is not None},
     }

@@ -33,7 +33,9 @@ class DataFacts:
     """Which rows a model was trained on; enough to draw the same split again.
 
     sha256 is of `recipe` where the data are generated, else of their values. columns are those of
-    `models.datasets.schema`; class_names those of a class-conditional flow, by index.
+    `models.datasets.schema`; class_names those of a class-conditional flow, by index. discrete
+    names the columns of whole numbers that were trained on with uniform noise; warnings are what
+    was said of the data before the first epoch.
     """
 
     name: str
@@ -51,6 +53,8 @@ class DataFacts:
     recipe: str = ""
     columns: tuple[dict[str, Any], ...] = ()
     class_names: tuple[str, ...] = ()
+    discrete: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,8 @@ class TrainingReport:
     def read(cls, folder: Path) -> "TrainingReport":
         """Read training.json back."""
         raw = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        lists = {key: tuple(raw["data"].get(key, ())) for key in ("columns", "class_names")}
+        names = ("columns", "class_names", "discrete", "warnings")
+        lists = {key: tuple(raw["data"].get(key, ())) for key in names}
         return cls(
             **{
                 **raw,

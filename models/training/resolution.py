@@ -24,7 +24,7 @@ def check_resolved(data: Dataset, flow: Flow) -> None:
     Raises:
         DatasetError: names the column, two rows that fall together and the row farthest out.
     """
-    first = flow.chain[0]
+    first = flow.chain[1 if flow.facts.discrete else 0]
     if not isinstance(first, Standardise) or len(data.event_shape) != 1:
         return
     rows = np.arange(len(data)) if data.anomaly is None else np.flatnonzero(~data.anomaly)

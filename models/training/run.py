@@ -15,7 +15,7 @@ from models.datasets import Dataset, Split
 from models.flow import Flow
 from models.ode.call import SolveCall
 from models.training.ema import EMA
-from models.training.evaluate import as_tensors, log_probs
+from models.training.evaluate import as_tensors, is_dequantised, log_probs
 from models.training.flow_matching import FlowMatching
 from models.training.initialisation import initialise_actnorm
 from models.training.options import TrainingError, TrainingOptions, learning_rate_factor
@@ -278,6 +278,6 @@ class Run:
                 torch.manual_seed(seed)
                 x = redraw(torch.from_numpy(validation.x), bits).numpy()
             validation = replace(validation, x=x)
-        noise_seed = seed if flow.facts.num_levels is not None else None
+        noise_seed = seed if is_dequantised(flow) else None
         scores = log_probs(flow, validation, noise_seed=noise_seed)
         return float(-scores.mean())

@@ -70,21 +70,31 @@ class Dequantise(Transform):
     midpoint of the bin, which needs no noise and so gives one answer.
 
     Args:
-        width: of a bin: 1 for integers, 2^(8-n) after `ReduceBits(n)`.
+        width: of a bin: 1 for integers, 2^(8-n) after `ReduceBits(n)`. One for all values, or one
+            a feature or channel: 0 where values are no integers and stay as they are.
 
     Reference: Theis et al. 2016, section 3.1 (arXiv 1511.01844).
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    width: float | Tensor
+
+    def __init__(self, width: float | Sequence[float] = 1.0) -> None:
         super().__init__()
-        self.width = width
+        if isinstance(width, Sequence):
+            self.register_buffer("width", torch.tensor(width), persistent=False)
+        else:
+            self.width = width
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         position = torch.rand_like(x) if self.training else 0.5
-        return x + self.width * position, constant_log_det(0, x)
+        return x + self._width_of(x) * position, constant_log_det(0, x)
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return y - self.width / 2, constant_log_det(0, y)
+        return y - self._width_of(y) / 2, constant_log_det(0, y)
+
+    def _width_of(self, value: Tensor) -> float | Tensor:
+        width = self.width
+        return per_channel(width, value) if isinstance(width, Tensor) else width
 
 
 class ReduceBits(Transform):

@@ -48,7 +48,7 @@ def describe(flow: "Flow") -> dict[str, Any]:
 
     It was loaded, so it has reproduced its golden rows; `accuracy` says how closely.
     """
-    from models.datasets.schema import class_names, feature_names
+    from models.datasets.schema import class_names, discrete_names, feature_names
 
     support = flow.facts.support
     return {
@@ -59,6 +59,7 @@ def describe(flow: "Flow") -> dict[str, Any]:
         "num_classes": flow.facts.num_classes,
         "feature_names": list(feature_names(flow.provenance)) or None,
         "class_names": list(class_names(flow.provenance)) or None,
+        "discrete": list(discrete_names(flow.facts.discrete, flow.provenance)) or None,
         "num_levels": flow.facts.num_levels,
         "support": None if support is None else [support.low, support.high],
         "dtype": str(flow.dtype).removeprefix("torch."),

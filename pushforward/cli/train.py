@@ -12,7 +12,8 @@ Data = Annotated[
     str,
     typer.Option(
         help="A named set (two_moons, mnist, ...), a .csv, .parquet, .npy or .npz file, a folder "
-        "of images or idx:FILE; options follow a question mark, as in 'two_moons?rows=5000'."
+        "of images or idx:FILE; options follow a question mark, as in 'two_moons?rows=5000' or "
+        "'table.csv?discrete=smoker,children'."
     ),
 ]
 Family = Annotated[str, typer.Option(help="Architecture; `pushforward families` lists them.")]
@@ -155,6 +156,7 @@ def _run(
     import torch
 
     from models.datasets import load
+    from models.datasets.discrete import warnings_of
     from models.registry import check_arguments
     from models.training import TrainingInterrupted, TrainingKept, TrainingOptions, train
     from models.training.keep import check_out
@@ -165,9 +167,12 @@ def _run(
     # Before the data, which may take long.
     check_arguments(family, arguments)
     check_out(out, resume=resume)
+    rows = load(data)
+    for line in warnings_of(rows):
+        _warn(line)
     try:
         report = train(
-            load(data),
+            rows,
             family,
             arguments,
             out,
@@ -181,10 +186,14 @@ def _run(
         typer.echo(kept.path)
         fail(str(kept), FAULT_EXIT_CODE)
     if report.solver_note:
-        typer.secho(f"warning: {report.solver_note}", err=True, fg=typer.colors.YELLOW)
+        _warn(report.solver_note)
     bits = report.test.bits_per_dim
     typer.echo(
         f"{out}: {report.parameters:,} parameters, test {report.test.nats:.4f} nats"
         + (f", {bits:.4f} bits/dim" if bits is not None else "")
         + f"; look at {out / 'samples.png'}"
     )
+
+
+def _warn(text: str) -> None:
+    typer.secho(f"warning: {text}", err=True, fg=typer.colors.YELLOW)

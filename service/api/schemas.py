@@ -44,6 +44,10 @@ class ModelInfo(Wire):
         description="Columns of the table that the model was trained on, in the order of x."
     )
     class_names: tuple[str, ...] | None = Field(description="Of the labels, by index.")
+    discrete: tuple[str, ...] | tuple[int, ...] = Field(
+        description="Columns of whole numbers, by name or index: log_prob is the density at the "
+        "middle of their bins; round samples to the nearest whole number."
+    )
 
 
 class ModelList(Wire):

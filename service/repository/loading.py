@@ -12,7 +12,7 @@ import numpy as np
 
 from models.checkpoints.folder import DTYPES, CheckpointError, load_checkpoint
 from models.checkpoints.reference import broken_promise
-from models.datasets.schema import class_names, feature_names
+from models.datasets.schema import class_names, discrete_names, feature_names
 from models.flow import Flow
 from models.ode.transform import is_continuous
 from service.batcher import Batcher, EngineCall, QueuePolicy
@@ -181,6 +181,7 @@ def make_card(
         engine_choice=selection.comparison,
         feature_names=feature_names(flow.provenance) or None,
         class_names=class_names(flow.provenance) or None,
+        discrete=discrete_names(flow.facts.discrete, flow.provenance),
     )
 
 

@@ -176,7 +176,8 @@ def _preprocessing(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[d
     }
     shift_scale = {"kind": "shift_scale", "shift": d.rng.uniform(-1, 1), "scale": -0.7}
     if d.rng.random() < 0.5:
-        return d.rng.choice([[], [standardise], [shift_scale, standardise]])
+        columns = {"kind": "dequantise_columns", "columns": [channels - 1]}
+        return d.rng.choice([[], [standardise], [shift_scale, standardise], [columns, standardise]])
     d.pixels = True
     steps: list[dict[str, Any]] = []
     if d.rng.random() < 0.5:

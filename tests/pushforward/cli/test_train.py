@@ -123,3 +123,30 @@ def test_evaluate_scores_all_of_other_data(trained: Path) -> None:
     result = run("evaluate", str(trained), "--data", other, "--rows", "test")
     assert result.exit_code == 2
     assert "was not trained on these data" in result.output
+
+
+def test_discrete_columns_are_named_at_load_and_stated_everywhere(tmp_path: Path) -> None:
+    table, out = tmp_path / "habits.csv", tmp_path / "habits"
+    rows = (f"{index % 2},{(index * 7) % 3},{(index * 37) % 101 / 100}" for index in range(200))
+    table.write_text("\n".join(["smoker,children,weight", *rows]))
+    flags = [*FLOW, "--epochs", "1"]
+    loose = run("train", "--data", str(table), *flags, "--out", str(tmp_path / "loose"))
+    assert loose.exit_code == 0, loose.output
+    named = "warning: habits.csv: columns 'smoker' (2 values), 'children' (3 values) hold few"
+    assert loose.stderr.count(named) == 1
+    assert "warning" not in loose.stdout
+    assert named.removeprefix("warning: ") in (tmp_path / "loose" / "README.md").read_text()
+    assert json.loads(run("inspect", str(tmp_path / "loose"), "--json").stdout)["discrete"] is None
+
+    result = run("train", "--data", f"{table}?discrete=auto", *flags, "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.output
+    shown = json.loads(run("inspect", str(out), "--json").stdout)
+    assert shown["discrete"] == ["smoker", "children"]
+    figures = json.loads(run("evaluate", str(out), "--data", str(table), "--json").stdout)
+    assert figures["bound_draws"] == 16
+    provenance = shown["provenance"]
+    # Noise is drawn in the order of the rows, which is the file's here.
+    for name, error in (("log_density_midpoint", 1e-4), ("log_likelihood_bound", 0.1)):
+        assert figures[name] == pytest.approx(provenance[f"test_{name}"], abs=error)
+    assert figures["log_likelihood_bound"] > -figures["nats"]

@@ -388,3 +388,22 @@ def test_limits_follow_the_size_of_a_row(
 def test_batches_that_wait_for_their_hardest_row_are_smaller() -> None:
     policy = make_policy(Settings(), 2, is_solved=True)
     assert (policy.max_batch_rows, policy.max_queue_rows) == (128, 32 * 128)
+
+
+def test_the_card_names_columns_of_whole_numbers(tmp_path: Path) -> None:
+    steps = [{"kind": "dequantise_columns", "columns": [0, 2]}]
+    flow = make_flow(preprocessing=steps)
+    names = [{"name": name} for name in ("smoker", "weight", "children")]
+    models.save(flow, tmp_path / "named", provenance={"columns": names})
+    models.save(flow, tmp_path / "nameless")
+    repository, _ = serving(tmp_path)
+
+    async def body() -> dict[str, Any]:
+        await repository.start()
+        found = {served.card.name: served.card.describe() for served in repository.models()}
+        await repository.drain()
+        return found
+
+    cards = asyncio.run(body())
+    assert cards["named"]["discrete"] == ("smoker", "children")
+    assert cards["nameless"]["discrete"] == (0, 2)
