@@ -87,13 +87,14 @@ def read_rows(
 
 def read_lone_rows(
     values: Sequence[Any], event_shape: Shape, *, dtype: np.dtype[Any]
-) -> Sequence[Array] | None:
+) -> Array | None:
     """Read nested lists that hold one good row each, all at once: as `read_rows` reads each.
 
-    None where one of them is anything else, good or bad.
+    Returns:
+        (len(values), *event_shape); None where one of them is anything else, good or bad.
     """
     joint = _read_plain(values, (1, *event_shape), dtype)
-    return None if joint is None else list(joint)
+    return None if joint is None else joint.reshape(len(values), *event_shape)
 
 
 def as_array(value: Any, name: str, event_shape: Shape) -> Array:

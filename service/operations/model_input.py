@@ -1,7 +1,9 @@
 """Model input: what a request becomes before it waits for an engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from service.codec.tensors import Array
 from service.contracts import RowQueue
@@ -25,6 +27,28 @@ class ModelInput(NamedTuple):
     scalars: Scalars
     wants_log_det: bool = True
     with_evaluations: bool = False
+
+    def row(self, index: int, scalars: Scalars) -> "ModelInput":
+        """Give the input of one row, whose answer says `scalars`."""
+        here = slice(index, index + 1)
+        context = None if self.context is None else self.context[here]
+        return self._replace(rows=self.rows[here], context=context, scalars=scalars)
+
+    def without_row(self, index: int) -> "ModelInput":
+        """Give the input of all rows but one."""
+        context = None if self.context is None else np.delete(self.context, index, 0)
+        return self._replace(rows=np.delete(self.rows, index, 0), context=context)
+
+
+def join_inputs(inputs: Sequence[ModelInput]) -> ModelInput:
+    """Make one input of several for the same queue; its scalars are those of the first."""
+    if len(inputs) == 1:
+        return inputs[0]
+    contexts = [given.context for given in inputs if given.context is not None]
+    return inputs[0]._replace(
+        rows=np.concatenate([given.rows for given in inputs]),
+        context=np.concatenate(contexts) if contexts else None,
+    )
 
 
 # A request that takes long to prepare: call it in a thread.

@@ -189,10 +189,15 @@ def write_json_rows(card: ModelCard, scalars: Sequence[Scalars], outputs: Tensor
     return write_rows({"model": card.name, "version": card.version}, scalars, outputs)
 
 
-def json_response(body: bytes, result: InferenceResult, identity: str) -> RawResponse:
-    """Give a JSON body the headers that `write_response` gives it, and those of every answer."""
-    lines = _JSON_HEADERS % (len(body), *_milliseconds(result), identity.encode())
-    return RawResponse(200, lines, body)
+def json_responses(
+    bodies: Sequence[bytes], result: InferenceResult, identities: Sequence[str]
+) -> list[RawResponse]:
+    """Give JSON bodies the headers that `write_response` gives one, and those of every answer."""
+    queued, computed = _milliseconds(result)
+    return [
+        RawResponse(200, _JSON_HEADERS % (len(body), queued, computed, identity.encode()), body)
+        for body, identity in zip(bodies, identities, strict=True)
+    ]
 
 
 def error_response(reason: Exception, identity: str) -> Response:

@@ -1,6 +1,5 @@
 """POST /sample: draw from the model."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -100,10 +99,6 @@ class Sample(Operation):
         if not given.wants_log_det:
             return {"x": result.value}
         return {"x": result.value, "log_prob": log_density(given.rows, -result.log_det)}
-
-    def join(self, inputs: Sequence[ModelInput]) -> ModelInput:
-        """The density of samples is that of their noise."""
-        return inputs[0]._replace(rows=np.concatenate([each.rows for each in inputs]))
 
     def example(self, card: ModelCard) -> dict[str, Any]:
         """Two samples."""

@@ -8,7 +8,7 @@ declares here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -91,6 +91,8 @@ class Operation(ABC):
         self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
         # What most requests name: it says nothing of how they are answered.
         self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
+        # And what is nothing but rows: those of many requests may be prepared as one.
+        self.row_fields = frozenset((MODEL.name, self.tensor_name))
 
     def prepare(
         self,
@@ -217,10 +219,6 @@ class Operation(ABC):
                 "scale: only pictures have one, send Accept: image/png", at="/scale"
             )
         return ResponseFormat(media, SCALE.value(fields))
-
-    def join(self, inputs: Sequence[ModelInput]) -> ModelInput:
-        """Make one input of several, as far as `compute_outputs` looks at it."""
-        return inputs[0]
 
     def _make_input(
         self,

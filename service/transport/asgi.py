@@ -191,6 +191,7 @@ class OperationEndpoint(Endpoint):
         settings = app.settings
         self.operation = operation = kind(app.limits)
         self.name = operation.name
+        self.longest_seconds = settings.request_timeout_seconds
         self.reader = FieldReader(
             operation,
             app.repository,

@@ -4,17 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
-from service.codec.tensors import Array
 from service.contracts import InferenceResult, QueueHandle
 from service.errors import NotReady
 from service.operations.model_input import ModelInput
-from service.operations.response import RawResponse, error_response, json_response
+from service.operations.response import RawResponse, Scalars, error_response, json_responses
 from service.transport.request import Head, request_id
 
-# Writes the JSON body of each of some inputs, from their joint result.
-WriteBodies = Callable[[Sequence[ModelInput], InferenceResult], list[bytes]]
+# Writes a JSON body for each of some scalars, from the joint input and result.
+WriteBodies = Callable[[ModelInput, Sequence[Scalars], InferenceResult], list[bytes]]
 
 
 class Member(Protocol):
@@ -51,21 +48,28 @@ class CoalescedBatch:
 
     Args:
         write: makes the bodies.
-        members: the requests and their inputs, all for one queue: of one row each where there are
-            several.
+        members: the requests: of one row each where there are several.
+        given: their joint input.
+        scalars: of each answer.
     """
 
-    def __init__(self, write: WriteBodies, members: list[tuple[Member, ModelInput]]) -> None:
+    def __init__(
+        self,
+        write: WriteBodies,
+        members: Sequence[Member],
+        given: ModelInput,
+        scalars: Sequence[Scalars],
+    ) -> None:
         self._write = write
-        self._members = members
+        self._members = list(zip(members, scalars, strict=True))
+        self._given = given
         self._waiting = len(members)
         self._handle: QueueHandle | None = None
 
     def enqueue(self) -> None:
         """Let the rows wait for the engine; the members fail if they may not."""
-        rows, context = _concatenate([given for _, given in self._members])
-        queue = self._members[0][1].queue
-        deadline = min(member.deadline for member, _ in self._members)
+        rows, context, queue = self._given[:3]
+        deadline = min([member.deadline for member, _ in self._members])
         try:
             self._handle = queue.enqueue(rows, context, deadline, self, requests=len(self._members))
         except Exception as error:
@@ -88,6 +92,7 @@ class CoalescedBatch:
         index = next(i for i, (other, _) in enumerate(self._members) if other is member)
         if handle.cancel_row(index):
             del self._members[index]
+            self._given = self._given.without_row(index)
 
     def done(self) -> bool:
         """Whether nobody waits for an answer any more."""
@@ -95,15 +100,15 @@ class CoalescedBatch:
 
     def set_result(self, result: InferenceResult) -> None:
         """Answer all members."""
-        members = self._end()
+        given, members = self._given, self._end()
         if not result.errors:
-            self._answer(members, result)
+            self._answer(members, given, result)
             return
-        for (member, given), part in zip(members, result.rows(), strict=True):
+        for index, (member, part) in enumerate(zip(members, result.rows(), strict=True)):
             if not part.errors:
-                self._answer([(member, given)], part)
-            elif not member.is_over:
-                member.fail(part.errors[0])
+                self._answer([member], given.row(index, member[1]), part)
+            elif not member[0].is_over:
+                member[0].fail(part.errors[0])
 
     def set_exception(self, exception: Exception) -> None:
         """Fail all members; where their model was replaced, each is served by its successor."""
@@ -115,17 +120,15 @@ class CoalescedBatch:
             else:
                 member.fail(exception)
 
-    def _end(self) -> list[tuple[Member, ModelInput]]:
+    def _end(self) -> "_Members":
         # Both lead here: what leads to itself stays in memory until the next collection.
         members, self._members, self._handle = self._members, [], None
         self._waiting = 0
         return members
 
-    def _answer(
-        self, members: Sequence[tuple[Member, ModelInput]], result: InferenceResult
-    ) -> None:
+    def _answer(self, members: "_Members", given: ModelInput, result: InferenceResult) -> None:
         identities = [request_id(member.head.headers) for member, _ in members]
-        responses = self._respond(members, identities, result)
+        responses = self._respond([scalars for _, scalars in members], identities, given, result)
         now = time.monotonic()
         for (member, _), identity, response in zip(members, identities, responses, strict=True):
             if not member.is_over:
@@ -133,32 +136,26 @@ class CoalescedBatch:
 
     def _respond(
         self,
-        members: Sequence[tuple[Member, ModelInput]],
+        scalars: Sequence[Scalars],
         identities: Sequence[str],
+        given: ModelInput,
         result: InferenceResult,
     ) -> list[RawResponse]:
-        if len(members) == 1 or result.solver_stats is None:
+        if len(scalars) == 1 or result.solver_stats is None:
             try:
-                bodies = self._write([given for _, given in members], result)
-                return [
-                    json_response(body, result, identity)
-                    for body, identity in zip(bodies, identities, strict=True)
-                ]
+                bodies = self._write(given, scalars, result)
+                return json_responses(bodies, result, identities)
             except Exception as error:
-                if len(members) == 1:
+                if len(scalars) == 1:
                     return [error_response(error, identities[0]).raw()]
         # One of them is at fault, which must not cost the others their answers; or each has more
         # to tell than its numbers.
         return [
-            self._respond([member], [identity], part)[0]
-            for member, identity, part in zip(members, identities, result.rows(), strict=True)
+            self._respond([said], [identity], given.row(index, said), part)[0]
+            for index, (said, identity, part) in enumerate(
+                zip(scalars, identities, result.rows(), strict=True)
+            )
         ]
 
 
-def _concatenate(inputs: Sequence[ModelInput]) -> tuple[Array, Array | None]:
-    """Give the rows of all, and their context."""
-    if len(inputs) == 1:
-        return inputs[0].rows, inputs[0].context
-    contexts = [given.context for given in inputs if given.context is not None]
-    rows = np.concatenate([given.rows for given in inputs])
-    return rows, np.concatenate(contexts) if contexts else None
+_Members = list[tuple[Member, Scalars]]

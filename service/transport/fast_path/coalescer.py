@@ -13,22 +13,23 @@ from functools import partial
 from typing import Any, Protocol
 
 from service.codec.media import JSON
-from service.codec.tensors import Array, read_lone_rows
+from service.codec.tensors import read_lone_rows
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady, ServiceError
 from service.operations import Operation
 from service.operations.fields import MODEL
-from service.operations.model_input import ModelInput
+from service.operations.model_input import ModelInput, join_inputs
 from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import (
     AS_JSON,
     RawResponse,
+    Scalars,
     error_response,
     write_json,
     write_json_rows,
 )
 from service.transport.asgi import OperationEndpoint
-from service.transport.fast_path.coalesced_batch import CoalescedBatch, Member, WriteBodies
+from service.transport.fast_path.coalesced_batch import CoalescedBatch, WriteBodies
 from service.transport.request import Head, request_id
 
 _log = logging.getLogger(__name__)
@@ -157,8 +158,10 @@ class FastPathRequest(RequestContext):
         )
 
 
+# A request that was read, and the model that it is for.
+_ReadRequest = tuple[FastPathRequest, ServedModel]
 # What may wait together, by what it must have in common.
-_Groups = dict[Hashable, tuple[WriteBodies, list[tuple[Member, ModelInput]]]]
+_Groups = dict[Hashable, tuple[WriteBodies, list[tuple[FastPathRequest, ModelInput]]]]
 
 
 class RequestCoalescer:
@@ -198,7 +201,7 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
 
     Each gets an answer or an error of its own, which does not touch the others.
     """
-    read: list[tuple[FastPathRequest, ServedModel]] = []
+    read: list[_ReadRequest] = []
     found: dict[str | None, ServedModel] = {}
     for request in requests:
         # Told where it is caught: an error that a frame keeps is part of a cycle, and with it
@@ -207,10 +210,11 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
             read.append((request, _read(request, found)))
         except Exception as error:
             request.fail(error)
+    batches, left = _prepare_together(endpoint.operation, read)
     groups: _Groups = {}
-    for (request, model), rows in zip(read, _read_together(endpoint, read), strict=True):
+    for request, model in left:
         try:
-            _prepare(request, model, rows, groups)
+            _prepare(request, model, groups)
         except NotReady as error:
             request.ask_successor(error)
         except Exception as error:
@@ -218,15 +222,18 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
     for write, members in groups.values():
         start, most = 0, members[0][1].queue.max_coalesced_rows
         while start < len(members):
-            CoalescedBatch(write, members[start : start + most]).enqueue()
+            some, inputs = zip(*members[start : start + most], strict=True)
+            scalars = [given.scalars for given in inputs]
+            batches.append(CoalescedBatch(write, some, join_inputs(inputs), scalars))
             start += most
+    for batch in batches:
+        batch.enqueue()
 
 
 def _read(request: FastPathRequest, found: dict[str | None, ServedModel]) -> ServedModel:
     """Read the fields of a request, and find its model."""
     endpoint = request.endpoint
-    longest = endpoint.app.settings.request_timeout_seconds
-    request.timeout = min(endpoint.admit(request.head), longest)
+    request.timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
     request.deadline = request.arrived + request.timeout
     request.fields = fields = endpoint.reader.read_json(request.body)
     name = MODEL.value(fields)
@@ -239,36 +246,68 @@ def _read(request: FastPathRequest, found: dict[str | None, ServedModel]) -> Ser
     return model
 
 
-def _read_together(
-    endpoint: OperationEndpoint, requests: Sequence[tuple[FastPathRequest, ServedModel]]
-) -> list[Array | None]:
-    """Read the tensors that hold one good row, those for one model at once."""
-    rows: list[Array | None] = [None] * len(requests)
-    operation = endpoint.operation
+def _prepare_together(
+    operation: Operation, requests: Sequence[_ReadRequest]
+) -> tuple[list[CoalescedBatch], Sequence[_ReadRequest]]:
+    """Prepare those requests as one that are one good row and nothing else.
+
+    Returns:
+        Batches of them, and the requests that have to be prepared by themselves.
+    """
+    batches: list[CoalescedBatch] = []
     tensor = operation.tensor_name
     if tensor is None or len(requests) == 1:
-        return rows
-    groups: dict[int, list[int]] = {}
-    for index, (request, model) in enumerate(requests):
+        return batches, requests
+    alike: dict[Hashable, list[_ReadRequest]] = {}
+    left: list[_ReadRequest] = []
+    for each in requests:
+        request, model = each
         value = request.fields.get(tensor)
-        if type(value) is list and len(value) == 1:
-            groups.setdefault(id(model), []).append(index)
-    for group in groups.values():
-        card = requests[group[0]][1].card
-        values = [requests[index][0].fields[tensor] for index in group]
-        read = read_lone_rows(values, operation.row_shape(card), dtype=card.numpy_dtype)
-        if read is not None:
-            for index, row in zip(group, read, strict=True):
-                rows[index] = row
-    return rows
+        is_lone = type(value) is list and len(value) == 1
+        if is_lone and request.fields.keys() <= operation.row_fields:
+            alike.setdefault((id(model), request.timeout), []).append(each)
+        else:
+            left.append(each)
+    for group in alike.values():
+        made = _join(operation, group)
+        if made is None:
+            left += group
+        else:
+            batches += made
+    return batches, left
 
 
-def _prepare(
-    request: FastPathRequest, model: ServedModel, rows: Array | None, groups: _Groups
-) -> None:
+def _join(operation: Operation, group: Sequence[_ReadRequest]) -> list[CoalescedBatch] | None:
+    """Make batches of requests of one row for one model; None where one of them is at fault."""
+    model = group[0][1]
+    tensor, card = operation.tensor_name or "", model.card
+    values = [request.fields[tensor] for request, _ in group]
+    rows = read_lone_rows(values, operation.row_shape(card), dtype=card.numpy_dtype)
+    if rows is None:
+        return None
+    most = operation.queue(model).max_coalesced_rows
+    write = partial(_write, operation, model)
+    batches = []
+    for start in range(0, len(group), most):
+        some = [request for request, _ in group[start : start + most]]
+        try:
+            given = operation.prepare(
+                some[0].fields, model, AS_JSON, some[0].deadline, rows=rows[start : start + most]
+            )
+        except ServiceError:
+            return None
+        if not isinstance(given, ModelInput):
+            return None
+        batches.append(CoalescedBatch(write, some, given, [given.scalars] * len(some)))
+    for request, _ in group:
+        request.rows = 1
+    return batches
+
+
+def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> None:
     """Make a request's rows, and put it with those that it can wait with."""
     operation, deadline = request.endpoint.operation, request.deadline
-    given = operation.prepare(request.fields, model, request.form, deadline, rows=rows)
+    given = operation.prepare(request.fields, model, request.form, deadline)
     if not isinstance(given, ModelInput):
         request.serve_alone()
         return
@@ -288,12 +327,13 @@ def _prepare(
 def _write(
     operation: Operation,
     model: ServedModel,
-    inputs: Sequence[ModelInput],
+    given: ModelInput,
+    scalars: Sequence[Scalars],
     result: InferenceResult,
 ) -> list[bytes]:
-    """Write the body of each input: one of any size, or several of one row each."""
+    """Write the body of each request: one of any size, or several of one row each."""
     card = model.card
-    scalars, outputs = operation.finish(card, operation.join(inputs), result, JSON)
-    if len(inputs) == 1:
-        return [write_json(card, scalars, outputs)]
-    return write_json_rows(card, [given.scalars for given in inputs], outputs)
+    said, outputs = operation.finish(card, given, result, JSON)
+    if len(scalars) == 1:
+        return [write_json(card, said, outputs)]
+    return write_json_rows(card, scalars, outputs)

@@ -12,8 +12,8 @@ from service.batcher import Batcher
 from service.contracts import InferenceResult, SolverStats
 from service.engines.engine import EngineLost
 from service.errors import EngineError, NotReady
-from service.operations.model_input import ModelInput
-from service.operations.response import RawResponse
+from service.operations.model_input import ModelInput, join_inputs
+from service.operations.response import RawResponse, Scalars
 from service.telemetry import Metrics
 from service.transport.fast_path.coalesced_batch import CoalescedBatch
 from service.transport.request import Head
@@ -67,18 +67,19 @@ class FakeRequest:
         self.batch.cancel(self)
 
 
-def write(inputs: Sequence[ModelInput], result: InferenceResult) -> list[bytes]:
+def write(given: ModelInput, scalars: Sequence[Scalars], result: InferenceResult) -> list[bytes]:
     if (result.value == 2 * FAULTY).any():
         raise RuntimeError("a fault of ours")
-    assert len(result.value) == len(inputs)
+    assert len(result.value) == len(given.rows) == len(scalars)
+    if result.solver_stats is None:
+        np.testing.assert_array_equal(result.value, 2 * given.rows)
     seen = result.solver_stats.evaluations if result.solver_stats else result.value[:, 0]
     return [b"%d" % value for value in seen]
 
 
 def batch_of(queue: Batcher, requests: Sequence[FakeRequest]) -> CoalescedBatch:
-    return CoalescedBatch(
-        write, [(one, ModelInput(rows(one.value), None, queue, {})) for one in requests]
-    )
+    inputs = [ModelInput(rows(one.value), None, queue, {}) for one in requests]
+    return CoalescedBatch(write, requests, join_inputs(inputs), [{}] * len(requests))
 
 
 def enqueue(queue: Batcher, *values: float) -> list[FakeRequest]:

@@ -13,7 +13,8 @@ import pytest
 
 from service.codec.json import write_object, write_rows
 from service.contracts import Array, InferenceResult
-from service.errors import DeadlineExceeded, NotReady
+from service.errors import DeadlineExceeded, NotReady, TooLarge
+from service.operations import Operation
 from service.operations.log_prob import log_density
 from service.transport.asgi import Endpoint
 from service.transport.fast_path import FastPathProtocol
@@ -145,6 +146,32 @@ def test_what_cannot_be_counted_costs_only_itself(monkeypatch: pytest.MonkeyPatc
             writer.write(request())
             assert (await read(reader)).status == 200
             assert await lost.read() == b""
+
+    run(play)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_plain_rows_are_prepared_as_one_unless_together_they_are_refused(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    prepared = []
+    check_size = Operation.check_size
+
+    def check(self: Operation, card: Any, form: Any, rows: int, values: Any = None) -> None:
+        prepared.append(rows)
+        if rows > most:
+            raise TooLarge("together")
+        check_size(self, card, form, rows, values)
+
+    monkeypatch.setattr(Operation, "check_size", check)
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        cases = [("/encode", LINE % first) for first in (b"2", b"8", b"6")]
+        answers = await exchange(loopback, plain_requests(cases))
+        assert [answer.json()["z"][0][0] for answer in answers] == [1, 4, 3]
+        assert batches(loopback) == [3]
+        assert prepared == ([3] if most == 3 else [3, 1, 1, 1])
 
     run(play)
 
