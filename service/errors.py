@@ -175,7 +175,8 @@ class InvalidRequest(ServiceError):
     def name_columns(self, names: Sequence[str] | None) -> None:
         """Say of each value of x that is wrong which column of the model's table it is.
 
-        Called once a request is refused, so that a good one pays nothing for it.
+        Called once a request is refused, so that a good one pays nothing for it; the first names
+        that are known stay.
 
         Args:
             names: of the columns, in the order of x; None where they are not known.
@@ -185,7 +186,7 @@ class InvalidRequest(ServiceError):
         columns = [_column_in(names, fault) for fault in self.faults]
         self.detail += next(filter(None, columns), "")
         self.faults = tuple(
-            replace(fault, detail=fault.detail + column)
+            replace(fault, detail=fault.detail + column, column=None)
             for fault, column in zip(self.faults, columns, strict=True)
         )
 

@@ -35,7 +35,7 @@ class Strict(BaseModel):
 class InferInput(Strict):
     """One tensor of a request."""
 
-    name: str = Field(description="x, z or context.")
+    name: str = Field(description="x, z or context; or a column of x, each with a tensor.")
     shape: list[int] = Field(description="The batch axis first.")
     datatype: str = Field(description="FP16, FP32, FP64, INT8 .. INT64, UINT8 .. UINT64.")
     parameters: Parameters = Field({}, description="binary_data_size.")
@@ -59,8 +59,8 @@ class InferRequest(Strict):
     model_version: str | None = Field(None, description="As the one that is served, likewise.")
     parameters: Parameters = Field(
         {},
-        description="operation, num_samples, seed, temperature, first_row, timeout "
-        "(microseconds), binary_data_output.",
+        description="operation, num_samples, seed, temperature, first_row, columns (of x, with "
+        "commas), timeout (microseconds), binary_data_output.",
     )
     inputs: list[InferInput]
     outputs: list[InferOutput] | None = Field(None, description="All if absent.")
@@ -117,6 +117,9 @@ class ModelMetadata(Wire):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: dict[str, Any] | None = Field(
+        None, description="feature_names, of the columns of x. Absent if they are not known."
+    )
 
 
 class ModelReady(Wire):

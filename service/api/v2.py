@@ -46,7 +46,7 @@ def v2_router(app: AppContext) -> APIRouter:
 
 def describe(card: ModelCard) -> ModelMetadata:
     """Name a model's tensors, all that can be sent and all that can be asked for."""
-    datatype = datatype_of(card.numpy_dtype)
+    datatype, names = datatype_of(card.numpy_dtype), card.feature_names
 
     def tensor(name: str, shape: tuple[int, ...]) -> TensorMetadata:
         return TensorMetadata(name=name, datatype=datatype, shape=[_BATCH, *shape])
@@ -61,6 +61,7 @@ def describe(card: ModelCard) -> ModelMetadata:
         platform=f"{NAME}_{card.engine}",
         inputs=inputs,
         outputs=[tensor(name, shapes.get(name, ())) for name in all_outputs(card)],
+        parameters=None if names is None else {"feature_names": list(names)},
     )
 
 
@@ -92,11 +93,17 @@ def _add_server(router: APIRouter, repository: Repository, has_control: bool) ->
 
 
 def _add_models(router: APIRouter, repository: Repository) -> None:
-    @router.get("/models/{name}", summary="The tensors of a model")
+    @router.get(
+        "/models/{name}", summary="The tensors of a model", response_model_exclude_none=True
+    )
     async def model(name: str) -> ModelMetadata:
         return describe(find(repository, name, None).card)
 
-    @router.get("/models/{name}/versions/{version}", summary="The tensors of one version")
+    @router.get(
+        "/models/{name}/versions/{version}",
+        summary="The tensors of one version",
+        response_model_exclude_none=True,
+    )
     async def model_version(name: str, version: str) -> ModelMetadata:
         return describe(find(repository, name, version).card)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from service.codec.columns import FIELD, check_objects, holds_objects
+from service.codec.parameters import check_known
 from service.codec.tensors import Array, check_leaves, is_finite, non_finite_rows
 from service.errors import MalformedBody
 
@@ -22,23 +24,42 @@ _OVERFLOW = "number is infinity"
 _NON_FINITE_TOKENS = ("NaN", "Infinity", "-Infinity")
 
 
-def read_object(body: bytes | bytearray) -> dict[str, Any]:
-    """Parse a JSON object whose values are scalars or nested lists of numbers.
+def read_object(body: bytes | bytearray, known: Sequence[str] = ()) -> dict[str, Any]:
+    """Parse a JSON object whose values are scalars, nested lists of numbers, or rows as objects.
 
     NaN, Infinity and 1e400 are read as what they mean, so that the tensor's check can name the
     row.
 
+    Args:
+        body: the text.
+        known: the names it may hold; empty where that is not looked at.
+
     Raises:
         MalformedBody: not JSON, not UTF-8, not an object, nested too deep, or a key twice.
+        UnknownField: a name that is not known.
         BadDtype: something other than numbers inside a list.
     """
     content = parse_object(body)
-    if not is_plain(body, content):
+    is_good = is_plain(body, content)
+    if not is_good:
         check_keys(body)
+    if known:
+        check_known(content, known)
+    if not is_good:
         for name, value in content.items():
-            if type(value) is list:
-                check_leaves(value, name)
+            check_numbers(value, name)
     return content
+
+
+def check_numbers(value: Any, name: str) -> None:
+    """Refuse a list of something else than numbers, or than objects of numbers.
+
+    Raises:
+        BadDtype: naming the row.
+    """
+    if type(value) is list and name != FIELD:
+        check = check_objects if holds_objects(value) else check_leaves
+        check(value, name)
 
 
 def parse_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -70,11 +91,15 @@ def is_plain(body: bytes | bytearray, content: dict[str, Any], data: str | None 
     """
     quotes, words = 2 * len(content), 0
     pending = list(content.values())
+    if FIELD in content:
+        quotes += _count_quotes(content[FIELD])
     for value in pending:  # it grows meanwhile
         kind = type(value)
         if kind is list:
             if data is not None:
                 pending += value
+            elif value and type(value[0]) is dict:
+                quotes += 2 * sum(len(row) for row in value if type(row) is dict)
         elif kind is str:
             quotes += 2
         elif kind is dict:
@@ -92,6 +117,11 @@ def is_plain(body: bytes | bytearray, content: dict[str, Any], data: str | None 
     # Each of the three words has a u or an s.
     has_words = body.find(b"u", start) >= 0 or body.find(b"s", start) >= 0
     return not has_words or sum(map(body.count, WORDS)) == words
+
+
+def _count_quotes(names: Any) -> int:
+    """The quotes of the names in a list; what else it holds is not counted, and so found."""
+    return 2 * sum(type(name) is str for name in names) if type(names) is list else 0
 
 
 def check_keys(body: bytes | bytearray) -> None:

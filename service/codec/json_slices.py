@@ -8,23 +8,32 @@ What remains of the body without its long arrays is short, and is read as any ot
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.codec.json import WORDS, check_keys, parse_object
+from service.codec.columns import Table, check_objects, order_objects
+from service.codec.json import WORDS, check_keys, check_numbers, parse_object
+from service.codec.parameters import check_known
 from service.codec.tensors import Array, as_array, check_leaves
-from service.errors import BadDtype, MalformedBody, ShapeMismatch, TooLarge
+from service.errors import BadDtype, MalformedBody, MissingField, ShapeMismatch, TooLarge
 
 # Shorter bodies are parsed in a few milliseconds.
 LARGE_BYTES = 2**20
 
-_MAX_STRINGS = 4096
+_MAX_STRINGS = 16_384
 _MAX_DEPTH = 16
 _OPENING = re.compile(rb"(?:\s*\[)+")
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
+_COLON = re.compile(rb"\s*:")
+# What stands between the name of rows and the first name in them, where they are objects.
+_OBJECTS = re.compile(rb"\s*:\s*\[\s*(?=\{\s*\Z)")
+# An object with no list and no other object in it.
+_ROW_TEXT = rb'\{[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+\}\s*+'
+_ROW = re.compile(_ROW_TEXT, re.DOTALL)
+_ROWS = re.compile(rb"(?:%b,\s*+)*+(?:%b(?P<end>\]))?+" % (_ROW_TEXT, _ROW_TEXT), re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +41,15 @@ class SliceLimits:
     """The sizes in which a body is cut, in bytes.
 
     rest: what remains of a body without its long arrays, at most.
-    long: arrays from here on are cut; strings are shorter.
+    long: strings are shorter.
+    array: arrays from here on are cut: a table with a column a tensor has many short ones.
     slice: what is parsed of an array at a time, about.
     row: of an array, at most.
     """
 
     rest: int = LARGE_BYTES
     long: int = 2**16
+    array: int = 2**10
     slice: int = 2**18
     row: int = 2**24
 
@@ -60,24 +71,51 @@ def is_large(body: bytes | bytearray) -> bool:
 
 
 def parse_large(
-    body: bytes | bytearray, max_rows: int, limits: SliceLimits = LIMITS
+    body: bytes | bytearray,
+    max_rows: int,
+    limits: SliceLimits = LIMITS,
+    *,
+    known: Sequence[str] = (),
+    table: str | None = None,
 ) -> dict[str, Any]:
     """Parse a JSON object; its long lists of numbers come as float64 arrays.
 
     They are looked for among its values, and among those of the objects in its lists.
 
+    Args:
+        body: the text.
+        max_rows: of an array.
+        limits: the sizes in which it is cut.
+        known: the names it may hold; empty where that is not looked at.
+        table: of a list whose rows may be objects, each a name and a number: it comes as a `Table`.
+
     Raises:
         MalformedBody: not JSON, not an object, or a key twice.
+        UnknownField: a name that is not known.
         TooLarge: an array of more than max_rows rows, or much that is no array.
         BadDtype, NonFinite, ShapeMismatch: an array of something else, or with ragged rows.
+        UnknownField, MissingField: rows of a table with other columns than the first.
     """
     token = secrets.token_hex(16)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Array | Table] = {}
     parts: list[bytes | bytearray] = []
     done = 0
-    for span in _spans(body, limits.long):
+    scan = _Scan(body, limits.long)
+    while (span := scan.next()) is not None:
+        if known and scan.is_top_level:
+            check_known((span.name,), known)
+        found = _OBJECTS.match(body, span.start, span.stop) if span.name == table else None
+        if found is not None:
+            key = f"{token}{len(arrays)}"
+            arrays[key], end = _read_table(body, span.name, found.end(), max_rows, limits)
+            first = body.find(b"[", span.start)
+            scan.skip(first, end)
+            scan.go_on(end)
+            parts += (body[done:first], b'"%b"' % key.encode())
+            done = end
+            continue
         first = body.find(b"[", span.start, span.stop)
-        if span.stop - span.start < limits.long or first < 0:
+        if span.stop - span.start < limits.array or first < 0:
             continue
         end = body.find(b"}", first, span.stop)
         end = span.stop if end < 0 else end
@@ -89,38 +127,135 @@ def parse_large(
         arrays[key] = _read_array(body, _Span(span.name, first, last), max_rows, limits)
         parts += (body[done:first], b'"%b"' % key.encode())
         done = last + 1
+        scan.skip(first, done)
     parts.append(body[done:])
     rest = b"".join(parts)
     if len(rest) > limits.rest:
         raise TooLarge(f"body: expected at most {limits.rest} bytes beside its arrays of numbers")
     content = parse_object(rest)
     check_keys(rest)
+    if known:
+        check_known(content, known)
     return {name: _fill(value, name, arrays) for name, value in content.items()}
 
 
-def _fill(value: Any, name: str, arrays: dict[str, Array]) -> Any:
+def _fill(value: Any, name: str, arrays: dict[str, Array | Table]) -> Any:
     if type(value) is str:
         return arrays.get(value, value)
     if type(value) is not list:
         return value
     if value and all(type(item) is dict for item in value):
         return [{key: _fill(part, key, arrays) for key, part in item.items()} for item in value]
-    check_leaves(value, name)
+    check_numbers(value, name)
     return value
 
 
-def _spans(body: bytes | bytearray, max_string: int) -> Iterator[_Span]:
-    start, name = 0, ""
-    for _ in range(_MAX_STRINGS):
-        opening = body.find(b'"', start)
-        if opening < 0:
-            yield _Span(name, start, len(body))
-            return
-        yield _Span(name, start, opening)
-        closing = _find_end(body, opening, max_string)
-        name = body[opening + 1 : closing].decode("utf-8", "replace")
-        start = closing + 1
-    raise BadDtype(f"body: expected numbers, got more than {_MAX_STRINGS} strings")
+class _Scan:
+    """Gives the spans of a body, one after the other.
+
+    is_top_level: whether the name of the span at hand is a key of the body's own object.
+    """
+
+    def __init__(self, body: bytes | bytearray, max_string: int) -> None:
+        self.is_top_level = False
+        self._body = body
+        self._max_string = max_string
+        self._strings = 0
+        self._opening = -1  # of the string behind the span at hand
+        self._is_begun = False
+        self._depth = 0  # of brackets, up to here:
+        self._counted = 0
+
+    def next(self) -> _Span | None:
+        """The next span, None at the end."""
+        name, start = "", self._counted
+        if self._is_begun:
+            if self._opening < 0:
+                return None
+            self._count(self._opening)
+            closing = _find_end(self._body, self._opening, self._max_string)
+            name = self._body[self._opening + 1 : closing].decode("utf-8", "replace")
+            self._counted = start = closing + 1
+        return self._span(name, start)
+
+    def skip(self, start: int, stop: int) -> None:
+        """An array was read: whatever stands in it is not looked at."""
+        self._count(start)
+        self._counted = stop
+
+    def go_on(self, stop: int) -> None:
+        """Go on behind an array of objects."""
+        self._is_begun = False
+        self._counted = stop
+
+    def _span(self, name: str, start: int) -> _Span:
+        self._strings += 1
+        if self._strings > _MAX_STRINGS:
+            raise BadDtype(f"body: expected numbers, got more than {_MAX_STRINGS} strings")
+        self._is_begun = True
+        self._opening = self._body.find(b'"', start)
+        stop = len(self._body) if self._opening < 0 else self._opening
+        is_key = _COLON.match(self._body, start, stop) is not None
+        self.is_top_level = is_key and self._depth == 1
+        return _Span(name, start, stop)
+
+    def _count(self, stop: int) -> None:
+        opened, closed = (
+            sum(self._body.count(bracket, self._counted, stop) for bracket in brackets)
+            for brackets in ((b"[", b"{"), (b"]", b"}"))
+        )
+        self._depth += opened - closed
+        self._counted = stop
+
+
+def _read_table(
+    body: bytes | bytearray, name: str, start: int, max_rows: int, limits: SliceLimits
+) -> tuple[Table, int]:
+    """Read a list of objects from its first one on.
+
+    Returns:
+        The table, and where the list ends.
+    """
+    columns: tuple[str, ...] = ()
+    parts: list[Array] = []
+    rows, is_over = 0, False
+    while not is_over:
+        found = _ROWS.match(body, start, start + limits.slice)
+        if found is None or found.end() == start:  # a long row
+            found = _ROWS.match(body, start, start + limits.row)
+        if found is None or found.end() == start:
+            raise _odd_row(body, start, name, rows)
+        is_over = found["end"] is not None
+        part = _read_objects(bytes(found[0].rstrip()[:-1]), name, columns, rows)
+        columns = part.columns
+        rows += len(part.values)
+        if rows > max_rows:
+            raise _too_many_rows(name, max_rows)
+        parts.append(part.values)
+        start = found.end()
+    return Table(columns, np.concatenate(parts)), start
+
+
+def _read_objects(text: bytes, name: str, columns: tuple[str, ...], first_row: int) -> Table:
+    whole = b'{"":[%b]}' % text
+    rows = parse_object(whole)[""]
+    columns = columns or tuple(rows[0])
+    if text.count(b'"') != 2 * sum(map(len, rows)) or any(word in text for word in WORDS):
+        check_keys(whole)
+        check_objects(rows, name, first_row)
+    if not columns:
+        raise MissingField(f"{name:.40}: row {first_row} is empty", at=f"/{name:.40}/{first_row}")
+    return Table(columns, as_array(order_objects(rows, name, columns, first_row), name, ()))
+
+
+def _odd_row(body: bytes | bytearray, start: int, name: str, row: int) -> BadDtype | MalformedBody:
+    """What is wrong with a row that is no object of numbers with a comma or the end behind it."""
+    if body[start : start + 1] in b"]}:," or _ROW.match(body, start):
+        return MalformedBody(f"body: not valid JSON: {name!r:.40} around row {row}")
+    return BadDtype(
+        f"{name:.40}: expected objects of names and numbers, row {row} is something else",
+        at=f"/{name:.40}/{row}",
+    )
 
 
 def _find_end(body: bytes | bytearray, opening: int, max_string: int) -> int:
@@ -156,10 +291,7 @@ def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: Sli
         part = _read_slice(bytes(body[start:end]), name, rows)
         rows += len(part)
         if depth > 1 and rows > max_rows:
-            raise TooLarge(
-                f"{name:.40}: expected at most {max_rows} rows a request; send them in several",
-                at=f"/{name:.40}",
-            )
+            raise _too_many_rows(name, max_rows)
         if parts and part.shape[1:] != parts[0].shape[1:]:
             raise _ragged(name, rows - len(part))
         parts.append(part)
@@ -184,6 +316,13 @@ def _read_slice(text: bytes, name: str, first_row: int) -> Array:
         return as_array(rows, name, ())
     except ShapeMismatch:
         raise _ragged(name, first_row) from None
+
+
+def _too_many_rows(name: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{name:.40}: expected at most {limit} rows a request; send them in several",
+        at=f"/{name:.40}",
+    )
 
 
 def _ragged(name: str, row: int) -> ShapeMismatch:

@@ -77,8 +77,15 @@ def read_name(value: Any, name: str) -> str | None:
     raise InvalidParameter(f"{name}: expected a string, got {_shown(value)}", at=f"/{name}")
 
 
-def read_query(query: bytes, known: Sequence[str]) -> dict[str, Any]:
-    """Read the fields in a query string: `model` as it is, every other as JSON.
+def read_query(
+    query: bytes, known: Sequence[str], texts: Sequence[str] = ("model",)
+) -> dict[str, Any]:
+    """Read the fields in a query string: those of text as they are, every other as JSON.
+
+    Args:
+        query: as it stands behind the question mark.
+        known: the names it may hold.
+        texts: those whose values are text.
 
     Raises:
         InvalidParameter: not a query string, a field twice, or a value that is not JSON.
@@ -103,7 +110,7 @@ def read_query(query: bytes, known: Sequence[str]) -> dict[str, Any]:
     for name, text in pairs:
         if name in fields:
             raise InvalidParameter(f"{name}: given twice in the query string", at=f"/{name}")
-        fields[name] = text if name == "model" else _from_text(name, text)
+        fields[name] = text if name in texts else _from_text(name, text)
     return fields
 
 

@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from service.api.schemas_v2 import InferInput, InferRequest
+from service.codec.columns import FIELD, read_names
 from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.parameters import check_known
@@ -25,6 +26,7 @@ from service.codec.tensors import Array, Shape, as_array, check_leaves, non_fini
 from service.errors import (
     BadDtype,
     InvalidParameter,
+    InvalidRequest,
     MalformedBody,
     MissingField,
     NonFinite,
@@ -48,6 +50,8 @@ _SIZE = "binary_data_size"
 _ALL_BINARY = "binary_data_output"
 _INPUT_PARAMETERS = (_SIZE, "content_type")
 _OUTPUT_PARAMETERS = ("binary_data", "content_type")
+
+_MEMBERS = tuple(InferRequest.model_fields)
 
 _Strict = TypeVar("_Strict", bound=BaseModel)
 
@@ -84,12 +88,11 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     size = len(body) if json_bytes is None else _read_length(json_bytes, len(body))
     text = body if size == len(body) else bytes(body[:size])
     is_long = is_large(text)
-    content = parse_large(text, max_rows) if is_long else parse_object(text)
+    content = parse_large(text, max_rows, known=_MEMBERS) if is_long else parse_object(text)
     request = validate(InferRequest, content)
-    if not is_long and not is_plain(text, content, "data"):
+    is_good = is_long or is_plain(text, content, "data")
+    if not is_good:
         check_keys(text)
-        for given in request.inputs:
-            check_leaves(_rows_of(given), given.name)
     outputs = None
     default = _read_flag(request.parameters, _ALL_BINARY, False)
     if request.outputs:
@@ -99,7 +102,14 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
             if wanted.name in outputs:
                 raise InvalidParameter(f"outputs: {wanted.name!r:.40} twice", at="/outputs")
             outputs[wanted.name] = _read_flag(wanted.parameters, "binary_data", default)
-    tensors = _read_tensors(request.inputs, memoryview(body)[size:])
+    try:
+        if not is_good:
+            for given in request.inputs:
+                check_leaves(_rows_of(given), given.name)
+        tensors = _read_tensors(request.inputs, memoryview(body)[size:])
+    except InvalidRequest as error:
+        error.name_columns(_columns_in(request))
+        raise
     return Inference(
         request.id,
         request.model_name,
@@ -167,6 +177,14 @@ def validate(kind: type[_Strict], content: Any) -> _Strict:
         raise errors.get(first["type"], InvalidParameter)(
             f"{place}: {first['msg']}", at=place
         ) from None
+
+
+def _columns_in(request: InferRequest) -> tuple[str, ...] | None:
+    """The names that a request gives the columns of x, where it gives good ones."""
+    try:
+        return read_names(request.parameters.get(FIELD))
+    except InvalidRequest:
+        return None
 
 
 def _read_length(value: bytes, available: int) -> int:

@@ -4,7 +4,14 @@ from typing import Any
 
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.encode import LOG_DET
-from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, row_output, rows
+from service.operations.fields import (
+    COLUMNS,
+    CONTEXT,
+    MODEL,
+    RETURN_EVALUATIONS,
+    row_output,
+    rows,
+)
 from service.operations.model_input import ModelInput
 from service.operations.response import Tensors
 from service.operations.spec import SCALE, Operation, example_rows
@@ -19,7 +26,7 @@ class Decode(Operation):
     summary = "Map latents to data"
     description = "x = f^-1(z) with log |det dx/dz|; /encode is its exact inverse."
     tensor = Z
-    fields = (MODEL, Z, CONTEXT, SCALE, RETURN_EVALUATIONS)
+    fields = (MODEL, Z, COLUMNS, CONTEXT, SCALE, RETURN_EVALUATIONS)
     outputs = (row_output("x", "Rows of shape event_shape."), LOG_DET)
     gives_images = True
 

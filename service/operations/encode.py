@@ -4,6 +4,7 @@ from typing import Any
 
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import (
+    COLUMNS,
     CONTEXT,
     MODEL,
     RETURN_EVALUATIONS,
@@ -25,7 +26,7 @@ class Encode(Operation):
     summary = "Map data to latents"
     description = "z = f(x) with log |det dz/dx|; /decode is its exact inverse."
     tensor = X
-    fields = (MODEL, X, CONTEXT, RETURN_EVALUATIONS)
+    fields = (MODEL, X, COLUMNS, CONTEXT, RETURN_EVALUATIONS)
     outputs = (row_output("z", "Latents (B, D), D = prod(event_shape)."), LOG_DET)
     bodies = IMAGE_BODIES
     v2_beside = ("log_prob",)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from service.codec.columns import FIELD, read_names
 from service.codec.parameters import read_flag, read_integer, read_name, read_number
 
 _NULL = {"type": "null"}
@@ -88,6 +89,12 @@ def rows(name: str, text: str) -> Field:
     return Field(name, {**_ROWS, "description": text}, _as_it_is, is_required=True)
 
 
+def event_rows(name: str, text: str) -> Field:
+    """Such a tensor of a model's own rows, which may be objects where their columns have names."""
+    row = {"type": ["array", "object"], "additionalProperties": {"type": "number"}}
+    return Field(name, {**_ROWS, "items": row, "description": text}, _as_it_is, is_required=True)
+
+
 def row_output(name: str, text: str, *, is_always: bool = True) -> Output:
     """A row of numbers for each row; null where one is not finite."""
     schema = {"type": "array", "items": {"type": ["array", "null"]}, "description": text}
@@ -134,6 +141,22 @@ CONTEXT = Field(
         "Class-conditional models take labels 0 .. num_classes - 1 (one, or a list).",
     },
     _as_it_is,
+)
+COLUMNS = Field(
+    FIELD,
+    {
+        "anyOf": [
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+            {"type": "string"},
+            _NULL,
+        ],
+        "default": None,
+        "description": "Names of the columns of x, all of them, in the order in which they stand "
+        "there; as text with commas between them. For models with feature_names; objects name "
+        "theirs themselves.",
+    },
+    read_names,
+    is_text=True,
 )
 RETURN_EVALUATIONS = flag(
     "return_evaluations",

@@ -8,12 +8,19 @@ import numpy as np
 from models.noise import base_log_prob, base_log_prob_of_row
 from service.codec.tensors import Array, cast
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
-from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, number_output, rows
+from service.operations.fields import (
+    COLUMNS,
+    CONTEXT,
+    MODEL,
+    RETURN_EVALUATIONS,
+    event_rows,
+    number_output,
+)
 from service.operations.model_input import ModelInput
 from service.operations.response import Tensors
 from service.operations.spec import IMAGE_BODIES, Operation, example_rows
 
-X = rows("x", "Rows of shape event_shape, the batch axis first.")
+X = event_rows("x", "Rows of shape event_shape, the batch axis first; of a table also objects.")
 
 # float32 ends here; beyond, the cast of `cast` makes infinities without a warning.
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -26,7 +33,7 @@ class LogProb(Operation):
     summary = "Score rows"
     description = "log_prob(x) = log N(z; 0, I) + log |det dz/dx|, in nats, of the data as sent."
     tensor = X
-    fields = (MODEL, X, CONTEXT, RETURN_EVALUATIONS)
+    fields = (MODEL, X, COLUMNS, CONTEXT, RETURN_EVALUATIONS)
     outputs = (
         number_output("log_prob", "In nats, of the data as sent."),
         number_output("bits_per_dim", "Models over pixels only.", is_always=False),

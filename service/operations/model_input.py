@@ -19,6 +19,7 @@ class ModelInput(NamedTuple):
     scalars: of the answer, known before it is computed.
     wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
     with_evaluations: whether the client asks what its rows cost.
+    column_order: which column of x stands where in the answer; None is the model's own order.
     """
 
     rows: Array
@@ -27,6 +28,7 @@ class ModelInput(NamedTuple):
     scalars: Scalars
     wants_log_det: bool = True
     with_evaluations: bool = False
+    column_order: list[int] | None = None
 
     def row(self, index: int, scalars: Scalars) -> "ModelInput":
         """Give the input of one row, whose answer says `scalars`."""

@@ -9,6 +9,7 @@ from service.codec.media import PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import (
+    COLUMNS,
     CONTEXT,
     MODEL,
     RETURN_EVALUATIONS,
@@ -43,7 +44,15 @@ class Sample(Operation):
         "the server does. return_log_prob=false saves continuous flows most of the work. The body "
         "may be empty, with all fields in the query string."
     )
-    fields = (MODEL, *SAMPLING_FIELDS, CONTEXT, SCALE, RETURN_LOG_PROB, RETURN_EVALUATIONS)
+    fields = (
+        MODEL,
+        *SAMPLING_FIELDS,
+        COLUMNS,
+        CONTEXT,
+        SCALE,
+        RETURN_LOG_PROB,
+        RETURN_EVALUATIONS,
+    )
     outputs = (
         row_output("x", "Rows of shape event_shape."),
         number_output(
@@ -82,6 +91,7 @@ class Sample(Operation):
             {"seed": params.seed},
             wants_log_prob,
             with_evaluations,
+            self.read_answer_order(fields, card),
         )
         draw = partial(_draw, without_rows, params, card)
         return draw if is_slow else draw()

@@ -8,7 +8,7 @@ declares here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +20,16 @@ from service.codec.media import JPEG, JSON, NPY, NPZ, PNG, negotiate
 from service.codec.tensors import Array, read_rows
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, MissingField, UnsupportedMediaType
-from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS, Field, Output, integer
+from service.operations.columns import answer_order, is_by_name, read_by_name
+from service.operations.fields import (
+    COLUMNS,
+    CONTEXT,
+    MODEL,
+    RETURN_EVALUATIONS,
+    Field,
+    Output,
+    integer,
+)
 from service.operations.model_input import Deferred, EncodedImage, ModelInput
 from service.operations.response import (
     AS_JSON,
@@ -38,6 +47,8 @@ ACCEPT_JSON = (None, b"*/*", b"application/json")
 IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
 
 _EVALUATIONS = RETURN_EVALUATIONS.name
+# Rows of data, whose columns may have names.
+_DATA = "x"
 
 SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
 
@@ -88,6 +99,8 @@ class Operation(ABC):
         self.media = self.bodies or _bodies_of(self.fields, self.tensor)
         self.field_names = tuple(field.name for field in self.fields)
         self.tensor_name = None if self.tensor is None else self.tensor.name
+        # Of latents no column has a name: there `columns` says how the answered x stands.
+        self._has_named_rows = self.tensor_name == _DATA
         self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
         # What most requests name: it says nothing of how they are answered.
         self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
@@ -141,7 +154,8 @@ class Operation(ABC):
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            rows = self._read_rows(value, model.card)
+            columns = COLUMNS.value(fields) if self._has_named_rows else None
+            rows = self._read_rows(value, model.card, columns)
         return self._make_input(
             rows,
             fields,
@@ -166,6 +180,8 @@ class Operation(ABC):
             InvalidParameter: evaluations were asked of a flow that solves no equations.
         """
         outputs, scalars = self.compute_outputs(card, given, result), given.scalars
+        if given.column_order is not None:
+            outputs = {**outputs, _DATA: outputs[_DATA].take(given.column_order, axis=1)}
         if result.solver_stats is not None or given.with_evaluations:
             added = add_solver_stats(
                 result, outputs, media, with_evaluations=given.with_evaluations
@@ -232,7 +248,21 @@ class Operation(ABC):
     ) -> ModelInput:
         context = self.read_context(fields, model.card, len(rows))
         self.check_size(model.card, form, len(rows), values_per_row)
-        return ModelInput(rows, context, self.queue(model), {}, True, with_evaluations)
+        return ModelInput(
+            rows,
+            context,
+            self.queue(model),
+            {},
+            True,
+            with_evaluations,
+            self.read_answer_order(fields, model.card),
+        )
+
+    def read_answer_order(self, fields: dict[str, Any], card: ModelCard) -> list[int] | None:
+        """Read in which order the columns of an answered x are wanted; see `answer_order`."""
+        if self._has_named_rows or COLUMNS.name not in fields:
+            return None
+        return answer_order(COLUMNS.value(fields), card)
 
     def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:
         """Read what a conditional model is conditioned on; see `codec.context.read_context`."""
@@ -258,16 +288,21 @@ class Operation(ABC):
         values = self.values_per_row(card) if values_per_row is None else values_per_row
         check_response_size(card, form, rows, values, self._limits.max_response_bytes)
 
-    def _read_rows(self, value: Any, card: ModelCard) -> Array:
+    def _read_rows(
+        self, value: Any, card: ModelCard, columns: Sequence[str] | None = None
+    ) -> Array:
+        read = partial(
+            read_rows,
+            name=self.tensor_name or "",
+            event_shape=self.row_shape(card),
+            dtype=card.numpy_dtype,
+            max_rows=self._limits.max_request_rows,
+            num_levels=card.num_levels if self._has_named_rows else None,
+        )
+        if self._has_named_rows and (columns is not None or is_by_name(value)):
+            return read_by_name(value, columns, card, _DATA, read)
         try:
-            return read_rows(
-                value,
-                self.tensor_name or "",
-                self.row_shape(card),
-                dtype=card.numpy_dtype,
-                max_rows=self._limits.max_request_rows,
-                num_levels=card.num_levels if self.tensor_name == "x" else None,
-            )
+            return read(value)
         except InvalidRequest as error:
             error.name_columns(card.feature_names)
             raise

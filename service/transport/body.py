@@ -1,16 +1,17 @@
 """The body and the query string of a request for an operation, read into its fields."""
 
+from functools import partial
 from typing import Any
 
 from service.codec.json import parse_object, read_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON, NPY, NPZ, read_content_type
 from service.codec.npy import read_npy, read_npz
-from service.codec.parameters import check_known, read_query
+from service.codec.parameters import read_query
 from service.contracts import Repository
 from service.errors import BadDtype, InvalidParameter, ServiceError
 from service.operations import Operation
-from service.operations.fields import CONTEXT, MODEL
+from service.operations.fields import COLUMNS, CONTEXT, MODEL
 from service.operations.model_input import EncodedImage
 from service.operations.thread_pool import RequestThreadPool
 from service.transport.request import Head
@@ -58,10 +59,10 @@ class FieldReader:
             InvalidRequest, MalformedBody, TooLarge: they are not what the operation takes.
             Overloaded, DeadlineExceeded: a large body found no thread in time.
         """
-        content = await self._read_body(media, body, deadline)
+        content = await self._read_body(media, body, query, deadline)
         if not query:
             return content
-        fields = read_query(query, self._operation.query_fields)
+        fields = self._read_query(query)
         for name in fields.keys() & content.keys():
             raise InvalidParameter(
                 f"{name}: given in the query string and in the body, expected one of them",
@@ -69,8 +70,12 @@ class FieldReader:
             )
         return fields | content
 
-    def read_json(self, body: bytes | bytearray) -> dict[str, Any]:
+    def read_json(self, body: bytes | bytearray, query: bytes = b"") -> dict[str, Any]:
         """Read a body of JSON that is not large.
+
+        Args:
+            body: the text.
+            query: the query string beside it, for the names of columns in errors.
 
         Raises:
             InvalidRequest, MalformedBody: it is not what the operation takes.
@@ -79,23 +84,22 @@ class FieldReader:
             # `curl -X POST "/sample?num_samples=4"` has no body at all.
             return {}
         try:
-            fields = read_object(body)
+            return read_object(body, self._operation.field_names)
         except BadDtype as error:
-            error.name_columns(self._find_columns(body))
+            error.name_columns(self._find_columns(body, query))
             raise
-        check_known(fields, self._operation.field_names)
-        return fields
 
     async def _read_body(
-        self, media: str, body: bytes | bytearray, deadline: float
+        self, media: str, body: bytes | bytearray, query: bytes, deadline: float
     ) -> dict[str, Any]:
+        name = self._operation.tensor_name
         if media == JSON:
             if not is_large(body):
-                return self.read_json(body)
-            fields = await self._threads.run(deadline, parse_large, body, self._max_rows)
-            check_known(fields, self._operation.field_names)
-            return fields
-        name = self._operation.tensor_name
+                return self.read_json(body, query)
+            parse = partial(
+                parse_large, body, self._max_rows, known=self._operation.field_names, table=name
+            )
+            return await self._threads.run(deadline, parse)
         if media == NPZ:
             members = tuple(filter(None, (name, CONTEXT.name)))
             return await self._threads.run(deadline, read_npz, body, members, self._max_body_bytes)
@@ -103,10 +107,15 @@ class FieldReader:
             return {}
         return {name: read_npy(body, name) if media == NPY else EncodedImage(media, body)}
 
-    def _find_columns(self, body: bytes | bytearray) -> tuple[str, ...] | None:
-        """Names of the columns of the model of a body that was refused before it was looked for."""
+    def _read_query(self, query: bytes) -> dict[str, Any]:
+        texts = [field.name for field in self._operation.fields if field.is_text]
+        return read_query(query, self._operation.query_fields, texts)
+
+    def _find_columns(self, body: bytes | bytearray, query: bytes) -> tuple[str, ...] | None:
+        """Names of the columns of a body that was refused before its model was looked for."""
         try:
-            name = MODEL.value(parse_object(body))
-            return self._repository.get(name).card.feature_names
+            fields = parse_object(body) | self._read_query(query)
+            names = COLUMNS.value(fields)
+            return names or self._repository.get(MODEL.value(fields)).card.feature_names
         except ServiceError:
             return None

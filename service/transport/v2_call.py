@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from service.codec.columns import gather_tensors
 from service.codec.parameters import check_known
 from service.codec.v2 import Inference
 from service.contracts import ModelCard
@@ -68,6 +69,10 @@ class V2CallReader:
         Raises:
             UnknownField, InvalidParameter, MissingField: they do not say one thing.
         """
+        if card.feature_names is not None:
+            columns = card.feature_names
+            tensors = gather_tensors(inference.tensors, columns, _TENSORS, CONTEXT.name)
+            inference = inference._replace(tensors=tensors)
         operation, asked = self._choose(inference)
         possible = {
             name: each

@@ -97,7 +97,7 @@ def _request(case: Case, fields: dict[str, Any]) -> dict[str, Any]:
     tensor = _TENSOR[case.operation]
     request: dict[str, Any] = {"inputs": []}
     if tensor in fields:
-        request["inputs"].append(_tensor(tensor, fields.pop(tensor), "FP64"))
+        request["inputs"] += _inputs(tensor, fields.pop(tensor))
     if fields.get("context") is not None:
         context = fields.pop("context")
         is_label = isinstance(context, int) or type(context[0]) is int
@@ -106,11 +106,22 @@ def _request(case: Case, fields: dict[str, Any]) -> dict[str, Any]:
     fields.pop("context", None)
     if fields.pop("return_log_prob", True) is False:
         request["outputs"] = [{"name": "x"}]
+    columns = fields.pop("columns", None)
     parameters = {name: _number(value) for name, value in fields.items() if value is not None}
+    if columns is not None:  # parameters are no lists
+        parameters["columns"] = columns if isinstance(columns, str) else json.dumps(columns)
     is_default = case.operation == _DEFAULT[tensor]
     if tensor is None or (request["inputs"] and not is_default):
         parameters["operation"] = case.operation
     return request | {"parameters": parameters}
+
+
+def _inputs(name: str, rows: Any) -> list[dict[str, Any]]:
+    """One tensor; of rows that are objects one a column."""
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        return [_tensor(key, values, "FP64") for key, values in columns.items()]
+    return [_tensor(name, rows, "FP64")]
 
 
 def _tensor(name: str, values: Any, datatype: str) -> dict[str, Any]:
@@ -141,6 +152,8 @@ def _binary(case: Case, path: str, headers: dict[str, str]) -> tuple[str, dict[s
     }
     is_binary = case.header("Accept") == NPY
     parameters: dict[str, Any] = {"binary_data_output": is_binary}
+    if "columns" in case.fields:
+        parameters["columns"] = case.fields["columns"]
     request: dict[str, Any] = {"inputs": [described], "parameters": parameters}
     if case.operation != _DEFAULT[_TENSOR[case.operation]]:
         parameters["operation"] = case.operation

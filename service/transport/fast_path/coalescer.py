@@ -263,7 +263,8 @@ def _prepare_together(
     for each in requests:
         request, model = each
         value = request.fields.get(tensor)
-        is_lone = type(value) is list and len(value) == 1
+        # Objects are put in the model's order one by one.
+        is_lone = type(value) is list and len(value) == 1 and type(value[0]) is list
         if is_lone and request.fields.keys() <= operation.row_fields:
             alike.setdefault((id(model), request.timeout), []).append(each)
         else:
@@ -312,7 +313,7 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
-    is_lone = count == 1 and not given.with_evaluations
+    is_lone = count == 1 and not given.with_evaluations and given.column_order is None
     key = (
         (id(model), id(given.queue), given.wants_log_det, request.timeout)
         if is_lone

@@ -281,7 +281,7 @@ CASES = [
         {"model": "line", "x": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'x': no such field, expected model, z, context, scale, return_evaluations",
+            "'x': no such field, expected model, z, columns, context, scale, return_evaluations",
             "/x",
         ),
         v2=NotInV2("x is a question there: encode"),
@@ -291,5 +291,53 @@ CASES = [
         "decode",
         {"model": "lune", "z": [[1, 2, 3]]},
         problem("model_not_found", "model: expected one of line, wide, got 'lune'"),
+    ),
+    # Columns of the answer
+    Case(
+        "columns",
+        "decode",
+        {"model": "wide", "z": [[0.1, 0.3], [1, 2]], "columns": ["speed", "mass"]},
+        ok(b'{"model":"wide","version":"3","x":[[0.6,0.2],[4.0,2.0]],"log_det":[0.025,0.25]}'),
+    ),
+    Case(
+        "one row in columns",
+        "decode",
+        {"model": "wide", "z": [[0.1, 0.3]], "columns": ["speed", "mass"]},
+        ok(b'{"model":"wide","version":"3","x":[[0.6,0.2]],"log_det":[0.025]}'),
+    ),
+    Case(
+        "columns of npy",
+        "decode",
+        npy([[0.125, 0.25]], "<f8"),
+        ok(npy([[0.5, 0.25]], "<f8"), NPY, x_model="wide", x_model_version="3"),
+        "model=wide&columns=speed,mass",
+        {"Content-Type": NPY, "Accept": NPY},
+    ),
+    Case(
+        "a column renamed",
+        "decode",
+        {"model": "wide", "z": [[0.1, 0.3]], "columns": ["spede", "mass"]},
+        problem(
+            "unknown_field",
+            "columns: 'spede' is no column of the model, expected mass, speed; did you mean 'speed'?",
+            "/columns/0",
+        ),
+    ),
+    Case(
+        "columns of a model without names",
+        "decode",
+        {"model": "line", "z": [[1, 2, 3]], "columns": ["a", "b", "c"]},
+        problem(
+            "invalid_parameter",
+            "columns: the columns of model line have no names, send rows as lists in its own order",
+            "/columns",
+        ),
+    ),
+    Case(
+        "latents as objects",
+        "decode",
+        {"model": "wide", "z": [{"mass": 1, "speed": 2}]},
+        problem("bad_dtype", "z: expected numbers, row 0 holds an object", "/z/0"),
+        v2=NotInV2("the protocol has no rows"),
     ),
 ]

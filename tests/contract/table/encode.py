@@ -313,7 +313,7 @@ CASES = [
         _ONE | {"modell": "line"},
         problem(
             "unknown_field",
-            "'modell': no such field, expected model, x, context, return_evaluations; did you mean 'model'?",
+            "'modell': no such field, expected model, x, columns, context, return_evaluations; did you mean 'model'?",
             "/modell",
         ),
     ),
@@ -323,7 +323,7 @@ CASES = [
         {"model": "line", "z": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'z': no such field, expected model, x, context, return_evaluations",
+            "'z': no such field, expected model, x, columns, context, return_evaluations",
             "/z",
         ),
         v2=NotInV2("z is a question there: decode"),
@@ -732,7 +732,9 @@ CASES = [
         "encode",
         {"model": "line"},
         problem(
-            "unknown_field", "'x': no such field, expected model, context, return_evaluations", "/x"
+            "unknown_field",
+            "'x': no such field, expected model, columns, context, return_evaluations",
+            "/x",
         ),
         "x=[[1,2,3]]",
         v2=NotInV2("the protocol has no query"),
@@ -743,7 +745,7 @@ CASES = [
         _ONE,
         problem(
             "unknown_field",
-            "'modell': no such field, expected model, context, return_evaluations; did you mean 'model'?",
+            "'modell': no such field, expected model, columns, context, return_evaluations; did you mean 'model'?",
             "/modell",
         ),
         "modell=line",
@@ -756,5 +758,45 @@ CASES = [
         problem("invalid_parameter", "model: given twice in the query string", "/model"),
         "model=line&model=line",
         v2=NotInV2("the protocol has no query"),
+    ),
+    # Rows by name
+    Case(
+        "rows as objects",
+        "encode",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, {"mass": 1, "speed": 2}]},
+        ok(
+            b'{"model":"wide","version":"3","z":[[0.05,0.15],[0.5,1.0]],"log_det":[-0.0125,-0.125]}'
+        ),
+    ),
+    Case(
+        "columns",
+        "encode",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [[0.3, 0.1]]},
+        ok(b'{"model":"wide","version":"3","z":[[0.05,0.15]],"log_det":[-0.0125]}'),
+    ),
+    Case(
+        "columns of npy of NaN",
+        "encode",
+        npy([[1, "nan"], ["inf", 1]]),
+        problem(
+            "non_finite",
+            "x: expected finite float64 numbers, row 0 holds nan in column 1 'mass'",
+            errors=[
+                ("/x/0", "not finite in column 1 'mass'"),
+                ("/x/1", "not finite in column 0 'speed'"),
+            ],
+        ),
+        "model=wide&columns=speed,mass",
+        {"Content-Type": NPY},
+    ),
+    Case(
+        "a column renamed",
+        "encode",
+        {"model": "wide", "x": [{"speeed": 0.3, "mass": 0.1}]},
+        problem(
+            "unknown_field",
+            "x: row 0: 'speeed' is no column of the model, expected mass, speed; did you mean 'speed'?",
+            "/x/0/speeed",
+        ),
     ),
 ]

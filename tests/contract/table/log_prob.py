@@ -16,6 +16,7 @@ from tests.contract.case import (
     InV2,
     NotInV2,
     npy,
+    npz,
     ok,
     picture,
     problem,
@@ -24,6 +25,7 @@ from tests.contract.case import (
 _ONE = {"model": "line", "x": [[2, 4, 6]]}
 _ONE_PROBE = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 _NO_PICTURES = NotInV2("the protocol has no pictures")
+_NO_ROWS = NotInV2("the protocol has no rows")
 _NO_EVALUATIONS = NotInV2("the protocol does not tell what rows cost")
 
 CASES = [
@@ -369,9 +371,339 @@ CASES = [
         {"model": "line", "z": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'z': no such field, expected model, x, context, return_evaluations",
+            "'z': no such field, expected model, x, columns, context, return_evaluations",
             "/z",
         ),
         v2=NotInV2("z is a question there: decode"),
+    ),
+    # Rows by name
+    Case(
+        "rows as objects",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+    ),
+    Case(
+        "rows as objects, each in an order of its own",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, {"mass": -2, "speed": 1}]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453,-2.2128770664093453]}'),
+    ),
+    Case(
+        "columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [[0.3, 0.1]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+    ),
+    Case(
+        "columns in their own order",
+        "log_prob",
+        {"model": "wide", "columns": ["mass", "speed"], "x": [[0.1, 0.3]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+    ),
+    Case(
+        "columns null",
+        "log_prob",
+        {"model": "wide", "columns": None, "x": [[0.1, 0.3]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+    ),
+    Case(
+        "columns in the query",
+        "log_prob",
+        {"model": "wide", "x": [[0.3, 0.1]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+        "columns=speed,m%61ss",
+    ),
+    Case(
+        "columns in the query as a list",
+        "log_prob",
+        {"model": "wide", "x": [[0.3, 0.1]]},
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+        {"columns": '["speed", "mass"]'},
+    ),
+    Case(
+        "columns of npy",
+        "log_prob",
+        npy([[0.3, 0.1]], "<f8"),
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+        "model=wide&columns=speed,mass",
+        {"Content-Type": NPY},
+    ),
+    Case(
+        "columns of npz",
+        "log_prob",
+        npz(x=np.array([[0.3, 0.1]])),
+        ok(b'{"model":"wide","version":"3","log_prob":[-1.8628770664093453]}'),
+        "model=wide&columns=speed,mass",
+        {"Content-Type": NPZ},
+        v2=NotInV2("the protocol has no archives"),
+    ),
+    Case(
+        "a column renamed",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mas": 0.1}]},
+        problem(
+            "unknown_field",
+            "x: row 0: 'mas' is no column of the model, expected mass, speed; did you mean 'mass'?",
+            "/x/0/mas",
+        ),
+    ),
+    Case(
+        "a column renamed in columns",
+        "log_prob",
+        {"model": "wide", "columns": ["spede", "mass"], "x": [[0.3, 0.1]]},
+        problem(
+            "unknown_field",
+            "columns: 'spede' is no column of the model, expected mass, speed; did you mean 'speed'?",
+            "/columns/0",
+        ),
+    ),
+    Case(
+        "a column too many",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1, "": 1}]},
+        problem(
+            "unknown_field", "x: row 0: '' is no column of the model, expected mass, speed", "/x/0/"
+        ),
+    ),
+    Case(
+        "a column missing",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3}]},
+        problem(
+            "missing_field", "x: row 0: column 'mass' is missing, expected mass, speed", "/x/0"
+        ),
+    ),
+    Case(
+        "a column missing in one row",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, {"mass": 1}]},
+        problem(
+            "missing_field", "x: row 1: column 'speed' is missing, expected mass, speed", "/x/1"
+        ),
+        v2=NotInV2("columns have as many rows there"),
+    ),
+    Case(
+        "a column renamed in one row",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, {"mass": 1, "sp/ed": 1}]},
+        problem(
+            "unknown_field",
+            "x: row 1: 'sp/ed' is no column of the model, expected mass, speed; did you mean 'speed'?",
+            "/x/1/sp~1ed",
+        ),
+        v2=NotInV2("columns have as many rows there"),
+    ),
+    Case(
+        "a column missing in columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed"], "x": [[0.3]]},
+        problem(
+            "missing_field", "columns: column 'mass' is missing, expected mass, speed", "/columns"
+        ),
+    ),
+    Case(
+        "a column twice in columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass", "speed"], "x": [[0.3, 0.1, 0.3]]},
+        problem(
+            "invalid_parameter",
+            "columns: 'speed' stands twice, expected each column once",
+            "/columns/2",
+        ),
+    ),
+    Case(
+        "a column twice in a row",
+        "log_prob",
+        b'{"model":"wide","x":[{"mass":1,"speed":2,"mass":3}]}',
+        problem("malformed_body", "body: the key 'mass' stands twice in one object"),
+        v2=InV2(
+            b'{"inputs": [{"name": "mass", "name": "mass", "shape": [1], "datatype": "FP64", "data": [1]}]}'
+        ),
+    ),
+    Case(
+        "columns empty",
+        "log_prob",
+        {"model": "wide", "columns": [], "x": [[0.1, 0.3]]},
+        problem(
+            "invalid_parameter",
+            "columns: expected the names of all columns, as a list or with commas between them, got []",
+            "/columns",
+        ),
+    ),
+    Case(
+        "columns no names",
+        "log_prob",
+        {"model": "wide", "columns": ["mass", 1], "x": [[0.1, 0.3]]},
+        problem(
+            "invalid_parameter",
+            "columns: expected the names of all columns, as a list or with commas between them, got ['mass', 1]",
+            "/columns",
+        ),
+    ),
+    Case(
+        "columns of a model without names",
+        "log_prob",
+        _ONE | {"columns": ["a", "b", "c"]},
+        problem(
+            "invalid_parameter",
+            "columns: the columns of model line have no names, send rows as lists in its own order",
+            "/columns",
+        ),
+    ),
+    Case(
+        "objects for a model without names",
+        "log_prob",
+        {"model": "line", "x": [{"a": 1, "b": 2, "c": 3}]},
+        problem(
+            "invalid_parameter",
+            "x: the columns of model line have no names, send rows as lists in its own order",
+            "/x",
+        ),
+        v2=NotInV2("a tensor of another name is an unknown one there"),
+    ),
+    Case(
+        "objects and columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [{"speed": 0.3, "mass": 0.1}]},
+        problem(
+            "invalid_parameter",
+            "columns: leave it out, the rows name their columns themselves",
+            "/columns",
+        ),
+    ),
+    Case(
+        "columns in query and body",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [[0.3, 0.1]]},
+        problem(
+            "invalid_parameter",
+            "columns: given in the query string and in the body, expected one of them",
+            "/columns",
+        ),
+        "columns=speed,mass",
+        v2=NotInV2("the protocol has no query"),
+    ),
+    Case(
+        "a list among objects",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, [0.1, 0.3]]},
+        problem(
+            "bad_dtype",
+            "x: expected an object a row, as the first one is, row 1 is a list",
+            "/x/1",
+        ),
+        v2=_NO_ROWS,
+    ),
+    Case(
+        "an object among lists",
+        "log_prob",
+        {"model": "wide", "x": [[0.1, 0.3], {"speed": 0.3, "mass": 0.1}]},
+        problem("bad_dtype", "x: expected numbers, row 1 holds an object", "/x/1"),
+        v2=_NO_ROWS,
+    ),
+    Case(
+        "a string in an object",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1}, {"speed": "fast", "mass": 0.1}]},
+        problem(
+            "bad_dtype",
+            "x: expected numbers, row 1 holds a string in column 'speed'",
+            "/x/1/speed",
+        ),
+    ),
+    Case(
+        "null in an object",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": 0.3, "mass": None}]},
+        problem("bad_dtype", "x: expected numbers, row 0 holds null in column 'mass'", "/x/0/mass"),
+    ),
+    Case(
+        "true in an object",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": True, "mass": 1}]},
+        problem(
+            "bad_dtype",
+            "x: expected numbers, row 0 holds true or false in column 'speed'",
+            "/x/0/speed",
+        ),
+    ),
+    Case(
+        "a list in an object",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": [1], "mass": [2]}]},
+        problem(
+            "bad_dtype", "x: expected numbers, row 0 holds a list in column 'speed'", "/x/0/speed"
+        ),
+        v2=_NO_ROWS,
+    ),
+    Case(
+        "an object in an object",
+        "log_prob",
+        {"model": "wide", "x": [{"speed": {}, "mass": 2}]},
+        problem(
+            "bad_dtype",
+            "x: expected numbers, row 0 holds an object in column 'speed'",
+            "/x/0/speed",
+        ),
+        v2=_NO_ROWS,
+    ),
+    Case(
+        "NaN in an object",
+        "log_prob",
+        b'{"model":"wide","x":[{"speed":1,"mass":2},{"speed":NaN,"mass":2}]}',
+        problem(
+            "non_finite",
+            "x: expected finite float64 numbers, row 1 holds nan in column 'speed'",
+            errors=[("/x/1/speed", "not finite in column 'speed'")],
+        ),
+    ),
+    Case(
+        "NaN beside columns",
+        "log_prob",
+        b'{"model":"wide","columns":["speed","mass"],"x":[[NaN,2]]}',
+        problem(
+            "non_finite",
+            "x: expected finite float64 numbers, row 0 holds nan in column 0 'speed'",
+            errors=[("/x/0", "not finite in column 0 'speed'")],
+        ),
+    ),
+    Case(
+        "a string beside columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [["fast", 2]]},
+        problem(
+            "bad_dtype",
+            "x: expected numbers, row 0 holds a string in column 0 'speed'",
+            "/x/0",
+        ),
+    ),
+    Case(
+        "a string beside columns in the query",
+        "log_prob",
+        {"x": [["fast", 2]]},
+        problem(
+            "bad_dtype",
+            "x: expected numbers, row 0 holds a string in column 0 'speed'",
+            "/x/0",
+        ),
+        "model=wide&columns=speed,mass",
+    ),
+    Case(
+        "too narrow beside columns",
+        "log_prob",
+        {"model": "wide", "columns": ["speed", "mass"], "x": [[1]]},
+        problem("shape_mismatch", "x: expected (*, 2), got (1, 1)", "/x"),
+    ),
+    Case(
+        "an unknown field of strings",
+        "log_prob",
+        _ONE | {"labels": ["a", "b"]},
+        problem(
+            "unknown_field",
+            "'labels': no such field, expected model, x, columns, context, return_evaluations",
+            "/labels",
+        ),
+        v2=InV2({"inputs": [], "labels": ["a", "b"]}),
     ),
 ]

@@ -448,7 +448,7 @@ CASES = [
         _line(sed=7),
         problem(
             "unknown_field",
-            "'sed': no such field, expected model, num_samples, seed, temperature, first_row, context, scale, return_log_prob, return_evaluations; did you mean 'seed'?",
+            "'sed': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations; did you mean 'seed'?",
             "/sed",
         ),
     ),
@@ -458,7 +458,7 @@ CASES = [
         _line(x=[[1, 2, 3]]),
         problem(
             "unknown_field",
-            "'x': no such field, expected model, num_samples, seed, temperature, first_row, context, scale, return_log_prob, return_evaluations",
+            "'x': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations",
             "/x",
         ),
         v2=NotInV2("x is a question there: encode"),
@@ -497,5 +497,31 @@ CASES = [
         ),
         "model=line&seed=abc",
         v2=_NO_QUERY,
+    ),
+    # Columns of the answer
+    Case(
+        "columns",
+        "sample",
+        {"model": "wide", "seed": 7, "columns": ["speed", "mass"]},
+        ok(
+            b'{"model":"wide","version":"3","seed":7,"x":[[1.6968390287187698,-2.8071286700679523]],"log_prob":[-2.8318902401134425]}'
+        ),
+    ),
+    Case(
+        "columns in the query, no body",
+        "sample",
+        b"",
+        ok(
+            b'{"model":"wide","version":"3","seed":7,"x":[[1.6968390287187698,-2.8071286700679523]],"log_prob":[-2.8318902401134425]}'
+        ),
+        "model=wide&seed=7&columns=speed,mass",
+    ),
+    Case(
+        "a column missing",
+        "sample",
+        {"model": "wide", "seed": 7, "columns": ["speed"]},
+        problem(
+            "missing_field", "columns: column 'mass' is missing, expected mass, speed", "/columns"
+        ),
     ),
 ]
