@@ -21,10 +21,10 @@ ENV PATH=/opt/venv/bin:${PATH}
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 # Packages that hold nothing yet, to install what they require.
-RUN touch README.md LICENSE && mkdir pushforward models service
+RUN touch README.md LICENSE NOTICE && mkdir pushforward models service
 
 FROM build AS wheel
-COPY README.md LICENSE ./
+COPY README.md LICENSE NOTICE ./
 COPY pushforward pushforward
 COPY models models
 COPY service service

@@ -1,13 +1,14 @@
 """The application: the operations, the ordinary routes, and one form for every error."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,12 +16,13 @@ from service.api.error_handlers import ANY_PROBLEM, add_error_handlers
 from service.api.health import health_router
 from service.api.middleware import TelemetryMiddleware
 from service.api.models import models_router
-from service.api.openapi import add_keys, add_operations
+from service.api.openapi import ANSWER_HEADERS, add_operations
+from service.api.openapi_keys import add_keys
 from service.api.openapi_v2 import INFER_PATHS, add_inference
 from service.api.page import page_router
 from service.api.v2 import v2_router
 from service.auth import auth_of
-from service.contracts import Repository
+from service.contracts import ModelCard, Repository
 from service.operations import OPERATIONS
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -29,7 +31,7 @@ from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Tracer
 from service.transport.asgi import AppContext, Endpoint, OperationEndpoint
 from service.transport.disconnect import DisconnectWatcher
-from service.transport.request import ReceiveBudget
+from service.transport.request import ReceiveBudget, read_headers
 from service.transport.v2 import PREFIX, SUFFIX, InferEndpoint
 
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
@@ -38,9 +40,7 @@ _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "Inference-Header-Content-Length", "Traceparent"),
     *("X-API-Key", "X-Request-Id", "X-Timeout-Seconds"),
 )
-_CORS_ANSWER_HEADERS = (
-    *("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-Id"),
-)
+_CORS_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", *ANSWER_HEADERS)
 
 
 def create_app(
@@ -88,12 +88,14 @@ class Application(FastAPI):
             lifespan=_lifespan(context),
             redirect_slashes=False,
             responses=ANY_PROBLEM,
+            # Ours: with keys it depends on who asks, and the pages load nothing from elsewhere.
+            openapi_url=None,
         )
         self._repository = context.repository
-        self._described: list[tuple[str, str]] = []
+        self._documents: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         self.endpoints = {f"/{kind.name}": OperationEndpoint(context, kind) for kind in OPERATIONS}
         self._infer = InferEndpoint(context)
-        self._needs_key = context.auth is not None
+        self._auth = context.auth
         self._entry: ASGIApp = self._serve
         origins = context.settings.cors_origins
         if origins:
@@ -111,6 +113,7 @@ class Application(FastAPI):
         self.router.routes.extend(
             Route(path, self._infer, methods=["POST"]) for path in INFER_PATHS
         )
+        self.add_route("/openapi.json", self._answer_openapi, include_in_schema=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's message, with CORS around it where pages may call."""
@@ -132,18 +135,32 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Describe all routes, with examples for the models that are served now."""
-        cards = [served.card for served in self._repository.models()]
-        described = [(card.name, card.version) for card in cards]
-        if self.openapi_schema is None or described != self._described:
+        return self._describe([served.card for served in self._repository.models()])
+
+    def _describe(self, cards: Sequence[ModelCard]) -> dict[str, Any]:
+        described = tuple((card.name, card.version) for card in cards)
+        if described not in self._documents:
             # Written anew only when the models have changed: it takes a good part of a second.
             self.openapi_schema = None
             document = super().openapi()
             add_operations(document, [each.operation for each in self.endpoints.values()], cards)
             add_inference(document)
-            if self._needs_key:
+            if self._auth is not None:
                 add_keys(document)
-            self._described = described
-        return super().openapi()
+            # Beside it is kept what names no model.
+            kept = {known: text for known, text in self._documents.items() if not known}
+            self._documents = {**kept, described: document}
+        return self._documents[described]
+
+    async def _answer_openapi(self, request: Request) -> JSONResponse:
+        """Describe all routes; without a key, where there are keys, as if no model were served."""
+        headers, _ = read_headers(request.scope["headers"])
+        is_admitted = self._auth is None or self._auth.admits(headers)
+        document = self.openapi() if is_admitted else self._describe(())
+        root = request.scope.get("root_path")
+        if root:
+            document = {**document, "servers": [{"url": root}]}
+        return JSONResponse(document, headers={"Vary": "Authorization, X-API-Key"})
 
 
 def _lifespan(context: AppContext) -> Any:

@@ -1,7 +1,8 @@
 """Who may ask: API keys, several at once, in the settings or in a file that may change.
 
 A client shows one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`. Only the probes of
-orchestrators are answered without. Where no key is set nothing is checked.
+orchestrators are answered without, and the pages for browsers (`service.api.page`). Where no key
+is set nothing is checked.
 """
 
 import ipaddress
@@ -81,6 +82,14 @@ class ApiKeyAuth:
             is_known |= compare_digest(digest, known)
         if not is_known:
             raise Unauthorized("the key is not one of this server's", is_invalid=True)
+
+    def admits(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether `check` lets a request pass."""
+        try:
+            self.check(headers)
+        except Unauthorized:
+            return False
+        return True
 
     def _look(self) -> None:
         """Read the file again if it has changed; one that cannot be used changes nothing."""

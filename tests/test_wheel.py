@@ -71,7 +71,10 @@ def test_it_holds_the_packages_and_the_zoo_and_nothing_else(wheel: Path) -> None
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"pushforward", "models", "service", f"pushforward-{VERSION}.dist-info"}
     assert {f"{top}/py.typed" for top in ("pushforward", "models", "service")} <= names
-    assert "service/static/index.html" in names
+    static = (path for path in (ROOT / "service/static").rglob("*") if path.is_file())
+    assert {path.relative_to(ROOT).as_posix() for path in static} <= names
+    licences = f"pushforward-{VERSION}.dist-info/licenses"
+    assert {f"{licences}/LICENSE", f"{licences}/NOTICE"} <= names
     zoo = [path.parent.name for path in (ROOT / "models/zoo").glob("*/config.json")]
     files = ("config.json", "model.safetensors", "golden.safetensors")
     assert {f"models/zoo/{model}/{file}" for model in zoo for file in files} <= names

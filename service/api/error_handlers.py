@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.errors import Fault, InvalidRequest, ServiceError
 from service.problem import PROBLEM_MEDIA_TYPE, from_status, problem
@@ -44,12 +45,25 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = "no such path; GET /openapi.json has all of them"
+        detail = _find_mend(request)
     elif error.status_code == 405:
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"  # every route that has the one answers the other
         detail = f"{request.method}: expected {headers.get('Allow', 'another method')}"
     return _render(request, from_status(error.status_code, detail, tuple(headers.items())))
+
+
+def _find_mend(request: Request) -> str:
+    """Say what to ask for instead of a path that is none."""
+    path = request.scope["path"]
+    if path == "/redoc":
+        return "no such path any more; GET /docs has the documentation"
+    bare = path.rstrip("/")
+    if bare != path:
+        scope = {**request.scope, "path": bare}
+        if any(route.matches(scope)[0] is not Match.NONE for route in request.app.router.routes):
+            return f"no such path; leave out the slash at its end: {bare:.100}"
+    return "no such path; GET /openapi.json has all of them"
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.page import PUBLIC_PATHS
 from service.auth import OPEN_PATHS, ApiKeyAuth
 from service.operations.response import error_response
 from service.telemetry.recorder import RequestRecorder
@@ -51,7 +52,7 @@ class TelemetryMiddleware:
         try:
             if repeated is not None:
                 raise repeated_header(repeated)
-            if self._auth is not None and scope["path"] not in OPEN_PATHS:
+            if self._auth is not None and not _is_public(scope["method"], scope["path"]):
                 self._auth.check(received)
             await self._app(scope, receive, send_framed)
         except Exception as error:
@@ -69,3 +70,8 @@ class TelemetryMiddleware:
             seconds=time.monotonic() - started,
             op=route,
         )
+
+
+def _is_public(method: str, path: str) -> bool:
+    """Whether a call needs no key: the probes, and what pages are made of."""
+    return path in OPEN_PATHS or (method == "GET" and path in PUBLIC_PATHS)

@@ -45,13 +45,15 @@ _BINARY_BODIES = {
     PNG: "one picture of the model's size, one row",
     JPEG: "one picture of the model's size, one row",
 }
-_HEADERS = {
+# Of every 200; pages of other origins that may call may read them too.
+ANSWER_HEADERS = {
     "X-Request-Id": "the request's, or one that was made",
     "Server-Timing": "queue;dur=0.210, compute;dur=0.480 (milliseconds)",
     "X-Model": "the model that answered; not beside JSON, which has it inside",
     "X-Model-Version": "its version; not beside JSON",
     "X-Seed": "the seed of /sample; not beside JSON",
     "X-Non-Finite": "how many rows hold a NaN or an infinity, if any; not beside JSON",
+    "X-Log_Prob_Se_Reason": "why log_prob_se is null, if it is; beside npz alone",
 }
 _PROBLEMS: tuple[tuple[type[ServiceError], str], ...] = (
     (MalformedBody, "body: not valid JSON: unexpected end of data: line 1 column 12 (char 11)"),
@@ -116,15 +118,6 @@ def add_operations(
         }
 
 
-def add_keys(document: dict[str, Any]) -> None:
-    """Say how a client shows its key."""
-    document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    document["security"] = [{"bearer": []}, {"key": []}]
-
-
 def problems() -> dict[str, dict[str, Any]]:
     """Describe every error that a call which computes can answer with."""
     return {str(kind.status): _problem(kind, detail) for kind, detail in _PROBLEMS}
@@ -185,7 +178,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 def _query_schema(field: Field) -> dict[str, Any]:
     if field.is_text or field is CONTEXT:
         return {"type": "string"}
-    return {key: value for key, value in field.schema.items() if key != "description"}
+    # Swagger UI sends a default along, and the body may have the field too.
+    unwanted = ("default", "description")
+    return {key: value for key, value in field.schema.items() if key not in unwanted}
 
 
 def _request(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
@@ -203,7 +198,8 @@ def _response(operation: Operation, schema: str, card: ModelCard) -> dict[str, A
         if media != JSON and (operation.gives_images or not form.is_image):
             content[media] = _binary(form.description)
     headers = {
-        name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in ANSWER_HEADERS.items()
     }
     return {"description": "The answer, row by row", "headers": headers, "content": content}
 

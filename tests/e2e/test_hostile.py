@@ -347,7 +347,7 @@ def test_neither_keys_nor_paths_are_shown(server: RunningServer) -> None:
     texts = []
     with server.client() as client:
         for headers in ({"Authorization": f"Bearer {WRONG_KEY}"}, {"X-API-Key": WRONG_KEY * 1000}):
-            for path in ("/metrics", "/models", "/docs", f"/models/{WRONG_KEY}"):
+            for path in ("/metrics", "/models", "/v2", f"/models/{WRONG_KEY}"):
                 answer = client.get(path, headers=headers)
                 assert answer.status_code == 401
                 texts.append(answer.text)

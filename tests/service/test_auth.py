@@ -67,7 +67,8 @@ def test_probes_need_no_key(app: FastAPI, path: str) -> None:
 
 
 CLOSED = [
-    *(("GET", path) for path in ("/", "/docs", "/metrics", "/models", "/openapi.json", "/v2")),
+    *(("GET", path) for path in ("/metrics", "/models", "/models/line", "/v2", "/redoc")),
+    *(("POST", path) for path in ("/", "/docs", "/openapi.json", "/static/page.js")),
     *(("GET", path) for path in ("/v2/models/line", "/health/../metrics", "/nowhere")),
     *(("POST", path) for path in ("/sample", "/v2/repository/index", "/health/live/")),
     ("POST", "/v2/repository/models/line/unload"),
@@ -269,3 +270,27 @@ def test_pages_of_named_origins_may(method: str, path: str, origin: str) -> None
         answer = ask(app, method, path, headers=headers | {"Origin": origin}, **content)
         assert answer.status_code == (200 if headers else 401)
         assert answer.headers.get("access-control-allow-origin") == expected
+
+
+PICTURES = {"Origin": "https://page.example", "Accept": "application/x-npy", **GOOD}
+
+
+def test_pages_of_named_origins_may_read_what_an_answer_says_of_itself() -> None:
+    """Every header of an answer of ours that a script is not allowed to read anyway."""
+    app = app_over(FakeRepository(), api_keys=KEY, cors_origins="https://page.example")
+    requests: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/sample", {"json": {"model": "line", "num_samples": 2}}),
+        ("POST", "/encode", {"json": {"model": "line", "x": [[1e39, 0, 0]]}}),
+        ("POST", "/encode", {"json": {"model": "line", "x": [[1, 2, 3]]}}),
+        ("GET", "/models", {}),
+    ]
+    sent, exposed = set(), set()
+    for method, path, given in requests:
+        answer = ask(app, method, path, headers=PICTURES, **given)
+        listed = answer.headers["access-control-expose-headers"].lower().split(", ")
+        sent |= {name for name in answer.headers if not name.startswith("access-control")}
+        exposed = set(listed)
+    safe = {"content-length", "content-type", "vary"}
+    assert sent - safe - exposed == set()
+    assert {"x-seed", "x-model", "x-model-version", "x-non-finite", "x-request-id"} <= exposed
+    assert {"retry-after", "server-timing", "inference-header-content-length"} <= exposed
