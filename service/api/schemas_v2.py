@@ -39,7 +39,7 @@ class InferInput(Strict):
     shape: list[int] = Field(description="The batch axis first.")
     datatype: str = Field(description="FP16, FP32, FP64, INT8 .. INT64, UINT8 .. UINT64.")
     parameters: Parameters = Field({}, description="binary_data_size.")
-    data: Annotated[Any, WithJsonSchema({"type": "array"})] = Field(
+    data: Annotated[Any, WithJsonSchema({"type": ["array", "null"]})] = Field(
         None, description="Row by row, nested or flat; absent where it follows the JSON as bytes."
     )
 
