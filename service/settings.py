@@ -82,8 +82,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Keys, joined by commas: with any, all calls but the health checks need one. "
-        "Flags can be seen by other users of a machine: prefer the variable or a file.",
+        description="Keys, joined by commas: with any, all calls but the health checks and the "
+        "pages need one. Flags can be seen by other users of a machine: prefer the variable or a "
+        "file.",
     )
     api_key_file: FilePath | None = Field(
         None, description="File with more of them, one a line, read again when it changes."
