@@ -211,8 +211,10 @@ def encode_labels(
     return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
 
 
-def optional_package(module: str, *, needed_for: str, install: str = "") -> ModuleType:
-    """Import a package that only training needs.
+def optional_package(
+    module: str, *, needed_for: str, install: str = "", extra: str = "train"
+) -> ModuleType:
+    """Import a package that an extra brings, that of training where no other is named.
 
     Raises:
         DatasetError: if it is not installed, with the command that installs it.
@@ -220,6 +222,6 @@ def optional_package(module: str, *, needed_for: str, install: str = "") -> Modu
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        command = install or install_command("train")
+        command = install or install_command(extra)
         package = module.partition(".")[0]
         raise DatasetError(f"{needed_for} needs the package {package}: {command}") from error

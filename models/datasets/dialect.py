@@ -37,10 +37,15 @@ class Dialect:
     compression: str | None
 
 
-def find_dialect(path: Path, spec: Spec) -> Dialect:
+def find_dialect(path: Path, spec: Spec, *, numbers_are_rows: bool = False) -> Dialect:
     """Tell the dialect of a file from its bytes and its first lines.
 
     Option: `header=yes|no`, where the first line could be either.
+
+    Args:
+        path: of the file.
+        spec: the options.
+        numbers_are_rows: a first line that looks like values is a row where no option says so.
 
     Raises:
         DatasetError: if the first line looks like values and no option says what it is.
@@ -56,13 +61,14 @@ def find_dialect(path: Path, spec: Spec) -> Dialect:
     cells = _cells(lines, separator)
     first, others = cells[0], cells[1:]
     decimal = "," if separator != "," and _is_decimal_comma(others) else "."
-    if header is None and _looks_like_values(first, others, decimal):
+    is_row = header is None and _looks_like_values(first, others, decimal)
+    if is_row and not numbers_are_rows:
         raise DatasetError(
             f"{path}: the first line holds numbers where column names are expected: say "
             "?header=no if it is a row (columns are then called 1, 2, ...: &label=4), or "
             "?header=yes if these are names"
         )
-    names = None if header == "no" else tuple(cell.strip() for cell in first)
+    names = None if header == "no" or is_row else tuple(cell.strip() for cell in first)
     compression = "gzip" if _is_gzip(path) else None
     return Dialect(encoding, separator, decimal, names, compression)
 
@@ -79,6 +85,19 @@ def check_separators(path: Path, name: str, texts: Sequence[str]) -> None:
             f"{path}: column {name!r} holds numbers with thousands separators, as {grouped!r}; "
             "write them without"
         )
+
+
+def empty_column(path: Path, name: str) -> DatasetError:
+    """Say that no row has a value in a column."""
+    return DatasetError(f"{path}: column {name!r} is empty; leave it out with ?drop={name}")
+
+
+def no_numbers(path: Path, name: str, kind: str) -> DatasetError:
+    """Say that a column holds something else than numbers."""
+    return DatasetError(
+        f"{path}: column {name!r} holds {kind}, not numbers; leave it out with ?drop={name} "
+        f"or, where it is the class, name it with ?label={name}"
+    )
 
 
 def _is_gzip(path: Path) -> bool:

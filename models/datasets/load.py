@@ -10,7 +10,13 @@ from models.datasets.images import load_folder, load_idx
 from models.datasets.named import NAMED, toy_recipe
 from models.datasets.schema import match
 from models.datasets.spec import Spec
-from models.datasets.tables import ARRAY_SUFFIXES, TABLE_SUFFIXES, load_array, load_table
+from models.datasets.tables import (
+    ARRAY_SUFFIXES,
+    TABLE_SUFFIXES,
+    file_kind,
+    load_array,
+    load_table,
+)
 from models.datasets.toys import TOYS
 
 
@@ -90,12 +96,13 @@ def _load_path(spec: Spec, features: Sequence[str]) -> Dataset:
         return load_idx(path, spec)
     if path.is_dir():
         return load_folder(path, spec)
-    suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
-    if suffix.lower() in TABLE_SUFFIXES:
+    kind = file_kind(path)
+    if kind in TABLE_SUFFIXES:
         return load_table(path, spec, features)
-    if suffix.lower() in ARRAY_SUFFIXES:
+    if kind in ARRAY_SUFFIXES:
         return load_array(path, spec)
     raise DatasetError(
-        f"{path}: expected a folder of images or a file .csv, .csv.gz, .parquet, .npy or .npz, "
+        f"{path}: expected a folder of images or a file .csv, .csv.gz, .tsv, .parquet, .arrow, "
+        ".feather, .npy or .npz, "
         f"got {path.suffix or 'no suffix'}; name idx files as idx:{path.name}"
     )

@@ -1,26 +1,143 @@
-"""Rows of numbers from files: .csv, .csv.gz and .parquet (through pyarrow), .npy and .npz."""
+"""Rows of numbers from files: tables whose columns may have names, .npy and .npz.
 
-import re
-from collections.abc import Sequence
+Training makes data sets of them (`load_table`, `load_array`), which hold no NaN; what asks a server
+reads the same rows (`read_rows`), which may.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.datasets.dataset import Dataset, DatasetError, encode_labels, optional_package
-from models.datasets.dialect import MISSING, check_separators, find_dialect
+from models.datasets.dataset import Dataset, DatasetError, encode_labels
 from models.datasets.schema import check_columns
 from models.datasets.spec import Spec
+from models.datasets.table_files import TABLE_SUFFIXES, TableFile, open_table
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+__all__ = [
+    "ARRAY_SUFFIXES",
+    "TABLE_SUFFIXES",
+    "Rows",
+    "file_kind",
+    "load_array",
+    "load_table",
+    "read_rows",
+]
+
 ARRAY_SUFFIXES = (".npy", ".npz")
 
 _CHANNELS = (1, 3)  # of pictures: grey, RGB
 
 
+class Rows(NamedTuple):
+    """Rows of a file.
+
+    values: (B, *event_shape), NaN where one is missing.
+    columns: names of the columns of a table; none where it has none.
+    ignored: other columns of the table.
+    """
+
+    values: NDArray[Any]
+    columns: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def read_rows(
+    text: str, features: Callable[[], Sequence[str]] | None = None, array: str = "x"
+) -> Rows:
+    """Read rows to ask a model about.
+
+    Text is a path with the options of `load` behind a question mark. A first line of numbers is a
+    row.
+
+    Args:
+        text: which file.
+        features: names of the columns that the model takes, none where it knows none; asked for
+            where the file has names. Other columns are left out. Left out itself, all columns are
+            taken as they are.
+        array: the array that is read of an .npz file.
+
+    Raises:
+        DatasetError: the file cannot be read, has names and the model knows none, or lacks a
+            column of the model.
+    """
+    spec = Spec.parse(text) if not Path(text).exists() else Spec(text, text, {})
+    path = Path(spec.name)
+    kind = file_kind(path)
+    if kind in ARRAY_SUFFIXES:
+        rows = Rows(_read_array(path, spec, array)[0], (), ())
+    elif kind in TABLE_SUFFIXES:
+        rows = _read_table(path, spec, features)
+    else:
+        known = ", ".join((*ARRAY_SUFFIXES, *TABLE_SUFFIXES))
+        raise DatasetError(f"{path}: expected {known}, got {path.suffix or 'no suffix'}")
+    spec.finish()
+    return rows
+
+
+def file_kind(path: Path) -> str:
+    """The suffix that says how a file is read, in small letters; two where it is compressed."""
+    suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    return suffix.lower()
+
+
+def _read_table(path: Path, spec: Spec, features: Callable[[], Sequence[str]]) -> Rows:
+    table = open_table(path, spec, numbers_are_rows=True)
+    wanted = features() if features is not None and table.has_names else ()
+    chosen = _choose_columns(path, table, spec, wanted)
+    is_nameless = features is not None and table.has_names and not wanted
+    if is_nameless and spec.list_option("columns") is None:
+        raise DatasetError(
+            f"{path}: the table names its columns, and the model does not know those of its "
+            "columns: say which it takes, in its order: "
+            f"{path.name}?columns={','.join(chosen.features)}"
+        )
+    values = np.stack([table.numbers(name) for name in chosen.features], axis=1)
+    columns = chosen.features if table.has_names and not is_nameless else ()
+    return Rows(values, columns, chosen.ignored)
+
+
+class _Chosen(NamedTuple):
+    features: tuple[str, ...]
+    label: str | None
+    ignored: tuple[str, ...]
+
+
+def _choose_columns(
+    path: Path, table: TableFile, spec: Spec, model_features: Sequence[str]
+) -> _Chosen:
+    """Which columns are features, by the options and by what the model takes.
+
+    Raises:
+        DatasetError: a column is missing, or none is left.
+    """
+    label = spec.text_option("label")
+    wanted, dropped = spec.list_option("columns"), spec.list_option("drop") or []
+    names = table.names
+    asked = (*(wanted or ()), *model_features, label)
+    index = [name for name in table.index if name not in asked]
+    for name in (*(wanted or ()), *dropped, *([label] if label else ())):
+        if name not in names:
+            raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
+    left_out = (*dropped, *index, label)
+    features = [name for name in (wanted or names) if name not in left_out]
+    if model_features and table.has_names:
+        check_columns(str(path), features, model_features)
+        features = list(model_features)
+    if not features:
+        raise DatasetError(f"{path}: no column is left to train on")
+    ignored = tuple(
+        name
+        for name in names
+        if name and name not in (*features, *dropped, label) and (model_features or name in index)
+    )
+    return _Chosen(tuple(features), label, ignored)
+
+
 def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Dataset:
-    """Read a .csv, .csv.gz or .parquet file.
+    """Read a table as a data set.
 
     Options: `label=COLUMN` (kept out of x), `columns=A,B` (only these), `drop=A,B` (not these),
     `header=yes|no`. Separators ; and tab, decimal commas and latin-1 are told from the file;
@@ -34,48 +151,20 @@ def load_table(path: Path, spec: Spec, model_features: Sequence[str] = ()) -> Da
     Raises:
         DatasetError: if the file cannot be read, a column is missing or does not hold numbers.
     """
-    label = spec.text_option("label")
-    wanted, dropped = spec.list_option("columns"), spec.list_option("drop") or []
-    table, has_names = _read(path, spec)
-    names: list[str] = table.column_names
-    asked = (*(wanted or ()), *model_features, label)
-    index = [name for name in _index_columns(table) if name not in asked]
-    for name in (*(wanted or ()), *dropped, *([label] if label else ())):
-        if name not in names:
-            raise DatasetError(f"{path}: no column {name!r}; its columns are {', '.join(names)}")
-    left_out = (*dropped, *index, label)
-    features = [name for name in (wanted or names) if name not in left_out]
-    if model_features and has_names:
-        check_columns(str(path), features, model_features)
-        features = list(model_features)
-    if not features:
-        raise DatasetError(f"{path}: no column is left to train on")
-    columns = [_numbers(path, name, table.column(name)) for name in features]
-    labels, label_names = encode_labels(_classes(path, table, label) if label else None)
+    table = open_table(path, spec)
+    features, label, ignored = _choose_columns(path, table, spec, model_features)
+    columns = [table.numbers(name) for name in features]
+    labels, label_names = encode_labels(table.classes(label) if label else None)
     return Dataset(
         name=path.name,
+        # A missing value is NaN here; the data set says in which rows.
         x=np.stack(columns, axis=1),
         labels=labels,
         label_names=label_names,
-        columns=tuple(features) if has_names else (),
+        columns=features if table.has_names else (),
         source=f"the file {path.name}",
-        ignored=tuple(
-            name
-            for name in names
-            if name
-            and name not in (*features, *dropped, label)
-            and (model_features or name in index)
-        ),
+        ignored=ignored,
     )
-
-
-def _classes(path: Path, table: Any, label: str) -> NDArray[Any]:
-    """The class of every row, as the file has it."""
-    values = table.column(label)
-    if values.null_count:
-        raise DatasetError(f"{path}: {values.null_count} rows have no {label!r}; remove them")
-    classes: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-    return classes
 
 
 def load_array(path: Path, spec: Spec) -> Dataset:
@@ -88,31 +177,40 @@ def load_array(path: Path, spec: Spec) -> Dataset:
         DatasetError: if the file is damaged, holds Python objects or has no array `x`, or if
             channels seem to come last and no option says where they are.
     """
-    labels_path, channels = spec.text_option("labels"), spec.text_option("channels")
-    content = _read_numpy(path)
-    if isinstance(content, dict):
-        if "x" not in content:
-            held = ", ".join(sorted(content)) or "nothing"
-            raise DatasetError(f"{path}: expected an array named 'x', got {held}")
-        x, y = content["x"], content.get("y")
-    else:
-        x, y = content, None
+    labels_path = spec.text_option("labels")
+    x, y = _read_array(path, spec, "x")
     if labels_path is not None:
         given = _read_numpy(Path(labels_path))
         if isinstance(given, dict):
             raise DatasetError(f"{labels_path}: expected an .npy file of labels, got an .npz file")
         y = given
     labels, label_names = encode_labels(y)
-    x = _channels_first(path, x, channels)
-    is_image = x.dtype == np.uint8 and x.ndim in (3, 4)
+    is_image = x.dtype == np.uint8 and x.ndim == 4
     return Dataset(
         name=path.name,
-        x=x[:, None] if is_image and x.ndim == 3 else x,
+        x=x,
         labels=labels,
         label_names=label_names,
         num_levels=256 if is_image else None,
         source=f"the file {path.name}",
     )
+
+
+def _read_array(path: Path, spec: Spec, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The rows of a file, images as (N, C, H, W), and the array y of an .npz file."""
+    channels = spec.text_option("channels")
+    content = _read_numpy(path)
+    y = None
+    if isinstance(content, dict):
+        if name not in content:
+            held = ", ".join(sorted(content)) or "nothing"
+            raise DatasetError(f"{path}: expected an array named {name!r}, got {held}")
+        x, y = content[name], content.get("y")
+    else:
+        x = content
+    x = _channels_first(path, x, channels)
+    is_image = x.dtype == np.uint8 and x.ndim == 3
+    return (x[:, None] if is_image else x), y
 
 
 def _channels_first(path: Path, x: NDArray[Any], channels: str | None) -> NDArray[Any]:
@@ -128,76 +226,6 @@ def _channels_first(path: Path, x: NDArray[Any], channels: str | None) -> NDArra
             "do not"
         )
     return np.moveaxis(x, 3, 1) if channels == "last" else x
-
-
-def _read(path: Path, spec: Spec) -> tuple[Any, bool]:
-    """The table, and whether its columns have names; else they are called "1", "2", ..."""
-    pyarrow = optional_package("pyarrow", needed_for="reading tables")
-    suffix, has_names = path.suffix.lower(), True
-    try:
-        if suffix == ".parquet":
-            parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet")
-            table = parquet.read_table(str(path))
-        else:
-            table, has_names = _read_text(path, spec)
-    except pyarrow.ArrowInvalid as error:
-        raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
-    if len(set(table.column_names)) != len(table.column_names):
-        raise DatasetError(f"{path}: two columns have the same name; rename one")
-    if not table.num_rows:
-        raise DatasetError(f"{path}: it holds no rows, only a line of names")
-    return table, has_names
-
-
-def _read_text(path: Path, spec: Spec) -> tuple[Any, bool]:
-    pyarrow = optional_package("pyarrow", needed_for="reading .csv")
-    csv = optional_package("pyarrow.csv", needed_for="reading .csv")
-    dialect = find_dialect(path, spec)
-    names = dialect.header
-    table = csv.read_csv(
-        pyarrow.input_stream(str(path), compression=dialect.compression),
-        csv.ReadOptions(encoding=dialect.encoding, autogenerate_column_names=names is None),
-        csv.ParseOptions(delimiter=dialect.separator),
-        csv.ConvertOptions(null_values=MISSING, decimal_point=dialect.decimal),
-    )
-    if names is None:
-        return table.rename_columns([str(index + 1) for index in range(table.num_columns)]), False
-    return table.rename_columns([name.strip() for name in table.column_names]), True
-
-
-def _index_columns(table: Any) -> list[str]:
-    """Columns that number the rows and were written beside them, as pandas does."""
-    names: list[str] = table.column_names
-    index_columns = (table.schema.pandas_metadata or {}).get("index_columns", ())
-    written = [
-        name
-        for name in names
-        if re.fullmatch(r"__index_level_\d+__", name) or name in index_columns
-    ]
-    types = optional_package("pyarrow.types", needed_for="reading tables")
-    for name in names:
-        kind = table.column(name).type
-        is_first = name == names[0] and types.is_integer(kind)
-        # A separator at the end of each line makes a column without a name or a value.
-        if (name in ("", "Unnamed: 0") and is_first) or (name == "" and types.is_null(kind)):
-            written.append(name)
-    return written
-
-
-def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
-    types = optional_package("pyarrow.types", needed_for="reading tables")
-    kind = column.type
-    if types.is_null(kind):
-        raise DatasetError(f"{path}: column {name!r} is empty; leave it out with ?drop={name}")
-    if types.is_string(kind):
-        check_separators(path, name, column.drop_null().to_pylist())
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise DatasetError(
-            f"{path}: column {name!r} holds {kind}, not numbers; leave it out with ?drop={name} "
-            f"or, where it is the class, name it with ?label={name}"
-        )
-    # Nulls become NaN here, and Dataset says in which rows they are.
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _read_numpy(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
