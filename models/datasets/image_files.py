@@ -5,11 +5,13 @@ is opaque everywhere, the orientation that EXIF states. The rest would lose some
 channel, transparency, CMYK, further frames) and is refused.
 """
 
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Pillow's modes of 8-bit grey and RGB, with and without alpha.
 GREY_MODES = ("1", "L", "LA", "La")
@@ -47,7 +49,7 @@ def read_picture(
     mode: str,
     formats: tuple[str, ...] | None = None,
     size: tuple[int, int] | None = None,
-) -> Image.Image:
+) -> "Image.Image":
     """Read one picture as it is shown.
 
     Args:
@@ -60,6 +62,8 @@ def read_picture(
     Raises:
         DamagedPicture, OversizedPicture, WrongSize, UnsupportedPicture: see there.
     """
+    from PIL import ImageOps
+
     try:
         with open_picture(file, formats) as image:
             if size is not None and image.size not in (size, size[::-1]):
@@ -78,12 +82,15 @@ def read_picture(
         raise DamagedPicture(f"damaged or truncated picture: {error}") from error
 
 
-def open_picture(file: IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+def open_picture(file: IO[bytes], formats: tuple[str, ...] | None = None) -> "Image.Image":
     """Read the head of a picture.
 
     Raises:
         DamagedPicture, OversizedPicture: see there.
     """
+    # Who reads tables alone need not have Pillow.
+    from PIL import Image
+
     try:
         return Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
@@ -100,7 +107,7 @@ def wrong_size(got: tuple[int, int], expected: tuple[int, int]) -> WrongSize:
     )
 
 
-def as_channels(picture: Image.Image) -> NDArray[np.uint8]:
+def as_channels(picture: "Image.Image") -> NDArray[np.uint8]:
     """The pixels of an "L" or "RGB" picture.
 
     Returns:
@@ -132,7 +139,7 @@ def _is_deep(image: Any) -> bool:
     return False
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
+def _without_alpha(image: "Image.Image") -> "Image.Image":
     if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
         return image
     full = image.convert("RGBA")

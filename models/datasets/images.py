@@ -8,7 +8,6 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.datasets.dataset import Dataset, DatasetError, encode_labels
 from models.datasets.image_files import (
@@ -133,6 +132,8 @@ def _is_grey(path: Path) -> bool:
 
 
 def _read_image(path: Path, mode: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    from PIL import Image
+
     with _reading(path) as file:
         picture = read_picture(file, mode=mode)
     if size is not None:

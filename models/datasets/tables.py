@@ -28,6 +28,8 @@ __all__ = [
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 
+# Options that say nothing of the rows themselves: a text that training took is taken here.
+_OF_TRAINING = ("normal", "discrete", "labels")
 _CHANNELS = (1, 3)  # of pictures: grey, RGB
 
 
@@ -73,6 +75,8 @@ def read_rows(
     else:
         known = ", ".join((*ARRAY_SUFFIXES, *TABLE_SUFFIXES))
         raise DatasetError(f"{path}: expected {known}, got {path.suffix or 'no suffix'}")
+    for name in _OF_TRAINING:
+        spec.text_option(name)
     spec.finish()
     return rows
 
@@ -83,7 +87,7 @@ def file_kind(path: Path) -> str:
     return suffix.lower()
 
 
-def _read_table(path: Path, spec: Spec, features: Callable[[], Sequence[str]]) -> Rows:
+def _read_table(path: Path, spec: Spec, features: Callable[[], Sequence[str]] | None) -> Rows:
     table = open_table(path, spec, numbers_are_rows=True)
     wanted = features() if features is not None and table.has_names else ()
     chosen = _choose_columns(path, table, spec, wanted)

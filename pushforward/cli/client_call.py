@@ -1,13 +1,20 @@
 """`pushforward client call`: any operation of a server, by its name."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pushforward.cli.connection import Model, check_output, connected
 from pushforward.cli.plain_errors import plain_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -21,8 +28,8 @@ def call(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=VALUE]...",
-            help="What the operation takes: JSON, a text, or @FILE with rows (.npy, .csv) or a "
-            "picture.",
+            help="What the operation takes: JSON, a text, or @FILE with rows (.npy, .csv, "
+            ".parquet, ...) or a picture.",
         ),
     ] = None,
     model: Model = None,
@@ -38,34 +45,49 @@ def call(
 ) -> None:
     """Ask for any operation, also one that this client does not know."""
     with connected(options, model) as server:
-        answer = server.call(operation, **dict(map(_read_field, fields or ())))
+        answer = server.call(operation, **_read_fields(fields or ()))
     _write_answer(output, answer)
 
 
-def _read_field(text: str) -> tuple[str, Any]:
-    """A field of `call`: name=JSON, name=text or name=@FILE.
+def _read_fields(texts: Sequence[str]) -> dict[str, Any]:
+    """Fields of `call`: name=JSON, name=text or name=@FILE; a table brings its columns' names.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: one is none of these.
     """
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"{text}: expected NAME=VALUE")
-    if value.startswith("@"):
-        from pushforward.cli import tables
+    fields: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"{text}: expected NAME=VALUE")
+        if value.startswith("@"):
+            fields[name], columns = _read_file(value[1:], name)
+            if columns and name == "x":
+                fields["columns"] = columns
+        else:
+            fields[name] = _read_value(value)
+    return fields
 
-        return name, tables.read(Path(value[1:]))
+
+def _read_file(text: str, name: str) -> "tuple[Array | bytes, tuple[str, ...]]":
+    from pushforward.cli import tables
+
+    rows = tables.read(text, array=name)
+    return (rows, ()) if isinstance(rows, bytes) else (rows.values, rows.columns)
+
+
+def _read_value(text: str) -> Any:
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name, value
+        return text
 
 
 def _write_answer(path: Path | None, answer: dict[str, Any]) -> None:
-    from pushforward.cli import tables
+    from pushforward.cli import outputs
 
     with plain_errors():
         if path is None:
-            tables.write_json(answer)
+            outputs.write_json(answer)
         else:
-            tables.write_arrays(path, answer)
+            outputs.write_arrays(path, answer)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# As of every command that computes offline.
+EXIT_ROWS_FAILED = 3
 
 Model = Annotated[
     str | None, typer.Option(help="May be left out where the server has one or a default.")
@@ -24,11 +26,13 @@ Model = Annotated[
 @contextmanager
 def connected(options: typer.Context, model: str | None) -> "Iterator[Client]":
     """Open a client; what goes wrong becomes one line and an exit code."""
-    from pushforward.client import Client, ClientError
+    from pushforward.client import Client, ClientError, RowsFailed
 
     try:
         with plain_errors(), interruptible(), Client(model=model, **options.obj) as server:
             yield server
+    except RowsFailed as error:
+        fail(str(error), EXIT_ROWS_FAILED)
     except ClientError as error:
         fail(str(error), EXIT_FAILED)
     except TypeError as error:

@@ -70,11 +70,13 @@ def read_array(response: httpx.Response, name: str) -> RowOutputs:
 
 
 def read_arrays(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
-    """Read arrays of these names from npz.
+    """Read arrays of these names from npz; one alone may come as npy.
 
     Raises:
         UnreadableAnswer: it is not npz, or lacks one.
     """
+    if len(names) == 1 and response.headers.get("content-type") == wire.NPY:
+        return read_array(response, names[0])
     origin = wire.read_origin(response)
     arrays = wire.read_npz(response, *names, optional=("status",))
     return RowOutputs(arrays, arrays.pop("status", None), *origin)

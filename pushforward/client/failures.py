@@ -90,3 +90,10 @@ def mask(values: Array, failures: Sequence[Failure], first_row: int = 0) -> Mask
     masked[[failure.row - first_row for failure in failures]] = np.ma.masked
     masked.failures = tuple(failures)
     return masked
+
+
+def join_masked(parts: Sequence[Any]) -> Array:
+    """Join arrays of rows whose failures count from the first of them all."""
+    joined = np.concatenate([np.ma.getdata(part) for part in parts])
+    found = [failure for part in parts for failure in getattr(part, "failures", ())]
+    return mask(joined, found) if isinstance(parts[0], MaskedRows) else joined

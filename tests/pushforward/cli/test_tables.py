@@ -248,26 +248,29 @@ def test_feature_names_fit_the_flow(names: list[str]) -> None:
 def test_the_client_matches_columns_by_name(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("load,id,flow,mass [kg]\n3,9,1,2\n6,9,4,5\n")
-    rows = tables.read_rows(path, lambda: NAMES)
-    np.testing.assert_array_equal(rows, [[1, 2, 3], [4, 5, 6]])
+    rows = tables.read(str(path), lambda: NAMES)
+    assert not isinstance(rows, bytes)
+    np.testing.assert_array_equal(rows.values, [[1, 2, 3], [4, 5, 6]])
+    assert (rows.columns, rows.ignored) == (tuple(NAMES), ("id",))
     path.write_text("load,flow\n3,1\n")
     with pytest.raises(ValueError, match="needs the column 'mass"):
-        tables.read_rows(path, lambda: NAMES)
+        tables.read(str(path), lambda: NAMES)
     with pytest.raises(ValueError, match="does not know those of its columns"):
-        tables.read_rows(path, lambda: [])
+        tables.read(str(path), lambda: [])
     path.write_text("1,2,3\n")
-    rows = tables.read_rows(path, lambda: pytest.fail("a table of numbers needs no names"))
-    np.testing.assert_array_equal(rows, [[1, 2, 3]])
+    rows = tables.read(str(path), lambda: pytest.fail("a table of numbers needs no names"))
+    assert not isinstance(rows, bytes)
+    np.testing.assert_array_equal(rows.values, [[1, 2, 3]])
+    assert rows.columns == ()
 
 
 def test_the_client_and_training_refuse_a_table_in_the_same_words(tmp_path: Path) -> None:
-    """The client says so without the packages of training."""
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="needs the column") as refused:
-        tables.read_rows(path, lambda: NAMES)
+        tables.read(str(path), lambda: NAMES)
     with pytest.raises(DatasetError) as trained:
-        schema.check_columns(str(path), ["a", "b"], NAMES)
+        load(str(path), features=NAMES)
     assert str(refused.value) == str(trained.value)
 
 
