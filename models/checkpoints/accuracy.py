@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.checkpoints import golden
 from models.checkpoints.golden import Inputs
-from models.checkpoints.reference import PROMISE, reference
+from models.checkpoints.promise import PROMISE
+from models.checkpoints.reference import reference
 from models.flow import Flow
 from models.noise import base_log_prob_torch, base_noise
 from models.ode.call import SolveCall

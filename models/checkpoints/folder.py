@@ -9,10 +9,10 @@ replays the golden rows: a flow that does not reproduce itself is refused. Nothi
 ever read.
 """
 
-from models.checkpoints.loading import Checkpoint, load, load_checkpoint, read_golden
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.loading import DTYPES, Checkpoint, load, load_checkpoint, read_golden
 from models.checkpoints.manifest import (
     CONFIG_FILE,
-    DTYPES,
     GOLDEN_FILE,
     STATE_SUFFIX,
     WEIGHTS_FILE,
@@ -20,7 +20,6 @@ from models.checkpoints.manifest import (
     digest,
     read_manifest,
 )
-from models.checkpoints.proof import CheckpointError
 from models.checkpoints.saving import check_target, save
 
 __all__ = [

@@ -10,16 +10,15 @@ from torch import Tensor
 
 from models.checkpoints import golden
 from models.checkpoints.budget import Budget
+from models.checkpoints.errors import CheckpointError
 from models.checkpoints.manifest import (
     CONFIG_FILE,
-    DTYPES,
     GOLDEN_FILE,
     WEIGHTS_FILE,
     Manifest,
     read_manifest,
 )
 from models.checkpoints.proof import (
-    CheckpointError,
     check_decodes,
     check_inverse,
     replay_exact,
@@ -31,6 +30,7 @@ from models.flow import Flow
 from models.ode.transform import is_continuous
 from models.registry import build
 
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _Shapes = Mapping[str, tuple[int, ...]]
 
 

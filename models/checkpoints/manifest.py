@@ -1,14 +1,13 @@
-"""The manifest of a model folder, config.json, and the names of the files beside it."""
+"""The manifest of a model folder, config.json, and the names of the files beside it; no torch."""
 
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.checkpoints.errors import CheckpointError
 from models.checkpoints.files import check_regular, sha256
-from models.checkpoints.proof import CheckpointError
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "config.json"
@@ -18,7 +17,6 @@ GOLDEN_FILE = "golden.safetensors"
 STATE_SUFFIX = ".training.safetensors"
 MAX_CONFIG_BYTES = 4 * 2**20
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _Size = Annotated[int, Field(gt=0)]
 
 

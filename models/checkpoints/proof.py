@@ -7,15 +7,12 @@ from pathlib import Path
 import torch
 
 from models.checkpoints import golden
+from models.checkpoints.errors import CheckpointError
 from models.flow import Flow
 
 # How much more float32 is off than float64 where rounding is to blame: its unit is 5e8 times as
 # large, but what is off by much is not off by so much more.
 _ROUNDING_GROWS = 100
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, does not fit its configuration or does not reproduce itself."""
 
 
 def replay_exact(source: Path, flow: Flow, record: golden.Record) -> tuple[Flow, golden.Answers]:

@@ -5,26 +5,15 @@ A solve in float64 at the model's own tolerance shows rounding alone: of a field
 """
 
 import copy
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from models.checkpoints import golden
+from models.checkpoints.promise import LOG_PROB_ERRORS, PROMISE
 from models.flow import Flow
 from models.ode.solver import SolverSettings
 from models.ode.transform import ContinuousTransform
-
-# How far log_prob of a continuous flow may be from the exact integral, in nats, or in units of
-# |log_prob| where that is larger: float32 has no more digits.
-PROMISE = 1e-4
-
-LOG_PROB_ERRORS = (
-    "log_prob_max_abs_error",
-    "log_prob_max_relative_error",
-    "log_prob_promised_relative_error",
-)
 
 # The reference is solved this many times tighter than the flow. Kinks take seven times the
 # evaluations then, smooth fields two and a half.
@@ -86,17 +75,3 @@ def log_prob_errors(flow: Flow, exact: Flow, record: golden.Record) -> dict[str,
     largest = float((got - wanted).abs().max())
     relative = float(golden.relative_errors(got, wanted).max())
     return dict(zip(LOG_PROB_ERRORS, (largest, relative, PROMISE), strict=True))
-
-
-def broken_promise(accuracy: Mapping[str, float]) -> str:
-    """Say of a model's accuracy that it misses what is promised; "" where it does not."""
-    error = accuracy.get("log_prob_max_relative_error", 0.0)
-    promised = accuracy.get("log_prob_promised_relative_error", math.inf)
-    if error <= promised:
-        return ""
-    return (
-        f"log_prob is off by up to {error:.1e} max(1, |log_prob|) nats, {promised:.0e} is "
-        "promised: of an imported model, import the checkpoint again, which chooses solver.rtol, "
-        "solver.atol and the dtype; of a trained one, train again without naming the solver, which "
-        "chooses them too, or with lower tolerances and in float64"
-    )

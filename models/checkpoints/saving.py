@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.checkpoints import golden
 from models.checkpoints.accuracy import measure_accuracy
+from models.checkpoints.errors import CheckpointError
 from models.checkpoints.files import content_of, try_folder, write_folder
 from models.checkpoints.loading import with_weights
 from models.checkpoints.manifest import (
@@ -24,7 +25,6 @@ from models.checkpoints.manifest import (
     Manifest,
 )
 from models.checkpoints.proof import (
-    CheckpointError,
     check_decodes,
     check_inverse,
     replay_exact,

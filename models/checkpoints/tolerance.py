@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.golden import Inputs, relative_errors
-from models.checkpoints.reference import PROMISE, continuous_parts, tighter
+from models.checkpoints.promise import PROMISE
+from models.checkpoints.reference import continuous_parts, tighter
 from models.flow import Flow
 from models.ode.solver import SolverSettings
 

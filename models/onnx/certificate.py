@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import golden
-from models.checkpoints.reference import PROMISE, continuous_parts, reference
+from models.checkpoints.reference import continuous_parts, reference
 from models.flow import Flow
 from models.fold import fold
 from models.noise import base_log_prob_torch
@@ -35,6 +35,7 @@ from models.onnx.comparison import (
 from models.onnx.drift import first_drift
 from models.onnx.graphs import Graphs
 from models.onnx.runtime import open_session
+from models.onnx.tolerance import CONTINUOUS, TOLERANCES, Tolerance
 
 RANDOM_ROWS = 64
 
@@ -43,28 +44,6 @@ _PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 class CertificateError(ValueError):
     """The graphs are not the flow, to the tolerance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """What |graph - float64| may be, in units of max(1, |float64|).
-
-    log_prob: of data, by encode. sample_log_prob: of samples, by decode: x is rounded before the
-    networks see it, which costs digits where the flow is steep. x: of decoded values.
-    """
-
-    log_prob: float
-    sample_log_prob: float
-    x: float
-
-
-TOLERANCES = {
-    torch.float32: Tolerance(log_prob=1e-5, sample_log_prob=1e-4, x=1e-3),
-    torch.float64: Tolerance(log_prob=1e-8, sample_log_prob=1e-7, x=1e-6),
-}
-
-# Continuous flows, against their reference; the graphs solve as the model says.
-CONTINUOUS = Tolerance(log_prob=PROMISE, sample_log_prob=1e-3, x=1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +145,7 @@ def certify(
     """
     exact = reference(flow)
     narrow = copy.deepcopy(flow).to("cpu", dtype).eval()
-    tolerance = CONTINUOUS if continuous_parts(flow) else TOLERANCES[dtype]
+    tolerance = CONTINUOUS if continuous_parts(flow) else TOLERANCES[_name(dtype)]
     record = golden.record(exact) if record is None else record
     encode, decode = (open_session(m.SerializeToString()) for m in (graphs.encode, graphs.decode))
     subject = _Subject(exact, narrow, folded, graphs, encode, decode, dtype, tolerance, may_give_up)

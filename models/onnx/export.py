@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,30 @@ import torch
 
 from models.checkpoints import golden
 from models.checkpoints.files import written
-from models.checkpoints.folder import DTYPES, digest, load, read_golden, read_manifest
+from models.checkpoints.folder import (
+    DTYPES,
+    Checkpoint,
+    CheckpointError,
+    digest,
+    load_checkpoint,
+    read_manifest,
+)
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
 from models.ode.transform import ContinuousTransform, is_continuous
+from models.onnx.binding import Binding, bind
 from models.onnx.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
-from models.onnx.graphs import DEFAULT_OPSET, Graphs, build_graphs
+from models.onnx.graphs import Graphs, build_graphs
+from models.onnx.names import (
+    ANSWERS_FILE,
+    CERTIFICATE_FILE,
+    DEFAULT_OPSET,
+    DIGESTS,
+    MODEL,
+    architecture_digest,
+)
 from models.onnx.runtime import SessionError
-
-ENCODE_FILE = "encode.onnx"
-DECODE_FILE = "decode.onnx"
-GENERATE_FILE = "generate.onnx"
-CERTIFICATE_FILE = "certificate.json"
-# The key in it that holds the digest of each graph: file name -> SHA-256 in hex.
-DIGESTS = "graphs_sha256"
 
 # What one protobuf message can hold; weights in a second file are refused when loaded, so they
 # are not written either.
@@ -59,16 +68,19 @@ class Export:
 
     metadata: what is written into all graphs: family, digests of config and weights, shapes,
         units, the certificate.
+    binding: to the model folder, where they were made of one.
     """
 
     graphs: Graphs
     certificate: Certificate
+    binding: Binding | None = None
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write encode.onnx, decode.onnx and certificate.json: all, or none where one fails.
 
         certificate.json holds the SHA-256 of each graph beside what was measured. A continuous flow
-        has a generate.onnx too.
+        has a generate.onnx too. Of a model folder there is what serving without torch needs: the
+        facts of the model in certificate.json, and answers.safetensors.
 
         Raises:
             ExportError: if a graph is too large for one file.
@@ -80,6 +92,9 @@ class Export:
         files = {f"{model.graph.name}.onnx": _serialised(model) for model in self.graphs.all}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         described = {**self.certificate.describe(), DIGESTS: digests}
+        if self.binding is not None:
+            described[MODEL] = self.binding.facts.model_dump(mode="json")
+            files[ANSWERS_FILE] = self.binding.answers
         text = json.dumps(described, indent=2, allow_nan=False) + "\n"
         files[CERTIFICATE_FILE] = text.encode()
         try:
@@ -197,21 +212,29 @@ def export_folder(
         CheckpointError: if the folder is not a model.
         ExportError, UnsupportedOperator, CertificateError: as `export`.
     """
-    flow = load(folder, dtype=torch.float64)
-    return export(
-        flow,
-        precision=precision or _usual_precision(Path(folder), flow),
+    checkpoint = _load(folder, precision)
+    made = export(
+        checkpoint.exact,
+        precision=precision or _usual_precision(Path(folder), checkpoint.exact),
         opset=opset,
-        record=read_golden(folder, flow),
+        record=checkpoint.record,
         weights_digest=digest(folder),
         fixed_steps=fixed_steps,
     )
+    return replace(made, binding=bind(checkpoint, made.certificate.precision))
+
+
+def _load(folder: str | os.PathLike[str], precision: str | None) -> Checkpoint:
+    """Load a folder as it would be served in a precision, in float64 where it cannot be."""
+    try:
+        return load_checkpoint(folder, dtype=PRECISIONS.get(precision or ""))
+    except CheckpointError:
+        return load_checkpoint(folder, dtype=torch.float64)
 
 
 def config_digest(flow: Flow) -> str:
     """SHA-256 of family and config in canonical JSON, in hex."""
-    text = json.dumps([flow.family, flow.config], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return architecture_digest(flow.family, flow.config)
 
 
 def _usual_precision(folder: Path, flow: Flow) -> str:

@@ -12,12 +12,8 @@ from models.fold.continuous import FoldedContinuous
 from models.noise import LOG_TWO_PI
 from models.ode.call import SolveCall, join_reports
 from models.onnx.graph import Graph
+from models.onnx.names import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from models.onnx.trace import trace
-
-# What onnx 1.16 and onnxruntime 1.17 (both of 2024) and everything since can read.
-DEFAULT_OPSET = 20
-MIN_OPSET = 18
-MAX_OPSET = 23
 
 # Name -> the shape of one row.
 Shapes = dict[str, tuple[int, ...]]

@@ -2,30 +2,32 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.checkpoints.files import check_regular
-from models.checkpoints.folder import WEIGHTS_FILE
-from models.flow import Flow
-from models.ode.transform import is_continuous
-from models.onnx.export import (
+from models.checkpoints.manifest import WEIGHTS_FILE
+from models.onnx.names import (
     CERTIFICATE_FILE,
     DECODE_FILE,
     DIGESTS,
     ENCODE_FILE,
     GENERATE_FILE,
-    Export,
-    config_digest,
+    architecture_digest,
 )
 from models.onnx.validate import GraphRefused, Signature, read_graph
+
+if TYPE_CHECKING:
+    from models.flow import Flow
+    from models.onnx.graphs import Graphs
 
 # How large a graph may be: its constants are the weights, in another precision or folded, and once
 # a block of fixed steps.
 _PER_WEIGHT = 16
 _FREE_BYTES = 64 * 2**20
-_MOST_CERTIFICATE_BYTES = 2**20
+MAX_CERTIFICATE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,13 @@ class SerialisedExport:
     certificate: dict[str, Any]
 
     @classmethod
-    def of(cls, export: Export) -> "SerialisedExport":
+    def of(cls, graphs: "Graphs", certificate: dict[str, Any]) -> "SerialisedExport":
         """From an export that was just made."""
-        graphs = export.graphs
         return cls(
             graphs.encode.SerializeToString(),
             graphs.decode.SerializeToString(),
             None if graphs.generate is None else graphs.generate.SerializeToString(),
-            export.certificate.describe(),
+            certificate,
         )
 
 
@@ -54,7 +55,37 @@ def has_export(folder: Path) -> bool:
     return (folder / ENCODE_FILE).exists() or (folder / DECODE_FILE).exists()
 
 
-def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExport:
+@dataclass(frozen=True, slots=True)
+class ExportIdentity:
+    """The model that graphs must be of, by digests and shapes."""
+
+    family: str
+    config_sha256: str
+    weights_sha256: str
+    event_shape: tuple[int, ...]
+    context_shape: tuple[int, ...] | None
+    is_continuous: bool
+
+    @property
+    def signatures(self) -> dict[str, Signature]:
+        """What each graph takes and gives, by file name."""
+        context = {} if self.context_shape is None else {"context": self.context_shape}
+        data, latent = self.event_shape, (math.prod(self.event_shape),)
+        encoded, decoded = {"z": latent, "log_det": (), "log_prob": ()}, {"x": data, "log_det": ()}
+        if not self.is_continuous:
+            return {
+                ENCODE_FILE: Signature({"x": data} | context, encoded),
+                DECODE_FILE: Signature({"z": latent} | context, decoded),
+            }
+        solver = {"status": (), "evaluations": ()}
+        return {
+            ENCODE_FILE: Signature({"x": data} | context, encoded | solver),
+            DECODE_FILE: Signature({"z": latent} | context, decoded | solver),
+            GENERATE_FILE: Signature({"z": latent} | context, {"x": data} | solver),
+        }
+
+
+def read_export(folder: Path, flow: "Flow", weights_digest: str) -> SerialisedExport:
     """Read the graphs of a model folder.
 
     Args:
@@ -65,12 +96,27 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
     Raises:
         GraphRefused: if a graph is missing, not made here, of another model or of other weights.
     """
+    from models.ode.transform import is_continuous
+
+    identity = ExportIdentity(
+        family=flow.family,
+        config_sha256=architecture_digest(flow.family, flow.config),
+        weights_sha256=weights_digest,
+        event_shape=flow.event_shape,
+        context_shape=flow.context_shape,
+        is_continuous=is_continuous(flow),
+    )
+    return read_graphs(folder, identity)
+
+
+def read_graphs(folder: Path, identity: ExportIdentity) -> SerialisedExport:
+    """Read the graphs of a model folder, as `read_export` does, without its flow."""
     most = _FREE_BYTES + _PER_WEIGHT * (folder / WEIGHTS_FILE).stat().st_size
     found: dict[str, tuple[bytes, dict[str, str]]] = {}
-    for name, signature in _signatures(flow).items():
+    for name, signature in identity.signatures.items():
         path = folder / name
         found[name] = read_graph(path, signature, most)
-        _check_origin(path, found[name][1], flow, weights_digest)
+        _check_origin(path, found[name][1], identity)
     contents = {name: content for name, (content, _) in found.items()}
     facts = found[ENCODE_FILE][1]
     for name, (_, others) in found.items():
@@ -79,24 +125,6 @@ def read_export(folder: Path, flow: Flow, weights_digest: str) -> SerialisedExpo
     certificate = _read_certificate(folder, facts, contents)
     generate = contents.get(GENERATE_FILE)
     return SerialisedExport(contents[ENCODE_FILE], contents[DECODE_FILE], generate, certificate)
-
-
-def _signatures(flow: Flow) -> dict[str, Signature]:
-    """What each graph of a flow takes and gives, by file name."""
-    context = {} if flow.context_shape is None else {"context": flow.context_shape}
-    data, latent = flow.event_shape, (flow.features,)
-    encoded, decoded = {"z": latent, "log_det": (), "log_prob": ()}, {"x": data, "log_det": ()}
-    if not is_continuous(flow):
-        return {
-            ENCODE_FILE: Signature({"x": data} | context, encoded),
-            DECODE_FILE: Signature({"z": latent} | context, decoded),
-        }
-    solver = {"status": (), "evaluations": ()}
-    return {
-        ENCODE_FILE: Signature({"x": data} | context, encoded | solver),
-        DECODE_FILE: Signature({"z": latent} | context, decoded | solver),
-        GENERATE_FILE: Signature({"z": latent} | context, {"x": data} | solver),
-    }
 
 
 def _read_certificate(
@@ -128,7 +156,7 @@ def _read_digests(path: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        check_regular(path, _MOST_CERTIFICATE_BYTES)
+        check_regular(path, MAX_CERTIFICATE_BYTES)
         facts = json.loads(path.read_text("utf-8"))
         digests = facts.get(DIGESTS)
     except (OSError, ValueError, AttributeError) as error:
@@ -138,14 +166,9 @@ def _read_digests(path: Path) -> dict[str, str] | None:
     return digests
 
 
-def _check_origin(path: Path, facts: dict[str, str], flow: Flow, weights_digest: str) -> None:
-    expected = {
-        "family": flow.family,
-        "config_sha256": config_digest(flow),
-        "weights_sha256": weights_digest,
-    }
-    for name, wanted in expected.items():
-        got = facts.get(name, "none")
+def _check_origin(path: Path, facts: dict[str, str], identity: ExportIdentity) -> None:
+    for name in ("family", "config_sha256", "weights_sha256"):
+        wanted, got = getattr(identity, name), facts.get(name, "none")
         if got != wanted:
             raise GraphRefused(
                 f"{path}: {name}: expected {wanted}, got {got}; it was exported from another model "

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from models.checkpoints.files import check_regular
-from models.onnx.graphs import MAX_OPSET, MIN_OPSET
+from models.onnx.names import MAX_OPSET, MIN_OPSET
 
 # What the exports of this project are made of (a test compares). A graph with anything else in it
 # was not made here: `If`, `Scan` and custom operators among it.

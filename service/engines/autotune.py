@@ -1,4 +1,4 @@
-"""The selection of an engine: the one that was named, or the fastest on the model itself."""
+"""The selection of an engine: the named one, that of the folder's graphs, or the fastest."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from models.onnx.load import has_export
 from service.contracts import Array
 from service.engines.engine import Engine
 from service.engines.registry import AUTO, CHOICES, ENGINES
@@ -22,6 +23,8 @@ from service.engines.selection import (
 _MAX_SECONDS_A_CALL = 0.1
 _SECONDS_A_POINT = 0.03
 _ROUNDS = 2
+# The engine of the graphs in a model folder.
+_GRAPHS = "onnx"
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ TimeCall = Callable[[Callable[[], object]], float]
 def select_engine(
     name: str, config: EngineConfig, *, time_call: TimeCall | None = None
 ) -> EngineSelection:
-    """Make the engine that is named; for "auto" the fastest of those that work.
+    """Make the engine that is named; for "auto" that of the folder's graphs, or the fastest.
 
     Args:
         name: one of `ENGINES`, or "auto".
@@ -66,24 +69,30 @@ def best(seconds: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _select_fastest(config: EngineConfig, time_call: TimeCall) -> EngineSelection:
-    """Compare all engines of the table.
+    """Take the folder's graphs, if they are those of the model; else compare all engines.
 
     torch.compile is none of them: it takes 20 to 70 seconds to start, and again at other sizes.
     """
+    refused: dict[str, str] = {}
+    if _has_graphs(config):
+        try:
+            certified: EngineSelection = ENGINES[_GRAPHS].load()(config)
+        except (ValueError, RuntimeError) as error:
+            refused[_GRAPHS] = _refuse(config, _GRAPHS, error)
+        else:
+            return replace(certified, comparison={"seconds_a_call": {}, "refused": {}})
     rows = _GoldenRows.of(config)
-    first, *rivals = ENGINES
+    first, *others = ENGINES
+    rivals = [name for name in others if name not in refused]
     candidates: dict[str, EngineSelection] = {first: ENGINES[first].load()(config)}
     calls = rows.calls(candidates[first].engine, 1)
     measured = {point: time_call(call) for point, call in calls.items()}
     row_seconds = max(measured.values())
-    refused = {}
     for name in rivals:
         try:
             candidates[name] = ENGINES[name].load()(replace(config, row_seconds=row_seconds))
         except (ValueError, RuntimeError) as error:
-            model = config.checkpoint.folder.name
-            _log.info("%s: engine %s is no candidate: %s", model, name, error)
-            refused[name] = str(error)
+            refused[name] = _refuse(config, name, error)
     most = max(1, min(config.max_rows, int(_MAX_SECONDS_A_CALL / row_seconds)))
     if len(candidates) == 1 and most == 1:  # measured already, and one call may take seconds
         seconds = {first: measured}
@@ -91,6 +100,17 @@ def _select_fastest(config: EngineConfig, time_call: TimeCall) -> EngineSelectio
         seconds = _compare(candidates, rows, sorted({1, most}), time_call)
     comparison = {"seconds_a_call": seconds, "refused": refused}
     return replace(candidates[best(seconds)], comparison=comparison)
+
+
+def _has_graphs(config: EngineConfig) -> bool:
+    """Whether the folder's own graphs are taken uncompared: on CPUs none was ever slower."""
+    return config.flow.device.type == "cpu" and has_export(config.checkpoint.folder)
+
+
+def _refuse(config: EngineConfig, name: str, error: Exception) -> str:
+    """Log why an engine is no candidate; give the reason."""
+    _log.info("%s: engine %s is no candidate: %s", config.checkpoint.folder.name, name, error)
+    return str(error)
 
 
 @dataclass(frozen=True, slots=True)

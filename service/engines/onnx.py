@@ -11,7 +11,6 @@ from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.engines.onnx_graphs import find_graphs
 from service.engines.replay import worst_misfit
 from service.engines.selection import (
     EngineConfig,
@@ -39,6 +38,8 @@ class ProviderMissing(RuntimeError):
 
 def make_engine(config: EngineConfig) -> EngineSelection:
     """Serve graphs that reproduce the golden rows; see `service.engines.selection.MakeEngine`."""
+    from service.engines.onnx_graphs import find_graphs  # torch makes them where there are none
+
     graphs = find_graphs(config)
     precision, dtype = graphs.certificate["precision"], dtype_name(config.flow.dtype)
     if precision != dtype:
@@ -50,10 +51,7 @@ def make_engine(config: EngineConfig) -> EngineSelection:
     checkpoint = config.checkpoint
     misfit = worst_misfit(engine, checkpoint.exact, checkpoint.record, graphs.certificate)
     if not misfit.is_allowed:
-        raise EngineUnavailable(
-            f"the graphs do not reproduce the golden rows: {misfit.what} is off by "
-            f"{misfit.error:.3g}, at most {misfit.allowed:.3g} is allowed: export the model again"
-        )
+        raise EngineUnavailable(misfit.describe())
     is_same = bool(graphs.certificate["is_batch_invariant"])
     is_same = is_same and engine.device == "cpu" and config.threads == 1
     return EngineSelection(engine, graphs.certificate, is_batch_invariant=is_same)

@@ -59,4 +59,4 @@ def _make_graphs(config: EngineConfig) -> SerialisedExport:
         record=config.checkpoint.record,
         random_rows=_RANDOM_ROWS,
     )
-    return SerialisedExport.of(made)
+    return SerialisedExport.of(made.graphs, made.certificate.describe())

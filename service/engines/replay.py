@@ -7,19 +7,18 @@ its certificate measured, so that one constant that is off by some percent is se
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from models.checkpoints import golden
-from models.flow import Flow
-from models.noise import base_log_prob_torch
-from models.ode.transform import is_continuous
-from models.onnx.certificate import CONTINUOUS, TOLERANCES
+from models.onnx.replay import ReplayAnswers, ReplayRows, exact_answers, replay
+from models.onnx.tolerance import CONTINUOUS, TOLERANCES
 from service.contracts import Array
 from service.engines.engine import Engine
+
+if TYPE_CHECKING:
+    from models.checkpoints import golden
+    from models.flow import Flow
 
 # The golden rows are among those that the certificate measured. Other processors round otherwise,
 # and GPUs add up in another order.
@@ -43,9 +42,16 @@ class Misfit:
         """Whether it fits; a NaN does not."""
         return self.error <= self.allowed
 
+    def describe(self) -> str:
+        """Say in one line that it does not, and what to do."""
+        return (
+            f"the graphs do not reproduce the golden rows: {self.what} is off by {self.error:.3g}, "
+            f"at most {self.allowed:.3g} is allowed: export the model again"
+        )
+
 
 def worst_misfit(
-    engine: Engine, exact: Flow, record: golden.Record, certificate: Mapping[str, Any]
+    engine: Engine, exact: "Flow", record: "golden.Record", certificate: Mapping[str, Any]
 ) -> Misfit:
     """Run both directions on the golden rows, rounded to what the engine takes.
 
@@ -58,42 +64,53 @@ def worst_misfit(
     Raises:
         ValueError: the certificate does not say what was measured.
     """
-    dtype = np.dtype(engine.dtype)
-    x, z = (record[name].numpy().astype(dtype) for name in ("x", "z"))
-    context = record["context"].numpy().astype(dtype) if "context" in record else None
-    tolerance = CONTINUOUS if is_continuous(exact) else TOLERANCES[getattr(torch, engine.dtype)]
+    from models.ode.transform import is_continuous
+
+    arrays = {name: tensor.numpy() for name, tensor in record.items()}
+    rows = ReplayRows.of(arrays, engine.dtype)
+    got, wanted = replay(engine, rows), exact_answers(exact, rows)
+    return find_misfit(engine, got, wanted, certificate, is_continuous=is_continuous(exact))
+
+
+def find_misfit(
+    engine: Engine,
+    got: ReplayAnswers,
+    wanted: ReplayAnswers,
+    certificate: Mapping[str, Any],
+    *,
+    is_continuous: bool,
+) -> Misfit:
+    """Compare what an engine answered to the golden rows with what the flow does in float64.
+
+    Args:
+        engine: of the graphs; gave `got`.
+        wanted: of the flow, to the same rows.
+        certificate: of the graphs, as JSON holds it.
+        is_continuous: whether the flow solves equations.
+
+    Raises:
+        ValueError: the certificate does not say what was measured.
+    """
+    tolerance = CONTINUOUS if is_continuous else TOLERANCES[engine.dtype]
     kind = engine.device.partition(":")[0]
     times = _TIMES_MEASURED.get(kind, max(_TIMES_MEASURED.values()))
-    floor = _ROUNDING_UNITS * float(np.finfo(dtype).eps)
+    floor = _ROUNDING_UNITS * float(np.finfo(engine.dtype).eps)
 
-    def judge(what: str, got: Tensor, wanted: Tensor, measured: float, most: float) -> Misfit:
-        scale = wanted.abs().clamp(min=1)
-        allowed = times * measured + floor * scale
-        allowed = torch.minimum(allowed, _TIMES_TOLERANCE * most * scale)
-        error = (got - wanted).abs()
-        index = int((error / allowed).flatten().argmax())  # NaN counts as the largest
-        return Misfit(what, float(error.flatten()[index]), float(allowed.flatten()[index]))
+    def judge(what: str, got: Array, wanted: Array, name: str, most: float) -> Misfit:
+        scale = np.maximum(np.abs(wanted), 1)
+        allowed = times * _measured(certificate, name) + floor * scale
+        allowed = np.minimum(allowed, _TIMES_TOLERANCE * most * scale)
+        error = np.abs(got - wanted)
+        index = int(np.argmax(error / allowed))  # NaN counts as the largest
+        return Misfit(what, float(error.flat[index]), float(allowed.flat[index]))
 
-    got_z, got_log_prob = _run(engine.encode, x, context, decoding=False)
-    with torch.no_grad():
-        wanted_z, log_det = exact.encode(*_wide(x, context))
-        wanted_log_prob = base_log_prob_torch(wanted_z) + log_det
-    got_x, got_sample = _run(engine.decode, z, context, decoding=True)
-    with torch.no_grad():
-        wide, given = _wide(z, context)
-        wanted_x, log_det = exact.decode(wide, given)
-        wanted_sample = base_log_prob_torch(wide) - log_det
-    held = (
-        ("log_prob", got_log_prob, wanted_log_prob, "log_prob", tolerance.log_prob),
-        ("z", got_z, wanted_z, "z", tolerance.x),
-        ("log_prob of samples", got_sample, wanted_sample, "sample_log_prob",
-         tolerance.sample_log_prob),
-        ("x", got_x, wanted_x, "x", tolerance.x),
+    found = (
+        judge("log_prob", got.log_prob, wanted.log_prob, "log_prob", tolerance.log_prob),
+        judge("z", got.z, wanted.z, "z", tolerance.x),
+        judge("log_prob of samples", got.sample_log_prob, wanted.sample_log_prob,
+              "sample_log_prob", tolerance.sample_log_prob),
+        judge("x", got.x, wanted.x, "x", tolerance.x),
     )  # fmt: skip
-    found = [
-        judge(what, got, wanted, _measured(certificate, name), most)
-        for what, got, wanted, name, most in held
-    ]
     return max(found, key=_severity)
 
 
@@ -107,16 +124,3 @@ def _measured(certificate: Mapping[str, Any], name: str) -> float:
         return float(certificate[name]["max"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"the certificate of the graphs has no largest error of {name}") from None
-
-
-def _run(call: Any, rows: Array, context: Array | None, *, decoding: bool) -> tuple[Tensor, Tensor]:
-    value, log_det, *_ = call(rows, context)
-    values, log_dets = torch.from_numpy(value).double(), torch.from_numpy(log_det).double()
-    if decoding:
-        return values, base_log_prob_torch(torch.from_numpy(rows).double()) - log_dets
-    return values, base_log_prob_torch(values) + log_dets
-
-
-def _wide(rows: Array, context: Array | None) -> tuple[Tensor, Tensor | None]:
-    given = None if context is None else torch.from_numpy(context).double()
-    return torch.from_numpy(rows).double(), given

@@ -1,13 +1,15 @@
 """What an engine is made of, and what making one gives."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from models.checkpoints.folder import Checkpoint
-from models.flow import Flow
 from service.engines.engine import Engine
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.checkpoints.folder import Checkpoint
+    from models.flow import Flow
 
 
 class EngineUnavailable(RuntimeError):
@@ -23,13 +25,13 @@ class EngineConfig:
         long to make for such a model refuses. None where this engine was asked for.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: "Checkpoint"
     threads: int
     max_rows: int
     row_seconds: float | None = None
 
     @property
-    def flow(self) -> Flow:
+    def flow(self) -> "Flow":
         """The model's, where it will compute."""
         return self.checkpoint.flow
 
@@ -63,6 +65,6 @@ class MakeEngine(Protocol):
         ...
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: "torch.dtype") -> str:
     """Name a dtype as numpy and the wire do."""
     return str(dtype).removeprefix("torch.")

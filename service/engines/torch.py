@@ -25,23 +25,6 @@ class _FlowCall(Protocol):
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
-def resolve_device(device: str) -> str:
-    """Turn "auto" into the device there is, and check one that was named.
-
-    Raises:
-        ValueError: if the device is not there.
-    """
-    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda:0" if devices else "cpu"
-    if device == "cpu":
-        return device
-    index = int(device.partition(":")[2] or 0)
-    if index >= devices:
-        raise ValueError(f"expected one of {devices} CUDA devices, got {device}; cpu always works")
-    return f"cuda:{index}"
-
-
 def make_engine(config: EngineConfig) -> EngineSelection:
     """Serve the flow as it is; see `service.engines.selection.MakeEngine`."""
     # The solver takes rows that are done out of its batch: the sizes of its matrices, and with them

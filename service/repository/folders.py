@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.checkpoints.folder import CONFIG_FILE
+from models.checkpoints.manifest import CONFIG_FILE
 from service.launch.exits import StartupError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)

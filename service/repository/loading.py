@@ -10,22 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from models.checkpoints.folder import DTYPES, CheckpointError, load_checkpoint
-from models.checkpoints.reference import broken_promise
+from models.checkpoints.facts import ModelFacts
+from models.checkpoints.promise import broken_promise
 from models.datasets.schema import class_names, discrete_names, feature_names
-from models.flow import Flow
-from models.ode.transform import is_continuous
 from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
-from service.engines.autotune import select_engine
-from service.engines.cpu import engine_threads
 from service.engines.engine import Engine
-from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
+from service.engines.selection import EngineSelection
 from service.errors import ServiceError
 from service.launch.exits import StartupError
-from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.engine_loading import load_engine
 from service.repository.folders import ModelLocation, Stamp, stamp
-from service.repository.overrides import ModelOverrides, read_overrides
+from service.repository.overrides import read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
 
@@ -102,11 +98,18 @@ async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -
     # Before the files are read: a change while they are makes another stamp.
     seen = stamp(location)
     overrides = read_overrides(location.folder, settings)
-    flow, policy, selection = await _load_and_select(location, overrides)
-    card = make_card(location, flow, selection, overrides.settings.batching)
+
+    def policy_of(facts: ModelFacts) -> QueuePolicy:
+        return make_policy(overrides.settings, facts.features, is_solved=facts.is_continuous)
+
+    facts, selection = await load_engine(
+        location, overrides, lambda known: policy_of(known).max_batch_rows
+    )
+    policy = policy_of(facts)
+    card = make_card(location, facts, selection, overrides.settings.batching)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
-    loaded = _connect(card, selection.engine, policy, metrics, seen, is_solved=is_continuous(flow))
+    loaded = _connect(card, selection.engine, policy, metrics, seen, is_solved=facts.is_continuous)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -114,74 +117,51 @@ async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -
         if isinstance(error, ServiceError):
             raise StartupError(f"{location.folder}: warm-up: {error.detail}") from None
         raise
-    facts = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
+    shown = (card.name, card.family, card.num_parameters, card.engine, card.device, card.dtype)
     _log.info(
         "%s: %s, %d parameters, %s on %s in %s, %d rows a batch, ready after %.1f s",
-        *facts,
+        *shown,
         policy.max_batch_rows,
         time.monotonic() - began,
     )
     return loaded
 
 
-async def _load_and_select(
-    location: ModelLocation, overrides: ModelOverrides
-) -> tuple[Flow, QueuePolicy, EngineSelection]:
-    """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
-    settings = overrides.settings
-    dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
-    try:
-        checkpoint = await run_in_dedicated_thread(
-            lambda: load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
-        )
-    except CheckpointError as error:
-        raise StartupError(str(error)) from None
-    flow = checkpoint.flow
-    policy = make_policy(settings, flow.features, is_solved=is_continuous(flow))
-    threads = engine_threads(settings.num_threads, settings.workers)
-    config = EngineConfig(checkpoint, threads, policy.max_batch_rows)
-    try:
-        selection = await run_in_dedicated_thread(lambda: select_engine(settings.engine, config))
-    except EngineUnavailable as error:
-        raise StartupError(f"{location.folder}: {error}") from None
-    return flow, policy, selection
-
-
 def make_card(
-    location: ModelLocation, flow: Flow, selection: EngineSelection, batching: str
+    location: ModelLocation, facts: ModelFacts, selection: EngineSelection, batching: str
 ) -> ModelCard:
     """Make the model card: what users see of a model."""
-    support, engine = flow.facts.support, selection.engine
+    engine = selection.engine
     is_fixed = batching == "invariant" and selection.is_neighbour_invariant
     is_same_anywhere = is_fixed or selection.is_batch_invariant
     promise: dict[str, Any] = {
         "batching": batching,
         "is_bitwise_reproducible": is_same_anywhere,
     }
-    if is_continuous(flow) and (warning := broken_promise(flow.accuracy)):
+    if facts.is_continuous and (warning := broken_promise(facts.accuracy)):
         promise["warning"] = warning
     if selection.certificate:
         promise["certificate"] = selection.certificate
     return ModelCard(
         name=location.name,
         version=location.version,
-        family=flow.family,
-        event_shape=flow.event_shape,
-        context_shape=flow.context_shape,
-        num_classes=flow.facts.num_classes,
-        num_levels=flow.facts.num_levels,
-        support=None if support is None else (support.low, support.high),
+        family=facts.family,
+        event_shape=facts.event_shape,
+        context_shape=facts.context_shape,
+        num_classes=facts.num_classes,
+        num_levels=facts.num_levels,
+        support=facts.support,
         dtype=engine.dtype,
         engine=engine.name,
         device=engine.device,
-        num_parameters=sum(parameter.numel() for parameter in flow.parameters()),
-        provenance=dict(flow.provenance),
-        accuracy={**flow.accuracy, **promise},
-        config=dict(flow.config),
+        num_parameters=facts.num_parameters,
+        provenance=dict(facts.provenance),
+        accuracy={**facts.accuracy, **promise},
+        config=dict(facts.config),
         engine_choice=selection.comparison,
-        feature_names=feature_names(flow.provenance) or None,
-        class_names=class_names(flow.provenance) or None,
-        discrete=discrete_names(flow.facts.discrete, flow.provenance),
+        feature_names=feature_names(facts.provenance) or None,
+        class_names=class_names(facts.provenance) or None,
+        discrete=discrete_names(facts.discrete, facts.provenance),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, ValidationError, create_model
 
 from models.checkpoints.files import check_regular
-from service.engines.torch import resolve_device
+from service.engines.device import resolve_device
 from service.launch.exits import StartupError
 from service.settings import Settings, flag_name
 

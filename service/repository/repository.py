@@ -7,11 +7,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import torch
-
 from service.contracts import ModelIndexEntry, ServedModel
-from service.engines.cpu import engine_threads, usable_cores
-from service.engines.torch import resolve_device
+from service.engines.cpu import usable_cores
+from service.engines.device import resolve_device
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
@@ -128,7 +126,6 @@ class FolderRepository:
             resolve_device(settings.device)
         except ValueError as error:
             raise StartupError(f"{flag_name('device')}: {error}") from None
-        torch.set_num_threads(engine_threads(settings.num_threads, settings.workers))
         async with self._starting:
             # The zoo is part of the installed package, which does not change. The watch begins
             # before the loading: what changes meanwhile is loaded anew after it.

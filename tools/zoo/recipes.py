@@ -15,8 +15,6 @@ class Recipe:
         family: name in the registry.
         config: arguments of the family; the rest comes from the data and defaults.
         options: of `TrainingOptions` that differ from the defaults.
-        graphs: whether its ONNX graphs ship beside the weights, because a server would take
-            seconds to make them.
         notes: further paragraphs of its card.
     """
 
@@ -25,7 +23,6 @@ class Recipe:
     family: str
     config: Mapping[str, Any]
     options: Mapping[str, Any]
-    graphs: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
@@ -85,7 +82,6 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.99,
             "patience": 40,
         },
-        graphs=True,
         notes=("Trained by the adjoint equation, one step of the solver for the whole batch.",),
     ),
     "magic": Recipe(
@@ -149,7 +145,6 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.995,
             "picture_temperature": 0.9,
         },
-        graphs=True,
         notes=(_FEW_DIGITS, _COARSE_BITS),
     ),
     "digits-glow": Recipe(
@@ -170,7 +165,6 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.999,
             "picture_temperature": 0.8,
         },
-        graphs=True,
         notes=(_FEW_DIGITS, _COARSE_BITS),
     ),
     "magic-ffjord": Recipe(
@@ -189,7 +183,6 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.998,
             "patience": 150,
         },
-        graphs=True,
         notes=(_CHEAP_TRACE,),
     ),
     "digits-ffjord": Recipe(
@@ -215,7 +208,6 @@ RECIPES: Mapping[str, Recipe] = {
             "patience": 300,
             "picture_temperature": 0.9,
         },
-        graphs=True,
         notes=(_CHEAP_TRACE,),
     ),
 }

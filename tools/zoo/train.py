@@ -45,8 +45,7 @@ def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None)
         options=options, resume=resume, listener=listener,
     )  # fmt: skip
     _write_card(build, name, recipe, report, _baselines(data, options, report))
-    if recipe.graphs:
-        export_folder(build).write(build)
+    export_folder(build).write(build)
     if (zoo / name).exists():
         shutil.rmtree(zoo / name)
     build.rename(zoo / name)

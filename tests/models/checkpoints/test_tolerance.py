@@ -10,13 +10,8 @@ import torch
 
 import models
 from models.checkpoints import golden
-from models.checkpoints.reference import (
-    LOG_PROB_ERRORS,
-    PROMISE,
-    broken_promise,
-    continuous_parts,
-    reference,
-)
+from models.checkpoints.promise import LOG_PROB_ERRORS, PROMISE, broken_promise
+from models.checkpoints.reference import continuous_parts, reference
 from models.checkpoints.tolerance import keep_promise, use_solver
 from models.datasets import Dataset
 from models.flow import Flow

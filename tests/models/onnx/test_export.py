@@ -27,7 +27,8 @@ from models.onnx import validate
 from models.onnx.certificate import CertificateError, certify
 from models.onnx.export import Export, ExportError, config_digest, export, export_folder
 from models.onnx.graph import UnsupportedOperator
-from models.onnx.graphs import MAX_OPSET, MIN_OPSET, build_graphs
+from models.onnx.graphs import build_graphs
+from models.onnx.names import MAX_OPSET, MIN_OPSET
 from models.onnx.runtime import RuntimeMissing, load_runtime, open_session
 from models.transforms.affine import Scale
 from models.transforms.transform import Transform
@@ -167,6 +168,7 @@ def test_a_model_folder_is_exported_with_its_golden_rows(tmp_path: Path) -> None
     assert made.certificate.rows["data"]["golden"] == 3
     made.write(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "answers.safetensors",
         "certificate.json",
         "config.json",
         "decode.onnx",
@@ -179,6 +181,9 @@ def test_a_model_folder_is_exported_with_its_golden_rows(tmp_path: Path) -> None
     assert facts["weights_sha256"] == digest(folder)
     stated = json.loads((folder / "certificate.json").read_text("utf-8"))
     digests = stated.pop("graphs_sha256")
+    model = stated.pop("model")
+    assert model["weights_sha256"] == digest(folder)
+    assert model["num_parameters"] == sum(one.numel() for one in make_flow("realnvp").parameters())
     assert stated == json.loads(facts["certificate"])
     for name in ("encode.onnx", "decode.onnx"):
         assert digests[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.xdist_group("onnx_engines")
 
 @cache
 def exported(name: str, precision: str = "fp32") -> SerialisedExport:
-    return SerialisedExport.of(export(make_flow(name), precision=precision))
+    made = export(make_flow(name), precision=precision)
+    return SerialisedExport.of(made.graphs, made.certificate.describe())
 
 
 def engine(name: str, precision: str = "fp32") -> OnnxEngine:

@@ -8,8 +8,9 @@ from torch import Tensor
 import models
 from models.flow import Flow
 from models.transforms.transform import Transform
+from service.engines.device import resolve_device
 from service.engines.engine import EngineLost, EngineOutOfMemory
-from service.engines.torch import TorchEngine, resolve_device
+from service.engines.torch import TorchEngine
 
 
 def perturbed(**config: object) -> Flow:

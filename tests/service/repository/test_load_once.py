@@ -53,5 +53,8 @@ def test_a_folder_is_read_once(
         await loaded.drain()
 
     asyncio.run(load())
+    if name == "exported" and engine in ("auto", "onnx"):
+        assert not calls  # by its graphs alone
+        return
     # Of the weights, the header comes first: it says what the flow may cost.
     assert calls == {"golden.safetensors": 1, "model.safetensors": 2, "build": 1}

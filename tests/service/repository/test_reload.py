@@ -219,7 +219,7 @@ def test_a_load_that_never_ends_is_given_up_and_holds_up_no_other(
             ended.wait(30)
         return load(folder, **options)
 
-    monkeypatch.setattr("service.repository.loading.load_checkpoint", stuck)
+    monkeypatch.setattr("models.checkpoints.loading.load_checkpoint", stuck)
 
     async def test(served: FolderRepository, folder: Path) -> None:
         shutil.copytree(versions / "2", folder.parent / "slow" / "1")

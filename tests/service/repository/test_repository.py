@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import models
+from models.checkpoints.facts import facts_of
 from models.checkpoints.folder import load_checkpoint
-from models.checkpoints.reference import LOG_PROB_ERRORS
+from models.checkpoints.promise import LOG_PROB_ERRORS
 from models.flow import Flow
 from service.contracts import Repository
 from service.engines.selection import EngineConfig
@@ -337,12 +338,12 @@ def test_bits_are_claimed_only_where_they_hold(family: str, tmp_path: Path) -> N
     models.save(flow, tmp_path / "m")
     flow.accuracy = dict.fromkeys(LOG_PROB_ERRORS, 1e-4) | {LOG_PROB_ERRORS[1]: 2e-3}
     selection = make_engine(EngineConfig(load_checkpoint(tmp_path / "m"), 1, 8))
-    card = make_card(ModelLocation("m", "1", Path("m")), flow, selection, "invariant")
+    card = make_card(ModelLocation("m", "1", Path("m")), facts_of(flow), selection, "invariant")
     assert card.accuracy["is_bitwise_reproducible"] is (family == "realnvp")
     warning = card.accuracy.get("warning", "")
     assert ("2.0e-03" in warning) is (family == "ffjord")
     certain = replace(selection, is_batch_invariant=True)
-    card = make_card(ModelLocation("m", "1", Path("m")), flow, certain, "fast")
+    card = make_card(ModelLocation("m", "1", Path("m")), facts_of(flow), certain, "fast")
     assert card.accuracy["is_bitwise_reproducible"] is True
 
 

@@ -1,0 +1,121 @@
+"""From a model folder to what computes: by its certified graphs alone, or with torch.
+
+certified graphs, on a CPU ──> onnxruntime and numpy          they give the golden answers again
+         └── none, refused, another engine or device ──> torch   the flow is rebuilt and proved
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.facts import ModelFacts, facts_of
+from models.extras import install_command
+from models.onnx.certified import has_certified_facts
+from service.engines.cpu import engine_threads
+from service.engines.registry import AUTO
+from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
+from service.launch.exits import StartupError
+from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.folders import ModelLocation
+from service.repository.overrides import ModelOverrides
+from service.settings import Settings
+
+ONNX = "onnx"
+# What `auto` says of an engine that was taken without being compared.
+_NOT_COMPARED: dict[str, Any] = {"seconds_a_call": {}, "refused": {}}
+
+_log = logging.getLogger(__name__)
+
+
+async def load_engine(
+    location: ModelLocation, overrides: ModelOverrides, max_rows: Callable[[ModelFacts], int]
+) -> tuple[ModelFacts, EngineSelection]:
+    """Read a model folder, prove it, and make its engine.
+
+    Args:
+        location: of the model.
+        overrides: its settings.
+        max_rows: gives the rows of its largest batch.
+
+    Raises:
+        StartupError: the folder or the engine cannot be had.
+    """
+    refusal = f"engine {overrides.settings.engine} on {overrides.device}"
+    if takes_graphs(overrides):
+        try:
+            return await run_in_dedicated_thread(lambda: _open_certified(location, overrides))
+        except EngineUnavailable as error:
+            refusal = str(error)
+            if has_certified_facts(location.folder):
+                _log.warning("%s: its graphs are not served alone: %s", location.name, refusal)
+    try:
+        return await run_in_dedicated_thread(
+            lambda: _open_with_torch(location, overrides, max_rows)
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchdiffeq"):
+            raise
+        raise StartupError(
+            f"{location.folder}: {refusal}: torch would serve it, and is not installed: "
+            f"{install_command('cpu')}"
+        ) from None
+    except CheckpointError as error:
+        raise StartupError(str(error)) from None
+    except EngineUnavailable as error:
+        raise StartupError(f"{location.folder}: {error}") from None
+
+
+def takes_graphs(overrides: ModelOverrides) -> bool:
+    """Whether certified graphs in the folder would be served alone."""
+    return overrides.settings.engine in (AUTO, ONNX) and overrides.device == "cpu"
+
+
+def needs_torch(folder: Path, overrides: ModelOverrides) -> bool:
+    """Whether torch will be imported for a model, as far as a look at its folder tells."""
+    return not (takes_graphs(overrides) and has_certified_facts(folder))
+
+
+def import_torch(settings: Settings) -> None:
+    """Import torch and what builds flows, for as many threads as one call may have.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    import torch
+
+    importlib.import_module("models.checkpoints.folder")
+    torch.set_num_threads(engine_threads(settings.num_threads, settings.workers))
+
+
+def _open_certified(
+    location: ModelLocation, overrides: ModelOverrides
+) -> tuple[ModelFacts, EngineSelection]:
+    from service.engines.certified import open_certified
+
+    settings = overrides.settings
+    threads = engine_threads(settings.num_threads, settings.workers)
+    facts, selection = open_certified(location.folder, overrides.dtype, threads)
+    if settings.engine == AUTO:
+        selection = replace(selection, comparison=dict(_NOT_COMPARED))
+    return facts, selection
+
+
+def _open_with_torch(
+    location: ModelLocation, overrides: ModelOverrides, max_rows: Callable[[ModelFacts], int]
+) -> tuple[ModelFacts, EngineSelection]:
+    """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
+    settings = overrides.settings
+    import_torch(settings)
+    from models.checkpoints.loading import DTYPES, load_checkpoint
+    from service.engines.autotune import select_engine
+
+    dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
+    checkpoint = load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
+    facts = facts_of(checkpoint.flow)
+    threads = engine_threads(settings.num_threads, settings.workers)
+    config = EngineConfig(checkpoint, threads, max_rows(facts))
+    return facts, select_engine(settings.engine, config)

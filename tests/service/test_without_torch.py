@@ -1,0 +1,139 @@
+"""A folder with certified graphs is served where torch is not installed: it is never imported."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import httpx
+
+from models.extras import install_command
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# As where only the extra `onnx` is installed.
+HIDE_TORCH = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchdiffeq"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+ASK_EVERYTHING = """
+import asyncio, json
+import httpx
+import numpy as np
+from service.app import create_app
+from service.repository import FolderRepository
+from service.settings import Settings
+from service.telemetry import Metrics
+
+async def ask():
+    settings, metrics = Settings(watch_models=False), Metrics()
+    repository = FolderRepository(settings, metrics)
+    app = create_app(settings, repository, metrics)
+    asked = {}
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for path in ("/models", "/openapi.json", "/metrics", "/v2", "/health/ready", "/docs"):
+                assert (await client.get(path)).status_code == 200, path
+            for model in repository.models():
+                card = model.card
+                for operation in (each.operation for each in app.endpoints.values()):
+                    body = {**operation.example(card), "model": card.name}
+                    answer = await client.post(f"/{operation.name}", json=body)
+                    assert answer.status_code == 200, answer.text
+                    assert "null" not in answer.text, answer.text
+                    asked.setdefault(card.name, []).append(operation.name)
+                assert card.engine == "onnx"
+    return asked
+
+asked = asyncio.run(ask())
+torch = sorted(name for name in sys.modules if name.partition(".")[0] == "torch")
+print(json.dumps({"asked": asked, "torch": torch}))
+"""
+
+
+COMMAND = """
+from pushforward.cli.main import main
+
+sys.argv[0] = "pushforward"
+main()
+"""
+
+
+def wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(r"serving on (http://[0-9.]+:\d+)", log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def run(*parts: str, arguments: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    script = "\n".join(map(textwrap.dedent, (HIDE_TORCH, *parts)))
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_operation_of_the_zoo_is_answered_without_torch() -> None:
+    done = run(ASK_EVERYTHING)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["torch"] == []
+    zoo = {path.parent.name for path in (ROOT / "models" / "zoo").glob("*/config.json")}
+    assert found["asked"].keys() == zoo
+    assert {"log_prob", "encode", "decode", "sample"} <= set(found["asked"]["digits-glow"])
+
+
+def test_a_model_without_graphs_is_refused_with_the_extra_that_serves_it(tmp_path: Path) -> None:
+    plain = shutil.copytree(
+        ROOT / "models" / "zoo" / "moons",
+        tmp_path / "plain",
+        ignore=shutil.ignore_patterns("*.onnx", "certificate.json"),
+    )
+    done = run(COMMAND, arguments=("serve", str(plain), "--port", "0"))
+    assert done.returncode == 3
+    said = [line for line in done.stderr.splitlines() if line.startswith("pushforward: ")]
+    assert said == [
+        f"pushforward: {plain}: its folder holds no certified graphs: torch would serve it, and is "
+        f"not installed: {install_command('cpu')}"
+    ]
+
+
+def test_a_named_engine_of_torch_is_refused_too() -> None:
+    folder = ROOT / "models" / "zoo" / "moons"
+    done = run(COMMAND, arguments=("serve", str(folder), "--port", "0", "--engine", "torch"))
+    assert done.returncode == 3
+    assert f"torch would serve it, and is not installed: {install_command('cpu')}" in done.stderr
+
+
+def test_the_command_serves_without_torch(tmp_path: Path) -> None:
+    script = "\n".join((HIDE_TORCH, textwrap.dedent(COMMAND)))
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        command = [sys.executable, "-c", script, "serve", "--port", "0"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+    try:
+        url = wait_for_url(process, log)
+        answer = httpx.post(f"{url}/sample", json={"model": "pinwheel", "num_samples": 2})
+        assert answer.status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
