@@ -2,10 +2,14 @@
 
 import ctypes
 import sys
+from functools import cache
+from pathlib import Path
 
-# The libraries of the driver, without which no CUDA device can be used, by platform.
-_DRIVERS = {"win32": "nvcuda.dll"}
-_DRIVER = "libcuda.so.1"
+# The library of NVIDIA's driver, by platform, and what AMD's shows: without them there is no GPU
+# that torch could use.
+_CUDA_DRIVERS = {"win32": "nvcuda.dll"}
+_CUDA_DRIVER = "libcuda.so.1"
+_ROCM_DEVICE = Path("/dev/kfd")
 
 
 def resolve_device(device: str) -> str:
@@ -14,7 +18,7 @@ def resolve_device(device: str) -> str:
     Raises:
         ValueError: if the device is not there.
     """
-    if device == "cpu" or (device == "auto" and not _may_have_cuda()):
+    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         return "cpu"
     devices = _count_devices()
     if device == "auto":
@@ -25,14 +29,13 @@ def resolve_device(device: str) -> str:
     return f"cuda:{index}"
 
 
-def _may_have_cuda() -> bool:
+@cache
+def has_gpu_driver() -> bool:
     """Whether it is worth asking torch, which takes a second to import."""
-    if "torch" in sys.modules:
-        return True
     try:
-        ctypes.CDLL(_DRIVERS.get(sys.platform, _DRIVER))
+        ctypes.CDLL(_CUDA_DRIVERS.get(sys.platform, _CUDA_DRIVER))
     except OSError:
-        return False
+        return _ROCM_DEVICE.exists()
     return True
 
 

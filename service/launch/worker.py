@@ -116,6 +116,8 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop, number)
         began = time.monotonic()
+        with limits.enough_memory():
+            await self._repository.import_libraries()
         # What the libraries made stays: no collection needs to look at all of it again. Models are
         # made after this, so that those that are replaced can be collected.
         gc.collect()

@@ -4,7 +4,6 @@ certified graphs, on a CPU ──> onnxruntime and numpy          they give the 
          └── none, refused, another engine or device ──> torch   the flow is rebuilt and proved
 """
 
-import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +17,11 @@ from models.onnx.certified import has_certified_facts
 from service.engines.cpu import engine_threads
 from service.engines.registry import AUTO
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
+from service.engines.torch_library import import_torch
 from service.launch.exits import StartupError
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.folders import ModelLocation
 from service.repository.overrides import ModelOverrides
-from service.settings import Settings
 
 ONNX = "onnx"
 # What `auto` says of an engine that was taken without being compared.
@@ -79,18 +78,6 @@ def needs_torch(folder: Path, overrides: ModelOverrides) -> bool:
     return not (takes_graphs(overrides) and has_certified_facts(folder))
 
 
-def import_torch(settings: Settings) -> None:
-    """Import torch and what builds flows, for as many threads as one call may have.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    import torch
-
-    importlib.import_module("models.checkpoints.folder")
-    torch.set_num_threads(engine_threads(settings.num_threads, settings.workers))
-
-
 def _open_certified(
     location: ModelLocation, overrides: ModelOverrides
 ) -> tuple[ModelFacts, EngineSelection]:
@@ -109,13 +96,13 @@ def _open_with_torch(
 ) -> tuple[ModelFacts, EngineSelection]:
     """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
     settings = overrides.settings
-    import_torch(settings)
+    threads = engine_threads(settings.num_threads, settings.workers)
+    import_torch(threads)
     from models.checkpoints.loading import DTYPES, load_checkpoint
     from service.engines.autotune import select_engine
 
     dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
     checkpoint = load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
     facts = facts_of(checkpoint.flow)
-    threads = engine_threads(settings.num_threads, settings.workers)
     config = EngineConfig(checkpoint, threads, max_rows(facts))
     return facts, select_engine(settings.engine, config)

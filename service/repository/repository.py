@@ -5,15 +5,19 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from service.contracts import ModelIndexEntry, ServedModel
-from service.engines.cpu import usable_cores
+from service.engines.cpu import engine_threads, usable_cores
 from service.engines.device import resolve_device
+from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
+from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.engine_loading import needs_torch
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
 from service.repository.loading import LoadedModel, load_model
+from service.repository.overrides import read_overrides
 from service.repository.startup import load_all, reason_of
 from service.repository.table import ModelTable
 from service.repository.watcher import FolderWatcher
@@ -104,6 +108,27 @@ class FolderRepository:
     def index(self) -> list[ModelIndexEntry]:
         """All models in order of name: the served versions, and those that were refused."""
         return self._table.index()
+
+    async def import_libraries(self) -> None:
+        """Import what the models in the folders need, before there is any of them.
+
+        What is imported stays; who knows that can have it left out of collections.
+
+        Raises:
+            StartupError: the folders cannot be used.
+        """
+        settings = self._settings
+        if not any(self._needs_torch(location) for location in find_models(self._folders)):
+            return
+        threads = engine_threads(settings.num_threads, settings.workers)
+        with suppress(ModuleNotFoundError):  # who needs it says so
+            await run_in_dedicated_thread(lambda: import_torch(threads))
+
+    def _needs_torch(self, location: ModelLocation) -> bool:
+        try:
+            return needs_torch(location.folder, read_overrides(location.folder, self._settings))
+        except StartupError:
+            return False  # it is not loaded
 
     async def start(self) -> None:
         """Find, load, prove and warm up every model; a second call does nothing.

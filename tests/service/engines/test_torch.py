@@ -117,6 +117,9 @@ def test_the_device_is_chosen_or_checked(monkeypatch: pytest.MonkeyPatch) -> Non
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("service.engines.device.has_gpu_driver", lambda: False)
+    assert resolve_device("auto") == "cpu"  # nobody asked torch
+    monkeypatch.setattr("service.engines.device.has_gpu_driver", lambda: True)
     assert resolve_device("auto") == resolve_device("cuda") == "cuda:0"
     assert resolve_device("cuda:1") == "cuda:1"
     with pytest.raises(ValueError, match="got cuda:2"):
