@@ -41,7 +41,7 @@ from models.onnx.names import (
 from models.onnx.replay import ReplayAnswers
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Count = Annotated[int, Field(gt=0)]
+_Positive = Annotated[int, Field(gt=0)]
 
 
 class NotCertified(ValueError):
@@ -65,8 +65,8 @@ class CertifiedFacts(BaseModel):
     answers_sha256: _Sha256
     dtype: Literal["float32", "float64"]
     config: dict[str, Any] | None
-    num_classes: _Count | None
-    num_levels: _Count | None
+    num_classes: _Positive | None
+    num_levels: _Positive | None
     discrete: tuple[Annotated[int, Field(ge=0)], ...]
     support: tuple[float, float] | None
     num_parameters: Annotated[int, Field(ge=0)]
