@@ -79,6 +79,14 @@ class ServiceError(Exception):
         self.headers = tuple(headers)
         self.members = members or {}
 
+    def suggest(self, mend: str) -> None:
+        """Add to what is said how the request is mended, where that is found out later."""
+        whole, self.detail = self.detail, self.detail + mend
+        self.faults = tuple(
+            replace(fault, detail=self.detail) if fault.detail == whole else fault
+            for fault in self.faults
+        )
+
 
 class MalformedBody(ServiceError):
     """The bytes are not what Content-Type says they are."""

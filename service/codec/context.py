@@ -7,6 +7,8 @@ import numpy as np
 from service.codec.tensors import Array, Shape, as_array, cast_finite, check_shape
 from service.errors import BadDtype, InvalidParameter, MissingField, OutOfRange, ShapeMismatch
 
+_UNBOXED = "; a label is a whole number without an axis of its own: send [2, 0], not [[2], [0]]"
+
 
 def read_context(
     value: Any,
@@ -43,7 +45,12 @@ def read_context(
         context = _one_hot(_labels(value, values, num_classes), num_classes, dtype)
     else:
         batch = values[None] if values.shape == context_shape else values
-        check_shape(batch, "context", context_shape)
+        try:
+            check_shape(batch, "context", context_shape)
+        except ShapeMismatch as error:
+            if num_classes is not None and batch.shape[1:] == (1,):
+                error.suggest(_UNBOXED)
+            raise
         context = cast_finite(batch, "context", dtype)
     if len(context) == rows:
         return context

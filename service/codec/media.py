@@ -1,6 +1,7 @@
 """Which media types a request brings and which its answer may have."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from service.errors import NotAcceptable, UnsupportedMediaType
 
@@ -14,6 +15,9 @@ OCTETS = "application/octet-stream"
 _EXACT = {kind.encode(): kind for kind in (JSON, NPY, NPZ, PNG, JPEG, OCTETS)}
 _UTF8 = frozenset(("utf-8", "utf8", "us-ascii"))
 _SHOWN = 80
+_FORM = "application/x-www-form-urlencoded"
+# How alike two media types are of which one may be meant by the other: application/npy.
+_NEAR = 0.85
 
 
 def read_content_type(header: bytes | None, offers: Sequence[str]) -> str:
@@ -29,8 +33,18 @@ def read_content_type(header: bytes | None, offers: Sequence[str]) -> str:
     if kind not in offers:
         raise UnsupportedMediaType(
             f"Content-Type: expected {' or '.join(offers)}, got {text[:_SHOWN]!r}"
+            f"{_suggest(kind, offers)}"
         )
     return kind
+
+
+def _suggest(kind: str, offers: Sequence[str]) -> str:
+    if kind == _FORM:
+        return f"; curl names it where it is told no other: add -H 'Content-Type: {offers[0]}'"
+    # One that is known was meant, wherever else it is taken.
+    known = kind in _EXACT.values()
+    near = [] if known else get_close_matches(kind, offers, n=1, cutoff=_NEAR)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def negotiate(accept: bytes | None, offers: Sequence[str]) -> str:

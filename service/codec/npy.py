@@ -121,7 +121,8 @@ def _read_members(
         name = entry.filename.removesuffix(".npy")
         if name not in known or name in arrays:
             raise UnknownField(
-                f"body: expected npz members {' and '.join(known)} once each, got {name[:40]!r}"
+                f"body: expected npz members {' and '.join(known)} once each, got {name[:40]!r}; "
+                f"other fields go in the query string, as ?{name[:40]}=..."
             )
         if entry.flag_bits & _ENCRYPTED or entry.compress_type not in (
             zipfile.ZIP_STORED,

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from service.codec.mends import suggest_scalar
 from service.codec.tensors import kind_of
 from service.errors import InvalidParameter, OutOfRange, UnknownField
 
@@ -28,7 +29,9 @@ def read_integer(value: Any, name: str, low: int, high: int) -> int:
         if type(value) is float and value.is_integer() and abs(value) >= 2**63:
             raise OutOfRange(f"{name}: expected {low} .. {high}, got {value:g}", at=f"/{name}")
         raise InvalidParameter(
-            f"{name}: expected a whole number {low} .. {high}, got {_shown(value)}", at=f"/{name}"
+            f"{name}: expected a whole number {low} .. {high}, got {_shown(value)}"
+            f"{suggest_scalar(value, int)}",
+            at=f"/{name}",
         )
     if not low <= value <= high:
         raise OutOfRange(f"{name}: expected {low} .. {high}, got {_shown(value)}", at=f"/{name}")
@@ -44,7 +47,9 @@ def read_number(value: Any, name: str, low: float, high: float) -> float:
     """
     if type(value) not in (int, float):
         raise InvalidParameter(
-            f"{name}: expected a number {low:g} .. {high:g}, got {_shown(value)}", at=f"/{name}"
+            f"{name}: expected a number {low:g} .. {high:g}, got {_shown(value)}"
+            f"{suggest_scalar(value, (int, float))}",
+            at=f"/{name}",
         )
     if not (low <= value <= high and math.isfinite(value)):
         raise OutOfRange(
@@ -61,7 +66,8 @@ def read_flag(value: Any, name: str) -> bool:
     """
     if type(value) is not bool:
         raise InvalidParameter(
-            f"{name}: expected true or false, got {_shown(value)}", at=f"/{name}"
+            f"{name}: expected true or false, got {_shown(value)}{suggest_scalar(value, bool)}",
+            at=f"/{name}",
         )
     return value
 
@@ -74,7 +80,10 @@ def read_name(value: Any, name: str) -> str | None:
     """
     if value is None or type(value) is str:
         return value
-    raise InvalidParameter(f"{name}: expected a string, got {_shown(value)}", at=f"/{name}")
+    raise InvalidParameter(
+        f"{name}: expected a string, got {_shown(value)}{suggest_scalar(value, str)}",
+        at=f"/{name}",
+    )
 
 
 def read_query(

@@ -21,6 +21,8 @@ from service.api.schemas_v2 import InferInput, InferRequest
 from service.codec.columns import FIELD, read_names
 from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
+from service.codec.media import JSON
+from service.codec.mends import suggest_json_length, suggest_media
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
 from service.errors import (
@@ -88,7 +90,11 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     size = len(body) if json_bytes is None else _read_length(json_bytes, len(body))
     text = body if size == len(body) else bytes(body[:size])
     is_long = is_large(text)
-    content = parse_large(text, max_rows, known=_MEMBERS) if is_long else parse_object(text)
+    try:
+        content = parse_large(text, max_rows, known=_MEMBERS) if is_long else parse_object(text)
+    except MalformedBody as error:
+        error.suggest(suggest_json_length(body) or suggest_media(body, JSON, (JSON,)))
+        raise
     request = validate(InferRequest, content)
     is_good = is_long or is_plain(text, content, "data")
     if not is_good:

@@ -13,6 +13,7 @@ from service.operations.fields import (
     CONTEXT,
     MODEL,
     RETURN_EVALUATIONS,
+    Field,
     flag,
     number_output,
     row_output,
@@ -20,8 +21,14 @@ from service.operations.fields import (
 from service.operations.log_prob import log_density
 from service.operations.model_input import Deferred, ModelInput
 from service.operations.response import ResponseFormat, Tensors
-from service.operations.sampling import SAMPLING_FIELDS, SEED_OUTPUT, SamplingParams, read_sampling
-from service.operations.spec import SCALE, Operation
+from service.operations.sampling import (
+    SAMPLING_FIELDS,
+    SEED_OUTPUT,
+    SamplingParams,
+    read_sampling,
+    sampling_fields,
+)
+from service.operations.spec import SCALE, Limits, Operation
 
 RETURN_LOG_PROB = flag(
     "return_log_prob",
@@ -44,7 +51,7 @@ class Sample(Operation):
         "the server does. return_log_prob=false saves continuous flows most of the work. The body "
         "may be empty, with all fields in the query string."
     )
-    fields = (
+    fields: tuple[Field, ...] = (
         MODEL,
         *SAMPLING_FIELDS,
         COLUMNS,
@@ -64,6 +71,12 @@ class Sample(Operation):
     )
     gives_images = True
 
+    def __init__(self, limits: Limits) -> None:
+        self._sampling = sampling_fields(limits.max_request_rows)
+        bounded = {field.name: field for field in self._sampling}
+        self.fields = tuple(bounded.get(field.name, field) for field in type(self).fields)
+        super().__init__(limits)
+
     def prepare(
         self,
         fields: dict[str, Any],
@@ -76,7 +89,7 @@ class Sample(Operation):
     ) -> ModelInput | Deferred:
         """Draw the noise of the base; see `Operation.prepare`."""
         card, with_evaluations = model.card, RETURN_EVALUATIONS.value(fields)
-        params = read_sampling(fields, self._limits.max_request_rows)
+        params = read_sampling(fields, self._sampling)
         self.check_size(card, form, params.num_samples, values_per_row)
         wants_log_prob = form.media != PNG
         if RETURN_LOG_PROB.name in fields:

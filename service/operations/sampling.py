@@ -1,20 +1,22 @@
 """Sampling parameters: how many samples, from which seed, at which temperature, from which row."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from models.noise import MAX_SEED, base_noise, draw_seed
 from service.codec.tensors import Array
 from service.contracts import ModelCard
 from service.errors import TooLarge
-from service.operations.fields import integer, number, scalar_output
+from service.operations.fields import Field, integer, number, scalar_output
 
-MAX_SAMPLES = 2**63 - 1
+# Beyond what any limit allows is no number of samples at all.
+_LARGEST = 2**63 - 1
 MAX_TEMPERATURE = 1000.0
 # As far as JSON readers count exactly.
 MAX_FIRST_ROW = 2**53
 
-NUM_SAMPLES = integer("num_samples", 1, MAX_SAMPLES, "How many rows to draw.", default=1)
 SEED = integer("seed", 0, MAX_SEED, "One seed gives one draw, always; made if absent.")
 TEMPERATURE = number(
     "temperature",
@@ -29,7 +31,6 @@ FIRST_ROW = integer(
 SEED_OUTPUT = scalar_output(
     "seed", "integer", "Draws the same samples again.", minimum=0, maximum=MAX_SEED
 )
-SAMPLING_FIELDS = (NUM_SAMPLES, SEED, TEMPERATURE, FIRST_ROW)
 
 # Making or reading more numbers than this takes longer than a hop to a thread and back.
 MANY_VALUES = 32_768
@@ -68,18 +69,36 @@ class SamplingParams(NamedTuple):
         return noise.astype(card.numpy_dtype)
 
 
-def read_sampling(fields: dict[str, Any], max_rows: int) -> SamplingParams:
+def sampling_fields(max_rows: int) -> tuple[Field, ...]:
+    """The fields of which `read_sampling` reads the values, in the order of `SamplingParams`.
+
+    Args:
+        max_rows: of a request, so that what is said of num_samples holds.
+    """
+    field = integer("num_samples", 1, max_rows, "How many rows to draw.", default=1)
+
+    def read(value: Any) -> int:
+        if type(value) is int and max_rows < value <= _LARGEST:
+            raise TooLarge(
+                f"num_samples: expected at most {max_rows} a request, got {value}",
+                at="/num_samples",
+            )
+        count: int = field.read(value)
+        return count
+
+    return (replace(field, read=read), SEED, TEMPERATURE, FIRST_ROW)
+
+
+SAMPLING_FIELDS = sampling_fields(_LARGEST)
+
+
+def read_sampling(fields: dict[str, Any], sampling: Sequence[Field]) -> SamplingParams:
     """Read the sampling parameters of a request; a seed is made where none is given.
 
     Raises:
         InvalidParameter, OutOfRange: one of them is not what it should be.
-        TooLarge: more than max_rows samples.
+        TooLarge: more samples than a request may ask for.
     """
-    num_samples, seed, temperature, first_row = (field.value(fields) for field in SAMPLING_FIELDS)
+    num_samples, seed, temperature, first_row = (field.value(fields) for field in sampling)
     seed = draw_seed() if seed is None else seed
-    if num_samples > max_rows:
-        raise TooLarge(
-            f"num_samples: expected at most {max_rows} a request, got {num_samples}",
-            at="/num_samples",
-        )
     return SamplingParams(num_samples, seed, temperature, first_row)

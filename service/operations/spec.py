@@ -17,9 +17,16 @@ import numpy as np
 from service.codec.context import read_context
 from service.codec.image import MAX_SCALE, is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG, negotiate
+from service.codec.mends import suggest_media
 from service.codec.tensors import Array, read_rows
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
-from service.errors import InvalidParameter, InvalidRequest, MissingField, UnsupportedMediaType
+from service.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    MalformedBody,
+    MissingField,
+    UnsupportedMediaType,
+)
 from service.operations.columns import answer_order, is_by_name, read_by_name
 from service.operations.fields import (
     COLUMNS,
@@ -82,7 +89,7 @@ class Operation(ABC):
     summary: ClassVar[str]
     description: ClassVar[str]
     tensor: ClassVar[Field | None] = None
-    fields: ClassVar[tuple[Field, ...]]
+    fields: tuple[Field, ...]
     outputs: ClassVar[tuple[Output, ...]]
     bodies: ClassVar[tuple[str, ...]] = ()
     gives_images: ClassVar[bool] = False
@@ -320,7 +327,11 @@ class Operation(ABC):
     def _decode_image(
         self, image: EncodedImage, card: ModelCard, make_input: Callable[[Array], ModelInput]
     ) -> ModelInput:
-        pixels = read_image(image.body, image.media, card.event_shape, card.num_levels or 0)
+        try:
+            pixels = read_image(image.body, image.media, card.event_shape, card.num_levels or 0)
+        except MalformedBody as error:
+            error.suggest(suggest_media(image.body, image.media, self.media))
+            raise
         return make_input(self._read_rows(pixels, card))
 
 

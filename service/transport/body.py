@@ -6,10 +6,11 @@ from typing import Any
 from service.codec.json import parse_object, read_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON, NPY, NPZ, read_content_type
+from service.codec.mends import suggest_media
 from service.codec.npy import read_npy, read_npz
 from service.codec.parameters import read_query
 from service.contracts import Repository
-from service.errors import BadDtype, InvalidParameter, ServiceError
+from service.errors import BadDtype, InvalidParameter, MalformedBody, ServiceError
 from service.operations import Operation
 from service.operations.fields import COLUMNS, CONTEXT, MODEL
 from service.operations.model_input import EncodedImage
@@ -59,7 +60,11 @@ class FieldReader:
             InvalidRequest, MalformedBody, TooLarge: they are not what the operation takes.
             Overloaded, DeadlineExceeded: a large body found no thread in time.
         """
-        content = await self._read_body(media, body, query, deadline)
+        try:
+            content = await self._read_body(media, body, query, deadline)
+        except MalformedBody as error:
+            error.suggest(suggest_media(body, media, self._operation.media))
+            raise
         if not query:
             return content
         fields = self._read_query(query)
@@ -80,6 +85,13 @@ class FieldReader:
         Raises:
             InvalidRequest, MalformedBody: it is not what the operation takes.
         """
+        try:
+            return self._read_json(body, query)
+        except MalformedBody as error:
+            error.suggest(suggest_media(body, JSON, self._operation.media))
+            raise
+
+    def _read_json(self, body: bytes | bytearray, query: bytes) -> dict[str, Any]:
         if not body and self._operation.tensor is None:
             # `curl -X POST "/sample?num_samples=4"` has no body at all.
             return {}
@@ -95,7 +107,7 @@ class FieldReader:
         name = self._operation.tensor_name
         if media == JSON:
             if not is_large(body):
-                return self.read_json(body, query)
+                return self._read_json(body, query)
             parse = partial(
                 parse_large, body, self._max_rows, known=self._operation.field_names, table=name
             )

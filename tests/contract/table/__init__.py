@@ -1,7 +1,7 @@
 """The table: what is asked of each operation, of heads and limits, and of a service in trouble."""
 
 from tests.contract.case import Case
-from tests.contract.table import decode, encode, faults, heads, limits, log_prob, sample
+from tests.contract.table import decode, encode, faults, heads, limits, log_prob, mends, sample
 from tests.contract.table.neighbours import NEIGHBOURS, Neighbour
 
 PARTS = {
@@ -12,6 +12,7 @@ PARTS = {
     "heads": heads.CASES,
     "limits": limits.CASES,
     "faults": faults.CASES,
+    "mends": mends.CASES,
 }
 CASES: dict[str, Case] = {
     f"{part}-{case.name}": case for part, cases in PARTS.items() for case in cases

@@ -289,17 +289,13 @@ CASES = [
         "no samples",
         "sample",
         _line(num_samples=0),
-        problem(
-            "out_of_range", "num_samples: expected 1 .. 9223372036854775807, got 0", "/num_samples"
-        ),
+        problem("out_of_range", "num_samples: expected 1 .. 1000, got 0", "/num_samples"),
     ),
     Case(
         "-1 samples",
         "sample",
         _line(num_samples=-1),
-        problem(
-            "out_of_range", "num_samples: expected 1 .. 9223372036854775807, got -1", "/num_samples"
-        ),
+        problem("out_of_range", "num_samples: expected 1 .. 1000, got -1", "/num_samples"),
     ),
     Case(
         "1.5 samples",
@@ -307,7 +303,7 @@ CASES = [
         _line(num_samples=1.5),
         problem(
             "invalid_parameter",
-            "num_samples: expected a whole number 1 .. 9223372036854775807, got 1.5",
+            "num_samples: expected a whole number 1 .. 1000, got 1.5",
             "/num_samples",
         ),
     ),
@@ -317,7 +313,7 @@ CASES = [
         _line(num_samples=True),
         problem(
             "invalid_parameter",
-            "num_samples: expected a whole number 1 .. 9223372036854775807, got true or false",
+            "num_samples: expected a whole number 1 .. 1000, got true or false",
             "/num_samples",
         ),
     ),
@@ -327,7 +323,7 @@ CASES = [
         _line(num_samples="x10"),
         problem(
             "invalid_parameter",
-            "num_samples: expected a whole number 1 .. 9223372036854775807, got 'x10'",
+            "num_samples: expected a whole number 1 .. 1000, got 'x10'",
             "/num_samples",
         ),
     ),
@@ -337,7 +333,7 @@ CASES = [
         _line(num_samples=1e30),
         problem(
             "out_of_range",
-            "num_samples: expected 1 .. 9223372036854775807, got 1e+30",
+            "num_samples: expected 1 .. 1000, got 1e+30",
             "/num_samples",
         ),
     ),

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from service import operations
 from service.api import schemas
+from service.settings import Settings
 from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
 
 OPERATIONS = tuple(kind.name for kind in operations.OPERATIONS)
@@ -137,3 +138,12 @@ def test_ordinary_routes_document_problems_not_the_frameworks_errors(
 
 def test_docs_are_served(app: FastAPI) -> None:
     assert ask(app, "GET", "/docs").status_code == 200
+
+
+def test_num_samples_states_the_limit_of_the_server(document: dict[str, Any]) -> None:
+    properties = document["components"]["schemas"]["SampleRequest"]["properties"]
+    asked, _ = properties["num_samples"]["anyOf"]
+    assert asked["maximum"] == Settings().max_request_rows
+    call = document["paths"]["/sample"]["post"]
+    (given,) = (one for one in call["parameters"] if one["name"] == "num_samples")
+    assert given["schema"]["anyOf"][0]["maximum"] == asked["maximum"]

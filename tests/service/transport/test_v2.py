@@ -438,3 +438,29 @@ def test_the_protocol_is_documented(app: FastAPI) -> None:
     for path in ("/v2", "/v2/models/{name}", "/v2/models/{name}/infer", "/v2/repository/index"):
         assert path in document["paths"]
     assert "/v2/repository/models/{name}/load" not in document["paths"]
+
+
+@pytest.mark.parametrize("said", [None, "20"], ids=["no header", "wrong header"])
+def test_bytes_behind_json_without_their_length_say_what_to_send(
+    app: FastAPI, said: str | None
+) -> None:
+    data = X.tobytes()
+    described = {"name": "x", "shape": [2, 3], "datatype": "FP32"}
+    described["parameters"] = {"binary_data_size": len(data)}
+    text = json.dumps({"inputs": [described]}).encode()
+    headers = {"Content-Type": "application/octet-stream"}
+    headers |= {} if said is None else {LENGTH: said}
+    answer = post(app, INFER, content=text + data, headers=headers)
+    assert answer.status_code == 400
+    mend = f"tensors follow its JSON as bytes: say where it ends with the header {LENGTH}: "
+    assert answer.json()["detail"].endswith(f"; {mend}{len(text)}")
+    headers[LENGTH] = str(len(text))
+    assert post(app, INFER, content=text + data, headers=headers).status_code == 200
+
+
+def test_npy_is_told_where_it_is_taken(app: FastAPI) -> None:
+    answer = post(app, INFER, content=b"\x93NUMPY\x01\x00", headers={})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].endswith(
+        "begins like application/x-npy, which this call does not take"
+    )
