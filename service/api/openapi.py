@@ -28,6 +28,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.operations import Operation
+from service.operations.columns import name_rows
 from service.operations.fields import CONTEXT, Field, Output, scalar_output
 from service.operations.model_input import ModelInput
 from service.operations.response import AS_JSON, FORMATS, write_json
@@ -38,6 +39,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _TAG = "operations"
 # Tensors of larger models would fill the page.
 _SHOWN_FEATURES = 8
+_SHOWN_COLUMNS = 16
 _BINARY = {"type": "string", "format": "binary"}
 _BINARY_BODIES = {
     NPY: "the rows, as numpy.save writes them; the other fields in the query string",
@@ -99,7 +101,7 @@ def add_operations(
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(definitions["$defs"])
-    card = _example_card(cards)
+    card, table = _example_card(cards), _example_table(cards)
     for operation in operations:
         stem = "".join(word.title() for word in operation.name.split("_"))
         request, result = f"{stem}Request", f"{stem}Result"
@@ -112,7 +114,7 @@ def add_operations(
                 "summary": operation.summary,
                 "description": operation.description,
                 "parameters": _parameters(operation),
-                "requestBody": _request(operation, request, card),
+                "requestBody": _request(operation, request, card, table),
                 "responses": {"200": _response(operation, result, card), **problems()},
             }
         }
@@ -183,9 +185,14 @@ def _query_schema(field: Field) -> dict[str, Any]:
     return {key: value for key, value in field.schema.items() if key not in unwanted}
 
 
-def _request(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
+def _request(
+    operation: Operation, schema: str, card: ModelCard, table: ModelCard | None
+) -> dict[str, Any]:
     example = {"model": card.name, **operation.example(card)}
     content = {JSON: _json(schema, example)}
+    if table is not None and operation.has_named_rows:
+        rows = {"model": table.name, **name_rows(operation.example(table), table)}
+        content[JSON]["examples"]["rows_by_name"] = {"value": rows}
     for media in operation.media:
         if media != JSON:
             content[media] = _binary(_BINARY_BODIES[media])
@@ -252,6 +259,15 @@ def _example_card(cards: Sequence[ModelCard]) -> ModelCard:
         accuracy={},
         config={},
     )
+
+
+def _example_table(cards: Sequence[ModelCard]) -> ModelCard | None:
+    """A served model whose columns have names, and not many; None where none is."""
+    for card in cards:
+        is_small = card.features <= _SHOWN_COLUMNS and card.context_shape is None
+        if is_small and card.feature_names is not None:
+            return card
+    return None
 
 
 def _json(schema: str, example: dict[str, Any]) -> dict[str, Any]:

@@ -101,3 +101,10 @@ def names_of(card: ModelCard, field: str) -> tuple[str, ...]:
             at=f"/{field}",
         )
     return card.feature_names
+
+
+def name_rows(fields: dict[str, Any], card: ModelCard) -> dict[str, Any]:
+    """Write the rows of a request's x as objects."""
+    names = names_of(card, FIELD)
+    rows = [dict(zip(names, row, strict=True)) for row in fields["x"]]
+    return {**fields, "x": rows}

@@ -79,6 +79,8 @@ class Operation(ABC):
     bodies: the media types of requests; left out, all that can hold the fields: JSON, npy where
         there is a tensor, npz where there is a tensor or a context.
     gives_images: whether an answer can be a picture.
+    has_named_rows: whether its rows may name their columns; elsewhere (latents have no names)
+        `columns` says how those of the answered x stand.
     v2_beside: operations whose outputs V2 gives beside this one's: they share the computation.
 
     Args:
@@ -106,8 +108,7 @@ class Operation(ABC):
         self.media = self.bodies or _bodies_of(self.fields, self.tensor)
         self.field_names = tuple(field.name for field in self.fields)
         self.tensor_name = None if self.tensor is None else self.tensor.name
-        # Of latents no column has a name: there `columns` says how the answered x stands.
-        self._has_named_rows = self.tensor_name == _DATA
+        self.has_named_rows = self.tensor_name == _DATA
         self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
         # What most requests name: it says nothing of how they are answered.
         self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
@@ -161,7 +162,7 @@ class Operation(ABC):
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            columns = COLUMNS.value(fields) if self._has_named_rows else None
+            columns = COLUMNS.value(fields) if self.has_named_rows else None
             rows = self._read_rows(value, model.card, columns)
         return self._make_input(
             rows,
@@ -267,7 +268,7 @@ class Operation(ABC):
 
     def read_answer_order(self, fields: dict[str, Any], card: ModelCard) -> list[int] | None:
         """Read in which order the columns of an answered x are wanted; see `answer_order`."""
-        if self._has_named_rows or COLUMNS.name not in fields:
+        if self.has_named_rows or COLUMNS.name not in fields:
             return None
         return answer_order(COLUMNS.value(fields), card)
 
@@ -304,9 +305,9 @@ class Operation(ABC):
             event_shape=self.row_shape(card),
             dtype=card.numpy_dtype,
             max_rows=self._limits.max_request_rows,
-            num_levels=card.num_levels if self._has_named_rows else None,
+            num_levels=card.num_levels if self.has_named_rows else None,
         )
-        if self._has_named_rows and (columns is not None or is_by_name(value)):
+        if self.has_named_rows and (columns is not None or is_by_name(value)):
             return read_by_name(value, columns, card, _DATA, read)
         try:
             return read(value)
