@@ -18,7 +18,14 @@ from service.codec.columns import Table, check_objects, order_objects
 from service.codec.json import WORDS, check_keys, check_numbers, parse_object
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, as_array, check_leaves
-from service.errors import BadDtype, MalformedBody, MissingField, ShapeMismatch, TooLarge
+from service.errors import (
+    BadDtype,
+    MalformedBody,
+    MissingField,
+    ServiceError,
+    ShapeMismatch,
+    TooLarge,
+)
 
 # Shorter bodies are parsed in a few milliseconds.
 LARGE_BYTES = 2**20
@@ -31,8 +38,12 @@ _COLON = re.compile(rb"\s*:")
 # What stands between the name of rows and the first name in them, where they are objects.
 _OBJECTS = re.compile(rb"\s*:\s*\[\s*(?=\{\s*\Z)")
 # An object with no list and no other object in it.
-_ROW_TEXT = rb'\{[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+\}\s*+'
+_BEGUN_TEXT = rb'\{[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+'
+_ROW_TEXT = _BEGUN_TEXT + rb"\}\s*+"
+_BEGUN = re.compile(_BEGUN_TEXT, re.DOTALL)
 _ROW = re.compile(_ROW_TEXT, re.DOTALL)
+# What a value begins with that is no number: in a row, and in the place of one.
+_VALUES = (b"[", b"{"), tuple(bytes((byte,)) for byte in b'["-0123456789tfnNI')
 _ROWS = re.compile(rb"(?:%b,\s*+)*+(?:%b(?P<end>\]))?+" % (_ROW_TEXT, _ROW_TEXT), re.DOTALL)
 
 
@@ -224,7 +235,7 @@ def _read_table(
         if found is None or found.end() == start:  # a long row
             found = _ROWS.match(body, start, start + limits.row)
         if found is None or found.end() == start:
-            raise _odd_row(body, start, name, rows)
+            raise _odd_row(body, start, name, rows, limits.row)
         is_over = found["end"] is not None
         part = _read_objects(bytes(found[0].rstrip()[:-1]), name, columns, rows)
         columns = part.columns
@@ -248,14 +259,21 @@ def _read_objects(text: bytes, name: str, columns: tuple[str, ...], first_row: i
     return Table(columns, as_array(order_objects(rows, name, columns, first_row), name, ()))
 
 
-def _odd_row(body: bytes | bytearray, start: int, name: str, row: int) -> BadDtype | MalformedBody:
+def _odd_row(
+    body: bytes | bytearray, start: int, name: str, row: int, max_bytes: int
+) -> ServiceError:
     """What is wrong with a row that is no object of numbers with a comma or the end behind it."""
-    if body[start : start + 1] in b"]}:," or _ROW.match(body, start):
+    found = _ROW.match(body, start)
+    if found is not None and len(found[0]) > max_bytes:
+        return _long_row(name, max_bytes)
+    begun = _BEGUN.match(body, start)
+    odd = body[start : start + 1] if begun is None else body[begun.end() : begun.end() + 1]
+    if found is not None or odd not in _VALUES[begun is None]:
         return MalformedBody(f"body: not valid JSON: {name!r:.40} around row {row}")
-    return BadDtype(
-        f"{name:.40}: expected objects of names and numbers, row {row} is something else",
-        at=f"/{name:.40}/{row}",
-    )
+    detail = f"{name:.40}: expected objects of names and numbers, row {row} is something else"
+    if begun is not None:
+        detail = f"{name:.40}: expected numbers, row {row} holds a list or an object"
+    return BadDtype(detail, at=f"/{name:.40}/{row}")
 
 
 def _find_end(body: bytes | bytearray, opening: int, max_string: int) -> int:
@@ -285,9 +303,7 @@ def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: Sli
         found = comma.search(body, min(start + limits.slice, last), last)
         end = last if found is None else found.end() - 1
         if end - start > limits.row:
-            raise TooLarge(
-                f"{name:.40}: expected at most {limits.row} bytes of JSON a row; send npy"
-            )
+            raise _long_row(name, limits.row)
         part = _read_slice(bytes(body[start:end]), name, rows)
         rows += len(part)
         if depth > 1 and rows > max_rows:
@@ -316,6 +332,10 @@ def _read_slice(text: bytes, name: str, first_row: int) -> Array:
         return as_array(rows, name, ())
     except ShapeMismatch:
         raise _ragged(name, first_row) from None
+
+
+def _long_row(name: str, limit: int) -> TooLarge:
+    return TooLarge(f"{name:.40}: expected at most {limit} bytes of JSON a row; send npy")
 
 
 def _too_many_rows(name: str, limit: int) -> TooLarge:

@@ -10,7 +10,6 @@ from service.codec.columns import (
     Table,
     check_objects,
     find_order,
-    holds_objects,
     name_keys,
     order_objects,
 )
@@ -21,7 +20,8 @@ from service.errors import InvalidParameter, InvalidRequest
 
 def is_by_name(value: Any) -> bool:
     """Whether rows name their columns themselves."""
-    return type(value) is Table or holds_objects(value)
+    kind = type(value)
+    return (kind is list and len(value) > 0 and type(value[0]) is dict) or kind is Table
 
 
 def read_by_name(

@@ -54,6 +54,7 @@ ACCEPT_JSON = (None, b"*/*", b"application/json")
 IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
 
 _EVALUATIONS = RETURN_EVALUATIONS.name
+_COLUMNS = COLUMNS.name
 # Rows of data, whose columns may have names.
 _DATA = "x"
 
@@ -162,8 +163,10 @@ class Operation(ABC):
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            columns = COLUMNS.value(fields) if self.has_named_rows else None
-            rows = self._read_rows(value, model.card, columns)
+            if self.has_named_rows and (_COLUMNS in fields or is_by_name(value)):
+                rows = self._read_named_rows(value, COLUMNS.value(fields), model.card)
+            else:
+                rows = self._read_rows(value, model.card)
         return self._make_input(
             rows,
             fields,
@@ -263,14 +266,13 @@ class Operation(ABC):
             {},
             True,
             with_evaluations,
-            self.read_answer_order(fields, model.card),
+            self.read_answer_order(fields, model.card) if _COLUMNS in fields else None,
         )
 
     def read_answer_order(self, fields: dict[str, Any], card: ModelCard) -> list[int] | None:
         """Read in which order the columns of an answered x are wanted; see `answer_order`."""
-        if self.has_named_rows or COLUMNS.name not in fields:
-            return None
-        return answer_order(COLUMNS.value(fields), card)
+        columns = None if self.has_named_rows else COLUMNS.value(fields)
+        return answer_order(columns, card)
 
     def read_context(self, fields: dict[str, Any], card: ModelCard, rows: int) -> Array | None:
         """Read what a conditional model is conditioned on; see `codec.context.read_context`."""
@@ -296,24 +298,27 @@ class Operation(ABC):
         values = self.values_per_row(card) if values_per_row is None else values_per_row
         check_response_size(card, form, rows, values, self._limits.max_response_bytes)
 
-    def _read_rows(
-        self, value: Any, card: ModelCard, columns: Sequence[str] | None = None
-    ) -> Array:
-        read = partial(
-            read_rows,
-            name=self.tensor_name or "",
-            event_shape=self.row_shape(card),
+    def _read_rows(self, value: Any, card: ModelCard) -> Array:
+        try:
+            return self._check_rows(value, card)
+        except InvalidRequest as error:
+            error.name_columns(card.feature_names)
+            raise
+
+    def _read_named_rows(self, value: Any, columns: Sequence[str] | None, card: ModelCard) -> Array:
+        if columns is None and not is_by_name(value):
+            return self._read_rows(value, card)
+        return read_by_name(value, columns, card, _DATA, partial(self._check_rows, card=card))
+
+    def _check_rows(self, value: Any, card: ModelCard) -> Array:
+        return read_rows(
+            value,
+            self.tensor_name or "",
+            self.row_shape(card),
             dtype=card.numpy_dtype,
             max_rows=self._limits.max_request_rows,
             num_levels=card.num_levels if self.has_named_rows else None,
         )
-        if self.has_named_rows and (columns is not None or is_by_name(value)):
-            return read_by_name(value, columns, card, _DATA, read)
-        try:
-            return read(value)
-        except InvalidRequest as error:
-            error.name_columns(card.feature_names)
-            raise
 
     def _check_image(self, model: ServedModel, form: ResponseFormat, deadline: float) -> None:
         card = model.card

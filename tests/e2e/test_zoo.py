@@ -133,3 +133,23 @@ def test_pictures_of_image_models(client: httpx.Client, model: str) -> None:
     )
     assert scored.status_code == 200
     assert math.isfinite(scored.json()["bits_per_dim"][0])
+
+
+def test_a_table_in_another_order_gives_the_same_bytes(client: httpx.Client) -> None:
+    names = client.get("/models/magic").json()["feature_names"]
+    x = draw(client, "magic")["x"]
+    wanted = client.post("/log_prob", json={"model": "magic", "x": x}).content
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    columns, moved = [names[place] for place in order], np.array(x)[:, order].tolist()
+    by_name = [dict(zip(columns, row, strict=True)) for row in moved]
+    query = {"model": "magic", "columns": ",".join(columns)}
+    for answer in (
+        client.post("/log_prob", json={"model": "magic", "x": by_name}),
+        client.post("/log_prob", json={"model": "magic", "columns": columns, "x": moved}),
+        client.post("/log_prob", params=query, json={"x": moved}),
+    ):
+        assert answer.content == wanted
+    by_name[2]["fLenght"] = by_name[2].pop("fLength")
+    answer = client.post("/log_prob", json={"model": "magic", "x": by_name})
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_field")
+    assert answer.json()["detail"].endswith("did you mean 'fLength'?")

@@ -369,6 +369,12 @@ def test_a_model_says_what_its_tensors_are(app: FastAPI, path: str) -> None:
     assert shapes == {"z": [-1, 2], "log_det": [-1], "log_prob": [-1], "x": [-1, 2]}
 
 
+def test_a_model_says_what_its_columns_are_called(app: FastAPI) -> None:
+    content = ask(app, "GET", "/v2/models/wide").json()
+    assert content["parameters"] == {"feature_names": ["mass", "speed"]}
+    assert "parameters" not in ask(app, "GET", "/v2/models/line/versions/3").json()
+
+
 @pytest.mark.parametrize(("model", "datatype"), [("line", "FP32"), ("wide", "FP64")])
 def test_a_model_says_what_it_computes_in(app: FastAPI, model: str, datatype: str) -> None:
     content = ask(app, "GET", f"/v2/models/{model}").json()

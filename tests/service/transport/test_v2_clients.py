@@ -54,6 +54,12 @@ SENT: dict[str, tuple[bytes, bool]] = {
         b'"data": [0.0, 1.0, 1.0, -0.5]}]}',
         False,
     ),
+    "mlserver_pandas": (
+        b'{"parameters":{"content_type":"pd"},"inputs":['
+        b'{"name":"speed","shape":[2,1],"datatype":"FP64","data":[1.0,-0.5]},'
+        b'{"name":"mass","shape":[2,1],"datatype":"INT64","data":[0,1]}]}',
+        False,
+    ),
     "triton": (
         b'{"inputs":[%b],"parameters":{"binary_data_output":true}}' % _BINARY,
         True,
