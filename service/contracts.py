@@ -105,15 +105,18 @@ class InferenceResult(NamedTuple):
 
     def rows(self) -> Iterator["InferenceResult"]:
         """Give the result of each row."""
-        for row in range(len(self.log_det)):
-            here = slice(row, row + 1)
-            stats = self.solver_stats and SolverStats(*(part[here] for part in self.solver_stats))
-            yield self._replace(
-                value=self.value[here],
-                log_det=self.log_det[here],
-                solver_stats=stats,
-                errors={0: self.errors[row]} if row in self.errors else {},
-            )
+        return map(self.row, range(len(self.log_det)))
+
+    def row(self, index: int) -> "InferenceResult":
+        """Give the result of one row."""
+        here = slice(index, index + 1)
+        stats = self.solver_stats and SolverStats(*(part[here] for part in self.solver_stats))
+        return self._replace(
+            value=self.value[here],
+            log_det=self.log_det[here],
+            solver_stats=stats,
+            errors={0: self.errors[index]} if index in self.errors else {},
+        )
 
 
 class ReplySink(Protocol):

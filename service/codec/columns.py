@@ -100,8 +100,13 @@ def find_order(given: Sequence[str], wanted: Sequence[str], field: str, at: str)
 
 
 def holds_objects(value: Any) -> bool:
-    """Whether rows are objects, at least the first one."""
-    return type(value) is list and len(value) > 0 and type(value[0]) is dict
+    """Whether rows are objects, at least the first one that is there."""
+    if type(value) is not list or not value:
+        return False
+    first = value[0]
+    if first is None:
+        first = next((row for row in value if row is not None), None)
+    return type(first) is dict
 
 
 def order_objects(
@@ -132,16 +137,26 @@ def order_objects(
     raise AssertionError("rows with the right columns were refused")
 
 
-def check_objects(rows: list[Any], name: str, first_row: int = 0) -> None:
+def check_objects(
+    rows: list[Any], name: str, first_row: int = 0, *, takes_null: bool = False
+) -> None:
     """Refuse whatever is no object of numbers.
+
+    Args:
+        rows: what is to be objects.
+        name: the field that holds them.
+        first_row: how many rows stand before these.
+        takes_null: whether null may stand in the place of a number, or of a row.
 
     Raises:
         BadDtype: naming the first row and its column.
     """
     for index, row in enumerate(rows, first_row):
+        if row is None and takes_null:
+            continue
         _check_object(row, name, index)
         for key, value in row.items():
-            if type(value) not in _NUMBERS:
+            if type(value) not in _NUMBERS and not (value is None and takes_null):
                 raise BadDtype(
                     f"{name}: expected numbers, row {index} holds {kind_of(value)} in column "
                     f"{_shown(key)}",

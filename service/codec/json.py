@@ -6,15 +6,19 @@ parsing it; only a body that has them is looked at in full.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import orjson
 
 from service.codec.columns import FIELD, check_objects, holds_objects
+from service.codec.missing import NULL, asks_for_null, fill_missing
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, check_leaves, is_finite, non_finite_rows
 from service.errors import MalformedBody
+
+# Says of the tensors of an answer why some rows of it are null: scalars to be added.
+Explain = Callable[[dict[str, Array]], dict[str, Any]]
 
 _SHORT = 1024
 WORDS = (b"true", b"false", b"null")
@@ -24,15 +28,18 @@ _OVERFLOW = "number is infinity"
 _NON_FINITE_TOKENS = ("NaN", "Infinity", "-Infinity")
 
 
-def read_object(body: bytes | bytearray, known: Sequence[str] = ()) -> dict[str, Any]:
+def read_object(
+    body: bytes | bytearray, known: Sequence[str] = (), *, takes_null: bool = False
+) -> dict[str, Any]:
     """Parse a JSON object whose values are scalars, nested lists of numbers, or rows as objects.
 
     NaN, Infinity and 1e400 are read as what they mean, so that the tensor's check can name the
-    row.
+    row. Where the request takes them, nulls inside a row are read as `MISSING`.
 
     Args:
         body: the text.
         known: the names it may hold; empty where that is not looked at.
+        takes_null: whether it does; the body may say so itself.
 
     Raises:
         MalformedBody: not JSON, not UTF-8, not an object, nested too deep, or a key twice.
@@ -46,12 +53,15 @@ def read_object(body: bytes | bytearray, known: Sequence[str] = ()) -> dict[str,
     if known:
         check_known(content, known)
     if not is_good:
+        takes_null = takes_null or asks_for_null(content)
         for name, value in content.items():
-            check_numbers(value, name)
+            check_numbers(value, name, takes_null=takes_null)
+        if takes_null:
+            content = {name: fill_nulls(value, name) for name, value in content.items()}
     return content
 
 
-def check_numbers(value: Any, name: str) -> None:
+def check_numbers(value: Any, name: str, *, takes_null: bool = False) -> None:
     """Refuse a list of something else than numbers, or than objects of numbers.
 
     Raises:
@@ -59,7 +69,12 @@ def check_numbers(value: Any, name: str) -> None:
     """
     if type(value) is list and name != FIELD:
         check = check_objects if holds_objects(value) else check_leaves
-        check(value, name)
+        check(value, name, takes_null=takes_null)
+
+
+def fill_nulls(value: Any, name: str) -> Any:
+    """Put `MISSING` where null stands inside a row of numbers, or of an object."""
+    return fill_missing(value) if type(value) is list and name != FIELD else value
 
 
 def parse_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -102,6 +117,7 @@ def is_plain(body: bytes | bytearray, content: dict[str, Any], data: str | None 
                 quotes += 2 * sum(len(row) for row in value if type(row) is dict)
         elif kind is str:
             quotes += 2
+            words += value == NULL
         elif kind is dict:
             quotes += 2 * len(value)
             pending += [part for name, part in value.items() if name != data]
@@ -142,24 +158,37 @@ def check_keys(body: bytes | bytearray) -> None:
     _parse_slowly(body, pairs)
 
 
-def write_object(head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
+def write_object(
+    head: dict[str, Any],
+    outputs: dict[str, Array],
+    explain: Explain | None = None,
+    null_rows: Collection[int] = (),
+) -> bytes:
     """Write an answer: `head`'s scalars, then the tensors, a row of each an entry.
 
     JSON has no NaN and no infinity: a row that holds one is null, and its index is in
     `non_finite`, which is there only when it has something to say.
+
+    Args:
+        head: the scalars.
+        outputs: the tensors.
+        explain: asked for further scalars where a row is null.
+        null_rows: rows that are null whatever they hold.
     """
     content = {**head, **outputs}
     body = orjson.dumps(content, option=_NUMPY)
     # orjson has null for both: a short body is searched for it, long arrays are faster to test.
-    if len(body) < _SHORT and b"null" not in body:
-        return body
-    if all(map(is_finite, outputs.values())):
-        return body
-    rows: set[int] = set()
+    if not null_rows:
+        if len(body) < _SHORT and b"null" not in body:
+            return body
+        if all(map(is_finite, outputs.values())):
+            return body
+    content = {**head, **explain(outputs)} if explain is not None else dict(head)
+    rows = set(null_rows)
     for name, values in outputs.items():
         bad = non_finite_rows(values)
         listed: list[Any] = list(values)
-        for row in bad:
+        for row in (*bad, *null_rows):
             listed[row] = None
         content[name] = listed
         rows.update(bad)
@@ -168,7 +197,10 @@ def write_object(head: dict[str, Any], outputs: dict[str, Array]) -> bytes:
 
 
 def write_rows(
-    common: dict[str, Any], heads: Sequence[dict[str, Any]], outputs: dict[str, Array]
+    common: dict[str, Any],
+    heads: Sequence[dict[str, Any]],
+    outputs: dict[str, Array],
+    explain: Callable[[int], Explain] | None = None,
 ) -> list[bytes]:
     """Write each row of the outputs as `write_object` does an answer that has it alone.
 
@@ -177,11 +209,13 @@ def write_rows(
     Args:
         common: the first scalars of every answer, at least one.
         heads: further scalars of each.
+        outputs: the tensors.
+        explain: gives what explains the nulls of a row.
     """
     texts = [orjson.dumps(values, option=_NUMPY) for values in outputs.values()]
     if b"null" in b"".join(texts):
         return [
-            write_object({**common, **head}, _row(outputs, index))
+            write_object({**common, **head}, _row(outputs, index), explain and explain(index))
             for index, head in enumerate(heads)
         ]
     template = orjson.dumps(common)[:-1].replace(b"%", b"%%") + b"%b"

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.codec.columns import Table, check_objects, order_objects
-from service.codec.json import WORDS, check_keys, check_numbers, parse_object
+from service.codec.json import WORDS, check_keys, check_numbers, fill_nulls, parse_object
+from service.codec.missing import (
+    INVALID,
+    MISSING,
+    asks_for_null,
+    complete_objects,
+    fill_missing,
+    fill_missing_rows,
+    is_missing,
+)
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, as_array, check_leaves
 from service.errors import (
@@ -36,7 +45,7 @@ _OPENING = re.compile(rb"(?:\s*\[)+")
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
 _COLON = re.compile(rb"\s*:")
 # What stands between the name of rows and the first name in them, where they are objects.
-_OBJECTS = re.compile(rb"\s*:\s*\[\s*(?=\{\s*\Z)")
+_OBJECTS = re.compile(rb"\s*:\s*\[\s*(?=(?:null\s*,\s*)*+\{\s*\Z)")
 # An object with no list and no other object in it.
 _BEGUN_TEXT = rb'\{[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+'
 _ROW_TEXT = _BEGUN_TEXT + rb"\}\s*+"
@@ -44,7 +53,9 @@ _BEGUN = re.compile(_BEGUN_TEXT, re.DOTALL)
 _ROW = re.compile(_ROW_TEXT, re.DOTALL)
 # What a value begins with that is no number: in a row, and in the place of one.
 _VALUES = (b"[", b"{"), tuple(bytes((byte,)) for byte in b'["-0123456789tfnNI')
-_ROWS = re.compile(rb"(?:%b,\s*+)*+(?:%b(?P<end>\]))?+" % (_ROW_TEXT, _ROW_TEXT), re.DOTALL)
+_ROWS = re.compile(
+    rb"(?:(?:%b),\s*+)*+(?:(?:%b)(?P<end>\]))?+" % (2 * (_ROW_TEXT + rb"|null\s*+",)), re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +99,12 @@ def parse_large(
     *,
     known: Sequence[str] = (),
     table: str | None = None,
+    takes_null: bool = False,
 ) -> dict[str, Any]:
     """Parse a JSON object; its long lists of numbers come as float64 arrays.
 
-    They are looked for among its values, and among those of the objects in its lists.
+    They are looked for among its values, and among those of the objects in its lists. Where the
+    request takes them, nulls are read as `MISSING`.
 
     Args:
         body: the text.
@@ -99,6 +112,7 @@ def parse_large(
         limits: the sizes in which it is cut.
         known: the names it may hold; empty where that is not looked at.
         table: of a list whose rows may be objects, each a name and a number: it comes as a `Table`.
+        takes_null: whether it does; the body may say so itself, also behind its arrays.
 
     Raises:
         MalformedBody: not JSON, not an object, or a key twice.
@@ -107,8 +121,10 @@ def parse_large(
         BadDtype, NonFinite, ShapeMismatch: an array of something else, or with ragged rows.
         UnknownField, MissingField: rows of a table with other columns than the first.
     """
+    may_take_null = takes_null or b'"%b"' % INVALID.encode() in body
     token = secrets.token_hex(16)
     arrays: dict[str, Array | Table] = {}
+    names: dict[str, str] = {}
     parts: list[bytes | bytearray] = []
     done = 0
     scan = _Scan(body, limits.long)
@@ -118,7 +134,10 @@ def parse_large(
         found = _OBJECTS.match(body, span.start, span.stop) if span.name == table else None
         if found is not None:
             key = f"{token}{len(arrays)}"
-            arrays[key], end = _read_table(body, span.name, found.end(), max_rows, limits)
+            arrays[key], end = _read_table(
+                body, span.name, found.end(), max_rows, limits, takes_null=may_take_null
+            )
+            names[key] = span.name
             first = body.find(b"[", span.start)
             scan.skip(first, end)
             scan.go_on(end)
@@ -135,7 +154,9 @@ def parse_large(
         if b"[" in tail or b"{" in tail:
             raise BadDtype(f"{span.name:.40}: expected a list of numbers and nothing else")
         key = f"{token}{len(arrays)}"
-        arrays[key] = _read_array(body, _Span(span.name, first, last), max_rows, limits)
+        span = _Span(span.name, first, last)
+        arrays[key] = _read_array(body, span, max_rows, limits, takes_null=may_take_null)
+        names[key] = span.name
         parts += (body[done:first], b'"%b"' % key.encode())
         done = last + 1
         scan.skip(first, done)
@@ -147,18 +168,42 @@ def parse_large(
     check_keys(rest)
     if known:
         check_known(content, known)
-    return {name: _fill(value, name, arrays) for name, value in content.items()}
+    takes_null = takes_null or asks_for_null(content) or asks_for_null(_parameters(content))
+    if may_take_null and not takes_null:
+        for key, read in arrays.items():
+            _check_missing(read.values if isinstance(read, Table) else read, names[key])
+    return {
+        name: _fill(value, name, arrays, takes_null=takes_null) for name, value in content.items()
+    }
 
 
-def _fill(value: Any, name: str, arrays: dict[str, Array | Table]) -> Any:
+def _parameters(content: dict[str, Any]) -> dict[str, Any]:
+    """What the Open Inference Protocol has beside its tensors."""
+    parameters = content.get("parameters")
+    return parameters if isinstance(parameters, dict) else {}
+
+
+def _check_missing(values: Array, name: str) -> None:
+    """Refuse nulls that were read before it was known that they are not taken."""
+    rows = np.flatnonzero(is_missing(values).reshape(len(values), -1).any(1))
+    if len(rows):
+        raise BadDtype(
+            f"{name:.40}: expected numbers, row {rows[0]} holds null", at=f"/{name:.40}/{rows[0]}"
+        )
+
+
+def _fill(value: Any, name: str, arrays: dict[str, Array | Table], *, takes_null: bool) -> Any:
     if type(value) is str:
         return arrays.get(value, value)
     if type(value) is not list:
         return value
     if value and all(type(item) is dict for item in value):
-        return [{key: _fill(part, key, arrays) for key, part in item.items()} for item in value]
-    check_numbers(value, name)
-    return value
+        return [
+            {key: _fill(part, key, arrays, takes_null=takes_null) for key, part in item.items()}
+            for item in value
+        ]
+    check_numbers(value, name, takes_null=takes_null)
+    return fill_nulls(value, name) if takes_null else value
 
 
 class _Scan:
@@ -220,7 +265,13 @@ class _Scan:
 
 
 def _read_table(
-    body: bytes | bytearray, name: str, start: int, max_rows: int, limits: SliceLimits
+    body: bytes | bytearray,
+    name: str,
+    start: int,
+    max_rows: int,
+    limits: SliceLimits,
+    *,
+    takes_null: bool,
 ) -> tuple[Table, int]:
     """Read a list of objects from its first one on.
 
@@ -228,7 +279,7 @@ def _read_table(
         The table, and where the list ends.
     """
     columns: tuple[str, ...] = ()
-    parts: list[Array] = []
+    parts: list[Table] = []
     rows, is_over = 0, False
     while not is_over:
         found = _ROWS.match(body, start, start + limits.slice)
@@ -237,23 +288,37 @@ def _read_table(
         if found is None or found.end() == start:
             raise _odd_row(body, start, name, rows, limits.row)
         is_over = found["end"] is not None
-        part = _read_objects(bytes(found[0].rstrip()[:-1]), name, columns, rows)
+        text = bytes(found[0].rstrip()[:-1])
+        part = _read_objects(text, name, columns, rows, takes_null=takes_null)
         columns = part.columns
         rows += len(part.values)
         if rows > max_rows:
             raise _too_many_rows(name, max_rows)
-        parts.append(part.values)
+        parts.append(part)
         start = found.end()
-    return Table(columns, np.concatenate(parts)), start
+    return Table(columns, np.concatenate([_widen(part, columns) for part in parts])), start
 
 
-def _read_objects(text: bytes, name: str, columns: tuple[str, ...], first_row: int) -> Table:
+def _widen(part: Table, columns: tuple[str, ...]) -> Array:
+    """Give a slice the columns that only later ones have; its own are the first of them."""
+    added = len(columns) - len(part.columns)
+    return np.pad(part.values, ((0, 0), (0, added)), constant_values=MISSING)
+
+
+def _read_objects(
+    text: bytes, name: str, columns: tuple[str, ...], first_row: int, *, takes_null: bool
+) -> Table:
     whole = b'{"":[%b]}' % text
     rows = parse_object(whole)[""]
-    columns = columns or tuple(rows[0])
-    if text.count(b'"') != 2 * sum(map(len, rows)) or any(word in text for word in WORDS):
+    if text.count(b'"') != 2 * sum(len(row) for row in rows if row) or any(
+        word in text for word in WORDS
+    ):
         check_keys(whole)
-        check_objects(rows, name, first_row)
+        check_objects(rows, name, first_row, takes_null=takes_null)
+    if takes_null:
+        columns = tuple(dict.fromkeys((*columns, *(key for row in rows if row for key in row))))
+        rows = complete_objects(fill_missing(rows), columns)
+    columns = columns or tuple(rows[0])
     if not columns:
         raise MissingField(f"{name:.40}: row {first_row} is empty", at=f"/{name:.40}/{first_row}")
     return Table(columns, as_array(order_objects(rows, name, columns, first_row), name, ()))
@@ -284,7 +349,9 @@ def _find_end(body: bytes | bytearray, opening: int, max_string: int) -> int:
     return found.end() - 1
 
 
-def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: SliceLimits) -> Array:
+def _read_array(
+    body: bytes | bytearray, span: _Span, max_rows: int, limits: SliceLimits, *, takes_null: bool
+) -> Array:
     """Read the list between two brackets.
 
     Returns:
@@ -304,7 +371,7 @@ def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: Sli
         end = last if found is None else found.end() - 1
         if end - start > limits.row:
             raise _long_row(name, limits.row)
-        part = _read_slice(bytes(body[start:end]), name, rows)
+        part = _read_slice(bytes(body[start:end]), name, rows, takes_null=takes_null)
         rows += len(part)
         if depth > 1 and rows > max_rows:
             raise _too_many_rows(name, max_rows)
@@ -316,18 +383,19 @@ def _read_array(body: bytes | bytearray, span: _Span, max_rows: int, limits: Sli
         start = end + 1
 
 
-def _read_slice(text: bytes, name: str, first_row: int) -> Array:
+def _read_slice(text: bytes, name: str, first_row: int, *, takes_null: bool) -> Array:
     rows = parse_object(b'{"":[%b]}' % text)[""]
     if not rows:
         raise MalformedBody(f"body: not valid JSON: {name!r:.40} ends with a comma")
     if any(word in text for word in (*WORDS, b"{")):
         try:
-            check_leaves(rows, name)
+            check_leaves(rows, name, takes_null=takes_null)
         except BadDtype:
             raise BadDtype(
                 f"{name:.40}: expected numbers, got something else after row {first_row}",
                 at=f"/{name:.40}",
             ) from None
+        rows = _fill_slice(rows)
     try:
         return as_array(rows, name, ())
     except ShapeMismatch:
@@ -343,6 +411,13 @@ def _too_many_rows(name: str, limit: int) -> TooLarge:
         f"{name:.40}: expected at most {limit} rows a request; send them in several",
         at=f"/{name:.40}",
     )
+
+
+def _fill_slice(rows: list[Any]) -> list[Any]:
+    """Put `MISSING` where null stands; a row of null is as long as the first that is there."""
+    rows = fill_missing(rows)
+    whole = next((row for row in rows if row is not None), None)
+    return fill_missing_rows(rows, np.shape(whole)) if whole is not None else rows
 
 
 def _ragged(name: str, row: int) -> ShapeMismatch:

@@ -72,6 +72,18 @@ def read_flag(value: Any, name: str) -> bool:
     return value
 
 
+def read_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Take one of some words.
+
+    Raises:
+        InvalidParameter: it is none of them.
+    """
+    if type(value) is str and value in choices:
+        return value
+    expected = " or ".join(f'"{choice}"' for choice in choices)
+    raise InvalidParameter(f"{name}: expected {expected}, got {_shown(value)}", at=f"/{name}")
+
+
 def read_name(value: Any, name: str) -> str | None:
     """Take a name, or none.
 

@@ -116,14 +116,21 @@ def as_array(value: Any, name: str, event_shape: Shape) -> Array:
         raise _ragged(value, name, event_shape) from None
 
 
-def check_leaves(value: Any, name: str) -> None:
+def check_leaves(value: Any, name: str, *, takes_null: bool = False) -> None:
     """Refuse whatever is not a number in nested lists: numpy reads true as 1 and "2" as 2.
+
+    Args:
+        value: the lists.
+        name: the field that holds them.
+        takes_null: whether null may stand in the place of a number.
 
     Raises:
         BadDtype: naming the first row that holds something else.
     """
     for index, row in enumerate(value if type(value) is list else [value]):
         for leaf in _odd_leaves(row):
+            if leaf is None and takes_null:
+                continue
             detail = f"{name}: expected numbers, row {index} holds {kind_of(leaf)}"
             fault = Fault(f"/{name}/{index}", detail, _column(row, leaf))
             raise BadDtype(detail, faults=[fault])

@@ -23,6 +23,7 @@ from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON
 from service.codec.mends import suggest_json_length, suggest_media
+from service.codec.missing import asks_for_null, fill_missing, fill_missing_rows
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
 from service.errors import (
@@ -96,6 +97,7 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
         error.suggest(suggest_json_length(body) or suggest_media(body, JSON, (JSON,)))
         raise
     request = validate(InferRequest, content)
+    takes_null = asks_for_null(request.parameters)
     is_good = is_long or is_plain(text, content, "data")
     if not is_good:
         check_keys(text)
@@ -111,8 +113,8 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     try:
         if not is_good:
             for given in request.inputs:
-                check_leaves(_rows_of(given), given.name)
-        tensors = _read_tensors(request.inputs, memoryview(body)[size:])
+                check_leaves(_rows_of(given), given.name, takes_null=takes_null)
+        tensors = _read_tensors(request.inputs, memoryview(body)[size:], takes_null=takes_null)
     except InvalidRequest as error:
         error.name_columns(_columns_in(request))
         raise
@@ -211,7 +213,9 @@ def _rows_of(given: InferInput) -> list[Any]:
     return [data[start : start + width] for start in range(0, len(data), width)]
 
 
-def _read_tensors(inputs: list[InferInput], buffers: memoryview) -> dict[str, Array]:
+def _read_tensors(
+    inputs: list[InferInput], buffers: memoryview, *, takes_null: bool
+) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     sizes = [_read_size(given) for given in inputs]
     expected = sum(size for size in sizes if size is not None)
@@ -233,7 +237,7 @@ def _read_tensors(inputs: list[InferInput], buffers: memoryview) -> dict[str, Ar
                 at="/inputs",
             )
         if size is None:
-            tensors[name] = _from_json(given, shape, np.dtype(code))
+            tensors[name] = _from_json(given, shape, np.dtype(code), takes_null=takes_null)
         else:
             tensors[name] = _from_bytes(buffers[start : start + size], name, shape, np.dtype(code))
             start += size
@@ -273,14 +277,15 @@ def _from_bytes(buffer: memoryview, name: str, shape: Shape, dtype: np.dtype[Any
     return np.frombuffer(buffer, dtype).reshape(shape)
 
 
-def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any], *, takes_null: bool) -> Array:
     name = given.name[:40]
     if given.data is None:
         raise MissingField(f"{name}: expected data or {_SIZE}", at="/inputs")
     if given.datatype == _BINARY_ONLY:
         raise BadDtype(f"{name}: {_BINARY_ONLY} has no form in JSON, send it as bytes")
+    data = _fill_nulls(given.data, shape) if takes_null else given.data
     try:
-        values = as_array(given.data, name, shape[1:])
+        values = as_array(data, name, shape[1:])
     except NonFinite:  # of flat data no row is known
         values = as_array(_rows_of(given), name, shape[1:])
     if values.shape not in (shape, (math.prod(shape),)):
@@ -291,12 +296,22 @@ def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any]) -> Array:
     values = values.reshape(shape)
     if dtype.kind == "f":
         return values
-    limits = np.iinfo(dtype)
+    limits, is_nan = np.iinfo(dtype), np.isnan(values)
     is_whole = (values == np.rint(values)) & (limits.min <= values) & (values <= limits.max)
+    is_good = is_whole | (is_nan & takes_null)
     # float64 has no number between the largest 64-bit integers and the next power of two.
-    if not is_whole.all() or np.abs(values).max() >= 2**63:
+    if not is_good.all() or (np.abs(values) >= 2**63).any():
         raise BadDtype(f"{name}: expected whole numbers that fit {given.datatype}", at="/inputs")
-    return values.astype(dtype)
+    return values if is_nan.any() else values.astype(dtype)
+
+
+def _fill_nulls(data: Any, shape: Shape) -> Any:
+    """Put `MISSING` where null stands for a number or for a whole row."""
+    if type(data) is not list:
+        return data
+    if any(type(item) is list for item in data):
+        return fill_missing_rows(fill_missing(data), shape[1:])
+    return fill_missing([data])[0]
 
 
 def _read_flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -7,6 +7,7 @@ from service.operations.encode import LOG_DET
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
+    INVALID,
     MODEL,
     RETURN_EVALUATIONS,
     row_output,
@@ -26,7 +27,7 @@ class Decode(Operation):
     summary = "Map latents to data"
     description = "x = f^-1(z) with log |det dx/dz|; /encode is its exact inverse."
     tensor = Z
-    fields = (MODEL, Z, COLUMNS, CONTEXT, SCALE, RETURN_EVALUATIONS)
+    fields = (MODEL, Z, COLUMNS, CONTEXT, SCALE, INVALID, RETURN_EVALUATIONS)
     outputs = (row_output("x", "Rows of shape event_shape."), LOG_DET)
     gives_images = True
 

@@ -6,6 +6,7 @@ from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
+    INVALID,
     MODEL,
     RETURN_EVALUATIONS,
     number_output,
@@ -26,7 +27,7 @@ class Encode(Operation):
     summary = "Map data to latents"
     description = "z = f(x) with log |det dz/dx|; /decode is its exact inverse."
     tensor = X
-    fields = (MODEL, X, COLUMNS, CONTEXT, RETURN_EVALUATIONS)
+    fields = (MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS)
     outputs = (row_output("z", "Latents (B, D), D = prod(event_shape)."), LOG_DET)
     bodies = IMAGE_BODIES
     v2_beside = ("log_prob",)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.codec.columns import FIELD, read_names
-from service.codec.parameters import read_flag, read_integer, read_name, read_number
+from service.codec.missing import INVALID as INVALID_NAME
+from service.codec.missing import NULL, REFUSE
+from service.codec.parameters import (
+    read_choice,
+    read_flag,
+    read_integer,
+    read_name,
+    read_number,
+)
 
 _NULL = {"type": "null"}
 _ROWS = {"type": "array", "minItems": 1, "items": {"type": "array"}}
@@ -156,6 +164,19 @@ COLUMNS = Field(
         "theirs themselves.",
     },
     read_names,
+    is_text=True,
+)
+INVALID = Field(
+    INVALID_NAME,
+    {
+        "type": "string",
+        "enum": [REFUSE, NULL],
+        "default": REFUSE,
+        "description": "What becomes of rows with NaN, an infinity, a number too large for the "
+        "model or a missing value (null): one refuses the request, or each is answered null.",
+    },
+    lambda value: read_choice(value, INVALID_NAME, (REFUSE, NULL)),
+    REFUSE,
     is_text=True,
 )
 RETURN_EVALUATIONS = flag(

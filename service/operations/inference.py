@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import numpy as np
+
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady
 from service.operations.model_input import Deferred, ModelInput
@@ -42,13 +44,24 @@ async def infer(
             given = prepare(model)
             if not isinstance(given, ModelInput):
                 given = await threads.run(request.deadline, given)
-            request.rows = len(given.rows)
+            request.rows = given.total
+            if not len(given.rows):
+                return model, given, _compute_nothing(model, given, request.deadline)
             return model, given, await _compute(given, request)
         except NotReady:
             successor = find()
             if successor is model:
                 raise
             model = successor
+
+
+def _compute_nothing(model: ServedModel, given: ModelInput, deadline: float) -> InferenceResult:
+    """Answer a request of which every row is invalid, as the engine would answer none."""
+    given.queue.check(given.total, deadline)
+    card = model.card
+    shape = (card.features,) if given.queue is model.encode else card.event_shape
+    dtype = card.numpy_dtype
+    return InferenceResult(np.empty((0, *shape), dtype), np.empty(0, dtype), 0.0, 0.0)
 
 
 async def _compute(given: ModelInput, request: RequestContext) -> InferenceResult:

@@ -11,6 +11,7 @@ from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
+    INVALID,
     MODEL,
     RETURN_EVALUATIONS,
     event_rows,
@@ -33,7 +34,7 @@ class LogProb(Operation):
     summary = "Score rows"
     description = "log_prob(x) = log N(z; 0, I) + log |det dz/dx|, in nats, of the data as sent."
     tensor = X
-    fields = (MODEL, X, COLUMNS, CONTEXT, RETURN_EVALUATIONS)
+    fields = (MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS)
     outputs = (
         number_output("log_prob", "In nats, of the data as sent."),
         number_output("bits_per_dim", "Models over pixels only.", is_always=False),

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from service.codec.tensors import Array
+from service.codec.valid_rows import Reasons
 from service.contracts import RowQueue
+from service.operations.failures import RejectedRows, reject
 from service.operations.response import Scalars
 
 
@@ -20,6 +22,7 @@ class ModelInput(NamedTuple):
     wants_log_det: whether log_det, or a log_prob made of it, will be in the answer.
     with_evaluations: whether the client asks what its rows cost.
     column_order: which column of x stands where in the answer; None is the model's own order.
+    rejected: rows of the request that are not among `rows`, since they are invalid.
     """
 
     rows: Array
@@ -29,6 +32,12 @@ class ModelInput(NamedTuple):
     wants_log_det: bool = True
     with_evaluations: bool = False
     column_order: list[int] | None = None
+    rejected: RejectedRows | None = None
+
+    @property
+    def total(self) -> int:
+        """How many rows the request has."""
+        return len(self.rows) if self.rejected is None else self.rejected.total
 
     def row(self, index: int, scalars: Scalars) -> "ModelInput":
         """Give the input of one row, whose answer says `scalars`."""
@@ -40,6 +49,13 @@ class ModelInput(NamedTuple):
         """Give the input of all rows but one."""
         context = None if self.context is None else np.delete(self.context, index, 0)
         return self._replace(rows=np.delete(self.rows, index, 0), context=context)
+
+
+def without_rejected(given: ModelInput, reasons: Reasons) -> ModelInput:
+    """Leave out the rows that are invalid."""
+    rejected = reject(reasons, len(given.rows))
+    context = None if given.context is None else given.context[rejected.kept]
+    return given._replace(rows=given.rows[rejected.kept], context=context, rejected=rejected)
 
 
 def join_inputs(inputs: Sequence[ModelInput]) -> ModelInput:

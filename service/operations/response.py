@@ -5,19 +5,20 @@ outputs ──FORMATS──> body ──> Response, its headers in pairs
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from service.codec.image import grid, is_picture, write_png
-from service.codec.json import write_object, write_rows
+from service.codec.json import Explain, write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
 from service.codec.npy import write_npy, write_npz
 from service.codec.tensors import Array, non_finite_rows
 from service.contracts import InferenceResult, ModelCard
 from service.errors import ServiceError, TooLarge
+from service.operations.failures import STATUS, FailureFinder
 from service.operations.thread_pool import RequestThreadPool
 from service.problem import problem, unexpected
 
@@ -39,6 +40,9 @@ _JSON_HEADERS = b"".join(
         b"\r\nx-request-id: %b\r\n",
     )
 )
+
+# Of rows that failed, in a header.
+_MOST_LISTED = 64
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ class Format:
 
 
 def _as_json(outputs: Tensors, scalars: Scalars, card: ModelCard, _: int) -> bytes:
-    return write_object({"model": card.name, "version": card.version, **scalars}, outputs)
+    return write_json(card, scalars, outputs)
 
 
 def _as_npy(outputs: Tensors, _: Scalars, card: ModelCard, scale: int) -> bytes:
@@ -157,6 +161,7 @@ async def write_response(
     outputs: Tensors,
     result: InferenceResult,
     *,
+    failures: FailureFinder,
     threads: RequestThreadPool,
     deadline: float,
 ) -> Response:
@@ -164,29 +169,65 @@ async def write_response(
 
     JSON has the scalars inside, every other format as X- headers.
 
+    Args:
+        card: of the model that answered.
+        form: the format.
+        scalars, outputs: of the answer.
+        result: what the engine gave.
+        failures: finds the rows that failed.
+        threads: for formats that take long.
+        deadline: a `time.monotonic()` value.
+
     Raises:
         Overloaded, DeadlineExceeded: as `RequestThreadPool.run`.
     """
+    if form.media == JSON:
+        body = write_json(card, scalars, outputs, failures.explain, failures.null_rows)
+        return Response(200, [*content_headers(JSON, body), server_timing(result)], body)
     written = FORMATS[form.media]
+    codes = failures.find(outputs)
+    failed = np.flatnonzero(codes)
+    if len(failed) and written.is_whole:
+        outputs = {**outputs, STATUS: codes.astype(np.int64)}
     if written.is_slow:
         body = await threads.run(deadline, written.write, outputs, scalars, card, form.scale)
     else:
         body = written.write(outputs, scalars, card, form.scale)
     headers = content_headers(form.media, body)
-    if form.media != JSON:
-        headers += _scalar_headers(card, scalars, outputs, is_whole=written.is_whole)
+    headers += _scalar_headers(card, scalars, outputs, is_whole=written.is_whole)
+    headers += failure_headers(failed)
     headers.append(server_timing(result))
     return Response(200, headers, body)
 
 
-def write_json(card: ModelCard, scalars: Scalars, outputs: Tensors) -> bytes:
-    """Write the JSON body of one answer."""
-    return _as_json(outputs, scalars, card, 1)
+def failure_headers(failed: Array) -> Headers:
+    """Say beside bytes which rows failed; none where all have their numbers."""
+    if not len(failed):
+        return []
+    rows = ",".join(map(str, failed[:_MOST_LISTED].tolist()))
+    return [(b"x-failures", b"%d" % len(failed)), (b"x-failed-rows", rows.encode())]
 
 
-def write_json_rows(card: ModelCard, scalars: Sequence[Scalars], outputs: Tensors) -> list[bytes]:
+def write_json(
+    card: ModelCard,
+    scalars: Scalars,
+    outputs: Tensors,
+    explain: Explain | None = None,
+    null_rows: Collection[int] = (),
+) -> bytes:
+    """Write the JSON body of one answer; see `write_object`."""
+    head = {"model": card.name, "version": card.version, **scalars}
+    return write_object(head, outputs, explain, null_rows)
+
+
+def write_json_rows(
+    card: ModelCard,
+    scalars: Sequence[Scalars],
+    outputs: Tensors,
+    explain: Callable[[int], Explain] | None = None,
+) -> list[bytes]:
     """Write a JSON body for each row of the outputs: as `write_json` does where it is alone."""
-    return write_rows({"model": card.name, "version": card.version}, scalars, outputs)
+    return write_rows({"model": card.name, "version": card.version}, scalars, outputs, explain)
 
 
 def json_responses(

@@ -10,22 +10,9 @@ from service.contracts import InferenceResult
 from service.errors import InvalidParameter
 from service.operations.fields import RETURN_EVALUATIONS, Output, number_output, scalar_output
 
-FAILED = "solver_failed"
-# By the numbers of `models.ode.solver.SolveStatus`.
-REASONS = ("solved", "budget_spent", "step_underflow", "non_finite")
-
 NO_SPREAD = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 
 SOLVER_OUTPUTS = (
-    Output(
-        "failures",
-        {
-            "type": "array",
-            "items": {"$ref": "#/components/schemas/SolveFailure"},
-            "description": "Continuous flows: rows whose equation could not be solved.",
-        },
-        is_always=False,
-    ),
     Output(
         "evaluations",
         {
@@ -51,8 +38,7 @@ def add_solver_stats(
     """Add to the outputs what is known of the solves.
 
     log_prob_se is there for estimated log-dets, null with a reason where nothing is known of their
-    error; evaluations for those who ask. JSON lists the rows that failed, with the reason; other
-    forms hold a status for every row.
+    error; evaluations for those who ask.
 
     Returns:
         The scalars that there are to add.
@@ -74,19 +60,4 @@ def add_solver_stats(
         scalars["log_prob_se_reason"] = NO_SPREAD
     if with_evaluations:
         outputs["evaluations"] = stats.evaluations
-    failed = np.flatnonzero(stats.status)
-    if not len(failed):
-        return scalars
-    if media != JSON:
-        outputs["status"] = stats.status
-        return scalars
-    scalars["failures"] = [
-        {
-            "row": int(row),
-            "status": FAILED,
-            "reason": REASONS[stats.status[row]],
-            "evaluations": int(stats.evaluations[row]),
-        }
-        for row in failed
-    ]
     return scalars

@@ -14,11 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from service.codec.columns import holds_objects
 from service.codec.context import read_context
 from service.codec.image import MAX_SCALE, is_picture, read_image
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG, negotiate
 from service.codec.mends import suggest_media
+from service.codec.missing import NULL, asks_for_null, complete_objects, names_in
 from service.codec.tensors import Array, read_rows
+from service.codec.valid_rows import Reasons, read_valid_context, read_valid_rows
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import (
     InvalidParameter,
@@ -28,16 +31,18 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.operations.columns import answer_order, is_by_name, read_by_name
+from service.operations.failures import CountFailures, FailureFinder
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
+    INVALID,
     MODEL,
     RETURN_EVALUATIONS,
     Field,
     Output,
     integer,
 )
-from service.operations.model_input import Deferred, EncodedImage, ModelInput
+from service.operations.model_input import Deferred, EncodedImage, ModelInput, without_rejected
 from service.operations.response import (
     AS_JSON,
     ResponseFormat,
@@ -144,6 +149,7 @@ class Operation(ABC):
             Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
         """
         with_evaluations = _EVALUATIONS in fields and RETURN_EVALUATIONS.value(fields)
+        reasons: Reasons = {}
         if rows is None:
             value = fields.get(self.tensor_name or "")
             if value is None:
@@ -163,7 +169,9 @@ class Operation(ABC):
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            if self.has_named_rows and (_COLUMNS in fields or is_by_name(value)):
+            if INVALID.name in fields and asks_for_null(fields):
+                rows, reasons = self._read_valid_rows(value, fields, model.card)
+            elif self.has_named_rows and (_COLUMNS in fields or is_by_name(value)):
                 rows = self._read_named_rows(value, COLUMNS.value(fields), model.card)
             else:
                 rows = self._read_rows(value, model.card)
@@ -174,6 +182,7 @@ class Operation(ABC):
             form,
             with_evaluations=with_evaluations,
             values_per_row=values_per_row,
+            reasons=reasons,
         )
 
     def finish(
@@ -198,7 +207,23 @@ class Operation(ABC):
                 result, outputs, media, with_evaluations=given.with_evaluations
             )
             scalars = {**scalars, **added}
+        if given.rejected is not None:
+            outputs = given.rejected.spread(outputs)
         return scalars, outputs
+
+    def failures(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult, count: CountFailures
+    ) -> FailureFinder:
+        """Make what finds the rows of an answer that failed, and why.
+
+        Args:
+            card: of the model that answered.
+            given: what `prepare` made.
+            result: what the engine gave for it.
+            count: is told how many rows failed.
+        """
+        x = given.rows if self.tensor_name == "x" else None
+        return FailureFinder(x, card.support, result, given.rejected, count)
 
     @abstractmethod
     def queue(self, model: ServedModel, *, wants_log_det: bool = True) -> RowQueue:
@@ -256,10 +281,16 @@ class Operation(ABC):
         *,
         with_evaluations: bool,
         values_per_row: int | None = None,
+        reasons: Reasons | None = None,
     ) -> ModelInput:
-        context = self.read_context(fields, model.card, len(rows))
+        if INVALID.name in fields and INVALID.value(fields) == NULL:
+            context, reasons = self._read_valid_context(
+                fields, model.card, len(rows), reasons or {}
+            )
+        else:
+            context = self.read_context(fields, model.card, len(rows))
         self.check_size(model.card, form, len(rows), values_per_row)
-        return ModelInput(
+        given = ModelInput(
             rows,
             context,
             self.queue(model),
@@ -268,6 +299,7 @@ class Operation(ABC):
             with_evaluations,
             self.read_answer_order(fields, model.card) if _COLUMNS in fields else None,
         )
+        return without_rejected(given, reasons) if reasons else given
 
     def read_answer_order(self, fields: dict[str, Any], card: ModelCard) -> list[int] | None:
         """Read in which order the columns of an answered x are wanted; see `answer_order`."""
@@ -319,6 +351,48 @@ class Operation(ABC):
             max_rows=self._limits.max_request_rows,
             num_levels=card.num_levels if self.has_named_rows else None,
         )
+
+    def _read_valid_rows(
+        self, value: Any, fields: dict[str, Any], card: ModelCard
+    ) -> tuple[Array, Reasons]:
+        """Read rows some of which may be invalid, and say what is wrong with these."""
+        reasons: Reasons = {}
+
+        def read(given: Any) -> Array:
+            rows, found = read_valid_rows(
+                given,
+                self.tensor_name or "",
+                self.row_shape(card),
+                dtype=card.numpy_dtype,
+                max_rows=self._limits.max_request_rows,
+                num_levels=card.num_levels if self.has_named_rows else None,
+            )
+            reasons.update(found)
+            return rows
+
+        if holds_objects(value):
+            value = complete_objects(value, names_in(value) & {*(card.feature_names or ())})
+        columns = COLUMNS.value(fields) if self.has_named_rows else None
+        if columns is not None or (self.has_named_rows and is_by_name(value)):
+            return read_by_name(value, columns, card, _DATA, read), reasons
+        try:
+            return read(value), reasons
+        except InvalidRequest as error:
+            error.name_columns(card.feature_names)
+            raise
+
+    def _read_valid_context(
+        self, fields: dict[str, Any], card: ModelCard, rows: int, reasons: Reasons
+    ) -> tuple[Array | None, Reasons]:
+        """Read a context; what is wrong with its rows is added to what is wrong with x."""
+        context, more = read_valid_context(
+            fields.get(CONTEXT.name),
+            card.context_shape,
+            card.num_classes,
+            dtype=card.numpy_dtype,
+            rows=rows,
+        )
+        return context, more | reasons
 
     def _check_image(self, model: ServedModel, form: ResponseFormat, deadline: float) -> None:
         card = model.card

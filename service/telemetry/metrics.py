@@ -6,7 +6,7 @@ prefix, base units, the unit as suffix, few labels.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -120,6 +120,9 @@ class Metrics:
         self.non_finite_rows = self._counter(
             "nonfinite_rows", "Rows with a result that is not finite", "model op"
         )
+        self.failed_rows = self._counter(
+            "failed_rows", "Rows answered without numbers", "model op status"
+        )
         self.ode_evaluations = self._histogram(
             "ode_evaluations", "Field evaluations a row", "model op", _EVALUATIONS
         )
@@ -174,6 +177,11 @@ class Metrics:
             self._request_children[key] = children
         children[0].inc()
         children[1].observe(seconds)
+
+    def failed(self, model: str, op: str, rows: Mapping[str, int]) -> None:
+        """Count rows of an answer that have no numbers, by what `failures` says of them."""
+        for status, count in rows.items():
+            self.failed_rows.labels(model, op, status).inc(count)
 
     def cut_off(self, reason: str) -> None:
         """Count a connection that was ended: its client was "not_reading"."""

@@ -15,9 +15,10 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from service.auth import ApiKeyAuth
-from service.contracts import Repository
+from service.contracts import Repository, ServedModel
 from service.errors import BodyTimeout
 from service.operations import Operation
+from service.operations.failures import CountFailures
 from service.operations.fields import MODEL
 from service.operations.inference import infer
 from service.operations.request_context import CancelReason, RequestContext
@@ -168,6 +169,10 @@ class Endpoint(ABC):
         timeout = head.headers.get(b"x-timeout-seconds")
         return math.inf if timeout is None else read_timeout(timeout)
 
+    def count_failures(self, model: ServedModel) -> CountFailures:
+        """Make what counts the rows of an answer that failed."""
+        return partial(self.app.recorder.metrics.failed, model.card.name, self.name)
+
     async def _receive_body(self, head: Head, request: AsgiRequestContext) -> bytes | bytearray:
         max_bytes, budget = self.app.settings.max_body_bytes, self.app.receive_budget
         body = await receive_body(head.headers, request.receive, max_bytes, budget)
@@ -238,6 +243,7 @@ class OperationEndpoint(Endpoint):
             scalars,
             outputs,
             result,
+            failures=operation.failures(model.card, given, result, self.count_failures(model)),
             threads=threads,
             deadline=request.deadline,
         )

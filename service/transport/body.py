@@ -7,6 +7,7 @@ from service.codec.json import parse_object, read_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON, NPY, NPZ, read_content_type
 from service.codec.mends import suggest_media
+from service.codec.missing import asks_for_null
 from service.codec.npy import read_npy, read_npz
 from service.codec.parameters import read_query
 from service.contracts import Repository
@@ -60,14 +61,15 @@ class FieldReader:
             InvalidRequest, MalformedBody, TooLarge: they are not what the operation takes.
             Overloaded, DeadlineExceeded: a large body found no thread in time.
         """
+        fields = self._read_query(query) if query else {}
+        takes_null = asks_for_null(fields)
         try:
-            content = await self._read_body(media, body, query, deadline)
+            content = await self._read_body(media, body, query, deadline, takes_null=takes_null)
         except MalformedBody as error:
             error.suggest(suggest_media(body, media, self._operation.media))
             raise
         if not query:
             return content
-        fields = self._read_query(query)
         for name in fields.keys() & content.keys():
             raise InvalidParameter(
                 f"{name}: given in the query string and in the body, expected one of them",
@@ -86,30 +88,43 @@ class FieldReader:
             InvalidRequest, MalformedBody: it is not what the operation takes.
         """
         try:
-            return self._read_json(body, query)
+            return self._read_json(body, query, takes_null=False)
         except MalformedBody as error:
             error.suggest(suggest_media(body, JSON, self._operation.media))
             raise
 
-    def _read_json(self, body: bytes | bytearray, query: bytes) -> dict[str, Any]:
+    def _read_json(
+        self, body: bytes | bytearray, query: bytes, *, takes_null: bool
+    ) -> dict[str, Any]:
         if not body and self._operation.tensor is None:
             # `curl -X POST "/sample?num_samples=4"` has no body at all.
             return {}
         try:
-            return read_object(body, self._operation.field_names)
+            return read_object(body, self._operation.field_names, takes_null=takes_null)
         except BadDtype as error:
             error.name_columns(self._find_columns(body, query))
             raise
 
     async def _read_body(
-        self, media: str, body: bytes | bytearray, query: bytes, deadline: float
+        self,
+        media: str,
+        body: bytes | bytearray,
+        query: bytes,
+        deadline: float,
+        *,
+        takes_null: bool,
     ) -> dict[str, Any]:
         name = self._operation.tensor_name
         if media == JSON:
             if not is_large(body):
-                return self._read_json(body, query)
+                return self._read_json(body, query, takes_null=takes_null)
             parse = partial(
-                parse_large, body, self._max_rows, known=self._operation.field_names, table=name
+                parse_large,
+                body,
+                self._max_rows,
+                known=self._operation.field_names,
+                table=name,
+                takes_null=takes_null,
             )
             return await self._threads.run(deadline, parse)
         if media == NPZ:

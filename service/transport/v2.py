@@ -13,6 +13,8 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from service.codec.json_slices import is_large
 from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import read_integer
@@ -20,6 +22,7 @@ from service.codec.v2 import Inference, read_inference, write_inference
 from service.contracts import InferenceResult, ModelCard, Repository, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, ModelNotFound
 from service.operations import OPERATIONS
+from service.operations.failures import STATUS, FailureFinder
 from service.operations.inference import infer
 from service.operations.model_input import Deferred, ModelInput
 from service.operations.request_context import RequestContext
@@ -30,6 +33,7 @@ from service.operations.response import (
     Scalars,
     Tensors,
     content_headers,
+    failure_headers,
     server_timing,
 )
 from service.transport.asgi import AppContext, Endpoint, ReadBody
@@ -40,7 +44,6 @@ PREFIX = "/v2/models/"
 SUFFIX = "/infer"
 
 _LENGTH_HEADER = b"inference-header-content-length"
-_FAILURES_HEADER = b"x-failures"
 _BODIES = (JSON, OCTETS)
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
 
@@ -83,7 +86,10 @@ class InferEndpoint(Endpoint):
             request,
             self.app.threads,
         )
-        return _write(model.card, inference, calls[-1], given, result)
+        call = calls[-1]
+        count = self.count_failures(model)
+        failures = call.operation.failures(model.card, given, result, count)
+        return _write(model.card, inference, call, given, failures)
 
     async def _read(
         self, body: bytes | bytearray, head: Head, request: RequestContext
@@ -128,15 +134,24 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
 
 
 def _write(
-    card: ModelCard, inference: Inference, call: V2Call, given: ModelInput, result: InferenceResult
+    card: ModelCard,
+    inference: Inference,
+    call: V2Call,
+    given: ModelInput,
+    failures: FailureFinder,
 ) -> Response:
-    scalars, tensors = _finish(card, call, given, result)
+    scalars, computed = _finish(card, call, given, failures.result)
+    tensors = _shown(card, call, computed)
+    codes = failures.find(computed)
+    failed = np.flatnonzero(codes)
+    if len(failed):
+        scalars = {**scalars, "failures": failures.describe(codes)}
     outputs = {name: (tensors.pop(name), binary) for name, (_, binary) in call.outputs.items()}
     is_binary = any(binary for _, binary in outputs.values())
     if inference.outputs is None:
         outputs |= {name: (values, is_binary) for name, values in tensors.items()}
-    if "failures" in scalars and result.solver_stats is not None and is_binary:
-        outputs["status"] = (result.solver_stats.status, is_binary)
+    if call.status is not None or len(failed):
+        outputs[STATUS] = (codes, is_binary if call.status is None else call.status)
     named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
     if inference.id is not None:
         named["id"] = inference.id
@@ -144,28 +159,38 @@ def _write(
         named["parameters"] = scalars
     body, json_bytes = write_inference(named, outputs)
     headers = content_headers(JSON if json_bytes is None else OCTETS, body)
-    headers.append(server_timing(result))
+    headers.append(server_timing(failures.result))
     if json_bytes is not None:
         headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
-        if "failures" in scalars:
-            headers.append((_FAILURES_HEADER, b"%d" % len(scalars["failures"])))
+        headers += failure_headers(failed)
     return Response(200, headers, body)
 
 
 def _finish(
     card: ModelCard, call: V2Call, given: ModelInput, result: InferenceResult
 ) -> tuple[Scalars, Tensors]:
-    """Finish the call with each operation that computes an output of it."""
+    """Finish the call with each operation that computes an output of it.
+
+    Returns:
+        The scalars, and the tensors: what was not asked for among them.
+    """
     scalars: Scalars = {}
     tensors: Tensors = {}
-    for operation in dict.fromkeys(operation for operation, _ in call.outputs.values()):
+    asked = dict.fromkeys(operation for operation, _ in call.outputs.values())
+    for operation in asked or (call.operation,):  # who asks for the status alone names no output
         more, found = operation.finish(card, given, result, JSON)
         scalars |= more
-        own = operation.output_names(card)
-        for name, values in found.items():
-            if name in call.outputs or name not in own:
-                tensors[name] = values
+        tensors |= found
     return scalars, tensors
+
+
+def _shown(card: ModelCard, call: V2Call, tensors: Tensors) -> Tensors:
+    """Leave out the outputs that were not asked for; what some answers hold beside them stays."""
+    operations = {operation for operation, _ in call.outputs.values()} | {call.operation}
+    own = {name for operation in operations for name in operation.output_names(card)}
+    return {
+        name: values for name, values in tensors.items() if name in call.outputs or name not in own
+    }
 
 
 def _check_names(request: Inference, name: str, version: str) -> None:

@@ -9,6 +9,7 @@ from service.codec.v2 import Inference
 from service.contracts import ModelCard
 from service.errors import InvalidParameter, MissingField
 from service.operations import OPERATIONS, Operation
+from service.operations.failures import STATUS
 from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS
 from service.operations.sample import RETURN_LOG_PROB
 from service.operations.spec import SCALE
@@ -36,11 +37,13 @@ class V2Call(NamedTuple):
     operation: makes the engine's input of the fields.
     fields: of that operation.
     outputs: that are asked for: what computes each, and whether it goes as bytes.
+    status: whether the codes of the rows go as bytes, where they are asked for by name.
     """
 
     operation: Operation
     fields: dict[str, Any]
     outputs: dict[str, tuple[Operation, bool]]
+    status: bool | None = None
 
 
 class V2CallReader:
@@ -83,14 +86,18 @@ class V2CallReader:
         if wanted is None:
             names = possible if asked is operation else asked.output_names(card)
             wanted = dict.fromkeys(names, inference.is_binary)
-        check_known(wanted, tuple(possible))
+        check_known(wanted, (*possible, STATUS))
         fields: dict[str, Any] = dict(inference.tensors)
         own = self._parameters[operation]
         fields |= {name: value for name, value in inference.parameters.items() if name in own}
         if RETURN_LOG_PROB.name in operation.field_names:
             fields[RETURN_LOG_PROB.name] = "log_prob" in wanted
-        outputs = {name: (possible[name], is_binary) for name, is_binary in wanted.items()}
-        return V2Call(operation, fields, outputs)
+        outputs = {
+            name: (possible[name], is_binary)
+            for name, is_binary in wanted.items()
+            if name != STATUS
+        }
+        return V2Call(operation, fields, outputs, wanted.get(STATUS))
 
     def _choose(self, inference: Inference) -> tuple[Operation, Operation]:
         """Tell from the tensors and from parameters.operation what is to be done.
@@ -117,9 +124,8 @@ class V2CallReader:
         said = [name for name in self._all_parameters if name in parameters]
         for name in said:
             if all(name not in each.field_names for each in fitting):
-                raise InvalidParameter(
-                    f"{name}: only of samples, which take no x and no z", at=f"/parameters/{name}"
-                )
+                whose = "samples, which take no x and no z" if given else "calls that take x or z"
+                raise InvalidParameter(f"{name}: only of {whose}", at=f"/parameters/{name}")
         found = next((each for each in fitting if asked in (None, each.name)), None)
         if found is None:
             raise InvalidParameter(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.operations import OPERATIONS
+from service.operations.failures import CODES
 from tests.contract.case import JSON, NPY, Case, InV2, NotInV2
 
 LENGTH = "inference-header-content-length"
@@ -78,6 +79,10 @@ def answer(case: Case, headers: dict[str, str], body: bytes) -> dict[str, Any]:
             values = np.frombuffer(body[end : end + size], codes[output["datatype"]])
             end += size
         found[output["name"]] = values.reshape(output["shape"]).tolist()
+    codes = found.pop("status", [])
+    failed = [(row, *CODES[code]) for row, code in enumerate(codes) if code]
+    told = [(each["row"], each["status"], each["reason"]) for each in found.get("failures", [])]
+    assert failed == told, "the output status says what parameters.failures say"
     if case.operation == "encode":  # whose answer there has more
         found = {name: found[name] for name in found if name not in ("log_prob", "bits_per_dim")}
     if "non_finite" in content:
@@ -128,12 +133,14 @@ def _tensor(name: str, values: Any, datatype: str) -> dict[str, Any]:
     shape, inner = [], values
     while isinstance(inner, list):
         shape.append(len(inner))
-        inner = inner[0] if inner else None
+        inner = next((each for each in inner if each is not None), None)
     return {"name": name, "shape": shape, "datatype": datatype, "data": values}
 
 
 def _number(value: Any) -> Any:
-    """What a query string says, as JSON has it."""
+    """What a query string says, as JSON has it; a word is itself."""
+    if value == "null":  # of the field `invalid`
+        return value
     try:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
@@ -152,8 +159,8 @@ def _binary(case: Case, path: str, headers: dict[str, str]) -> tuple[str, dict[s
     }
     is_binary = case.header("Accept") == NPY
     parameters: dict[str, Any] = {"binary_data_output": is_binary}
-    if "columns" in case.fields:
-        parameters["columns"] = case.fields["columns"]
+    shared = ("columns", "invalid")
+    parameters |= {name: value for name, value in case.fields.items() if name in shared}
     request: dict[str, Any] = {"inputs": [described], "parameters": parameters}
     if case.operation != _DEFAULT[_TENSOR[case.operation]]:
         parameters["operation"] = case.operation

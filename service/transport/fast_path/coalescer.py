@@ -24,6 +24,7 @@ from service.operations.response import (
     AS_JSON,
     RawResponse,
     Scalars,
+    Tensors,
     error_response,
     write_json,
     write_json_rows,
@@ -287,7 +288,7 @@ def _join(operation: Operation, group: Sequence[_ReadRequest]) -> list[Coalesced
     if rows is None:
         return None
     most = operation.queue(model).max_coalesced_rows
-    write = partial(_write, operation, model)
+    write = partial(_write, group[0][0].endpoint, model)
     batches = []
     for start in range(0, len(group), most):
         some = [request for request, _ in group[start : start + most]]
@@ -309,7 +310,7 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
     """Make a request's rows, and put it with those that it can wait with."""
     operation, deadline = request.endpoint.operation, request.deadline
     given = operation.prepare(request.fields, model, request.form, deadline)
-    if not isinstance(given, ModelInput):
+    if not isinstance(given, ModelInput) or given.rejected is not None:
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
@@ -321,20 +322,30 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
     )
     group = groups.get(key)
     if group is None:
-        group = groups[key] = (partial(_write, operation, model), [])
+        group = groups[key] = (partial(_write, request.endpoint, model), [])
     group[1].append((request, given))
 
 
 def _write(
-    operation: Operation,
+    endpoint: OperationEndpoint,
     model: ServedModel,
     given: ModelInput,
     scalars: Sequence[Scalars],
     result: InferenceResult,
 ) -> list[bytes]:
     """Write the body of each request: one of any size, or several of one row each."""
-    card = model.card
+    card, operation = model.card, endpoint.operation
     said, outputs = operation.finish(card, given, result, JSON)
+
+    def explain(given: ModelInput, result: InferenceResult, outputs: Tensors) -> Scalars:
+        count = endpoint.count_failures(model)
+        return operation.failures(card, given, result, count).explain(outputs)
+
     if len(scalars) == 1:
-        return [write_json(card, said, outputs)]
-    return write_json_rows(card, scalars, outputs)
+        return [write_json(card, said, outputs, partial(explain, given, result))]
+    return write_json_rows(
+        card,
+        scalars,
+        outputs,
+        lambda index: partial(explain, given.row(index, scalars[index]), result.row(index)),
+    )

@@ -59,21 +59,23 @@ CASES = [
         "decode",
         {"model": "line", "z": [[1, 2, 3], [3e38, 0, 0]]},
         ok(
-            b'{"model":"line","version":"3","x":[[2.0,4.0,6.0],null],"log_det":[0.25,7.5e+37],"non_finite":[1]}'
+            b'{"model":"line","version":"3","failures":[{"row":1,"status":"not_a_number","reason":"infinite"}],"x":[[2.0,4.0,6.0],null],"log_det":[0.25,7.5e+37],"non_finite":[1]}'
         ),
     ),
     Case(
         "one row non-finite",
         "decode",
         {"model": "line", "z": [[3e38, 0, 0]]},
-        ok(b'{"model":"line","version":"3","x":[null],"log_det":[7.5e+37],"non_finite":[0]}'),
+        ok(
+            b'{"model":"line","version":"3","failures":[{"row":0,"status":"not_a_number","reason":"infinite"}],"x":[null],"log_det":[7.5e+37],"non_finite":[0]}'
+        ),
     ),
     Case(
         "pixels non-finite",
         "decode",
         {"model": "grey", "z": [[0, 3e38, 0, 0], [0, 0.5, 1, 2]]},
         ok(
-            b'{"model":"grey","version":"3","x":[null,[[[0.0,1.0],[2.0,4.0]]]],"log_det":[0.0,0.0],"non_finite":[0]}'
+            b'{"model":"grey","version":"3","failures":[{"row":0,"status":"not_a_number","reason":"infinite"}],"x":[null,[[[0.0,1.0],[2.0,4.0]]]],"log_det":[0.0,0.0],"non_finite":[0]}'
         ),
     ),
     Case(
@@ -122,6 +124,8 @@ CASES = [
             x_model="line",
             x_model_version="3",
             x_non_finite="1",
+            x_failures="1",
+            x_failed_rows="0",
         ),
         headers={"Accept": NPY},
         v2=NotInV2("a tensor alone has no names"),
@@ -281,7 +285,7 @@ CASES = [
         {"model": "line", "x": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'x': no such field, expected model, z, columns, context, scale, return_evaluations",
+            "'x': no such field, expected model, z, columns, context, scale, invalid, return_evaluations",
             "/x",
         ),
         v2=NotInV2("x is a question there: encode"),

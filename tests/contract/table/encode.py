@@ -103,7 +103,7 @@ CASES = [
         "encode",
         {"model": "bounded", "x": [[2, 0.5], [0.5, 0.5]]},
         ok(
-            b'{"model":"bounded","version":"3","z":[[1.0,0.25],[0.25,0.25]],"log_det":[null,-0.0625],"non_finite":[0]}'
+            b'{"model":"bounded","version":"3","failures":[{"row":0,"status":"outside_support","reason":"out_of_bounds"}],"z":[[1.0,0.25],[0.25,0.25]],"log_det":[null,-0.0625],"non_finite":[0]}'
         ),
     ),
     Case(
@@ -313,7 +313,7 @@ CASES = [
         _ONE | {"modell": "line"},
         problem(
             "unknown_field",
-            "'modell': no such field, expected model, x, columns, context, return_evaluations; did you mean 'model'?",
+            "'modell': no such field, expected model, x, columns, context, invalid, return_evaluations; did you mean 'model'?",
             "/modell",
         ),
     ),
@@ -323,7 +323,7 @@ CASES = [
         {"model": "line", "z": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'z': no such field, expected model, x, columns, context, return_evaluations",
+            "'z': no such field, expected model, x, columns, context, invalid, return_evaluations",
             "/z",
         ),
         v2=NotInV2("z is a question there: decode"),
@@ -733,7 +733,7 @@ CASES = [
         {"model": "line"},
         problem(
             "unknown_field",
-            "'x': no such field, expected model, columns, context, return_evaluations",
+            "'x': no such field, expected model, columns, context, invalid, return_evaluations",
             "/x",
         ),
         "x=[[1,2,3]]",
@@ -745,7 +745,7 @@ CASES = [
         _ONE,
         problem(
             "unknown_field",
-            "'modell': no such field, expected model, columns, context, return_evaluations; did you mean 'model'?",
+            "'modell': no such field, expected model, columns, context, invalid, return_evaluations; did you mean 'model'?",
             "/modell",
         ),
         "modell=line",

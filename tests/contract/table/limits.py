@@ -145,7 +145,7 @@ CASES = [
         b'{"model": "line", "y": 1, "x": [%s]}' % _LONG.encode(),
         problem(
             "unknown_field",
-            "'y': no such field, expected model, x, columns, context, return_evaluations",
+            "'y': no such field, expected model, x, columns, context, invalid, return_evaluations",
             "/y",
         ),
         settings=_WIDER,

@@ -73,19 +73,25 @@ CASES = [
         "a density of zero",
         "log_prob",
         {"model": "bounded", "x": [[0.5, 0.25], [0.5, 1.5]]},
-        ok(b'{"model":"bounded","version":"3","log_prob":[-1.9394395,null],"non_finite":[1]}'),
+        ok(
+            b'{"model":"bounded","version":"3","failures":[{"row":1,"status":"outside_support","reason":"out_of_bounds"}],"log_prob":[-1.9394395,null],"non_finite":[1]}'
+        ),
     ),
     Case(
         "too small for float32",
         "log_prob",
         {"model": "line", "x": [[3e38, 0, 0], [0, 0, 0]]},
-        ok(b'{"model":"line","version":"3","log_prob":[null,-2.7568157],"non_finite":[0]}'),
+        ok(
+            b'{"model":"line","version":"3","failures":[{"row":0,"status":"outside_support","reason":"density_underflow"}],"log_prob":[null,-2.7568157],"non_finite":[0]}'
+        ),
     ),
     Case(
         "one row too small for float32",
         "log_prob",
         {"model": "line", "x": [[3e38, 0, 0]]},
-        ok(b'{"model":"line","version":"3","log_prob":[null],"non_finite":[0]}'),
+        ok(
+            b'{"model":"line","version":"3","failures":[{"row":0,"status":"outside_support","reason":"density_underflow"}],"log_prob":[null],"non_finite":[0]}'
+        ),
     ),
     # Other forms
     Case(
@@ -206,6 +212,8 @@ CASES = [
                 "status": np.array([0, 1], "<i8"),
             },
             NPZ,
+            x_failures="1",
+            x_failed_rows="1",
             x_model="flow",
             x_model_version="3",
             x_non_finite="1",
@@ -301,6 +309,8 @@ CASES = [
                 "status": np.array([0, 1], "<i8"),
             },
             NPZ,
+            x_failures="1",
+            x_failed_rows="1",
             x_model="flow",
             x_model_version="3",
             x_non_finite="1",
@@ -371,7 +381,7 @@ CASES = [
         {"model": "line", "z": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'z': no such field, expected model, x, columns, context, return_evaluations",
+            "'z': no such field, expected model, x, columns, context, invalid, return_evaluations",
             "/z",
         ),
         v2=NotInV2("z is a question there: decode"),

@@ -1,0 +1,150 @@
+"""Rows of which some may be invalid: the others are read, and of these is said what is wrong.
+
+What concerns a whole request (its shape, ragged rows, strings) is refused as `read_rows` does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from service.codec.context import read_context
+from service.codec.missing import fill_missing, fill_missing_rows, is_missing
+from service.codec.tensors import (
+    Array,
+    Shape,
+    as_array,
+    cast,
+    check_shape,
+    non_finite_rows,
+    read_rows,
+)
+from service.errors import BadDtype, InvalidRequest, NonFinite, OutOfRange, TooLarge
+
+# What can be wrong with a row.
+MISSING_VALUE, NAN, INFINITE, TOO_LARGE = "missing", "nan", "infinite", "too_large"
+OUT_OF_BOUNDS = "out_of_bounds"
+
+# What is wrong with which row.
+Reasons = dict[int, str]
+
+
+def read_valid_rows(
+    value: Any,
+    name: str,
+    event_shape: Shape,
+    *,
+    dtype: np.dtype[Any],
+    max_rows: int,
+    num_levels: int | None = None,
+) -> tuple[Array, Reasons]:
+    """Read a batch of events as `read_rows` does, but for rows that are invalid.
+
+    Returns:
+        All rows, those that are invalid as zeros; and what is wrong with these.
+
+    Raises:
+        TooLarge, ShapeMismatch, BadDtype: it is no batch of such events.
+    """
+    try:
+        rows = read_rows(
+            value, name, event_shape, dtype=dtype, max_rows=max_rows, num_levels=num_levels
+        )
+    except (NonFinite, BadDtype, OutOfRange):
+        values, reasons = _read_array(value, name, event_shape)
+    else:
+        return rows, {}
+    check_shape(values, name, event_shape)
+    if len(values) > max_rows:
+        raise TooLarge(f"{name}: expected at most {max_rows} rows a request", at=f"/{name}")
+    if values.dtype.kind not in "fiu":
+        raise BadDtype(f"{name}: expected real numbers, got {values.dtype}", at=f"/{name}")
+    rows = cast(values, dtype)
+    for row in non_finite_rows(rows):
+        reasons.setdefault(row, _reason(values[row]))
+    if num_levels is not None and values.dtype.kind in "iu":
+        outside = ((values < 0) | (values >= num_levels)).reshape(len(values), -1).any(1)
+        reasons |= dict.fromkeys(np.flatnonzero(outside).tolist(), OUT_OF_BOUNDS)
+    rows[list(reasons)] = 0
+    return rows, reasons
+
+
+def read_valid_context(
+    value: Any,
+    context_shape: Shape | None,
+    num_classes: int | None,
+    *,
+    dtype: np.dtype[Any],
+    rows: int,
+) -> tuple[Array | None, Reasons]:
+    """Read a context as `read_context` does, but for rows of it that belong to one row each.
+
+    Returns:
+        The context, zeros where it is invalid; and what is wrong there.
+
+    Raises:
+        InvalidRequest: as `read_context`, also where one invalid context is for several rows.
+    """
+
+    def read(given: Any) -> Array | None:
+        return read_context(given, context_shape, num_classes, dtype=dtype, rows=rows)
+
+    try:
+        return read(value), {}
+    except InvalidRequest as error:
+        refusal = error
+    if context_shape is None or not isinstance(value, list | np.ndarray) or len(value) != rows:
+        raise refusal
+    if num_classes is not None and list not in set(map(type, value)) and np.ndim(value) < 2:
+        return _read_labels(value, read, refusal)
+    try:
+        return read_valid_rows(value, "context", context_shape, dtype=dtype, max_rows=rows)
+    except InvalidRequest:
+        raise refusal from None
+
+
+def _read_labels(
+    value: Any, read: Callable[[Any], Array | None], refusal: InvalidRequest
+) -> tuple[Array | None, Reasons]:
+    """Read labels some of which are not there: of an array these are NaN among whole numbers."""
+    values = np.array(fill_missing([list(value)])[0], np.float64)
+    is_nan = np.isnan(values)
+    reasons = {row: _reason(values[row]) for row in np.flatnonzero(is_nan).tolist()}
+    whole = np.where(is_nan, 0, values)
+    if type(value) is not list:
+        if not reasons or (whole != np.rint(whole)).any():
+            raise refusal
+        return read(whole.astype(np.int64)), reasons
+    return read([0 if row in reasons else label for row, label in enumerate(value)]), reasons
+
+
+def _read_array(value: Any, name: str, event_shape: Shape) -> tuple[Array, Reasons]:
+    if type(value) is not list:
+        return as_array(value, name, event_shape), {}
+    value = fill_missing_rows(value, event_shape)
+    try:
+        return as_array(value, name, event_shape), {}
+    except NonFinite:  # integers that no float can hold
+        reasons = {row: TOO_LARGE for row, items in enumerate(value) if _overflows(items)}
+    blank = np.zeros(event_shape).tolist()
+    value = [blank if row in reasons else items for row, items in enumerate(value)]
+    return as_array(value, name, event_shape), reasons
+
+
+def _overflows(items: Any) -> bool:
+    try:
+        np.array(items, np.float64)
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
+    return False
+
+
+def _reason(values: Array) -> str:
+    wide = values.astype(np.float64)
+    if is_missing(wide).any():
+        return MISSING_VALUE
+    if np.isnan(wide).any():
+        return NAN
+    return INFINITE if np.isinf(wide).any() else TOO_LARGE
