@@ -54,6 +54,8 @@ ANSWER_HEADERS = {
     "X-Model": "the model that answered; not beside JSON, which has it inside",
     "X-Model-Version": "its version; not beside JSON",
     "X-Seed": "the seed of /sample; not beside JSON",
+    "X-Failures": "how many rows failed, if any; not beside JSON, which has `failures` inside",
+    "X-Failed-Rows": "which, as 3,17: the first 64; not beside JSON",
     "X-Non-Finite": "how many rows hold a NaN or an infinity, if any; not beside JSON",
     "X-Log_Prob_Se_Reason": "why log_prob_se is null, if it is; beside npz alone",
 }
@@ -87,6 +89,15 @@ _COMMON_OUTPUTS = (
         },
         is_always=False,
     ),
+    Output(
+        "failures",
+        {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/RowFailure"},
+            "description": "Rows without numbers, and why. Absent if none.",
+        },
+        is_always=False,
+    ),
     *SOLVER_OUTPUTS,
 )
 
@@ -96,7 +107,7 @@ def add_operations(
 ) -> None:
     """Add the operations to FastAPI's document, with examples for a model that is served."""
     _, definitions = models_json_schema(
-        [(kind, "validation") for kind in (schemas.Problem, schemas.SolveFailure)],
+        [(kind, "validation") for kind in (schemas.Problem, schemas.RowFailure)],
         ref_template=_REFERENCE,
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})

@@ -11,13 +11,23 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SolveFailure(Wire):
-    """A row whose equation could not be solved; its numbers are null."""
+class RowFailure(Wire):
+    """A row without numbers, and why; docs/protocol.md has what each reason means."""
 
-    row: int
-    status: Literal["solver_failed"]
-    reason: Literal["budget_spent", "step_underflow", "non_finite"]
-    evaluations: int
+    row: int = Field(description="Of the request, from 0.")
+    status: Literal["solver_failed", "outside_support", "not_a_number", "invalid_input"]
+    reason: Literal[
+        "budget_spent",
+        "step_underflow",
+        "non_finite",
+        "out_of_bounds",
+        "density_underflow",
+        "nan",
+        "infinite",
+        "missing",
+        "too_large",
+    ]
+    evaluations: int | None = Field(None, description="Of solver_failed: what the solve took.")
 
 
 class ModelInfo(Wire):

@@ -60,7 +60,7 @@ class InferRequest(Strict):
     parameters: Parameters = Field(
         {},
         description="operation, num_samples, seed, temperature, first_row, columns (of x, with "
-        "commas), timeout (microseconds), binary_data_output.",
+        "commas), invalid, timeout (microseconds), binary_data_output.",
     )
     inputs: list[InferInput]
     outputs: list[InferOutput] | None = Field(None, description="All if absent.")
@@ -85,7 +85,7 @@ class InferResult(Wire):
     model_version: str
     id: str | None = None
     parameters: dict[str, Any] | None = Field(
-        None, description="seed, of samples; failures, of continuous flows, as /decode has them."
+        None, description="seed, of samples; failures: rows without numbers, as /decode has them."
     )
     outputs: list[InferResultOutput]
     non_finite: list[int] | None = Field(

@@ -21,6 +21,7 @@ from service.codec.json import check_keys, parse_object
 from service.codec.v2 import datatype_of, validate
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
+from service.operations.failures import CODE_TYPE, STATUS
 from service.transport.asgi import AppContext, receive_small
 from service.transport.request import ClientGone
 from service.transport.v2 import find
@@ -60,7 +61,10 @@ def describe(card: ModelCard) -> ModelMetadata:
         versions=[card.version],
         platform=f"{NAME}_{card.engine}",
         inputs=inputs,
-        outputs=[tensor(name, shapes.get(name, ())) for name in all_outputs(card)],
+        outputs=[
+            *(tensor(name, shapes.get(name, ())) for name in all_outputs(card)),
+            TensorMetadata(name=STATUS, datatype=datatype_of(CODE_TYPE), shape=[_BATCH]),
+        ],
         parameters=None if names is None else {"feature_names": list(names)},
     )
 

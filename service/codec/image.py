@@ -21,7 +21,7 @@ from models.datasets.image_files import (
     wrong_size,
 )
 from service.codec.media import PNG
-from service.codec.tensors import Array, Shape
+from service.codec.tensors import Array, Shape, non_finite_rows
 from service.errors import MalformedBody, ShapeMismatch, TooLarge, UnsupportedMediaType
 
 MAX_SCALE = 16
@@ -77,14 +77,16 @@ def read_image(body: bytes | bytearray, media: str, event_shape: Shape, num_leve
 def write_png(x: Array, num_levels: int, scale: int = 1) -> bytes:
     """Draw rows as one picture: one row alone, more in a near-square grid, row by row.
 
-    x (B, C, H, W) is rounded and clipped to 0 .. num_levels - 1; NaN becomes 0 and unused cells
-    of the grid are black. Each pixel becomes a square of `scale` pixels.
+    x (B, C, H, W) is rounded and clipped to 0 .. num_levels - 1. A row that holds NaN or an
+    infinity is a checkerboard, which nobody takes for a picture; unused cells of the grid are
+    black. Each pixel becomes a square of `scale` pixels.
     """
     rows, channels, height, width = x.shape
     columns, lines = grid(rows)
-    levels = np.clip(np.rint(np.nan_to_num(x, nan=0.0)), 0, num_levels - 1)
+    levels = np.clip(np.rint(np.nan_to_num(x)), 0, num_levels - 1)
     tiles = np.zeros((lines * columns, channels, height, width), np.uint8)
     tiles[:rows] = np.rint(levels * (_WHITE / (num_levels - 1)))
+    tiles[non_finite_rows(x)] = _WHITE * (np.indices((height, width)).sum(0) % 2)
     canvas = (
         tiles.reshape(lines, columns, channels, height, width)
         .transpose(0, 3, 1, 4, 2)

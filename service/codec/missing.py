@@ -4,6 +4,7 @@ R writes its NA so: a NaN whose lower half is 1954. It passes through arrays of 
 other number, and what was missing can still be told from what was NaN.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ INVALID, NULL, REFUSE = "invalid", "null", "refuse"
 
 _PAYLOAD = 1954
 _LOWER_HALF = 0xFFFF_FFFF
+_LARGEST = int(np.finfo(np.float64).max)
 MISSING: float = struct.unpack("<d", struct.pack("<Q", 0x7FF8_0000_0000_0000 | _PAYLOAD))[0]
 # No array has more axes.
 _MAX_DEPTH = 64
@@ -67,6 +69,18 @@ def fill_missing_rows(rows: list[Any], shape: tuple[int, ...]) -> list[Any]:
 
 def _fill_object(row: dict[str, Any]) -> dict[str, Any]:
     return {name: MISSING if value is None else value for name, value in row.items()}
+
+
+def fill_overflows(items: list[Any]) -> list[Any]:
+    """Put an infinity where an integer stands that no float can hold, as for 1e400."""
+    return [
+        fill_overflows(item)
+        if type(item) is list
+        else (math.inf if item > 0 else -math.inf)
+        if type(item) is int and abs(item) > _LARGEST
+        else item
+        for item in items
+    ]
 
 
 def _fill(items: list[Any], depth: int) -> list[Any]:

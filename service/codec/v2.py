@@ -23,7 +23,7 @@ from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON
 from service.codec.mends import suggest_json_length, suggest_media
-from service.codec.missing import asks_for_null, fill_missing, fill_missing_rows
+from service.codec.missing import asks_for_null, fill_missing, fill_missing_rows, fill_overflows
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
 from service.errors import (
@@ -287,7 +287,9 @@ def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any], *, takes_n
     try:
         values = as_array(data, name, shape[1:])
     except NonFinite:  # of flat data no row is known
-        values = as_array(_rows_of(given), name, shape[1:])
+        if takes_null:
+            data = fill_overflows(data)
+        values = as_array(data if takes_null else _rows_of(given), name, shape[1:])
     if values.shape not in (shape, (math.prod(shape),)):
         raise ShapeMismatch(
             f"{name}: expected data of shape {shape}, nested or flat, got {values.shape}",

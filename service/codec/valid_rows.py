@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from service.codec.context import read_context
-from service.codec.missing import fill_missing, fill_missing_rows, is_missing
+from service.codec.missing import fill_missing, fill_missing_rows, fill_overflows, is_missing
 from service.codec.tensors import (
     Array,
     Shape,
@@ -51,7 +51,7 @@ def read_valid_rows(
             value, name, event_shape, dtype=dtype, max_rows=max_rows, num_levels=num_levels
         )
     except (NonFinite, BadDtype, OutOfRange):
-        values, reasons = _read_array(value, name, event_shape)
+        values = read_array(value, name, event_shape)
     else:
         return rows, {}
     check_shape(values, name, event_shape)
@@ -60,8 +60,7 @@ def read_valid_rows(
     if values.dtype.kind not in "fiu":
         raise BadDtype(f"{name}: expected real numbers, got {values.dtype}", at=f"/{name}")
     rows = cast(values, dtype)
-    for row in non_finite_rows(rows):
-        reasons.setdefault(row, _reason(values[row]))
+    reasons = {row: _reason(values[row]) for row in non_finite_rows(rows)}
     if num_levels is not None and values.dtype.kind in "iu":
         outside = ((values < 0) | (values >= num_levels)).reshape(len(values), -1).any(1)
         reasons |= dict.fromkeys(np.flatnonzero(outside).tolist(), OUT_OF_BOUNDS)
@@ -118,27 +117,18 @@ def _read_labels(
     return read([0 if row in reasons else label for row, label in enumerate(value)]), reasons
 
 
-def _read_array(value: Any, name: str, event_shape: Shape) -> tuple[Array, Reasons]:
-    if type(value) is not list:
-        return as_array(value, name, event_shape), {}
-    value = fill_missing_rows(value, event_shape)
-    try:
-        return as_array(value, name, event_shape), {}
-    except NonFinite:  # integers that no float can hold
-        reasons = {row: TOO_LARGE for row, items in enumerate(value) if _overflows(items)}
-    blank = np.zeros(event_shape).tolist()
-    value = [blank if row in reasons else items for row, items in enumerate(value)]
-    return as_array(value, name, event_shape), reasons
+def read_array(value: Any, name: str, event_shape: Shape) -> Array:
+    """Make an array of a client's tensor as `as_array` does, of nulls and of huge integers too.
 
-
-def _overflows(items: Any) -> bool:
+    Raises:
+        ShapeMismatch, BadDtype: no array can be made of it.
+    """
+    if type(value) is list:
+        value = fill_missing_rows(value, event_shape)
     try:
-        np.array(items, np.float64)
-    except OverflowError:
-        return True
-    except (TypeError, ValueError):
-        return False
-    return False
+        return as_array(value, name, event_shape)
+    except NonFinite:
+        return as_array(fill_overflows(value), name, event_shape)
 
 
 def _reason(values: Array) -> str:

@@ -38,6 +38,8 @@ _UNDERFLOW = CODES.index((_OUTSIDE, "density_underflow"))
 _IS_NAN = CODES.index((_NUMBER, NAN))
 _IS_INFINITE = CODES.index((_NUMBER, INFINITE))
 
+# Of codes; archives hold them as 64 bits, as they always did.
+CODE_TYPE = np.dtype(np.int32)
 # The array of codes beside the outputs, where an answer holds one.
 STATUS = "status"
 # Null where nothing is known of an error: the row that it belongs to has its numbers.
@@ -145,7 +147,7 @@ class FailureFinder(NamedTuple):
                 codes[is_outside & (codes != 0)] = _AT_BOUNDS
         if result.solver_stats is not None:
             status = result.solver_stats.status
-            codes = np.where(status != 0, status, codes)
+            codes = np.where(status != 0, status, codes).astype(CODE_TYPE)
         return codes
 
 
@@ -153,7 +155,7 @@ def _codes_of_numbers(outputs: Mapping[str, Array]) -> Array:
     """Say of each row what its numbers tell, 0 where all are finite."""
     shown = {name: values for name, values in outputs.items() if name not in _NOT_OF_ROWS}
     total = len(next(iter(shown.values())))
-    codes = np.zeros(total, np.int32)
+    codes = np.zeros(total, CODE_TYPE)
     if all(map(is_finite, shown.values())):
         return codes
     flat = [values.reshape(total, -1) for values in shown.values()]

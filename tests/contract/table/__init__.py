@@ -1,7 +1,17 @@
 """The table: what is asked of each operation, of heads and limits, and of a service in trouble."""
 
 from tests.contract.case import Case
-from tests.contract.table import decode, encode, faults, heads, limits, log_prob, mends, sample
+from tests.contract.table import (
+    decode,
+    encode,
+    faults,
+    heads,
+    invalid,
+    limits,
+    log_prob,
+    mends,
+    sample,
+)
 from tests.contract.table.neighbours import NEIGHBOURS, Neighbour
 
 PARTS = {
@@ -10,6 +20,7 @@ PARTS = {
     "decode": decode.CASES,
     "sample": sample.CASES,
     "heads": heads.CASES,
+    "invalid": invalid.CASES,
     "limits": limits.CASES,
     "faults": faults.CASES,
     "mends": mends.CASES,

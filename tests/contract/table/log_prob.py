@@ -711,7 +711,7 @@ CASES = [
         _ONE | {"labels": ["a", "b"]},
         problem(
             "unknown_field",
-            "'labels': no such field, expected model, x, columns, context, return_evaluations",
+            "'labels': no such field, expected model, x, columns, context, invalid, return_evaluations",
             "/labels",
         ),
         v2=InV2({"inputs": [], "labels": ["a", "b"]}),

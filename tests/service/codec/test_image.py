@@ -154,10 +154,19 @@ def shown(x: Any, num_levels: int = 256, scale: int = 1) -> Any:
 
 
 def test_values_are_rounded_and_clipped() -> None:
-    x = np.array([[[[-7.0, 0.4, 0.6], [254.6, 1e9, np.nan]]]], np.float32)
+    x = np.array([[[[-7.0, 0.4, 0.6], [254.6, 1e9, 0.0]]]], np.float32)
     assert shown(x).tolist() == [[0, 0, 1], [255, 255, 0]]
-    x = np.array([[[[np.inf, -np.inf]]]])
-    assert shown(x).tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_row_without_numbers_is_a_checkerboard(number: float) -> None:
+    x = np.full((3, 1, 2, 3), 7.0)
+    x[1, 0, 1, 1] = number
+    failed, other = [[0, 255, 0], [255, 0, 255]], [[7] * 3] * 2
+    expected = np.block([[np.array(other), np.array(failed)], [np.array(other), np.zeros((2, 3))]])
+    assert shown(x).tolist() == expected.tolist()
+    colour = np.full((1, 3, 2, 3), number)
+    assert shown(colour).tolist() == [[[value] * 3 for value in row] for row in failed]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import models
 from models.ode.call import SolveCall, SolveStatus
 from service.contracts import Array, EngineOutput, ServedModel, SolverStats
 from service.engines.torch import TorchEngine
-from service.operations.solver_stats import REASONS
+from service.operations.failures import CODES
 from service.telemetry import Metrics
 from tests.service.batcher.batching import batcher, run, submitted
 from tests.service.engines.fakes import Doubling, rows
@@ -33,7 +33,11 @@ class Solving(Doubling):
 
 
 def test_the_reasons_are_those_of_the_solver() -> None:
-    assert [name.upper() for name in REASONS] == [status.name for status in SolveStatus]
+    failed = [(status.value, status.name.lower()) for status in SolveStatus if status.value]
+    assert [(code, CODES[code][1]) for code, _ in failed] == failed
+    assert {code for code, (kind, _) in enumerate(CODES) if kind == "solver_failed"} == {
+        code for code, _ in failed
+    }
 
 
 def test_each_request_gets_what_its_rows_took() -> None:
@@ -190,7 +194,11 @@ def test_v2_tells_which_rows_failed_and_why(app: Any) -> None:
     }
     assert answer.json()["non_finite"] == [1]
     assert "x-failures" not in answer.headers
-    assert [one["name"] for one in answer.json()["outputs"]] == ["z", "log_det", "log_prob"]
+    assert [one["name"] for one in answer.json()["outputs"]] == [
+        *("z", "log_det", "log_prob"),
+        "status",
+    ]
+    assert answer.json()["outputs"][-1]["data"] == [0, SolveStatus.BUDGET_SPENT, 0]
 
 
 @pytest.mark.parametrize("wanted", [None, ["log_prob"]], ids=["all", "one"])
@@ -204,8 +212,8 @@ def test_v2_tells_it_beside_bytes_too(app: Any, wanted: list[str] | None) -> Non
     told = json.loads(answer.content[:end])
     assert [failure["row"] for failure in told["parameters"]["failures"]] == [1, 3]
     status = told["outputs"][-1]
-    assert (status["name"], status["datatype"], status["shape"]) == ("status", "INT64", [4])
-    values = np.frombuffer(answer.content[-status["parameters"]["binary_data_size"] :], "<i8")
+    assert (status["name"], status["datatype"], status["shape"]) == ("status", "INT32", [4])
+    values = np.frombuffer(answer.content[-status["parameters"]["binary_data_size"] :], "<i4")
     assert values.tolist() == [0, SolveStatus.BUDGET_SPENT, 0, SolveStatus.BUDGET_SPENT]
 
 

@@ -366,7 +366,8 @@ def test_a_model_says_what_its_tensors_are(app: FastAPI, path: str) -> None:
     shapes = {one["name"]: one["shape"] for one in content["inputs"]}
     assert shapes == {"x": [-1, 2], "z": [-1, 2], "context": [-1, 4]}
     shapes = {one["name"]: one["shape"] for one in content["outputs"]}
-    assert shapes == {"z": [-1, 2], "log_det": [-1], "log_prob": [-1], "x": [-1, 2]}
+    scalars = {"log_det": [-1], "log_prob": [-1], "status": [-1]}
+    assert shapes == {"z": [-1, 2], "x": [-1, 2]} | scalars
 
 
 def test_a_model_says_what_its_columns_are_called(app: FastAPI) -> None:
@@ -378,7 +379,10 @@ def test_a_model_says_what_its_columns_are_called(app: FastAPI) -> None:
 @pytest.mark.parametrize(("model", "datatype"), [("line", "FP32"), ("wide", "FP64")])
 def test_a_model_says_what_it_computes_in(app: FastAPI, model: str, datatype: str) -> None:
     content = ask(app, "GET", f"/v2/models/{model}").json()
-    assert {one["datatype"] for one in content["inputs"] + content["outputs"]} == {datatype}
+    tensors = content["inputs"] + content["outputs"]
+    found = {one["name"]: one["datatype"] for one in tensors}
+    assert found.pop("status") == "INT32"
+    assert set(found.values()) == {datatype}
 
 
 @pytest.mark.parametrize("path", ["/v2/models/line/ready", "/v2/models/line/versions/3/ready"])
