@@ -1,5 +1,6 @@
 """What /openapi.json promises is what the operations do."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -11,6 +12,7 @@ from service.api import schemas
 from service.settings import Settings
 from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
 
+KEY = "0123456789abcdef"
 OPERATIONS = tuple(kind.name for kind in operations.OPERATIONS)
 STATUSES = {"200", "400", "401", "404", "406", "408", "413", "415", "422", "429"}
 STATUSES |= {"500", "503", "504"}
@@ -158,3 +160,40 @@ def test_num_samples_states_the_limit_of_the_server(document: dict[str, Any]) ->
     call = document["paths"]["/sample"]["post"]
     (given,) = (one for one in call["parameters"] if one["name"] == "num_samples")
     assert given["schema"]["anyOf"][0]["maximum"] == asked["maximum"]
+
+
+def _defaults(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema with a default; a member of an object that is called so is a schema itself."""
+    if isinstance(node, dict):
+        kinds = ("anyOf", "type", "$ref")
+        if "default" in node and any(kind in node for kind in kinds):
+            yield path, node
+        for name, inner in node.items():
+            yield from _defaults(inner, f"{path}/{name}")
+    elif isinstance(node, list):
+        for index, inner in enumerate(node):
+            yield from _defaults(inner, f"{path}/{index}")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"api_keys": KEY}, {"enable_model_control": True}], ids=str
+)
+def test_every_default_is_one_that_its_schema_allows(settings: dict[str, Any]) -> None:
+    document = app_over(FakeRepository(), **settings).openapi()
+    found = dict(_defaults(document))
+    assert len(found) > 20
+    wrong = {
+        path: schema["default"]
+        for path, schema in found.items()
+        if not jsonschema_rs.is_valid({**document, **schema}, schema["default"])
+    }
+    assert wrong == {}
+
+
+def test_a_parameter_in_the_query_has_no_default_that_a_form_would_send(
+    document: dict[str, Any],
+) -> None:
+    """Swagger UI fills defaults in, and a field may not stand in the query and the body."""
+    for name in OPERATIONS:
+        for parameter in document["paths"][f"/{name}"]["post"]["parameters"]:
+            assert "default" not in parameter["schema"], parameter
