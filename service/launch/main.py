@@ -1,7 +1,9 @@
 """The service from its address to its exit code: one process, or several behind one port."""
 
+import json
 import logging
 import os
+import shlex
 import socket
 import sys
 from contextlib import ExitStack
@@ -28,7 +30,7 @@ def run(settings: Settings) -> int:
     access_log.configure(settings.log_level, settings.log_format)
     for warning in unknown_variables(os.environ):
         _log.warning(warning)
-    _log.info("settings: %s", settings)
+    _log.info("settings: %s", as_flags(settings))
     try:
         code = _serve(settings)
     except StartupError as error:
@@ -37,6 +39,19 @@ def run(settings: Settings) -> int:
         # A worker may be deep in the engine and never come back: do not wait for its thread.
         hard_exit(code)
     return code
+
+
+def as_flags(settings: Settings) -> str:
+    """Write the settings that are not left at their defaults as a command line has them."""
+    words = []
+    for field, value in settings.model_dump(mode="json", exclude_defaults=True).items():
+        text = value
+        if isinstance(value, list):
+            text = (os.pathsep if field == "model_repository" else ",").join(value)
+        elif not isinstance(value, str):
+            text = json.dumps(value)
+        words += [flag_name(field), shlex.quote(text)]
+    return f"{' '.join(words)} (--print-settings lists all)" if words else "all at their defaults"
 
 
 def _refuse(reason: StartupError) -> int:

@@ -220,7 +220,8 @@ class Supervisor:
             self._lose(process, worker, code)
         else:
             if self._problem is None:
-                _log.critical("process %s ended with code %d: all end", process.pid, code)
+                place = worker.index + 1, process.pid
+                _log.critical("worker %d, process %s, ended with code %d: all end", *place, code)
                 code = code or EXIT_FAILED
             self._code = 128 - code if code < 0 else code
             self._is_ending = True
@@ -230,11 +231,13 @@ class Supervisor:
         delay = worker.lose(self._policy)
         if delay is None:
             self._give_up(
-                f"a process was lost {worker.losses} times in a row, last with code {code}"
+                f"worker {worker.index + 1} was lost {worker.losses} times in a row, last with "
+                f"code {code}"
             )
             return
         _log.error(
-            "process %s ended with code %d: another takes its place in %g s",
+            "worker %d, process %s, ended with code %d: another takes its place in %g s",
+            worker.index + 1,
             process.pid,
             code,
             delay,

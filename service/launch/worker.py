@@ -40,6 +40,7 @@ class Worker:
         settings: of the service.
         metrics: where this process counts.
         ready_barrier: awaited once the models are loaded and warm, before the server listens.
+        number: of this one in the log, where there are several.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Worker:
         settings: Settings,
         metrics: Metrics,
         ready_barrier: Callable[[], Awaitable[None]] | None = None,
+        *,
+        number: int | None = None,
     ) -> None:
         # Its own start and stop lines; ours say more.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -54,7 +57,7 @@ class Worker:
         self._ready_barrier = ready_barrier
         tracer = tracing.start() if settings.traces else None
         access_log.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
-        self._access = access_log.AccessLog(settings.log_format)
+        self._access = access_log.AccessLog(settings.log_format, worker=number)
         self._repository = FolderRepository(settings, metrics)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
         self._shared = SharedState(settings, app.endpoints, metrics)

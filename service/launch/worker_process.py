@@ -36,7 +36,8 @@ def run_worker(
 
     # Out of the terminal's group: its Ctrl-C reaches the supervisor, which passes it on.
     os.setpgid(0, 0)
-    access_log.configure(settings.log_level, settings.log_format)
+    number = peers.index + 1
+    access_log.configure(settings.log_level, settings.log_format, worker=number)
     metrics = Metrics(peers)
     metrics.worker_restarts.labels().inc(restarts)
 
@@ -45,7 +46,7 @@ def run_worker(
         await wait_for_all(supervisor, lambda: worker.stop(signal.SIGTERM))
 
     try:
-        worker = Worker(settings, metrics, ready_barrier)
+        worker = Worker(settings, metrics, ready_barrier, number=number)
         code = worker.run(listener)
     except StartupError as error:
         supervisor.send_bytes(PROBLEM + str(error).encode())

@@ -5,6 +5,8 @@ its records would cost as much as the requests. They are collected and written t
 
 Whoever reads standard output may stall: a pipe is full after some hundred lines, and a write then
 waits. So a thread of its own writes, and what it has no room for is counted, not waited for.
+
+Where several workers write, each of their lines has the worker's number.
 """
 
 import asyncio
@@ -124,10 +126,17 @@ class _Handler(logging.Handler):
         standard_output.flush()
 
 
-def configure(level: str, log_format: Format, stream: TextIO | None = None) -> None:
-    """Configure the logging of this process: all to `stream` (standard output), in one form."""
+def configure(
+    level: str, log_format: Format, stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
+    """Configure the logging of this process: all to `stream` (standard output), in one form.
+
+    Args:
+        worker: the number of this process, where it is one of several.
+    """
     handler = _Handler() if stream is None else logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    formatter = JsonFormatter if log_format == "json" else ConsoleFormatter
+    handler.setFormatter(formatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -136,6 +145,10 @@ def configure(level: str, log_format: Format, stream: TextIO | None = None) -> N
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; fields given as `extra` stand beside the message."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._of_worker = {} if worker is None else {"worker": worker}
+
     def format(self, record: logging.LogRecord) -> str:
         """Render a record."""
         fields: dict[str, Any] = {
@@ -143,6 +156,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._of_worker,
         }
         fields |= {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
         if record.exc_info:
@@ -153,8 +167,9 @@ class JsonFormatter(logging.Formatter):
 class ConsoleFormatter(logging.Formatter):
     """Local time, level, message; a traceback below it where there is one."""
 
-    def __init__(self) -> None:
-        super().__init__("{asctime} {levelname:<7} {message}", "%H:%M:%S", style="{")
+    def __init__(self, worker: int | None = None) -> None:
+        text = f"{{asctime}} {{levelname:<7}} {_prefix(worker)}{{message}}"
+        super().__init__(text, "%H:%M:%S", style="{")
 
 
 class AccessRecord(NamedTuple):
@@ -178,6 +193,7 @@ class AccessLog:
         log_format: "console" or "json".
         stream: where to; standard output if left out.
         flush_seconds: how long a line waits for others.
+        worker: the number of this process, where it is one of several.
     """
 
     def __init__(
@@ -186,8 +202,10 @@ class AccessLog:
         stream: TextIO | None = None,
         *,
         flush_seconds: float = FLUSH_SECONDS,
+        worker: int | None = None,
     ) -> None:
         self._flush_seconds = flush_seconds
+        self._worker = worker
         self._render = _json_line if log_format == "json" else _console_line
         self._stream = stream
         self._waiting: list[tuple[float, AccessRecord]] = []
@@ -209,7 +227,7 @@ class AccessLog:
         lines, self._waiting = self._waiting, []
         if not lines:
             return
-        text = "".join(self._render(when, access) for when, access in lines)
+        text = "".join(self._render(when, access, self._worker) for when, access in lines)
         if self._stream is None:
             standard_output.put(text)
         else:
@@ -217,7 +235,7 @@ class AccessLog:
             self._stream.flush()
 
 
-def _json_line(when: float, access: AccessRecord) -> str:
+def _json_line(when: float, access: AccessRecord, worker: int | None) -> str:
     fields: dict[str, Any] = {
         "timestamp": datetime.fromtimestamp(when, UTC),
         "level": "info",
@@ -225,10 +243,12 @@ def _json_line(when: float, access: AccessRecord) -> str:
         "message": f"{access.method} {access.path} {access.status}",
     }
     fields |= {key: value for key, value in access._asdict().items() if value not in (None, "")}
+    if worker is not None:
+        fields["worker"] = worker
     return orjson.dumps(fields, option=_JSON_OPTIONS).decode()
 
 
-def _console_line(when: float, access: AccessRecord) -> str:
+def _console_line(when: float, access: AccessRecord, worker: int | None) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(when))
     rows = "" if access.rows is None else f" {access.rows} rows"
     model = f" {access.model}" if access.model else ""
@@ -236,4 +256,8 @@ def _console_line(when: float, access: AccessRecord) -> str:
     # The path comes from the client: its control characters must not reach a terminal.
     path = access.path if access.path.isprintable() else ascii(access.path)
     text = f"{access.method} {path} {access.status}{model}{rows} {duration}"
-    return f"{clock} INFO    {text} [{access.request_id}]\n"
+    return f"{clock} INFO    {_prefix(worker)}{text} [{access.request_id}]\n"
+
+
+def _prefix(worker: int | None) -> str:
+    return "" if worker is None else f"worker {worker}: "

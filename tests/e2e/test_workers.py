@@ -70,6 +70,21 @@ def test_all_answer_and_their_metrics_add_up(server: RunningServer) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_each_line_says_whose_it_is(server: RunningServer, model: Path) -> None:
+    ask_all(server)
+    assert server.terminate() == 0
+    first, *others = (line.partition(" ")[2] for line in server.log.read_text().splitlines())
+    port = server.url.rpartition(":")[2]
+    assert first.startswith(
+        f"INFO    settings: --model-repository {model} --port {port} --workers 2 "
+    )
+    found = [re.match(r"INFO    worker (\d): (\w+)", line) for line in others]
+    assert None not in found, others
+    said = {match.groups() for match in found if match is not None}
+    words = ("ready", "serving", "POST", "SIGTERM")
+    assert said >= {(str(number), word) for number in (1, 2) for word in words}
+
+
 def until(condition: Callable[[], object], server: RunningServer) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not condition():

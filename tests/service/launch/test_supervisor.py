@@ -77,8 +77,9 @@ def test_a_worker_lost_again_and_again_ends_all(caplog: pytest.LogCaptureFixture
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     (first, second) = lines
     assert first[0] == "ERROR"
+    assert first[1].startswith("worker 1, process ")
     assert first[1].endswith("ended with code 7: another takes its place in 0.01 s")
     assert second == (
         "CRITICAL",
-        "a process was lost 2 times in a row, last with code 7: all end",
+        "worker 1 was lost 2 times in a row, last with code 7: all end",
     )

@@ -185,3 +185,25 @@ def test_lines_that_cannot_be_written_are_counted_and_the_next_are_tried() -> No
         writer.put(line)
         assert writer.flush(20)
     assert (dropped, kept) == ([1], [b"kept\n"])
+
+
+def test_lines_of_several_workers_have_its_number() -> None:
+    for form in ("json", "console"):
+        stream = io.StringIO()
+        configure("info", "json" if form == "json" else "console", stream, worker=2)
+        logging.getLogger("service.test").info("loaded")
+
+        async def test(log: AccessLog) -> None:
+            log.write(LINE)
+            log.flush()
+
+        asyncio.run(test(AccessLog("json" if form == "json" else "console", stream, worker=2)))
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 2
+        if form == "json":
+            assert [json.loads(line)["worker"] for line in lines] == [2, 2]
+        else:
+            assert lines[0].endswith(" INFO    worker 2: loaded")
+            assert lines[1].endswith(
+                " INFO    worker 2: POST /encode 200 moons 4 rows 12.3 ms [id-1]"
+            )
