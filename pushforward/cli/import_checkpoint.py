@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushforward.cli.plain_errors import interruptible, plain_errors
+from pushforward.cli.plain_errors import interruptible, plain_errors, warn
 from pushforward.cli.train import read_arguments
 
 if TYPE_CHECKING:
@@ -108,14 +108,13 @@ def import_checkpoint(
             raise ValueError("--out: expected a folder to write, or --dry-run")
         if out is not None and not dry_run:
             from models.checkpoints.folder import check_target
+            from models.checkpoints.naming import warn_of_name
 
             check_target(out, replaces=overwrite)
+            if reason := warn_of_name(out):
+                warn(reason)
         if allow_pickle:
-            typer.secho(
-                "warning: --allow-pickle lets the file run any code it holds, as you",
-                err=True,
-                fg=typer.colors.YELLOW,
-            )
+            warn("--allow-pickle lets the file run any code it holds, as you")
         asked = {
             "source": words[0] if len(words) == 2 else None,
             "config": read_arguments(config, settings or []),

@@ -65,3 +65,8 @@ def fail(message: str, code: int) -> NoReturn:
     """
     typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
     raise typer.Exit(code) from None
+
+
+def warn(message: str) -> None:
+    """Print a warning, and go on."""
+    typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW)

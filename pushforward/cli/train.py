@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pushforward.cli.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors
+from pushforward.cli.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors, warn
 
 Data = Annotated[
     str,
@@ -155,6 +155,7 @@ def _run(
 ) -> None:
     import torch
 
+    from models.checkpoints.naming import warn_of_name
     from models.datasets import load
     from models.datasets.discrete import warnings_of
     from models.registry import check_arguments
@@ -167,9 +168,11 @@ def _run(
     # Before the data, which may take long.
     check_arguments(family, arguments)
     check_out(out, resume=resume)
+    if reason := warn_of_name(out):
+        warn(reason)
     rows = load(data)
     for line in warnings_of(rows):
-        _warn(line)
+        warn(line)
     try:
         report = train(
             rows,
@@ -186,14 +189,10 @@ def _run(
         typer.echo(kept.path)
         fail(str(kept), FAULT_EXIT_CODE)
     if report.solver_note:
-        _warn(report.solver_note)
+        warn(report.solver_note)
     bits = report.test.bits_per_dim
     typer.echo(
         f"{out}: {report.parameters:,} parameters, test {report.test.nats:.4f} nats"
         + (f", {bits:.4f} bits/dim" if bits is not None else "")
         + f"; look at {out / 'samples.png'}"
     )
-
-
-def _warn(text: str) -> None:
-    typer.secho(f"warning: {text}", err=True, fg=typer.colors.YELLOW)

@@ -11,16 +11,13 @@ a client's text is only ever looked up among the names found here.
 
 import importlib.resources
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoints.manifest import CONFIG_FILE
+from models.checkpoints.naming import describe_bad_name, is_version, name_of
 from service.launch.exits import StartupError
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ def _as_model(folder: Path) -> ModelLocation | None:
     versions = [
         child
         for child in folder.iterdir()
-        if _VERSION.fullmatch(child.name) and (child / CONFIG_FILE).is_file()
+        if is_version(child.name) and (child / CONFIG_FILE).is_file()
     ]
     if not versions:
         return None
@@ -104,10 +101,8 @@ def _as_model(folder: Path) -> ModelLocation | None:
 
 
 def _name_of(folder: Path) -> str:
-    name = folder.resolve().name if folder.name in ("", "..") else folder.name
-    if not _NAME.fullmatch(name) or _VERSION.fullmatch(name):
-        raise StartupError(
-            f"{folder}: {name!r} cannot be a model's name; expected letters, digits, '.', '_' and "
-            "'-', a letter or digit first, and not a number alone"
-        )
+    name = name_of(folder)
+    reason = describe_bad_name(name)
+    if reason is not None:
+        raise StartupError(f"{folder}: {reason}")
     return name

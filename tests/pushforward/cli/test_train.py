@@ -150,3 +150,12 @@ def test_discrete_columns_are_named_at_load_and_stated_everywhere(tmp_path: Path
     for name, error in (("log_density_midpoint", 1e-4), ("log_likelihood_bound", 0.1)):
         assert figures[name] == pytest.approx(provenance[f"test_{name}"], abs=error)
     assert figures["log_likelihood_bound"] > -figures["nats"]
+
+
+def test_a_name_that_no_server_takes_is_told_before_training(tmp_path: Path) -> None:
+    result = run("train", "--data", "nowhere.csv", *FLOW, "--out", str(tmp_path / "my model"))
+    assert result.exit_code == 2
+    assert "warning: " in result.stderr
+    assert "'my model' cannot be a model's name" in result.stderr
+    result = run("train", "--data", "nowhere.csv", *FLOW, "--out", str(tmp_path / "model" / "1"))
+    assert "warning" not in result.stderr
