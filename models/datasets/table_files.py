@@ -138,16 +138,13 @@ def _read_binary(path: Path) -> Any:
         if suffix == ".parquet":
             parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet")
             return parquet.read_table(str(path))
-        if suffix == ".feather":
-            feather = optional_package("pyarrow.feather", needed_for="reading .feather")
-            return feather.read_table(str(path))
         return _read_arrow(path)
     except pyarrow.ArrowInvalid as error:
         raise DatasetError(f"{path}: not a readable {path.suffix} file: {error}") from error
 
 
 def _read_arrow(path: Path) -> Any:
-    """A file of Arrow's, or a stream of it that was written to one."""
+    """A file of Arrow's, as Feather is too, or a stream of it that was written to one."""
     ipc = optional_package("pyarrow.ipc", needed_for="reading .arrow")
     with path.open("rb") as source:
         is_file = source.read(6) == b"ARROW1"
