@@ -173,7 +173,7 @@ def _read_rows(
         return rows, None
     if rows.ignored:
         typer.echo(f"columns that the model does not have: {', '.join(rows.ignored)}", err=True)
-    return rows.values, None
+    return rows.values, rows.columns or None
 
 
 def _feature_names(server: "Client", model: str | None) -> list[str]:

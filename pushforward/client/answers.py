@@ -60,24 +60,15 @@ class RowOutputs:
         return len(next(iter(self.arrays.values())))
 
 
-def read_array(response: httpx.Response, name: str) -> RowOutputs:
-    """Read an answer of one array from npy, which does not say which rows failed.
+def read_outputs(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
+    """Read arrays of these names: from npz, or one alone from npy, which has no status of rows.
 
     Raises:
-        UnreadableAnswer: it is not npy.
+        UnreadableAnswer: it is neither, or lacks one.
     """
-    return RowOutputs({name: wire.read_npy(response)}, None, *wire.read_origin(response))
-
-
-def read_arrays(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
-    """Read arrays of these names from npz; one alone may come as npy.
-
-    Raises:
-        UnreadableAnswer: it is not npz, or lacks one.
-    """
-    if len(names) == 1 and response.headers.get("content-type") == wire.NPY:
-        return read_array(response, names[0])
     origin = wire.read_origin(response)
+    if len(names) == 1 and response.headers.get("content-type") != wire.NPZ:
+        return RowOutputs({names[0]: wire.read_npy(response)}, None, *origin)
     arrays = wire.read_npz(response, *names, optional=("status",))
     return RowOutputs(arrays, arrays.pop("status", None), *origin)
 
@@ -101,7 +92,7 @@ def _status(answer: RowOutputs) -> Array:
 
 def read_samples(response: httpx.Response) -> tuple[RowOutputs, int]:
     """Read a draw, and the seed of it."""
-    answer = read_arrays(response, ("x", "log_prob", "seed"))
+    answer = read_outputs(response, ("x", "log_prob", "seed"))
     arrays: dict[str, Any] = dict(answer.arrays)
     seed = int(arrays.pop("seed"))
     return RowOutputs(arrays, answer.status, answer.model, answer.version), seed

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 from numpy.typing import ArrayLike
 
-from pushforward.client import calls, row_calls
+from pushforward.client import calls
 from pushforward.client.answers import Decoded, Encoded, RowOutputs, Samples, Scores
 from pushforward.client.calls import CHUNK_ROWS, Call, DrawOptions, to_params
 from pushforward.client.errors import ConnectionFailed, NotReady, ResponseError
@@ -19,6 +19,10 @@ from pushforward.client.exchange import finish, http_options, request_arguments
 from pushforward.client.failures import Failed, check_failed
 from pushforward.client.retries import AttemptResult, pause_before_retry
 from pushforward.client.row_calls import (
+    DECODE,
+    ENCODE,
+    LOG_PROB,
+    SCORES,
     ChunkOptions,
     Defaults,
     Invalid,
@@ -27,6 +31,8 @@ from pushforward.client.row_calls import (
     RowOptions,
     RowParts,
     Rows,
+    row_call,
+    stream_calls,
 )
 from pushforward.client.wire import Array
 
@@ -60,29 +66,29 @@ class AsyncClient:
 
     async def log_prob(self, x: Rows, **options: Unpack[RowOptions]) -> Array:
         """Score rows x (B, *event_shape), or one picture as bytes; see `Client.log_prob`."""
-        return await self._run_rows(row_calls.log_prob(x, self._defaults, options))
+        return await self._run_rows(row_call(LOG_PROB, x, self._defaults, options))
 
     async def encode(self, x: Rows, **options: Unpack[RowOptions]) -> Encoded:
         """Map rows x (B, *event_shape), or one picture as bytes, to latents."""
-        return await self._run_rows(row_calls.encode(x, self._defaults, options))
+        return await self._run_rows(row_call(ENCODE, x, self._defaults, options))
 
     async def decode(self, z: Rows, **options: Unpack[RowOptions]) -> Decoded:
         """Map latents z (B, D) to data."""
-        return await self._run_rows(row_calls.decode(z, self._defaults, options))
+        return await self._run_rows(row_call(DECODE, z, self._defaults, options))
 
     def stream_log_prob(
         self, x: RowParts, **options: Unpack[ChunkOptions]
     ) -> AsyncIterator[Scores]:
         """Score many rows, a chunk a request; see `Client.stream_log_prob`."""
-        return self._stream(row_calls.stream(row_calls.score, x, self._defaults, options))
+        return self._stream(stream_calls(SCORES, x, self._defaults, options))
 
     def stream_encode(self, x: RowParts, **options: Unpack[ChunkOptions]) -> AsyncIterator[Encoded]:
         """Map many rows to latents, a chunk a request; see `Client.stream_log_prob`."""
-        return self._stream(row_calls.stream(row_calls.encode, x, self._defaults, options))
+        return self._stream(stream_calls(ENCODE, x, self._defaults, options))
 
     def stream_decode(self, z: RowParts, **options: Unpack[ChunkOptions]) -> AsyncIterator[Decoded]:
         """Map many latents to data, a chunk a request; see `Client.stream_log_prob`."""
-        return self._stream(row_calls.stream(row_calls.decode, z, self._defaults, options))
+        return self._stream(stream_calls(DECODE, z, self._defaults, options))
 
     async def decode_picture(
         self, z: ArrayLike, *, context: ArrayLike | None = None, scale: int = 1

@@ -1,7 +1,7 @@
 """What is sent and how the answer is read: pure functions that both clients share."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
@@ -33,6 +33,7 @@ class DrawOptions(TypedDict, total=False):
     first_row: where to begin in the seed's endless draw.
     context: of a conditional model: a label, labels, or rows of numbers; one for all, or one each.
     failed: of rows without an answer: "values" (NaN or an infinity), "mask" or "raise".
+    columns: in which order the columns of x are wanted, by their names.
     """
 
     seed: int | None
@@ -40,6 +41,7 @@ class DrawOptions(TypedDict, total=False):
     first_row: int
     context: ArrayLike | None
     failed: Failed
+    columns: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class SamplingParams:
     first_row: int
     context: ArrayLike | None
     failed: Failed = "values"
+    columns: Sequence[str] | None = None
 
     def fields(self) -> dict[str, Any]:
         """As the server names them."""
@@ -61,6 +64,8 @@ class SamplingParams:
             "temperature": float(self.temperature),
             "first_row": self.first_row,
         }
+        if self.columns is not None:
+            fields["columns"] = list(self.columns)
         if self.context is not None:
             fields["context"] = wire.numbers(self.context, "context")
         return fields
@@ -111,6 +116,7 @@ def to_params(num_samples: int, options: DrawOptions, failed: Failed = "values")
         options.get("first_row", 0),
         options.get("context"),
         check_failed(options.get("failed", failed)),
+        options.get("columns"),
     )
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from numpy.typing import ArrayLike
 
 from pushforward.client import answers, wire
-from pushforward.client.answers import Decoded, Encoded, RowOutputs, Scores
+from pushforward.client.answers import Decoded, Encoded, RowOutputs, Scores, read_outputs
 from pushforward.client.calls import CHUNK_ROWS, Call, ask, is_one_each
 from pushforward.client.errors import ResponseError, VersionChanged
 from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
@@ -34,7 +35,8 @@ class ChunkOptions(TypedDict, total=False):
     """What may be said of a call on rows beside the rows.
 
     context: of a conditional model: a label, labels, or rows of numbers; one for all, or one each.
-    columns: names of the columns of an array, in its order; a data frame brings its own.
+    columns: names of the columns of an array, in its order; a data frame brings its own. Of
+        decode, in which order the columns of x are wanted.
     invalid: of rows that hold NaN: "refuse" the call, or "null" for no answer to these alone.
     failed: of rows without an answer: "values" (NaN or an infinity), "mask" or "raise".
     chunk_rows: at most so many rows a request.
@@ -65,16 +67,50 @@ class Defaults:
     invalid: Invalid
 
 
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """What a client knows of an operation on rows.
+
+    Args:
+        name: as the server has it.
+        tensor: what the rows are called, "x" or "z".
+        outputs: the arrays that are read.
+        finish: makes of the arrays of an answer, its model and version, what the caller gets.
+    """
+
+    name: str
+    tensor: str
+    outputs: tuple[str, ...]
+    finish: Callable[[Mapping[str, Array], str, str], T]
+
+
+LOG_PROB: Operation[Array] = Operation(
+    "log_prob", "x", ("log_prob",), lambda given, *_: given["log_prob"]
+)
+SCORES = Operation(
+    "log_prob", "x", ("log_prob",), lambda given, *origin: Scores(given["log_prob"], *origin)
+)
+ENCODE = Operation(
+    "encode",
+    "x",
+    ("z", "log_det"),
+    lambda given, *origin: Encoded(given["z"], given["log_det"], *origin),
+)
+DECODE = Operation(
+    "decode",
+    "z",
+    ("x", "log_det"),
+    lambda given, *origin: Decoded(given["x"], given["log_det"], *origin),
+)
+
+
 @dataclass(slots=True)
 class RowCall(Generic[T]):
     """An operation on rows; `spans` are the pieces in which a server is asked for it.
 
     Args:
-        operation: as the server names it.
-        tensor: what the rows are called, "x" or "z".
+        operation: which.
         table: the rows, or one picture.
-        finish: makes of the arrays of the whole answer what the caller gets.
-        outputs: the arrays that are read.
         fields: what else is sent.
         context: one for all rows, or one each.
         failed: what the caller wants of rows without an answer.
@@ -83,11 +119,8 @@ class RowCall(Generic[T]):
         first_row: index of the first row, where these are part of a stream.
     """
 
-    operation: str
-    tensor: str
+    operation: Operation[T]
     table: Table | bytes
-    finish: Callable[[Mapping[str, Array], str, str], T]
-    outputs: tuple[str, ...]
     fields: Mapping[str, Any]
     context: Array | None
     failed: Failed
@@ -115,28 +148,20 @@ class RowCall(Generic[T]):
     def piece(self, start: int, stop: int) -> Call[RowOutputs]:
         """Ask for some of the rows."""
         is_whole = stop - start == self.rows
-        fields = dict(self.fields)
+        operation, fields = self.operation, dict(self.fields)
         if isinstance(self.table, bytes):
-            fields[self.tensor] = self.table
+            fields[operation.tensor] = self.table
         else:
             values = self.table.values
-            fields[self.tensor] = values if is_whole else values[start:stop]
+            fields[operation.tensor] = values if is_whole else values[start:stop]
             fields["columns"] = self.table.columns
         if self.context is not None:
             is_split = not is_whole and is_one_each(self.context, self.rows)
             fields["context"] = self.context[start:stop] if is_split else self.context
         # npy is cheaper, and does not say of each row what became of it.
-        if len(self.outputs) == 1 and self.failed == "values":
-            (name,) = self.outputs
-            return ask(
-                self.operation, fields, wire.NPY, lambda answer: answers.read_array(answer, name)
-            )
-        return ask(
-            self.operation,
-            fields,
-            wire.NPZ,
-            lambda answer: answers.read_arrays(answer, self.outputs),
-        )
+        is_plain = len(operation.outputs) == 1 and self.failed == "values"
+        accept = wire.NPY if is_plain else wire.NPZ
+        return ask(operation.name, fields, accept, partial(read_outputs, names=operation.outputs))
 
     def halve(self, start: int, stop: int, error: ResponseError) -> int:
         """Where to split a piece that the server refused; those that follow are no larger.
@@ -166,7 +191,7 @@ class RowCall(Generic[T]):
         arrays = answer.arrays
         if self.failed == "mask":
             arrays = {n: mask(values, failures, first_row) for n, values in arrays.items()}
-        result = self.finish(arrays, answer.model, answer.version)
+        result = self.operation.finish(arrays, answer.model, answer.version)
         if failures and self.failed == "raise":
             raise RowsFailed(failures, len(answer), result)
         return result
@@ -199,91 +224,20 @@ class Joiner(Generic[T]):
         return self.call.result(answers.join(self._parts), self.call.first_row)
 
 
-def log_prob(x: Any, defaults: Defaults, options: RowOptions) -> RowCall[Array]:
-    """Score rows, or one PNG or JPEG picture given as bytes: the numbers alone."""
-    return _row_call(
-        "log_prob",
-        "x",
-        x,
-        lambda arrays, *_: arrays["log_prob"],
-        ("log_prob",),
-        defaults,
-        options,
-    )
-
-
-def score(x: Any, defaults: Defaults, options: RowOptions) -> RowCall[Scores]:
-    """Score rows, with the model that did."""
-    return _row_call(
-        "log_prob",
-        "x",
-        x,
-        lambda arrays, *origin: Scores(arrays["log_prob"], *origin),
-        ("log_prob",),
-        defaults,
-        options,
-    )
-
-
-def encode(x: Any, defaults: Defaults, options: RowOptions) -> RowCall[Encoded]:
-    """Map rows, or one picture given as bytes, to latents."""
-    return _row_call(
-        "encode",
-        "x",
-        x,
-        lambda arrays, *origin: Encoded(arrays["z"], arrays["log_det"], *origin),
-        ("z", "log_det"),
-        defaults,
-        options,
-    )
-
-
-def decode(z: Any, defaults: Defaults, options: RowOptions) -> RowCall[Decoded]:
-    """Map latents to data."""
-    return _row_call(
-        "decode",
-        "z",
-        z,
-        lambda arrays, *origin: Decoded(arrays["x"], arrays["log_det"], *origin),
-        ("x", "log_det"),
-        defaults,
-        options,
-    )
-
-
-def stream(
-    make: Callable[[Any, Defaults, RowOptions], RowCall[T]],
-    rows: Any,
-    defaults: Defaults,
-    options: ChunkOptions,
-) -> Iterator[RowCall[T]]:
-    """Make the calls of a stream: one, or one each for the parts that an iterator gives."""
-    given: RowOptions = {"progress": None, **options}
-    first = 0
-    for part in rows if isinstance(rows, Iterator) else (rows,):
-        call = replace(make(part, defaults, given), first_row=first)
-        yield call
-        first += call.rows
-
-
-def _row_call(
-    operation: str,
-    tensor: str,
-    rows: Any,
-    finish: Callable[..., T],
-    outputs: tuple[str, ...],
-    defaults: Defaults,
-    options: RowOptions,
+def row_call(
+    operation: Operation[T], rows: Rows, defaults: Defaults, options: RowOptions
 ) -> RowCall[T]:
-    table = rows if isinstance(rows, bytes) else read_table(rows, tensor, options.get("columns"))
+    """Make a call on rows, or on one picture given as bytes.
+
+    Raises:
+        TypeError, ValueError: rows are no numbers, or an option is none.
+    """
     invalid = options.get("invalid", defaults.invalid)
     context = options.get("context")
+    table = _read(operation, rows, options.get("columns"))
     return RowCall(
         operation,
-        tensor,
         table,
-        finish,
-        outputs,
         # The default is not sent: a server that does not know the field does the same.
         {"model": defaults.model, "invalid": None if invalid == "refuse" else invalid},
         None if context is None else wire.numbers(context, "context"),
@@ -291,6 +245,28 @@ def _row_call(
         _chunk_rows(table, options.get("chunk_rows", CHUNK_ROWS)),
         options.get("progress"),
     )
+
+
+def stream_calls(
+    operation: Operation[T], rows: RowParts, defaults: Defaults, options: ChunkOptions
+) -> Iterator[RowCall[T]]:
+    """Make the calls of a stream: one, or one each for the parts that an iterator gives."""
+    given: RowOptions = {"progress": None, **options}
+    first = 0
+    for part in rows if isinstance(rows, Iterator) else (rows,):
+        call = replace(row_call(operation, part, defaults, given), first_row=first)
+        yield call
+        first += call.rows
+
+
+def _read(operation: Operation[Any], rows: Rows, columns: Sequence[str] | None) -> Table | bytes:
+    if isinstance(rows, bytes):
+        return rows
+    if operation.tensor == "x":
+        return read_table(rows, "x", columns)
+    # The names of a table of latents are not the model's: named columns are those of the answer.
+    named = None if columns is None else tuple(columns)
+    return read_table(rows, operation.tensor)._replace(columns=named)
 
 
 def _chunk_rows(table: Table | bytes, asked: int) -> int:

@@ -1,6 +1,8 @@
 """Data frames and tables as rows: their names are sent."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,7 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from pushforward.client import AsyncClient, RequestRefused
 from tests.pushforward.client.scripted import blocking, first_column, npy, rows_of
+from tests.service.fake_repository import URL, FakeRepository, app_over
 
 COLUMNS = {"mass": [1.0, 2.0], "speed, in m/s": [3, 4]}
 
@@ -135,3 +139,50 @@ def test_a_frame_is_a_field_of_any_operation() -> None:
         client.call("new_one", x=pd.DataFrame(COLUMNS))
     np.testing.assert_array_equal(rows_of(requests[0]), [[1, 3], [2, 4]])
     assert json.loads(requests[0].url.params["columns"]) == list(COLUMNS)
+
+
+def ask(call: Callable[[AsyncClient], Any], model: str = "wide") -> Any:
+    async def exchange() -> Any:
+        transport = httpx.ASGITransport(app_over(FakeRepository()))
+        async with AsyncClient(URL, model=model, transport=transport) as client:
+            return await call(client)
+
+    return asyncio.run(exchange())
+
+
+def test_a_frame_in_another_order_gives_the_same_numbers() -> None:
+    x = np.array([[1.0, 20.0], [3.0, -4.0]])
+    expected = ask(lambda client: client.encode(x)).z
+    frame = pd.DataFrame(x, columns=["mass", "speed"])
+    for columns in (["mass", "speed"], ["speed", "mass"]):
+        found = ask(lambda client, given=frame[columns]: client.encode(given, chunk_rows=1))
+        np.testing.assert_array_equal(found.z, expected)
+    turned = ask(lambda client: client.encode(x[:, ::-1], columns=["speed", "mass"]))
+    np.testing.assert_array_equal(turned.z, expected)
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "text"),
+    [
+        (["mass", "pace"], "unknown_field", "'pace' is no column"),
+        (["mass", "speed", "kind"], "unknown_field", "'kind' is no column"),
+        (["mass"], "missing_field", "'speed' is missing"),
+    ],
+)
+def test_a_column_of_another_name_is_named_by_the_server(
+    columns: list[str], code: str, text: str
+) -> None:
+    frame = pd.DataFrame(np.ones((2, len(columns))), columns=columns)
+    with pytest.raises(RequestRefused, match=text) as caught:
+        ask(lambda client: client.log_prob(frame))
+    assert caught.value.code == code
+
+
+def test_columns_of_an_answer_come_in_the_order_asked_for() -> None:
+    z = pd.DataFrame({"z_0": [1.0, 2.0], "z_1": [3.0, 4.0]})
+    plain = ask(lambda client: client.decode(z))
+    turned = ask(lambda client: client.decode(z, columns=["speed", "mass"]))
+    np.testing.assert_array_equal(turned.x, plain.x[:, ::-1])
+    drawn = ask(lambda client: client.sample(3, seed=7))
+    other = ask(lambda client: client.sample(3, seed=7, columns=["speed", "mass"]))
+    np.testing.assert_array_equal(other.x, drawn.x[:, ::-1])
