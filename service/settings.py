@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         description="Rows that may wait for one operation of one model, then 429; unset: 32 "
         "batches.",
     )
+    max_queue_seconds: PositiveFloat = Field(
+        1.0,
+        description="How long a request may have to wait for its first batch, as predicted from "
+        "the pace of the batches before, then 429.",
+    )
     max_request_rows: PositiveInt = Field(16384, description="Rows in one request, then 413.")
     max_body_bytes: PositiveInt = Field(64 * 2**20, description="Size of a body, then 413.")
     max_receiving_bytes: PositiveInt = Field(
@@ -171,10 +176,15 @@ class Settings(BaseSettings):
         description="Processes behind the port, each with its own models and queues; more than one "
         "where one Python process is the limit.",
     )
+    instances: Literal["auto"] | PositiveInt = Field(
+        "auto",
+        description="Batches of one model that are computed at a time, by threads that share its "
+        "weights; auto: the CPU quota shared by the workers over num_threads, 1 on a GPU.",
+    )
     num_threads: PositiveInt | None = Field(
         None,
-        description="Threads of one engine call; unset: the CPU quota shared by the workers less "
-        "one, at least 1.",
+        description="Threads of one engine call; unset: 1, and where instances is 1 the CPU quota "
+        "shared by the workers less one, at least 1.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message logged: debug, info, warning or error."

@@ -1,7 +1,10 @@
 """Admission control: rows that fit into the queue, and whose answer can come in time."""
 
+from collections.abc import Callable
+
 from service.batcher.batch_queue import BatchQueue
-from service.batcher.throughput import ThroughputEstimator
+from service.batcher.policy import QueuePolicy
+from service.batcher.retry import RetrySchedule
 from service.errors import DeadlineExceeded, Overloaded, TooLarge
 from service.telemetry import QueueMetrics
 
@@ -9,24 +12,33 @@ from service.telemetry import QueueMetrics
 class Admission:
     """Admission control of one queue: refuses at once what would only be refused later.
 
+    The queue is bounded in rows and in time: a request that would wait for its first batch longer
+    than `max_queue_seconds` is refused. How long it would is predicted from the pace of the batches
+    before, first those of the warm-up; as long as nothing is known nothing is refused. However slow
+    an engine is or seems, what finds nothing waiting and an instance free is accepted, and so are
+    rows of the batch that comes next, if an instance is free in time for that. So a slow engine has
+    work always, and one that was slow for a while is measured again.
+
     Args:
-        max_rows: that wait, at most.
-        queue: where they wait.
-        throughput: how fast they are computed.
+        policy: the limits.
+        queue: where the rows wait.
         metrics: where refusals are counted.
+        clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        max_rows: int,
+        policy: QueuePolicy,
         queue: BatchQueue,
-        throughput: ThroughputEstimator,
         metrics: QueueMetrics,
+        clock: Callable[[], float],
     ) -> None:
-        self._max_rows = max_rows
+        self._max_rows = policy.max_queue_rows
+        self._max_seconds = policy.max_queue_seconds
         self._queue = queue
-        self._throughput = throughput
         self._metrics = metrics
+        self._clock = clock
+        self._retries = RetrySchedule()
 
     def free_short_rows(self) -> int:
         """Count the rows a request may have that is short and fits, now; at least 1."""
@@ -41,7 +53,7 @@ class Admission:
             DeadlineExceeded: they come too late.
             Overloaded: they do not fit now, or could not be computed in time.
         """
-        limit = self._max_rows
+        limit, throughput = self._max_rows, self._queue.throughput
         if rows > limit:
             raise TooLarge(f"expected at most {limit} rows a request, got {rows}: send fewer")
         if seconds_left <= 0:
@@ -50,11 +62,20 @@ class Admission:
         waiting, ahead = self._queue.rows_before(rows)
         if waiting + rows > limit:
             problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
-            ahead = waiting
-        elif self._throughput.seconds_for(ahead) > seconds_left:
+            least = throughput.retry_after(waiting)
+        elif throughput.seconds_for(ahead) > seconds_left:
             # To accept it would only turn this 429 into a later 504, and waste the wait.
             problem = f"the {ahead} rows ahead take longer than this request may wait"
+            least = throughput.retry_after(ahead)
+        elif (seconds := self._queue.seconds_before(rows)) > self._max_seconds:
+            problem = f"the {ahead} rows ahead take {seconds:.2g} s, longer than a queue may take"
+            least = throughput.retry_after(ahead)
         else:
             return
         self._metrics.drop("overloaded", requests)
-        raise Overloaded(problem, retry_after=self._throughput.retry_after(ahead))
+        raise Overloaded(problem, retry_after=self._retry_after(rows, least))
+
+    def _retry_after(self, rows: int, least: int) -> int:
+        rate = self._queue.throughput.rows_per_second
+        window = min(self._max_seconds, self._max_rows / rate) if rate else 0.0
+        return self._retries.seconds(rows, self._clock(), least=least, rate=rate, window=window)

@@ -1,26 +1,48 @@
-"""The queue between the event loop, which puts rows, and the worker thread, which takes batches."""
+"""The queue between the event loop, which puts rows, and the instances, which take batches."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from service.batcher.cost import CostEstimator
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.fair_queue import FairQueue
+from service.batcher.slots import ComputeSlots
+from service.batcher.spread import HAND_OVER_SECONDS, rows_to_start
+from service.batcher.throughput import ThroughputEstimator
+
+# For how long a thread beyond the first is kept that finds nothing to do.
+IDLE_SECONDS = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class TakenBatch:
+    """A batch that an instance has taken.
+
+    rows: of all its parts. ends: when it is predicted to be computed. slot: of the thread budget.
+    """
+
+    parts: list[EntrySlice]
+    rows: int
+    ends: float
+    slot: int
 
 
 class BatchQueue:
-    """A `FairQueue` behind a lock, with a wake-up for a worker that sleeps.
+    """A `FairQueue` behind a lock, with wake-ups for the threads of instances that sleep.
 
-    The worker cuts its batch at the moment it is free, so rows that arrive while it computes join
+    An instance cuts its batch at the moment it is free, so rows that arrive while it computes join
     the next batch until the very last, and no round trip through the event loop stands between
-    two batches. Nothing polls. It is the one place that two threads share.
+    two batches. Nothing polls. It is the one place that several threads share.
 
     Args:
         queue: the entries; changed by nobody else from now on.
         max_delay_seconds: how long the oldest row may wait for a full batch; 0 takes what is there.
         clock: monotonic seconds.
+        instances: threads that take batches, at most.
+        slots: the thread budget they compute in; None is a budget of their own.
     """
 
     def __init__(
@@ -29,17 +51,26 @@ class BatchQueue:
         *,
         max_delay_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        instances: int = 1,
+        slots: ComputeSlots | None = None,
     ) -> None:
         self._max_delay_seconds = max_delay_seconds
         self._clock = clock
-        self._wake_ups: SimpleQueue[None] = SimpleQueue()
+        self._instances = instances
+        self._slots = slots or ComputeSlots(instances)
         self._lock = threading.Lock()
+        self.throughput = ThroughputEstimator(queue.max_rows, instances)
         # Below: only with the lock held, but for reading numbers.
         self._queue = queue
-        self._running_rows = 0
-        self._is_sleeping = False
+        self._cost = CostEstimator(queue.max_rows)
+        self._running: list[TakenBatch] = []
+        self._threads = 0
+        self._sleepers: list[SimpleQueue[None]] = []
+        self._is_wake_due = False
         self._is_flushing = False
         self._is_closed = False
+        # Off while a model is warmed up: a batch is then what one instance takes for it.
+        self.is_spreading = instances > 1
 
     @property
     def waiting_rows(self) -> int:
@@ -56,34 +87,86 @@ class BatchQueue:
         """Whether no batch is cut any more."""
         return self._is_closed
 
+    @property
+    def threads(self) -> int:
+        """Threads that take batches."""
+        return self._threads
+
+    @property
+    def predicted_seconds(self) -> float:
+        """What one instance would take for all rows that wait; 0 as long as nothing is known."""
+        return self._cost.seconds(self._queue.rows)
+
     def rows_before(self, rows: int) -> tuple[int, int]:
         """Count what a new request would find before it.
 
         Returns:
             Rows in no batch yet, and rows that it would see computed first, those of the running
-            batch included.
+            batches included.
         """
-        return self._queue.rows, self._queue.ahead_of(rows) + self._running_rows
+        running = sum(batch.rows for batch in list(self._running))
+        return self._queue.rows, self._queue.ahead_of(rows) + running
+
+    def seconds_before(self, rows: int) -> float:
+        """Predict how long a new request would wait for the batch that takes its first row.
+
+        Returns:
+            Seconds until an instance is free, and those of the full batches that come before.
+        """
+        busy = list(self._running)
+        waiting = self._queue.ahead_of(rows)
+        if not waiting and len(busy) < self._instances:
+            return 0.0
+        now = self._clock()
+        free = min((abs(batch.ends - now) for batch in busy), default=0.0)
+        full = self._queue.max_rows
+        return free + self.throughput.seconds_for(waiting // full * full)
 
     def put(self, entry: QueueEntry) -> bool:
         """Append an entry.
 
         Returns:
-            Whether to `wake` the worker: it sleeps, and this entry changes how long.
+            Whether to `wake` a thread: none looks at the queue by itself before it sleeps.
         """
         with self._lock:
             queue = self._queue
             is_first = queue.rows == 0
             queue.add(entry)
-            # A worker that waits for a full batch needs to see the first row and the last.
-            if not self._is_sleeping or not (is_first or queue.rows >= queue.max_rows):
+            if self._is_wake_due or self._coming() > 0 or len(self._running) >= self._instances:
                 return False
-            self._is_sleeping = False
+            # A thread that waits for a full batch needs to see the first row and the last.
+            if self._max_delay_seconds and not (is_first or queue.rows >= queue.max_rows):
+                return False
+            self._is_wake_due = True
             return True
 
-    def wake(self) -> None:
-        """Wake the worker."""
-        self._wake_ups.put(None)
+    def wake(self) -> bool:
+        """Wake a thread, where rows wait that one more instance would start on.
+
+        Returns:
+            Whether to start one more thread, which `add_thread` has counted: none sleeps.
+        """
+        with self._lock:
+            self._is_wake_due = False
+            if self._coming() > 0 or not self._queue.rows or not self._pays():
+                return False
+            if not self._sleepers:
+                is_more = 0 < self._threads < self._instances
+                self._threads += is_more
+                return is_more
+            sleeper = self._sleepers.pop()
+        sleeper.put(None)
+        return False
+
+    def add_thread(self) -> None:
+        """Count a thread that will `take`, until that returns None."""
+        with self._lock:
+            self._threads += 1
+
+    def remove_thread(self) -> None:
+        """Count a thread no more that could not be started, or ended otherwise."""
+        with self._lock:
+            self._threads -= 1
 
     def discard(self, entry: QueueEntry) -> None:
         """Take an entry out; rows already in a batch are not stopped."""
@@ -108,40 +191,140 @@ class BatchQueue:
         """Wait for full batches no longer."""
         with self._lock:
             self._is_flushing = True
-        self.wake()
+        self._wake_all()
 
     def close(self) -> None:
         """Let `take` return None from now on."""
         with self._lock:
             self._is_closed = True
-        self.wake()
+        self._wake_all()
 
-    def take(self) -> list[EntrySlice] | None:
-        """Wait for rows and cut a batch; called by the worker thread.
+    def take(self) -> TakenBatch | None:
+        """Wait for rows and for a slot, and cut a batch; called by the thread of an instance.
 
         Returns:
-            The parts of the batch; None once the queue is closed.
+            The batch, for `finish`; None where the thread is to end.
         """
-        while True:
-            with self._lock:
-                if self._is_closed:
+        slot = None
+        try:
+            while True:
+                with self._lock:
+                    if self._is_closed:
+                        self._threads -= 1
+                        return None
+                    delay, rows = self._plan(has_slot=slot is not None)
+                    if rows and slot is None:
+                        slot = self._try_acquire(rows)
+                    if slot is not None and rows:
+                        batch, slot = self._cut(rows, slot), None
+                        return batch
+                    if sleeps := not rows or bool(self._running):
+                        sleeper = self._fall_asleep()
+                if not sleeps:
+                    slot = self._slots.acquire()
+                    continue
+                if slot is not None:
+                    self._slots.release(slot)
+                    slot = None
+                if not self._sleep(sleeper, delay):
                     return None
-                delay = self._delay()
-                if delay == 0:
-                    waiting = self._queue.rows
-                    parts = self._queue.take()
-                    self._running_rows = waiting - self._queue.rows
-                    return parts
-                self._running_rows = 0
-                self._is_sleeping = True
-            with contextlib.suppress(Empty):
-                self._wake_ups.get(timeout=delay)
+        finally:
+            if slot is not None:
+                self._slots.release(slot)
 
-    def _delay(self) -> float | None:
-        """Seconds to wait for more rows: 0 to run now, None to wait for a wake-up."""
+    def finish(self, batch: TakenBatch, rows: int, seconds: float) -> None:
+        """Give back what a batch held, and learn from it.
+
+        Args:
+            batch: that `take` gave.
+            rows: that were computed.
+            seconds: that the engine took for them.
+        """
+        with self._lock:
+            self._running.remove(batch)
+            self._cost.observe(rows, seconds)
+            self.throughput.observe(rows, seconds)
+            is_backlogged = self._queue.rows >= self._queue.max_rows
+            self.throughput.complete(rows, self._clock(), is_backlogged=is_backlogged)
+        self._slots.release(batch.slot)
+
+    # Below: called with the lock held, but for sleeping.
+
+    def _coming(self) -> int:
+        """Threads that look at the queue before they sleep or compute."""
+        return self._threads - len(self._sleepers) - len(self._running)
+
+    def _plan(self, *, has_slot: bool) -> tuple[float | None, int]:
+        """What a thread that is awake does.
+
+        Returns:
+            Seconds to sleep, None until a wake-up, and the rows to take now, 0 to sleep.
+        """
         oldest = self._queue.oldest()
         if oldest is None:
-            return None
-        if self._is_flushing or self._queue.rows >= self._queue.max_rows:
-            return 0
-        return max(0.0, oldest + self._max_delay_seconds - self._clock())
+            return None, 0
+        is_due = self._is_flushing or self._queue.rows >= self._queue.max_rows
+        if not is_due and self._max_delay_seconds:
+            delay = oldest + self._max_delay_seconds - self._clock()
+            if delay > 0:
+                return delay, 0
+        return None, self._share(0.0, has_slot=has_slot)
+
+    def _pays(self) -> bool:
+        """Whether one more instance would start on what waits."""
+        if not self._running:
+            return True
+        return self.is_spreading and self._slots.free > 0 and self._share(HAND_OVER_SECONDS) > 0
+
+    def _share(self, own: float, *, has_slot: bool = False) -> int:
+        """How many rows one more instance takes; see `rows_to_start`."""
+        rows = self._queue.rows
+        if not self.is_spreading:
+            return rows
+        now = self._clock()
+        # What takes longer than predicted is expected to take as long again.
+        busy = [abs(batch.ends - now) for batch in self._running]
+        free = max(1, min(self._instances - len(busy), self._slots.free + has_slot))
+        return rows_to_start(rows, self._cost.cost_of(rows), busy, free, own)
+
+    def _try_acquire(self, rows: int) -> int | None:
+        predicted = self._cost.seconds(min(rows, self._queue.max_rows))
+        return self._slots.try_acquire(predicted, is_first=not self._running)
+
+    def _cut(self, rows: int, slot: int) -> TakenBatch:
+        waiting = self._queue.rows
+        parts = self._queue.take(rows) if rows < waiting else self._queue.take()
+        taken = waiting - self._queue.rows
+        ends = self._clock() + self._cost.seconds(taken)
+        batch = TakenBatch(parts, taken, ends, slot)
+        self._running.append(batch)
+        return batch
+
+    def _fall_asleep(self) -> "SimpleQueue[None]":
+        sleeper: SimpleQueue[None] = SimpleQueue()
+        self._sleepers.append(sleeper)
+        return sleeper
+
+    def _sleep(self, sleeper: "SimpleQueue[None]", delay: float | None) -> bool:
+        """Wait for a wake-up.
+
+        Returns:
+            False where a thread beyond the first has had nothing to do for long.
+        """
+        is_idle = delay is None and self._threads > 1
+        try:
+            sleeper.get(timeout=IDLE_SECONDS if is_idle else delay)
+        except Empty:
+            with self._lock:
+                if sleeper in self._sleepers:
+                    self._sleepers.remove(sleeper)
+                    if is_idle and self._threads > 1:
+                        self._threads -= 1
+                        return False
+        return True
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            sleepers, self._sleepers = self._sleepers, []
+        for sleeper in sleepers:
+            sleeper.put(None)

@@ -1,7 +1,6 @@
 """The queue of one model's operation: admission, replies, deadlines, draining."""
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
@@ -15,10 +14,10 @@ from service.batcher.deadlines import DeadlineTimer
 from service.batcher.entry import QueueEntry
 from service.batcher.executor import BatchExecutor, BatchResult, EngineCall
 from service.batcher.fair_queue import FairQueue
+from service.batcher.instances import Instances
 from service.batcher.policy import QueuePolicy
-from service.batcher.throughput import ThroughputEstimator
+from service.batcher.slots import ComputeSlots
 from service.contracts import Array, InferenceResult, QueueHandle, ReplySink
-from service.engines.engine import EngineLost
 from service.errors import DeadlineExceeded, EngineError, InternalError, NotReady, ServiceError
 from service.telemetry import QueueMetrics
 
@@ -26,18 +25,20 @@ _logger = logging.getLogger(__name__)
 
 
 class Batcher:
-    """A `RowQueue` over one engine function, with a worker thread of its own.
+    """A `RowQueue` over one engine function, with threads of its own: one, and more where they pay.
 
-    All state belongs to the event loop but for the batch queue, which is made for two threads, and
-    the throughput, which the worker writes. The worker returns all replies of a batch with one
-    wake-up of the loop. Deadlines are answered by one timer, whatever the engine is doing.
+    Each thread is an instance: it computes one batch at a time. All state belongs to the event loop
+    but for the batch queue, which is made for several threads. An instance returns all replies of a
+    batch with one wake-up of the loop. Deadlines are answered by one timer, whatever the engine is
+    doing.
 
     Args:
-        engine_call: what to run.
+        engine_call: what to run; called by several threads at once where there are instances.
         policy: the limits.
         metrics: where to count.
-        name: for logs and the thread, "moons.encode".
+        name: for logs and the threads, "moons.encode".
         clock: monotonic seconds; deadlines are given in it.
+        slots: the thread budget that is shared with others.
     """
 
     def __init__(
@@ -48,15 +49,33 @@ class Batcher:
         *,
         name: str,
         clock: Callable[[], float] = time.monotonic,
+        slots: ComputeSlots | None = None,
     ) -> None:
         self._metrics = metrics
         self._name = name
         self._clock = clock
-        rows, delay = policy.max_batch_rows, policy.max_delay_seconds
-        self._executor = BatchExecutor(engine_call, rows, is_fixed=policy.is_fixed, clock=clock)
-        self._queue = BatchQueue(FairQueue(rows), max_delay_seconds=delay, clock=clock)
-        self._throughput = ThroughputEstimator(rows)
-        self._admission = Admission(policy.max_queue_rows, self._queue, self._throughput, metrics)
+        self._queue = BatchQueue(
+            FairQueue(policy.max_batch_rows),
+            max_delay_seconds=policy.max_delay_seconds,
+            clock=clock,
+            instances=policy.instances,
+            slots=slots,
+        )
+        results_lock = threading.Lock()
+        self._instances = Instances(
+            self._queue,
+            lambda: BatchExecutor(
+                engine_call,
+                policy.max_batch_rows,
+                is_fixed=policy.is_fixed,
+                clock=clock,
+                lock=results_lock,
+            ),
+            self,
+            name=name,
+            limit=policy.instances,
+        )
+        self._admission = Admission(policy, self._queue, metrics, clock)
         self._deadlines = DeadlineTimer(self._expire, clock)
         self._pending: set[QueueEntry] = set()
         self._is_accepting = False
@@ -64,21 +83,20 @@ class Batcher:
         self._is_lost = False
         self._emptied = asyncio.Event()
         self._ended = asyncio.Event()
-        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: AbstractEventLoop | None = None
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker runs and its engine is not lost; true before `start`."""
+        """Whether its threads run and the engine is not lost; true before `start`."""
         if self._is_lost or self._ended.is_set():
             return False
-        return self._loop is None or self._worker.is_alive()
+        return self._loop is None or self._queue.threads > 0
 
     def start(self) -> None:
         """Begin to take requests, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._is_accepting = True
-        self._worker.start()
+        self._instances.start()
 
     def publish_gauges(self) -> None:
         """Let the gauges of its model and operation be those of this batcher from now on."""
@@ -95,31 +113,39 @@ class Batcher:
             raise
 
     async def warm_up(self, rows: Array, context: Array | None) -> InferenceResult:
-        """Compute rows as `submit` does, uncounted; the throughput is learned from them."""
+        """Compute rows as `submit` does, uncounted, in one instance: its pace is learned."""
         self._is_warming = True
+        is_spreading, self._queue.is_spreading = self._queue.is_spreading, False
         try:
             return await self.submit(rows, context, math.inf)
         finally:
             self._is_warming = False
+            self._queue.is_spreading = is_spreading
 
     async def drain(self) -> None:
-        """Refuse new requests, answer the accepted ones, end the worker."""
+        """Refuse new requests, answer the accepted ones, end the threads."""
         self._is_accepting = False
         self._queue.flush()
         while self._pending:  # rows that a model before this one had taken may still come
             self._emptied.clear()
             await self._emptied.wait()
         self._queue.close()
-        self._deadlines.cancel()  # a timer would keep a drained batcher, and its engine, alive
+        self._cancel_timers()
         if self._loop is not None:
             await self._ended.wait()
 
     def abort(self, detail: str) -> None:
-        """Refuse new requests, fail the accepted ones as not ready, let the worker end."""
+        """Refuse new requests, fail the accepted ones as not ready, let the threads end."""
         self._is_accepting = False
         self._queue.close()
+        self._cancel_timers()
         self._fail_all(NotReady, detail)
-        self._ended.set()  # the worker may be deep in the engine: nobody waits for it
+        self._ended.set()  # a thread may be deep in the engine: nobody waits for it
+
+    def _cancel_timers(self) -> None:
+        # They would keep a drained batcher, and its engine, alive.
+        self._deadlines.cancel()
+        self._instances.cancel_timer()
 
     # Admission.
 
@@ -158,7 +184,8 @@ class Batcher:
         if self._queue.put(entry):
             # Not now but at the end of this turn of the loop: requests whose packets came together
             # then share the batch.
-            loop.call_soon(self._queue.wake)
+            loop.call_soon(self._instances.wake)
+        self._instances.watch()
         self._deadlines.add(deadline)
         return entry
 
@@ -187,7 +214,8 @@ class Batcher:
 
     # Replies.
 
-    def _deliver(self, finished: list[QueueEntry], result: BatchResult) -> None:
+    def deliver(self, finished: list[QueueEntry], result: BatchResult) -> None:
+        """Answer the entries that a batch has completed."""
         for entry in finished:
             try:
                 self._reply(entry)
@@ -228,10 +256,16 @@ class Batcher:
         if not self._pending:
             self._emptied.set()
 
-    def _on_engine_lost(self) -> None:
-        self._is_lost = True
+    def fail_all(self) -> None:
+        """Fail all that was accepted, after a fault of ours."""
+        self._fail_all(InternalError, "the batch could not be run")
+
+    def end(self, *, is_lost: bool) -> None:
+        """Take note that the last thread has ended, or that the engine is lost."""
         self._ended.set()
-        self._fail_all(EngineError, "the engine was lost")
+        if is_lost:
+            self._is_lost = True
+            self._fail_all(EngineError, "the engine was lost")
 
     # Deadlines.
 
@@ -246,46 +280,3 @@ class Batcher:
             self._metrics.drop("deadline", entry.requests)
             self._fail(entry, DeadlineExceeded("no answer before the deadline"))
         return min((entry.deadline for entry in self._pending), default=math.inf)
-
-    # The worker thread.
-
-    def _work(self) -> None:
-        try:
-            while self._step():
-                pass
-            self._post(self._ended.set)
-        except BaseException:
-            # The engine is lost, or the thread is being ended. Say so: liveness turns false, and
-            # nobody waits for an answer that cannot come.
-            _logger.critical("%s: the worker ended", self._name, exc_info=True)
-            self._post(self._on_engine_lost)
-
-    def _step(self) -> bool:
-        """Run one batch.
-
-        Returns:
-            Whether there may be another.
-        """
-        try:
-            parts = self._queue.take()
-            if parts is None:
-                return False
-            finished, result = self._executor.run(parts)
-            if result.first_error is not None:
-                _logger.error("%s: engine error", self._name, exc_info=result.first_error)
-                result.first_error = None  # its traceback leads back to the result, and to the rows
-            self._throughput.observe(result.rows, result.seconds)
-            self._post(self._deliver, finished, result)
-        except EngineLost:
-            raise
-        except Exception:  # a fault of ours: all that was accepted fails, the worker goes on
-            _logger.exception("%s: a batch could not be run", self._name)
-            self._queue.clear()
-            self._post(self._fail_all, InternalError, "the batch could not be run")
-        return True
-
-    def _post(self, call: Callable[..., None], *arguments: object) -> None:
-        # A closed loop has nobody left to answer.
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(call, *arguments)

@@ -25,8 +25,9 @@ class QueueEntry:
 
     It is also the `QueueHandle` by which they are cancelled.
 
-    The event loop makes it and fills `sink`; the worker thread alone writes results and
-    `error`. `taken` and `turn` belong to the `FairQueue` and are guarded with it.
+    The event loop makes it and fills `sink`; the threads of instances write results and `error`,
+    one at a time (`BatchExecutor`). `taken` and `turn` belong to the `FairQueue` and are guarded
+    with it.
 
     Args:
         rows: (n, ...) in the model's dtype.
@@ -125,8 +126,10 @@ class QueueEntry:
         A request that comes back whole is kept uncopied.
 
         Returns:
-            Whether all rows have their results.
+            Whether all rows have their results, and the entry has not failed before.
         """
+        if self.error is not None:
+            return False
         count = len(value)
         self._computed += count
         if count == self.total:

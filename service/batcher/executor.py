@@ -1,6 +1,7 @@
 """The execution of one batch: assemble, compute, check, split, isolate what fails."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class BatchExecutor:
         is_fixed: run every batch at exactly `max_rows` rows, padded with copies of its first row.
             An engine whose rounding depends on the batch size then gives a row the same bits
             whatever arrives beside it.
+        clock: monotonic seconds.
+        lock: guards entries of which several executors compute a part.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class BatchExecutor:
         *,
         is_fixed: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        lock: "threading.Lock | None" = None,
     ) -> None:
         self._engine_call = engine_call
+        self._lock = lock or threading.Lock()
         self._is_fixed = is_fixed
         self._clock = clock
         self._rows = np.zeros((max_rows, *engine_call.takes), engine_call.dtype)
@@ -98,13 +103,13 @@ class BatchExecutor:
             except EngineOutOfMemory as error:
                 result.first_error = result.first_error or error
                 if is_retry or sum(map(_rows, group)) == 1:
-                    finished += _fail(group, NotReady, "the device has too little memory now")
+                    finished += self._fail(group, NotReady, "the device has too little memory now")
                 else:
                     groups += [(half, True) for half in _halve(group, _rows)]
             except Exception as error:  # whatever an engine raises must not end the worker
                 result.first_error = result.first_error or error
                 if calls_left <= 0 or sum(map(_requests, group)) == 1:
-                    finished += _fail(group, EngineError, "the engine failed on these rows")
+                    finished += self._fail(group, EngineError, "the engine failed on these rows")
                 else:
                     first, second = _halve(group, _requests)
                     groups += [(second, is_retry), (first, is_retry)]
@@ -119,18 +124,29 @@ class BatchExecutor:
         result.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
         result.rows += count
         result.seconds += seconds
-        if more:
-            self._add_stats(more[0], group, count, result)
         finished, offset = [], 0
-        for entry, start, stop in group:
-            end = offset + stop - start
-            if entry.started is None:
-                entry.started = began
-            entry.compute_seconds += seconds
-            if entry.add_results(start, value[offset:end], log_det[offset:end]):
-                finished.append(entry)
-            offset = end
+        with self._lock:
+            if more:
+                self._add_stats(more[0], group, count, result)
+            for entry, start, stop in group:
+                end = offset + stop - start
+                if entry.started is None or began < entry.started:
+                    entry.started = began
+                entry.compute_seconds += seconds
+                if entry.add_results(start, value[offset:end], log_det[offset:end]):
+                    finished.append(entry)
+                offset = end
         return finished
+
+    def _fail(
+        self, group: list[EntrySlice], kind: type[ServiceError], detail: str
+    ) -> list[QueueEntry]:
+        with self._lock:
+            return [
+                entry
+                for entry, start, stop in group
+                if entry.error is None and entry.add_error(start, stop, kind(detail))
+            ]
 
     def _add_stats(
         self, stats: SolverStats, group: list[EntrySlice], count: int, result: BatchResult
@@ -216,14 +232,6 @@ def _halve(
             second.append(EntrySlice(entry, middle, stop))
         room = max(0, room - size)
     return first, second
-
-
-def _fail(group: list[EntrySlice], kind: type[ServiceError], detail: str) -> list[QueueEntry]:
-    return [
-        entry
-        for entry, start, stop in group
-        if entry.error is None and entry.add_error(start, stop, kind(detail))
-    ]
 
 
 def _non_finite_rows(value: Array, log_det: Array) -> int:

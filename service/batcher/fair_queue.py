@@ -86,24 +86,24 @@ class FairQueue:
         fronts = [next(iter(queue)).arrived for queue in (self._short, self._long) if queue]
         return min(fronts, default=None)
 
-    def take(self) -> list[EntrySlice]:
-        """Cut the next batch: up to `max_rows` rows, empty only if nothing waits."""
+    def take(self, most: int | None = None) -> list[EntrySlice]:
+        """Cut the next batch: up to `max_rows` rows, or fewer, empty only if nothing waits."""
         parts: list[EntrySlice] = []
-        claimed = self._claim_of_long()
-        shared = self.max_rows - claimed
-        room = claimed + self._take_short(shared, parts)
+        size = self.max_rows if most is None else min(most, self.max_rows)
+        claimed = min(self._claim_of_long(size), size)
+        room = claimed + self._take_short(size - claimed, parts)
         left = self._take_long(room, parts)
-        self.rows -= self.max_rows - left
+        self.rows -= size - left
         self._rows_in_long -= room - left
         self._long_credit = max(0.0, self._long_credit - (room - left))
         return parts
 
-    def _claim_of_long(self) -> int:
-        # A credit, not a plain quarter: with max_rows = 1 a quarter of a batch is every fourth.
+    def _claim_of_long(self, size: int) -> int:
+        # A credit, not a plain quarter: a quarter of a batch of one row is every fourth.
         if not self._long:
             self._long_credit = 0.0
             return 0
-        credit = self._long_credit + self.max_rows * LONG_SHARE
+        credit = self._long_credit + size * LONG_SHARE
         self._long_credit = min(credit, float(self.max_rows))
         return int(self._long_credit)
 

@@ -6,7 +6,9 @@
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -26,6 +28,37 @@ def engine_threads(asked: int | None, processes: int = 1) -> int:
     slower than one: each waits for the other, and both for the loop.
     """
     return asked or max(1, math.floor(usable_cores() / processes) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShare:
+    """How the processors of a process are shared out.
+
+    instances: of one model, at most. threads: of one engine call. budget: batches that are computed
+    at a time, of all models.
+    """
+
+    instances: int
+    threads: int
+    budget: int
+
+
+def share_cpu(
+    instances: int | Literal["auto"], threads: int | None, processes: int = 1
+) -> CpuShare:
+    """Share the usable cores out to instances and to the threads of their calls.
+
+    Several instances compute on one thread each, unless more are asked for: as many cores are
+    busy, no batch waits for the slowest of its threads, and bits depend on none of it. One alone
+    has the threads of `engine_threads`.
+    """
+    cores = max(1, math.floor(usable_cores() / processes))
+    fitting = max(1, cores // (threads or 1))
+    if instances == "auto":
+        return CpuShare(fitting, threads or 1, fitting)
+    if instances == 1:
+        threads = engine_threads(threads, processes)
+    return CpuShare(instances, threads or 1, max(instances, fitting))
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:

@@ -18,8 +18,9 @@ class Engine(Protocol):
 
     Continuous flows also give how each row's equation was solved: a row that could not be is NaN.
 
-    They are called by one thread a function, never on the event loop. An engine may not keep or
-    change the arrays it is given, and never touches again what it has returned.
+    On a CPU they are called by several threads at once (`instances`), each of which computes its
+    batch on `EngineConfig.threads` threads, and gets the bits that it would get alone. An engine
+    may not keep or change the arrays it is given, and never touches again what it has returned.
     """
 
     @property

@@ -1,5 +1,6 @@
 """The onnx engine: certified graphs in onnxruntime behind arrays."""
 
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -102,7 +103,7 @@ class OnnxEngine:
 
 
 class _Graph:
-    """A graph in an onnxruntime session, called by one thread."""
+    """A graph in an onnxruntime session; threads that call it at once have each their buffers."""
 
     def __init__(self, model: bytes, value: str, device: str, threads: int) -> None:
         wanted = providers(device)
@@ -114,7 +115,8 @@ class _Graph:
         wanted_outputs = (value, "log_det", "status", "evaluations")
         self._outputs = {name: known[name] for name in wanted_outputs if name in known}
         self._keeps = device == "cpu"
-        self._kept: OrderedDict[int, _Buffers] = OrderedDict()
+        self._kept: OrderedDict[int, list[_Buffers]] = OrderedDict()
+        self._kept_lock = threading.Lock()
 
     def run(self, rows: Array, context: Array | None) -> EngineOutput:
         given = [np.ascontiguousarray(a) for a in ((rows,) if context is None else (rows, context))]
@@ -136,20 +138,29 @@ class _Graph:
 
     def _run(self, given: list[Array]) -> list[Array]:
         if self._keeps and given[0].size <= _MAX_KEPT_VALUES:
-            return self._buffers(given).run(given)
+            buffers = self._borrow(given)
+            try:
+                return buffers.run(given)
+            finally:
+                self._give_back(len(given[0]), buffers)
         feed = dict(zip(self._inputs, given, strict=True))
         found: list[Array] = self._session.run(list(self._outputs), feed)
         return found
 
-    def _buffers(self, given: list[Array]) -> "_Buffers":
-        rows = len(given[0])
-        buffers = self._kept.pop(rows, None) or _Buffers(
-            self._session, dict(zip(self._inputs, given, strict=True)), self._outputs
-        )
-        self._kept[rows] = buffers
-        if len(self._kept) > KEPT_SIZES:
-            self._kept.popitem(last=False)
-        return buffers
+    def _borrow(self, given: list[Array]) -> "_Buffers":
+        with self._kept_lock:
+            kept = self._kept.get(len(given[0]))
+            if kept:
+                return kept.pop()
+        inputs = dict(zip(self._inputs, given, strict=True))
+        return _Buffers(self._session, inputs, self._outputs)
+
+    def _give_back(self, rows: int, buffers: "_Buffers") -> None:
+        with self._kept_lock:
+            self._kept.setdefault(rows, []).append(buffers)
+            self._kept.move_to_end(rows)
+            if len(self._kept) > KEPT_SIZES:
+                self._kept.popitem(last=False)
 
 
 class _Buffers:

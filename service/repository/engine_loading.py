@@ -14,7 +14,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.facts import ModelFacts, facts_of
 from models.extras import install_command
 from models.onnx.certified import has_certified_facts
-from service.engines.cpu import engine_threads
+from service.engines.cpu import share_cpu
 from service.engines.registry import AUTO
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.torch_library import import_torch
@@ -84,7 +84,7 @@ def _open_certified(
     from service.engines.certified import open_certified
 
     settings = overrides.settings
-    threads = engine_threads(settings.num_threads, settings.workers)
+    threads = share_cpu(settings.instances, settings.num_threads, settings.workers).threads
     facts, selection = open_certified(location.folder, overrides.dtype, threads)
     if settings.engine == AUTO:
         selection = replace(selection, comparison=dict(_NOT_COMPARED))
@@ -96,7 +96,7 @@ def _open_with_torch(
 ) -> tuple[ModelFacts, EngineSelection]:
     """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
     settings = overrides.settings
-    threads = engine_threads(settings.num_threads, settings.workers)
+    threads = share_cpu(settings.instances, settings.num_threads, settings.workers).threads
     import_torch(threads)
     from models.checkpoints.loading import DTYPES, load_checkpoint
     from service.engines.autotune import select_engine

@@ -5,16 +5,17 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.checkpoints.facts import ModelFacts
 from models.checkpoints.promise import broken_promise
 from models.datasets.schema import class_names, discrete_names, feature_names
-from service.batcher import Batcher, EngineCall, QueuePolicy
+from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
+from service.engines.cpu import share_cpu
 from service.engines.engine import Engine
 from service.engines.selection import EngineSelection
 from service.errors import ServiceError
@@ -69,8 +70,19 @@ class LoadedModel:
             batcher.abort(detail)
 
 
-async def load_model(location: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
+async def load_model(
+    location: ModelLocation,
+    settings: Settings,
+    metrics: Metrics,
+    slots: ComputeSlots | None = None,
+) -> LoadedModel:
     """Load a model, replay its golden rows, start its batchers and warm them up.
+
+    Args:
+        location: of its folder.
+        settings: of the service.
+        metrics: where its batchers count.
+        slots: the thread budget of the process.
 
     Raises:
         StartupError: the folder or the engine cannot be had, the engine fails on the warm-up, or
@@ -78,7 +90,7 @@ async def load_model(location: ModelLocation, settings: Settings, metrics: Metri
     """
     try:
         async with asyncio.timeout(settings.load_timeout_seconds):
-            return await _load(location, settings, metrics)
+            return await _load(location, settings, metrics, slots)
     except TimeoutError:
         raise StartupError(
             f"{location.folder}: not loaded within {settings.load_timeout_seconds:g} s "
@@ -93,14 +105,20 @@ async def load_model(location: ModelLocation, settings: Settings, metrics: Metri
         ) from None
 
 
-async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -> LoadedModel:
+async def _load(
+    location: ModelLocation, settings: Settings, metrics: Metrics, slots: ComputeSlots | None
+) -> LoadedModel:
     began = time.monotonic()
     # Before the files are read: a change while they are makes another stamp.
     seen = stamp(location)
     overrides = read_overrides(location.folder, settings)
 
     def policy_of(facts: ModelFacts) -> QueuePolicy:
-        return make_policy(overrides.settings, facts.features, is_solved=facts.is_continuous)
+        chosen = overrides.settings
+        policy = make_policy(chosen, facts.features, is_solved=facts.is_continuous)
+        share = share_cpu(chosen.instances, chosen.num_threads, chosen.workers)
+        is_one = chosen.instances == "auto" and overrides.device != "cpu"
+        return replace(policy, instances=1 if is_one else share.instances)
 
     facts, selection = await load_engine(
         location, overrides, lambda known: policy_of(known).max_batch_rows
@@ -109,7 +127,9 @@ async def _load(location: ModelLocation, settings: Settings, metrics: Metrics) -
     card = make_card(location, facts, selection, overrides.settings.batching)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
-    loaded = _connect(card, selection.engine, policy, metrics, seen, is_solved=facts.is_continuous)
+    # A GPU computes while its thread waits: that costs nobody a processor.
+    queues = _Queues(policy, metrics, slots if overrides.device == "cpu" else None)
+    loaded = _connect(card, selection.engine, queues, seen, is_solved=facts.is_continuous)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -178,14 +198,22 @@ def make_policy(settings: Settings, features: int, *, is_solved: bool = False) -
         max_queue_rows=queue_rows,
         max_delay_seconds=settings.max_batch_delay_seconds,
         is_fixed=is_fixed,
+        max_queue_seconds=settings.max_queue_seconds,
     )
+
+
+class _Queues(NamedTuple):
+    """What all queues of a model have in common."""
+
+    policy: QueuePolicy
+    metrics: Metrics
+    slots: ComputeSlots | None
 
 
 def _connect(
     card: ModelCard,
     engine: Engine,
-    policy: QueuePolicy,
-    metrics: Metrics,
+    queues: _Queues,
     seen: Stamp,
     *,
     is_solved: bool,
@@ -199,8 +227,9 @@ def _connect(
     ) -> Batcher:
         takes, gives = shapes
         engine_call = EngineCall(call, takes, gives, card.context_shape, card.dtype)
-        counters = metrics.queue(card.name, name, card.engine)
-        return Batcher(engine_call, policy, counters, name=f"{card.name}.{name}")
+        counters = queues.metrics.queue(card.name, name, card.engine)
+        full_name = f"{card.name}.{name}"
+        return Batcher(engine_call, queues.policy, counters, name=full_name, slots=queues.slots)
 
     encode = batcher("encode", engine.encode, data, latent)
     decode = batcher("decode", engine.decode, latent, data)

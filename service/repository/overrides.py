@@ -30,6 +30,8 @@ _SETTINGS = (
     "max_batch_size",
     "max_batch_delay_seconds",
     "max_queue_rows",
+    "max_queue_seconds",
+    "instances",
 )
 _fields: dict[str, Any] = {
     name: (Settings.model_fields[name].annotation, Settings.model_fields[name])

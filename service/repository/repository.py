@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from service.batcher import ComputeSlots
 from service.contracts import ModelIndexEntry, ServedModel
-from service.engines.cpu import engine_threads, usable_cores
+from service.engines.cpu import share_cpu, usable_cores
 from service.engines.device import resolve_device
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
@@ -50,6 +51,8 @@ class FolderRepository:
         self._metrics = metrics
         self._folders = settings.model_repository or (zoo_folder(),)
         self._table = ModelTable(metrics)
+        self._share = share_cpu(settings.instances, settings.num_threads, settings.workers)
+        self._slots = ComputeSlots(self._share.budget)
         self._has_started = False
         self._is_draining = False
         # Models that were refused at the start: they count where a request names none.
@@ -117,10 +120,9 @@ class FolderRepository:
         Raises:
             StartupError: the folders cannot be used.
         """
-        settings = self._settings
         if not any(self._needs_torch(location) for location in find_models(self._folders)):
             return
-        threads = engine_threads(settings.num_threads, settings.workers)
+        threads = self._share.threads
         with suppress(ModuleNotFoundError):  # who needs it says so
             await run_in_dedicated_thread(lambda: import_torch(threads))
 
@@ -167,7 +169,7 @@ class FolderRepository:
 
     async def _load(self, location: ModelLocation) -> LoadedModel:
         async with self._cores:
-            return await load_model(location, self._settings, self._metrics)
+            return await load_model(location, self._settings, self._metrics, self._slots)
 
     def _skip(self, location: ModelLocation, reason: str) -> None:
         _log.error("%s %s is not served: %s", location.name, location.version, reason)
@@ -305,7 +307,7 @@ class FolderRepository:
             NotReady: the service is shutting down.
         """
         try:
-            loaded = await load_model(location, self._settings, self._metrics)
+            loaded = await load_model(location, self._settings, self._metrics, self._slots)
         except Exception as error:
             reason = self._without_paths(reason_of(location, error))
             self._table.refuse(location, reason)

@@ -54,6 +54,9 @@ class Gated(Doubling):
         self._permits = threading.Semaphore(0)
         self.started: SimpleQueue[int] = SimpleQueue()
 
+    def set_seconds(self, seconds: float) -> None:
+        self._seconds = seconds
+
     def permit(self, calls: int = 1) -> None:
         self._permits.release(calls)
 

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from service.engines.cpu import engine_threads, usable_cores
+from service.engines.cpu import engine_threads, share_cpu, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +64,31 @@ def test_one_core_is_left_to_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr("service.engines.cpu.usable_cores", lambda usable=usable: usable)
         assert engine_threads(None) == threads
     assert engine_threads(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("usable", "instances", "threads", "workers", "expected"),
+    [
+        (2.0, "auto", None, 1, (2, 1, 2)),
+        (2.9, "auto", None, 1, (2, 1, 2)),
+        (0.5, "auto", None, 1, (1, 1, 1)),
+        (8.0, "auto", None, 2, (4, 1, 4)),
+        (8.0, "auto", 4, 1, (2, 4, 2)),
+        (8.0, "auto", 16, 1, (1, 16, 1)),
+        (8.0, 1, None, 1, (1, 7, 8)),
+        (8.0, 1, 2, 1, (1, 2, 4)),
+        (2.0, 4, None, 1, (4, 1, 4)),
+        (8.0, 4, 2, 1, (4, 2, 4)),
+    ],
+)
+def test_cores_are_shared_out_to_instances_and_their_threads(
+    monkeypatch: pytest.MonkeyPatch,
+    usable: float,
+    instances: int | Literal["auto"],
+    threads: int | None,
+    workers: int,
+    expected: tuple[int, int, int],
+) -> None:
+    monkeypatch.setattr("service.engines.cpu.usable_cores", lambda: usable)
+    share = share_cpu(instances, threads, workers)
+    assert (share.instances, share.threads, share.budget) == expected

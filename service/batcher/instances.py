@@ -1,0 +1,157 @@
+"""The instances of a model's operation: threads that take batches from its one queue."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from typing import Protocol
+
+from service.batcher.batch_queue import BatchQueue
+from service.batcher.entry import QueueEntry
+from service.batcher.executor import BatchExecutor, BatchResult
+from service.engines.engine import EngineLost
+
+# How often rows that wait are looked at whether one more instance pays, beside every arrival.
+_LOOK_AGAIN_SECONDS = 0.05
+
+_logger = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What answers requests: the batcher. All is called on the event loop."""
+
+    def deliver(self, finished: list[QueueEntry], result: BatchResult) -> None:
+        """Answer the entries that a batch has completed."""
+        ...
+
+    def fail_all(self) -> None:
+        """Fail all that was accepted, after a fault of ours."""
+        ...
+
+    def end(self, *, is_lost: bool) -> None:
+        """Take note that the last thread has ended, or that the engine is lost."""
+        ...
+
+
+class Instances:
+    """One thread from the start on, and more, up to `limit`, as soon as they pay.
+
+    They share the engine, and with it one copy of the weights; memory for a batch is each one's.
+
+    Args:
+        queue: where they take batches.
+        make_executor: makes what computes a batch.
+        owner: gets the results.
+        name: of the threads.
+        limit: threads at most.
+    """
+
+    def __init__(
+        self,
+        queue: BatchQueue,
+        make_executor: Callable[[], BatchExecutor],
+        owner: Owner,
+        *,
+        name: str,
+        limit: int,
+    ) -> None:
+        self._queue = queue
+        self._make_executor = make_executor
+        self._owner = owner
+        self._name = name
+        self._has_more = limit > 1
+        self._timer: TimerHandle | None = None
+        self._loop: AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Start the first thread, on the running event loop.
+
+        Raises:
+            RuntimeError: the machine grants none.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._queue.add_thread()
+        self._start_thread()
+
+    def wake(self) -> None:
+        """Wake or start the thread of one more instance, if it pays."""
+        if self._queue.wake():
+            self._start_thread()
+
+    def watch(self) -> None:
+        """Look at the rows that were put, again after a while: what computes may take long."""
+        if self._has_more and self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(_LOOK_AGAIN_SECONDS, self._look_again)
+
+    def cancel_timer(self) -> None:
+        """Look no more: the timer would keep a drained batcher, and its engine, alive."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again(self) -> None:
+        self._timer = None
+        if self._queue.waiting_rows and not self._queue.is_closed:
+            self.wake()
+            self.watch()
+
+    def _start_thread(self) -> None:
+        """Start a thread that the queue has counted."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._queue.remove_thread()
+            if not self._queue.threads:
+                raise
+
+    def _work(self) -> None:
+        try:
+            executor = self._make_executor()
+            while self._step(executor):
+                pass
+            if self._queue.is_closed and not self._queue.threads:
+                self._post(lambda: self._owner.end(is_lost=False))
+        except BaseException:
+            # The engine is lost, or the thread is being ended. Say so: liveness turns false, and
+            # nobody waits for an answer that cannot come.
+            _logger.critical("%s: the worker ended", self._name, exc_info=True)
+            self._queue.remove_thread()
+            self._queue.close()
+            self._post(lambda: self._owner.end(is_lost=True))
+
+    def _step(self, executor: BatchExecutor) -> bool:
+        """Run one batch.
+
+        Returns:
+            Whether there may be another.
+        """
+        try:
+            batch = self._queue.take()
+            if batch is None:
+                return False
+            if self._has_more and self._queue.waiting_rows:
+                self.wake()
+            result = BatchResult()
+            try:
+                finished, result = executor.run(batch.parts)
+            finally:
+                self._queue.finish(batch, result.rows, result.seconds)
+            if result.first_error is not None:
+                _logger.error("%s: engine error", self._name, exc_info=result.first_error)
+                result.first_error = None  # its traceback leads back to the result, and to the rows
+            self._post(self._owner.deliver, finished, result)
+        except EngineLost:
+            raise
+        except Exception:  # a fault of ours: all that was accepted fails, the thread goes on
+            _logger.exception("%s: a batch could not be run", self._name)
+            self._queue.clear()
+            self._post(self._owner.fail_all)
+        return True
+
+    def _post(self, call: Callable[..., None], *arguments: object) -> None:
+        # A closed loop has nobody left to answer.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, *arguments)

@@ -1,0 +1,59 @@
+"""When refused rows are told to come back: no more of them at a time than the queue then takes."""
+
+import math
+
+# Of what is computed in a step of time; the rest is for those who come unasked.
+_SHARE = 0.8
+# Nobody is told to wait longer than this beyond what is waiting now: our clients wait for a minute.
+_MOST_SECONDS = 30
+
+
+class RetrySchedule:
+    """The rows that were told when to come back, counted by steps of time.
+
+    A time at which as many others were told to come as are computed then is told to nobody more:
+    those who come back find room, as long as not too many new ones come with them.
+    """
+
+    def __init__(self) -> None:
+        self._promised: dict[int, float] = {}
+        self._step = 0.0
+
+    @property
+    def promises(self) -> int:
+        """Steps of time for which rows were told to come back."""
+        return len(self._promised)
+
+    def seconds(self, rows: int, now: float, *, least: int, rate: float, window: float) -> int:
+        """Whole seconds after which rows should come back, and count them there.
+
+        Args:
+            rows: that were refused.
+            now: monotonic seconds.
+            least: seconds, at least 1.
+            rate: rows per second that are computed; 0 where it is not known.
+            window: for how many seconds of them the queue has room.
+        """
+        if rate <= 0.0 or not 0.0 < window < math.inf:
+            return least
+        # Two steps fit into the queue, so it does not matter where one ends and the next begins.
+        self._use_step(max(window / 2, 1 / (_SHARE * rate)), now)
+        room = _SHARE * rate * self._step
+        for seconds in range(least, least + _MOST_SECONDS):
+            first = int((now + seconds) / self._step)
+            steps = range(first, first + math.ceil(rows / room))
+            taken = sum(self._promised.get(step, 0.0) for step in steps)
+            if taken + rows <= room * len(steps):
+                for step in steps:
+                    self._promised[step] = self._promised.get(step, 0.0) + rows / len(steps)
+                return seconds
+        return least + _MOST_SECONDS
+
+    def _use_step(self, step: float, now: float) -> None:
+        """Count by steps of about this length; the pace changes a little all the time."""
+        if not 0.5 * self._step <= step <= 1.5 * self._step:
+            self._promised.clear()
+            self._step = step
+        if len(self._promised) > 4 * _MOST_SECONDS / self._step + _MOST_SECONDS:
+            past = int(now / self._step)
+            self._promised = {at: rows for at, rows in self._promised.items() if at >= past}
