@@ -1,4 +1,4 @@
-"""Count what a further operation, engine or format costs, by what an existing one takes."""
+"""Count what a further operation, engine, field or format costs, by what an existing one takes."""
 
 import ast
 import re
@@ -10,6 +10,8 @@ FOLDERS = ("pushforward", "service")
 EXISTING = {
     "operation": re.compile(r'"/?sample"|Sample|def [Ss]ample'),
     "engine": re.compile(r'"onnx"|(def )?(onnx|Onnx|OnnxEngine|ONNX)'),
+    "field of rows": re.compile(r'"columns"|_?COLUMNS|FIELD'),
+    "field of one operation": re.compile(r'"temperature"|TEMPERATURE'),
     "format": re.compile(r'"(application/x-)?npz"|(def )?(_?NPZ_?\w*|(read|write)_npz)'),
 }
 

@@ -157,6 +157,7 @@ class Operation(ABC):
                     f"{self.tensor_name}: expected the rows", at=f"/{self.tensor_name}"
                 )
             if isinstance(value, EncodedImage):
+                answer_order(COLUMNS.value(fields), model.card)  # of pixels none has a name
                 self._check_image(model, form, deadline)
                 make_input = partial(
                     self._make_input,

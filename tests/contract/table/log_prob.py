@@ -449,6 +449,19 @@ CASES = [
         v2=NotInV2("the protocol has no archives"),
     ),
     Case(
+        "columns of a picture",
+        "log_prob",
+        picture([[0, 1], [2, 3]]),
+        problem(
+            "invalid_parameter",
+            "columns: the columns of model grey have no names, send rows as lists in its own order",
+            "/columns",
+        ),
+        "model=grey&columns=a,b,c,d",
+        {"Content-Type": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
         "a column renamed",
         "log_prob",
         {"model": "wide", "x": [{"speed": 0.3, "mas": 0.1}]},

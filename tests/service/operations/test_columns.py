@@ -36,8 +36,13 @@ permutations = st.permutations(range(len(NAMES)))
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    tables = (card("table", (len(NAMES),), feature_names=NAMES), card("nameless", (3,)))
-    return app_over(FakeRepository((*tables, card("axes", (2,), feature_names=("x", "z")))))
+    cards = (
+        card("table", (len(NAMES),), feature_names=NAMES),
+        card("axes", (2,), feature_names=("x", "z")),
+        card("pair", (2,), feature_names=("mass", "speed")),
+        card("nameless", (3,)),
+    )
+    return app_over(FakeRepository(cards))
 
 
 def draw(rows: int, seed: int = 0) -> np.ndarray:
@@ -171,6 +176,13 @@ def test_v2_refuses_other_columns_by_name(
     answer = post(app, "/v2/models/table/infer", json={"inputs": inputs})
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert said in answer.json()["detail"]
+
+
+def test_v2_takes_a_matrix_or_columns_not_both(app: FastAPI) -> None:
+    whole = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}
+    found = post(app, "/v2/models/pair/infer", json={"inputs": [whole, column("mass", [1])]}).json()
+    assert found["code"] == "unknown_field"
+    assert found["detail"].startswith("'mass': no such field, expected x, z, context")
 
 
 def test_v2_names_the_column_of_a_number_that_is_none(app: FastAPI) -> None:
