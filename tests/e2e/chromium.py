@@ -4,7 +4,6 @@ Reference: https://chromedevtools.github.io/devtools-protocol/ (the flag --remot
 messages are JSON that ends with a zero byte, read from descriptor 3 and written to 4).
 """
 
-import base64
 import json
 import os
 import select
@@ -133,19 +132,12 @@ class Page:
         self.run("document.activeElement.select()")
         self.send("Input.insertText", text=text)
 
-    def picture(self, file: Path, *, width: int = 1200, dark: bool = False) -> None:
-        """Keep what the page looks like as a PNG."""
+    def resize(self, width: int, *, dark: bool = False) -> None:
+        """Give the page another width and colour scheme."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=1400,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        time.sleep(0.5)
-        file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.send("Emulation.setDeviceMetricsOverride", **size)
 
     def requested(self) -> list[str]:
         """The addresses of all requests that were made, or tried."""

@@ -168,6 +168,28 @@ def test_swagger_ui_says_that_a_key_is_wanted(
     assert_sound(page, server)
 
 
+def test_pages_follow_the_scheme_and_fit_a_phone(
+    server: RunningServer, page: chromium.Page
+) -> None:
+    background = "getComputedStyle(document.documentElement).colorScheme"
+    for path in ("/ui", "/docs"):
+        page.open(f"{server.url}{path}")
+        for dark in (True, False):
+            page.resize(390, dark=dark)
+            page.until(
+                f"matchMedia('(prefers-color-scheme: dark)').matches === {str(dark).lower()}"
+            )
+            assert ("dark" if dark else "light") in page.run(background)
+    page.open(server.url)
+    give_key(page, KEY)
+    page.until("document.querySelector('#calls').checkVisibility()")
+    page.run("model.value = 'rings'; model.dispatchEvent(new Event('change'))")
+    page.click("#draw button")
+    page.until("plot.checkVisibility()")
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    assert_sound(page, server)
+
+
 @pytest.mark.parametrize("path", ["/ui", "/docs"])
 def test_the_policy_stops_what_is_not_this_servers(
     server: RunningServer, page: chromium.Page, path: str
