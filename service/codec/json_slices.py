@@ -296,6 +296,8 @@ def _read_table(
             raise _too_many_rows(name, max_rows)
         parts.append(part)
         start = found.end()
+        while body[start : start + 1].isspace():  # a slice may end behind the comma
+            start += 1
     return Table(columns, np.concatenate([_widen(part, columns) for part in parts])), start
 
 

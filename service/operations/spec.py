@@ -59,6 +59,7 @@ ACCEPT_JSON = (None, b"*/*", b"application/json")
 IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
 
 _EVALUATIONS = RETURN_EVALUATIONS.name
+_INVALID = INVALID.name
 _COLUMNS = COLUMNS.name
 # Rows of data, whose columns may have names.
 _DATA = "x"
@@ -149,7 +150,7 @@ class Operation(ABC):
             Overloaded, NotReady, DeadlineExceeded: of many rows, what their queue would say.
         """
         with_evaluations = _EVALUATIONS in fields and RETURN_EVALUATIONS.value(fields)
-        reasons: Reasons = {}
+        reasons: Reasons | None = None
         if rows is None:
             value = fields.get(self.tensor_name or "")
             if value is None:
@@ -170,7 +171,7 @@ class Operation(ABC):
             if type(value) is list and len(value) * model.card.features > MANY_VALUES:
                 # Numbers of a list are not made yet; those of npy are a view of the body.
                 self.queue(model).check(len(value), deadline)
-            if INVALID.name in fields and asks_for_null(fields):
+            if _INVALID in fields and asks_for_null(fields):
                 rows, reasons = self._read_valid_rows(value, fields, model.card)
             elif self.has_named_rows and (_COLUMNS in fields or is_by_name(value)):
                 rows = self._read_named_rows(value, COLUMNS.value(fields), model.card)
@@ -284,7 +285,7 @@ class Operation(ABC):
         values_per_row: int | None = None,
         reasons: Reasons | None = None,
     ) -> ModelInput:
-        if INVALID.name in fields and INVALID.value(fields) == NULL:
+        if _INVALID in fields and INVALID.value(fields) == NULL:
             context, reasons = self._read_valid_context(
                 fields, model.card, len(rows), reasons or {}
             )

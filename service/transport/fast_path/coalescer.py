@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from service.codec.json import Explain
 from service.codec.media import JSON
 from service.codec.tensors import read_lone_rows
 from service.contracts import InferenceResult, ServedModel
@@ -334,18 +335,33 @@ def _write(
     result: InferenceResult,
 ) -> list[bytes]:
     """Write the body of each request: one of any size, or several of one row each."""
-    card, operation = model.card, endpoint.operation
-    said, outputs = operation.finish(card, given, result, JSON)
-
-    def explain(given: ModelInput, result: InferenceResult, outputs: Tensors) -> Scalars:
-        count = endpoint.count_failures(model)
-        return operation.failures(card, given, result, count).explain(outputs)
-
+    card = model.card
+    said, outputs = endpoint.operation.finish(card, given, result, JSON)
     if len(scalars) == 1:
-        return [write_json(card, said, outputs, partial(explain, given, result))]
-    return write_json_rows(
-        card,
-        scalars,
-        outputs,
-        lambda index: partial(explain, given.row(index, scalars[index]), result.row(index)),
-    )
+        return [write_json(card, said, outputs, partial(_explain, endpoint, model, given, result))]
+    explain_row = partial(_explain_row, endpoint, model, given, result)
+    return write_json_rows(card, scalars, outputs, explain_row)
+
+
+def _explain(
+    endpoint: OperationEndpoint,
+    model: ServedModel,
+    given: ModelInput,
+    result: InferenceResult,
+    outputs: Tensors,
+) -> Scalars:
+    """Say which rows of an answer failed, and why."""
+    counter = endpoint.count_failures(model)
+    return endpoint.operation.failures(model.card, given, result, counter).explain(outputs)
+
+
+def _explain_row(
+    endpoint: OperationEndpoint,
+    model: ServedModel,
+    given: ModelInput,
+    result: InferenceResult,
+    index: int,
+) -> Explain:
+    """Make what explains the answer of one of several requests."""
+    alone = given.row(index, given.scalars)
+    return partial(_explain, endpoint, model, alone, result.row(index))

@@ -22,6 +22,7 @@ from tests.contract.case import (
 )
 
 _NO_ARCHIVES = NotInV2("the protocol has no archives")
+_NO_OBJECTS = NotInV2("the protocol has no objects")
 _NO_NAMES = NotInV2("a tensor alone has no names")
 _NAN = math.nan
 
@@ -152,6 +153,58 @@ CASES = [
         '{"model":"labelled","version":"3",'
         + _failed((1, "invalid_input", "missing"))
         + '"log_prob":[-2.212877,null],"non_finite":[1]}',
+    ),
+    _null(
+        "by name",
+        "log_prob",
+        '"model":"wide","x":[{"speed":0.3,"mass":0.1},{"mass":1},null,{"mass":null,"speed":2}]',
+        '{"model":"wide","version":"3",'
+        + _failed(*((row, "invalid_input", "missing") for row in (1, 2, 3)))
+        + '"log_prob":[-1.8628770664093453,null,null,null],"non_finite":[1,2,3]}',
+        v2=_NO_OBJECTS,
+    ),
+    _null(
+        "by name, the first row null",
+        "log_prob",
+        '"model":"wide","x":[null,{"speed":0.3,"mass":0.1}]',
+        '{"model":"wide","version":"3",'
+        + _failed((0, "invalid_input", "missing"))
+        + '"log_prob":[null,-1.8628770664093453],"non_finite":[0]}',
+        v2=_NO_OBJECTS,
+    ),
+    _null(
+        "columns in another order",
+        "log_prob",
+        '"model":"wide","x":[[0.3,0.1],[null,1]],"columns":["speed","mass"]',
+        '{"model":"wide","version":"3",'
+        + _failed((1, "invalid_input", "missing"))
+        + '"log_prob":[-1.8628770664093453,null],"non_finite":[1]}',
+    ),
+    Case(
+        "a name that no row has",
+        "log_prob",
+        {"model": "wide", "x": [{"mass": 1}, {"mass": 2}], "invalid": "null"},
+        problem(
+            "missing_field",
+            "x: row 0: column 'speed' is missing, expected mass, speed",
+            "/x/0",
+        ),
+        v2=_NO_OBJECTS,
+    ),
+    Case(
+        "a name that the model has not",
+        "log_prob",
+        {
+            "model": "wide",
+            "x": [{"mass": 1, "speed": 2}, {"mas": 2, "speed": 1}],
+            "invalid": "null",
+        },
+        problem(
+            "unknown_field",
+            "x: row 1: 'mas' is no column of the model, expected mass, speed; did you mean 'mass'?",
+            "/x/1/mas",
+        ),
+        v2=_NO_OBJECTS,
     ),
     Case(
         "a context for all",
