@@ -94,7 +94,9 @@ class AsyncClient:
         self, z: ArrayLike, *, context: ArrayLike | None = None, scale: int = 1
     ) -> bytes:
         """Map latents to one PNG picture, a grid for several."""
-        return await self._run(calls.decode_picture(z, context, self._model, scale))
+        return await self._run(
+            calls.decode_picture(z, context, self._model, scale, self._defaults.failed)
+        )
 
     async def call(self, operation: str, /, **fields: Any) -> dict[str, Any]:
         """Ask for any operation of the server by its name; see `Client.call`."""

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -12,7 +13,14 @@ from numpy.typing import ArrayLike
 
 from pushforward.client import frames, wire
 from pushforward.client.answers import Decoded, Encoded, Samples, Scores, read_samples
-from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
+from pushforward.client.failures import (
+    Failed,
+    Failure,
+    RowsFailed,
+    check_failed,
+    mask,
+    read_failures,
+)
 from pushforward.client.wire import Array
 
 __all__ = ["Call", "Decoded", "DrawOptions", "Encoded", "Samples", "Scores"]
@@ -97,13 +105,13 @@ def call(operation: str, fields: Mapping[str, Any], model: str | None) -> Call[d
 
 
 def decode_picture(
-    z: ArrayLike, context: ArrayLike | None, model: str | None, scale: int
+    z: ArrayLike, context: ArrayLike | None, model: str | None, scale: int, failed: Failed
 ) -> Call[bytes]:
     """Map latents to one PNG picture."""
     fields: dict[str, Any] = {"scale": scale, "z": wire.numbers(z, "z")}
     if context is not None:
         fields["context"] = wire.numbers(context, "context")
-    return _ask("decode", fields, model, wire.PNG, wire.read_picture)
+    return _ask("decode", fields, model, wire.PNG, partial(_read_picture, failed=failed))
 
 
 def to_params(num_samples: int, options: DrawOptions, failed: Failed = "values") -> SamplingParams:
@@ -132,7 +140,7 @@ def sample(params: SamplingParams, model: str | None, start: int = 0) -> Call[Sa
 def sample_picture(params: SamplingParams, model: str | None, scale: int) -> Call[bytes]:
     """Draw samples as one PNG picture."""
     fields = {"scale": scale, **params.fields()}
-    return _ask("sample", fields, model, wire.PNG, wire.read_picture)
+    return _ask("sample", fields, model, wire.PNG, partial(_read_picture, failed=params.failed))
 
 
 def sample_chunks(
@@ -211,3 +219,17 @@ def _read_samples(response: httpx.Response, failed: Failed, start: int) -> Sampl
     if failures and failed == "raise":
         raise RowsFailed(failures, len(answer), samples)
     return samples
+
+
+def _read_picture(response: httpx.Response, failed: Failed) -> bytes:
+    """Read a picture, whose headers say which of its rows have no answer.
+
+    Raises:
+        RowsFailed: one has none, and the caller chose "raise".
+    """
+    picture = wire.read_picture(response)
+    rows = response.headers.get("x-failed-rows")
+    if rows and failed == "raise":
+        failures = [Failure(int(row), "", "") for row in rows.split(",")]
+        raise RowsFailed(failures, None, picture)
+    return picture

@@ -127,7 +127,9 @@ class Client:
         self, z: ArrayLike, *, context: ArrayLike | None = None, scale: int = 1
     ) -> bytes:
         """Map latents to one PNG picture, a grid for several."""
-        return self._run(calls.decode_picture(z, context, self._model, scale))
+        return self._run(
+            calls.decode_picture(z, context, self._model, scale, self._defaults.failed)
+        )
 
     def sample(self, num_samples: int = 1, **options: Unpack[DrawOptions]) -> Samples:
         """Draw samples; see `DrawOptions` for what else may be said."""

@@ -13,11 +13,19 @@ T = TypeVar("T")
 Failed = Literal["values", "mask", "raise"]
 FAILED: tuple[Failed, ...] = ("values", "mask", "raise")
 
-# What the array `status` of an answer holds for each row; 0 where the row has its numbers.
+# What the array `status` of an answer holds for each row, where it is not 0: status and reason.
 STATUSES = {
     1: ("solver_failed", "budget_spent"),
     2: ("solver_failed", "step_underflow"),
     3: ("solver_failed", "non_finite"),
+    4: ("outside_support", "out_of_bounds"),
+    5: ("outside_support", "density_underflow"),
+    6: ("not_a_number", "nan"),
+    7: ("not_a_number", "infinite"),
+    8: ("invalid_input", "missing"),
+    9: ("invalid_input", "nan"),
+    10: ("invalid_input", "infinite"),
+    11: ("invalid_input", "too_large"),
 }
 
 
@@ -25,8 +33,8 @@ class Failure(NamedTuple):
     """A row without an answer.
 
     row: its index among the rows of the call.
-    status: solver_failed, outside_support, not_a_number or invalid_input.
-    reason: what is known beside it.
+    status: solver_failed, outside_support, not_a_number or invalid_input; "" of a picture's.
+    reason: what is known beside it, such as missing or budget_spent.
     """
 
     row: int
@@ -49,14 +57,18 @@ class RowsFailed(ClientError):
 
     Args:
         failures: the rows, with status and reason.
-        rows: how many there were in all.
+        rows: how many there were in all; None where not known.
         answer: the whole answer; the numbers of the failed rows are NaN or infinite.
     """
 
-    def __init__(self, failures: Sequence[Failure], rows: int, answer: object) -> None:
-        shown = ", ".join(f"{row} ({status})" for row, status, _ in failures[:5])
+    def __init__(self, failures: Sequence[Failure], rows: int | None, answer: object) -> None:
+        shown = ", ".join(
+            f"{row} ({status}: {reason})" if status else str(row)
+            for row, status, reason in failures[:5]
+        )
         more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
-        super().__init__(f"{len(failures)} of {rows} rows have no answer: rows {shown}{more}")
+        of = "" if rows is None else f" of {rows}"
+        super().__init__(f"{len(failures)}{of} rows have no answer: rows {shown}{more}")
         self.failures = tuple(failures)
         self.answer = answer
 

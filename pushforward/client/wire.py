@@ -23,6 +23,8 @@ ANY = f"{NPZ}, {JSON};q=0.5"
 _PICTURES = {b"\x89PNG": PNG, b"\xff\xd8\xff": "image/jpeg"}
 # What travels alone as npy: it is what rows of every operation are called.
 _ROWS = ("x", "z")
+# What servers take from a query as it stands there.
+_WORDS = ("model", "invalid")
 # Names of columns stand in the query up to here; servers and proxies bound its length.
 _COLUMNS_LETTERS = 4000
 
@@ -183,8 +185,8 @@ def _fits_query(
 
 
 def _text(name: str, value: Any) -> str:
-    """A field in the query: JSON, but for the model's name."""
-    if name == "model":
+    """A field in the query: JSON, but for the fields that are words."""
+    if name in _WORDS:
         return str(value)
     if isinstance(value, float):
         return repr(float(value))  # an infinity is refused by the server, not here

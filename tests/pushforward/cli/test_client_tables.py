@@ -155,7 +155,7 @@ def test_rows_without_an_answer_are_told(failing: Failing, tmp_path: Path) -> No
         assert " ".join(result.stderr.split()) == note
     assert values.stdout.splitlines()[6:9] == ["6", "nan", "8"]
     assert masked.stdout.splitlines()[6:9] == ["6", '""', "8"]
-    assert {request.url.params["invalid"] for request in failing.requests} == {'"null"'}
+    assert {request.url.params["invalid"] for request in failing.requests} == {"null"}
     table = tmp_path / "scores.parquet"
     assert run(*asked, "--failed", "mask", "-o", table).exit_code == 0
     assert pd.read_parquet(table)["log_prob"].isna().to_numpy().nonzero()[0].tolist() == [7]

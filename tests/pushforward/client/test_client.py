@@ -241,7 +241,8 @@ def sent(**fields: Any) -> httpx.Request:
         ({"x": X, "context": 1}, {"context": "1"}, "application/x-npy"),
         ({"x": X, "context": None}, {}, "application/x-npy"),
         ({"alpha": np.float64(0.5), "k": np.int64(2)}, {"alpha": "0.5", "k": "2"}, ""),
-        ({"invalid": "null", "flag": True}, {"invalid": '"null"', "flag": "true"}, ""),
+        ({"word": "null", "flag": True}, {"word": '"null"', "flag": "true"}, ""),
+        ({"invalid": "null"}, {"invalid": "null"}, ""),
     ],
     ids=str,
 )

@@ -1,14 +1,18 @@
 """Rows without an answer: as values, as a mask, as an exception."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from pushforward.client import Failure, RowsFailed
+from pushforward.client import AsyncClient, Failure, RequestRefused, RowsFailed
+from pushforward.client.failures import STATUSES
+from service.operations.failures import CODES
 from tests.pushforward.client.scripted import awaiting, blocking, npy, npz, rows_of
+from tests.service.fake_repository import SCALE, URL, FakeRepository, app_over
 
 X = np.arange(30.0).reshape(10, 3)
 
@@ -49,7 +53,9 @@ def test_a_mask_hides_them_and_says_why(chunk_rows: int) -> None:
 @pytest.mark.parametrize("chunk_rows", [3, 100])
 def test_an_exception_has_the_rows_and_the_answer(chunk_rows: int) -> None:
     with blocking(answer, failed="raise") as client:
-        with pytest.raises(RowsFailed, match=r"1 of 10 rows.*4 \(solver_failed\)") as caught:
+        with pytest.raises(
+            RowsFailed, match=r"1 of 10 rows.*4 \(solver_failed: step_underflow\)"
+        ) as caught:
             client.encode(X, chunk_rows=chunk_rows)
         assert client.encode(X[5:]).log_det.shape == (5,)
         assert client.log_prob(X, failed="values").shape == (10,)
@@ -105,4 +111,51 @@ def test_what_the_client_says_of_nan_is_sent_in_every_call() -> None:
     with blocking(note, invalid="null") as client:
         client.log_prob(X)
         client.log_prob(X, invalid="refuse")
-    assert seen == ['"null"', None]
+    assert seen == ["null", None]
+
+
+def test_statuses_are_those_of_the_server() -> None:
+    assert {0: CODES[0], **STATUSES} == dict(enumerate(CODES))
+
+
+def ask(call: Callable[[AsyncClient], Any], model: str = "line", **options: Any) -> Any:
+    async def exchange() -> Any:
+        transport = httpx.ASGITransport(app_over(FakeRepository()))
+        async with AsyncClient(URL, model=model, transport=transport, **options) as client:
+            return await call(client)
+
+    return asyncio.run(exchange())
+
+
+def test_one_bad_row_of_many_is_one_row_without_an_answer() -> None:
+    x = np.arange(569.0 * 3).reshape(569, 3)
+    x[7, 1] = np.nan
+    with pytest.raises(RequestRefused, match="row 7 holds nan"):
+        ask(lambda client: client.log_prob(x))
+    bad = (Failure(7, "invalid_input", "nan"),)
+    for rows in (100, 1024):
+        encoded = ask(
+            lambda client, rows=rows: client.encode(x, chunk_rows=rows, failed="mask"),
+            invalid="null",
+        )
+        assert encoded.z.failures == bad
+        np.testing.assert_array_equal(np.flatnonzero(encoded.log_det.mask), [7])
+        np.testing.assert_array_equal(np.delete(encoded.z, 7, 0), np.delete(x, 7, 0) / SCALE)
+    scores = ask(lambda client: client.log_prob(x, invalid="null"))
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(scores)), [7])
+    with pytest.raises(RowsFailed, match=r"1 of 569 rows.*7 \(invalid_input: nan\)") as caught:
+        ask(lambda client: client.log_prob(x, invalid="null", failed="raise", chunk_rows=100))
+    assert caught.value.failures == bad
+
+
+def test_a_picture_with_failed_rows_is_told_where_an_exception_was_chosen() -> None:
+    def draw(request: httpx.Request) -> httpx.Response:
+        headers = {"content-type": "image/png", "x-failures": "2", "x-failed-rows": "1,3"}
+        return httpx.Response(200, headers=headers, content=b"PNG")
+
+    with blocking(draw, failed="raise") as client:
+        for call in (lambda: client.sample_picture(4), lambda: client.decode_picture([[1.0]])):
+            with pytest.raises(RowsFailed, match="2 rows have no answer: rows 1, 3") as caught:
+                call()
+            assert caught.value.answer == b"PNG"
+        assert client.sample_picture(4, failed="values") == b"PNG"
