@@ -129,6 +129,9 @@ def _line(config: type[FamilyConfig], item: Mapping[str, Any]) -> str:
             f"{field}: no such argument{_hint(str(name), known)}; "
             f"expected one of {', '.join(known)}"
         )
+    if item["type"] == "value_error":  # ours, and whole: pydantic's words before it say nothing
+        said = str(item["ctx"]["error"])
+        return f"{field}: {said}" if item["loc"] else said
     got = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
     return f"{field}: {item['msg']}{got}"
 

@@ -140,6 +140,11 @@ def check_target(folder: str | os.PathLike[str], *, replaces: bool = False) -> N
         is_taken = (target / CONFIG_FILE).exists()
         if not is_taken:
             try_folder(target)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{target}: cannot be written: there is no folder {target.absolute().parent}; make it "
+            "first"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from None
     if is_taken and not replaces:

@@ -157,7 +157,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.name}: row {row}, {self.column(column)} holds {flat[row, column]:g}, more "
                 "than float32 can hold: beside it the other values of the column fall together; "
-                "correct or remove the row"
+                "correct or remove the row, or store the column in a larger unit or as logarithms"
             )
 
 

@@ -72,7 +72,8 @@ def check_sides(event_shape: ImageShape, halvings: int, name: str) -> None:
     if height % 2**halvings or width % 2**halvings:
         raise ValueError(
             f"event_shape: expected height and width divisible by 2^({name}) = {2**halvings}, "
-            f"got {height} x {width}"
+            f"got {height} x {width}; resize or pad the images (?size=HxW of a folder, ?pad=N of "
+            f"idx files), or lower {name.split()[0]}"
         )
 
 

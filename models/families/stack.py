@@ -92,7 +92,16 @@ def make_masks(masks: Masks, features: int, count: int) -> list[Mask]:
 
     "alternating": 0, 1, 0, 1, ... and its complement by turns; "half": the first half of the
     features is kept, then the second; given masks are used in turn.
+
+    Raises:
+        ValueError: of a single feature, which leaves a coupling nothing to keep.
     """
+    if features == 1:
+        raise ValueError(
+            "couplings keep some columns and move the others, so they take two or more, got one: "
+            "take family maf or ffjord, or nsf with structure=autoregressive, or give the flow "
+            "another column"
+        )
     turns: tuple[Mask, ...]
     match masks:
         case "alternating":

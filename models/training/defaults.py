@@ -7,7 +7,7 @@ import numpy as np
 
 from models.datasets import Dataset, DatasetError
 from models.families.preprocessing import pixel_steps
-from models.registry import FAMILIES
+from models.registry import FAMILIES, Family
 
 
 def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, Any]:
@@ -19,13 +19,21 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
     the family, see `Family.pixel_scale`.
 
     Raises:
-        DatasetError: if a column to be standardised is constant.
+        DatasetError: if the family is of images and these are rows of a table, or a column to be
+            standardised is constant.
     """
     filled = dict(config)
     if family not in FAMILIES:  # `build` says so
         return filled
     entry = FAMILIES[family]
     fields = entry.config.model_fields
+    if len(train.event_shape) == 1 and _is_of_images(entry):
+        others = ", ".join(name for name, one in FAMILIES.items() if not _is_of_images(one))
+        raise DatasetError(
+            f"{train.name}: its rows are {train.event_shape[0]} numbers each, and {family} takes "
+            f"images (C, H, W): choose a family for tables with --family: {others}; or give it "
+            "images: a folder, or uint8 arrays of shape (N, H, W) or (N, C, H, W)"
+        )
     if "event_shape" in fields:
         filled.setdefault("event_shape", list(train.event_shape))
     if "preprocessing" in fields and "preprocessing" not in filled:
@@ -35,6 +43,10 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
             noise = {"kind": "dequantise_columns", "columns": list(train.discrete)}
             filled["preprocessing"] = [*([noise] if train.discrete else []), _standardise(train)]
     return filled
+
+
+def _is_of_images(entry: Family) -> bool:
+    return len(entry.about.example.event_shape) == 3
 
 
 def _standardise(train: Dataset) -> dict[str, Any]:

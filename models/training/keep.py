@@ -51,6 +51,10 @@ def check_out(out: Path, *, resume: bool, num_bytes: int = 0) -> None:
             state.unlink()
         if not out.exists() or not content_of(out):
             try_folder(out, num_bytes)
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{out}: cannot be written: there is no folder {out.absolute().parent}; make it first"
+        ) from None
     except OSError as error:
         raise TrainingError(f"{out}: cannot be written: {error.strerror or error}") from None
 

@@ -257,7 +257,7 @@ def test_a_checkpoint_with_a_broken_permutation_is_refused(
         ("realnvp", {"masks": [[1, 1, 1]]}, "mask: expected some ones and some zeros"),
         ("realnvp", {"masks": [[1, 2, 1]]}, "masks"),
         ("realnvp", {"masks": []}, "masks"),
-        ("realnvp", {"event_shape": [1]}, "mask: expected some ones and some zeros"),
+        ("realnvp", {"event_shape": [1]}, "so they take two or more, got one"),
         ("realnvp", {"event_shape": []}, "event_shape"),
         ("realnvp", {"base": "conditional"}, "needs context_features or num_classes"),
         ("realnvp", {"num_classes": 2, "context_features": 1}, "give one of them"),

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -159,3 +160,53 @@ def test_a_name_that_no_server_takes_is_told_before_training(tmp_path: Path) -> 
     assert "'my model' cannot be a model's name" in result.stderr
     result = run("train", "--data", "nowhere.csv", *FLOW, "--out", str(tmp_path / "model" / "1"))
     assert "warning" not in result.stderr
+
+
+def write_table(path: Path, columns: int, value: float = 0.5) -> Path:
+    rows = np.random.default_rng(0).normal(size=(40, columns))
+    rows[3, -1] = value
+    np.savetxt(path, rows, delimiter=",", header=",".join("abc"[:columns]), comments="")
+    return path
+
+
+@pytest.mark.parametrize("family", ["realnvp", "nice", "nsf"])
+def test_one_column_is_told_which_families_take_it(tmp_path: Path, family: str) -> None:
+    table = write_table(tmp_path / "one.csv", 1)
+    result = run("train", "--data", str(table), "--family", family, "--out", str(tmp_path / "m"))
+    assert result.exit_code == 2
+    assert "so they take two or more, got one: take family maf or ffjord" in result.stderr
+    assert "mask" not in result.stderr
+
+
+@pytest.mark.parametrize("family", ["glow", "realnvp_image", "ffjord_image"])
+def test_a_table_for_a_family_of_images_is_told_which_take_it(tmp_path: Path, family: str) -> None:
+    table = write_table(tmp_path / "three.csv", 3)
+    result = run("train", "--data", str(table), "--family", family, "--out", str(tmp_path / "m"))
+    assert result.exit_code == 2
+    families = "chain, ffjord, maf, nice, nsf, realnvp"
+    assert f"choose a family for tables with --family: {families}; or" in result.stderr
+    assert "Field required" not in result.stderr
+
+
+def test_a_number_beyond_float32_is_told_what_to_do(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "huge.csv", 3, value=1e300)
+    result = run("train", "--data", str(table), *FLOW, "--out", str(tmp_path / "m"))
+    assert result.exit_code == 2
+    assert "row 3, column 2 'c' holds 1e+300, more than float32 can hold" in result.stderr
+    assert "correct or remove the row, or store the column in a larger unit" in result.stderr
+
+
+def test_a_missing_folder_is_to_be_made(tmp_path: Path) -> None:
+    result = run("train", "--data", DATA, *FLOW, "--out", str(tmp_path / "models" / "m"))
+    assert result.exit_code == 2
+    assert f"there is no folder {tmp_path / 'models'}; make it first" in result.stderr
+
+
+def test_sides_that_cannot_be_halved_are_to_be_padded(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((20, 5, 7), np.uint8))
+    flags = ["--family", "glow", "--out", str(tmp_path / "m")]
+    result = run("train", "--data", str(tmp_path / "x.npy"), *flags)
+    assert result.exit_code == 2
+    assert "got 5 x 7; resize or pad the images" in result.stderr
+    assert "Value error" not in result.stderr
+    assert "{" not in result.stderr
