@@ -330,12 +330,13 @@ def _odd_row(
     body: bytes | bytearray, start: int, name: str, row: int, max_bytes: int
 ) -> ServiceError:
     """What is wrong with a row that is no object of numbers with a comma or the end behind it."""
-    found = _ROW.match(body, start)
-    if found is not None and len(found[0]) > max_bytes:
+    stop = start + max_bytes
+    begun = _BEGUN.match(body, start, stop)
+    end = start if begun is None else begun.end()
+    odd = body[end : end + 1]
+    if len(body) > stop and begun is not None and (end == stop or odd == b'"'):
         return _long_row(name, max_bytes)
-    begun = _BEGUN.match(body, start)
-    odd = body[start : start + 1] if begun is None else body[begun.end() : begun.end() + 1]
-    if found is not None or odd not in _VALUES[begun is None]:
+    if _ROW.match(body, start, stop) or odd not in _VALUES[begun is None]:
         return MalformedBody(f"body: not valid JSON: {name!r:.40} around row {row}")
     detail = f"{name:.40}: expected objects of names and numbers, row {row} is something else"
     if begun is not None:

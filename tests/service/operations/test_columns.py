@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.codec import json_slices
 from service.codec.json import is_plain, parse_object, read_object
 from service.codec.json_slices import LARGE_BYTES, SliceLimits, parse_large
 from service.errors import ServiceError
@@ -280,10 +281,24 @@ def test_the_row_is_named_in_slices(row: str, code: str, said: str, pointer: str
 
 def test_objects_in_slices_are_bounded() -> None:
     many, wide = ", ".join([ROW] * 1001), ", ".join(f'"{i}": 1' for i in range(1000))
-    for rows in (many, f"{{{wide}}}"):
+    name = "a" * 5000
+    for rows in (many, f"{{{wide}}}", f'{{"{name}": 1}}', f'{{"a":{" " * 5000}1}}'):
         with pytest.raises(ServiceError) as caught:
             parse_large(f'{{"x": [{rows}]}}'.encode(), 1000, SHORT, table="x")
         assert caught.value.status == 413
+
+
+def test_no_call_of_the_parser_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def record(text: bytes | bytearray) -> dict[str, Any]:
+        sizes.append(len(text))
+        return parse_object(text)
+
+    monkeypatch.setattr(json_slices, "parse_object", record)
+    body = f'{{"x": [{", ".join([ROW] * 60_000)}]}}'.encode()
+    assert parse_large(body, 10**6, table="x")["x"].values.shape == (60_000, 2)
+    assert max(sizes) < 300_000, "more holds up the event loop for tens of milliseconds"
 
 
 def test_large_bodies_are_the_same_rows(app: FastAPI) -> None:
