@@ -2,6 +2,7 @@
 #
 #   docker build -t pushforward .                   CPU (onnxruntime)
 #   docker build -t pushforward --target gpu .      CUDA (onnxruntime-gpu)
+#   docker build -t pushforward --target slim .     CPU without PyTorch: models with their graphs
 #
 # It listens on all addresses of its container, so it does not start without keys:
 #
@@ -33,6 +34,11 @@ RUN pip wheel --no-deps --wheel-dir /dist .
 # The dependencies are a layer of their own: a change of the code does not install torch again.
 FROM build AS build-cpu
 RUN pip install '.[cpu,otel]' -c constraints.txt
+COPY --from=wheel /dist /dist
+RUN pip install --no-deps --force-reinstall /dist/*.whl
+
+FROM build AS build-slim
+RUN pip install '.[onnx,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 
@@ -70,6 +76,9 @@ FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-gpu /opt/venv /opt/venv
+
+FROM runtime AS slim
+COPY --from=build-slim /opt/venv /opt/venv
 
 # Last, so that a plain `docker build .` makes it.
 FROM runtime AS cpu

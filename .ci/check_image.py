@@ -221,7 +221,9 @@ def _command(*words: str) -> None:
 def main() -> None:
     """Read the arguments and check one target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--target", default="cpu", help="stage to check (default: cpu)")
+    parser.add_argument(
+        "--target", default="cpu", help="stage to check: cpu, slim or gpu (default: cpu)"
+    )
     parser.add_argument("--bind", action="append", default=[], type=Path, metavar="FOLDER")
     parser.add_argument("--models", default=PROJECT / "models/zoo", type=Path)
     arguments = parser.parse_args()

@@ -22,6 +22,7 @@ OBJECTS = {
     one["kind"]: one
     for one in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text("utf-8"))
 }
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 POD = OBJECTS["Deployment"]["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
@@ -67,8 +68,15 @@ def test_compose_mounts_what_is_there_and_starts_the_service_alone() -> None:
             source = volume.removeprefix("${MODELS:-").split("}")[0].split(":")[0]
             assert (ROOT / source).exists(), source
         assert all(port.startswith("127.0.0.1:") for port in one.get("ports", ()))
-    for name in ("cpu", "gpu"):
+    for name in ("cpu", "gpu", "slim"):
         assert set(services[name]["environment"]) <= VARIABLES
+        assert f" AS {services[name]['build']['target']}\n" in DOCKERFILE
+
+
+def test_the_slim_image_has_no_torch() -> None:
+    stage = DOCKERFILE.partition(" AS build-slim\n")[2].partition("\nFROM ")[0]
+    assert "pip install '.[onnx,otel]'" in stage
+    assert "build-slim /opt/venv" in DOCKERFILE.partition(" AS slim\n")[2].partition("\nFROM ")[0]
 
 
 def test_the_manifest_names_real_settings_and_open_probes() -> None:

@@ -17,6 +17,8 @@ _BUILDS = ("onnxruntime", "onnxruntime-gpu")
 # Read while the library is loaded: its own `disable_telemetry_events` comes too late, threads,
 # look-ups and files in the user's home are there by then.
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
+# Of the ways in which an arena grows.
+_AS_ASKED = 1
 
 
 class RuntimeMissing(RuntimeError):
@@ -43,12 +45,25 @@ def load_runtime() -> ModuleType:
         )
     os.environ.update([_NO_TELEMETRY])  # processes that this one starts inherit it
     try:
-        return import_module("onnxruntime")
+        runtime = import_module("onnxruntime")
     except ImportError as error:
         raise RuntimeMissing(
             f"onnxruntime cannot be imported ({error}): it needs the extra cpu or gpu: "
             f"{install_command('cpu')}"
         ) from None
+    _share_memory(runtime)
+    return runtime
+
+
+def _share_memory(runtime: ModuleType) -> None:
+    """Let all sessions of the process compute in one arena on the CPU.
+
+    Each would keep what its largest batch took, for ever. It grows by what is asked for: twice
+    that, onnxruntime's own way, took another eighth. Calls are as fast.
+    """
+    kind, memory = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, runtime.OrtMemType.DEFAULT
+    arena = runtime.OrtArenaCfg({"arena_extend_strategy": _AS_ASKED})
+    runtime.create_and_register_allocator(runtime.OrtMemoryInfo("Cpu", kind, 0, memory), arena)
 
 
 def open_session(
@@ -77,6 +92,7 @@ def open_session(
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         return runtime.InferenceSession(model, options, providers=list(providers))

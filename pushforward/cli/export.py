@@ -18,6 +18,12 @@ Out = Annotated[
         help="Folder to write to; left out, the model folder, where the server finds the graphs."
     ),
 ]
+InPlace = Annotated[
+    bool,
+    typer.Option(
+        "--in-place", help="Write into the model folder, which is where they go without --out too."
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(
@@ -38,6 +44,7 @@ def export(
     folder: Folder,
     *,
     out: Out = None,
+    in_place: InPlace = False,
     precision: Precision = None,
     opset: Opset = 20,
     fixed_steps: FixedSteps = None,
@@ -45,6 +52,8 @@ def export(
 ) -> None:
     """Write encode.onnx and decode.onnx of a model, certified against float64 torch."""
     with plain_errors():
+        if in_place and out is not None:
+            raise ValueError(f"--in-place: expected no --out beside it, got {out}")
         options = {"precision": precision, "opset": opset, "fixed_steps": fixed_steps}
         _run(folder, out or folder, options, as_json=json)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pushforward.cli.graphs import Export, write_graphs
 from pushforward.cli.plain_errors import interruptible, plain_errors, warn
 from pushforward.cli.train import read_arguments
 
@@ -99,6 +100,7 @@ def import_checkpoint(
     allow_pickle: AllowPickle = False,
     json: Json = False,
     threads: Threads = 1,
+    export: Export = False,
 ) -> None:
     """Turn a checkpoint of public code into a model folder with the same likelihood."""
     with plain_errors():
@@ -127,6 +129,8 @@ def import_checkpoint(
             names = None if feature_names is None else feature_names.split(",")
             folder = None if dry_run else out
             _run(Path(words[-1]), asked, names, folder, as_json=json, threads=threads)
+            if export and folder is not None:
+                write_graphs(folder)
 
 
 def _run(

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pushforward.cli.plain_errors import FAULT_EXIT_CODE, SIGNALLED, fail, plain_errors, warn
+from pushforward.cli.graphs import Export, write_graphs
+from pushforward.cli.plain_errors import (
+    FAULT_EXIT_CODE,
+    SIGNALLED,
+    fail,
+    interruptible,
+    plain_errors,
+    warn,
+)
 
 Data = Annotated[
     str,
@@ -92,6 +100,7 @@ def train(
     seed: Seed = None,
     save_seconds: SaveSeconds = None,
     picture_temperature: PictureTemperature = None,
+    export: Export = False,
 ) -> None:
     """Train a flow by maximum likelihood and write it as a model folder."""
     flags = {
@@ -115,6 +124,9 @@ def train(
     with plain_errors():
         arguments = read_arguments(config, settings or [])
         _run(data, family, arguments, out, flags=flags, resume=resume, threads=threads)
+        if export:
+            with interruptible():
+                write_graphs(out)
 
 
 def read_arguments(config: Path | None, settings: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 import models
 from models.checkpoints.folder import digest
+from models.onnx.certified import read_certified
 from models.onnx.load import read_export
 from models.onnx.runtime import RuntimeMissing
 from pushforward.cli import app as cli
@@ -31,13 +32,23 @@ def test_the_graphs_lie_where_the_server_finds_them(folder: Path) -> None:
     assert "in batches of 1, 2, 7, 64: the same bits in all" in result.output
     found = read_export(folder, models.load(folder), digest(folder))
     written = json.loads((folder / "certificate.json").read_text("utf-8"))
+    assert written.pop("model")["weights_sha256"] == digest(folder)
     assert found.certificate == written
+
+
+def test_in_place_is_the_model_folder_and_nowhere_else(folder: Path, tmp_path: Path) -> None:
+    refused = invoke("export", str(folder), "--in-place", "--out", str(tmp_path / "graphs"))
+    assert refused.exit_code == 2
+    assert "--in-place: expected no --out beside it" in refused.output
+    assert invoke("export", str(folder), "--in-place").exit_code == 0
+    assert read_certified(folder).facts.family == "realnvp"
 
 
 def test_the_certificate_is_printed_as_json(folder: Path, tmp_path: Path) -> None:
     result = invoke("export", str(folder), "--out", str(tmp_path / "graphs"), "--json")
     assert json.loads(result.stdout)["precision"] == "float32"
     assert sorted(path.name for path in (tmp_path / "graphs").iterdir()) == [
+        "answers.safetensors",
         "certificate.json",
         "decode.onnx",
         "encode.onnx",

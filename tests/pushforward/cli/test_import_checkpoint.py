@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 import models
+from models.onnx.certified import read_certified
 from pushforward.cli import app as cli
 from tests.fixtures import case_folder, checkpoint_of
 
@@ -37,6 +38,13 @@ def test_a_checkpoint_becomes_a_model_folder(tmp_path: Path, source: list[str]) 
     flow = models.load(out)
     assert flow.facts.num_levels == 256
     assert flow.provenance["imported_from"] == "rosinality/glow-pytorch"
+
+
+def test_a_checkpoint_is_imported_with_its_graphs(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    result = invoke(ROSINALITY, *SIZES, "--out", out, "--export")
+    assert result.exit_code == 0, result.output
+    assert read_certified(out).facts.num_levels == 256
 
 
 def test_the_report_shows_what_was_found_inferred_and_added(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models.datasets import named_sets
+from models.onnx.certificate import CertificateError
+from models.onnx.certified import read_certified
 from models.training import TrainingOptions
 from pushforward.cli import app as cli
 from pushforward.cli.train import read_arguments, train
@@ -36,6 +38,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.exit_code == 0, result.output
     assert re.search(r"moons: \d+ parameters, test \d+\.\d+ nats", result.output)
     return out
+
+
+def test_a_model_is_trained_with_its_graphs(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    done = run("train", "--data", DATA, *FLOW, "--epochs", "1", "--out", str(out), "--export")
+    assert done.exit_code == 0, done.output
+    assert read_certified(out).facts.provenance["trained_on"] == "two_moons"
+
+
+def test_what_has_no_graphs_is_still_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise CertificateError("log_prob: off by 3")
+
+    monkeypatch.setattr("models.onnx.export.export_folder", refuse)
+    out = tmp_path / "model"
+    done = run("train", "--data", DATA, *FLOW, "--epochs", "1", "--out", str(out), "--export")
+    assert done.exit_code == 1
+    assert f"{out}: the model is written, its graphs are not: log_prob: off by 3" in done.stderr
+    assert (out / "config.json").exists()
 
 
 def test_every_option_of_training_is_a_flag_whose_help_states_its_default() -> None:
