@@ -244,6 +244,7 @@ class BatchQueue:
             self._running.remove(batch)
             self._cost.observe(rows, seconds)
             self.throughput.observe(rows, seconds)
+            self.throughput.expect(self._cost.seconds(self._queue.max_rows))
             is_backlogged = self._queue.rows >= self._queue.max_rows
             self.throughput.complete(rows, self._clock(), is_backlogged=is_backlogged)
         self._slots.release(batch.slot)

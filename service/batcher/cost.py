@@ -15,8 +15,8 @@ _SPREAD = 0.1
 class CostEstimator:
     """A line through the seconds of batches over their rows, by least squares that forget.
 
-    The warm-up gives three points far apart. Where later batches are all of one size the slope
-    stays, and the line moves up or down.
+    The warm-up gives three points far apart. Where later batches are all of one size the line is
+    steeper or flatter as they take more or less than expected: a busy machine slows all down alike.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -33,14 +33,17 @@ class CostEstimator:
             seconds = min(seconds, _MOST_TIMES * self.seconds(rows))
         self._batches += 1
         weight = max(_NEWEST, 1 / self._batches)
+        known = self._batches > 1
+        scale = 1 + weight * (seconds / self.seconds(rows) - 1) if known else 1.0
         from_mean, from_seconds = rows - self._rows, seconds - self._seconds
         self._rows += weight * from_mean
         self._seconds += weight * from_seconds
         self._variance = (1 - weight) * (self._variance + weight * from_mean**2)
-        self._covariance = (1 - weight) * (self._covariance + weight * from_mean * from_seconds)
+        new = weight * from_mean * from_seconds
+        self._covariance = (1 - weight) * (scale * self._covariance + new)
         # The slope so far has the weight of sizes that differ by a tenth.
         trust = (_SPREAD * self._rows) ** 2
-        before = self._line.per_row if self._batches > 1 else seconds / rows
+        before = scale * self._line.per_row if known else seconds / rows
         slope = (self._covariance + trust * before) / (self._variance + trust)
         slope = min(max(slope, 0.0), self._seconds / self._rows)
         self._line = BatchCost(self._seconds - slope * self._rows, slope)

@@ -16,7 +16,8 @@ from service.engines.engine import EngineLost
 # How often rows that wait are looked at whether one more instance pays, beside every arrival.
 _LOOK_AGAIN_SECONDS = 0.05
 
-_logger = logging.getLogger(__name__)
+# What is said of a queue is said under one name.
+_logger = logging.getLogger("service.batcher.batcher")
 
 
 class Owner(Protocol):

@@ -11,10 +11,12 @@ class ThroughputEstimator:
 
     What one instance makes is learned from batches at least half full. Smaller ones say nothing
     about a backlog: one row alone may cost as much as fifty; they count only where they are faster
-    than what is known. What all instances make together, beside other models, is measured: the rows
-    of a batch over the time since the batch before, where full batches waited all that time. As
-    long as that has not happened it is taken for `instances` times as much as one makes. The
-    warm-up gives the first estimate.
+    than what is known, or where the cost of a full batch that follows from them is higher.
+
+    What all instances make together, beside other models, is measured: the rows of a batch over the
+    time since the batch before, where full batches waited all that time. As long as that has not
+    happened it is taken for `instances` times as much as one makes. The warm-up gives the first
+    estimate.
 
     Args:
         max_rows: of a batch.
@@ -22,9 +24,11 @@ class ThroughputEstimator:
     """
 
     def __init__(self, max_rows: int, instances: int = 1) -> None:
+        self._max_rows = max_rows
         self._half_rows = max_rows / 2
         self._instances = instances
         self._rows_per_second = 0.0
+        self._expected = math.inf
         # Of batches that ended with a backlog: moving averages, so that two that end together and
         # the gap after them make one rate.
         self._backlog_rows = self._backlog_seconds = 0.0
@@ -39,6 +43,10 @@ class ThroughputEstimator:
             self._rows_per_second = rate if rows >= self._half_rows else 0.0
         elif rows >= self._half_rows or rate > self._rows_per_second:
             self._rows_per_second += _NEWEST * (rate - self._rows_per_second)
+
+    def expect(self, seconds: float) -> None:
+        """Take note of what a full batch is predicted to take, from batches of any size."""
+        self._expected = self._max_rows / seconds if seconds > 0.0 else math.inf
 
     def complete(self, rows: int, now: float, *, is_backlogged: bool) -> None:
         """Learn from the moment at which a batch ended.
@@ -60,7 +68,7 @@ class ThroughputEstimator:
         """Of all instances; 0 as long as nothing is known."""
         if self._backlog_seconds > 0.0:
             return self._backlog_rows / self._backlog_seconds
-        return self._rows_per_second * self._instances
+        return min(self._rows_per_second, self._expected) * self._instances
 
     def seconds_for(self, rows: int) -> float:
         """Expected time for `rows` rows; 0 as long as nothing is known."""

@@ -57,3 +57,9 @@ def test_a_batch_that_took_no_time_is_ignored() -> None:
 def test_nothing_is_predicted_below_zero() -> None:
     cost = learned((1, 5.0), (64, 1.0), (32, 2.0))
     assert min(cost.seconds(rows) for rows in (1, 32, 64)) >= 0.0
+
+
+def test_a_machine_that_slows_down_slows_full_batches_down_too() -> None:
+    cost = learned(*WARM_UP, *[(8, 2 * 1.8)] * 60)
+    assert cost.seconds(8) == pytest.approx(3.6, rel=0.02)
+    assert cost.seconds(64) == pytest.approx(2 * 7.4, rel=0.25)
