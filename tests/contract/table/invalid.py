@@ -315,10 +315,12 @@ CASES = [
         v2=_NO_NAMES,
     ),
     Case(
-        "a sample of no density",
-        "sample",
-        {"model": "line", "num_samples": 1, "seed": 7, "temperature": 0},
-        ok(b'{"model":"line","version":"3","seed":7,"x":[[0.0,0.0,0.0]],"log_prob":[-2.7568157]}'),
+        "one row outside",
+        "log_prob",
+        {"model": "bounded", "x": [[0.5, 1.5]]},
+        ok(
+            b'{"model":"bounded","version":"3","failures":[{"row":0,"status":"outside_support","reason":"out_of_bounds"}],"log_prob":[null],"non_finite":[0]}'
+        ),
     ),
     # Refusals
     Case(
