@@ -190,13 +190,12 @@ class AsyncClient:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _ask(self, call: RowCall[Any], start: int, stop: int) -> list[RowOutputs]:
-        """Ask for some rows, in halves where the server refuses so many."""
+        """Ask for some rows, in smaller pieces where the server refuses so many."""
         try:
             return [await self._run(call.piece(start, stop))]
         except ResponseError as error:
-            middle = call.halve(start, stop, error)
-        before = await self._ask(call, start, middle)
-        return before + await self._ask(call, middle, stop)
+            smaller = call.halve(start, stop, error)
+        return [part for piece in smaller for part in await self._ask(call, *piece)]
 
     async def _run(self, call: Call[T]) -> T:
         for attempt in count():

@@ -204,16 +204,16 @@ class Client:
             yield from self._ask(call, start, stop)
 
     def _ask(self, call: RowCall[Any], start: int, stop: int) -> Iterator[RowOutputs]:
-        """Ask for some rows, in halves where the server refuses so many."""
+        """Ask for some rows, in smaller pieces where the server refuses so many."""
         try:
             part = self._run(call.piece(start, stop))
         except ResponseError as error:
-            middle = call.halve(start, stop, error)
+            smaller = call.halve(start, stop, error)
         else:
             yield part
             return
-        yield from self._ask(call, start, middle)
-        yield from self._ask(call, middle, stop)
+        for piece in smaller:
+            yield from self._ask(call, *piece)
 
     def _run(self, call: Call[T]) -> T:
         for attempt in count():

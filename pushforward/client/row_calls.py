@@ -135,13 +135,13 @@ class RowCall(Generic[T]):
             return 1
         return len(self.table.values)
 
-    def spans(self) -> Iterator[tuple[int, int]]:
+    def spans(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
         """Split the rows: first and last plus one of each piece, read as they are needed."""
-        start = 0
+        end = self.rows if end is None else end
         while True:
-            stop = min(start + self.chunk_rows, self.rows)
+            stop = min(start + self.chunk_rows, end)
             yield start, stop
-            if stop == self.rows:
+            if stop == end:
                 return
             start = stop
 
@@ -163,8 +163,8 @@ class RowCall(Generic[T]):
         accept = wire.NPY if is_plain else wire.NPZ
         return ask(operation.name, fields, accept, partial(read_outputs, names=operation.outputs))
 
-    def halve(self, start: int, stop: int, error: ResponseError) -> int:
-        """Where to split a piece that the server refused; those that follow are no larger.
+    def halve(self, start: int, stop: int, error: ResponseError) -> Iterator[tuple[int, int]]:
+        """Split a piece that the server refused; those that follow are no larger.
 
         Raises:
             ResponseError: the error, where smaller pieces do not help.
@@ -173,9 +173,8 @@ class RowCall(Generic[T]):
         if (error.status_code, error.code) not in _TOO_LARGE or rows < 2:
             error.first_row = self.first_row + start
             raise error
-        half = math.ceil(rows / 2)
-        self.chunk_rows = min(self.chunk_rows, half)
-        return start + half
+        self.chunk_rows = min(self.chunk_rows, math.ceil(rows / 2))
+        return self.spans(start, stop)
 
     def result(self, answer: RowOutputs, first_row: int) -> T:
         """Give an answer the form that the caller chose.

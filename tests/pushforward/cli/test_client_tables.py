@@ -69,6 +69,23 @@ def test_every_table_gives_the_same_numbers(
     assert "columns that the model does not have: note" in result.stderr
 
 
+def test_the_names_of_columns_are_sent(
+    transport: Callable[[httpx.BaseTransport], None], tmp_path: Path
+) -> None:
+    columns: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            served = {"models": [{"name": "m", "feature_names": ["mass", "speed"]}]}
+            return httpx.Response(200, json=served)
+        columns.append(request.url.params["columns"])
+        return npz(log_prob=rows_of(request)[:, 0])
+
+    transport(httpx.MockTransport(answer))
+    assert run("log-prob", write(tmp_path / "t.csv")).stdout == "1\n3\n"
+    assert columns == ['["mass", "speed"]']
+
+
 def test_options_of_a_file_stand_behind_it(repository: FakeRepository, tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet")
     dropped = run("log-prob", f"{path}?drop=note", "--model", "wide")

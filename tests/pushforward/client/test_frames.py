@@ -64,6 +64,8 @@ def test_a_frame_without_names_is_an_array() -> None:
     request = sent(pd.DataFrame(np.ones((2, 3))))
     assert "columns" not in request.url.params
     np.testing.assert_array_equal(rows_of(request), np.ones((2, 3)))
+    mixed = sent(pd.DataFrame(np.ones((2, 2)), columns=[0, "a"]))
+    assert json.loads(mixed.url.params["columns"]) == ["0", "a"]
 
 
 @pytest.mark.parametrize(

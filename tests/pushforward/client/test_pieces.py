@@ -58,16 +58,20 @@ def test_pieces_shrink_to_what_the_server_takes() -> None:
 
 def test_pieces_shrink_behind_a_proxy_that_bounds_bodies() -> None:
     seen: list[int] = []
+    refused: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         if len(request.content) > 1000:
+            refused.append(len(rows_of(request)))
             return httpx.Response(413, html="<title>413 Request Entity Too Large</title>")
         seen.append(len(rows_of(request)))
         return first_column(request)
 
     with blocking(answer) as client:
         np.testing.assert_array_equal(client.log_prob(ROWS), ROWS[:, 0])
-        assert max(seen) == 25
+        assert (seen, refused) == ([25] * 4, [100, 50]), (
+            "a size that was refused is not tried again"
+        )
         with pytest.raises(RequestRefused, match=r"server/log_prob: 413: 413 Request Entity"):
             client.log_prob(np.zeros((2, 900)))
 
@@ -241,9 +245,10 @@ def test_a_call_that_is_cancelled_leaves_no_piece_behind() -> None:
 
         async def answer(request: httpx.Request) -> httpx.Response:
             try:
-                await asyncio.sleep(60)
-            finally:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
                 ended.append(True)
+                raise
             return first_column(request)
 
         async with awaiting(answer) as client:
