@@ -35,6 +35,7 @@ from models.onnx.comparison import (
 from models.onnx.drift import first_drift
 from models.onnx.graphs import Graphs
 from models.onnx.runtime import open_session
+from models.onnx.stages import OnStage, silent
 from models.onnx.tolerance import CONTINUOUS, TOLERANCES, Tolerance
 
 RANDOM_ROWS = 64
@@ -127,6 +128,7 @@ def certify(
     dtype: torch.dtype = torch.float32,
     random_rows: int = RANDOM_ROWS,
     may_give_up: bool = False,
+    on_stage: OnStage = silent,
 ) -> Certificate:
     """Hold graphs to the flow they were made from.
 
@@ -138,6 +140,7 @@ def certify(
         dtype: of what the graphs take and give.
         random_rows: how many more rows are drawn.
         may_give_up: whether the graphs may say of an odd row that they did not solve it.
+        on_stage: is told what begins.
 
     Raises:
         CertificateError: says which graph is off, by how much and on what kind of row, and which
@@ -147,12 +150,20 @@ def certify(
     narrow = copy.deepcopy(flow).to("cpu", dtype).eval()
     tolerance = CONTINUOUS if continuous_parts(flow) else TOLERANCES[_name(dtype)]
     record = golden.record(exact) if record is None else record
-    encode, decode = (open_session(m.SerializeToString()) for m in (graphs.encode, graphs.decode))
+    on_stage("opening encode.onnx in onnxruntime")
+    encode = open_session(graphs.encode.SerializeToString())
+    on_stage("opening decode.onnx in onnxruntime")
+    decode = open_session(graphs.decode.SerializeToString())
+    on_stage("drawing rows to compare")
     subject = _Subject(exact, narrow, folded, graphs, encode, decode, dtype, tolerance, may_give_up)
     data = data_rows(exact, record, random_rows, dtype)
     latents = latent_rows(exact, record, random_rows, dtype)
+    on_stage("comparing encode.onnx with the flow")
     encoded = _compare(subject, encode, data, decoding=False)
+    on_stage("comparing decode.onnx with the flow")
     decoded = _compare(subject, decode, latents, decoding=True)
+    if graphs.generate is not None:
+        on_stage("comparing generate.onnx with decode.onnx")
     compared = _Comparisons(encoded, decoded, _compare_generate(subject, decoded))
     _require(subject, compared)
     return _certificate(subject, compared)

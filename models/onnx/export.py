@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from models.fold.continuous import FoldedContinuous, fold_continuous
 from models.ode.transform import ContinuousTransform, is_continuous
 from models.onnx.binding import Binding, bind
 from models.onnx.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
+from models.onnx.fixed_steps import MAX_FIXED_STEPS, check_steps
 from models.onnx.graphs import Graphs, build_graphs
 from models.onnx.names import (
     ANSWERS_FILE,
@@ -39,13 +41,11 @@ from models.onnx.names import (
     architecture_digest,
 )
 from models.onnx.runtime import SessionError
+from models.onnx.stages import OnStage, silent
 
 # What one protobuf message can hold; weights in a second file are refused when loaded, so they
 # are not written either.
 MAX_GRAPH_BYTES = 2**31 - 1
-
-# Each is some 120 nodes of a graph; onnxruntime needs minutes to open many thousands.
-MAX_FIXED_STEPS = 64
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -116,6 +116,7 @@ def export(
     weights_digest: str = "",
     random_rows: int = RANDOM_ROWS,
     fixed_steps: int | None = None,
+    on_stage: OnStage = silent,
 ) -> Export:
     """Fold a flow, trace both directions and certify the graphs.
 
@@ -129,6 +130,7 @@ def export(
         fixed_steps: of a continuous flow: every row takes this many equal steps, and the graphs
             have no `Loop`. Rows for which they are not accurate enough are NaN, their status says
             so.
+        on_stage: is told what begins: some of it takes minutes.
 
     Raises:
         ExportError: if the flow or the precision cannot be exported, or steps are fixed where there
@@ -139,13 +141,19 @@ def export(
     """
     _check_choices(flow, precision, fixed_steps)
     exact = copy.deepcopy(flow).to("cpu", torch.float64)
+    if fixed_steps is not None and record is not None:
+        on_stage(f"solving golden rows in {fixed_steps} steps")
+        fold_with = partial(_fold, exact, PRECISIONS[precision], is_exact=False)
+        check_steps(fold_with, record, fixed_steps)
 
     def attempt(*, is_exact: bool) -> Export:
+        on_stage("folding and tracing the flow")
         folded = _fold(exact, PRECISIONS[precision], fixed_steps, is_exact=is_exact)
         dtype, may_give_up = PRECISIONS[precision], fixed_steps is not None
         graphs = build_graphs(folded, dtype, opset)
         options: dict[str, Any] = {"dtype": dtype, "random_rows": random_rows}
-        certificate = certify(exact, folded, graphs, record, may_give_up=may_give_up, **options)
+        options |= {"may_give_up": may_give_up, "on_stage": on_stage}
+        certificate = certify(exact, folded, graphs, record, **options)
         return Export(graphs, certificate)
 
     try:
@@ -199,6 +207,7 @@ def export_folder(
     precision: str | None = None,
     opset: int = DEFAULT_OPSET,
     fixed_steps: int | None = None,
+    on_stage: OnStage = silent,
 ) -> Export:
     """Export a model folder; its golden rows are part of the proof.
 
@@ -207,11 +216,13 @@ def export_folder(
         precision: as `export`; left out, that in which config.json says the model is served.
         opset: version of the ONNX operators.
         fixed_steps: of a continuous flow, see `export`.
+        on_stage: as `export`.
 
     Raises:
         CheckpointError: if the folder is not a model.
         ExportError, UnsupportedOperator, CertificateError: as `export`.
     """
+    on_stage("loading the model")
     checkpoint = _load(folder, precision)
     made = export(
         checkpoint.exact,
@@ -220,6 +231,7 @@ def export_folder(
         record=checkpoint.record,
         weights_digest=digest(folder),
         fixed_steps=fixed_steps,
+        on_stage=on_stage,
     )
     return replace(made, binding=bind(checkpoint, made.certificate.precision))
 

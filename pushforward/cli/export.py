@@ -1,6 +1,8 @@
 """`pushforward export`: the certified ONNX graphs of a model folder."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,7 @@ from pushforward.cli.plain_errors import interruptible, plain_errors
 
 if TYPE_CHECKING:
     from models.onnx.export import Export
+    from models.onnx.stages import OnStage
 
 Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Out = Annotated[
@@ -65,9 +68,9 @@ def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> 
 
     began = time.monotonic()
     try_folder(out)
-    with interruptible():
+    with interruptible(), _progress() as on_stage:
         try:
-            made = export_folder(folder, **options)
+            made = export_folder(folder, **options, on_stage=on_stage)
         except (RuntimeMissing, SessionError) as error:
             raise ValueError(str(error)) from None
         made.write(out)
@@ -77,6 +80,22 @@ def _run(folder: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> 
         typer.echo(orjson.dumps(made.certificate.describe(), option=orjson.OPT_INDENT_2))
         return
     _show(made, out, time.monotonic() - began)
+
+
+@contextmanager
+def _progress() -> "Iterator[OnStage]":
+    """Show on stderr what is being done and for how long; a line a stage if it is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage: typer.echo(f"{stage} ...", err=True)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description} ..."), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda stage: progress.update(task, description=stage)
 
 
 def _show(made: "Export", out: Path, seconds: float) -> None:

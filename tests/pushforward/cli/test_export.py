@@ -1,6 +1,7 @@
 """`pushforward export` writes what the server serves, and says what was proved."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,26 @@ def test_inspect_shows_the_certificate_or_the_refusal(folder: Path) -> None:
     (folder / "decode.onnx").write_bytes(b"nothing")
     shown = json.loads(invoke("inspect", str(folder), "--json").stdout)
     assert shown["onnx"].startswith("refused: ")
+
+
+def test_what_is_being_done_is_told_on_stderr(folder: Path) -> None:
+    result = invoke("export", str(folder), "--json")
+    assert result.exit_code == 0, result.output
+    json.loads(result.stdout)
+    stages = result.stderr.splitlines()
+    assert stages[:3] == [
+        "loading the model ...",
+        "folding and tracing the flow ...",
+        "opening encode.onnx in onnxruntime ...",
+    ]
+    assert stages[-1] == "comparing decode.onnx with the flow ..."
+
+
+def test_steps_that_are_too_few_are_told_at_once_with_a_number_that_does(tmp_path: Path) -> None:
+    models.save(make_flow("ffjord_fourier_context"), tmp_path / "model")
+    result = invoke("export", str(tmp_path / "model"), "--fixed-steps", "1")
+    assert result.exit_code == 2
+    found = re.search(r"fixed_steps: 1 equal steps do not solve \d of 8 golden rows", result.stderr)
+    assert found is not None, result.stderr
+    assert re.search(r"; take \d+, which solve them", result.stderr)
+    assert "folding and tracing" not in result.stderr
