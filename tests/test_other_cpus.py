@@ -23,7 +23,6 @@ FEATURES = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
 FLOW = {"num_layers": 2, "conditioner": {"kind": "mlp", "widths": [8]}}
 ROWS = 1000  # of the pinwheel, 1.6 % have other bits
 ZOO = {"moons": "two_moons", "pinwheel": "pinwheel"}
-README_MODELS = ("moons", "pinwheel", "magic", "digits-glow")
 
 pytestmark = pytest.mark.skipif(not FEATURES, reason="numpy chooses nothing on this CPU")
 
@@ -73,13 +72,12 @@ def test_models_know_the_generated_rows_they_were_trained_on(tmp_path: Path) -> 
 
 
 def test_the_readme_is_answered() -> None:
-    folders = ":".join(str(ROOT / "models" / "zoo" / name) for name in README_MODELS)
-    run_tests("tests/e2e/test_readme.py", PUSHFORWARD_MODEL_REPOSITORY=folders)
+    run_tests("tests/docs/test_blocks.py", "-k", "a_block_runs and README and console")
 
 
 def test_checkpoints_of_public_code_have_its_numbers() -> None:
     run_tests("tests/models/importers/test_golden.py")
 
 
-def run_tests(path: str, **settings: str) -> None:
-    elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", path, **settings)
+def run_tests(*words: str) -> None:
+    elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *words)
