@@ -18,17 +18,18 @@ START_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that has answered ready."""
+    """A server that has answered ready; `started` is what `time.monotonic` said before."""
 
     url: str
     process: subprocess.Popen[str]
     log: Path
     seconds_to_ready: float
     cpu_seconds_to_ready: float
+    started: float = 0.0
 
-    def client(self) -> httpx.Client:
+    def client(self, timeout: float = 60) -> httpx.Client:
         """Open a client of this server."""
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=timeout)
 
     def terminate(self) -> int:
         """Send SIGTERM and wait for the exit code."""
@@ -43,15 +44,25 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    log: Path, *arguments: str, env: dict[str, str] | None = None
+    log: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    executable: Path | None = None,
 ) -> Iterator[RunningServer]:
-    """Start `pushforward serve ARGUMENTS` on a free port and wait until it is ready."""
+    """Start `pushforward serve ARGUMENTS` on a free port and wait until it is ready.
+
+    Args:
+        log: where its output goes.
+        arguments: beside the port.
+        env: variables beside those of this process.
+        executable: the command of another environment.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            command("serve", *arguments, "--port", str(port)),
+            [str(executable or command()[0]), "serve", *arguments, "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
@@ -60,7 +71,8 @@ def serving(
         try:
             wait_until_ready(url, process, log)
             seconds = time.monotonic() - started
-            yield RunningServer(url, process, log, seconds, cpu_seconds(process.pid))
+            cpu = cpu_seconds(process.pid)
+            yield RunningServer(url, process, log, seconds, cpu, started)
         finally:
             process.kill()
             process.wait()
@@ -87,6 +99,14 @@ def cpu_seconds(pid: int) -> float:
     # Fields 14 and 15 of the whole line; the name before them may hold spaces.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tree_bytes(pid: int) -> int:
+    """The memory of a process and those it has started, pages that they share counted once."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    (line,) = (line for line in rollup.splitlines() if line.startswith("Pss:"))
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(line.split()[1]) * 1024 + sum(map(tree_bytes, map(int, children)))
 
 
 def command(*arguments: str) -> Sequence[str]:

@@ -37,6 +37,8 @@ _ROWS_IN_FIXED_BATCH = 32
 _BATCHES_IN_QUEUE = 32
 # Half a batch of all operations together.
 SLOW_BATCH_SECONDS = 1.0
+# The same, where a full batch would take half of a start.
+LONG_BATCH_SECONDS = 0.05
 
 # What Python says where a thread cannot be had; it has no class of its own.
 _NO_THREAD = "can't start new thread"
@@ -241,8 +243,8 @@ def _connect(
 async def _warm_up(loaded: LoadedModel, max_rows: int) -> None:
     """Run every operation on a few batches, in the threads that will serve.
 
-    Half a batch gives the throughput. Where that takes long, one row and a full batch take as long
-    again and give nothing more: what a first call pays for memory is far less.
+    Half a batch gives the throughput, one row what a call costs besides. Where they take long, a
+    full batch, and then one row, give nothing more: a first call pays far less for memory.
 
     The rows are those the latents 0 stand for: every flow has them, and they are ordinary data.
     """
@@ -250,8 +252,10 @@ async def _warm_up(loaded: LoadedModel, max_rows: int) -> None:
         batcher.start()
     began = time.monotonic()
     await _run_once(loaded, math.ceil(max_rows / 2))
-    if time.monotonic() - began < SLOW_BATCH_SECONDS:
+    took = time.monotonic() - began
+    if took < SLOW_BATCH_SECONDS:
         await _run_once(loaded, 1)
+    if took < LONG_BATCH_SECONDS:
         await _run_once(loaded, max_rows)
 
 

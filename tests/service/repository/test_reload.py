@@ -245,9 +245,12 @@ def test_a_load_that_never_ends_is_given_up_and_holds_up_no_other(
     repository(test, load_timeout_seconds=1)
 
 
-@pytest.mark.parametrize(("slow", "sizes"), [(0.0, {4}), (1e9, {1, 4, 8})])
+@pytest.mark.parametrize(
+    ("slow", "long", "sizes"), [(0.0, 0.0, {4}), (1e9, 0.0, {1, 4}), (1e9, 1e9, {1, 4, 8})]
+)
 def test_a_slow_engine_is_warmed_up_by_half_a_batch(
     slow: float,
+    long: float,
     sizes: set[int],
     repository: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
@@ -261,6 +264,7 @@ def test_a_slow_engine_is_warmed_up_by_half_a_batch(
 
     async def test(served: FolderRepository, folder: Path) -> None:
         monkeypatch.setattr("service.repository.loading.SLOW_BATCH_SECONDS", slow)
+        monkeypatch.setattr("service.repository.loading.LONG_BATCH_SECONDS", long)
         monkeypatch.setattr("service.engines.torch.TorchEngine.decode", counted)
         await served.load("flow")
         assert set(seen) == sizes
