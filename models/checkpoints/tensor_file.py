@@ -54,6 +54,15 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
+def read_sizes(path: Path) -> dict[str, int]:
+    """How many bytes each tensor of a file takes, without torch.
+
+    Raises:
+        CheckpointError: as `read_arrays`.
+    """
+    return {key: array.nbytes for key, array in read_arrays(path)[0].items()}
+
+
 def contiguous(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Copies that can be written: safetensors refuses views and shared memory."""
     return {key: tensor.clone().contiguous() for key, tensor in tensors.items()}

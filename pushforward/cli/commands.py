@@ -20,7 +20,9 @@ _TORCH = ("cpu", "gpu")
 COMMANDS = {
     # Models with certified graphs need no torch; of others the server says that they do.
     "serve": Command("Serve models over HTTP.", (*_TORCH, "onnx")),
-    "inspect": Command("Show what a model folder holds and whether it reproduces itself.", _TORCH),
+    "inspect": Command(
+        "Show what a model folder holds and whether it reproduces itself.", (*_TORCH, "onnx")
+    ),
     "train": Command(
         "Train a flow by maximum likelihood and write it as a model folder.", ("train",)
     ),

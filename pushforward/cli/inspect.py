@@ -8,7 +8,7 @@ import typer
 from pushforward.cli.plain_errors import plain_errors
 
 if TYPE_CHECKING:
-    from models.flow import Flow
+    from models.checkpoints.facts import ModelFacts
 
 Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -21,12 +21,7 @@ def inspect(folder: Folder, *, json: Json = False) -> None:
 
 
 def _run(folder: Path, *, as_json: bool) -> None:
-    import models
-    from models.checkpoints.folder import digest
-
-    flow = models.load(folder)
-    weights = digest(folder)
-    facts = {**describe(flow), "weights_sha256": weights, **_graphs(folder, flow, weights)}
+    facts = _by_graphs(folder) or _by_torch(folder)
     if as_json:
         import orjson
 
@@ -43,46 +38,72 @@ def _run(folder: Path, *, as_json: bool) -> None:
     Console().print(table)
 
 
-def describe(flow: "Flow") -> dict[str, Any]:
-    """All that is known of a loaded flow, as JSON can hold it.
+def _by_graphs(folder: Path) -> dict[str, Any]:
+    """Replay the golden rows on certified graphs, without torch; nothing where that cannot be."""
+    from models.checkpoints.manifest import WEIGHTS_FILE, digest
+    from models.checkpoints.tensor_file import read_sizes
+    from service.engines.certified import open_certified
+    from service.engines.selection import EngineUnavailable
 
-    It was loaded, so it has reproduced its golden rows; `accuracy` says how closely.
-    """
-    from models.datasets.schema import class_names, discrete_names, feature_names
-
-    support = flow.facts.support
+    try:
+        facts, selection = open_certified(folder, None, 1)
+    except EngineUnavailable:
+        return {}
+    size = sum(read_sizes(folder / WEIGHTS_FILE).values())
     return {
-        "family": flow.family,
-        "event_shape": list(flow.event_shape),
-        "features": flow.features,
-        "context_shape": None if flow.context_shape is None else list(flow.context_shape),
-        "num_classes": flow.facts.num_classes,
-        "feature_names": list(feature_names(flow.provenance)) or None,
-        "class_names": list(class_names(flow.provenance)) or None,
-        "discrete": list(discrete_names(flow.facts.discrete, flow.provenance)) or None,
-        "num_levels": flow.facts.num_levels,
-        "support": None if support is None else [support.low, support.high],
-        "dtype": str(flow.dtype).removeprefix("torch."),
-        "parameters": sum(parameter.numel() for parameter in flow.parameters()),
-        "bytes": sum(tensor.nbytes for tensor in flow.state_dict().values()),
-        "golden_replay": "passed",
-        "accuracy": flow.accuracy,
-        "provenance": flow.provenance,
-        "config": flow.config,
+        **_describe(facts, selection.engine.dtype, size),
+        "weights_sha256": digest(folder),
+        "onnx": selection.certificate,
     }
 
 
-def _graphs(folder: Path, flow: "Flow", weights_digest: str) -> dict[str, Any]:
-    """The certificate of the folder's ONNX graphs, or why they are refused; nothing without."""
+def _by_torch(folder: Path) -> dict[str, Any]:
+    """Load the flow, which replays its golden rows."""
+    import models
+    from models.checkpoints.facts import facts_of
+    from models.checkpoints.folder import digest
     from models.onnx.load import has_export, read_export
     from models.onnx.validate import GraphRefused
 
+    flow = models.load(folder)
+    dtype = str(flow.dtype).removeprefix("torch.")
+    size = sum(tensor.nbytes for tensor in flow.state_dict().values())
+    weights = digest(folder)
+    facts = {**_describe(facts_of(flow), dtype, size), "weights_sha256": weights}
     if not has_export(folder):
-        return {}
+        return facts
     try:
-        return {"onnx": read_export(folder, flow, weights_digest).certificate}
+        return {**facts, "onnx": read_export(folder, flow, weights).certificate}
     except GraphRefused as error:
-        return {"onnx": f"refused: {error}"}
+        return {**facts, "onnx": f"refused: {error}"}
+
+
+def _describe(facts: "ModelFacts", dtype: str, size: int) -> dict[str, Any]:
+    """All that is known of a model, as JSON can hold it.
+
+    It has reproduced its golden rows; `accuracy` says how closely.
+    """
+    from models.datasets.schema import class_names, discrete_names, feature_names
+
+    return {
+        "family": facts.family,
+        "event_shape": list(facts.event_shape),
+        "features": facts.features,
+        "context_shape": None if facts.context_shape is None else list(facts.context_shape),
+        "num_classes": facts.num_classes,
+        "feature_names": list(feature_names(facts.provenance)) or None,
+        "class_names": list(class_names(facts.provenance)) or None,
+        "discrete": list(discrete_names(facts.discrete, facts.provenance)) or None,
+        "num_levels": facts.num_levels,
+        "support": None if facts.support is None else list(facts.support),
+        "dtype": dtype,
+        "parameters": facts.num_parameters,
+        "bytes": size,
+        "golden_replay": "passed",
+        "accuracy": facts.accuracy,
+        "provenance": facts.provenance,
+        "config": facts.config,
+    }
 
 
 def _lines(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -108,3 +108,19 @@ def test_a_named_engine_of_torch_is_refused_too() -> None:
     done = run(COMMAND, arguments=("serve", str(folder), "--port", "0", "--engine", "torch"))
     assert done.returncode == 3
     assert f"torch would serve it, and is not installed: {install_command('cpu')}" in done.stderr
+
+
+def test_a_model_with_graphs_is_inspected_without_torch(tmp_path: Path) -> None:
+    folder = ROOT / "models" / "zoo" / "digits-glow"
+    done = run(COMMAND, arguments=("inspect", str(folder), "--json"))
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    ignored = shutil.ignore_patterns("*.onnx")
+    plain = shutil.copytree(folder, tmp_path / "plain", ignore=ignored)
+    script = "import sys" + COMMAND
+    command = [sys.executable, "-c", script, "inspect", str(plain), "--json"]
+    by_torch = json.loads(subprocess.check_output(command, cwd=ROOT, text=True))
+    assert shown.pop("onnx")["is_batch_invariant"]
+    measured = shown.pop("accuracy").keys(), by_torch.pop("accuracy").keys()
+    assert measured[0] == measured[1]
+    assert shown == by_torch

@@ -147,7 +147,8 @@ def test_the_version_needs_no_extra() -> None:
         (
             ("cli",),
             ("inspect", "models/zoo/moons"),
-            f"pushforward inspect: needs the extra 'cpu' (or 'gpu'): {FROM_CLONE.format('cpu')}",
+            f"pushforward inspect: needs the extra 'cpu' (or 'gpu', 'onnx'): "
+            f"{FROM_CLONE.format('cpu')}",
         ),
         (
             ("onnx",),
