@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from service.launch.exits import StartupError
-from service.repository.folders import ModelLocation
+from service.repository.folders import ModelLocation, stamp
 from service.repository.loading import LoadedModel
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ async def load_all(
             skip(location, reasons[-1])
             return None
 
-    loading = [asyncio.create_task(one(location)) for location in locations]
+    # The largest first: no core is idle while the last of them is loaded.
+    largest_first = sorted(locations, key=_bytes, reverse=True)
+    loading = [asyncio.create_task(one(location)) for location in largest_first]
     try:
         found = [loaded for loaded in await asyncio.gather(*loading) if loaded is not None]
     except BaseException:
@@ -56,6 +58,10 @@ async def load_all(
         others = f" (none of {len(reasons)} models can be served)" if len(reasons) > 1 else ""
         raise StartupError(reasons[0] + others)
     return found
+
+
+def _bytes(location: ModelLocation) -> int:
+    return sum(size for _, _, size, _ in stamp(location))
 
 
 def reason_of(location: ModelLocation, error: Exception) -> str:
