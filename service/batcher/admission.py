@@ -8,12 +8,15 @@ from service.batcher.retry import RetrySchedule
 from service.errors import DeadlineExceeded, Overloaded, TooLarge
 from service.telemetry import QueueMetrics
 
+# Of the time that a queue may take, what is left for what the prediction misses.
+_MARGIN = 0.2
+
 
 class Admission:
     """Admission control of one queue: refuses at once what would only be refused later.
 
     The queue is bounded in rows and in time: a request that would wait for its first batch longer
-    than `max_queue_seconds` is refused. How long it would is predicted from the pace of the batches
+    than `max_queue_seconds`, less a margin, is refused. How long it would is predicted from the pace of the batches
     before, first those of the warm-up; as long as nothing is known nothing is refused. However slow
     an engine is or seems, what finds nothing waiting and an instance free is accepted, and so are
     rows of the batch that comes next, if an instance is free in time for that. So a slow engine has
@@ -34,7 +37,7 @@ class Admission:
         clock: Callable[[], float],
     ) -> None:
         self._max_rows = policy.max_queue_rows
-        self._max_seconds = policy.max_queue_seconds
+        self._max_seconds = (1 - _MARGIN) * policy.max_queue_seconds
         self._queue = queue
         self._metrics = metrics
         self._clock = clock

@@ -15,6 +15,8 @@ from service.batcher.throughput import ThroughputEstimator
 
 # For how long a thread beyond the first is kept that finds nothing to do.
 IDLE_SECONDS = 10.0
+# A batch that takes so much longer than predicted may have been held up by the machine alone.
+_PAUSE_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +120,11 @@ class BatchQueue:
         if not waiting and len(busy) < self._instances:
             return 0.0
         now = self._clock()
-        free = min((abs(batch.ends - now) for batch in busy), default=0.0)
+        # An engine that hangs is expected to go on as long again, a pause of the machine is not.
+        free = min(
+            (max(0.0, batch.ends - now, now - batch.ends - _PAUSE_SECONDS) for batch in busy),
+            default=0.0,
+        )
         full = self._queue.max_rows
         return free + self.throughput.seconds_for(waiting // full * full)
 
