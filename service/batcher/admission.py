@@ -16,11 +16,11 @@ class Admission:
     """Admission control of one queue: refuses at once what would only be refused later.
 
     The queue is bounded in rows and in time: a request that would wait for its first batch longer
-    than `max_queue_seconds`, less a margin, is refused. How long it would is predicted from the pace of the batches
-    before, first those of the warm-up; as long as nothing is known nothing is refused. However slow
-    an engine is or seems, what finds nothing waiting and an instance free is accepted, and so are
-    rows of the batch that comes next, if an instance is free in time for that. So a slow engine has
-    work always, and one that was slow for a while is measured again.
+    than `max_queue_seconds`, less a margin, is refused. How long it would is predicted from the
+    pace of the batches before, first those of the warm-up; as long as nothing is known nothing is
+    refused. However slow an engine is or seems, what finds nothing waiting and an instance free is
+    accepted, and so are rows of the batch that comes next, if an instance is free in time for that.
+    So a slow engine has work always, and one that was slow for a while is measured again.
 
     Args:
         policy: the limits.

@@ -3,20 +3,25 @@
 import math
 
 # Of what is computed in a step of time; the rest is for those who come unasked.
-_SHARE = 0.8
+_SHARE = 0.7
 # Nobody is told to wait longer than this beyond what is waiting now: our clients wait for a minute.
 _MOST_SECONDS = 30
+# An overload is over when nothing has been refused for this long.
+_PAUSE_SECONDS = 1.0
 
 
 class RetrySchedule:
     """The rows that were told when to come back, counted by steps of time.
 
     A time at which as many others were told to come as are computed then is told to nobody more:
-    those who come back find room, as long as not too many new ones come with them.
+    those who come back find room, as long as not too many new ones come with them. An overload is
+    expected to go on for as long as it has lasted and a second more: who came back within it would
+    mostly be refused again.
     """
 
     def __init__(self) -> None:
         self._promised: dict[int, float] = {}
+        self._overload = (-math.inf, -math.inf)
         self._step = 0.0
 
     @property
@@ -36,6 +41,7 @@ class RetrySchedule:
         """
         if rate <= 0.0 or not 0.0 < window < math.inf:
             return least
+        least = max(least, min(math.ceil(self._seconds_overloaded(now)) + 1, _MOST_SECONDS))
         # Two steps fit into the queue, so it does not matter where one ends and the next begins.
         self._use_step(max(window / 2, 1 / (_SHARE * rate)), now)
         room = _SHARE * rate * self._step
@@ -48,6 +54,14 @@ class RetrySchedule:
                     self._promised[step] = self._promised.get(step, 0.0) + rows / len(steps)
                 return seconds
         return least + _MOST_SECONDS
+
+    def _seconds_overloaded(self, now: float) -> float:
+        """Since when rows have been refused, but for pauses that are short."""
+        first, last = self._overload
+        if now - last > _PAUSE_SECONDS:
+            first = now
+        self._overload = (first, now)
+        return now - first
 
     def _use_step(self, step: float, now: float) -> None:
         """Count by steps of about this length; the pace changes a little all the time."""

@@ -1,9 +1,8 @@
 """The spread of waiting rows over instances: how many of them one more instance starts on.
 
-Measured on two cores: to wake a thread and hand it a batch takes 0.1 to 0.2 ms; and while a second
-thread computes, the event loop gets the interpreter later: at 16 to 256 connections of one row each
-batches of 0.1 to 1 ms in two threads made 10 to 25 % fewer requests a second than one after another
-in one. So an instance more must bring the finish forward by a whole millisecond.
+To wake a thread and hand it a batch takes 0.1 to 0.2 ms on two cores, and what a thread more has
+to do in Python keeps the event loop waiting. So an instance more must bring the finish forward by a
+whole millisecond (docs/serving.md, "Instances").
 """
 
 import math

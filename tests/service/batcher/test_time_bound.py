@@ -109,7 +109,7 @@ def test_an_engine_that_was_slow_once_is_measured_again() -> None:
         engine = Gated(clock, seconds=2.0)
         queue = await slow(engine, clock, max_queue_seconds=1.0)
         engine.set_seconds(0.01)
-        for _ in range(40):  # one at a time, as each finds nothing waiting
+        for _ in range(80):  # one at a time, as each finds nothing waiting
             engine.permit()
             await queue.submit(rows(*range(8)), None, math.inf)
             await started(engine)
@@ -180,6 +180,16 @@ def test_who_comes_back_when_told_is_accepted(
             told.append((now + after, step))
     # The queue may be full as they leave: that much is worked off before the first comes back.
     assert accepted_on_return(told, rate, window) >= 0.9
+
+
+def test_an_overload_is_expected_to_last_as_long_again() -> None:
+    schedule = RetrySchedule()
+    told = []
+    for tenth in range(50):
+        now = 100.0 + tenth / 10
+        told.append(schedule.seconds(1, now, least=1, rate=1e6, window=1.0))
+    assert (told[0], told[-1]) == (1, 6)
+    assert schedule.seconds(1, now + 1.5, least=1, rate=1e6, window=1.0) == 1
 
 
 def test_without_a_pace_nobody_is_sent_away_for_long() -> None:
