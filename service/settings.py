@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         description="Batches of one model that are computed at a time, by threads that share its "
         "weights; auto: the CPU quota shared by the workers over num_threads, 1 on a GPU.",
     )
+    max_inline_seconds: NonNegativeFloat = Field(
+        0.0005,
+        description="A batch that is predicted to take no longer is computed on the event loop "
+        "itself, without the way to a thread and back; everything else waits so long at most. 0: "
+        "none is. On a GPU none is.",
+    )
     num_threads: PositiveInt | None = Field(
         None,
         description="Threads of one engine call; unset: 1, and where instances is 1 the CPU quota "

@@ -238,6 +238,30 @@ class BatchQueue:
             if slot is not None:
                 self._slots.release(slot)
 
+    def take_short(self, max_seconds: float) -> TakenBatch | None:
+        """Cut all that waits as one batch, if it is short and nobody else is about to.
+
+        Args:
+            max_seconds: that it may be predicted to take.
+
+        Returns:
+            The batch, for `finish`; None where it is left to the threads of instances.
+        """
+        with self._lock:
+            rows = self._queue.rows
+            if not 0 < rows <= self._queue.max_rows or self._is_closed or self._max_delay_seconds:
+                return None
+            if self._running or self._coming() > 0:
+                return None
+            predicted = self._cost.seconds(rows)
+            if not 0.0 < predicted <= max_seconds:
+                return None
+            slot = self._slots.try_acquire(predicted, is_first=True)
+            if slot is None:
+                return None
+            self._is_wake_due = False
+            return self._cut(rows, slot)
+
     def finish(self, batch: TakenBatch, rows: int, seconds: float) -> None:
         """Give back what a batch held, and learn from it.
 

@@ -74,6 +74,7 @@ class Batcher:
             self,
             name=name,
             limit=policy.instances,
+            max_inline_seconds=policy.max_inline_seconds,
         )
         self._admission = Admission(policy, self._queue, metrics, clock)
         self._deadlines = DeadlineTimer(self._expire, clock)
@@ -184,7 +185,7 @@ class Batcher:
         if self._queue.put(entry):
             # Not now but at the end of this turn of the loop: requests whose packets came together
             # then share the batch.
-            loop.call_soon(self._instances.wake)
+            loop.call_soon(self._instances.begin)
         self._instances.watch()
         self._deadlines.add(deadline)
         return entry

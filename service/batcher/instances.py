@@ -8,7 +8,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from typing import Protocol
 
-from service.batcher.batch_queue import BatchQueue
+from service.batcher.batch_queue import BatchQueue, TakenBatch
 from service.batcher.entry import QueueEntry
 from service.batcher.executor import BatchExecutor, BatchResult
 from service.engines.engine import EngineLost
@@ -40,6 +40,8 @@ class Instances:
     """One thread from the start on, and more, up to `limit`, as soon as they pay.
 
     They share the engine, and with it one copy of the weights; memory for a batch is each one's.
+    What is short is computed on the event loop itself: to hand it to a thread and back takes
+    longer, and while both run they wait for each other's turn at the interpreter.
 
     Args:
         queue: where they take batches.
@@ -47,6 +49,7 @@ class Instances:
         owner: gets the results.
         name: of the threads.
         limit: threads at most.
+        max_inline_seconds: what a batch on the event loop may be predicted to take.
     """
 
     def __init__(
@@ -57,7 +60,10 @@ class Instances:
         *,
         name: str,
         limit: int,
+        max_inline_seconds: float = 0.0,
     ) -> None:
+        self._max_inline_seconds = max_inline_seconds
+        self._inline_executor: BatchExecutor | None = None
         self._queue = queue
         self._make_executor = make_executor
         self._owner = owner
@@ -75,6 +81,16 @@ class Instances:
         self._loop = asyncio.get_running_loop()
         self._queue.add_thread()
         self._start_thread()
+
+    def begin(self) -> None:
+        """Compute what waits at the end of a turn of the event loop, or have it computed."""
+        batch = None
+        if self._max_inline_seconds:
+            batch = self._queue.take_short(self._max_inline_seconds)
+        if batch is None:
+            self.wake()
+        else:
+            self._compute_inline(batch)
 
     def wake(self) -> None:
         """Wake or start the thread of one more instance, if it pays."""
@@ -134,15 +150,7 @@ class Instances:
                 return False
             if self._has_more and self._queue.waiting_rows:
                 self.wake()
-            result = BatchResult()
-            try:
-                finished, result = executor.run(batch.parts)
-            finally:
-                self._queue.finish(batch, result.rows, result.seconds)
-            if result.first_error is not None:
-                _logger.error("%s: engine error", self._name, exc_info=result.first_error)
-                result.first_error = None  # its traceback leads back to the result, and to the rows
-            self._post(self._owner.deliver, finished, result)
+            self._post(self._owner.deliver, *self._compute(executor, batch))
         except EngineLost:
             raise
         except Exception:  # a fault of ours: all that was accepted fails, the thread goes on
@@ -150,6 +158,33 @@ class Instances:
             self._queue.clear()
             self._post(self._owner.fail_all)
         return True
+
+    def _compute_inline(self, batch: TakenBatch) -> None:
+        try:
+            if self._inline_executor is None:
+                self._inline_executor = self._make_executor()
+            self._owner.deliver(*self._compute(self._inline_executor, batch))
+        except EngineLost:
+            _logger.critical("%s: the engine was lost", self._name, exc_info=True)
+            self._queue.close()
+            self._owner.end(is_lost=True)
+        except Exception:  # a fault of ours, as in a thread
+            _logger.exception("%s: a batch could not be run", self._name)
+            self._queue.clear()
+            self._owner.fail_all()
+
+    def _compute(
+        self, executor: BatchExecutor, batch: TakenBatch
+    ) -> tuple[list[QueueEntry], BatchResult]:
+        result = BatchResult()
+        try:
+            finished, result = executor.run(batch.parts)
+        finally:
+            self._queue.finish(batch, result.rows, result.seconds)
+        if result.first_error is not None:
+            _logger.error("%s: engine error", self._name, exc_info=result.first_error)
+            result.first_error = None  # its traceback leads back to the result, and to the rows
+        return finished, result
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         # A closed loop has nobody left to answer.

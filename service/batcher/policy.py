@@ -12,6 +12,7 @@ class QueuePolicy:
     is_fixed: run every batch at exactly `max_batch_rows` (see `BatchExecutor`).
     instances: threads that take batches, at most.
     max_queue_seconds: how long a request may be predicted to wait for its first batch.
+    max_inline_seconds: what is predicted to take no longer is computed on the event loop itself.
     """
 
     max_batch_rows: int
@@ -20,3 +21,4 @@ class QueuePolicy:
     is_fixed: bool = False
     instances: int = 1
     max_queue_seconds: float = math.inf
+    max_inline_seconds: float = 0.0

@@ -120,6 +120,8 @@ async def _load(
         policy = make_policy(chosen, facts.features, is_solved=facts.is_continuous)
         share = share_cpu(chosen.instances, chosen.num_threads, chosen.workers)
         is_one = chosen.instances == "auto" and overrides.device != "cpu"
+        if overrides.device != "cpu":
+            policy = replace(policy, max_inline_seconds=0.0)
         return replace(policy, instances=1 if is_one else share.instances)
 
     facts, selection = await load_engine(
@@ -201,6 +203,7 @@ def make_policy(settings: Settings, features: int, *, is_solved: bool = False) -
         max_delay_seconds=settings.max_batch_delay_seconds,
         is_fixed=is_fixed,
         max_queue_seconds=settings.max_queue_seconds,
+        max_inline_seconds=settings.max_inline_seconds,
     )
 
 

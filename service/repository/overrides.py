@@ -32,6 +32,7 @@ _SETTINGS = (
     "max_queue_rows",
     "max_queue_seconds",
     "instances",
+    "max_inline_seconds",
 )
 _fields: dict[str, Any] = {
     name: (Settings.model_fields[name].annotation, Settings.model_fields[name])
