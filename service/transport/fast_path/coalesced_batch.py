@@ -30,8 +30,12 @@ class Member(Protocol):
         """Its model gives no answer: be served by the one in its place; fail where none is."""
         ...
 
-    def finish(self, response: RawResponse, identity: str, now: float) -> None:
-        """Take the answer, made at `now` for the id."""
+    def finish(self, response: RawResponse) -> None:
+        """Write the answer."""
+        ...
+
+    def record(self, response: RawResponse, identity: str, now: float) -> None:
+        """Count the answer, made at `now` for the id."""
         ...
 
     def fail(self, error: Exception) -> None:
@@ -130,9 +134,15 @@ class CoalescedBatch:
         identities = [request_id(member.head.headers) for member, _ in members]
         responses = self._respond([scalars for _, scalars in members], identities, given, result)
         now = time.monotonic()
+        answered = []
+        # Written in one go and counted afterwards: a client that is awake when the next answer
+        # comes costs no wake-up, which is most of what a short write costs.
         for (member, _), identity, response in zip(members, identities, responses, strict=True):
             if not member.is_over:
-                member.finish(response, identity, now)
+                member.finish(response)
+                answered.append((member, response, identity))
+        for member, response, identity in answered:
+            member.record(response, identity, now)
 
     def _respond(
         self,

@@ -124,21 +124,31 @@ class FastPathRequest(RequestContext):
         else:
             self.serve_alone()
 
-    def finish(self, response: RawResponse, identity: str, now: float) -> None:
-        """Write the answer and count it; where that fails, the connection is closed."""
+    def finish(self, response: RawResponse) -> None:
+        """Write the answer; where that fails, the connection is closed."""
         self.end()
         try:
-            self._record(response, identity, now)
             self.connection.finish(response)
         except Exception:
             # Those who are answered after it are not to wait for it.
             _log.exception("a connection of %s failed", self.endpoint.name)
             self.connection.transport.close()
 
+    def record(self, response: RawResponse | None, identity: str, now: float) -> None:
+        """Count the answer, once it is written."""
+        try:
+            self.endpoint.record(
+                self.head, identity, response, now - self.arrived, model=self.model, rows=self.rows
+            )
+        except Exception:
+            _log.exception("a request of %s could not be counted", self.endpoint.name)
+
     def fail(self, error: Exception) -> None:
         """Tell the client what came in the place of an answer."""
         identity = request_id(self.head.headers)
-        self.finish(error_response(error, identity).raw(), identity, time.monotonic())
+        response = error_response(error, identity).raw()
+        self.finish(response)
+        self.record(response, identity, time.monotonic())
 
     def cancel(self, reason: CancelReason) -> None:
         """Compute no answer: the client is gone."""
@@ -147,17 +157,12 @@ class FastPathRequest(RequestContext):
             self.end()
             if batch is not None:
                 batch.cancel(self)
-            self._record(None, request_id(self.head.headers), time.monotonic())
+            self.record(None, request_id(self.head.headers), time.monotonic())
 
     def end(self) -> None:
         """The answer is known, or somebody else finds it."""
         self.is_over = True
         self._batch = None  # it leads to whoever leads here
-
-    def _record(self, response: RawResponse | None, identity: str, now: float) -> None:
-        self.endpoint.record(
-            self.head, identity, response, now - self.arrived, model=self.model, rows=self.rows
-        )
 
 
 # A request that was read, and the model that it is for.
