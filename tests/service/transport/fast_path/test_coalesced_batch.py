@@ -54,9 +54,12 @@ class FakeRequest:
     def ask_successor(self, error: NotReady) -> None:
         self.asks_successor = True
 
-    def finish(self, response: RawResponse, identity: str, now: float) -> None:
-        assert identity.encode() in response.header_lines or response.status != 200
+    def finish(self, response: RawResponse) -> None:
         self.reply.set_result(response.body)
+
+    def record(self, response: RawResponse, identity: str, now: float) -> None:
+        assert self.reply.done()
+        assert identity.encode() in response.header_lines or response.status != 200
 
     def fail(self, error: Exception) -> None:
         self.reply.set_exception(error)
