@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         "weights; auto: the CPU quota shared by the workers over num_threads, 1 on a GPU.",
     )
     max_inline_seconds: NonNegativeFloat = Field(
-        0.0005,
+        0.001,
         description="A batch that is predicted to take no longer is computed on the event loop "
         "itself, without the way to a thread and back; everything else waits so long at most. 0: "
         "none is. On a GPU none is.",
