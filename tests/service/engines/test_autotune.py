@@ -76,6 +76,15 @@ def test_auto_compares_all_that_work(folders: Path) -> None:
         assert all(0 < one < 10 for one in points.values())
 
 
+def test_graphs_of_the_folder_are_taken_uncompared(folders: Path) -> None:
+    def never(_: Callable[[], object]) -> float:
+        raise AssertionError("an engine was timed")
+
+    selection = select_engine("auto", config(folders / "exported"), time_call=never)
+    assert selection.engine.name == "onnx"
+    assert selection.comparison == {"seconds_a_call": {}, "refused": {}}
+
+
 def test_the_fastest_on_the_average_is_taken() -> None:
     seconds = {
         "torch": {"encode_1": 1.0, "encode_8": 1.0},

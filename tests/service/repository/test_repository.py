@@ -20,14 +20,17 @@ from models.checkpoints.facts import facts_of
 from models.checkpoints.folder import load_checkpoint
 from models.checkpoints.promise import LOG_PROB_ERRORS
 from models.flow import Flow
+from models.onnx.export import export_folder
 from service.contracts import Repository
 from service.engines.selection import EngineConfig
 from service.engines.torch import make_engine
 from service.errors import ModelNotFound, NotReady
 from service.launch.exits import StartupError
 from service.repository import FolderRepository, ModelLocation, find_models, zoo_folder
+from service.repository.engine_loading import needs_torch
 from service.repository.folders import stamp
 from service.repository.loading import make_card, make_policy
+from service.repository.overrides import ModelOverrides
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -345,6 +348,26 @@ def test_bits_are_claimed_only_where_they_hold(family: str, tmp_path: Path) -> N
     certain = replace(selection, is_batch_invariant=True)
     card = make_card(ModelLocation("m", "1", Path("m")), facts_of(flow), certain, "fast")
     assert card.accuracy["is_bitwise_reproducible"] is True
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "has_graphs", "wanted"),
+    [
+        ("auto", "cpu", True, False),
+        ("onnx", "cpu", True, False),
+        ("auto", "cpu", False, True),
+        ("torch", "cpu", True, True),
+        ("auto", "cuda:0", True, True),
+    ],
+)
+def test_it_is_known_ahead_which_models_need_torch(
+    engine: str, device: str, has_graphs: bool, wanted: bool, tmp_path: Path
+) -> None:
+    models.save(models.build("realnvp", {"event_shape": [2]}), tmp_path)
+    if has_graphs:
+        export_folder(tmp_path).write(tmp_path)
+    overrides = ModelOverrides(Settings(engine=engine), device, None)
+    assert needs_torch(tmp_path, overrides) is wanted
 
 
 def test_invariant_batching_gives_a_row_the_same_bits_beside_any_others(library: Path) -> None:
