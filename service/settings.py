@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     engine: EngineName = Field(
         AUTO,
         description=f"What computes: {', '.join(one.description for one in ENGINES.values())}, or "
-        f"{AUTO}: the fastest of them on the model itself.",
+        f"{AUTO}: certified graphs in the model's folder, else the fastest on the model itself.",
     )
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."

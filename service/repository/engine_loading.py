@@ -14,6 +14,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.facts import ModelFacts, facts_of
 from models.extras import install_command
 from models.onnx.certified import has_certified_facts
+from models.onnx.load import has_export
 from service.engines.cpu import share_cpu
 from service.engines.registry import AUTO
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
@@ -49,8 +50,8 @@ async def load_engine(
             return await run_in_dedicated_thread(lambda: _open_certified(location, overrides))
         except EngineUnavailable as error:
             refusal = str(error)
-            if has_certified_facts(location.folder):
-                _log.warning("%s: its graphs are not served alone: %s", location.name, refusal)
+            if has_export(location.folder):
+                _log.warning("%s: its graphs do not serve alone: %s", location.name, refusal)
     try:
         return await run_in_dedicated_thread(
             lambda: _open_with_torch(location, overrides, max_rows)

@@ -1,6 +1,7 @@
 """What serving a model reads: its golden rows once, and one flow is built of its folder."""
 
 import asyncio
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -58,3 +59,23 @@ def test_a_folder_is_read_once(
         return
     # Of the weights, the header comes first: it says what the flow may cost.
     assert calls == {"golden.safetensors": 1, "model.safetensors": 2, "build": 1}
+
+
+def test_the_log_says_why_graphs_do_not_serve_alone(
+    folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(folders / "exported", tmp_path / "former")
+    path = folder / "certificate.json"
+    certificate = json.loads(path.read_text("utf-8"))
+    del certificate["model"]
+    path.write_text(json.dumps(certificate), encoding="utf-8")
+
+    async def load() -> None:
+        loaded = await load_model(ModelLocation("former", "1", folder), Settings(), Metrics())
+        assert loaded.served.card.engine == "onnx"
+        await loaded.drain()
+
+    asyncio.run(load())
+    (line,) = (line for line in caplog.messages if "do not serve alone" in line)
+    assert line.startswith("former: ")
+    assert "run pushforward export --in-place" in line
