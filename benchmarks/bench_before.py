@@ -21,11 +21,11 @@ from typing import Any
 
 import models
 from benchmarks.bench_ffjord import make_flow as make_ffjord
-from benchmarks.bench_serving import FLOWS, TYPES, Workload, body_of
 from benchmarks.harness import machine, take_turns
 from benchmarks.onnx_candidates import make_flow
 from benchmarks.peers import load
 from benchmarks.process import RunningServer, cpu_seconds, serving
+from benchmarks.workloads import FLOWS, TYPES, Workload, body_of
 
 OUT = Path("runs/benchmarks/before.json")
 # Where the machine is busy, `auto` may take another one for one of the two.

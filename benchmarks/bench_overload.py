@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 import models
-from benchmarks.bench_serving import FLOWS, TYPES, WORKLOADS, Workload, body_of
 from benchmarks.harness import machine, take_turns
 from benchmarks.onnx_candidates import make_flow
 from benchmarks.peers import load
 from benchmarks.peers.openloop import Lines, Reply, closed_loop, open_loop
 from benchmarks.process import RunningServer, serving
+from benchmarks.workloads import FLOWS, TYPES, WORKLOADS, Workload, body_of
 
 OUT = Path("runs/benchmarks/overload.json")
 FACTOR = 4

@@ -1,12 +1,8 @@
-"""What every peer does with a request: decode, one torch call on the batch, encode.
+"""What every peer with torch does with a request: one call of the flow on the batch.
 
 A continuous flow is solved as FFJORD's code does it: D backward passes and one step for all rows.
-
-FLOW_FOLDER is the checkpoint, FLOW_CALL is log_prob or sample, FLOW_FORMAT is json or npy,
-FLOW_BATCH is how many requests go into one call at most.
 """
 
-import io
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,18 +10,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import orjson
 import torch
 
 import models
 from benchmarks import ffjord_references
 from benchmarks.ffjord_references import brute_force, dense
+from benchmarks.peers.bodies import CALL
 from models.ode.transform import is_continuous
-
-CALL = os.environ.get("FLOW_CALL", "log_prob")
-FORMAT = os.environ.get("FLOW_FORMAT", "json")
-MAX_BATCH = int(os.environ.get("FLOW_BATCH", "64"))
-PORT = int(os.environ.get("PORT", "8000"))
 
 
 class Served:
@@ -53,28 +44,3 @@ class Served:
                 parts = {"log_prob": self.log_prob(rows)}
         split = {k: v.split(sizes) for k, v in parts.items()}
         return [{k: v[i].numpy() for k, v in split.items()} for i in range(len(sizes))]
-
-
-def parse(body: bytes) -> Any:
-    """Read a request's body."""
-    if CALL == "sample":
-        return orjson.loads(body)["num_samples"]
-    if FORMAT == "npy":
-        return np.load(io.BytesIO(body), allow_pickle=False)
-    return from_json(orjson.loads(body))
-
-
-def from_json(request: dict[str, Any]) -> Any:
-    """Read a request that was JSON."""
-    if CALL == "sample":
-        return request["num_samples"]
-    return np.asarray(request["x"], np.float32)
-
-
-def render(answer: dict[str, Any]) -> bytes:
-    """Write an answer's body."""
-    if FORMAT == "npy":
-        out = io.BytesIO()
-        np.save(out, next(iter(answer.values())))
-        return out.getvalue()
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

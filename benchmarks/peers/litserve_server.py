@@ -4,7 +4,8 @@ from typing import Any
 
 import litserve
 
-from benchmarks.peers.flow import MAX_BATCH, PORT, Served, from_json
+from benchmarks.peers.bodies import MAX_BATCH, PORT, from_json
+from benchmarks.peers.flow import Served
 
 
 class Flow(litserve.LitAPI):  # type: ignore[misc]

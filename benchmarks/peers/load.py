@@ -35,6 +35,14 @@ def closed_loop(
     url: str, body: Path, content_type: str, accept: str, concurrency: int, seconds: float
 ) -> Window:
     """Send one body again and again over `concurrency` connections."""
+    return closed_loop_of(url, [body], content_type, accept, concurrency, seconds)
+
+
+def closed_loop_of(
+    url: str, bodies: list[Path], content_type: str, accept: str, concurrency: int, seconds: float
+) -> Window:
+    """Send several bodies in turn over `concurrency` connections."""
+    paths = "\n".join(map(str, bodies))
     length = f"{max(1, round(seconds))}s"
     command = ("wrk", "-t1", f"-c{concurrency}", f"-d{length}", "--timeout", "30s")
     result = subprocess.run(
@@ -42,7 +50,7 @@ def closed_loop(
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "WRK_BODY": str(body), "WRK_TYPE": content_type, "WRK_ACCEPT": accept},
+        env={**os.environ, "WRK_BODY": paths, "WRK_TYPE": content_type, "WRK_ACCEPT": accept},
     )
     figures = json.loads(result.stdout.strip().splitlines()[-1])
     good = figures["requests"] - figures["errors"]

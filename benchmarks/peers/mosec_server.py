@@ -4,17 +4,17 @@ from typing import Any
 
 from mosec import Server, Worker
 
-from benchmarks.peers.flow import FORMAT, MAX_BATCH, Served, parse, render
+from benchmarks.peers.bodies import MAX_BATCH, MEDIA_TYPE, open_model, parse, render
 
 
 class Flow(Worker):  # type: ignore[misc]
     """The model's process."""
 
-    resp_mime_type = "application/json" if FORMAT == "json" else "application/x-npy"
+    resp_mime_type = MEDIA_TYPE
 
     def __init__(self) -> None:
         super().__init__()
-        self.served = Served()
+        self.served = open_model()
 
     def deserialize(self, data: bytes) -> Any:
         """Read a body."""

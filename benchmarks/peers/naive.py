@@ -4,7 +4,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from benchmarks.peers.flow import PORT, Served, from_json
+from benchmarks.peers.bodies import PORT, from_json
+from benchmarks.peers.flow import Served
 
 app, served = FastAPI(), Served()
 
