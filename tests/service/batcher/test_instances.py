@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
+from service.batcher.entry import QueueEntry
 from service.contracts import Array, EngineOutput, InferenceResult, SolverStats
 from service.engines.engine import EngineLost
 from service.errors import DeadlineExceeded, EngineError, NotReady
@@ -448,6 +449,32 @@ def test_a_thread_that_is_idle_ends_but_for_one(monkeypatch: pytest.MonkeyPatch)
             while len(threads()) - before > 1:
                 await asyncio.sleep(0.01)
         assert queue.is_alive
+        await queue.drain()
+
+    run(test())
+
+
+def test_parts_of_one_request_are_joined_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    add, now, most = QueueEntry.add_results, 0, 0
+
+    def slow(entry: QueueEntry, *arguments: Any) -> bool:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.005)
+        now -= 1
+        return add(entry, *arguments)
+
+    monkeypatch.setattr(QueueEntry, "add_results", slow)
+
+    async def test() -> None:
+        engine = Slow()
+        queue = batcher(engine, instances=4)
+        queue.start()
+        request = rows(*range(160))
+        assert_is_answer(await queue.submit(request, None, later()), request)
+        assert engine.most > 1
+        assert most == 1
         await queue.drain()
 
     run(test())

@@ -90,6 +90,22 @@ async def finished_batches(engine: Gated, count: int) -> None:
         await started(engine)
 
 
+def test_a_free_instance_accepts_while_another_computes_for_long() -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Gated(clock, seconds=2.0)
+        queue = await slow(engine, clock, instances=2, max_queue_seconds=0.001)
+        tasks = await submitted(queue, rows(0))
+        await started(engine)
+        tasks += await submitted(queue, rows(1))
+        await started(engine)
+        with pytest.raises(Overloaded):
+            await queue.submit(rows(2), None, clock() + 1000)
+        await finished(queue, engine, [*tasks])
+
+    run(test())
+
+
 def test_a_cold_queue_refuses_nothing_for_time() -> None:
     async def test() -> None:
         clock, engine = Clock(), Gated()
