@@ -5,7 +5,7 @@ of either a writable, C-contiguous array in the model's dtype, or says what is w
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def read_rows(
         # Counted before the conversion, which is the expensive part.
         if len(value) > max_rows:
             raise _too_many_rows(name, len(value), max_rows)
-        rows = _read_plain(value, event_shape, dtype)
+        rows = read_few_rows(value, event_shape, dtype)
         if rows is not None:
             return rows
     values = as_array(value, name, event_shape)
@@ -83,18 +83,6 @@ def read_rows(
     if num_levels is not None and values.dtype.kind in "iu":
         _check_levels(values, name, num_levels)
     return cast_finite(values, name, dtype)
-
-
-def read_lone_rows(
-    values: Sequence[Any], event_shape: Shape, *, dtype: np.dtype[Any]
-) -> Array | None:
-    """Read nested lists that hold one good row each, all at once: as `read_rows` reads each.
-
-    Returns:
-        (len(values), *event_shape); None where one of them is anything else, good or bad.
-    """
-    joint = _read_plain(values, (1, *event_shape), dtype)
-    return None if joint is None else joint.reshape(len(values), *event_shape)
 
 
 def as_array(value: Any, name: str, event_shape: Shape) -> Array:
@@ -216,8 +204,8 @@ def non_finite_rows(values: Array) -> list[int]:
     return rows
 
 
-def _read_plain(value: Sequence[Any], event_shape: Shape, dtype: np.dtype[Any]) -> Array | None:
-    """Read what most requests are: a few good rows. None for all else, good or bad."""
+def read_few_rows(value: list[Any], event_shape: Shape, dtype: np.dtype[Any]) -> Array | None:
+    """Read what most requests are: a few good rows of numbers. None for all else, good or bad."""
     try:
         wide = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

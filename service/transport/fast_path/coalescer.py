@@ -8,16 +8,16 @@ with each comes upon everything cold; and numpy, orjson and the queue are asked 
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from service.codec.json import Explain
+from service.codec.lone_rows import LoneRowReader, parse_lone_rows
 from service.codec.media import JSON
-from service.codec.tensors import read_lone_rows
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady, ServiceError
-from service.operations import Operation
 from service.operations.fields import MODEL
 from service.operations.model_input import ModelInput, join_inputs
 from service.operations.request_context import CancelReason, RequestContext
@@ -165,8 +165,10 @@ class FastPathRequest(RequestContext):
         self._batch = None  # it leads to whoever leads here
 
 
-# A request that was read, and the model that it is for.
-_ReadRequest = tuple[FastPathRequest, ServedModel]
+# Requests of one row each for a model, and the text of their numbers.
+_LoneRows = list[tuple[FastPathRequest, bytes]]
+# The models that were found in this turn, by the name that a request gives.
+_Found = dict[str | None, ServedModel]
 # What may wait together, by what it must have in common.
 _Groups = dict[Hashable, tuple[WriteBodies, list[tuple[FastPathRequest, ModelInput]]]]
 
@@ -180,6 +182,7 @@ class RequestCoalescer:
 
     def __init__(self) -> None:
         self._arrived: list[FastPathRequest] = []
+        self._readers: defaultdict[OperationEndpoint, LoneRowReader] = defaultdict(LoneRowReader)
 
     def add(self, request: FastPathRequest) -> None:
         """Begin a request with all others that arrive in this turn and the next."""
@@ -196,30 +199,31 @@ class RequestCoalescer:
                 by_endpoint.setdefault(request.endpoint, []).append(request)
         for endpoint, requests in by_endpoint.items():
             try:
-                _begin(endpoint, requests)
+                _begin(endpoint, requests, self._readers[endpoint])
             except Exception as error:  # a fault of ours: all that wait for nothing fail
                 for request in requests:
                     if not request.is_waiting:
                         request.fail(error)
 
 
-def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> None:
+def _begin(
+    endpoint: OperationEndpoint, requests: Sequence[FastPathRequest], reader: LoneRowReader
+) -> None:
     """Read plain requests and let their rows wait for the engine, which answers them.
 
     Each gets an answer or an error of its own, which does not touch the others.
     """
-    read: list[_ReadRequest] = []
-    found: dict[str | None, ServedModel] = {}
-    for request in requests:
+    found: _Found = {}
+    batches, left = _join_lone_rows(endpoint, requests, reader, found)
+    groups: _Groups = {}
+    for request in left:
         # Told where it is caught: an error that a frame keeps is part of a cycle, and with it
         # the body stays in memory until the next collection.
         try:
-            read.append((request, _read(request, found)))
+            model = _read(request, reader, found)
         except Exception as error:
             request.fail(error)
-    batches, left = _prepare_together(endpoint.operation, read)
-    groups: _Groups = {}
-    for request, model in left:
+            continue
         try:
             _prepare(request, model, groups)
         except NotReady as error:
@@ -237,79 +241,94 @@ def _begin(endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]) -> 
         batch.enqueue()
 
 
-def _read(request: FastPathRequest, found: dict[str | None, ServedModel]) -> ServedModel:
-    """Read the fields of a request, and find its model."""
-    endpoint = request.endpoint
-    request.timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
-    request.deadline = request.arrived + request.timeout
-    request.fields = fields = endpoint.reader.read_json(request.body)
-    name = MODEL.value(fields)
-    model = found.get(name)
-    if model is None:
-        model = found[name] = endpoint.app.repository.get(name)
-    request.served, request.model = model, model.card.name
-    if not fields.keys() <= endpoint.operation.plain_fields:
-        request.form = endpoint.operation.choose_format(None, fields, model.card)
-    return model
-
-
-def _prepare_together(
-    operation: Operation, requests: Sequence[_ReadRequest]
-) -> tuple[list[CoalescedBatch], Sequence[_ReadRequest]]:
-    """Prepare those requests as one that are one good row and nothing else.
+def _join_lone_rows(
+    endpoint: OperationEndpoint,
+    requests: Sequence[FastPathRequest],
+    reader: LoneRowReader,
+    found: _Found,
+) -> tuple[list[CoalescedBatch], list[FastPathRequest]]:
+    """Parse and prepare those requests as one that are one row of numbers and nothing else.
 
     Returns:
-        Batches of them, and the requests that have to be prepared by themselves.
+        Batches of them, and the requests that have to be read and prepared one by one.
     """
+    left: list[FastPathRequest] = []
+    alike: dict[tuple[int, float], tuple[ServedModel, _LoneRows]] = {}
+    for request in requests:
+        try:
+            request.timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
+            request.deadline = request.arrived + request.timeout
+            row = reader.find(request.body)
+            if row is None:
+                left.append(request)
+                continue
+            model = _find(request, row.model, found)
+        except Exception as error:
+            request.fail(error)
+            continue
+        group = alike.get((id(model), request.timeout))
+        if group is None:
+            group = alike[id(model), request.timeout] = (model, [])
+        group[1].append((request, row.numbers))
     batches: list[CoalescedBatch] = []
-    tensor = operation.tensor_name
-    if tensor is None or len(requests) == 1:
-        return batches, requests
-    alike: dict[Hashable, list[_ReadRequest]] = {}
-    left: list[_ReadRequest] = []
-    for each in requests:
-        request, model = each
-        value = request.fields.get(tensor)
-        # Objects are put in the model's order one by one.
-        is_lone = type(value) is list and len(value) == 1 and type(value[0]) is list
-        if is_lone and request.fields.keys() <= operation.row_fields:
-            alike.setdefault((id(model), request.timeout), []).append(each)
-        else:
-            left.append(each)
-    for group in alike.values():
-        made = _join(operation, group)
+    for model, rows in alike.values():
+        made = _prepare_together(endpoint, model, rows)
         if made is None:
-            left += group
+            left += [request for request, _ in rows]
         else:
             batches += made
     return batches, left
 
 
-def _join(operation: Operation, group: Sequence[_ReadRequest]) -> list[CoalescedBatch] | None:
-    """Make batches of requests of one row for one model; None where one of them is at fault."""
-    model = group[0][1]
-    tensor, card = operation.tensor_name or "", model.card
-    values = [request.fields[tensor] for request, _ in group]
-    rows = read_lone_rows(values, operation.row_shape(card), dtype=card.numpy_dtype)
+def _prepare_together(
+    endpoint: OperationEndpoint, model: ServedModel, members: _LoneRows
+) -> list[CoalescedBatch] | None:
+    """Make batches of lone rows for one model; None where one of them is at fault."""
+    operation, card = endpoint.operation, model.card
+    numbers = [text for _, text in members]
+    rows = parse_lone_rows(numbers, operation.row_shape(card), dtype=card.numpy_dtype)
     if rows is None:
         return None
     most = operation.queue(model).max_coalesced_rows
-    write = partial(_write, group[0][0].endpoint, model)
+    write = partial(_write, endpoint, model)
     batches = []
-    for start in range(0, len(group), most):
-        some = [request for request, _ in group[start : start + most]]
+    for start in range(0, len(members), most):
+        some = [request for request, _ in members[start : start + most]]
+        part, deadline = rows[start : start + most], some[0].deadline
         try:
-            given = operation.prepare(
-                some[0].fields, model, AS_JSON, some[0].deadline, rows=rows[start : start + most]
-            )
+            given = operation.prepare({}, model, AS_JSON, deadline, rows=part)
         except ServiceError:
             return None
         if not isinstance(given, ModelInput):
             return None
         batches.append(CoalescedBatch(write, some, given, [given.scalars] * len(some)))
-    for request, _ in group:
+    for request, _ in members:
         request.rows = 1
     return batches
+
+
+def _find(request: FastPathRequest, name: str | None, found: _Found) -> ServedModel:
+    """Find the model of a request."""
+    model = found.get(name)
+    if model is None:
+        model = found[name] = request.endpoint.app.repository.get(name)
+    request.served, request.model = model, model.card.name
+    return model
+
+
+def _read(request: FastPathRequest, reader: LoneRowReader, found: _Found) -> ServedModel:
+    """Read the fields of a request, and find its model."""
+    operation = request.endpoint.operation
+    request.fields = fields = request.endpoint.reader.read_json(request.body)
+    name = MODEL.value(fields)
+    model = _find(request, name, found)
+    if not fields.keys() <= operation.plain_fields:
+        request.form = operation.choose_format(None, fields, model.card)
+    elif fields.keys() <= operation.row_fields:
+        rows = fields.get(operation.tensor_name or "")
+        if type(rows) is list and len(rows) == 1 and type(rows[0]) is list:
+            reader.learn(request.body, name)
+    return model
 
 
 def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> None:

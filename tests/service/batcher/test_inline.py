@@ -148,6 +148,7 @@ def test_nothing_is_computed_there_before_its_cost_is_known() -> None:
         engine = Paced(clock)
         queue = batcher(engine, None, clock, max_inline_seconds=BOUND)
         queue.start()
+        await asyncio.sleep(0.1)  # until its thread sleeps
         assert_is_answer(await queue.submit(rows(1), None, later()), rows(1))
         assert engine.calls == [(1, False)]
         await queue.drain()

@@ -104,7 +104,8 @@ def test_facts_and_answers_are_those_of_torch(name: str, tmp_path: Path) -> None
         ),
         (lambda f: (f / "certificate.json").write_text("["), "cannot be read as a certificate"),
     ],
-    ids=str,
+    # A function has no name that is the same in every process.
+    ids=lambda value: value if isinstance(value, str) else "spoiled",
 )
 def test_a_folder_that_has_changed_is_not_served_by_its_graphs(
     spoil: Callable[[Path], object], message: str, folder: Path

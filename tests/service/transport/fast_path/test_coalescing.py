@@ -115,10 +115,10 @@ def test_a_connection_that_cannot_be_written_to_costs_only_itself(
 
 
 def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(values: Any, event_shape: Any, *, dtype: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("service.transport.fast_path.coalescer.read_lone_rows", fail)
+    monkeypatch.setattr("service.transport.fast_path.coalescer.join_inputs", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -171,10 +171,13 @@ def test_plain_rows_are_prepared_as_one_unless_together_they_are_refused(
     async def play() -> None:
         loopback = LoopbackServer()
         cases = [("/encode", LINE % first) for first in (b"2", b"8", b"6")]
-        answers = await exchange(loopback, plain_requests(cases))
-        assert [answer.json()["z"][0][0] for answer in answers] == [1, 4, 3]
-        assert batches(loopback) == [3]
-        assert prepared == ([3] if most == 3 else [3, 1, 1, 1])
+        first = await exchange(loopback, plain_requests(cases))
+        assert prepared == [1, 1, 1]
+        again = await exchange(loopback, plain_requests(cases))
+        for answers in (first, again):
+            assert [answer.json()["z"][0][0] for answer in answers] == [1, 4, 3]
+        assert batches(loopback) == [3, 3]
+        assert prepared[3:] == ([3] if most == 3 else [3, 1, 1, 1])
 
     run(play)
 

@@ -1,0 +1,76 @@
+"""Bodies that hold one row of numbers and nothing else: known by the text around their numbers."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from service.codec.tensors import Array, Shape, read_few_rows
+
+# All that numbers in a list are written with. None of it ends a list or begins a string.
+_OF_NUMBERS = b"0123456789+-.eE, \t\r\n"
+_MAX_TEXT_BYTES = 512
+_MAX_TEXTS = 256
+_UNKNOWN = object()
+
+
+class LoneRow(NamedTuple):
+    """A row that is not parsed yet: the model that the body names, and the text of the numbers."""
+
+    model: str | None
+    numbers: bytes
+
+
+class LoneRowReader:
+    """Takes bodies of one row apart without parsing them.
+
+    Such a body is the text of its numbers, and the text around it: names of fields, the model's
+    name, brackets. Once a body was parsed and found good, another one with the same text around
+    other numbers says the same of all else. So the numbers of many bodies can be parsed at once:
+    there is no bracket and no quote in them with which one could reach into another.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[bytes, Any] = {}
+
+    def find(self, body: bytes) -> LoneRow | None:
+        """Take a body apart; None where it is another one, or its text is not known."""
+        start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
+        model = self._models.get(body[:start] + body[stop:], _UNKNOWN)
+        if model is _UNKNOWN:
+            return None
+        numbers = body[start:stop]
+        return None if numbers.translate(None, _OF_NUMBERS) else LoneRow(model, numbers)
+
+    def learn(self, body: bytes, model: str | None) -> None:
+        """Know a body again that holds one row and perhaps its model's name.
+
+        Args:
+            body: that was parsed, and found good.
+            model: the name it holds.
+        """
+        start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
+        text = body[:start] + body[stop:]
+        if not 2 <= start < stop or len(text) > _MAX_TEXT_BYTES:
+            return
+        if body[start:stop].translate(None, _OF_NUMBERS):
+            return
+        if len(self._models) == _MAX_TEXTS:
+            self._models.clear()
+        self._models[text] = model
+
+
+def parse_lone_rows(
+    numbers: Sequence[bytes], event_shape: Shape, *, dtype: np.dtype[Any]
+) -> Array | None:
+    """Parse the numbers of lone rows, all at once: as each would be parsed.
+
+    Returns:
+        (len(numbers), *event_shape); None where one of them is anything but a good row.
+    """
+    try:
+        values = orjson.loads(b"[[%b]]" % b"],[".join(numbers))
+    except orjson.JSONDecodeError:
+        return None
+    return read_few_rows(values, event_shape, dtype)
