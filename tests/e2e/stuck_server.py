@@ -49,4 +49,6 @@ def make_engine(config: EngineConfig) -> EngineSelection:
 if __name__ == "__main__":
     ENGINES["torch"] = EngineSpec("tests.e2e.stuck_server", "torch, stuck")
     fields = dict(argument.split("=", 1) for argument in sys.argv[3:])
-    sys.exit(main.run(read({"model_repository": sys.argv[2], "engine": "torch", **fields})))
+    # One thread that is stuck, and not the event loop's.
+    stuck = {"engine": "torch", "instances": "1", "max_inline_seconds": "0"}
+    sys.exit(main.run(read({"model_repository": sys.argv[2], **stuck, **fields})))
