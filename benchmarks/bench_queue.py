@@ -70,7 +70,8 @@ async def _capacity(queue: Batcher, seconds: float) -> float:
     async def one() -> None:
         nonlocal answered
         while time.monotonic() < end:
-            answered += await _ask(queue) == 0
+            is_answered = await _ask(queue) == 0
+            answered += is_answered  # not in one line: others count while it is awaited
 
     await asyncio.gather(*(one() for _ in range(16)))
     return answered / seconds
@@ -114,7 +115,8 @@ async def come_back(max_queue_seconds: float) -> dict[str, float]:
         if wait := await _ask(queue):
             waits.append(wait)
             await asyncio.sleep(wait)
-            accepted += await _ask(queue) == 0
+            is_accepted = await _ask(queue) == 0
+            accepted += is_accepted
 
     await _open_loop(one, rate, RETURN_SECONDS)
     await queue.drain()
