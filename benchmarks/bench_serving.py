@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ from benchmarks.workloads import (
 )
 
 OUT = Path("runs/benchmarks/serving.json")
+# Of a window, the pause behind it.
+SETTLE = 0.1
 
 
 def measure(work: Workload, scratch: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +101,11 @@ def _take_turns(
         if server is None:
             return load.Window(alone[name].rate(length), 0.0, 0.0, 0)
         kind, accept = headers["Content-Type"], headers["Accept"]
-        return load.closed_loop(server.url, body, kind, accept, concurrency, length)
+        found = load.closed_loop(server.url, body, kind, accept, concurrency, length)
+        # What is still being computed for a client that left: stopped in the middle of it, a server
+        # would take the others' turns for its own slowness, and refuse.
+        time.sleep(SETTLE * work.seconds)
+        return found
 
     try:
         for turn in range(-1, asked.rounds):

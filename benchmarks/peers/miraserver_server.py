@@ -46,7 +46,7 @@ def write(home: Path) -> Path:
         The file of settings.
     """
     version = home / "models" / "flow" / "1"
-    version.mkdir(parents=True)
+    version.mkdir(parents=True, exist_ok=True)
     (version / "config.yaml").write_text(json.dumps(MODEL))
     (version / "model.py").write_text(Path(__file__).with_name("miraserver_model.py").read_text())
     settings = home / "server.yaml"
