@@ -114,8 +114,25 @@ def decode_picture(
     return _ask("decode", fields, model, wire.PNG, partial(_read_picture, failed=failed))
 
 
+def check_options(options: Mapping[str, Any], kind: type) -> None:
+    """Refuse keywords that no call has: types of keywords are looked at by type checkers alone.
+
+    Raises:
+        TypeError: naming the first of them, and those that there are.
+    """
+    known = kind.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"unexpected keyword {name!r}, expected some of {', '.join(known)}")
+
+
 def to_params(num_samples: int, options: DrawOptions, failed: Failed = "values") -> SamplingParams:
-    """Settle what a draw leaves open: the seed above all, before the first attempt."""
+    """Settle what a draw leaves open: the seed above all, before the first attempt.
+
+    Raises:
+        TypeError, ValueError: an option is none.
+    """
+    check_options(options, DrawOptions)
     seed = options.get("seed")
     return SamplingParams(
         num_samples,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from pushforward.client import answers, wire
 from pushforward.client.answers import Decoded, Encoded, RowOutputs, Scores, read_outputs
-from pushforward.client.calls import CHUNK_ROWS, Call, ask, is_one_each
+from pushforward.client.calls import CHUNK_ROWS, Call, ask, check_options, is_one_each
 from pushforward.client.errors import ResponseError, VersionChanged
 from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
 from pushforward.client.frames import Table, read_table
@@ -231,6 +231,7 @@ def row_call(
     Raises:
         TypeError, ValueError: rows are no numbers, or an option is none.
     """
+    check_options(options, RowOptions)
     invalid = options.get("invalid", defaults.invalid)
     context = options.get("context")
     table = _read(operation, rows, options.get("columns"))
@@ -250,6 +251,7 @@ def stream_calls(
     operation: Operation[T], rows: RowParts, defaults: Defaults, options: ChunkOptions
 ) -> Iterator[RowCall[T]]:
     """Make the calls of a stream: one, or one each for the parts that an iterator gives."""
+    check_options(options, ChunkOptions)
     given: RowOptions = {"progress": None, **options}
     first = 0
     for part in rows if isinstance(rows, Iterator) else (rows,):

@@ -93,7 +93,7 @@ _COMMON_OUTPUTS = (
         "failures",
         {
             "type": "array",
-            "items": {"$ref": "#/components/schemas/RowFailure"},
+            "items": {"$ref": "#/components/schemas/SolveFailure"},
             "description": "Rows without numbers, and why. Absent if none.",
         },
         is_always=False,
@@ -107,7 +107,7 @@ def add_operations(
 ) -> None:
     """Add the operations to FastAPI's document, with examples for a model that is served."""
     _, definitions = models_json_schema(
-        [(kind, "validation") for kind in (schemas.Problem, schemas.RowFailure)],
+        [(kind, "validation") for kind in (schemas.Problem, schemas.SolveFailure)],
         ref_template=_REFERENCE,
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})

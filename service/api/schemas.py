@@ -11,7 +11,7 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RowFailure(Wire):
+class SolveFailure(Wire):
     """A row without numbers, and why; docs/protocol.md has what each reason means."""
 
     row: int = Field(description="Of the request, from 0.")

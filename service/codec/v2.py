@@ -23,8 +23,16 @@ from service.codec.json import check_keys, is_plain, parse_object
 from service.codec.json_slices import is_large, parse_large
 from service.codec.media import JSON
 from service.codec.mends import suggest_json_length, suggest_media
-from service.codec.missing import asks_for_null, fill_missing, fill_missing_rows, fill_overflows
-from service.codec.parameters import check_known
+from service.codec.missing import (
+    INVALID,
+    NULL,
+    REFUSE,
+    asks_for_null,
+    fill_missing,
+    fill_missing_rows,
+    fill_overflows,
+)
+from service.codec.parameters import check_known, read_choice
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
 from service.errors import (
     BadDtype,
@@ -116,6 +124,9 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
                 check_leaves(_rows_of(given), given.name, takes_null=takes_null)
         tensors = _read_tensors(request.inputs, memoryview(body)[size:], takes_null=takes_null)
     except InvalidRequest as error:
+        if INVALID in request.parameters:
+            # A word that is neither is what to mend.
+            read_choice(request.parameters[INVALID], INVALID, (REFUSE, NULL))
         error.name_columns(_columns_in(request))
         raise
     return Inference(

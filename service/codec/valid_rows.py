@@ -46,6 +46,8 @@ def read_valid_rows(
     Raises:
         TooLarge, ShapeMismatch, BadDtype: it is no batch of such events.
     """
+    if type(value) is list and len(value) <= max_rows:
+        value = fill_missing_rows(value, event_shape)
     try:
         rows = read_rows(
             value, name, event_shape, dtype=dtype, max_rows=max_rows, num_levels=num_levels
@@ -53,7 +55,7 @@ def read_valid_rows(
     except (NonFinite, BadDtype, OutOfRange):
         values = read_array(value, name, event_shape)
     else:
-        return rows, {}
+        return rows, beyond_levels(rows, num_levels)
     check_shape(values, name, event_shape)
     if len(values) > max_rows:
         raise TooLarge(f"{name}: expected at most {max_rows} rows a request", at=f"/{name}")
@@ -61,11 +63,21 @@ def read_valid_rows(
         raise BadDtype(f"{name}: expected real numbers, got {values.dtype}", at=f"/{name}")
     rows = cast(values, dtype)
     reasons = {row: _reason(values[row]) for row in non_finite_rows(rows)}
-    if num_levels is not None and values.dtype.kind in "iu":
-        outside = ((values < 0) | (values >= num_levels)).reshape(len(values), -1).any(1)
-        reasons |= dict.fromkeys(np.flatnonzero(outside).tolist(), OUT_OF_BOUNDS)
     rows[list(reasons)] = 0
-    return rows, reasons
+    return rows, beyond_levels(rows, num_levels) | reasons
+
+
+def beyond_levels(rows: Array, num_levels: int | None) -> Reasons:
+    """Find rows of pixels that are none: whole numbers, and one of them beyond the levels.
+
+    Samples hold fractions, and lie a little beyond the levels: they are points of the density.
+    """
+    if num_levels is None or (rows.min() >= 0 and rows.max() < num_levels):
+        return {}
+    flat = rows.reshape(len(rows), -1)
+    outside = np.flatnonzero(((flat < 0) | (flat >= num_levels)).any(1))
+    is_whole = (flat[outside] == np.rint(flat[outside])).all(1)
+    return dict.fromkeys(outside[is_whole].tolist(), OUT_OF_BOUNDS)
 
 
 def read_valid_context(

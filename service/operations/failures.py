@@ -42,6 +42,8 @@ _IS_INFINITE = CODES.index((_NUMBER, INFINITE))
 CODE_TYPE = np.dtype(np.int32)
 # The array of codes beside the outputs, where an answer holds one.
 STATUS = "status"
+# What outputs are where the density is zero.
+_OF_NO_DENSITY = {"log_prob": -np.inf, "bits_per_dim": np.inf}
 # Null where nothing is known of an error: the row that it belongs to has its numbers.
 _NOT_OF_ROWS = ("log_prob_se",)
 
@@ -62,8 +64,16 @@ class RejectedRows(NamedTuple):
     kept: Array
 
     def spread(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Put the rows of an answer where they were in the request, and NaN between them."""
-        return {name: self._spread(values) for name, values in outputs.items()}
+        """Put the rows of an answer where they were in the request.
+
+        Returns:
+            NaN between them; the log-density outside of the support is -inf.
+        """
+        outside = [row for row, code in self.codes.items() if code == _AT_BOUNDS]
+        spread = {name: self._spread(values) for name, values in outputs.items()}
+        for name in spread.keys() & _OF_NO_DENSITY.keys():
+            spread[name][outside] = _OF_NO_DENSITY[name]
+        return spread
 
     def _spread(self, values: Array) -> Array:
         blank = np.nan if values.dtype.kind == "f" else 0

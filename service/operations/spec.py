@@ -21,7 +21,12 @@ from service.codec.media import JPEG, JSON, NPY, NPZ, PNG, negotiate
 from service.codec.mends import suggest_media
 from service.codec.missing import NULL, asks_for_null, complete_objects, names_in
 from service.codec.tensors import Array, read_rows
-from service.codec.valid_rows import Reasons, read_valid_context, read_valid_rows
+from service.codec.valid_rows import (
+    Reasons,
+    beyond_levels,
+    read_valid_context,
+    read_valid_rows,
+)
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import (
     InvalidParameter,
@@ -177,6 +182,7 @@ class Operation(ABC):
                 rows = self._read_named_rows(value, COLUMNS.value(fields), model.card)
             else:
                 rows = self._read_rows(value, model.card)
+                reasons = beyond_levels(rows, self._levels(model.card))
         return self._make_input(
             rows,
             fields,
@@ -351,8 +357,12 @@ class Operation(ABC):
             self.row_shape(card),
             dtype=card.numpy_dtype,
             max_rows=self._limits.max_request_rows,
-            num_levels=card.num_levels if self.has_named_rows else None,
+            num_levels=self._levels(card),
         )
+
+    def _levels(self, card: ModelCard) -> int | None:
+        """Of the pixels that the rows hold; None where they hold none."""
+        return card.num_levels if self.has_named_rows else None
 
     def _read_valid_rows(
         self, value: Any, fields: dict[str, Any], card: ModelCard
@@ -367,7 +377,7 @@ class Operation(ABC):
                 self.row_shape(card),
                 dtype=card.numpy_dtype,
                 max_rows=self._limits.max_request_rows,
-                num_levels=card.num_levels if self.has_named_rows else None,
+                num_levels=self._levels(card),
             )
             reasons.update(found)
             return rows

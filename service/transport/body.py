@@ -13,7 +13,7 @@ from service.codec.parameters import read_query
 from service.contracts import Repository
 from service.errors import BadDtype, InvalidParameter, MalformedBody, ServiceError
 from service.operations import Operation
-from service.operations.fields import COLUMNS, CONTEXT, MODEL
+from service.operations.fields import COLUMNS, CONTEXT, INVALID, MODEL
 from service.operations.model_input import EncodedImage
 from service.operations.thread_pool import RequestThreadPool
 from service.transport.request import Head
@@ -102,7 +102,10 @@ class FieldReader:
         try:
             return read_object(body, self._operation.field_names, takes_null=takes_null)
         except BadDtype as error:
-            error.name_columns(self._find_columns(body, query))
+            fields = self._find_fields(body, query)
+            if INVALID.name in self._operation.field_names:
+                INVALID.value(fields)  # a word that is neither is what to mend
+            error.name_columns(self._find_columns(fields))
             raise
 
     async def _read_body(
@@ -138,10 +141,16 @@ class FieldReader:
         texts = [field.name for field in self._operation.fields if field.is_text]
         return read_query(query, self._operation.query_fields, texts)
 
-    def _find_columns(self, body: bytes | bytearray, query: bytes) -> tuple[str, ...] | None:
-        """Names of the columns of a body that was refused before its model was looked for."""
+    def _find_fields(self, body: bytes | bytearray, query: bytes) -> dict[str, Any]:
+        """What can be read of the fields of a body that was refused."""
         try:
-            fields = parse_object(body) | self._read_query(query)
+            return parse_object(body) | self._read_query(query)
+        except ServiceError:
+            return {}
+
+    def _find_columns(self, fields: dict[str, Any]) -> tuple[str, ...] | None:
+        """Names of the columns of rows that were refused before their model was looked for."""
+        try:
             names = COLUMNS.value(fields)
             return names or self._repository.get(MODEL.value(fields)).card.feature_names
         except ServiceError:

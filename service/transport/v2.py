@@ -176,8 +176,7 @@ def _finish(
     """
     scalars: Scalars = {}
     tensors: Tensors = {}
-    asked = dict.fromkeys(operation for operation, _ in call.outputs.values())
-    for operation in asked or (call.operation,):  # who asks for the status alone names no output
+    for operation in call.finished_by:
         more, found = operation.finish(card, given, result, JSON)
         scalars |= more
         tensors |= found
@@ -186,7 +185,7 @@ def _finish(
 
 def _shown(card: ModelCard, call: V2Call, tensors: Tensors) -> Tensors:
     """Leave out the outputs that were not asked for; what some answers hold beside them stays."""
-    operations = {operation for operation, _ in call.outputs.values()} | {call.operation}
+    operations = {call.operation, *call.finished_by}
     own = {name for operation in operations for name in operation.output_names(card)}
     return {
         name: values for name, values in tensors.items() if name in call.outputs or name not in own

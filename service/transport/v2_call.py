@@ -37,12 +37,14 @@ class V2Call(NamedTuple):
     operation: makes the engine's input of the fields.
     fields: of that operation.
     outputs: that are asked for: what computes each, and whether it goes as bytes.
+    finished_by: what computes them; of the status alone all that it may be about.
     status: whether the codes of the rows go as bytes, where they are asked for by name.
     """
 
     operation: Operation
     fields: dict[str, Any]
     outputs: dict[str, tuple[Operation, bool]]
+    finished_by: tuple[Operation, ...]
     status: bool | None = None
 
 
@@ -97,7 +99,9 @@ class V2CallReader:
             for name, is_binary in wanted.items()
             if name != STATUS
         }
-        return V2Call(operation, fields, outputs, wanted.get(STATUS))
+        everything = (operation, *self._beside[operation]) if asked is operation else (asked,)
+        finished_by = tuple(dict.fromkeys(each for each, _ in outputs.values())) or everything
+        return V2Call(operation, fields, outputs, finished_by, wanted.get(STATUS))
 
     def _choose(self, inference: Inference) -> tuple[Operation, Operation]:
         """Tell from the tensors and from parameters.operation what is to be done.

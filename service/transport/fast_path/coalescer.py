@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from service.codec.json import Explain
 from service.codec.lone_rows import LoneRowReader, parse_lone_rows
 from service.codec.media import JSON
+from service.codec.valid_rows import beyond_levels
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady, ServiceError
 from service.operations.fields import MODEL
@@ -287,7 +288,8 @@ def _prepare_together(
     operation, card = endpoint.operation, model.card
     numbers = [text for _, text in members]
     rows = parse_lone_rows(numbers, operation.row_shape(card), dtype=card.numpy_dtype)
-    if rows is None:
+    levels = card.num_levels if operation.has_named_rows else None
+    if rows is None or beyond_levels(rows, levels):
         return None
     most = operation.queue(model).max_coalesced_rows
     write = partial(_write, endpoint, model)

@@ -283,6 +283,55 @@ CASES = [
         {"Content-Type": NPY},
     ),
     Case(
+        "whole pixels beyond the levels",
+        "log_prob",
+        {"model": "digits", "x": [[[[0, 1], [2, 3]]], [[[0, 1], [2, 17]]]]},
+        ok(
+            b'{"model":"digits","version":"3","failures":[{"row":1,"status":"outside_support","reason":"out_of_bounds"}],"log_prob":[-5.425754,null],"bits_per_dim":[1.9569271,null],"non_finite":[1]}'
+        ),
+    ),
+    Case(
+        "one row of whole pixels below",
+        "encode",
+        {"model": "digits", "x": [[[[0, 1], [2, -1.0]]]]},
+        ok(
+            b'{"model":"digits","version":"3","failures":[{"row":0,"status":"outside_support","reason":"out_of_bounds"}],"z":[null],"log_det":[null],"non_finite":[0]}'
+        ),
+    ),
+    Case(
+        "whole pixels beyond the levels as bytes",
+        "log_prob",
+        npy([[[[0, 1], [2, 3]]], [[[0, 1], [2, 17]]]], "<f4"),
+        ok(
+            npy([-5.425754, -np.inf], "<f4"),
+            NPY,
+            x_model="digits",
+            x_model_version="3",
+            x_non_finite="1",
+            x_failures="1",
+            x_failed_rows="1",
+        ),
+        "model=digits",
+        {"Content-Type": NPY, "Accept": NPY},
+    ),
+    _null(
+        "nothing but rows that are null",
+        "log_prob",
+        '"model":"line","x":[null,null]',
+        '{"model":"line","version":"3",'
+        + _failed((0, "invalid_input", "missing"), (1, "invalid_input", "missing"))
+        + '"log_prob":[null,null],"non_finite":[0,1]}',
+        v2=_NO_OBJECTS,
+    ),
+    Case(
+        "neither word, beside a null",
+        "log_prob",
+        b'{"model":"line","x":[[1,2,null]],"invalid":"nul"}',
+        problem(
+            "invalid_parameter", 'invalid: expected "refuse" or "null", got \'nul\'', "/invalid"
+        ),
+    ),
+    Case(
         "a tile without numbers",
         "decode",
         b'{"model":"grey","z":[[0,0,0,0],[null,0,0,0]],"invalid":"null"}',

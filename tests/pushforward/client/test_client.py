@@ -182,6 +182,20 @@ def test_what_is_no_array_is_refused_at_home(value: Any) -> None:
 # Any operation, by name.
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.log_prob(np.zeros((2, 3)), invald="null"),
+        lambda client: client.decode(np.zeros((2, 3)), model="line"),
+        lambda client: client.sample(2, temprature=0.5),
+        lambda client: collect(client, 4, 2, progress=print),
+    ],
+)
+def test_a_keyword_that_no_call_has_is_refused(call: Callable[[AsyncClient], Any]) -> None:
+    with pytest.raises(TypeError, match=r"unexpected keyword '(invald|model|temprature|progress)'"):
+        ask(FakeRepository(), "line", call)
+
+
 def test_a_call_by_name_is_the_call_of_that_name() -> None:
     repository = FakeRepository()
     typed = ask(repository, "line", lambda client: client.encode(X))

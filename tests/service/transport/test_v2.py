@@ -104,6 +104,14 @@ def test_a_seed_is_made_and_returned(app: FastAPI) -> None:
     assert again.json() == first.json()
 
 
+@pytest.mark.parametrize("parameters", [{}, {"operation": "log_prob"}], ids=["", "log_prob"])
+def test_the_status_alone_is_that_of_all_outputs(app: FastAPI, parameters: dict[str, Any]) -> None:
+    far = tensor([[0, 0, 0], [3e38, 0, 0]])
+    answer = infer(app, inputs=[far], outputs=[{"name": "status"}], parameters=parameters)
+    assert [one["name"] for one in answer.json()["outputs"]] == ["status"]
+    assert outputs(answer)["status"].tolist() == [0, 5]
+
+
 @pytest.mark.parametrize("wanted", [["log_prob"], ["log_prob", "z"], ["log_det"]])
 def test_only_what_is_asked_for_is_sent(app: FastAPI, wanted: list[str]) -> None:
     answer = infer(app, outputs=[{"name": name} for name in wanted])
