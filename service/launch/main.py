@@ -34,7 +34,8 @@ def run(settings: Settings) -> int:
     try:
         code = _serve(settings)
     except StartupError as error:
-        return _refuse(error)
+        # Other models may still be loading, in threads that no interpreter can take down.
+        hard_exit(_refuse(error))
     if code != EXIT_OK:
         # A worker may be deep in the engine and never come back: do not wait for its thread.
         hard_exit(code)

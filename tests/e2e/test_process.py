@@ -3,6 +3,7 @@
 import contextlib
 import json
 import resource
+import shutil
 import subprocess
 import threading
 import time
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from benchmarks.process import command, serving
+
+ZOO = Path(__file__).parents[2] / "models" / "zoo"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,10 +41,21 @@ def test_a_folder_without_models_is_one_clear_line_and_exit_3(tmp_path: Path) ->
     assert "Traceback" not in result.stderr
 
 
+def test_a_broken_model_among_others_is_one_clear_line_and_exit_3(tmp_path: Path) -> None:
+    """While the first is refused, others are being loaded in threads."""
+    for number in range(3):
+        shutil.copytree(ZOO / "digits-realnvp", tmp_path / f"m{number}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    result = run("serve", str(tmp_path), "--port", "0")
+    assert result.returncode == 3, result.stderr
+    assert "broken/config.json" in result.stderr.strip().splitlines()[-1]
+
+
 def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
-    zoo = Path(__file__).parents[2] / "models" / "zoo"
+
     answers: list[int] = []
-    with serving(tmp_path / "log", str(zoo / "moons"), "--log-format", "json") as server:
+    with serving(tmp_path / "log", str(ZOO / "moons"), "--log-format", "json") as server:
 
         def ask() -> None:
             # A connection may be refused or reset once the server is gone; what counts is that
