@@ -40,7 +40,10 @@ def read_content_type(header: bytes | None, offers: Sequence[str]) -> str:
 
 def _suggest(kind: str, offers: Sequence[str]) -> str:
     if kind == _FORM:
-        return f"; curl names it where it is told no other: add -H 'Content-Type: {offers[0]}'"
+        other = f", or {NPY} for an array" if NPY in offers else ""
+        return (
+            f"; curl names it where it is told no other: add -H 'Content-Type: {offers[0]}'{other}"
+        )
     # One that is known was meant, wherever else it is taken.
     known = kind in _EXACT.values()
     near = [] if known else get_close_matches(kind, offers, n=1, cutoff=_NEAR)

@@ -13,7 +13,7 @@ from service.codec.parameters import read_query
 from service.contracts import Repository
 from service.errors import BadDtype, InvalidParameter, MalformedBody, ServiceError
 from service.operations import Operation
-from service.operations.fields import COLUMNS, CONTEXT, INVALID, MODEL
+from service.operations.fields import COLUMNS, CONTEXT, MODEL
 from service.operations.model_input import EncodedImage
 from service.operations.thread_pool import RequestThreadPool
 from service.transport.request import Head
@@ -103,8 +103,9 @@ class FieldReader:
             return read_object(body, self._operation.field_names, takes_null=takes_null)
         except BadDtype as error:
             fields = self._find_fields(body, query)
-            if INVALID.name in self._operation.field_names:
-                INVALID.value(fields)  # a word that is neither is what to mend
+            for field in self._operation.fields:
+                if field.name not in (self._operation.tensor_name, CONTEXT.name):
+                    field.value(fields)  # a scalar that is none says better what to mend
             error.name_columns(self._find_columns(fields))
             raise
 

@@ -40,7 +40,7 @@ CASES = [
         "form",
         problem(
             "unsupported_media_type",
-            "Content-Type: expected application/json or application/x-npy or application/x-npz or image/png or image/jpeg, got 'application/x-www-form-urlencoded'; curl names it where it is told no other: add -H 'Content-Type: application/json'",
+            "Content-Type: expected application/json or application/x-npy or application/x-npz or image/png or image/jpeg, got 'application/x-www-form-urlencoded'; curl names it where it is told no other: add -H 'Content-Type: application/json', or application/x-npy for an array",
         ),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     ),

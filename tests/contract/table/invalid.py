@@ -332,6 +332,13 @@ CASES = [
         ),
     ),
     Case(
+        "a list of a name",
+        "log_prob",
+        b'{"model":["line"],"x":[[1,2,3]]}',
+        problem("invalid_parameter", 'model: expected a string, got a list; send "line"', "/model"),
+        v2=NotInV2("the path names the model"),
+    ),
+    Case(
         "a tile without numbers",
         "decode",
         b'{"model":"grey","z":[[0,0,0,0],[null,0,0,0]],"invalid":"null"}',
