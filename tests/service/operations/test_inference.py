@@ -22,7 +22,7 @@ def test_rows_on_which_the_engine_fails_are_let_go_without_a_collection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # pytest keeps what is logged, and the error leads to the rows.
-    monkeypatch.setattr(logging.getLogger("service.batcher.instances"), "propagate", False)
+    monkeypatch.setattr(logging.getLogger("service.batcher.batcher"), "propagate", False)
 
     async def test() -> None:
         queue, model = batcher(Poisoned()), FakeRepository().get("line")
