@@ -1,10 +1,11 @@
 """How the server grows: rows a request, models served, connections; and what bounds each end.
 
 `pushforward serve FOLDER` with RealNVPs (D = 8, 8 couplings 128x2), wrk on the same cores. Every
-line stands beside three bounds, measured in the same run: the cores (the graph alone with as many
-rows a call, a thread a core, in this process), the parser (orjson or numpy reading that body, one
-core: the event loop parses in one thread) and the loop (`peers/floor.py`, which computes one row on
-its event loop and does nothing else, over as many connections). The least of them is what bounds.
+line stands beside three bounds, measured in the same run: the cores (the graph alone, a thread a
+core, in this process, in the best batches that so many connections can fill), the parser (orjson or
+numpy reading that body, one core: the event loop parses in one thread) and the loop
+(`peers/floor.py`, which computes one row on its event loop and does nothing else, over as many
+connections). The least of them is what bounds.
 
     python -m benchmarks.bench_growth [--quick]
 """
@@ -38,8 +39,9 @@ OUT = Path("runs/benchmarks/growth.json")
 ROWS = (1, 10, 100, 1000, 10_000)
 CONNECTIONS = (1, 10, 100, 1000)
 MODELS = (1, 8, 64)
-# Enough that every core has work while others are on their way.
-LARGE_CONNECTIONS, SMALL_CONNECTIONS = 8, 64
+# Enough that every core has work while others are on their way; of the largest requests fewer, as
+# the queue is bounded in rows.
+LARGE_CONNECTIONS, LARGEST_CONNECTIONS, SMALL_CONNECTIONS = 8, 2, 64
 
 BOUNDS = ("cores", "parser", "loop")
 HEADINGS = (
@@ -71,7 +73,8 @@ def lines() -> Iterator[Line]:
     for form in ("json", "npy"):
         for rows in ROWS:
             name = f"{rows:,} rows a request, {form}"
-            yield Line(name, Workload(name, "A", rows, form, (LARGE_CONNECTIONS,)))
+            connections = LARGEST_CONNECTIONS if rows == max(ROWS) else LARGE_CONNECTIONS
+            yield Line(name, Workload(name, "A", rows, form, (connections,)))
     for connections in CONNECTIONS:
         name = f"{connections:,} connections"
         yield Line(name, Workload(name, "A", 1, "json", (connections,)))
@@ -116,7 +119,8 @@ def measure(line: Line, scratch: Path, floor_url: str, rounds: int, seconds: flo
         bodies[-1].write_bytes(_named(body_of(work), name) if line.models > 1 else body_of(work))
     plain = scratch / "plain.body"
     plain.write_bytes(body_of(Workload("", "A", 1, "json", (1,))))
-    kind, alone = TYPES[work.form], GraphAlone(folder, work, os.cpu_count() or 1)
+    kind = TYPES[work.form]
+    alone = GraphAlone(folder, work, os.cpu_count() or 1, line.models)
     windows: list[load.Window] = []
     bounds: dict[str, list[float]] = {name: [] for name in BOUNDS}
     with serving(scratch / "log", str(served), "--log-level", "warning") as server:

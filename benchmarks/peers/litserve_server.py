@@ -23,9 +23,9 @@ class Flow(litserve.LitAPI):  # type: ignore[misc]
         """Keep requests apart: they differ in rows."""
         return list(inputs)
 
-    def predict(self, x: list[Any]) -> list[Any]:
-        """Answer a batch."""
-        return self.served.run(x)
+    def predict(self, x: Any) -> Any:
+        """Answer a batch; where one request is the most, LitServe gives it without a list."""
+        return self.served.run(x) if MAX_BATCH > 1 else self.served.run([x])[0]
 
     def unbatch(self, output: list[Any]) -> list[Any]:
         """Answers, one a request."""
