@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,9 +71,12 @@ def test_the_variable_stands_before_the_import(monkeypatch: pytest.MonkeyPatch) 
     """Whoever set it to something else: no setting of ours turns reports on."""
     seen: list[str | None] = []
     monkeypatch.setenv(VARIABLE, "0")
-    monkeypatch.setattr(
-        runtime, "import_module", lambda name: seen.append(runtime.os.environ.get(VARIABLE))
-    )
+
+    def import_module(name: str) -> Mock:
+        seen.append(runtime.os.environ.get(VARIABLE))
+        return Mock()
+
+    monkeypatch.setattr(runtime, "import_module", import_module)
     runtime.load_runtime.__wrapped__()
     assert seen == ["1"]
 

@@ -92,7 +92,8 @@ def test_its_command_says_its_version(environment: Path) -> None:
         ("client", "pushforward client: needs the extra 'cli': pip install 'pushforward[cli] @ "),
         (
             "serve",
-            "pushforward serve: needs the extra 'cpu' (or 'gpu'): pip install 'pushforward[cpu] @ ",
+            "pushforward serve: needs the extra 'cpu' (or 'gpu', 'onnx'): pip install "
+            "'pushforward[cpu] @ ",
         ),
     ],
 )

@@ -20,13 +20,12 @@ _PAUSE_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class TakenBatch:
-    """A batch that an instance has taken.
+class RunningBatch:
+    """A batch that an instance computes.
 
     rows: of all its parts. ends: when it is predicted to be computed. slot: of the thread budget.
     """
 
-    parts: list[EntrySlice]
     rows: int
     ends: float
     slot: int
@@ -65,7 +64,7 @@ class BatchQueue:
         # Below: only with the lock held, but for reading numbers.
         self._queue = queue
         self._cost = CostEstimator(queue.max_rows)
-        self._running: list[TakenBatch] = []
+        self._running: dict[int, RunningBatch] = {}  # by the id of its parts
         self._threads = 0
         self._sleepers: list[SimpleQueue[None]] = []
         self._is_wake_due = False
@@ -106,7 +105,7 @@ class BatchQueue:
             Rows in no batch yet, and rows that it would see computed first, those of the running
             batches included.
         """
-        running = sum(batch.rows for batch in list(self._running))
+        running = sum(batch.rows for batch in list(self._running.values()))
         return self._queue.rows, self._queue.ahead_of(rows) + running
 
     def seconds_before(self, rows: int) -> float:
@@ -115,7 +114,7 @@ class BatchQueue:
         Returns:
             Seconds until an instance is free, and those of the full batches that come before.
         """
-        busy = list(self._running)
+        busy = list(self._running.values())
         waiting = self._queue.ahead_of(rows)
         if not waiting and len(busy) < self._instances:
             return 0.0
@@ -205,11 +204,11 @@ class BatchQueue:
             self._is_closed = True
         self._wake_all()
 
-    def take(self) -> TakenBatch | None:
+    def take(self) -> list[EntrySlice] | None:
         """Wait for rows and for a slot, and cut a batch; called by the thread of an instance.
 
         Returns:
-            The batch, for `finish`; None where the thread is to end.
+            The parts of the batch, for `finish`; None where the thread is to end.
         """
         slot = None
         try:
@@ -222,8 +221,8 @@ class BatchQueue:
                     if rows and slot is None:
                         slot = self._try_acquire(rows)
                     if slot is not None and rows:
-                        batch, slot = self._cut(rows, slot), None
-                        return batch
+                        parts, slot = self._cut(rows, slot), None
+                        return parts
                     if sleeps := not rows or bool(self._running):
                         sleeper = self._fall_asleep()
                 if not sleeps:
@@ -238,14 +237,14 @@ class BatchQueue:
             if slot is not None:
                 self._slots.release(slot)
 
-    def take_short(self, max_seconds: float) -> TakenBatch | None:
+    def take_short(self, max_seconds: float) -> list[EntrySlice] | None:
         """Cut all that waits as one batch, if it is short and nobody else is about to.
 
         Args:
             max_seconds: that it may be predicted to take.
 
         Returns:
-            The batch, for `finish`; None where it is left to the threads of instances.
+            The parts of the batch, for `finish`; None where it is left to the threads of instances.
         """
         with self._lock:
             rows = self._queue.rows
@@ -262,16 +261,16 @@ class BatchQueue:
             self._is_wake_due = False
             return self._cut(rows, slot)
 
-    def finish(self, batch: TakenBatch, rows: int, seconds: float) -> None:
+    def finish(self, parts: list[EntrySlice], rows: int, seconds: float) -> None:
         """Give back what a batch held, and learn from it.
 
         Args:
-            batch: that `take` gave.
+            parts: of the batch, as `take` gave them.
             rows: that were computed.
             seconds: that the engine took for them.
         """
         with self._lock:
-            self._running.remove(batch)
+            batch = self._running.pop(id(parts))
             self._cost.observe(rows, seconds)
             self.throughput.observe(rows, seconds)
             self.throughput.expect(self._cost.seconds(self._queue.max_rows))
@@ -314,7 +313,7 @@ class BatchQueue:
             return rows
         now = self._clock()
         # What takes longer than predicted is expected to take as long again.
-        busy = [abs(batch.ends - now) for batch in self._running]
+        busy = [abs(batch.ends - now) for batch in self._running.values()]
         free = max(1, min(self._instances - len(busy), self._slots.free + has_slot))
         return rows_to_start(rows, self._cost.cost_of(rows), busy, free, own)
 
@@ -322,14 +321,13 @@ class BatchQueue:
         predicted = self._cost.seconds(min(rows, self._queue.max_rows))
         return self._slots.try_acquire(predicted, is_first=not self._running)
 
-    def _cut(self, rows: int, slot: int) -> TakenBatch:
+    def _cut(self, rows: int, slot: int) -> list[EntrySlice]:
         waiting = self._queue.rows
         parts = self._queue.take(rows) if rows < waiting else self._queue.take()
         taken = waiting - self._queue.rows
         ends = self._clock() + self._cost.seconds(taken)
-        batch = TakenBatch(parts, taken, ends, slot)
-        self._running.append(batch)
-        return batch
+        self._running[id(parts)] = RunningBatch(taken, ends, slot)
+        return parts
 
     def _fall_asleep(self) -> "SimpleQueue[None]":
         sleeper: SimpleQueue[None] = SimpleQueue()

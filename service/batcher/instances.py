@@ -8,8 +8,8 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from typing import Protocol
 
-from service.batcher.batch_queue import BatchQueue, TakenBatch
-from service.batcher.entry import QueueEntry
+from service.batcher.batch_queue import BatchQueue
+from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.executor import BatchExecutor, BatchResult
 from service.engines.engine import EngineLost
 
@@ -84,13 +84,13 @@ class Instances:
 
     def begin(self) -> None:
         """Compute what waits at the end of a turn of the event loop, or have it computed."""
-        batch = None
+        parts = None
         if self._max_inline_seconds:
-            batch = self._queue.take_short(self._max_inline_seconds)
-        if batch is None:
+            parts = self._queue.take_short(self._max_inline_seconds)
+        if parts is None:
             self.wake()
         else:
-            self._compute_inline(batch)
+            self._compute_inline(parts)
 
     def wake(self) -> None:
         """Wake or start the thread of one more instance, if it pays."""
@@ -145,12 +145,12 @@ class Instances:
             Whether there may be another.
         """
         try:
-            batch = self._queue.take()
-            if batch is None:
+            parts = self._queue.take()
+            if parts is None:
                 return False
             if self._has_more and self._queue.waiting_rows:
                 self.wake()
-            self._post(self._owner.deliver, *self._compute(executor, batch))
+            self._post(self._owner.deliver, *self._compute(executor, parts))
         except EngineLost:
             raise
         except Exception:  # a fault of ours: all that was accepted fails, the thread goes on
@@ -159,11 +159,11 @@ class Instances:
             self._post(self._owner.fail_all)
         return True
 
-    def _compute_inline(self, batch: TakenBatch) -> None:
+    def _compute_inline(self, parts: list[EntrySlice]) -> None:
         try:
             if self._inline_executor is None:
                 self._inline_executor = self._make_executor()
-            self._owner.deliver(*self._compute(self._inline_executor, batch))
+            self._owner.deliver(*self._compute(self._inline_executor, parts))
         except EngineLost:
             _logger.critical("%s: the engine was lost", self._name, exc_info=True)
             self._queue.close()
@@ -174,13 +174,13 @@ class Instances:
             self._owner.fail_all()
 
     def _compute(
-        self, executor: BatchExecutor, batch: TakenBatch
+        self, executor: BatchExecutor, parts: list[EntrySlice]
     ) -> tuple[list[QueueEntry], BatchResult]:
         result = BatchResult()
         try:
-            finished, result = executor.run(batch.parts)
+            finished, result = executor.run(parts)
         finally:
-            self._queue.finish(batch, result.rows, result.seconds)
+            self._queue.finish(parts, result.rows, result.seconds)
         if result.first_error is not None:
             _logger.error("%s: engine error", self._name, exc_info=result.first_error)
             result.first_error = None  # its traceback leads back to the result, and to the rows

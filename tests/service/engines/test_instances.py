@@ -14,7 +14,7 @@ from service.contracts import Array, EngineOutput
 from service.engines.autotune import select_engine
 from service.engines.selection import EngineConfig
 from service.telemetry import Metrics
-from tests.service.batcher.batching import later, run
+from tests.service.batcher.batching import PATIENCE_SECONDS, later, run
 from tools.zoo.train import ZOO
 
 MODELS = sorted(path.parent.name for path in ZOO.glob("*/config.json"))
@@ -30,9 +30,15 @@ class Engine:
         self.flow = checkpoint.flow
         self._call = getattr(select_engine("onnx", EngineConfig(checkpoint, 1, 8)).engine, function)
         self.threads: set[int] = set()
+        self.is_shared = False
+        self._entered = threading.Condition()
 
     def __call__(self, rows: Array, context: Array | None) -> EngineOutput:
-        self.threads.add(threading.get_ident())
+        with self._entered:
+            self.threads.add(threading.get_ident())
+            self._entered.notify_all()
+            if self.is_shared:  # else one fast thread might compute it all
+                self._entered.wait_for(lambda: len(self.threads) > 1, PATIENCE_SECONDS)
         result: EngineOutput = self._call(rows, context)
         return result
 
@@ -67,6 +73,7 @@ def test_a_row_has_the_same_bits_however_many_instances(
         queue = engine.batcher(instances, context)
         queue.start()
         engine.threads.clear()
+        engine.is_shared = instances > 1
         starts = np.cumsum((0, *SIZES))
         parts = [slice(a, b) for a, b in itertools.pairwise(starts) if b <= rows]
         answers = await asyncio.gather(
