@@ -60,22 +60,22 @@ def _heavy(concurrency: int, ceiling: float, **more: float) -> Targets:
     return {name: {concurrency: ratio} for name, ratio in found.items()}
 
 
+def _one_row(name: str, concurrencies: tuple[int, ...], peer_batch: int) -> Workload:
+    """One row a request. Peers wait for a full batch, so theirs is as large as can be filled."""
+    targets = {
+        other: dict.fromkeys(concurrencies, ratio)
+        for other, ratio in ((FLOOR, 0.7), (BEFORE, 1.3), (GRAPH, 1.1))
+    }
+    wanted = {
+        "naive": {1: 3.0},
+        "LitServe": {16: 6.0, 64: 10.0},
+        "mosec": {16: 2.0, 64: 1.2, 256: 1.0},
+    }
+    return Workload(name, "A", 1, "json", concurrencies, targets | wanted, peer_batch=peer_batch)
+
+
 WORKLOADS = (
-    Workload(
-        "A, one row",
-        "A",
-        1,
-        "json",
-        (1, 16, 64, 256),
-        {
-            FLOOR: dict.fromkeys((1, 16, 64, 256), 0.7),
-            BEFORE: dict.fromkeys((1, 16, 64, 256), 1.3),
-            GRAPH: dict.fromkeys((1, 16, 64, 256), 1.1),
-            "naive": {1: 3.0},
-            "LitServe": {16: 6.0, 64: 10.0},
-            "mosec": {16: 2.0, 64: 1.2, 256: 1.0},
-        },
-    ),
+    _one_row("A, one row, few at a time", (1, 16), 16),
     *(
         Workload(
             f"A, 1,000 rows, {form}", "A", 1000, form, (8,), _heavy(8, ceiling), peer_batch=2
@@ -108,9 +108,17 @@ WORKLOADS = (
         )
         for form in TYPES
     ),
+    _one_row("A, one row, many at a time", (64, 256), 64),
     # FFJORD's code is up to 3e-4 from the exact integral.
     Workload(
-        "C, one row", "C", 1, "json", (32,), {"mosec": {32: 5.0}, GRAPH: {32: 1.8}}, tolerance=1e-3
+        "C, one row",
+        "C",
+        1,
+        "json",
+        (32,),
+        {"mosec": {32: 5.0}, GRAPH: {32: 1.8}},
+        tolerance=1e-3,
+        peer_batch=16,
     ),
     Workload(
         "digits-glow, 64 images, npy", "digits-glow", 64, "npy", (6,), {ONE_THREAD: {6: 1.5}},
