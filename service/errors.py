@@ -265,7 +265,7 @@ class HeadTooLarge(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full; `retry_after` seconds later it should not be."""
+    """The queue is full, or too slow; send it again after `retry_after` seconds."""
 
     status = 429
     code = "overloaded"
