@@ -89,7 +89,6 @@ def test_in_a_large_body_too(app: FastAPI) -> None:
         ("/decode", {"model": "table", "z": [[1, 1e39, 3]]}),
         ("/log_prob", {"model": "nobody", "x": [[1, None, 3]]}),
         ("/log_prob", {"x": [[1, None, 3]]}),
-        ("/log_prob", {"model": 3, "x": [[1, None, 3]]}),
     ],
 )
 def test_no_column_where_there_is_none(
@@ -98,3 +97,8 @@ def test_no_column_where_there_is_none(
     found = refused(app, path, content=json.dumps(request_body))
     assert "row 0 holds" in found["detail"]
     assert "column" not in json.dumps(found)
+
+
+def test_a_model_that_is_no_name_is_told_before_its_rows(app: FastAPI) -> None:
+    body = json.dumps({"model": 3, "x": [[1, None, 3]]})
+    assert refused(app, "/log_prob", content=body)["detail"] == "model: expected a string, got 3"
