@@ -231,3 +231,11 @@ def test_links_lead_somewhere(page: str) -> None:
         assert target.exists(), link
         assert target.relative_to(ROOT).parts[0] in shipped, f"{link}: not in the sdist"
         assert not anchor or anchor in _anchors(target.read_text("utf-8")), link
+
+
+@pytest.mark.xdist_group("pages")
+def test_tests_of_a_group_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist tells groups by the ends of names; where it cannot, each process pays again."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("groups are formed in runs with --dist loadgroup")
+    assert request.node.nodeid.endswith("@pages")
