@@ -93,11 +93,6 @@ class BatchQueue:
         """Threads that take batches."""
         return self._threads
 
-    @property
-    def predicted_seconds(self) -> float:
-        """What one instance would take for all rows that wait; 0 as long as nothing is known."""
-        return self._cost.seconds(self._queue.rows)
-
     def rows_before(self, rows: int) -> tuple[int, int]:
         """Count what a new request would find before it.
 
