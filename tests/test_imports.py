@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # The lazy names of `import models`.
     ("models",),
     ("models.importers", "models.onnx", "models.training"),
+    ("models.scoring",),
     ("models.datasets", "models.fold"),
     ("models.checkpoints",),
     ("models.registry",),

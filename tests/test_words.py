@@ -138,6 +138,7 @@ ALLOWED = {
     ("models/importers/source.py", "Count"): "the type of a positive whole number",
     ("models/training/options.py", "Count"): "the type of a positive whole number",
     ("models/families/layers.py", "Order"): "of the features of an autoregressive map",
+    ("models/scoring/statistics.py", "Evidence"): "what a statistic reads of rows",
     ("models/importers/source.py", "Source"): "a code base whose files are read, no folder",
 }
 

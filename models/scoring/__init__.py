@@ -1,0 +1,1 @@
+"""Anomaly scores with a promise: statistics, conformal p-values, calibrations; no torch."""
