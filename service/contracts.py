@@ -6,12 +6,14 @@ repository stand behind them.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.scoring.calibration import Calibration
 
 Array = NDArray[Any]
 
@@ -28,6 +30,8 @@ class ModelCard:
     engine_choice: where engines were compared, what came out; empty where one was named.
     feature_names: of the columns of a table, in the order of x; None where they are not known.
     class_names: of the labels 0, 1, ... of a class-conditional model; None where not known.
+    weights: SHA-256 of the weights file; empty where not known.
+    calibration: of anomaly scores; None where there is none.
     discrete: columns of whole numbers, by name, or by index where names are not known: log_prob is
         the density at the middle of their bins of one unit, samples are to be rounded.
     """
@@ -51,6 +55,8 @@ class ModelCard:
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     discrete: tuple[str, ...] | tuple[int, ...] = ()
+    weights: str = field(default="", repr=False)
+    calibration: Calibration | None = field(default=None, repr=False, compare=False)
     # Asked for several times a request, so not computed each time.
     features: int = field(init=False)
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
@@ -61,9 +67,10 @@ class ModelCard:
 
     def describe(self) -> dict[str, Any]:
         """All facts as JSON can hold them."""
-        facts = asdict(self)
-        del facts["numpy_dtype"]
-        return facts
+        calibration = self.calibration
+        facts = asdict(replace(self, calibration=None))
+        del facts["numpy_dtype"], facts["weights"]
+        return {**facts, "calibration": None if calibration is None else calibration.facts()}
 
 
 class SolverStats(NamedTuple):

@@ -14,6 +14,7 @@
     ├── HeadTooLarge           431  path and headers longer than any client needs
     ├── InvalidRequest         422  readable, but not a request this call can answer
     │   ├── MissingField, UnknownField, InvalidParameter, OutOfRange
+    │   ├── NotCalibrated, BackgroundNotServed
     │   └── ShapeMismatch, BadDtype, NonFinite
     ├── ModelRefused           422  a folder that was to be loaded cannot be served
     ├── Overloaded             429  the queue is full; Retry-After
@@ -246,6 +247,20 @@ class NonFinite(InvalidRequest):
 
     code = "non_finite"
     title = "Non-finite value"
+
+
+class NotCalibrated(InvalidRequest):
+    """A rate of false alarms was asked of a model that has no calibration."""
+
+    code = "not_calibrated"
+    title = "Not calibrated"
+
+
+class BackgroundNotServed(InvalidRequest):
+    """Scores of this model are ratios to another one, which is not served, or in other weights."""
+
+    code = "background_not_served"
+    title = "Background not served"
 
 
 class ModelRefused(ServiceError):

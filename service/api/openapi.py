@@ -251,7 +251,8 @@ class _NoQueue:
 def _example_card(cards: Sequence[ModelCard]) -> ModelCard:
     """A served model with small rows, else one that might be."""
     for card in cards:
-        if card.features <= _SHOWN_FEATURES and card.context_shape is None:
+        is_ratio = card.calibration is not None and card.calibration.background is not None
+        if card.features <= _SHOWN_FEATURES and card.context_shape is None and not is_ratio:
             return card
     return ModelCard(
         name="moons",

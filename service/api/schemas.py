@@ -58,6 +58,10 @@ class ModelInfo(Wire):
         description="Columns of whole numbers, by name or index: log_prob is the density at the "
         "middle of their bins; round samples to the nearest whole number."
     )
+    calibration: dict[str, Any] | None = Field(
+        description="Of anomaly scores (POST /score): thresholds and what they promise; null if "
+        "none."
+    )
 
 
 class ModelList(Wire):

@@ -25,7 +25,7 @@ from service.operations.failures import CODE_TYPE, STATUS
 from service.transport.asgi import AppContext, receive_small
 from service.transport.request import ClientGone
 from service.transport.v2 import find
-from service.transport.v2_call import all_outputs
+from service.transport.v2_call import all_outputs, output_dtypes
 
 NAME = "pushforward"
 
@@ -47,9 +47,10 @@ def v2_router(app: AppContext) -> APIRouter:
 
 def describe(card: ModelCard) -> ModelMetadata:
     """Name a model's tensors, all that can be sent and all that can be asked for."""
-    datatype, names = datatype_of(card.numpy_dtype), card.feature_names
+    names, dtypes = card.feature_names, output_dtypes()
 
     def tensor(name: str, shape: tuple[int, ...]) -> TensorMetadata:
+        datatype = datatype_of(dtypes.get(name, card.numpy_dtype))
         return TensorMetadata(name=name, datatype=datatype, shape=[_BATCH, *shape])
 
     shapes = {"x": card.event_shape, "z": (card.features,)}

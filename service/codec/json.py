@@ -173,7 +173,7 @@ def write_object(
         head: the scalars.
         outputs: the tensors.
         explain: asked for further scalars where a row is null.
-        null_rows: rows that are null whatever they hold.
+        null_rows: rows of which no whole number is known either.
     """
     content = {**head, **outputs}
     body = orjson.dumps(content, option=_NUMPY)
@@ -188,7 +188,8 @@ def write_object(
     for name, values in outputs.items():
         bad = non_finite_rows(values)
         listed: list[Any] = list(values)
-        for row in (*bad, *null_rows):
+        # Of numbers an invalid row has NaN as a rule; whole numbers and truths cannot say so.
+        for row in (*bad, *(null_rows if values.dtype.kind in "iu" else ())):
             listed[row] = None
         content[name] = listed
         rows.update(bad)

@@ -1,6 +1,7 @@
 """Bodies that hold one row of numbers and nothing else: known by the text around their numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +13,18 @@ from service.codec.tensors import Array, Shape, read_few_rows
 _OF_NUMBERS = b"0123456789+-.eE, \t\r\n"
 _MAX_TEXT_BYTES = 512
 _MAX_TEXTS = 256
-_UNKNOWN = object()
+
+
+# Names and values of fields that are numbers.
+LoneFields = tuple[tuple[str, float], ...]
 
 
 class LoneRow(NamedTuple):
-    """A row that is not parsed yet: the model that the body names, and the text of the numbers."""
+    """A row that is not parsed yet: what else the body says, and the text of the numbers."""
 
     model: str | None
     numbers: bytes
+    fields: LoneFields = ()
 
 
 class LoneRowReader:
@@ -32,33 +37,40 @@ class LoneRowReader:
     """
 
     def __init__(self) -> None:
-        self._models: dict[bytes, Any] = {}
+        self._texts: dict[bytes, tuple[str | None, LoneFields]] = {}
 
     def find(self, body: bytes) -> LoneRow | None:
         """Take a body apart; None where it is another one, or its text is not known."""
         start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
-        model = self._models.get(body[:start] + body[stop:], _UNKNOWN)
-        if model is _UNKNOWN:
+        said = self._texts.get(body[:start] + body[stop:])
+        if said is None:
             return None
         numbers = body[start:stop]
-        return None if numbers.translate(None, _OF_NUMBERS) else LoneRow(model, numbers)
+        if numbers.translate(None, _OF_NUMBERS):
+            return None
+        return LoneRow(said[0], numbers, said[1])
 
-    def learn(self, body: bytes, model: str | None) -> None:
-        """Know a body again that holds one row and perhaps its model's name.
+    def learn(
+        self, body: bytes, model: str | None, fields: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Know a body again that holds one row, and perhaps its model's name and some numbers.
 
         Args:
             body: that was parsed, and found good.
             model: the name it holds.
+            fields: what else it holds beside the row; it is not learnt where one is no number.
         """
+        if not all(type(value) in (int, float) for value in fields.values()):
+            return  # true counts as 1 where values are compared
         start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
         text = body[:start] + body[stop:]
         if not 2 <= start < stop or len(text) > _MAX_TEXT_BYTES:
             return
         if body[start:stop].translate(None, _OF_NUMBERS):
             return
-        if len(self._models) == _MAX_TEXTS:
-            self._models.clear()
-        self._models[text] = model
+        if len(self._texts) == _MAX_TEXTS:
+            self._texts.clear()
+        self._texts[text] = (model, tuple(sorted(fields.items())))
 
 
 def parse_lone_rows(

@@ -1,6 +1,7 @@
 """The small fields of a request: whole numbers, numbers and names, with their bounds."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -15,6 +16,14 @@ from service.errors import InvalidParameter, OutOfRange, UnknownField
 # More than any request has; a query string of thousands is refused before it is taken apart.
 _MAX_QUERY_FIELDS = 32
 _SHOWN = 40
+_LARGEST = sys.float_info.max
+# What others call what a call has under another name.
+_MEANT = {
+    "contamination": (
+        "alpha",
+        "use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+    )
+}
 
 
 def read_integer(value: Any, name: str, low: int, high: int) -> int:
@@ -55,6 +64,39 @@ def read_number(value: Any, name: str, low: float, high: float) -> float:
         raise OutOfRange(
             f"{name}: expected {low:g} .. {high:g}, got {_shown(value)}", at=f"/{name}"
         )
+    return float(value)
+
+
+def read_rate(value: Any, name: str) -> float:
+    """Take a number between 0 and 1, neither of them.
+
+    Raises:
+        InvalidParameter: it is no number.
+        OutOfRange: it is outside.
+    """
+    rate = read_number(value, name, 0, 1)
+    if rate in (0, 1):
+        raise OutOfRange(
+            f"{name}: expected more than 0 and less than 1, got {_shown(value)}", at=f"/{name}"
+        )
+    return rate
+
+
+def read_finite(value: Any, name: str) -> float:
+    """Take any finite number.
+
+    Raises:
+        InvalidParameter: it is no number.
+        OutOfRange: it is not finite.
+    """
+    if type(value) not in (int, float):
+        raise InvalidParameter(
+            f"{name}: expected a finite number, got {_shown(value)}"
+            f"{suggest_scalar(value, (int, float))}",
+            at=f"/{name}",
+        )
+    if not abs(value) <= _LARGEST:
+        raise OutOfRange(f"{name}: expected a finite number, got {_shown(value)}", at=f"/{name}")
     return float(value)
 
 
@@ -145,6 +187,9 @@ def check_known(fields: Iterable[str], known: Sequence[str]) -> None:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
+            meant, mend = _MEANT.get(name, ("", ""))
+            if meant in known:
+                hint = f"; {mend}"
             raise UnknownField(
                 f"{_shown(name)}: no such field, expected {', '.join(known)}{hint}",
                 at=f"/{name[:_SHOWN]}",

@@ -52,7 +52,8 @@ DATATYPES = {
     **{f"{sign}INT{8 * size}": f"<{kind}{size}" for sign, kind in (("", "i"), ("U", "u"))
        for size in (1, 2, 4, 8)},
 }  # fmt: skip
-_DATATYPE_OF = {np.dtype(code): name for name, code in DATATYPES.items()}
+# Answers hold truths too; a tensor of them is no rows of numbers.
+_DATATYPE_OF = {np.dtype(code): name for name, code in DATATYPES.items()} | {np.dtype(bool): "BOOL"}
 # What there is no other way to write in JSON.
 _BINARY_ONLY = "FP16"
 _MAX_RANK = 16

@@ -43,7 +43,7 @@ CODE_TYPE = np.dtype(np.int32)
 # The array of codes beside the outputs, where an answer holds one.
 STATUS = "status"
 # What outputs are where the density is zero.
-_OF_NO_DENSITY = {"log_prob": -np.inf, "bits_per_dim": np.inf}
+_OF_NO_DENSITY = {"log_prob": -np.inf, "bits_per_dim": np.inf, "score": np.inf}
 # Null where nothing is known of an error: the row that it belongs to has its numbers.
 _NOT_OF_ROWS = ("log_prob_se",)
 

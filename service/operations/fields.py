@@ -56,12 +56,14 @@ class Output:
 
     is_always: whether every answer has it.
     is_tensor: whether it has a row for each row.
+    dtype: of a tensor where that is not the model's own.
     """
 
     name: str
     schema: dict[str, Any]
     is_always: bool = True
     is_tensor: bool = False
+    dtype: str | None = None
 
 
 def integer(name: str, low: int, high: int, text: str, *, default: int | None = None) -> Field:
@@ -109,10 +111,18 @@ def row_output(name: str, text: str, *, is_always: bool = True) -> Output:
     return Output(name, schema, is_always, is_tensor=True)
 
 
-def number_output(name: str, text: str, *, is_always: bool = True) -> Output:
+def number_output(
+    name: str, text: str, *, is_always: bool = True, dtype: str | None = None
+) -> Output:
     """A number for each row; null where it is not finite."""
     schema = {"type": "array", "items": {"type": ["number", "null"]}, "description": text}
-    return Output(name, schema, is_always, is_tensor=True)
+    return Output(name, schema, is_always, is_tensor=True, dtype=dtype)
+
+
+def truth_output(name: str, text: str) -> Output:
+    """True or false for each row, in answers that have it."""
+    schema = {"type": "array", "items": {"type": "boolean"}, "description": text}
+    return Output(name, schema, is_always=False, is_tensor=True, dtype="bool")
 
 
 def scalar_output(

@@ -1,13 +1,14 @@
 """Model input: what a request becomes before it waits for an engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from service.codec.tensors import Array
 from service.codec.valid_rows import Reasons
-from service.contracts import RowQueue
+from service.contracts import InferenceResult, RowQueue
 from service.operations.failures import RejectedRows, reject
 from service.operations.response import Scalars
 
@@ -23,6 +24,10 @@ class ModelInput(NamedTuple):
     with_evaluations: whether the client asks what its rows cost.
     column_order: which column of x stands where in the answer; None is the model's own order.
     rejected: rows of the request that are not among `rows`, since they are invalid.
+    decision: what an answer of this operation depends on beside its rows: requests of one row are
+        finished together where it is the same.
+    follows: whether rows may be asked for once the first are computed, see `FollowUp`.
+    followed: what came of them, by name.
     """
 
     rows: Array
@@ -33,6 +38,9 @@ class ModelInput(NamedTuple):
     with_evaluations: bool = False
     column_order: list[int] | None = None
     rejected: RejectedRows | None = None
+    decision: Hashable = None
+    follows: bool = False
+    followed: Mapping[str, InferenceResult] = MappingProxyType({})
 
     @property
     def total(self) -> int:
@@ -49,6 +57,23 @@ class ModelInput(NamedTuple):
         """Give the input of all rows but one."""
         context = None if self.context is None else np.delete(self.context, index, 0)
         return self._replace(rows=np.delete(self.rows, index, 0), context=context)
+
+
+class FollowUp(NamedTuple):
+    """Rows that an operation asks for once it has seen what came of the first ones.
+
+    They wait as a request of as many rows would, and may be refused as one.
+
+    name: under which the operation finds what came of them, in `ModelInput.followed`.
+    queue: of this model's engine or of another's.
+    rows: (B, ...), as that queue takes them.
+    context: one a row, None for an unconditional model.
+    """
+
+    name: str
+    queue: RowQueue
+    rows: Array
+    context: Array | None = None
 
 
 def without_rejected(given: ModelInput, reasons: Reasons) -> ModelInput:

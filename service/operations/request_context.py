@@ -27,12 +27,14 @@ class RequestContext:
     model, rows: what is counted: the model's name and the number of rows.
     is_accepted: whether a queue has taken its rows, which no queue refuses from then on.
     stages: of a request that is traced.
+    identity: its id, once it is known.
     """
 
     __slots__ = (
         "arrived",
         "cancel_reason",
         "deadline",
+        "identity",
         "is_accepted",
         "is_over",
         "model",
@@ -48,6 +50,7 @@ class RequestContext:
         self.deadline = deadline
         self.task = task
         self.model = NO_MODEL
+        self.identity = ""
         self.rows: int | None = None
         self.stages: Stages | None = None
         self.cancel_reason: CancelReason | None = None

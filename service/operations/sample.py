@@ -28,7 +28,7 @@ from service.operations.sampling import (
     read_sampling,
     sampling_fields,
 )
-from service.operations.spec import SCALE, Limits, Operation
+from service.operations.spec import SCALE, FindModel, Limits, Operation, find_none
 
 RETURN_LOG_PROB = flag(
     "return_log_prob",
@@ -71,11 +71,11 @@ class Sample(Operation):
     )
     gives_images = True
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, find_model: FindModel = find_none) -> None:
         self._sampling = sampling_fields(limits.max_request_rows)
         bounded = {field.name: field for field in self._sampling}
         self.fields = tuple(bounded.get(field.name, field) for field in type(self).fields)
-        super().__init__(limits)
+        super().__init__(limits, find_model)
 
     def prepare(
         self,

@@ -8,7 +8,7 @@ declares here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,6 +33,7 @@ from service.errors import (
     InvalidRequest,
     MalformedBody,
     MissingField,
+    ModelNotFound,
     UnsupportedMediaType,
 )
 from service.operations.columns import answer_order, is_by_name, read_by_name
@@ -47,7 +48,13 @@ from service.operations.fields import (
     Output,
     integer,
 )
-from service.operations.model_input import Deferred, EncodedImage, ModelInput, without_rejected
+from service.operations.model_input import (
+    Deferred,
+    EncodedImage,
+    FollowUp,
+    ModelInput,
+    without_rejected,
+)
 from service.operations.response import (
     AS_JSON,
     ResponseFormat,
@@ -58,6 +65,7 @@ from service.operations.response import (
 )
 from service.operations.sampling import MANY_VALUES
 from service.operations.solver_stats import add_solver_stats
+from service.telemetry import Metrics
 
 # What any client sends of `Accept` that takes JSON.
 ACCEPT_JSON = (None, b"*/*", b"application/json")
@@ -70,6 +78,18 @@ _COLUMNS = COLUMNS.name
 _DATA = "x"
 
 SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
+
+# Finds a served model by name; raises what `service.contracts.Repository.get` does.
+FindModel = Callable[[str], ServedModel]
+
+
+def find_none(name: str) -> ServedModel:
+    """Serve no model beside the one that is asked.
+
+    Raises:
+        ModelNotFound: always.
+    """
+    raise ModelNotFound(f"model: no model is called {name!r:.80}")
 
 
 class Limits(NamedTuple):
@@ -94,9 +114,13 @@ class Operation(ABC):
     has_named_rows: whether its rows may name their columns; elsewhere (latents have no names)
         `columns` says how those of the answered x stand.
     v2_beside: operations whose outputs V2 gives beside this one's: they share the computation.
+    lone_fields: numbers that requests of one row may name and still be read and prepared together,
+        those that name the same: the rows of such a batch are answered alike.
+    is_observed: whether `observe` is told what is answered.
 
     Args:
         limits: how large requests and answers may be.
+        find_model: finds another model that is served beside the one that is asked.
     """
 
     name: ClassVar[str]
@@ -108,6 +132,8 @@ class Operation(ABC):
     bodies: ClassVar[tuple[str, ...]] = ()
     gives_images: ClassVar[bool] = False
     v2_beside: ClassVar[tuple[str, ...]] = ()
+    lone_fields: ClassVar[frozenset[str]] = frozenset()
+    is_observed: ClassVar[bool] = False
     _tensors: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
@@ -115,8 +141,9 @@ class Operation(ABC):
         if "outputs" in cls.__dict__:
             cls._tensors = tuple(each.name for each in cls.outputs if each.is_tensor)
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, find_model: FindModel = find_none) -> None:
         self._limits = limits
+        self.find_model = find_model
         self.media = self.bodies or _bodies_of(self.fields, self.tensor)
         self.field_names = tuple(field.name for field in self.fields)
         self.tensor_name = None if self.tensor is None else self.tensor.name
@@ -125,7 +152,7 @@ class Operation(ABC):
         # What most requests name: it says nothing of how they are answered.
         self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
         # And what is nothing but rows: those of many requests may be prepared as one.
-        self.row_fields = frozenset((MODEL.name, self.tensor_name))
+        self.row_fields = frozenset((MODEL.name, self.tensor_name)) | self.lone_fields
 
     def prepare(
         self,
@@ -192,6 +219,51 @@ class Operation(ABC):
             values_per_row=values_per_row,
             reasons=reasons,
         )
+
+    def complete(
+        self, given: ModelInput, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
+    ) -> ModelInput:
+        """Add to a prepared input what only this operation knows of.
+
+        Args:
+            given: the rows and their context.
+            fields, model, form: as `prepare` has them.
+
+        Raises:
+            InvalidRequest: the operation's own fields are not what it takes.
+        """
+        return given
+
+    def follow_up(
+        self, model: ServedModel, given: ModelInput, result: InferenceResult
+    ) -> FollowUp | None:
+        """Ask for more rows once the first are computed, where `given.follows`.
+
+        Called again with what came of them in `given.followed`, until it asks for none: `finish`
+        then has all of it.
+
+        Args:
+            model: that answers.
+            given: what `prepare` made.
+            result: what the engine gave for its rows.
+
+        Raises:
+            ServiceError: there is no answer without them.
+        """
+        return None
+
+    def observe(
+        self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
+    ) -> None:
+        """Take note of an answer that is written; called where `is_observed`.
+
+        Args:
+            model: that answered.
+            outputs: what `finish` gave.
+            requests: the ids: of the one request, or of the request of each row.
+            metrics: of the process.
+        """
+        return
 
     def finish(
         self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
@@ -260,6 +332,11 @@ class Operation(ABC):
         """The tensors that every answer of this model can hold."""
         return cls._tensors
 
+    @classmethod
+    def answered_names(cls, card: ModelCard, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those that the answer to these fields holds."""
+        return cls.output_names(card)
+
     def choose_format(
         self, accept: bytes | None, fields: dict[str, Any], card: ModelCard
     ) -> ResponseFormat:
@@ -307,7 +384,9 @@ class Operation(ABC):
             with_evaluations,
             self.read_answer_order(fields, model.card) if _COLUMNS in fields else None,
         )
-        return without_rejected(given, reasons) if reasons else given
+        if reasons:
+            given = without_rejected(given, reasons)
+        return self.complete(given, fields, model, form)
 
     def read_answer_order(self, fields: dict[str, Any], card: ModelCard) -> list[int] | None:
         """Read in which order the columns of an answered x are wanted; see `answer_order`."""

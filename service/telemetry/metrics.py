@@ -123,6 +123,7 @@ class Metrics:
         self.failed_rows = self._counter(
             "failed_rows", "Rows answered without numbers", "model op status"
         )
+        self.anomalies = self._counter("anomalies", "Rows that POST /score flagged", "model")
         self.ode_evaluations = self._histogram(
             "ode_evaluations", "Field evaluations a row", "model op", _EVALUATIONS
         )

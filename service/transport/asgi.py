@@ -98,7 +98,7 @@ class Endpoint(ABC):
             request: its time and task, which is the one that runs this.
             read_body: gives the body, whole.
         """
-        identity = request_id(head.headers)
+        request.identity = identity = request_id(head.headers)
         response: Response | None
         if self.app.recorder.tracer is not None:
             request.stages = Stages(self.route(head.path))
@@ -194,7 +194,7 @@ class OperationEndpoint(Endpoint):
     def __init__(self, app: AppContext, kind: type[Operation]) -> None:
         super().__init__(app)
         settings = app.settings
-        self.operation = operation = kind(app.limits)
+        self.operation = operation = kind(app.limits, app.repository.get)
         self.name = operation.name
         self.longest_seconds = settings.request_timeout_seconds
         self.reader = FieldReader(
@@ -234,10 +234,11 @@ class OperationEndpoint(Endpoint):
             ),
             request,
             threads,
+            operation.follow_up,
         )
         form = operation.choose_format(accept, fields, model.card)
         scalars, outputs = operation.finish(model.card, given, result, form.media)
-        return await write_response(
+        response = await write_response(
             model.card,
             form,
             scalars,
@@ -247,6 +248,9 @@ class OperationEndpoint(Endpoint):
             threads=threads,
             deadline=request.deadline,
         )
+        if operation.is_observed:
+            operation.observe(model, outputs, (request.identity,), self.app.recorder.metrics)
+        return response
 
 
 async def receive_small(

@@ -55,7 +55,8 @@ class InferEndpoint(Endpoint):
 
     def __init__(self, app: AppContext) -> None:
         super().__init__(app)
-        self._calls = V2CallReader([kind(app.limits) for kind in OPERATIONS])
+        find_model = app.repository.get
+        self._calls = V2CallReader([kind(app.limits, find_model) for kind in OPERATIONS])
 
     def route(self, path: str) -> str:
         """The template of a path, with or without a version."""
@@ -85,11 +86,18 @@ class InferEndpoint(Endpoint):
             prepare,
             request,
             self.app.threads,
+            lambda *computed: calls[-1].operation.follow_up(*computed),
         )
         call = calls[-1]
         count = self.count_failures(model)
         failures = call.operation.failures(model.card, given, result, count)
-        return _write(model.card, inference, call, given, failures)
+        finished = _finish(model.card, call, given, result)
+        response = _write(model.card, inference, call, finished, failures)
+        if call.operation.is_observed:
+            _, outputs = finished
+            metrics = self.app.recorder.metrics
+            call.operation.observe(model, outputs, (request.identity,), metrics)
+        return response
 
     async def _read(
         self, body: bytes | bytearray, head: Head, request: RequestContext
@@ -137,10 +145,10 @@ def _write(
     card: ModelCard,
     inference: Inference,
     call: V2Call,
-    given: ModelInput,
+    finished: tuple[Scalars, Tensors],
     failures: FailureFinder,
 ) -> Response:
-    scalars, computed = _finish(card, call, given, failures.result)
+    scalars, computed = finished
     tensors = _shown(card, call, computed)
     codes = failures.find(computed)
     failed = np.flatnonzero(codes)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from service.codec.columns import gather_tensors
 from service.codec.parameters import check_known
 from service.codec.v2 import Inference
@@ -82,7 +84,7 @@ class V2CallReader:
         possible = {
             name: each
             for each in (operation, *self._beside[operation])
-            for name in each.output_names(card)
+            for name in each.answered_names(card, inference.parameters)
         }
         wanted = inference.outputs
         if wanted is None:
@@ -163,6 +165,12 @@ def all_outputs(card: ModelCard) -> tuple[str, ...]:
         for name in each.output_names(card)
     ]
     return tuple(dict.fromkeys(names))
+
+
+def output_dtypes() -> dict[str, np.dtype[Any]]:
+    """The dtypes of the outputs that have one of their own, whatever the model computes in."""
+    outputs = [each for kind in OPERATIONS for each in kind.outputs]
+    return {each.name: np.dtype(each.dtype) for each in outputs if each.dtype is not None}
 
 
 def _is_reserved(name: str) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from models.scoring.calibration import Calibration
 from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, ModelCard, ModelIndexEntry, ServedModel, SolverStats
 from service.engines.engine import EngineLost, EngineOutOfMemory
@@ -51,6 +52,18 @@ KINDS = {
     "labelled": Kind((2,), {"context_shape": (4,), "num_classes": 4}),
     # A density that is zero outside of 0 .. 1.
     "bounded": Kind((2,), {"support": (0.0, 1.0)}),
+    # Calibrated for anomaly scores, see `calibration_of`.
+    "judged": Kind((3,)),
+    "judged_table": Kind((2,), {"dtype": "float64", "feature_names": ("mass", "speed")}),
+    "judged_bounds": Kind((2,), {"support": (0.0, 1.0)}),
+    "judged_grey": Kind((1, 2, 2), {"num_levels": 256, "support": (0.0, 256.0)}),
+    "judged_flow": Kind((3,)),
+    "judged_classes": Kind((2,), {"context_shape": (4,), "num_classes": 4}),
+    # Scored by ratios to "line", to "full", to no model, and to "line" in other weights.
+    "contrast": Kind((3,)),
+    "beside_full": Kind((3,)),
+    "orphan": Kind((3,)),
+    "stale": Kind((3,)),
     # Continuous: evaluates 10 x0 times, fails where x0 is 3, estimates its log-det from 5 on.
     "flow": Kind((3,)),
     # The engine raises on rows of POISON.
@@ -74,6 +87,7 @@ KINDS = {
     # Its queue is closed once it was found; then there is version 4.
     "replaced": Kind((3,)),
 }
+_FLOWS = ("flow", "judged_flow")
 # Models that are not the same after a request as before it.
 SPENT = ("replaced_in_call", "failing_when_full", "lost", "replaced")
 
@@ -155,6 +169,8 @@ class Repository:
             self._loaded[name] = self._begin(name, "3")
             if name == "full":
                 await self._loaded[name].fill_for_good()
+            if name == "beside_full":
+                await self.prepare("full")
 
     def _begin(self, name: str, version: str) -> "_LoadedModel":
         loop = asyncio.get_running_loop()
@@ -296,7 +312,48 @@ def _card(name: str, version: str, kind: Kind) -> ModelCard:
         "accuracy": {},
         "config": {},
     }
+    plain |= {"weights": _weights(name), "calibration": calibration_of(name)}
     return ModelCard(name=name, event_shape=kind.event_shape, **plain | kind.facts)
+
+
+def _weights(name: str) -> str:
+    return name.encode().hex().zfill(64)
+
+
+# By which statistic a model is scored, and by the weights of which other model.
+STATISTICS = {
+    "judged": ("neg_log_prob", None),
+    "judged_table": ("neg_log_prob", None),
+    "judged_bounds": ("neg_log_prob", None),
+    "judged_grey": ("complexity", None),
+    "judged_flow": ("typicality", None),
+    "judged_classes": ("neg_log_prob", None),
+    "contrast": ("ratio:line", "line"),
+    "beside_full": ("ratio:full", "full"),
+    "orphan": ("ratio:nobody", "nobody"),
+    "stale": ("ratio:line", "another"),
+}
+
+
+def calibration_of(name: str) -> Calibration | None:
+    """19 rows, whose scores are 1 .. 19; class 2 has 9 of its own, 11 .. 19."""
+    if name not in STATISTICS:
+        return None
+    statistic, background = STATISTICS[name]
+    scores = np.arange(1.0, 20.0)
+    classes = {2: scores[10:]} if name == "judged_classes" else {}
+    return Calibration(
+        statistic=statistic,
+        parameters={"median": np.array([4.0])} if statistic == "typicality" else {},
+        weights=_weights(name),
+        dtype="float32",
+        scores=scores,
+        dataset="rows",
+        created="2026-11-28T12:00:00+00:00",
+        background=background and _weights(background),
+        class_scores=classes,
+        grid=np.arange(48.0).reshape(16, 3) if name == "judged" else None,
+    )
 
 
 def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:
@@ -306,16 +363,18 @@ def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:
         flat = x.reshape(len(x), -1)
         z = (flat - _shift(context, len(x)).astype(x.dtype)) / x.dtype.type(2)
         log_det = -z[:, 0] / x.dtype.type(4)
-        if name == "bounded":
+        if name == "contrast":
+            log_det = log_det - flat.sum(1) * x.dtype.type(2)
+        if name in ("bounded", "judged_bounds"):
             log_det[((flat < 0) | (flat > 1)).any(1)] = -np.inf
-        return _solved(flat[:, 0], z, log_det) if name == "flow" else (z, log_det)
+        return _solved(flat[:, 0], z, log_det) if name in _FLOWS else (z, log_det)
 
     def decode(z: Array, context: Array | None) -> Any:
         log_det = z[:, 0] / z.dtype.type(4)
         with np.errstate(over="ignore"):
             x = z * z.dtype.type(2) + _shift(context, len(z)).astype(z.dtype)
         x = x.reshape(-1, *card.event_shape)
-        return _solved(z[:, 0], x, log_det) if name == "flow" else (x, log_det)
+        return _solved(z[:, 0], x, log_det) if name in _FLOWS else (x, log_det)
 
     return encode, decode
 

@@ -36,6 +36,8 @@ ERRORS = {
     "shape_mismatch": (422, "Shape mismatch"),
     "bad_dtype": (422, "Bad dtype"),
     "non_finite": (422, "Non-finite value"),
+    "not_calibrated": (422, "Not calibrated"),
+    "background_not_served": (422, "Background not served"),
     "overloaded": (429, "Overloaded"),
     "internal_error": (500, "Internal error"),
     "engine_error": (500, "Engine error"),

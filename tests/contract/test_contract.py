@@ -225,7 +225,7 @@ def assert_same_in_v2(case: Case, received: Received) -> None:
     told = v2.answer(case, headers, received.body)
     assert isinstance(case.answer.body, bytes)
     if case.answer.body.startswith(b"\x93NUMPY"):
-        first = {"log_prob": "log_prob", "encode": "z"}.get(case.operation, "x")
+        first = {"log_prob": "log_prob", "score": "score", "encode": "z"}.get(case.operation, "x")
         wanted = np.load(io.BytesIO(case.answer.body)).tolist()
         assert v2.is_same(told[first], wanted), told
     else:

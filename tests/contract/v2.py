@@ -22,6 +22,7 @@ DATATYPES = {
     "|u1": "UINT8",
     "<i4": "INT32",
     "<i8": "INT64",
+    "|b1": "BOOL",
 }
 _TENSOR = {kind.name: kind.tensor and kind.tensor.name for kind in OPERATIONS}
 # What is meant where no operation is named.

@@ -10,8 +10,8 @@ from service.operations.model_input import ModelInput
 from service.operations.response import RawResponse, Scalars, error_response, json_responses
 from service.transport.request import Head, request_id
 
-# Writes a JSON body for each of some scalars, from the joint input and result.
-WriteBodies = Callable[[ModelInput, Sequence[Scalars], InferenceResult], list[bytes]]
+# Writes a JSON body for each of some scalars, from the joint input and result; told the ids.
+WriteBodies = Callable[[ModelInput, Sequence[Scalars], InferenceResult, Sequence[str]], list[bytes]]
 
 
 class Member(Protocol):
@@ -153,7 +153,7 @@ class CoalescedBatch:
     ) -> list[RawResponse]:
         if len(scalars) == 1 or result.solver_stats is None:
             try:
-                bodies = self._write(given, scalars, result)
+                bodies = self._write(given, scalars, result, identities)
                 return json_responses(bodies, result, identities)
             except Exception as error:
                 if len(scalars) == 1:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from service.codec.json import Explain
-from service.codec.lone_rows import LoneRowReader, parse_lone_rows
+from service.codec.lone_rows import LoneFields, LoneRowReader, parse_lone_rows
 from service.codec.media import JSON
 from service.codec.valid_rows import beyond_levels
 from service.contracts import InferenceResult, ServedModel
@@ -254,7 +254,7 @@ def _join_lone_rows(
         Batches of them, and the requests that have to be read and prepared one by one.
     """
     left: list[FastPathRequest] = []
-    alike: dict[tuple[int, float], tuple[ServedModel, _LoneRows]] = {}
+    alike: dict[tuple[int, float, LoneFields], tuple[ServedModel, _LoneRows]] = {}
     for request in requests:
         try:
             request.timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
@@ -267,13 +267,14 @@ def _join_lone_rows(
         except Exception as error:
             request.fail(error)
             continue
-        group = alike.get((id(model), request.timeout))
+        key = id(model), request.timeout, row.fields
+        group = alike.get(key)
         if group is None:
-            group = alike[id(model), request.timeout] = (model, [])
+            group = alike[key] = (model, [])
         group[1].append((request, row.numbers))
     batches: list[CoalescedBatch] = []
-    for model, rows in alike.values():
-        made = _prepare_together(endpoint, model, rows)
+    for (_, _, fields), (model, rows) in alike.items():
+        made = _prepare_together(endpoint, model, dict(fields), rows)
         if made is None:
             left += [request for request, _ in rows]
         else:
@@ -282,7 +283,7 @@ def _join_lone_rows(
 
 
 def _prepare_together(
-    endpoint: OperationEndpoint, model: ServedModel, members: _LoneRows
+    endpoint: OperationEndpoint, model: ServedModel, fields: dict[str, Any], members: _LoneRows
 ) -> list[CoalescedBatch] | None:
     """Make batches of lone rows for one model; None where one of them is at fault."""
     operation, card = endpoint.operation, model.card
@@ -298,10 +299,10 @@ def _prepare_together(
         some = [request for request, _ in members[start : start + most]]
         part, deadline = rows[start : start + most], some[0].deadline
         try:
-            given = operation.prepare({}, model, AS_JSON, deadline, rows=part)
+            given = operation.prepare(fields, model, AS_JSON, deadline, rows=part)
         except ServiceError:
             return None
-        if not isinstance(given, ModelInput):
+        if not isinstance(given, ModelInput) or given.follows:
             return None
         batches.append(CoalescedBatch(write, some, given, [given.scalars] * len(some)))
     for request, _ in members:
@@ -329,7 +330,8 @@ def _read(request: FastPathRequest, reader: LoneRowReader, found: _Found) -> Ser
     elif fields.keys() <= operation.row_fields:
         rows = fields.get(operation.tensor_name or "")
         if type(rows) is list and len(rows) == 1 and type(rows[0]) is list:
-            reader.learn(request.body, name)
+            beside = {key: fields[key] for key in operation.lone_fields & fields.keys()}
+            reader.learn(request.body, name, beside)
     return model
 
 
@@ -337,13 +339,13 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
     """Make a request's rows, and put it with those that it can wait with."""
     operation, deadline = request.endpoint.operation, request.deadline
     given = operation.prepare(request.fields, model, request.form, deadline)
-    if not isinstance(given, ModelInput) or given.rejected is not None:
+    if not isinstance(given, ModelInput) or given.rejected is not None or given.follows:
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
     is_lone = count == 1 and not given.with_evaluations and given.column_order is None
     key = (
-        (id(model), id(given.queue), given.wants_log_det, request.timeout)
+        (id(model), id(given.queue), given.wants_log_det, given.decision, request.timeout)
         if is_lone
         else id(request)
     )
@@ -359,14 +361,20 @@ def _write(
     given: ModelInput,
     scalars: Sequence[Scalars],
     result: InferenceResult,
+    identities: Sequence[str],
 ) -> list[bytes]:
     """Write the body of each request: one of any size, or several of one row each."""
-    card = model.card
-    said, outputs = endpoint.operation.finish(card, given, result, JSON)
+    card, operation = model.card, endpoint.operation
+    said, outputs = operation.finish(card, given, result, JSON)
     if len(scalars) == 1:
-        return [write_json(card, said, outputs, partial(_explain, endpoint, model, given, result))]
-    explain_row = partial(_explain_row, endpoint, model, given, result)
-    return write_json_rows(card, scalars, outputs, explain_row)
+        explain = partial(_explain, endpoint, model, given, result)
+        bodies = [write_json(card, said, outputs, explain)]
+    else:
+        explain_row = partial(_explain_row, endpoint, model, given, result)
+        bodies = write_json_rows(card, scalars, outputs, explain_row)
+    if operation.is_observed:
+        operation.observe(model, outputs, identities, endpoint.app.recorder.metrics)
+    return bodies
 
 
 def _explain(

@@ -11,11 +11,13 @@ from tests.contract.table import (
     log_prob,
     mends,
     sample,
+    score,
 )
 from tests.contract.table.neighbours import NEIGHBOURS, Neighbour
 
 PARTS = {
     "log_prob": log_prob.CASES,
+    "score": score.CASES,
     "encode": encode.CASES,
     "decode": decode.CASES,
     "sample": sample.CASES,

@@ -2,9 +2,11 @@
 
 # The bytes of an answer stand on one line.
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
+from tests.contract.backend import calibration_of
 from tests.contract.case import Case, ExpectedResponse, ok, problem
 
 
@@ -25,6 +27,13 @@ class Neighbour:
 
 def _pair(operation: str, *pairs: tuple[dict[str, Any], bytes]) -> list[Neighbour]:
     return [Neighbour(operation, body, ok(answer)) for body, answer in pairs]
+
+
+def described(name: str, alpha: float | None = None, label: int | None = None) -> bytes:
+    """What an answer says of the calibration of a model."""
+    calibration = calibration_of(name)
+    assert calibration is not None
+    return json.dumps(calibration.describe(alpha, label), separators=(",", ":")).encode()
 
 
 LOST = problem("engine_error", "the engine was lost")
@@ -115,6 +124,34 @@ NEIGHBOURS = {
         (
             {"model": "failing", "x": [[-2, 1, 0]]},
             b'{"model":"failing","version":"3","log_prob":[-3.1318157]}',
+        ),
+    ),
+    ("score", "line"): _pair(
+        "score",
+        (
+            {"model": "line", "x": [[8, 0, 2]]},
+            b'{"model":"line","version":"3","p_value":null,"calibration":null,'
+            b'"score":[12.256815910339355],"log_prob":[-12.256816]}',
+        ),
+        (
+            {"model": "line", "x": [[-2, 1, 0]], "threshold": 3},
+            b'{"model":"line","version":"3","p_value":null,"calibration":null,'
+            b'"score":[3.1318156719207764],"log_prob":[-3.1318157],"is_anomaly":[true]}',
+        ),
+    ),
+    ("score", "judged"): _pair(
+        "score",
+        (
+            {"model": "judged", "x": [[8, 0, 2]], "alpha": 0.1},
+            b'{"model":"judged","version":"3","calibration":%b,'
+            b'"score":[12.256815910339355],"log_prob":[-12.256816],"p_value":[0.4],'
+            b'"is_anomaly":[false]}' % described("judged", 0.1),
+        ),
+        (
+            {"model": "judged", "x": [[-2, 1, 0]]},
+            b'{"model":"judged","version":"3","calibration":%b,'
+            b'"score":[3.1318156719207764],"log_prob":[-3.1318157],"p_value":[0.85]}'
+            % described("judged"),
         ),
     ),
     ("encode", "line"): _pair(

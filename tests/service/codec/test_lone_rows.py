@@ -129,3 +129,17 @@ def _alone(body: bytes) -> Any:
         return read_rows(read_object(body)["x"], "x", SHAPE, dtype=FLOAT32, max_rows=9)
     except ServiceError:
         return None
+
+
+def test_numbers_beside_the_row_are_known_again() -> None:
+    reader = LoneRowReader()
+    reader.learn(b'{"x":[[1]],"b":2,"a":0.5}', "moons", {"b": 2, "a": 0.5})
+    assert reader.find(b'{"x":[[7]],"b":2,"a":0.5}') == ("moons", b"7", (("a", 0.5), ("b", 2)))
+    assert reader.find(b'{"x":[[7]],"b":2,"a":0.25}') is None
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1]])
+def test_what_is_no_number_beside_the_row_is_not_learned(value: object) -> None:
+    reader = LoneRowReader()
+    reader.learn(b'{"x":[[1]],"a":0}', None, {"a": value})
+    assert reader.find(b'{"x":[[1]],"a":0}') is None

@@ -1,0 +1,243 @@
+"""POST /score: anomaly scores with p-values, and which rows are anomalies."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.scoring.calibration import Calibration
+from models.scoring.statistics import Evidence, parse_statistic
+from service.codec.media import JSON, OCTETS
+from service.codec.tensors import Array
+from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
+from service.errors import BackgroundNotServed, ModelNotFound
+from service.operations.calibration import (
+    check_alpha,
+    described,
+    labels_of,
+    labels_of_all,
+    not_calibrated,
+)
+from service.operations.decision import (
+    ALPHA,
+    FDR,
+    THRESHOLD,
+    Decision,
+    read_decision,
+)
+from service.operations.fields import (
+    COLUMNS,
+    CONTEXT,
+    INVALID,
+    MODEL,
+    RETURN_EVALUATIONS,
+    Output,
+    number_output,
+    truth_output,
+)
+from service.operations.log_prob import X, log_density
+from service.operations.model_input import FollowUp, ModelInput
+from service.operations.response import ResponseFormat, Scalars, Tensors
+from service.operations.spec import IMAGE_BODIES, Operation, example_rows
+from service.telemetry import Metrics
+
+# Of an answer: score, log_prob, p_value, q_value and is_anomaly, of which most are float64.
+_VALUES_PER_ROW = 8
+_BACKGROUND = "background"
+_EXAMPLE_ALPHA = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Score(Operation):
+    """Scores of rows, p-values by the calibration, and what is decided by one of three limits."""
+
+    name = "score"
+    summary = "Score anomalies"
+    description = (
+        "A score a row, higher is more anomalous, and p = (1 + #{s_i >= s}) / (n + 1) over the n "
+        "calibration rows. One of alpha, fdr and threshold decides which rows are anomalies; "
+        "without any, no row is called one."
+    )
+    tensor = X
+    fields = (
+        *(MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS),
+        *(ALPHA, FDR, THRESHOLD),
+    )
+    outputs = (
+        number_output("score", "Higher is more anomalous; null in the place of +inf.", dtype="f8"),
+        number_output("log_prob", "In nats, of the data as sent."),
+        Output(
+            "p_value",
+            {
+                "type": ["array", "null"],
+                "items": {"type": ["number", "null"]},
+                "description": "How often a row like the calibration rows scores as high; null "
+                "without calibration.",
+            },
+            is_tensor=True,
+            dtype="f8",
+        ),
+        number_output("q_value", "With fdr: that of the row.", is_always=False, dtype="f8"),
+        truth_output("is_anomaly", "With alpha, fdr or threshold: what they decide."),
+        Output(
+            "calibration",
+            {
+                "type": ["object", "null"],
+                "description": "What the p-values promise: id, rows, statistic, direction, "
+                "threshold, p_floor, fpr_upper95, dataset, created; null if there is none.",
+            },
+        ),
+    )
+    bodies = IMAGE_BODIES
+    lone_fields = frozenset((ALPHA.name, THRESHOLD.name))
+    is_observed = True
+
+    def queue(self, model: ServedModel, *, wants_log_det: bool = True) -> RowQueue:
+        """Scores are made of latents."""
+        return model.encode
+
+    def values_per_row(self, card: ModelCard) -> int:
+        """Those of all outputs, in numbers of a float32."""
+        return _VALUES_PER_ROW
+
+    @classmethod
+    def output_names(cls, card: ModelCard) -> tuple[str, ...]:
+        """Without calibration there are no p-values."""
+        names = super().output_names(card)
+        if card.calibration is not None:
+            return names
+        return tuple(name for name in names if name not in ("p_value", "q_value"))
+
+    @classmethod
+    def answered_names(cls, card: ModelCard, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is decided, where something decides; q-values are those of fdr."""
+        given = {name for name, value in fields.items() if value is not None}
+        unknown = set() if FDR.name in given else {"q_value"}
+        if given.isdisjoint((ALPHA.name, FDR.name, THRESHOLD.name)):
+            unknown.add("is_anomaly")
+        return tuple(name for name in cls.output_names(card) if name not in unknown)
+
+    def complete(
+        self, given: ModelInput, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
+    ) -> ModelInput:
+        """Read what decides, and say what the calibration promises."""
+        card, decision = model.card, read_decision(fields, given.total)
+        calibration = card.calibration
+        if calibration is None:
+            if decision is not None and decision.needs_calibration:
+                raise not_calibrated(decision, card)
+            nothing = {"p_value": None, "calibration": None}
+            scalars: Scalars = nothing if form.media in (JSON, OCTETS) else {}
+            return given._replace(scalars=scalars, decision=decision)
+        labels = labels_of(card, calibration, given.context)
+        alpha = decision.limit if decision is not None and decision.name == ALPHA.name else None
+        if alpha is not None:
+            check_alpha(alpha, calibration, labels, card)
+        said = described(calibration, alpha, labels)
+        follows = calibration.background is not None
+        if follows:
+            self._find_background(calibration, card)
+        member = said.json if form.media in (JSON, OCTETS) else said.text
+        return given._replace(scalars={"calibration": member}, decision=decision, follows=follows)
+
+    def follow_up(
+        self, model: ServedModel, given: ModelInput, result: InferenceResult
+    ) -> FollowUp | None:
+        """Ask the background model of a ratio for the same rows."""
+        calibration = model.card.calibration
+        if calibration is None or calibration.background is None or _BACKGROUND in given.followed:
+            return None
+        other = self._find_background(calibration, model.card)
+        rows = given.rows.astype(other.card.numpy_dtype, copy=False)
+        return FollowUp(_BACKGROUND, self.queue(other), rows)
+
+    def compute_outputs(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult
+    ) -> Tensors:
+        """The statistic of the calibration, -log_prob without one."""
+        log_prob = log_density(result.value, result.log_det)
+        calibration = card.calibration
+        if calibration is None:
+            return {"score": -log_prob.astype(np.float64), "log_prob": log_prob}
+        statistic, _ = parse_statistic(calibration.statistic)
+        evidence = Evidence(given.rows, log_prob, result.value, _background(given), card.num_levels)
+        return {
+            "score": statistic.score(evidence, calibration.parameters),
+            "log_prob": log_prob,
+        }
+
+    def finish(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
+    ) -> tuple[Scalars, Tensors]:
+        """Add p-values and what is decided, of the rejected rows too."""
+        scalars, outputs = super().finish(card, given, result, media)
+        calibration, decision = card.calibration, given.decision
+        if calibration is not None:
+            labels = labels_of_all(card, calibration, given)
+            outputs["p_value"] = calibration.p_values(outputs["score"], labels)
+        if isinstance(decision, Decision):
+            decision.decide(outputs)
+        return scalars, outputs
+
+    def observe(
+        self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
+    ) -> None:
+        """Count the anomalies, and log which requests have some: never the rows."""
+        flagged = outputs.get("is_anomaly")
+        if flagged is None or not flagged.any():
+            return
+        card = model.card
+        metrics.anomalies.labels(card.name).inc(int(flagged.sum()))
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        calibration = None if card.calibration is None else card.calibration.id
+        parts = flagged[None] if len(requests) == 1 else flagged[:, None]
+        for request, rows in zip(requests, parts, strict=True):
+            if rows.any():
+                _log.info(
+                    "request %s: %d of %d rows are anomalies, model %s %s, calibration %s",
+                    *(request, rows.sum(), len(rows), card.name, card.version, calibration),
+                )
+
+    def example(self, card: ModelCard) -> dict[str, Any]:
+        """One row to score, with a false-alarm rate where one can be promised."""
+        rows = {"x": example_rows(card.event_shape)}
+        if card.calibration is None or card.calibration.least_alpha() > _EXAMPLE_ALPHA:
+            return rows
+        return {**rows, "alpha": _EXAMPLE_ALPHA}
+
+    def _find_background(self, calibration: Calibration, card: ModelCard) -> ServedModel:
+        """Find the model that scores are ratios to.
+
+        Raises:
+            BackgroundNotServed: saying how it is mended.
+            NotReady: it is loading.
+        """
+        _, name = parse_statistic(calibration.statistic)
+        assert name is not None
+        again = f"or calibrate {card.name} again"
+        try:
+            found = self.find_model(name)
+        except ModelNotFound:
+            raise BackgroundNotServed(
+                f"model: {card.name} is scored by {calibration.statistic}, and no model {name!r} "
+                f"is served; serve it beside, {again} by another statistic",
+                at="/model",
+            ) from None
+        if found.card.weights != calibration.background or found.card.context_shape is not None:
+            raise BackgroundNotServed(
+                f"model: {card.name} is scored by {calibration.statistic}, and {name} is served in "
+                f"other weights than it was calibrated with; serve those, {again}",
+                at="/model",
+            )
+        return found
+
+
+def _background(given: ModelInput) -> Array | None:
+    """What the background says of the rows; where none are left, it was not asked."""
+    found = given.followed.get(_BACKGROUND)
+    if found is not None:
+        return log_density(found.value, found.log_det)
+    return None if len(given.rows) else np.empty(0)
