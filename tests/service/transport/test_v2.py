@@ -374,7 +374,8 @@ def test_a_model_says_what_its_tensors_are(app: FastAPI, path: str) -> None:
     shapes = {one["name"]: one["shape"] for one in content["inputs"]}
     assert shapes == {"x": [-1, 2], "z": [-1, 2], "context": [-1, 4]}
     shapes = {one["name"]: one["shape"] for one in content["outputs"]}
-    scalars = {"log_det": [-1], "log_prob": [-1], "status": [-1]}
+    names = ("log_det", "log_prob", "score", "is_anomaly", "status")
+    scalars = {name: [-1] for name in names}
     assert shapes == {"z": [-1, 2], "x": [-1, 2]} | scalars
 
 
@@ -390,6 +391,7 @@ def test_a_model_says_what_it_computes_in(app: FastAPI, model: str, datatype: st
     tensors = content["inputs"] + content["outputs"]
     found = {one["name"]: one["datatype"] for one in tensors}
     assert found.pop("status") == "INT32"
+    assert (found.pop("score"), found.pop("is_anomaly")) == ("FP64", "BOOL")
     assert set(found.values()) == {datatype}
 
 

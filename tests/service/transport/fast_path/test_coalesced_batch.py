@@ -70,7 +70,12 @@ class FakeRequest:
         self.batch.cancel(self)
 
 
-def write(given: ModelInput, scalars: Sequence[Scalars], result: InferenceResult) -> list[bytes]:
+def write(
+    given: ModelInput,
+    scalars: Sequence[Scalars],
+    result: InferenceResult,
+    identities: Sequence[str],
+) -> list[bytes]:
     if (result.value == 2 * FAULTY).any():
         raise RuntimeError("a fault of ours")
     assert len(result.value) == len(given.rows) == len(scalars)
