@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.scoring import conformal
 from models.scoring.errors import CalibrationError, TooFewRows
+from models.scoring.explain import quantile_grid
 from models.scoring.statistics import Evidence, parse_statistic
 
 Array: TypeAlias = NDArray[Any]
@@ -22,7 +23,6 @@ DIRECTION = "higher_is_more_anomalous"
 STATED_ALPHAS = (0.05, 0.01, 0.001)
 # As many as the least of them needs: a class with fewer is calibrated with all others.
 CLASS_ROWS = 999
-GRID_SIZE = 16
 # Answers in memory, a calibration: requests may ask for any alpha.
 _MAX_DESCRIPTIONS = 256
 
@@ -250,12 +250,8 @@ def _by_class(scores: Array, labels: Array, class_rows: int) -> dict[int, Array]
 
 
 def _grid(x: Array) -> Array | None:
-    """Quantiles of every feature that are values of the data: discrete ones stay what they are."""
     rows = np.asarray(x)
-    if rows.ndim != 2:
-        return None
-    levels = (np.arange(GRID_SIZE) + 0.5) / GRID_SIZE
-    return np.asarray(np.quantile(rows, levels, axis=0, method="inverted_cdf"), np.float64)
+    return quantile_grid(rows) if rows.ndim == 2 else None
 
 
 def _promise(scores: Array, alpha: float | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-GRID_ROWS = 16
+GRID_SIZE = 16
 
 
 class Reason(NamedTuple):
@@ -43,13 +43,13 @@ def quantile_grid(rows: Array) -> Array:
     Returns:
         (16, D) float64.
     """
-    levels = (1 - np.cos(np.pi * (np.arange(GRID_ROWS) + 0.5) / GRID_ROWS)) / 2
+    levels = (1 - np.cos(np.pi * (np.arange(GRID_SIZE) + 0.5) / GRID_SIZE)) / 2
     return np.quantile(np.asarray(rows, np.float64), levels, axis=0, method="inverted_cdf")
 
 
-def candidate_count(rows: int, features: int, grid_rows: int = GRID_ROWS) -> int:
+def candidate_count(rows: int, features: int, grid_size: int = GRID_SIZE) -> int:
     """How many rows `candidates` makes of `rows` rows."""
-    return rows * features * grid_rows
+    return rows * features * grid_size
 
 
 def candidates(rows: Array, grid: Array) -> Array:
@@ -86,6 +86,7 @@ def explain(
         For each row its reasons, largest nats first; of equal ones the lower index first.
     """
     best, chosen = _best(rows, candidate_log_prob, grid)
+    tried = grid.astype(rows.dtype)
     actual = np.asarray(log_prob, np.float64)[:, None]
     is_better = best > actual
     best = np.where(is_better, best, -np.inf)
@@ -96,7 +97,7 @@ def explain(
             Reason(
                 feature,
                 _plain(row[feature]),
-                _plain(grid[where[feature], feature] if better[feature] else row[feature]),
+                _plain(tried[where[feature], feature] if better[feature] else row[feature]),
                 float(reached[feature] - own) if better[feature] else 0.0,
             )
             for feature in first.tolist()

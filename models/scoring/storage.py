@@ -15,8 +15,9 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.files import check_regular, write_file
 from models.checkpoints.manifest import digest
 from models.checkpoints.tensor_file import read_arrays
-from models.scoring.calibration import GRID_SIZE, Calibration, arrays_of
+from models.scoring.calibration import Calibration, arrays_of
 from models.scoring.errors import CalibrationError, StatisticError
+from models.scoring.explain import GRID_SIZE
 from models.scoring.statistics import parse_statistic
 
 Array: TypeAlias = NDArray[Any]

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.scoring.explain import (
-    GRID_ROWS,
+    GRID_SIZE,
     Reason,
     candidate_count,
     candidates,
@@ -43,7 +43,7 @@ def explained(
 def test_grid_holds_values_that_occur_and_reaches_into_the_tails() -> None:
     rows = np.column_stack([RNG.integers(0, 4, 999), RNG.standard_normal(999)]).astype(float)
     grid = quantile_grid(rows)
-    assert grid.shape == (GRID_ROWS, 2)
+    assert grid.shape == (GRID_SIZE, 2)
     assert np.isin(grid[:, 0], [0, 1, 2, 3]).all()
     assert np.isin(grid[:, 1], rows[:, 1]).all()
     assert (np.diff(grid, axis=0) >= 0).all()
@@ -56,8 +56,8 @@ def test_candidates_replace_one_feature_each() -> None:
     made = candidates(rows, GRID)
     assert made.dtype == np.float32
     assert len(made) == candidate_count(4, 3) == 4 * 3 * 16
-    made = made.reshape(4, 3, GRID_ROWS, 3)
-    for row, feature, level in np.ndindex(4, 3, GRID_ROWS):
+    made = made.reshape(4, 3, GRID_SIZE, 3)
+    for row, feature, level in np.ndindex(4, 3, GRID_SIZE):
         expected = rows[row].copy()
         expected[feature] = GRID[level, feature]
         np.testing.assert_array_equal(made[row, feature, level], expected)
@@ -100,9 +100,9 @@ def test_nats_are_never_negative_and_the_best_row_keeps_its_values() -> None:
 def test_a_value_of_the_grid_gains_nothing_by_rounding() -> None:
     row = GRID[3][None]
     actual = log_normal(row)
-    rounded = explain(row, actual, np.full(3 * GRID_ROWS, actual[0] - 1.0), GRID, 3)
+    rounded = explain(row, actual, np.full(3 * GRID_SIZE, actual[0] - 1.0), GRID, 3)
     assert all(reason.nats == 0 for reason in rounded[0])
-    of_itself = np.full((3, GRID_ROWS), -np.inf)
+    of_itself = np.full((3, GRID_SIZE), -np.inf)
     of_itself[:, 3] = actual[0] + 1e-6
     assert all(reason.nats == 0 for reason in explain(row, actual, of_itself.ravel(), GRID, 3)[0])
 
@@ -123,7 +123,7 @@ def test_rows_without_density_are_explained_by_what_brings_them_in() -> None:
 
 def test_of_infinite_gains_the_one_that_reaches_most_comes_first() -> None:
     row = np.array([[100.0, -1000.0, 1.0]])
-    log_p = np.full((3, GRID_ROWS), -np.inf)
+    log_p = np.full((3, GRID_SIZE), -np.inf)
     log_p[0, 4], log_p[2, 9] = -20.0, -10.0
     reasons = explain(row, np.array([-np.inf]), log_p.ravel(), GRID, 3)[0]
     assert [(reason.feature, reason.nats) for reason in reasons] == [
@@ -135,7 +135,7 @@ def test_of_infinite_gains_the_one_that_reaches_most_comes_first() -> None:
 
 def test_candidates_without_numbers_are_passed_over() -> None:
     row = np.array([[30.0, -100.0, 0.25]])
-    log_p = np.full((3, GRID_ROWS), np.nan)
+    log_p = np.full((3, GRID_SIZE), np.nan)
     log_p[0, 7] = -5.0
     log_p[1] = -np.inf
     reasons = explain(row, np.array([-50.0]), log_p.ravel(), GRID, 3)[0]
@@ -144,7 +144,7 @@ def test_candidates_without_numbers_are_passed_over() -> None:
 
 
 def test_of_equal_nats_the_lower_index_comes_first_and_most_cuts() -> None:
-    grid = np.zeros((GRID_ROWS, 4))
+    grid = np.zeros((GRID_SIZE, 4))
     rows = np.full((1, 4), 2.0)
     reasons = explained(rows, 2, grid, lambda x: -np.abs(x).sum(1))
     assert [reason.feature for reason in reasons[0]] == [0, 1]
@@ -159,7 +159,10 @@ def test_a_row_is_explained_alike_alone_and_among_others() -> None:
 
 def test_values_are_those_of_the_caller() -> None:
     rows = np.array([[0.31, -70.7, 0.1]], np.float32)
-    assert {reason.value for reason in explained(rows)[0]} == {0.31, -70.7, 0.1}
+    grid = np.repeat(np.float64(np.float32([[3.3, -99.9, 0.25]])), GRID_SIZE, axis=0)
+    reasons = explained(rows, grid=grid)[0]
+    assert {reason.value for reason in reasons} == {0.31, -70.7, 0.1}
+    assert {reason.expected for reason in reasons} == {3.3, -99.9, 0.25}
 
 
 def test_discrete_columns_expect_values_that_occur() -> None:
