@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -107,14 +107,7 @@ class Calibration:
             TooFewRows: for alpha.
             ValueError: alpha is not in (0, 1).
         """
-        key = (alpha, label)
-        found = self._descriptions.get(key)
-        if found is None:
-            found = self._describe(alpha, label)
-            if len(self._descriptions) >= _MAX_DESCRIPTIONS:
-                self._descriptions.clear()
-            self._descriptions[key] = found
-        return dict(found)
+        return self._remembered((alpha, label), lambda: self._describe(alpha, label))
 
     def facts(self) -> dict[str, Any]:
         """What `GET /models/NAME`, `inspect` and the model card say of it.
@@ -122,10 +115,22 @@ class Calibration:
         Returns:
             As `describe`, with `thresholds`: for each of `STATED_ALPHAS` alpha, threshold and
             fpr_upper95, or nulls and why (`reason`); `probes`, `anomalies` and `warnings` of the
-            report.
+            report. Remembered as `describe` is.
         """
+        return self._remembered("facts", self._facts)
+
+    def _remembered(self, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        found = self._descriptions.get(key)
+        if found is None:
+            found = make()
+            if len(self._descriptions) >= _MAX_DESCRIPTIONS:
+                self._descriptions.clear()
+            self._descriptions[key] = found
+        return dict(found)
+
+    def _facts(self) -> dict[str, Any]:
         return {
-            **self.describe(),
+            **self._describe(None, None),
             "dtype": self.dtype,
             "thresholds": [_stated(self.scores, alpha) for alpha in STATED_ALPHAS],
             "probes": self.report.get("probes", []),
@@ -134,7 +139,6 @@ class Calibration:
         }
 
     def _describe(self, alpha: float | None, label: int | None) -> dict[str, Any]:
-        is_own = label is not None and label in self.class_scores
         scores = self.scores_of(label)
         description: dict[str, Any] = {
             "id": self.id,
@@ -145,8 +149,8 @@ class Calibration:
             "dataset": self.dataset,
             "created": self.created,
         }
-        if is_own:
-            description["class"] = label
+        if label is not None and label in self.class_scores:
+            description["class"] = int(label)
         elif self.class_scores and label is None:
             description["classes"] = {
                 str(name): {"rows": len(own), **_promise_if_any(own, alpha)}

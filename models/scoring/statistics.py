@@ -48,14 +48,17 @@ class Statistic:
     """One statistic.
 
     name: as it is asked for. summary: for the manual. formula: the score, of rows with a finite
-    log_prob. fit: its parameters, of the calibration rows. needs_x, needs_z, needs_background:
-    which parts of the evidence it reads beside log_prob.
+    log_prob. fit: its parameters, of the calibration rows. parameter_names: theirs. machine: facts
+    of the machine among them, which must be the same where rows are scored. needs_x, needs_z,
+    needs_background: which parts of the evidence it reads beside log_prob.
     """
 
     name: str
     summary: str
     formula: Callable[[Evidence, Parameters], Array]
     fit: Callable[[Evidence], dict[str, Array]] = _nothing
+    parameter_names: tuple[str, ...] = ()
+    machine: Callable[[], dict[str, Array]] = dict
     needs_x: bool = False
     needs_z: bool = False
     needs_background: bool = False
@@ -77,6 +80,24 @@ class Statistic:
         if is_finite.all():
             return scores
         return np.where(np.isneginf(log_prob), np.inf, np.where(is_finite, scores, np.nan))
+
+    def check(self, parameters: Parameters) -> None:
+        """See that rows can be scored here as they were where the parameters come from.
+
+        Raises:
+            StatisticError: parameters are missing or unknown, or this machine gives other scores.
+        """
+        if set(parameters) != set(self.parameter_names):
+            raise StatisticError(
+                f"{self.name}: expected the parameters {sorted(self.parameter_names)}, got "
+                f"{sorted(parameters)}"
+            )
+        for name, value in self.machine().items():
+            if not np.array_equal(parameters[name], value):
+                raise StatisticError(
+                    f"{self.name}: {name} of this machine compresses to other lengths than where "
+                    "the model was calibrated, so scores would differ"
+                )
 
 
 def _neg_log_prob(evidence: Evidence, parameters: Parameters) -> Array:
@@ -100,6 +121,17 @@ def _complexity(evidence: Evidence, parameters: Parameters) -> Array:
     bits = -evidence.log_prob * _BITS_PER_NAT - 8.0 * np.array(compressed)
     per_dimension: Array = bits / features
     return per_dimension
+
+
+def _zlib_lengths() -> dict[str, Array]:
+    """To how many bytes zlib brings known ones: builds of it (zlib-ng is one) differ in that."""
+    ramp = bytes(value % 256 for value in range(1024))
+    known = (ramp, bytes(value * value // 7 % 61 for value in range(3072)), ramp[::-1] + ramp)
+    return {"zlib": np.array([len(zlib.compress(text, 9)) for text in known], np.float64)}
+
+
+def _fit_complexity(evidence: Evidence) -> dict[str, Array]:
+    return _zlib_lengths()
 
 
 def _bytes_of(evidence: Evidence) -> Array:
@@ -136,6 +168,7 @@ def _latent(evidence: Evidence, parameters: Parameters) -> Array:
     return distance
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _latent_moments(evidence: Evidence) -> Array:
     """||z||^2 and, of pixels or channels, the correlation of neighbours in z: (B, 1 or 2)."""
     # A copy in the order of rows: sums over another order round otherwise.
@@ -146,8 +179,8 @@ def _latent_moments(evidence: Evidence) -> Array:
     centred = z - z.mean(1)[:, None]
     spread = (centred * centred).sum(1)
     together = np.ascontiguousarray(centred[:, 1:] * centred[:, :-1]).sum(1)
-    # Of a constant z there is none.
-    correlation = together / np.where(spread == 0, 1.0, spread)
+    # In a constant z every value is like its neighbour.
+    correlation = np.where(spread == 0, 1.0, together / np.where(spread == 0, 1.0, spread))
     return np.stack([norm, correlation], 1)
 
 
@@ -163,12 +196,16 @@ _ALL = (
         "data are.",
         _typicality,
         fit=_median,
+        parameter_names=("median",),
     ),
     Statistic(
         "complexity",
         "Bits a dimension of the model less those of zlib: images that cost the model more than "
         "their detail explains. For pixels of at most 256 levels.",
         _complexity,
+        fit=_fit_complexity,
+        parameter_names=("zlib",),
+        machine=_zlib_lengths,
         needs_x=True,
     ),
     Statistic(
@@ -185,6 +222,7 @@ _ALL = (
         "in z.",
         _latent,
         fit=_fit_latent,
+        parameter_names=("mean", "std"),
         needs_z=True,
     ),
 )

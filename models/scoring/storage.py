@@ -18,7 +18,7 @@ from models.checkpoints.tensor_file import read_arrays
 from models.scoring.calibration import Calibration, arrays_of
 from models.scoring.errors import CalibrationError, StatisticError
 from models.scoring.explain import GRID_SIZE
-from models.scoring.statistics import parse_statistic
+from models.scoring.statistics import Statistic, parse_statistic
 
 Array: TypeAlias = NDArray[Any]
 
@@ -59,7 +59,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: its report is no JSON.
+        ValueError, TypeError: its report is no JSON.
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in arrays_of(calibration).items()}
     content = to_bytes(arrays)
@@ -77,7 +77,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
         scores_sha256=hashlib.sha256(content).hexdigest(),
         report=dict(calibration.report),
     )
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, allow_nan=False)
+    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
     write_file(folder / SCORES_FILE, content)
     write_file(folder / CALIBRATION_FILE, f"{text}\n".encode())
 
@@ -107,12 +107,21 @@ def read_calibration(
         lacking = CALIBRATION_FILE if there[1] else SCORES_FILE
         raise CalibrationError(f"{folder / lacking}: is missing beside its other half; {_AGAIN}")
     manifest = _read_manifest(path)
-    _check_model(path, manifest, weights or digest(folder), dtype)
+    _check_model(path, manifest, weights or _weights(folder), dtype)
     arrays = _read_scores(folder / SCORES_FILE, manifest)
     calibration = _assemble(path, manifest, arrays)
     if calibration.id != manifest.id:
         raise CalibrationError(f"{path}: id: the content is that of {calibration.id}; {_AGAIN}")
+    # Remembered from now on: the first request must not wait for an import of scipy.
+    calibration.facts()
     return calibration
+
+
+def _weights(folder: Path) -> str:
+    try:
+        return digest(folder)
+    except OSError as error:
+        raise CalibrationError(f"{folder}: the weights cannot be read: {error}") from None
 
 
 def _dtype(name: str) -> Literal["float32", "float64"]:
@@ -149,10 +158,7 @@ def _check_model(
             f"{path}: dtype: its scores are of {manifest.dtype}, the model computes in {dtype}; "
             f"{_AGAIN}"
         )
-    try:
-        statistic, _ = parse_statistic(manifest.statistic)
-    except StatisticError as error:
-        raise CalibrationError(f"{path}: {error}") from None
+    statistic = _statistic(path, manifest.statistic)
     if statistic.needs_background != (manifest.background_sha256 is not None):
         raise CalibrationError(
             f"{path}: background_sha256: {manifest.statistic} "
@@ -160,12 +166,28 @@ def _check_model(
         )
 
 
+def _statistic(path: Path, text: str) -> Statistic:
+    try:
+        return parse_statistic(text)[0]
+    except StatisticError as error:
+        raise CalibrationError(f"{path}: {error}; {_AGAIN}") from None
+
+
+def _check_parameters(path: Path, statistic: str, parameters: Mapping[str, Array]) -> None:
+    try:
+        _statistic(path, statistic).check(parameters)
+    except StatisticError as error:
+        raise CalibrationError(f"{path}: {error}; {_AGAIN}") from None
+
+
 def _read_scores(path: Path, manifest: CalibrationManifest) -> dict[str, Array]:
     try:
         check_regular(path, MAX_SCORES_BYTES)
         arrays, found = read_arrays(path)
-    except (OSError, CheckpointError) as error:
-        raise CalibrationError(str(error)) from None
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except CheckpointError as error:  # it names the file
+        raise CalibrationError(f"{error}; {_AGAIN}") from None
     if found != manifest.scores_sha256:
         raise CalibrationError(
             f"{path}: it is not the file that {CALIBRATION_FILE} was written with; {_AGAIN}"
@@ -191,6 +213,7 @@ def _assemble(
     if remaining:
         raise CalibrationError(f"{path}: unknown tensors {sorted(remaining)}; {_AGAIN}")
     _check_values(path, grid, parameters)
+    _check_parameters(path, manifest.statistic, parameters)
     return Calibration(
         statistic=manifest.statistic,
         parameters=parameters,
