@@ -255,7 +255,8 @@ def _by_class(scores: Array, labels: Array, class_rows: int) -> dict[int, Array]
 
 def _grid(x: Array) -> Array | None:
     rows = np.asarray(x)
-    return quantile_grid(rows) if rows.ndim == 2 else None
+    # A row outside the support may hold infinities, which no quantile may be.
+    return quantile_grid(rows[np.isfinite(rows).all(1)]) if rows.ndim == 2 else None
 
 
 def _promise(scores: Array, alpha: float | None) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import pytest
 from models.scoring.calibration import calibrate
 from models.scoring.conformal import fpr_upper, p_values, threshold
 from models.scoring.errors import CalibrationError, TooFewRows
+from models.scoring.explain import quantile_grid
 from tests.models.scoring.cases import BACKGROUND, WEIGHTS, calibrated, evidence
 
+SETTINGS = {"weights": WEIGHTS, "dtype": "float32", "dataset": "held-out rows"}
 LABELS = np.repeat([0, 1, 2], [1200, 999, 801])
 
 
@@ -128,29 +130,21 @@ def test_a_rate_below_the_share_outside_the_support_has_no_threshold() -> None:
     """Their scores are infinite: no score is above, and none may be flagged."""
     rows = evidence(1000)
     rows.log_prob[:20] = -np.inf
-    calibration = calibrate(
-        rows, statistic="neg_log_prob", weights=WEIGHTS, dtype="float32", dataset=""
-    )
+    calibration = calibrate(rows, **SETTINGS, statistic="neg_log_prob")
     assert calibration.describe(0.01)["threshold"] is None
     assert calibration.p_values(np.float64([np.inf])).tolist() == [21 / 1001]
     json.dumps(calibration.facts(), allow_nan=False)
 
 
-def test_the_grid_holds_quantiles_that_are_values() -> None:
-    calibration = calibrated(1000)
+def test_the_grid_is_of_the_finite_rows_of_a_table() -> None:
+    rows = evidence(1000)
+    rows.x[7], rows.log_prob[7] = np.inf, -np.inf
+    calibration = calibrate(rows, **SETTINGS, statistic="neg_log_prob")
     assert calibration.grid is not None
-    assert calibration.grid.shape == (16, 3)
-    x = evidence(1000).x.astype(np.float64)
-    for feature in range(3):
-        column = calibration.grid[:, feature]
-        assert set(column) <= set(x[:, feature])
-        below = (x[:, feature] <= column[:, None]).mean(1)
-        assert below == pytest.approx((np.arange(16) + 0.5) / 16, abs=0.001)
+    assert (calibration.grid == quantile_grid(np.delete(rows.x, 7, 0))).all()
+    assert np.isfinite(calibration.grid).all()
     images = evidence(20, shape=(1, 4, 4), levels=256)
-    of_images = calibrate(
-        images, statistic="complexity", weights=WEIGHTS, dtype="float32", dataset=""
-    )
-    assert of_images.grid is None
+    assert calibrate(images, **SETTINGS, statistic="complexity").grid is None
 
 
 def test_the_id_is_of_all_that_decides() -> None:
@@ -187,7 +181,7 @@ def test_rows_that_cannot_calibrate(log_prob: list[float], reason: str) -> None:
     rows = evidence(3)._replace(log_prob=np.array(log_prob, np.float64))
     for statistic in ("neg_log_prob", "typicality", "latent"):
         with pytest.raises(CalibrationError, match=reason):
-            calibrate(rows, statistic=statistic, weights=WEIGHTS, dtype="float32", dataset="")
+            calibrate(rows, **SETTINGS, statistic=statistic)
 
 
 def test_scoring_imports_neither_torch_nor_scipy_stats() -> None:
