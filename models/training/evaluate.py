@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from models.checkpoints import golden
 from models.checkpoints.accuracy import measure_accuracy
+from models.checkpoints.facts import facts_of
 from models.checkpoints.reference import reference
 from models.datasets import Dataset, DatasetError
-from models.datasets.discrete import check_whole
+from models.datasets.fit import check_classes_fit, check_rows_fit
 from models.flow import Flow
 from models.transforms.preprocess import Dequantise
 
@@ -139,28 +140,9 @@ def check_fits(flow: Flow, data: Dataset) -> None:
     Raises:
         DatasetError: naming the first difference.
     """
-    if data.event_shape != flow.event_shape:
-        raise DatasetError(
-            f"{data.name}: rows have shape {data.event_shape}, the model takes {flow.event_shape}; "
-            "give it the data it was trained on"
-        )
-    levels = flow.facts.num_levels
-    if levels is not None and data.num_levels is not None and data.num_levels > levels:
-        raise DatasetError(
-            f"{data.name}: pixels have {data.num_levels} levels, the model takes {levels}"
-        )
-    check_whole(replace(data, discrete=flow.facts.discrete))
-    classes = flow.facts.num_classes
-    if flow.context_shape is not None and classes is None:
-        raise DatasetError(
-            f"{data.name}: the model takes a context of {flow.context_shape[0]} numbers a row, and "
-            "data have labels alone: give it num_classes instead of context_features"
-        )
-    if flow.context_shape is not None and (data.labels is None or data.num_classes != classes):
-        raise DatasetError(
-            f"{data.name}: the model is conditional on {classes} classes, the data have "
-            f"{data.num_classes}"
-        )
+    facts = facts_of(flow)
+    check_rows_fit(facts, data)
+    check_classes_fit(facts, data)
 
 
 def batches(flow: Flow, data: Dataset, batch_rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -30,6 +30,10 @@ COMMANDS = {
         "Score data with a model: likelihood, float32 error, round trip, and AUROC of anomalies.",
         (*_TORCH, "train"),
     ),
+    "calibrate": Command(
+        "Calibrate anomaly scores on held-out rows, so that a false-alarm rate can be asked for.",
+        (*_TORCH, "onnx"),
+    ),
     "families": Command(
         "List the families of flows and when to take which, or the arguments of one.",
         (*_TORCH, "train"),

@@ -22,6 +22,7 @@ def inspect(folder: Folder, *, json: Json = False) -> None:
 
 def _run(folder: Path, *, as_json: bool) -> None:
     facts = _by_graphs(folder) or _by_torch(folder)
+    facts["calibration"] = _calibration(folder, facts["dtype"])
     if as_json:
         import orjson
 
@@ -106,12 +107,44 @@ def _describe(facts: "ModelFacts", dtype: str, size: int) -> dict[str, Any]:
     }
 
 
+def _calibration(folder: Path, dtype: str) -> dict[str, Any] | str | None:
+    """What a calibration says of itself, or why it is refused; nothing where there is none."""
+    from models.scoring.errors import CalibrationError
+    from models.scoring.storage import read_calibration
+
+    try:
+        calibration = read_calibration(folder, dtype=dtype)
+    except CalibrationError as error:
+        return f"refused: {error}"
+    return None if calibration is None else calibration.facts()
+
+
+def _calibration_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same as rows of a table."""
+    from models.scoring.card import probe_rows, threshold_rows
+
+    lines = [
+        (f"calibration.{name}", str(facts[name]))
+        for name in ("id", "rows", "statistic", "direction", "dataset", "created")
+    ]
+    for alpha, threshold, bound in threshold_rows(facts):
+        text = f"{threshold} (95 % bound {bound})" if bound else threshold
+        lines.append((f"calibration.threshold.{alpha}", text))
+    lines += [
+        (f"calibration.auroc.{statistic}", f"{value}, {what}")
+        for what, statistic, value in probe_rows(facts)
+    ]
+    return lines + [("calibration.warning", str(line)) for line in facts["warnings"]]
+
+
 def _lines(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Flatten nested facts to rows of a table; what is absent is left out."""
     lines: list[tuple[str, str]] = []
     for name, value in facts.items():
         label = f"{prefix}{name}"
-        if isinstance(value, dict):
+        if name == "calibration" and isinstance(value, dict):
+            lines += _calibration_lines(value)
+        elif isinstance(value, dict):
             lines += _lines(value, f"{label}.")
         elif value is not None:
             lines.append((label, f"{value:.6g}" if isinstance(value, float) else str(value)))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ from pushforward.cli.plain_errors import (
     plain_errors,
     warn,
 )
+
+if TYPE_CHECKING:
+    from models.datasets import Dataset
+    from models.training import TrainingOptions
 
 Data = Annotated[
     str,
@@ -73,6 +77,12 @@ SaveSeconds = Annotated[
 PictureTemperature = Annotated[
     float | None, typer.Option(help="Of the samples in samples.png (1.0).")
 ]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        help="Calibrate anomaly scores on the test rows, as `pushforward calibrate` does on others."
+    ),
+]
 
 
 def train(
@@ -101,6 +111,7 @@ def train(
     save_seconds: SaveSeconds = None,
     picture_temperature: PictureTemperature = None,
     export: Export = False,
+    calibrate: Calibrate = True,
 ) -> None:
     """Train a flow by maximum likelihood and write it as a model folder."""
     flags = {
@@ -123,10 +134,14 @@ def train(
     }
     with plain_errors():
         arguments = read_arguments(config, settings or [])
-        _run(data, family, arguments, out, flags=flags, resume=resume, threads=threads)
-        if export:
-            with interruptible():
-                write_graphs(out)
+        rows = _run(data, family, arguments, out, flags=flags, resume=resume, threads=threads)
+        with interruptible():
+            try:
+                if export:
+                    write_graphs(out)
+            finally:  # by the graphs, which will serve, where there are some
+                if calibrate:
+                    _calibrate(out, rows, flags)
 
 
 def read_arguments(config: Path | None, settings: list[str]) -> dict[str, Any]:
@@ -164,19 +179,20 @@ def _run(
     flags: dict[str, Any],
     resume: bool,
     threads: int,
-) -> None:
+) -> "Dataset":
+    """Train, and give the data back."""
     import torch
 
     from models.checkpoints.naming import warn_of_name
     from models.datasets import load
     from models.datasets.discrete import warnings_of
     from models.registry import check_arguments
-    from models.training import TrainingInterrupted, TrainingKept, TrainingOptions, train
+    from models.training import TrainingInterrupted, TrainingKept, train
     from models.training.keep import check_out
     from models.training.progress import ProgressBar
 
     torch.set_num_threads(threads)
-    options = TrainingOptions.parse({k: v for k, v in flags.items() if v is not None})
+    options = _options(flags)
     # Before the data, which may take long.
     check_arguments(family, arguments)
     check_out(out, resume=resume)
@@ -208,3 +224,31 @@ def _run(
         + (f", {bits:.4f} bits/dim" if bits is not None else "")
         + f"; look at {out / 'samples.png'}"
     )
+    return rows
+
+
+def _options(flags: dict[str, Any]) -> "TrainingOptions":
+    from models.training import TrainingOptions
+
+    return TrainingOptions.parse({k: v for k, v in flags.items() if v is not None})
+
+
+def _calibrate(folder: Path, rows: "Dataset", flags: dict[str, Any]) -> None:
+    """Calibrate on the test rows; a model that cannot be is trained all the same."""
+    from models.scoring.card import threshold_rows
+    from pushforward.cli.calibration import calibrate_held_out
+
+    try:
+        made = calibrate_held_out(folder, rows, _options(flags))
+    except (ValueError, RuntimeError) as error:
+        warn(f"{folder}: not calibrated: {error}; see pushforward calibrate --help")
+        return
+    facts = made.facts()
+    stated = ", ".join(f"alpha {alpha}: {value}" for alpha, value, _ in threshold_rows(facts))
+    typer.echo(
+        f"{folder}: calibrated by {facts['statistic']} on {facts['rows']:,} test rows; thresholds: "
+        f"{stated}",
+        err=True,
+    )
+    for line in facts["warnings"]:
+        warn(str(line))
