@@ -44,7 +44,7 @@ Rows = Annotated[
         "those; test: the model's test rows."
     ),
 ]
-Order = Annotated[
+OrderColumn = Annotated[
     str | None,
     typer.Option(help="Column with the time of each row: the last part in time is taken."),
 ]
@@ -83,7 +83,7 @@ def calibrate(
     statistic: Statistic = "auto",
     background: Background = None,
     rows: Rows = "all",
-    order: Order = None,
+    order: OrderColumn = None,
     share: Share = 0.2,
     context: Context = None,
     json: Json = False,
