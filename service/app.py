@@ -92,7 +92,7 @@ class Application(FastAPI):
             openapi_url=None,
         )
         self._repository = context.repository
-        self._documents: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+        self._documents: dict[tuple[tuple[str, str, str], ...], dict[str, Any]] = {}
         self.endpoints = {f"/{kind.name}": OperationEndpoint(context, kind) for kind in OPERATIONS}
         self._infer = InferEndpoint(context)
         self._auth = context.auth
@@ -138,7 +138,7 @@ class Application(FastAPI):
         return self._describe([served.card for served in self._repository.models()])
 
     def _describe(self, cards: Sequence[ModelCard]) -> dict[str, Any]:
-        described = tuple((card.name, card.version) for card in cards)
+        described = tuple((card.name, card.version, _calibration_of(card)) for card in cards)
         if described not in self._documents:
             # Written anew only when the models have changed: it takes a good part of a second.
             self.openapi_schema = None
@@ -161,6 +161,10 @@ class Application(FastAPI):
         if root:
             document = {**document, "servers": [{"url": root}]}
         return JSONResponse(document, headers={"Vary": "Authorization, X-API-Key"})
+
+
+def _calibration_of(card: ModelCard) -> str:
+    return "" if card.calibration is None else card.calibration.id
 
 
 def _lifespan(context: AppContext) -> Any:

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         True,
         description="Load a model anew when its files change, add new ones, unload removed ones.",
     )
+    allow_uncalibrated: bool = Field(
+        False,
+        description="Whether a version without a calibration of anomaly scores may replace one "
+        "that has it; requests with alpha or fdr then fail.",
+    )
     enable_model_control: bool = Field(
         False,
         description="Whether clients may load and unload models: POST "

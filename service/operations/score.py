@@ -161,6 +161,8 @@ class Score(Operation):
         calibration = card.calibration
         if calibration is None:
             return {"score": -log_prob.astype(np.float64), "log_prob": log_prob}
+        if not len(given.rows):
+            return {"score": np.empty(0), "log_prob": log_prob}
         statistic, _ = parse_statistic(calibration.statistic)
         evidence = Evidence(given.rows, log_prob, result.value, _background(given), card.num_levels)
         return {
@@ -236,8 +238,5 @@ class Score(Operation):
 
 
 def _background(given: ModelInput) -> Array | None:
-    """What the background says of the rows; where none are left, it was not asked."""
     found = given.followed.get(_BACKGROUND)
-    if found is not None:
-        return log_density(found.value, found.log_det)
-    return None if len(given.rows) else np.empty(0)
+    return None if found is None else log_density(found.value, found.log_det)

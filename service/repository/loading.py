@@ -20,6 +20,8 @@ from service.engines.engine import Engine
 from service.engines.selection import EngineSelection
 from service.errors import ServiceError
 from service.launch.exits import StartupError
+from service.repository.calibrations import FoundCalibration, digest_weights, find_calibration
+from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.engine_loading import load_engine
 from service.repository.folders import ModelLocation, Stamp, stamp
 from service.repository.overrides import read_overrides
@@ -48,13 +50,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A served model, the batchers behind it, and what its files were like when it was loaded."""
+    """A served model, the batchers behind it, and what its files were like when it was loaded.
+
+    calibration_fault: why the calibration in its folder cannot be used; None where it can, or there
+        is none.
+    """
 
     served: ServedModel
     encode: Batcher
     decode: Batcher
     generate: Batcher | None
     stamp: Stamp
+    calibration_fault: str | None = None
 
     @property
     def batchers(self) -> tuple[Batcher, ...]:
@@ -129,11 +136,13 @@ async def _load(
     )
     policy = policy_of(facts)
     card = make_card(location, facts, selection, overrides.settings.batching)
+    card, fault = await calibrate_card(location, card)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
     # A GPU computes while its thread waits: that costs nobody a processor.
     queues = _Queues(policy, metrics, slots if overrides.device == "cpu" else None)
     loaded = _connect(card, selection.engine, queues, seen, is_solved=facts.is_continuous)
+    loaded = replace(loaded, calibration_fault=fault)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -149,6 +158,29 @@ async def _load(
         time.monotonic() - began,
     )
     return loaded
+
+
+async def recalibrate(location: ModelLocation, loaded: LoadedModel) -> LoadedModel:
+    """Read the calibration of a loaded model anew; its batchers go on."""
+    seen = stamp(location)
+    card, fault = await calibrate_card(location, loaded.served.card)
+    served = replace(loaded.served, card=card)
+    return replace(loaded, served=served, stamp=seen, calibration_fault=fault)
+
+
+async def calibrate_card(location: ModelLocation, card: ModelCard) -> tuple[ModelCard, str | None]:
+    """Add to a card what lies in the folder of the calibration of anomaly scores.
+
+    Returns:
+        The card, and why what lies there cannot be used.
+    """
+
+    def read() -> tuple[str, FoundCalibration]:
+        weights = card.weights or digest_weights(location.folder)
+        return weights, find_calibration(location.folder, replace(card, weights=weights))
+
+    weights, (calibration, fault) = await run_in_dedicated_thread(read)
+    return replace(card, weights=weights, calibration=calibration), fault
 
 
 def make_card(

@@ -14,10 +14,11 @@ from service.engines.device import resolve_device
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
+from service.repository.calibrations import is_recalibrated, why_not_in_its_place
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.engine_loading import needs_torch
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
-from service.repository.loading import LoadedModel, load_model
+from service.repository.loading import LoadedModel, load_model, recalibrate
 from service.repository.overrides import read_overrides
 from service.repository.startup import load_all, reason_of
 from service.repository.table import ModelTable
@@ -288,6 +289,13 @@ class FolderRepository:
             # What was refused meanwhile lies there no longer.
             self._table.forget_refusal(name)
             return
+        is_same = loaded is not None and loaded.served.card.version == location.version
+        if loaded is not None and is_same and is_recalibrated(loaded.stamp, stamp(location)):
+            again = await recalibrate(location, loaded)
+            self._check_calibrated(location, again)
+            if not self._is_draining:
+                self._table.serve_on(again)
+            return
         async with self._cores:
             await self._replace(location)
 
@@ -315,7 +323,28 @@ class FolderRepository:
         if self._is_draining:
             loaded.abort("the service is shutting down")
             raise NotReady("the service is shutting down")
+        try:
+            self._check_calibrated(location, loaded)
+        except ModelRefused as error:
+            loaded.abort(error.detail)
+            raise
         self._table.serve(loaded)
+
+    def _check_calibrated(self, location: ModelLocation, loaded: LoadedModel) -> None:
+        """Refuse a model without calibration in the place of one that has it.
+
+        Raises:
+            ModelRefused: saying what to do.
+        """
+        former = self._table.get(location.name)
+        if former is None or self._settings.allow_uncalibrated:
+            return
+        fault = loaded.calibration_fault
+        reason = why_not_in_its_place(former.served.card, loaded.served.card, fault)
+        if reason is not None:
+            reason = self._without_paths(reason)
+            self._table.refuse(location, reason)
+            raise ModelRefused(reason)
 
     def _without_paths(self, reason: str) -> str:
         """Show clients where in the repository something is, not where the repository is."""

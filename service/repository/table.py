@@ -5,6 +5,7 @@ import logging
 
 from service.batcher import Batcher
 from service.contracts import ModelIndexEntry, ServedModel
+from service.repository.calibrations import log_calibration
 from service.repository.folders import ModelLocation
 from service.repository.loading import LoadedModel
 from service.telemetry import Metrics
@@ -79,8 +80,16 @@ class ModelTable:
             engine=card.engine,
             device=card.device,
         )
+        log_calibration(card, loaded.calibration_fault)
         if former is not None:
             self._drain(former)
+
+    def serve_on(self, loaded: LoadedModel) -> None:
+        """Serve the same batchers with another calibration."""
+        card = loaded.served.card
+        self._refused.pop(card.name, None)
+        self._loaded[card.name] = loaded
+        log_calibration(card, loaded.calibration_fault)
 
     def refuse(self, location: ModelLocation, reason: str) -> None:
         """List a version that cannot be served; the one that is served stays."""
