@@ -178,6 +178,21 @@ class RowQueue(Protocol):
         """How many requests of one row each may be one entry, now: at least 1."""
         ...
 
+    def compute_now(
+        self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
+    ) -> InferenceResult | None:
+        """Compute rows at once, if that is short and nothing waits; None leaves them to `enqueue`.
+
+        So it does where the engine fails: `enqueue` finds whose rows are at fault.
+
+        Args:
+            rows, context, deadline, requests: as `enqueue`.
+
+        Raises:
+            EngineError: the engine was lost.
+        """
+        ...
+
     def enqueue(
         self,
         rows: Array,

@@ -244,6 +244,9 @@ class _NoQueue:
     def check(self, rows: int, deadline: float) -> None:
         return
 
+    def compute_now(self, *_: Any, **__: Any) -> None:
+        return None
+
     def enqueue(self, *_: Any, **__: Any) -> QueueHandle:
         raise NotReady("this model is an example")
 

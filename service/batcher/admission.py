@@ -27,6 +27,8 @@ class Admission:
         queue: where the rows wait.
         metrics: where refusals are counted.
         clock: monotonic seconds.
+
+    max_rows: that may wait.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Admission:
         metrics: QueueMetrics,
         clock: Callable[[], float],
     ) -> None:
-        self._max_rows = policy.max_queue_rows
+        self.max_rows = policy.max_queue_rows
         self._max_seconds = (1 - _MARGIN) * policy.max_queue_seconds
         self._queue = queue
         self._metrics = metrics
@@ -45,7 +47,7 @@ class Admission:
 
     def free_short_rows(self) -> int:
         """Count the rows a request may have that is short and fits, now; at least 1."""
-        free = self._max_rows - self._queue.waiting_rows
+        free = self.max_rows - self._queue.waiting_rows
         return max(1, min(self._queue.short_rows, free))
 
     def check(self, rows: int, seconds_left: float, requests: int) -> None:
@@ -56,7 +58,7 @@ class Admission:
             DeadlineExceeded: they come too late.
             Overloaded: they do not fit now, or could not be computed in time.
         """
-        limit, throughput = self._max_rows, self._queue.throughput
+        limit, throughput = self.max_rows, self._queue.throughput
         if rows > limit:
             raise TooLarge(f"expected at most {limit} rows a request, got {rows}: send fewer")
         if seconds_left <= 0:
@@ -80,5 +82,5 @@ class Admission:
 
     def _retry_after(self, rows: int, least: int) -> int:
         rate = self._queue.throughput.rows_per_second
-        window = min(self._max_seconds, self._max_rows / rate) if rate else 0.0
+        window = min(self._max_seconds, self.max_rows / rate) if rate else 0.0
         return self._retries.seconds(rows, self._clock(), least=least, rate=rate, window=window)

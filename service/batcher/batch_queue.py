@@ -243,18 +243,40 @@ class BatchQueue:
         """
         with self._lock:
             rows = self._queue.rows
-            if not 0 < rows <= self._queue.max_rows or self._is_closed or self._max_delay_seconds:
+            if not 0 < rows <= self._queue.max_rows or self._max_delay_seconds:
                 return None
-            if self._running or self._coming() > 0:
-                return None
-            predicted = self._cost.seconds(rows)
-            if not 0.0 < predicted <= max_seconds:
-                return None
-            slot = self._slots.try_acquire(predicted, is_first=True)
+            slot = self._reserve(rows, max_seconds)
             if slot is None:
                 return None
             self._is_wake_due = False
             return self._cut(rows, slot)
+
+    def reserve_short(self, rows: int, max_seconds: float) -> int | None:
+        """Reserve a slot for a batch that never waits, where `take_short` would take it at once.
+
+        Args:
+            rows: of it.
+            max_seconds: that it may be predicted to take.
+
+        Returns:
+            The slot, for `release_short`; None where something waits, or is about to be computed.
+        """
+        if self._queue.rows or rows > self._queue.max_rows or self._max_delay_seconds:
+            return None
+        with self._lock:
+            return self._reserve(rows, max_seconds)
+
+    def release_short(self, slot: int, rows: int, seconds: float) -> None:
+        """Give back what `reserve_short` gave, and learn from the batch.
+
+        Args:
+            slot: of it.
+            rows: that were computed.
+            seconds: that the engine took for them.
+        """
+        with self._lock:
+            self._learn(rows, seconds)
+        self._slots.release(slot)
 
     def finish(self, parts: list[EntrySlice], rows: int, seconds: float) -> None:
         """Give back what a batch held, and learn from it.
@@ -266,9 +288,7 @@ class BatchQueue:
         """
         with self._lock:
             batch = self._running.pop(id(parts))
-            self._cost.observe(rows, seconds)
-            self.throughput.observe(rows, seconds)
-            self.throughput.expect(self._cost.seconds(self._queue.max_rows))
+            self._learn(rows, seconds)
             is_backlogged = self._queue.rows >= self._queue.max_rows
             self.throughput.complete(rows, self._clock(), is_backlogged=is_backlogged)
         self._slots.release(batch.slot)
@@ -311,6 +331,20 @@ class BatchQueue:
         busy = [abs(batch.ends - now) for batch in self._running.values()]
         free = max(1, min(self._instances - len(busy), self._slots.free + has_slot))
         return rows_to_start(rows, self._cost.cost_of(rows), busy, free, own)
+
+    def _reserve(self, rows: int, max_seconds: float) -> int | None:
+        """Take a slot for a short batch on the event loop, if no thread computes or is about to."""
+        if self._is_closed or self._running or self._coming() > 0:
+            return None
+        predicted = self._cost.seconds(rows)
+        if not 0.0 < predicted <= max_seconds:
+            return None
+        return self._slots.try_acquire(predicted, is_first=True)
+
+    def _learn(self, rows: int, seconds: float) -> None:
+        self._cost.observe(rows, seconds)
+        self.throughput.observe(rows, seconds)
+        self.throughput.expect(self._cost.seconds(self._queue.max_rows))
 
     def _try_acquire(self, rows: int) -> int | None:
         predicted = self._cost.seconds(min(rows, self._queue.max_rows))

@@ -18,10 +18,13 @@ from service.batcher.instances import Instances
 from service.batcher.policy import QueuePolicy
 from service.batcher.slots import ComputeSlots
 from service.contracts import Array, InferenceResult, QueueHandle, ReplySink
+from service.engines.engine import EngineLost
 from service.errors import DeadlineExceeded, EngineError, InternalError, NotReady, ServiceError
 from service.telemetry import QueueMetrics
 
 _logger = logging.getLogger(__name__)
+
+_LOST = "the engine was lost"
 
 
 class Batcher:
@@ -155,6 +158,28 @@ class Batcher:
         """As many as may come as one short request; see `service.contracts.RowQueue`."""
         return self._admission.free_short_rows()
 
+    def compute_now(
+        self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
+    ) -> InferenceResult | None:
+        """Compute rows at once, if that is short; see `service.contracts.RowQueue`."""
+        arrived = self._clock()
+        is_due = arrived < deadline and len(rows) <= self._admission.max_rows
+        if self._loop is None or not self._is_accepting or not is_due:
+            return None
+        try:
+            computed = self._instances.compute_now(rows, context)
+        except EngineLost:
+            raise EngineError(_LOST) from None
+        if computed is None:
+            return None
+        value, log_det, stats, began, seconds, non_finite_rows = computed
+        metrics = self._metrics
+        metrics.batch(len(rows), seconds, non_finite_rows)
+        metrics.queued(began - arrived, requests)
+        if stats is not None:
+            metrics.solved(stats.evaluations.tolist())
+        return InferenceResult(value, log_det, began - arrived, seconds, stats)
+
     def enqueue(
         self,
         rows: Array,
@@ -266,7 +291,7 @@ class Batcher:
         self._ended.set()
         if is_lost:
             self._is_lost = True
-            self._fail_all(EngineError, "the engine was lost")
+            self._fail_all(EngineError, _LOST)
 
     # Deadlines.
 

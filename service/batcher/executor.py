@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,21 @@ class BatchResult:
     non_finite_rows: int = 0
     evaluations: list[int] = field(default_factory=list)
     first_error: Exception | None = None
+
+
+class ComputedRows(NamedTuple):
+    """What came of rows that were computed alone, at once.
+
+    began: when the engine was called. seconds: that it took.
+    stats: how the rows were solved, of a continuous flow.
+    """
+
+    value: Array
+    log_det: Array
+    stats: SolverStats | None
+    began: float
+    seconds: float
+    non_finite_rows: int
 
 
 class BatchExecutor:
@@ -114,6 +130,24 @@ class BatchExecutor:
                     first, second = _halve(group, _requests)
                     groups += [(second, is_retry), (first, is_retry)]
         return finished, result
+
+    def compute(self, rows: Array, context: Array | None) -> ComputedRows | None:
+        """Compute rows as one batch that nobody else is in.
+
+        Returns:
+            What came of them; None where batches have one fixed size.
+
+        Raises:
+            Exception: whatever the engine raises.
+        """
+        if self._is_fixed:
+            return None
+        began = self._clock()
+        value, log_det, *more = self._engine_call.call(rows, context)
+        seconds = self._clock() - began
+        self._check(value, log_det, len(rows))
+        stats = more[0] if more else None
+        return ComputedRows(value, log_det, stats, began, seconds, _non_finite_rows(value, log_det))
 
     def _compute(self, group: list[EntrySlice], result: BatchResult) -> list[QueueEntry]:
         rows, context, count = self._assemble(group)
@@ -189,9 +223,9 @@ class BatchExecutor:
                 f"engine: expected value {expected} and log_det ({rows},), "
                 f"got {value.shape} and {log_det.shape}"
             )
-        if value.dtype != self._engine_call.dtype or log_det.dtype != self._engine_call.dtype:
+        if value.dtype != self._rows.dtype or log_det.dtype != self._rows.dtype:
             raise RuntimeError(
-                f"engine: expected {self._engine_call.dtype}, got {value.dtype} and {log_det.dtype}"
+                f"engine: expected {self._rows.dtype}, got {value.dtype} and {log_det.dtype}"
             )
 
 
@@ -235,6 +269,9 @@ def _halve(
 
 
 def _non_finite_rows(value: Array, log_det: Array) -> int:
+    # A sum of squares that is finite has finite terms, and takes a fifth of the time to make.
+    if math.isfinite(np.vdot(value, value)) and math.isfinite(np.vdot(log_det, log_det)):
+        return 0
     is_finite = np.isfinite(value)
     if is_finite.all() and np.isfinite(log_det).all():
         return 0

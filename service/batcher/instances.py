@@ -10,7 +10,8 @@ from typing import Protocol
 
 from service.batcher.batch_queue import BatchQueue
 from service.batcher.entry import EntrySlice, QueueEntry
-from service.batcher.executor import BatchExecutor, BatchResult
+from service.batcher.executor import BatchExecutor, BatchResult, ComputedRows
+from service.contracts import Array
 from service.engines.engine import EngineLost
 
 # How often rows that wait are looked at whether one more instance pays, beside every arrival.
@@ -92,6 +93,29 @@ class Instances:
         else:
             self._compute_inline(parts)
 
+    def compute_now(self, rows: Array, context: Array | None) -> ComputedRows | None:
+        """Compute rows that never wait; None where they are to wait.
+
+        Raises:
+            EngineLost: the engine will never work again; the owner was told.
+        """
+        queue, count = self._queue, len(rows)
+        slot = queue.reserve_short(count, self._max_inline_seconds)
+        if slot is None:
+            return None
+        computed = None
+        try:
+            computed = self._executor_of_loop().compute(rows, context)
+        except EngineLost:
+            self._lose()
+            raise
+        except Exception:
+            return None  # found again, and told, where the rows at fault are looked for
+        finally:
+            seconds = 0.0 if computed is None else computed.seconds
+            queue.release_short(slot, count, seconds)
+        return computed
+
     def wake(self) -> None:
         """Wake or start the thread of one more instance, if it pays."""
         if self._queue.wake():
@@ -161,17 +185,24 @@ class Instances:
 
     def _compute_inline(self, parts: list[EntrySlice]) -> None:
         try:
-            if self._inline_executor is None:
-                self._inline_executor = self._make_executor()
-            self._owner.deliver(*self._compute(self._inline_executor, parts))
+            self._owner.deliver(*self._compute(self._executor_of_loop(), parts))
         except EngineLost:
-            _logger.critical("%s: the engine was lost", self._name, exc_info=True)
-            self._queue.close()
-            self._owner.end(is_lost=True)
+            self._lose()
         except Exception:  # a fault of ours, as in a thread
             _logger.exception("%s: a batch could not be run", self._name)
             self._queue.clear()
             self._owner.fail_all()
+
+    def _executor_of_loop(self) -> BatchExecutor:
+        if self._inline_executor is None:
+            self._inline_executor = self._make_executor()
+        return self._inline_executor
+
+    def _lose(self) -> None:
+        """Give up, in the handler of what the engine raised on the event loop."""
+        _logger.critical("%s: the engine was lost", self._name, exc_info=True)
+        self._queue.close()
+        self._owner.end(is_lost=True)
 
     def _compute(
         self, executor: BatchExecutor, parts: list[EntrySlice]

@@ -355,9 +355,12 @@ class FolderRepository:
     def _default_name(self) -> str:
         if self._settings.default_model is not None:
             return self._settings.default_model
+        names = self._table.names
+        if len(names) == 1 and not self._skipped:
+            return names[0]
         # One of several that is left over is not the one that is meant.
         skipped = {name for name in self._skipped if self._table.refusal(name) is not None}
-        names = sorted({*self._table.names, *skipped})
+        names = sorted({*names, *skipped})
         if len(names) == 1:
             return names[0]
         several = "there are several" if skipped else "several are served"

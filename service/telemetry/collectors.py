@@ -44,6 +44,16 @@ class HistogramSeries:
         self.counts[bisect_left(self._bounds, value)] += times
         self.total += value * times
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count several values, at least one: those of one batch are mostly in one bucket."""
+        first, last = bisect_left(self._bounds, min(values)), bisect_left(self._bounds, max(values))
+        if first == last:
+            self.counts[first] += len(values)
+        else:
+            for value in values:
+                self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += sum(values)
+
 
 class Counter(Collector):
     """A family of counters, one a combination of label values.

@@ -168,6 +168,10 @@ class Metrics:
 
     def request(self, model: str, op: str, code: int, seconds: float) -> None:
         """Count an answered request; `model` is one that is served, or `NO_MODEL`."""
+        self.request_batch(model, op, code, (seconds,))
+
+    def request_batch(self, model: str, op: str, code: int, seconds: Sequence[float]) -> None:
+        """Count requests that were answered alike, each after so many seconds."""
         key = (model, op, code)
         children = self._request_children.get(key)
         if children is None:
@@ -176,8 +180,8 @@ class Metrics:
                 self.request_seconds.labels(model, op),
             )
             self._request_children[key] = children
-        children[0].inc()
-        children[1].observe(seconds)
+        children[0].inc(len(seconds))
+        children[1].observe_all(seconds)
 
     def failed(self, model: str, op: str, rows: Mapping[str, int]) -> None:
         """Count rows of an answer that have no numbers, by what `failures` says of them."""

@@ -1,7 +1,7 @@
 """The recorder of answered requests: the one place where they are counted, logged and traced."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.telemetry import NO_MODEL, Metrics
@@ -30,6 +30,10 @@ class RequestRecorder:
     def count(self, model: str, op: str, status: int, seconds: float) -> None:
         """Count a request of which no more is recorded; `op` is as for `record`."""
         self.metrics.request(model, op, status, seconds)
+
+    def count_batch(self, model: str, op: str, status: int, seconds: Sequence[float]) -> None:
+        """Count requests that were answered alike, of which no more is recorded."""
+        self.metrics.request_batch(model, op, status, seconds)
 
     def record(
         self,

@@ -8,7 +8,7 @@ its HTTP exchange. `service.transport.fast_path` calls them without even ASGI, a
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -150,6 +150,23 @@ class Endpoint(ABC):
             rows=rows,
             stages=stages,
         )
+
+    def count_batch(self, model: str, status: int, seconds: Sequence[float]) -> bool:
+        """Count requests that were answered alike.
+
+        Args:
+            model: that answered.
+            status: of all answers.
+            seconds: that each took.
+
+        Returns:
+            False where more is recorded of a request: `record` each.
+        """
+        recorder = self.app.recorder
+        if recorder.is_verbose:
+            return False
+        recorder.count_batch(model, self.name, status, seconds)
+        return True
 
     def admit(self, head: Head) -> float:
         """Ask for the key, where there are keys.

@@ -86,6 +86,16 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
     return f"{_PREFIX}-{next(_serial):08x}"
 
 
+def request_ids(heads: Iterable[Head]) -> list[str]:
+    """The ids of several requests, as `request_id` gives each."""
+    return [
+        request_id(head.headers)
+        if b"x-request-id" in head.headers
+        else f"{_PREFIX}-{next(_serial):08x}"
+        for head in heads
+    ]
+
+
 def read_timeout(value: bytes) -> float:
     """Read X-Timeout-Seconds: how long the client waits.
 

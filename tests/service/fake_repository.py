@@ -42,6 +42,12 @@ class Tasked(ABC):
         """Refuse nothing: every row finds room here."""
         return
 
+    def compute_now(
+        self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
+    ) -> InferenceResult | None:
+        """Leave all to `enqueue`."""
+        return None
+
     def enqueue(
         self,
         rows: Array,

@@ -8,7 +8,7 @@ from service.contracts import InferenceResult, QueueHandle
 from service.errors import NotReady
 from service.operations.model_input import ModelInput
 from service.operations.response import RawResponse, Scalars, error_response, json_responses
-from service.transport.request import Head, request_id
+from service.transport.request import Head, request_ids
 
 # Writes a JSON body for each of some scalars, from the joint input and result; told the ids.
 WriteBodies = Callable[[ModelInput, Sequence[Scalars], InferenceResult, Sequence[str]], list[bytes]]
@@ -18,6 +18,8 @@ class Member(Protocol):
     """A request of the fast path, as its coalesced batch knows it."""
 
     head: Head
+    model: str
+    arrived: float
     deadline: float
     is_accepted: bool
     is_over: bool
@@ -43,6 +45,16 @@ class Member(Protocol):
         ...
 
 
+# A request with its answer, and the id that stands there.
+Answered = tuple[Member, RawResponse, str]
+
+
+def record_each(answered: Sequence[Answered], now: float) -> None:
+    """Count answers made at `now` one by one."""
+    for member, response, identity in answered:
+        member.record(response, identity, now)
+
+
 class CoalescedBatch:
     """Requests whose rows wait as one entry, are computed together and answered at once.
 
@@ -55,6 +67,7 @@ class CoalescedBatch:
         members: the requests: of one row each where there are several.
         given: their joint input.
         scalars: of each answer.
+        record: counts the answers that were written, and the moment at which they were made.
     """
 
     def __init__(
@@ -63,12 +76,28 @@ class CoalescedBatch:
         members: Sequence[Member],
         given: ModelInput,
         scalars: Sequence[Scalars],
+        record: Callable[[Sequence[Answered], float], None] = record_each,
     ) -> None:
         self._write = write
+        self._record = record
         self._members = list(zip(members, scalars, strict=True))
         self._given = given
         self._waiting = len(members)
         self._handle: QueueHandle | None = None
+
+    def compute(self) -> None:
+        """Have the rows computed and answer at once, or let them wait for the engine."""
+        rows, context, queue = self._given[:3]
+        deadline = min([member.deadline for member, _ in self._members])
+        try:
+            result = queue.compute_now(rows, context, deadline, requests=len(self._members))
+        except Exception as error:
+            self.set_exception(error)
+        else:
+            if result is None:
+                self.enqueue()
+            else:
+                self.set_result(result)
 
     def enqueue(self) -> None:
         """Let the rows wait for the engine; the members fail if they may not."""
@@ -131,18 +160,18 @@ class CoalescedBatch:
         return members
 
     def _answer(self, members: "_Members", given: ModelInput, result: InferenceResult) -> None:
-        identities = [request_id(member.head.headers) for member, _ in members]
+        identities = request_ids([member.head for member, _ in members])
         responses = self._respond([scalars for _, scalars in members], identities, given, result)
         now = time.monotonic()
-        answered = []
+        answered: list[Answered] = []
         # Written in one go and counted afterwards: a client that is awake when the next answer
         # comes costs no wake-up, which is most of what a short write costs.
         for (member, _), identity, response in zip(members, identities, responses, strict=True):
             if not member.is_over:
                 member.finish(response)
                 answered.append((member, response, identity))
-        for member, response, identity in answered:
-            member.record(response, identity, now)
+        if answered:
+            self._record(answered, now)
 
     def _respond(
         self,

@@ -32,7 +32,12 @@ from service.operations.response import (
     write_json_rows,
 )
 from service.transport.asgi import OperationEndpoint
-from service.transport.fast_path.coalesced_batch import CoalescedBatch, WriteBodies
+from service.transport.fast_path.coalesced_batch import (
+    Answered,
+    CoalescedBatch,
+    WriteBodies,
+    record_each,
+)
 from service.transport.request import Head, request_id
 
 _log = logging.getLogger(__name__)
@@ -43,6 +48,11 @@ class Connection(Protocol):
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+
+    @property
+    def is_only(self) -> bool:
+        """Whether no other connection is open."""
+        ...
 
     def serve_in_task(self, request: "FastPathRequest") -> None:
         """Serve a request in a task of its own."""
@@ -68,17 +78,10 @@ class FastPathRequest(RequestContext):
     served: the model that was found for it.
     """
 
-    __slots__ = (
-        "_batch",
-        "body",
-        "connection",
-        "endpoint",
-        "fields",
-        "form",
-        "head",
-        "served",
-        "timeout",
-    )
+    form = AS_JSON
+    timeout = 0.0
+    served: ServedModel | None = None
+    _batch: CoalescedBatch | None = None
 
     def __init__(
         self,
@@ -94,10 +97,6 @@ class FastPathRequest(RequestContext):
         self.head = head
         self.body = body
         self.fields: dict[str, Any] = {}
-        self.form = AS_JSON
-        self.timeout = 0.0
-        self.served: ServedModel | None = None
-        self._batch: CoalescedBatch | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -178,7 +177,7 @@ class RequestCoalescer:
     """The plain requests that arrive in two turns of the event loop; the second does not wait.
 
     Clients that were answered together answer together, but for the first, which is often a turn
-    before the others.
+    before the others. Where one connection alone is open nobody is waited for.
     """
 
     def __init__(self) -> None:
@@ -187,10 +186,13 @@ class RequestCoalescer:
 
     def add(self, request: FastPathRequest) -> None:
         """Begin a request with all others that arrive in this turn and the next."""
-        if not self._arrived:
+        is_first = not self._arrived
+        self._arrived.append(request)
+        if request.connection.is_only:
+            self._begin_all()
+        elif is_first:
             loop = request.connection.loop
             loop.call_soon(loop.call_soon, self._begin_all)
-        self._arrived.append(request)
 
     def _begin_all(self) -> None:
         arrived, self._arrived = self._arrived, []
@@ -231,14 +233,18 @@ def _begin(
             request.ask_successor(error)
         except Exception as error:
             request.fail(error)
+    record = partial(_record, endpoint)
     for write, members in groups.values():
         start, most = 0, members[0][1].queue.max_coalesced_rows
         while start < len(members):
             some, inputs = zip(*members[start : start + most], strict=True)
             scalars = [given.scalars for given in inputs]
-            batches.append(CoalescedBatch(write, some, join_inputs(inputs), scalars))
+            batches.append(CoalescedBatch(write, some, join_inputs(inputs), scalars, record))
             start += most
-    for batch in batches:
+    if len(batches) == 1:
+        batches[0].compute()
+        return
+    for batch in batches:  # together they may take long
         batch.enqueue()
 
 
@@ -255,10 +261,15 @@ def _join_lone_rows(
     """
     left: list[FastPathRequest] = []
     alike: dict[tuple[int, float, LoneFields], tuple[ServedModel, _LoneRows]] = {}
+    admitted: dict[int, float] = {}  # by the head: what a client sends again is the same object
     for request in requests:
         try:
-            request.timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
-            request.deadline = request.arrived + request.timeout
+            timeout = admitted.get(id(request.head))
+            if timeout is None:
+                timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
+                admitted[id(request.head)] = timeout
+            request.timeout = timeout
+            request.deadline = request.arrived + timeout
             row = reader.find(request.body)
             if row is None:
                 left.append(request)
@@ -267,7 +278,7 @@ def _join_lone_rows(
         except Exception as error:
             request.fail(error)
             continue
-        key = id(model), request.timeout, row.fields
+        key = id(model), timeout, row.fields
         group = alike.get(key)
         if group is None:
             group = alike[key] = (model, [])
@@ -293,7 +304,7 @@ def _prepare_together(
     if rows is None or beyond_levels(rows, levels):
         return None
     most = operation.queue(model).max_coalesced_rows
-    write = partial(_write, endpoint, model)
+    write, record = partial(_write, endpoint, model), partial(_record, endpoint)
     batches = []
     for start in range(0, len(members), most):
         some = [request for request, _ in members[start : start + most]]
@@ -304,7 +315,7 @@ def _prepare_together(
             return None
         if not isinstance(given, ModelInput) or given.follows:
             return None
-        batches.append(CoalescedBatch(write, some, given, [given.scalars] * len(some)))
+        batches.append(CoalescedBatch(write, some, given, [given.scalars] * len(some), record))
     for request, _ in members:
         request.rows = 1
     return batches
@@ -375,6 +386,20 @@ def _write(
     if operation.is_observed:
         operation.observe(model, outputs, identities, endpoint.app.recorder.metrics)
     return bodies
+
+
+def _record(endpoint: OperationEndpoint, answered: Sequence[Answered], now: float) -> None:
+    """Count the answers to requests of one model, once they are written."""
+    first, status = answered[0][0], answered[0][1].status
+    is_alike = all(response.status == status for _, response, _ in answered)
+    try:
+        seconds = [now - member.arrived for member, _, _ in answered]
+        if is_alike and endpoint.count_batch(first.model, status, seconds):
+            return
+    except Exception:
+        _log.exception("requests of %s could not be counted", endpoint.name)
+        return
+    record_each(answered, now)
 
 
 def _explain(

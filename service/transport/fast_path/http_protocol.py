@@ -303,20 +303,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _write(self, response: RawResponse, *, is_last: bool) -> None:
         status, lines, body = response
-        common, end = self.shared.common_lines(self.server_state.default_headers), b"\r\n"
-        if not self.shared.is_open:
+        shared, transport = self.shared, self.transport
+        common, end = shared.common_lines(self.server_state.default_headers), b"\r\n"
+        if not shared.is_open:
             common = write_headers(self.server_state.default_headers)  # now with connection: close
         elif is_last:
             end = _LAST_LINES
-        head = (STATUS_LINE[status], common, lines, end)
         if len(body) <= _SMALL_ANSWER_BYTES:
-            self.transport.write(b"".join((*head, body)))
+            transport.write(b"".join((STATUS_LINE[status], common, lines, end, body)))
         else:
-            self.transport.write(b"".join(head))
-            self.transport.write(body)
+            transport.write(b"".join((STATUS_LINE[status], common, lines, end)))
+            transport.write(body)
         self._watch_writes()
-        if is_last or not self.shared.is_open:
-            self.transport.close()
+        if is_last or not shared.is_open:
+            transport.close()
 
     def _seconds_left(self) -> float:
         return self._active_at + self.timeout_keep_alive - time.monotonic()

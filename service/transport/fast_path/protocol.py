@@ -34,6 +34,11 @@ class FastPathProtocol(BoundedHttpProtocol):
         self._pending = b""
         self._second_packet_timer: TimerHandle | None = None
 
+    @property
+    def is_only(self) -> bool:
+        """Whether no other connection is open."""
+        return len(self.server_state.connections) == 1
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: its rows need not be computed."""
         if self._task is not None and self._request is not None:
@@ -93,15 +98,18 @@ class FastPathProtocol(BoundedHttpProtocol):
             data, self._pending = self._pending, b""
             self.flow.resume_reading()
             self.data_received(data)
-        self._close_if_served()
+        if self._half_close is not None:
+            self._close_if_served()
 
     def _is_answering(self) -> bool:
         return self._request is not None
 
     def _is_free(self) -> bool:
         """Whether uvicorn has nothing under way here, not even a part of a message."""
-        is_idle = self._is_idle() and not self._is_inside_message
-        return is_idle and not self.flow.write_paused and self.shared.is_open
+        if self._has_cycle and not self.cycle.response_complete:
+            return False
+        is_between = not self._is_inside_message and not self.flow.write_paused
+        return is_between and self.shared.is_open
 
     def _pass_to_uvicorn(self, data: bytes) -> None:
         self._drop_pending()

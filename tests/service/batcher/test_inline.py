@@ -69,7 +69,8 @@ async def warm(
     limits |= policy
     queue = batcher(engine, metrics, clock, **limits)
     queue.start()
-    for size in (32,) if limits.get("max_delay_seconds") else (128, 1, 32):
+    sizes = (32,) if limits.get("max_delay_seconds") else (128, 1, 32)
+    for size in (size for size in sizes if size <= limits["max_queue_rows"]):
         await queue.warm_up(rows(*range(size)), None)
     return queue
 
@@ -230,5 +231,87 @@ def test_a_fault_of_ours_on_the_loop_leaves_the_queue_working(
         assert_is_answer(await queue.submit(rows(3), None, later()), rows(3))
         assert engine.calls == [(1, True)]
         await queue.drain()
+
+    run(test())
+
+
+def test_rows_that_never_wait_are_counted_and_answered_as_others() -> None:
+    async def test() -> None:
+        clock, metrics = Clock(), Metrics()
+        engine = Paced(clock)
+        queue = await warm(engine, clock, metrics=metrics)
+        await settle(queue, engine)
+        names = ("batches_total", "rows_total", "queue_duration_seconds_count")
+        before = [counted(metrics, name) or 0 for name in names]
+        found = queue.compute_now(rows(1, 2, 3), None, 20.0, requests=3)
+        assert found is not None
+        assert_is_answer(found, rows(1, 2, 3))
+        assert engine.calls == [(3, True)]
+        assert found.compute_seconds == pytest.approx(1.3e-4)
+        added = [
+            (counted(metrics, name) or 0) - was for name, was in zip(names, before, strict=True)
+        ]
+        assert added == [1, 3, 3]
+        await queue.drain()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "policy"),
+    [
+        (1, 0.0, {}),
+        (64, 20.0, {"max_inline_seconds": 0.0005}),
+        (129, 20.0, {}),
+        (64, 20.0, {"max_queue_rows": 40}),
+        (3, 20.0, {"is_fixed": True}),
+    ],
+    ids=["late", "long", "more than a batch", "too large", "fixed"],
+)
+def test_what_may_not_be_computed_at_once_is_left_to_the_queue(
+    size: int, left: float, policy: dict[str, float]
+) -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Paced(clock)
+        queue = await warm(engine, clock, **policy)
+        engine.calls.clear()
+        assert queue.compute_now(rows(*range(size)), None, clock.now + left) is None
+        assert engine.calls == []
+        await queue.drain()
+
+    run(test())
+
+
+def test_rows_do_not_pass_those_that_wait() -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Paced(clock)
+        queue = await warm(engine, clock)
+        await settle(queue, engine)
+        replies = await submitted(queue, rows(1))
+        assert queue.compute_now(rows(2), None, clock.now + 20.0) is None
+        await replies[0]
+        assert queue.compute_now(rows(2), None, clock.now + 20.0) is not None
+        await queue.drain()
+        assert queue.compute_now(rows(2), None, clock.now + 20.0) is None
+
+    run(test())
+
+
+def test_where_the_engine_fails_at_once_the_queue_finds_whose_row_it_is() -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Paced(clock)
+        queue = await warm(engine, clock)
+        await settle(queue, engine)
+        assert queue.compute_now(rows(1, POISON), None, clock.now + 20.0, requests=2) is None
+        assert isinstance(
+            await result_or_error(queue.submit(rows(POISON), None, later())), EngineError
+        )
+        engine.error = EngineLost("gone")
+        with pytest.raises(EngineError):
+            queue.compute_now(rows(1), None, clock.now + 20.0)
+        assert not queue.is_alive
 
     run(test())

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from service.telemetry import NO_MODEL, Metrics
+from service.telemetry.collectors import HistogramSeries
 
 # name -> labels, as ECOSYSTEM's users expect them.
 PROMISED = {
@@ -76,3 +77,13 @@ def test_a_model_served_again_is_read_from_its_new_queue(used: Metrics) -> None:
     used.queue("moons", "encode", "torch").watch(lambda: 1, lambda: 10)
     value = used.registry.get_sample_value("pushforward_requests_running", {"model": "moons"})
     assert value == 12
+
+
+@pytest.mark.parametrize("values", [(0.5,), (0.5, 1.0, 0.7), (0.5, 3.0, 1.5, 9.0)])
+def test_several_values_are_counted_as_one_after_the_other(values: tuple[float, ...]) -> None:
+    together, alone = HistogramSeries((1.0, 2.0, 4.0)), HistogramSeries((1.0, 2.0, 4.0))
+    together.observe_all(values)
+    for value in values:
+        alone.observe(value)
+    assert together.counts == alone.counts
+    assert together.total == pytest.approx(alone.total)

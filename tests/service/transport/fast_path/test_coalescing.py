@@ -128,26 +128,34 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     run(play)
 
 
+@pytest.mark.parametrize(
+    ("counting", "first", "status"),
+    [("count_batch", request(), 200), ("record", request(body=b"{"), 400)],
+)
 def test_what_cannot_be_counted_costs_no_answer(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    counting: str,
+    first: bytes,
+    status: int,
 ) -> None:
-    note = Endpoint.record
+    note = getattr(Endpoint, counting)
     failures = [RuntimeError("a fault of ours")]
 
-    def fail(self: Endpoint, *exchange: Any, **more: Any) -> None:
+    def fail(self: Endpoint, *exchange: Any, **more: Any) -> Any:
         if failures:
             raise failures.pop()
-        note(self, *exchange, **more)
+        return note(self, *exchange, **more)
 
-    monkeypatch.setattr(Endpoint, "record", fail)
+    monkeypatch.setattr(Endpoint, counting, fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
         async with loopback.client() as (lost, first_writer), loopback.client() as (reader, writer):
-            first_writer.write(request())
+            first_writer.write(first)
             writer.write(request())
             assert (await read(reader)).status == 200
-            assert (await read(lost)).status == 200
+            assert (await read(lost)).status == status
 
     run(play)
     assert "could not be counted" in caplog.text
@@ -222,13 +230,35 @@ def deadlines(monkeypatch: pytest.MonkeyPatch, patience: float) -> list[float]:
     return seen
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_only_connection_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    def compute(self: Linear, rows: Array, *_: Any, requests: int = 1) -> InferenceResult:
+        return InferenceResult(rows, rows[:, 0], 0.0, 0.001)
+
+    monkeypatch.setattr(Linear, "compute_now", compute)
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        async with AsyncExitStack() as stack:
+            for _ in range(1 + others):
+                await stack.enter_async_context(loopback.client())
+            while len(loopback.state.connections) < 1 + others:
+                await asyncio.sleep(0)
+            next(iter(loopback.state.connections)).data_received(request())
+            assert loopback.all == (0 if others else 1)
+            await asyncio.sleep(0.01)
+            assert loopback.all == 1
+
+    run(play)
+
+
 def test_a_client_that_left_before_its_turn_is_not_computed() -> None:
     async def play() -> None:
         loopback = LoopbackServer()
-        async with loopback.client():
-            while not loopback.state.connections:
+        async with loopback.client(), loopback.client():
+            while len(loopback.state.connections) < 2:
                 await asyncio.sleep(0)
-            (connection,) = loopback.state.connections
+            connection = next(iter(loopback.state.connections))
             connection.data_received(request())
             connection.connection_lost(None)
             assert loopback.all == 1
