@@ -28,6 +28,7 @@ class ModelInput(NamedTuple):
         finished together where it is the same.
     follows: whether rows may be asked for once the first are computed, see `FollowUp`.
     followed: what came of them, by name.
+    explain: how many features of a row are to be named that explain it.
     """
 
     rows: Array
@@ -41,6 +42,7 @@ class ModelInput(NamedTuple):
     decision: Hashable = None
     follows: bool = False
     followed: Mapping[str, InferenceResult] = MappingProxyType({})
+    explain: int = 0
 
     @property
     def total(self) -> int:

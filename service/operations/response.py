@@ -36,6 +36,8 @@ _AFTER_LENGTH = b"\r\nserver-timing: %b\r\nx-request-id: " % _TIMING
 
 # Of rows that failed, in a header.
 _MOST_LISTED = 64
+# Scalars that say something of each row: no header takes so much.
+_TOO_LONG = frozenset(("explanation", "explained_nats"))
 
 _log = logging.getLogger(__name__)
 
@@ -270,6 +272,8 @@ def _scalar_headers(
     shown = outputs.values() if is_whole else list(outputs.values())[:1]
     bad = sorted({row for values in shown for row in non_finite_rows(values)})
     named = {"model": card.name, "model-version": card.version, **scalars}
+    for name in _TOO_LONG & named.keys():
+        del named[name]
     if bad:
         named["non-finite"] = len(bad)
     return [(f"x-{name}".encode(), str(value).encode()) for name, value in named.items()]

@@ -26,6 +26,14 @@ from service.operations.decision import (
     Decision,
     read_decision,
 )
+from service.operations.explanation import (
+    EXPLAIN,
+    ExplainLimits,
+    add_explanation,
+    ask_candidates,
+    read_explain,
+)
+from service.operations.explanation import OUTPUTS as EXPLAINED
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
@@ -63,7 +71,7 @@ class Score(Operation):
     tensor = X
     fields = (
         *(MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS),
-        *(ALPHA, FDR, THRESHOLD),
+        *(ALPHA, FDR, THRESHOLD, EXPLAIN),
     )
     outputs = (
         number_output("score", "Higher is more anomalous; null in the place of +inf.", dtype="f8"),
@@ -89,6 +97,7 @@ class Score(Operation):
                 "threshold, p_floor, fpr_upper95, dataset, created; null if there is none.",
             },
         ),
+        *EXPLAINED,
     )
     bodies = IMAGE_BODIES
     lone_fields = frozenset((ALPHA.name, THRESHOLD.name))
@@ -125,6 +134,10 @@ class Score(Operation):
         """Read what decides, and say what the calibration promises."""
         card, decision = model.card, read_decision(fields, given.total)
         calibration = card.calibration
+        explain = 0
+        if EXPLAIN.name in fields:
+            limits = ExplainLimits(self._limits.max_request_rows, decision is not None)
+            explain = read_explain(fields, card, given, form.media, limits)
         if calibration is None:
             if decision is not None and decision.needs_calibration:
                 raise not_calibrated(decision, card)
@@ -136,22 +149,29 @@ class Score(Operation):
         if alpha is not None:
             check_alpha(alpha, calibration, labels, card)
         said = described(calibration, alpha, labels)
-        follows = calibration.background is not None
-        if follows:
+        if calibration.background is not None:
             self._find_background(calibration, card)
+        follows = calibration.background is not None or explain > 0
         member = said.json if form.media in (JSON, OCTETS) else said.text
-        return given._replace(scalars={"calibration": member}, decision=decision, follows=follows)
+        return given._replace(
+            scalars={"calibration": member}, decision=decision, follows=follows, explain=explain
+        )
 
     def follow_up(
         self, model: ServedModel, given: ModelInput, result: InferenceResult
     ) -> FollowUp | None:
-        """Ask the background model of a ratio for the same rows."""
-        calibration = model.card.calibration
-        if calibration is None or calibration.background is None or _BACKGROUND in given.followed:
+        """Ask the background model of a ratio for the same rows, then for what explains some."""
+        card, calibration = model.card, model.card.calibration
+        is_ratio = calibration is not None and calibration.background is not None
+        if is_ratio and _BACKGROUND not in given.followed:
+            assert calibration is not None
+            other = self._find_background(calibration, card)
+            rows = given.rows.astype(other.card.numpy_dtype, copy=False)
+            return FollowUp(_BACKGROUND, self.queue(other), rows)
+        if not given.explain:
             return None
-        other = self._find_background(calibration, model.card)
-        rows = given.rows.astype(other.card.numpy_dtype, copy=False)
-        return FollowUp(_BACKGROUND, self.queue(other), rows)
+        _, outputs = self._decide(card, given, result, JSON)
+        return ask_candidates(card, given, outputs, self._limits.max_request_rows)
 
     def compute_outputs(
         self, card: ModelCard, given: ModelInput, result: InferenceResult
@@ -173,7 +193,16 @@ class Score(Operation):
     def finish(
         self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
     ) -> tuple[Scalars, Tensors]:
-        """Add p-values and what is decided, of the rejected rows too."""
+        """Add p-values and what is decided, of the rejected rows too, and what explains it."""
+        scalars, outputs = self._decide(card, given, result, media)
+        if given.explain:
+            scalars = {**scalars}
+            add_explanation(card, given, outputs, scalars, media)
+        return scalars, outputs
+
+    def _decide(
+        self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str
+    ) -> tuple[Scalars, Tensors]:
         scalars, outputs = super().finish(card, given, result, media)
         calibration, decision = card.calibration, given.decision
         if calibration is not None:

@@ -352,8 +352,16 @@ def calibration_of(name: str) -> Calibration | None:
         created="2026-11-28T12:00:00+00:00",
         background=background and _weights(background),
         class_scores=classes,
-        grid=np.arange(48.0).reshape(16, 3) if name == "judged" else None,
+        grid=_grid_of(name),
     )
+
+
+def _grid_of(name: str) -> Array | None:
+    """0, 1, 2 / 3, 4, 5 / ...: what features of tables are replaced by."""
+    shape = KINDS[name].event_shape
+    if len(shape) > 1:
+        return None
+    return np.arange(16.0 * shape[0]).reshape(16, *shape)
 
 
 def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:

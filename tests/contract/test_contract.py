@@ -97,6 +97,8 @@ def test_what_is_refused_reaches_no_engine(servers: Servers) -> None:
     refused = {name: case for name, case in CASES.items() if 400 <= case.answer.status < 429}
     # That a flow solves no equations shows in its answer alone: this one is refused late.
     del refused["log_prob-evaluations of no flow"]
+    # And how many rows are flagged, in their scores.
+    del refused["score-more flagged rows than can be explained"]
     for name, case in refused.items():
         repository = servers.get(case.settings).repository
         calls = repository.calls()

@@ -535,7 +535,7 @@ CASES = [
         {"x": [[2, 4, 6]], "contamination": 0.1},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
     ),
@@ -544,7 +544,7 @@ CASES = [
         {"x": [[2, 4, 6]]},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
         query={"contamination": 0.1},
@@ -562,5 +562,230 @@ CASES = [
         "another shape",
         {"x": [[2, 4]], "alpha": 0.1},
         problem("shape_mismatch", "x: expected (*, 3), got (1, 2)", "/x"),
+    ),
+    # What explains them
+    _case(
+        "explained",
+        {"x": _ROWS, "alpha": 0.05, "explain": 2},
+        _ok(
+            "judged",
+            b'"explanation":[null,null,[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684},{"feature":"1","value":8.0,"expected":1.0,"nats":7.874999046325684}]],"explained_nats":[null,null,16.874998092651367],'
+            + _SCORES
+            + b',"p_value":[0.5,0.9,0.05],"is_anomaly":[false,false,true]',
+            0.05,
+        ),
+    ),
+    _case(
+        "explained by all features",
+        {"x": [[8, 8, 0]], "fdr": 0.1, "explain": 3},
+        _ok(
+            "judged",
+            b'"explanation":[[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684},{"feature":"1","value":8.0,"expected":1.0,"nats":7.874999046325684},{"feature":"2","value":0.0,"expected":0.0,"nats":0.0}]],"explained_nats":[16.874998092651367],"score":[19.75681495666504],"log_prob":[-19.756815],"p_value":[0.05],"q_value":[0.05],"is_anomaly":[true]',
+        ),
+    ),
+    _case(
+        "nothing flagged to explain",
+        {"x": [[2, 4, 6]], "threshold": 20, "explain": 1},
+        _ok(
+            "judged",
+            b'"explanation":[null],"explained_nats":[null],"score":[10.006815910339355],"log_prob":[-10.006816],"p_value":[0.5],"is_anomaly":[false]',
+        ),
+    ),
+    _case(
+        "all explained where nothing decides",
+        {"x": [[2, 4, 6], [0, 0, 0]], "explain": 1},
+        _ok(
+            "judged",
+            b'"explanation":[[{"feature":"2","value":6.0,"expected":2.0,"nats":4.000000476837158}],[{"feature":"0","value":0.0,"expected":0.0,"nats":0.0}]],"explained_nats":[4.000000476837158,0.0],"score":[10.006815910339355,2.7568156719207764],"log_prob":[-10.006816,-2.7568157],"p_value":[0.5,0.9]',
+        ),
+    ),
+    _case(
+        "explain nothing",
+        {"x": [[8, 8, 0]], "explain": None},
+        _ok("judged", b'"score":[19.75681495666504],"log_prob":[-19.756815],"p_value":[0.05]'),
+    ),
+    _case(
+        "explain in the query",
+        {"x": [[8, 8, 0]]},
+        _ok(
+            "judged",
+            b'"explanation":[[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684}]],"explained_nats":[8.999999046325684],"score":[19.75681495666504],"log_prob":[-19.756815],"p_value":[0.05]',
+        ),
+        query={"explain": 1},
+    ),
+    Case(
+        "explained by name",
+        "score",
+        {"model": "judged_table", "x": [{"speed": 8, "mass": 0.1}], "explain": 1},
+        _ok(
+            "judged_table",
+            b'"explanation":[[{"feature":"speed","value":8.0,"expected":1.0,"nats":7.875000000000001}]],"explained_nats":[7.875000000000001],"score":[9.851627066409346],"log_prob":[-9.851627066409346],"p_value":[0.55]',
+        ),
+    ),
+    Case(
+        "explained within a class",
+        "score",
+        {"model": "judged_classes", "x": [[6, 6], [6, 6]], "context": [3, 0], "explain": 2},
+        _ok(
+            "judged_classes",
+            b'"explanation":[[{"feature":"0","value":6.0,"expected":4.0,"nats":0.75},{"feature":"1","value":6.0,"expected":3.0,"nats":0.375}],[{"feature":"0","value":6.0,"expected":0.0,"nats":3.75},{"feature":"1","value":6.0,"expected":1.0,"nats":3.125}]],"explained_nats":[1.125,6.875],"score":[3.087877035140991,8.71287727355957],"log_prob":[-3.087877,-8.712877],"p_value":[0.85,0.6]',
+        ),
+    ),
+    Case(
+        "explained outside the support",
+        "score",
+        {"model": "judged_bounds", "x": [[5, 0.5], [5, 5]], "alpha": 0.1, "explain": 2},
+        _ok(
+            "judged_bounds",
+            b'"explanation":[[{"feature":"0","value":5.0,"expected":0.0,"nats":null},{"feature":"1","value":0.5,"expected":0.5,"nats":0.0}],[{"feature":"0","value":5.0,"expected":5.0,"nats":0.0},{"feature":"1","value":5.0,"expected":5.0,"nats":0.0}]],"explained_nats":[null,0.0],"failures":[{"row":0,"status":"outside_support","reason":"out_of_bounds"},{"row":1,"status":"outside_support","reason":"out_of_bounds"}],"score":[null,null],"log_prob":[null,null],"p_value":[0.05,0.05],"is_anomaly":[true,true],"non_finite":[0,1]',
+            0.1,
+        ),
+    ),
+    _case(
+        "explained among invalid rows",
+        {
+            "x": [[None, 0, 0], [8, 8, 0], [0, 0, 0]],
+            "threshold": 19,
+            "explain": 1,
+            "invalid": "null",
+        },
+        _ok(
+            "judged",
+            b'"explanation":[null,[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684}],null],"explained_nats":[null,8.999999046325684,null],"failures":[{"row":0,"status":"invalid_input","reason":"missing"}],"score":[null,19.75681495666504,2.7568156719207764],"log_prob":[null,-19.756815,-2.7568157],"p_value":[null,0.05,0.9],"is_anomaly":[false,true,false],"non_finite":[0]',
+        ),
+    ),
+    _case(
+        "invalid rows alone are not explained",
+        {"x": [[None, 0, 0]], "explain": 1, "invalid": "null"},
+        _ok(
+            "judged",
+            b'"explanation":[null],"explained_nats":[null],"failures":[{"row":0,"status":"invalid_input","reason":"missing"}],"score":[null],"log_prob":[null],"p_value":[null],"non_finite":[0]',
+        ),
+    ),
+    Case(
+        "unsolved rows are not explained",
+        "score",
+        {"model": "judged_flow", "x": [[3, 0, 0], [1, 8, 0]], "explain": 1},
+        _ok(
+            "judged_flow",
+            b'"explanation":[null,[{"feature":"1","value":8.0,"expected":1.0,"nats":7.875000238418579}]],"explained_nats":[null,7.875000238418579],"failures":[{"row":0,"status":"solver_failed","reason":"budget_spent","evaluations":30}],"score":[null,7.0068159103393555],"log_prob":[null,-11.006816],"p_value":[null,0.65],"non_finite":[0]',
+        ),
+    ),
+    Case(
+        "explained ratio",
+        "score",
+        {"model": "contrast", "x": [[2, 4, 6]], "explain": 1},
+        _ok(
+            "contrast",
+            b'"explanation":[[{"feature":"2","value":6.0,"expected":2.0,"nats":12.000001907348633}]],"explained_nats":[12.000001907348633],"score":[24.000000953674316],"log_prob":[-34.006817],"p_value":[0.05]',
+        ),
+    ),
+    _case(
+        "explained as npz",
+        {"x": [[0, 0, 0], [8, 8, 0]], "alpha": 0.05, "explain": 1},
+        ok(
+            {
+                "score": np.array([2.7568156719207764, 19.75681495666504]),
+                "log_prob": np.array([-2.7568157, -19.756815], "<f4"),
+                "p_value": np.array([0.9, 0.05]),
+                "is_anomaly": np.array([False, True]),
+                "calibration": np.array(described("judged", 0.05).decode()),
+                "explanation": np.array(
+                    '[null,[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684}]]'
+                ),
+                "explained_nats": np.array([np.nan, 8.999999046325684]),
+            },
+            NPZ,
+            x_model="judged",
+            x_model_version="3",
+            x_calibration=described("judged", 0.05).decode(),
+        ),
+        headers={"Accept": NPZ},
+        v2=_NO_ARCHIVES,
+    ),
+    _case(
+        "explain as npy",
+        {"x": [[8, 8, 0]], "explain": 1},
+        problem(
+            "invalid_parameter",
+            "explain: an answer as npy is one array; ask for application/json or application/x-npz",
+            "/explain",
+        ),
+        headers={"Accept": NPY},
+        v2=NotInV2("a tensor alone has no names"),
+    ),
+    _case(
+        "explain no feature",
+        {"x": _ROWS, "explain": 0},
+        problem("out_of_range", "explain: expected 1 .. 3, got 0", "/explain"),
+    ),
+    _case(
+        "explain more features than there are",
+        {"x": _ROWS, "explain": 4},
+        problem("out_of_range", "explain: expected 1 .. 3, got 4", "/explain"),
+    ),
+    _case(
+        "explain half a feature",
+        {"x": _ROWS, "explain": 1.5},
+        problem(
+            "invalid_parameter", "explain: expected a whole number 1 .. 3, got 1.5", "/explain"
+        ),
+    ),
+    Case(
+        "explain without calibration",
+        "score",
+        {"model": "line", "x": _ROWS, "threshold": 1, "explain": 1},
+        problem(
+            "not_calibrated",
+            "explain: model line has no calibration, by whose quantiles features are replaced; run `pushforward calibrate line --data HELD-OUT` with rows that it never saw",
+            "/explain",
+        ),
+    ),
+    Case(
+        "explain pictures",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, 0], [0, 0]]]], "explain": 1},
+        problem(
+            "invalid_parameter",
+            "explain: the rows of judged_grey are pictures, which a heat map explains: leave explain out and send Accept: image/png",
+            "/explain",
+        ),
+    ),
+    _case(
+        "as many rows are explained as fit",
+        {"x": [[8, 8, 0], [8, 8, 0], [0, 0, 0]], "alpha": 0.05, "explain": 1},
+        _ok(
+            "judged",
+            b'"explanation":[[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684}],[{"feature":"0","value":8.0,"expected":0.0,"nats":8.999999046325684}],null],"explained_nats":[8.999999046325684,8.999999046325684,null],"score":[19.75681495666504,19.75681495666504,2.7568156719207764],"log_prob":[-19.756815,-19.756815,-2.7568157],"p_value":[0.05,0.05,0.9],"is_anomaly":[true,true,false]',
+            0.05,
+        ),
+        settings={"max_request_rows": 100},
+    ),
+    _case(
+        "more flagged rows than can be explained",
+        {"x": [[8, 8, 0], [8, 8, 0], [8, 8, 0]], "alpha": 0.05, "explain": 1},
+        problem(
+            "too_large",
+            "explain: 3 rows of 3 features take 144 rows to explain, expected at most 100; 2 of them fit: send fewer, or leave explain out",
+        ),
+        settings={"max_request_rows": 100},
+    ),
+    _case(
+        "more rows than can be explained",
+        {"x": [[0, 0, 0], [0, 0, 0], [0, 0, 0]], "explain": 1},
+        problem(
+            "too_large",
+            "explain: 3 rows of 3 features take 144 rows to explain, expected at most 100; 2 of them fit: send fewer, or leave explain out",
+        ),
+        settings={"max_request_rows": 100},
+    ),
+    _case(
+        "no row can be explained",
+        {"x": [[0, 0, 0]], "threshold": 100, "explain": 1},
+        problem(
+            "too_large",
+            "explain: 1 rows of 3 features take 48 rows to explain, expected at most 40; not one fits: leave explain out, or serve with a larger max_request_rows",
+        ),
+        settings={"max_request_rows": 40},
     ),
 ]
