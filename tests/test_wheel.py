@@ -77,6 +77,7 @@ def test_it_holds_the_packages_and_the_zoo_and_nothing_else(wheel: Path) -> None
     assert {f"{licences}/LICENSE", f"{licences}/NOTICE"} <= names
     zoo = [path.parent.name for path in (ROOT / "models/zoo").glob("*/config.json")]
     files = ("config.json", "model.safetensors", "golden.safetensors")
+    files += ("calibration.json", "calibration.safetensors")
     assert {f"models/zoo/{model}/{file}" for model in zoo for file in files} <= names
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
 

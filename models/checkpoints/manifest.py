@@ -13,6 +13,8 @@ FORMAT_VERSION: Literal[1] = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 GOLDEN_FILE = "golden.safetensors"
+# Of what the model's scores mean, bound to its weights; see `models.scoring.storage`.
+CALIBRATION_FILES = ("calibration.json", "calibration.safetensors")
 # Of the hidden file in which a training run keeps its state.
 STATE_SUFFIX = ".training.safetensors"
 MAX_CONFIG_BYTES = 4 * 2**20

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.files import content_of, try_folder, write_folder
 from models.checkpoints.loading import with_weights
 from models.checkpoints.manifest import (
+    CALIBRATION_FILES,
     CONFIG_FILE,
     FORMAT_VERSION,
     GOLDEN_FILE,
@@ -33,6 +35,8 @@ from models.checkpoints.proof import (
 from models.checkpoints.tensor_file import contiguous
 from models.flow import Flow
 from models.registry import build
+
+_log = logging.getLogger(__name__)
 
 
 def save(
@@ -91,7 +95,21 @@ def save(
         GOLDEN_FILE: to_bytes(contiguous(record), metadata),
         CONFIG_FILE: f"{text}\n".encode(),
     }
+    was_calibrated = (target / CALIBRATION_FILES[0]).exists()
     write_folder(target, content, last=CONFIG_FILE)
+    if was_calibrated:
+        _drop_calibration(target)
+
+
+def _drop_calibration(target: Path) -> None:
+    """Drop what the scores of other weights meant, where it is still there, and say so."""
+    for name in CALIBRATION_FILES:
+        (target / name).unlink(missing_ok=True)
+    _log.warning(
+        "%s: the calibration of the model that was there before is gone: calibrate the new one "
+        "with pushforward calibrate",
+        target,
+    )
 
 
 def _golden_record(

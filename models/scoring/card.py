@@ -8,7 +8,7 @@ from models.checkpoints.files import write_file
 from models.scoring.calibration import Calibration
 
 CARD_FILE = "README.md"
-_HEADING = "## Calibration"
+HEADING = "## Calibration"
 _NEXT = "\n## "
 
 
@@ -28,7 +28,7 @@ def write_calibration_section(folder: Path, calibration: Calibration) -> None:
 
 def _around(card: str) -> tuple[str, str]:
     """The card before and after its section on calibration."""
-    before, heading, rest = card.partition(f"\n{_HEADING}\n")
+    before, heading, rest = card.partition(f"\n{HEADING}\n")
     if not heading:
         return card, ""
     _, found, after = rest.partition(_NEXT)
@@ -39,7 +39,7 @@ def describe(calibration: Calibration) -> str:
     """The section: thresholds with their bounds, what the probes found, and warnings."""
     facts = calibration.facts()
     lines = [
-        _HEADING,
+        HEADING,
         "",
         f"Calibration `{facts['id']}`: `{facts['statistic']}` of {facts['rows']:,} rows "
         f"({facts['dataset']}), {facts['dtype']}. A row is flagged where its score is above the "

@@ -13,7 +13,7 @@ from safetensors.numpy import save as to_bytes
 
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.files import check_regular, write_file
-from models.checkpoints.manifest import digest
+from models.checkpoints.manifest import CALIBRATION_FILES, digest
 from models.checkpoints.tensor_file import read_arrays
 from models.scoring.calibration import Calibration, arrays_of
 from models.scoring.errors import CalibrationError, StatisticError
@@ -22,8 +22,7 @@ from models.scoring.statistics import Statistic, parse_statistic
 
 Array: TypeAlias = NDArray[Any]
 
-CALIBRATION_FILE = "calibration.json"
-SCORES_FILE = "calibration.safetensors"
+CALIBRATION_FILE, SCORES_FILE = CALIBRATION_FILES
 
 FORMAT_VERSION: Literal[1] = 1
 MAX_JSON_BYTES = 4 * 2**20

@@ -8,15 +8,19 @@ import torch
 from PIL import Image
 
 import models
-from models.checkpoints.folder import digest
+from models.checkpoints.folder import digest, read_manifest
 from models.datasets import is_named, load, split
 from models.datasets.rows import ROWS_FILE
 from models.ode.transform import is_continuous
 from models.onnx.load import read_export
+from models.scoring.statistics import choose_statistic, parse_statistic
+from models.scoring.storage import CALIBRATION_FILE, SCORES_FILE, read_calibration
 from models.training import TrainingOptions, TrainingReport
 from models.training.evaluate import log_probs
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import Additive, Affine
+from pushforward.cli.evidence import gather_evidence, open_model
+from tools.zoo.calibrate import held_out_rows
 from tools.zoo.recipes import RECIPES
 from tools.zoo.seeds import adjoint_difference, density_integral
 from tools.zoo.train import ZOO
@@ -26,6 +30,7 @@ FILES = {
     "config.json", "model.safetensors", "golden.safetensors",
     "README.md", "training.json", "loss.png", "samples.png",
 }  # fmt: skip
+CALIBRATION = {CALIBRATION_FILE, SCORES_FILE}
 GRAPHS = {"encode.onnx", "decode.onnx", "certificate.json", "answers.safetensors"}
 # Whose data come with the packages the tests install.
 SCORED = [name for name, recipe in RECIPES.items() if not recipe.data.startswith("magic")]
@@ -40,7 +45,7 @@ def _one_thread() -> None:
 @every_model
 def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
     recipe, report = RECIPES[name], TrainingReport.read(ZOO / name)
-    expected = FILES | GRAPHS
+    expected = FILES | GRAPHS | CALIBRATION
     flow = models.load(ZOO / name)
     if is_continuous(flow):
         expected |= {"generate.onnx"}
@@ -62,6 +67,39 @@ def test_graphs_that_ship_are_those_of_the_weights(name: str) -> None:
     assert stored.certificate["is_batch_invariant"]
     digests = stored.certificate["graphs_sha256"]
     assert digests.keys() == {path.name for path in folder.glob("*.onnx")}
+
+
+@every_model
+def test_calibrations_that_ship_are_those_of_the_weights(name: str) -> None:
+    folder, report = ZOO / name, TrainingReport.read(ZOO / name)
+    manifest = read_manifest(folder)
+    calibration = read_calibration(folder, dtype=manifest.dtype)
+    assert calibration is not None
+    assert calibration.statistic == choose_statistic(models.load(folder).facts.num_levels)
+    checks = calibration.report["checks"]
+    assert checks["is_checked"]
+    assert checks["engine"] == "onnx"
+    assert checks["rows_without_score"] == checks["rows_outside_support"] == 0
+    assert calibration.rows == (5000 if report.data.recipe else report.test.rows)
+    assert bool(calibration.report["anomalies"]) == bool(report.data.anomalies)
+    card, overview = (folder / "README.md").read_text(), (ZOO / "README.md").read_text()
+    assert card.count(f"Calibration `{calibration.id}`") == 1
+    assert f"{calibration.facts()['thresholds'][0]['threshold']:.6g} (bound" in overview
+
+
+# Those of mnist take long to read.
+@pytest.mark.parametrize("name", [name for name in SCORED if RECIPES[name].data != "mnist"])
+def test_calibration_rows_score_as_they_did(name: str) -> None:
+    calibration = read_calibration(ZOO / name)
+    assert calibration is not None
+    rows, _ = held_out_rows(ZOO / name, RECIPES[name])
+    kind, _ = parse_statistic(calibration.statistic)
+    evidence = gather_evidence(open_model(ZOO / name), rows.x[:20])
+    scores = kind.score(evidence, calibration.parameters)
+    # Generated rows and log p have other last bits on other CPUs.
+    nearest = np.abs(scores[:, None] - calibration.scores).min(1)
+    assert nearest.max() < 1e-4 * np.abs(calibration.scores).max()
+    assert len(rows) == calibration.rows
 
 
 @every_model

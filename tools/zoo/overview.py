@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from models.scoring.card import threshold_rows
+from models.scoring.storage import read_calibration
 from models.training.pictures import SAMPLES_FILE
 from models.training.report import REPORT_FILE, TrainingReport
 from tools.zoo.recipes import RECIPES
@@ -22,6 +24,19 @@ largest: all normal test rows, samples and golden rows (odd rows: see the card).
 
 | model | family | data | parameters | MB | nats | bits/dim | AUROC | error | in nats | of rows |
 |---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+_CALIBRATIONS = """
+## Calibrations
+
+Every model is calibrated on rows that it was neither trained nor validated on: its test rows, or,
+where its data are generated, rows drawn anew with another seed. `python -m tools.zoo --calibrate`
+does so again. Beside the threshold for a false-alarm rate alpha stands the bound below which the
+true rate stays for 95 % of calibration sets; what the probes of the statistic's direction found
+stands on the cards.
+
+| model | statistic | rows | alpha 0.05 | alpha 0.01 | alpha 0.001 |
+|---|---|---|---|---|---|
 """
 
 _SEEDS = """
@@ -47,7 +62,8 @@ def write_overview(zoo: Path) -> None:
         for name in reports
     )
     seeds = "".join(f"| {what} | {figure} |\n" for what, figure in seed_table(zoo))
-    text = f"{_INTRODUCTION}{rows}{_SEEDS}{seeds}{pictures}"
+    calibrations = "".join(_calibration(zoo / name) for name in reports)
+    text = f"{_INTRODUCTION}{rows}{_CALIBRATIONS}{calibrations}{_SEEDS}{seeds}{pictures}"
     (zoo / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -67,4 +83,19 @@ def _row(folder: Path, report: TrainingReport) -> str:
         f"{accuracy['log_prob_max_abs_error']:.1e}",
         f"{sum(accuracy[f'{kind}_rows'] for kind in ('held_out', 'sample', 'golden')):,.0f}",
     )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _calibration(folder: Path) -> str:
+    """A row of the table of calibrations; nothing where there is none."""
+    calibration = read_calibration(folder)
+    if calibration is None:
+        return ""
+    facts = calibration.facts()
+    stated = (
+        f"{threshold} (bound {bound})" if bound else threshold
+        for _, threshold, bound in threshold_rows(facts)
+    )
+    name = f"[{folder.name}]({folder.name}/README.md)"
+    cells = (name, facts["statistic"], f"{facts['rows']:,} ({facts['dataset']})", *stated)
     return f"| {' | '.join(cells)} |\n"

@@ -16,6 +16,7 @@ class Recipe:
         config: arguments of the family; the rest comes from the data and defaults.
         options: of `TrainingOptions` that differ from the defaults.
         notes: further paragraphs of its card.
+        calibration: what it is calibrated on; left out, the test rows of its own data.
     """
 
     summary: str
@@ -24,6 +25,7 @@ class Recipe:
     config: Mapping[str, Any]
     options: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
+    calibration: str = ""
 
 
 def _pixels(scale: float, **shift: float) -> list[dict[str, Any]]:
@@ -69,6 +71,7 @@ RECIPES: Mapping[str, Recipe] = {
             "The thin bridge between the moons is not a flaw of training: a diffeomorphism of the "
             "plane cannot tear one Gaussian in two.",
         ),
+        calibration="two_moons?rows=5000&seed=1",
     ),
     "pinwheel": Recipe(
         summary="FFJORD with exact trace on a pinwheel: a continuous flow of 4,872 numbers.",
@@ -83,6 +86,7 @@ RECIPES: Mapping[str, Recipe] = {
             "patience": 40,
         },
         notes=("Trained by the adjoint equation, one step of the solver for the whole batch.",),
+        calibration="pinwheel?rows=5000&seed=1",
     ),
     "magic": Recipe(
         summary=(

@@ -18,12 +18,16 @@ from models.checkpoints.folder import CONFIG_FILE, read_golden
 from models.checkpoints.folder import load as load_model
 from models.datasets import Dataset, load, split
 from models.onnx.export import export_folder
+from models.scoring.card import HEADING as CALIBRATION_HEADING
+from models.scoring.card import write_calibration_section
+from models.scoring.storage import read_calibration
 from models.training import TrainingOptions, TrainingReport, train
 from models.training.card import CARD_FILE, write_card
 from models.training.evaluate import measure_on
 from models.training.progress import Listener, ProgressBar
 from models.training.state import state_path
 from tools.zoo.baselines import baseline_aurocs
+from tools.zoo.calibrate import calibrate
 from tools.zoo.overview import write_overview
 from tools.zoo.recipes import RECIPES, Recipe
 
@@ -46,6 +50,7 @@ def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None)
     )  # fmt: skip
     _write_card(build, name, recipe, report, _baselines(data, options, report))
     export_folder(build).write(build)
+    calibrate(build, recipe)
     if (zoo / name).exists():
         shutil.rmtree(zoo / name)
     build.rename(zoo / name)
@@ -76,7 +81,11 @@ def restate(name: str, recipe: Recipe, zoo: Path) -> TrainingReport:
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     report.write(folder)
     _, heading, table = (folder / CARD_FILE).read_text(encoding="utf-8").partition(_ANOMALIES)
+    table = table.partition(CALIBRATION_HEADING)[0]
     _write_card(folder, name, recipe, report, [f"{heading}{table.rstrip()}"] if heading else [])
+    calibration = read_calibration(folder)
+    if calibration is not None:
+        write_calibration_section(folder, calibration)
     return report
 
 
@@ -103,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="train nothing: measure the accuracy of the weights again and write it down",
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="train nothing: calibrate the models that are there again",
+    )
+    parser.add_argument(
         "--overview", action="store_true", help="train nothing, only write README.md"
     )
     chosen = parser.parse_args(arguments)
@@ -113,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in () if chosen.overview else chosen.names or RECIPES:
         if chosen.restate:
             restate(name, RECIPES[name], chosen.out)
+        elif chosen.calibrate:
+            calibrate(chosen.out / name, RECIPES[name])
         else:
             make(name, RECIPES[name], chosen.out, ProgressBar())
     write_overview(chosen.out)
