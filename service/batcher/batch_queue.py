@@ -17,6 +17,9 @@ from service.batcher.throughput import ThroughputEstimator
 IDLE_SECONDS = 10.0
 # A batch that takes so much longer than predicted may have been held up by the machine alone.
 _PAUSE_SECONDS = 1.0
+# Of the time between two requests, what a batch is held to have been late in: for longer than that
+# the process itself may have been stopped.
+_MOST_UNSEEN_SECONDS = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -24,11 +27,13 @@ class RunningBatch:
     """A batch that an instance computes.
 
     rows: of all its parts. ends: when it is predicted to be computed. slot: of the thread budget.
+    late: for how long it has been seen to take longer than that, when it was looked at last.
     """
 
     rows: int
     ends: float
     slot: int
+    late: float = 0.0
 
 
 class BatchQueue:
@@ -70,6 +75,7 @@ class BatchQueue:
         self._is_wake_due = False
         self._is_flushing = False
         self._is_closed = False
+        self._looked_at = clock()  # by the event loop alone
         # Off while a model is warmed up: a batch is then what one instance takes for it.
         self.is_spreading = instances > 1
 
@@ -114,11 +120,8 @@ class BatchQueue:
         if not waiting and len(busy) < self._instances:
             return 0.0
         now = self._clock()
-        # An engine that hangs is expected to go on as long again, a pause of the machine is not.
-        free = min(
-            (max(0.0, batch.ends - now, now - batch.ends - _PAUSE_SECONDS) for batch in busy),
-            default=0.0,
-        )
+        since, self._looked_at = self._looked_at, now
+        free = min((_seconds_left(batch, since, now) for batch in busy), default=0.0)
         full = self._queue.max_rows
         return free + self.throughput.seconds_for(waiting // full * full)
 
@@ -386,3 +389,14 @@ class BatchQueue:
             sleepers, self._sleepers = self._sleepers, []
         for sleeper in sleepers:
             sleeper.put(None)
+
+
+def _seconds_left(batch: RunningBatch, since: float, now: float) -> float:
+    """Predict how long a batch goes on, which was looked at `since` then.
+
+    An engine that hangs is expected to go on for as long again as it was seen to, a process that
+    was stopped is not: nobody looked meanwhile.
+    """
+    if now > batch.ends:
+        batch.late += min(now - max(since, batch.ends), _MOST_UNSEEN_SECONDS)
+    return max(0.0, batch.ends - now, batch.late - _PAUSE_SECONDS)

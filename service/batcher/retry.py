@@ -8,6 +8,8 @@ _SHARE = 0.7
 _MOST_SECONDS = 30
 # An overload is over when nothing has been refused for this long.
 _PAUSE_SECONDS = 1.0
+# For how long it is remembered where room was found: refusals come by the thousand.
+_HINT_SECONDS = 0.25
 
 
 class RetrySchedule:
@@ -23,6 +25,8 @@ class RetrySchedule:
         self._promised: dict[int, float] = {}
         self._overload = (-math.inf, -math.inf)
         self._step = 0.0
+        # When, for how many rows and after how many seconds there was room.
+        self._hint = (-math.inf, 0, 0)
 
     @property
     def promises(self) -> int:
@@ -44,16 +48,24 @@ class RetrySchedule:
         least = max(least, min(math.ceil(self._seconds_overloaded(now)) + 1, _MOST_SECONDS))
         # Two steps fit into the queue, so it does not matter where one ends and the next begins.
         self._use_step(max(window / 2, 1 / (_SHARE * rate)), now)
-        room = _SHARE * rate * self._step
-        for seconds in range(least, least + _MOST_SECONDS):
+        room, most = _SHARE * rate * self._step, least + _MOST_SECONDS
+        found_at, found_for, found = self._hint
+        if rows >= found_for and now - found_at < _HINT_SECONDS:
+            first_to_try = min(max(least, found - 1), most)
+        else:
+            first_to_try, found_at = least, now
+        for seconds in range(first_to_try, most):
             first = int((now + seconds) / self._step)
             steps = range(first, first + math.ceil(rows / room))
             taken = sum(self._promised.get(step, 0.0) for step in steps)
             if taken + rows <= room * len(steps):
                 for step in steps:
                     self._promised[step] = self._promised.get(step, 0.0) + rows / len(steps)
-                return seconds
-        return least + _MOST_SECONDS
+                break
+        else:
+            seconds = most
+        self._hint = (found_at, rows, seconds)
+        return seconds
 
     def _seconds_overloaded(self, now: float) -> float:
         """Since when rows have been refused, but for pauses that are short."""

@@ -4,6 +4,9 @@ import math
 
 # Weight of the newest batch: about ten batches are remembered.
 _NEWEST = 0.2
+# What took longer than so many times what was expected is believed no more than that: the process
+# may have been stopped. If the engine stays slow, a few batches show it.
+_MOST_TIMES = 4.0
 
 
 class ThroughputEstimator:
@@ -59,9 +62,12 @@ class ThroughputEstimator:
         since, self._backlogged_since = self._backlogged_since, now if is_backlogged else None
         if since is None:
             return
+        seconds = now - since
+        if rate := self.rows_per_second:
+            seconds = min(seconds, _MOST_TIMES * self._max_rows / rate)
         weight = _NEWEST if self._backlog_seconds else 1.0
         self._backlog_rows += weight * (rows - self._backlog_rows)
-        self._backlog_seconds += weight * (now - since - self._backlog_seconds)
+        self._backlog_seconds += weight * (seconds - self._backlog_seconds)
 
     @property
     def rows_per_second(self) -> float:

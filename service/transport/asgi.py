@@ -7,6 +7,7 @@ its HTTP exchange. `service.transport.fast_path` calls them without even ASGI, a
 
 import asyncio
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.auth import ApiKeyAuth
 from service.contracts import Repository, ServedModel
-from service.errors import BodyTimeout
+from service.errors import BodyTimeout, Overloaded
 from service.operations import Operation
 from service.operations.failures import CountFailures
 from service.operations.fields import MODEL
@@ -45,6 +46,8 @@ from service.transport.request import (
 
 # What is counted when nobody is there to read a status; nginx made the number known.
 _CLIENT_GONE = 499
+# From a refusal on, for how long the queue is asked before a request is read.
+_SHEDDING_SECONDS = 1.0
 _JSON_CONTENT_TYPE = (None, b"application/json")
 
 ReadBody = Callable[[], Awaitable[bytes | bytearray]]
@@ -73,9 +76,11 @@ class Endpoint(ABC):
     """What computes, as an ASGI application: each request is answered and counted once, here.
 
     name: in the metrics.
+    sheds_until: until when its queue is asked before a request is read, since it refused lately.
     """
 
     name: str
+    sheds_until = 0.0
 
     def __init__(self, app: AppContext) -> None:
         self.app = app
@@ -135,6 +140,8 @@ class Endpoint(ABC):
         """Count, log and trace one request once it is over; without response its client is gone."""
         recorder = self.app.recorder
         status = _CLIENT_GONE if response is None else response.status
+        if status == Overloaded.status:
+            self.sheds_until = time.monotonic() + _SHEDDING_SECONDS
         if not recorder.is_verbose:
             recorder.count(model, self.name, status, seconds)
             return

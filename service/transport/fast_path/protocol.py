@@ -11,6 +11,7 @@ from service.transport.fast_path.coalescer import FastPathRequest
 from service.transport.fast_path.head_cache import RoutedRequest
 from service.transport.fast_path.http_protocol import BoundedHttpProtocol
 from service.transport.fast_path.shared import SharedState
+from service.transport.fast_path.shedding import refuse_unread
 from service.transport.request import Head
 
 # Many clients send head and body in two packets. A small body that is this late, or comes in three,
@@ -118,7 +119,9 @@ class FastPathProtocol(BoundedHttpProtocol):
     def _begin(self, routed: RoutedRequest, body: bytes) -> None:
         self._keeps_alive = routed.keep_alive
         now = time.monotonic()
-        if routed.is_plain:
+        if now < routed.endpoint.sheds_until and (answer := refuse_unread(routed, body, now)):
+            self.finish(answer)
+        elif routed.is_plain:
             self._request = request = FastPathRequest(self, routed.endpoint, routed.head, body, now)
             self.shared.coalescer.add(request)
         else:

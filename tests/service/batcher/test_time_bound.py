@@ -137,6 +137,61 @@ def test_an_engine_that_was_slow_once_is_measured_again() -> None:
     run(test())
 
 
+def test_a_process_that_was_stopped_refuses_nobody_when_it_goes_on() -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Gated(clock, seconds=2.0)
+        queue = await slow(engine, clock)
+        tasks = await submitted(queue, rows(*range(8)))
+        await started(engine)
+        clock.now += 1000.0  # stopped and continued, or a container that was suspended
+        tasks += await submitted(queue, rows(9))
+        await finished(queue, engine, [*tasks])
+
+    run(test())
+
+
+def test_an_engine_that_hangs_while_requests_come_lets_in_no_more() -> None:
+    async def test() -> None:
+        clock = Clock()
+        engine = Gated(clock, seconds=2.0)
+        queue = await slow(engine, clock)
+        tasks = await submitted(queue, rows(*range(8)))
+        await started(engine)
+        for _ in range(10):  # its batch was to end after 2 s
+            clock.now += 0.5
+            queue.check(1, clock() + 1000)
+        clock.now += 0.5
+        with pytest.raises(Overloaded, match="longer than a queue may take"):
+            queue.check(1, clock() + 1000)
+        await finished(queue, engine, [*tasks])
+
+    run(test())
+
+
+def test_a_pause_in_a_backlog_is_not_taken_for_the_pace() -> None:
+    throughput, now = ThroughputEstimator(10), 100.0
+    throughput.observe(10, 1.0)
+    for _ in range(20):
+        throughput.complete(10, now, is_backlogged=True)
+        now += 1.0
+    throughput.complete(10, now + 1000, is_backlogged=True)
+    assert throughput.rows_per_second > 6
+    for _ in range(10):
+        now += 1.0
+        throughput.complete(10, now + 1000, is_backlogged=True)
+    assert throughput.rows_per_second > 9
+
+
+def test_a_pace_that_stays_slow_is_believed_after_some_batches() -> None:
+    throughput, now = ThroughputEstimator(10), 100.0
+    throughput.observe(10, 1.0)
+    for _ in range(12):
+        throughput.complete(10, now, is_backlogged=True)
+        now += 20.0
+    assert throughput.rows_per_second == pytest.approx(0.5, rel=0.25)
+
+
 def test_two_instances_take_twice_as_much() -> None:
     throughput = ThroughputEstimator(10, instances=2)
     throughput.observe(10, 1.0)
