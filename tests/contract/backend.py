@@ -12,6 +12,7 @@ goes to the wrong request is a wrong answer.
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from service.telemetry import Metrics
 # The value that a failing engine fails on.
 POISON = -1.0
 _BATCH_ROWS = 256
+_BATCH_SECONDS = 2.0
 # So many that some still wait when a batch has taken its share.
 _MORE_THAN_FIT = _BATCH_ROWS + 8
 Engine = Callable[[Array, Array | None], Any]
@@ -40,6 +42,7 @@ class Kind:
     event_shape: tuple[int, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     max_queue_rows: int = 20_000
+    max_queue_seconds: float = math.inf
 
 
 KINDS = {
@@ -82,6 +85,8 @@ KINDS = {
     "slow": Kind((3,)),
     # Its queue is full.
     "full": Kind((3,), max_queue_rows=4),
+    # A batch of 256 rows, which takes 2 s, waits for its engine, and its queue may take 1 s.
+    "behind": Kind((3,), max_queue_seconds=1.0),
     # Its queue was closed and has no successor.
     "drained": Kind((3,)),
     # Its queue is closed once it was found; then there is version 4.
@@ -171,6 +176,8 @@ class Repository:
                 await self._loaded[name].fill_for_good()
             if name == "beside_full":
                 await self.prepare("full")
+            if name == "behind":
+                await self._loaded[name].fall_behind()
 
     def _begin(self, name: str, version: str) -> "_LoadedModel":
         loop = asyncio.get_running_loop()
@@ -201,7 +208,10 @@ class Repository:
         def fault(rows: Array) -> None:
             """What a model's engine does before it computes."""
             is_poisoned = bool((rows == POISON).any())
-            if name in ("slow", "full"):
+            if not loaded.is_warm:
+                loaded.now += _BATCH_SECONDS
+                return
+            if name in ("slow", "full", "behind"):
                 loaded.started.set()
                 self._released.wait(60)
             if name == "replaced_in_call" and version == "3" and not has_begun.is_set():
@@ -240,6 +250,8 @@ class _LoadedModel:
         self._card = card = _card(name, version, self._kind)
         self._fillers: list[asyncio.Future[Any]] = []
         self.started = threading.Event()
+        # By the clock of "behind", which goes on by as much as a batch takes in its warm-up.
+        self.is_warm, self.now = True, 100.0
         self.sizes: dict[str, list[int]] = {"encode": [], "decode": [], "generate": []}
 
         def batcher(op: str, engine: Engine) -> Batcher:
@@ -253,10 +265,13 @@ class _LoadedModel:
             shapes = (data, latent) if op == "encode" else (latent, data)
             engine_call = EngineCall(call, *shapes, card.context_shape, card.dtype)
             policy = QueuePolicy(
-                max_batch_rows=_BATCH_ROWS, max_queue_rows=self._kind.max_queue_rows
+                max_batch_rows=_BATCH_ROWS,
+                max_queue_rows=self._kind.max_queue_rows,
+                max_queue_seconds=self._kind.max_queue_seconds,
             )
             counters = metrics.queue(name, op, "fake")
-            made = Batcher(engine_call, policy, counters, name=f"{name}.{op}")
+            clock = (lambda: self.now) if name == "behind" else time.monotonic
+            made = Batcher(engine_call, policy, counters, name=f"{name}.{op}", clock=clock)
             made.start()
             return made
 
@@ -268,12 +283,26 @@ class _LoadedModel:
 
     async def fill_for_good(self) -> None:
         """Fill the queues for good."""
+        await self._occupy()
+        self.fill(self._kind.max_queue_rows)
+
+    async def fall_behind(self) -> None:
+        """Let the queues know the engine's pace, and a batch wait for it for good."""
+        self.is_warm = False
+        for queue in self._queues:
+            await queue.warm_up(np.zeros((_BATCH_ROWS, 3), np.float32), None)
+        self.is_warm = True
+        await self._occupy()
+        for _ in range(4):  # requests of 64 rows are short: no row passes them
+            self.fill(_BATCH_ROWS // 4)
+
+    async def _occupy(self) -> None:
+        """Let the engine hold a row of each queue."""
         for queue in self._queues:
             self.started.clear()
             # The first is in the engine before the others come.
             self._enter(queue, 1)
             await asyncio.to_thread(self.started.wait, 10)
-        self.fill(self._kind.max_queue_rows)
 
     def fill(self, rows: int, *, is_accepted: bool = False) -> None:
         """Let rows wait in all queues, more than may where they count as accepted."""

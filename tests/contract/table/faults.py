@@ -102,6 +102,24 @@ CASES = [
         {"model": "full", "seed": 7},
         problem("overloaded", "4 of at most 4 rows wait, 1 more do not fit", retry_after="1"),
     ),
+    *(
+        Case(
+            f"queue takes too long for {operation}",
+            operation,
+            body,
+            problem(
+                "overloaded",
+                "the 257 rows ahead take 2 s, longer than a queue may take",
+                retry_after="3",
+            ),
+        )
+        for operation, body in (
+            ("encode", _x("behind", 2)),
+            ("log_prob", _x("behind", 2)),
+            ("decode", {"model": "behind", "z": [[1, 2, 3]]}),
+            ("sample", {"model": "behind", "seed": 7}),
+        )
+    ),
     Case(
         "deadline",
         "encode",
