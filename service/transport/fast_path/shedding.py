@@ -63,7 +63,7 @@ def _find_name(body: bytes) -> str | None:
 
 def _count_json_rows(body: bytes, shape: tuple[int, ...]) -> int:
     """About how many rows a body has: each has a bracket for each of its lists."""
-    brackets = 1 + sum(itertools.accumulate(shape[:-1], operator.mul))
+    brackets: int = 1 + sum(itertools.accumulate(shape[:-1], operator.mul))
     return (body.count(b"[") - 1) // brackets
 
 
