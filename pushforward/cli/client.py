@@ -60,7 +60,7 @@ Failed = Annotated[
 ]
 
 client = typer.Typer(
-    help="Ask a running server: sample, log-prob, encode, decode, or any operation by call.",
+    help="Ask a running server: sample, log-prob, score, encode, decode, or any operation by call.",
     no_args_is_help=True,
 )
 
@@ -136,6 +136,37 @@ def log_prob(
         asked = client_rows.RowRequest(rows, context, label, chunk_rows, invalid, failed)
         scores = client_rows.ask(server, "log_prob", asked, model)
         client_rows.write(server, scores, failed, output, header=header)
+
+
+@client.command()
+def score(
+    options: typer.Context,
+    rows: Rows,
+    *,
+    alpha: Annotated[
+        float | None, typer.Option(help="Flag rows with p <= alpha: so many false alarms a row.")
+    ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(help="Flag rows with q <= fdr: the share of false alarms among all flagged."),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Flag rows with a higher score.")] = None,
+    model: Model = None,
+    context: Context = None,
+    label: Label = None,
+    chunk_rows: ChunkRows = 1024,
+    invalid: Invalid = "refuse",
+    failed: Failed = "values",
+    header: Header = False,
+    output: Output = None,
+) -> None:
+    """Score rows as anomalies, higher is more anomalous; --header writes p-values and flags too."""
+    decision = {"alpha": alpha, "fdr": fdr, "threshold": threshold}
+    with connected(options, model) as server:
+        asked = client_rows.RowRequest(rows, context, label, chunk_rows, invalid, failed, decision)
+        scored = client_rows.ask(server, "score", asked, model)
+        client_rows.write(server, scored, failed, output, header=header)
+    client_rows.report_anomalies(scored, decision)
 
 
 @client.command()

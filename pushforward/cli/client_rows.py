@@ -1,7 +1,7 @@
 """What the commands on rows share: files to arrays, pieces with a bar, arrays to files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class RowRequest:
     chunk_rows: int
     invalid: str
     failed: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_file(text: str | None) -> str | None:
@@ -93,6 +94,7 @@ def ask(server: "Client", operation: str, asked: RowRequest, model: str | None) 
             invalid=asked.invalid,
             failed=_to_client(asked.failed),
             progress=progress,
+            **asked.options,
         )
     outputs: dict[str, Any] = answer._asdict() if hasattr(answer, "_asdict") else {}
     return outputs or {operation: answer}
@@ -143,6 +145,19 @@ def write(
     if "x" in outputs and (header or (output is not None and output.suffix == ".parquet")):
         names = server.describe(outputs["model"]).get("feature_names") or ()
     files.write(output, outputs, names, header=header)
+
+
+def report_anomalies(scored: dict[str, Any], decision: Mapping[str, float | None]) -> None:
+    """Say how many rows are anomalies, by what, and after which calibration."""
+    import numpy as np
+
+    if scored["is_anomaly"] is None:
+        return
+    limit = next(f"{name} {value:g}" for name, value in decision.items() if value is not None)
+    known = scored["calibration"]
+    by = "" if known is None else f", calibration {known['id']} of {known['rows']} rows"
+    flags = np.ma.filled(scored["is_anomaly"], fill_value=False)
+    typer.echo(f"{flags.sum()} of {len(flags)} rows are anomalies ({limit}{by})", err=True)
 
 
 def _to_client(failed: str) -> "Failed":

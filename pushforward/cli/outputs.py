@@ -62,11 +62,14 @@ def write(
 
 
 def write_arrays(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values to a .npz file: arrays, and what is one number or text; the rest is left out.
+    """Write values to a .npz file: arrays, and what is one number or text; an object is JSON text.
+
+    The rest is left out.
 
     Raises:
         OSError: the file cannot be written.
     """
+    values = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in values.items()}
     kept = (np.ndarray, str, int, float)
     arrays = {name: _filled(value) for name, value in values.items() if isinstance(value, kept)}
     buffer = io.BytesIO()
@@ -142,5 +145,5 @@ def _write_parquet(path: Path, columns: Mapping[str, Array]) -> None:
 def _filled(value: Any) -> Array:
     """An array with NaN in the place of what is masked."""
     if isinstance(value, np.ma.MaskedArray):
-        return value.filled(np.nan)
+        return value.filled(False if value.dtype == bool else np.nan)
     return np.asarray(value)

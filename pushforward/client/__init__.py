@@ -30,6 +30,7 @@ from pushforward.client.errors import (
 )
 from pushforward.client.failures import Failure, MaskedRows, RowsFailed
 from pushforward.client.row_calls import ChunkOptions, RowOptions
+from pushforward.client.score_calls import Scored, ScoreOptions, ScoreStreamOptions
 
 __all__ = [
     "AccessDenied",
@@ -52,6 +53,9 @@ __all__ = [
     "RowOptions",
     "RowsFailed",
     "Samples",
+    "ScoreOptions",
+    "ScoreStreamOptions",
+    "Scored",
     "Scores",
     "ServerFailed",
     "TimedOut",

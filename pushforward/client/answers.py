@@ -1,7 +1,7 @@
 """What calls give: arrays with the model and version that made them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httpx
@@ -49,19 +49,34 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowOutputs:
-    """The outputs of an answer: arrays of rows, and the status of each row where one failed."""
+    """The outputs of an answer: arrays of rows, and the status of each row where one failed.
+
+    said: what else is answered, by name.
+    """
 
     arrays: Mapping[str, Array]
     status: Array | None
     model: str
     version: str
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
 
-def read_outputs(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
+def read_outputs(
+    response: httpx.Response,
+    names: Sequence[str],
+    optional: Sequence[str] = (),
+    scalars: Sequence[str] = (),
+) -> RowOutputs:
     """Read arrays of these names: from npz, or one alone from npy, which has no status of rows.
+
+    Args:
+        response: the answer.
+        names: of the arrays.
+        optional: of arrays that it may have.
+        scalars: of what is no array of rows, that it may have.
 
     Raises:
         UnreadableAnswer: it is neither, or lacks one.
@@ -69,8 +84,9 @@ def read_outputs(response: httpx.Response, names: Sequence[str]) -> RowOutputs:
     origin = wire.read_origin(response)
     if len(names) == 1 and response.headers.get("content-type") != wire.NPZ:
         return RowOutputs({names[0]: wire.read_npy(response)}, None, *origin)
-    arrays = wire.read_npz(response, *names, optional=("status",))
-    return RowOutputs(arrays, arrays.pop("status", None), *origin)
+    arrays = wire.read_npz(response, *names, optional=(*optional, *scalars, "status"))
+    said = {name: arrays.pop(name) for name in scalars if name in arrays}
+    return RowOutputs(arrays, arrays.pop("status", None), *origin, said)
 
 
 def join(answers: Sequence[RowOutputs]) -> RowOutputs:
@@ -82,7 +98,7 @@ def join(answers: Sequence[RowOutputs]) -> RowOutputs:
     status = None
     if any(one.status is not None for one in answers):
         status = np.concatenate([_status(one) for one in answers])
-    return RowOutputs(arrays, status, first.model, first.version)
+    return RowOutputs(arrays, status, first.model, first.version, first.said)
 
 
 def _status(answer: RowOutputs) -> Array:

@@ -34,6 +34,13 @@ from pushforward.client.row_calls import (
     row_call,
     stream_calls,
 )
+from pushforward.client.score_calls import (
+    Scored,
+    ScoreOptions,
+    ScoreStreamOptions,
+    score_call,
+    score_stream,
+)
 from pushforward.client.wire import Array
 
 T = TypeVar("T")
@@ -68,6 +75,10 @@ class AsyncClient:
         """Score rows x (B, *event_shape), or one picture as bytes; see `Client.log_prob`."""
         return await self._run_rows(row_call(LOG_PROB, x, self._defaults, options))
 
+    async def score(self, x: Rows, **options: Unpack[ScoreOptions]) -> Scored:
+        """Score rows as anomalies; see `Client.score`."""
+        return await self._run_rows(score_call(x, self._defaults, options))
+
     async def encode(self, x: Rows, **options: Unpack[RowOptions]) -> Encoded:
         """Map rows x (B, *event_shape), or one picture as bytes, to latents."""
         return await self._run_rows(row_call(ENCODE, x, self._defaults, options))
@@ -81,6 +92,12 @@ class AsyncClient:
     ) -> AsyncIterator[Scores]:
         """Score many rows, a chunk a request; see `Client.stream_log_prob`."""
         return self._stream(stream_calls(SCORES, x, self._defaults, options))
+
+    def stream_score(
+        self, x: RowParts, **options: Unpack[ScoreStreamOptions]
+    ) -> AsyncIterator[Scored]:
+        """Score many rows as anomalies, a chunk a request; see `Client.stream_score`."""
+        return self._stream(score_stream(x, self._defaults, options))
 
     def stream_encode(self, x: RowParts, **options: Unpack[ChunkOptions]) -> AsyncIterator[Encoded]:
         """Map many rows to latents, a chunk a request; see `Client.stream_log_prob`."""

@@ -33,6 +33,13 @@ from pushforward.client.row_calls import (
     row_call,
     stream_calls,
 )
+from pushforward.client.score_calls import (
+    Scored,
+    ScoreOptions,
+    ScoreStreamOptions,
+    score_call,
+    score_stream,
+)
 from pushforward.client.wire import Array
 
 __all__ = ["AsyncClient", "Client"]
@@ -88,6 +95,16 @@ class Client:
         """
         return self._run_rows(row_call(LOG_PROB, x, self._defaults, options))
 
+    def score(self, x: Rows, **options: Unpack[ScoreOptions]) -> Scored:
+        """Score rows as anomalies; see `ScoreOptions` for what decides, and `log_prob`.
+
+        fdr is over all rows of the call, in however many pieces they go.
+
+        Returns:
+            Scores, p-values by the calibration, and what is decided.
+        """
+        return self._run_rows(score_call(x, self._defaults, options))
+
     def encode(self, x: Rows, **options: Unpack[RowOptions]) -> Encoded:
         """Map rows x (B, *event_shape), or one picture as bytes, to latents; see `log_prob`."""
         return self._run_rows(row_call(ENCODE, x, self._defaults, options))
@@ -102,6 +119,14 @@ class Client:
         Every part says which version of the model made it.
         """
         return self._stream(stream_calls(SCORES, x, self._defaults, options))
+
+    def stream_score(self, x: RowParts, **options: Unpack[ScoreStreamOptions]) -> Iterator[Scored]:
+        """Score many rows as anomalies, a chunk a request; see `stream_log_prob`.
+
+        Raises:
+            ValueError: fdr, which is about all rows at once.
+        """
+        return self._stream(score_stream(x, self._defaults, options))
 
     def stream_encode(self, x: RowParts, **options: Unpack[ChunkOptions]) -> Iterator[Encoded]:
         """Map many rows to latents, a chunk a request; see `stream_log_prob`."""

@@ -13,13 +13,14 @@ T = TypeVar("T")
 Failed = Literal["values", "mask", "raise"]
 FAILED: tuple[Failed, ...] = ("values", "mask", "raise")
 
+OUTSIDE_SUPPORT = "outside_support"
 # What the array `status` of an answer holds for each row, where it is not 0: status and reason.
 STATUSES = {
     1: ("solver_failed", "budget_spent"),
     2: ("solver_failed", "step_underflow"),
     3: ("solver_failed", "non_finite"),
-    4: ("outside_support", "out_of_bounds"),
-    5: ("outside_support", "density_underflow"),
+    4: (OUTSIDE_SUPPORT, "out_of_bounds"),
+    5: (OUTSIDE_SUPPORT, "density_underflow"),
     6: ("not_a_number", "nan"),
     7: ("not_a_number", "infinite"),
     8: ("invalid_input", "missing"),

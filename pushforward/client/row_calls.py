@@ -12,7 +12,14 @@ from pushforward.client import answers, wire
 from pushforward.client.answers import Decoded, Encoded, RowOutputs, Scores, read_outputs
 from pushforward.client.calls import CHUNK_ROWS, Call, ask, check_options, is_one_each
 from pushforward.client.errors import ResponseError, VersionChanged
-from pushforward.client.failures import Failed, RowsFailed, check_failed, mask, read_failures
+from pushforward.client.failures import (
+    OUTSIDE_SUPPORT,
+    Failed,
+    RowsFailed,
+    check_failed,
+    mask,
+    read_failures,
+)
 from pushforward.client.frames import Table, read_table
 from pushforward.client.wire import Array
 
@@ -76,12 +83,20 @@ class Operation(Generic[T]):
         tensor: what the rows are called, "x" or "z".
         outputs: the arrays that are read.
         finish: makes of the arrays of an answer, its model and version, what the caller gets.
+        optional: arrays that an answer may have.
+        scalars: what else it may have, of which `finish` gets that of the first piece.
+        join: joins the answers of the pieces.
+        is_answered_outside: whether a row outside of the support has an answer too.
     """
 
     name: str
     tensor: str
     outputs: tuple[str, ...]
     finish: Callable[[Mapping[str, Array], str, str], T]
+    optional: tuple[str, ...] = ()
+    scalars: tuple[str, ...] = ()
+    join: Callable[[Sequence[RowOutputs]], RowOutputs] = answers.join
+    is_answered_outside: bool = False
 
 
 LOG_PROB: Operation[Array] = Operation(
@@ -161,7 +176,13 @@ class RowCall(Generic[T]):
         # npy is cheaper, and does not say of each row what became of it.
         is_plain = len(operation.outputs) == 1 and self.failed == "values"
         accept = wire.NPY if is_plain else wire.NPZ
-        return ask(operation.name, fields, accept, partial(read_outputs, names=operation.outputs))
+        read = partial(
+            read_outputs,
+            names=operation.outputs,
+            optional=operation.optional,
+            scalars=operation.scalars,
+        )
+        return ask(operation.name, fields, accept, read)
 
     def halve(self, start: int, stop: int, error: ResponseError) -> Iterator[tuple[int, int]]:
         """Split a piece that the server refused; those that follow are no larger.
@@ -187,10 +208,12 @@ class RowCall(Generic[T]):
             RowsFailed: a row has no answer, and the caller chose "raise".
         """
         failures = read_failures(answer.status, first_row)
+        if self.operation.is_answered_outside:
+            failures = tuple(one for one in failures if one.status != OUTSIDE_SUPPORT)
         arrays = answer.arrays
         if self.failed == "mask":
             arrays = {n: mask(values, failures, first_row) for n, values in arrays.items()}
-        result = self.operation.finish(arrays, answer.model, answer.version)
+        result = self.operation.finish({**arrays, **answer.said}, answer.model, answer.version)
         if failures and self.failed == "raise":
             raise RowsFailed(failures, len(answer), result)
         return result
@@ -220,7 +243,7 @@ class Joiner(Generic[T]):
 
     def result(self) -> T:
         """Join the answers."""
-        return self.call.result(answers.join(self._parts), self.call.first_row)
+        return self.call.result(self.call.operation.join(self._parts), self.call.first_row)
 
 
 def row_call(

@@ -85,6 +85,26 @@ def test_scores_are_printed(invoke: Callable[..., Result], tmp_path: Path) -> No
         np.testing.assert_array_equal(printed, client.log_prob(X))
 
 
+def test_anomalies_are_printed_and_counted(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    asked = ("score", tmp_path / "x.npy", "--model", "line", "--threshold", 6, "--chunk-rows", 1)
+    result = invoke(*asked)
+    with Client("http://server", model="line") as client:
+        scored = client.score(X, threshold=6)
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(result.stdout)), scored.score)
+    assert "1 of 2 rows are anomalies (threshold 6)" in result.stderr
+    table = invoke(*asked, "--header").stdout.splitlines()
+    assert table[0] == "score,log_prob,is_anomaly"
+    assert [line.split(",")[2] for line in table[1:]] == ["0", "1"]
+    assert invoke(*asked, "-o", tmp_path / "y.npz").exit_code == 0
+    assert np.load(tmp_path / "y.npz")["is_anomaly"].tolist() == [False, True]
+    refused = invoke("score", tmp_path / "x.npy", "--model", "line", "--alpha", 0.1)
+    assert refused.exit_code == 1
+    assert "not_calibrated" in refused.output
+    undecided = invoke("score", tmp_path / "x.npy", "--model", "line")
+    assert (undecided.exit_code, undecided.stderr) == (0, "")
+
+
 def size(path: Path) -> tuple[int, int]:
     with Image.open(path) as picture:
         return picture.size

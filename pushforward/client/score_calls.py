@@ -1,0 +1,174 @@
+"""Anomaly scores: what is asked for, and what becomes of the pieces of one call."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+
+from pushforward.client.answers import RowOutputs, join
+from pushforward.client.calls import check_options
+from pushforward.client.errors import VersionChanged
+from pushforward.client.row_calls import (
+    ChunkOptions,
+    Defaults,
+    Operation,
+    RowCall,
+    RowOptions,
+    RowParts,
+    Rows,
+    row_call,
+    stream_calls,
+)
+from pushforward.client.wire import Array
+
+
+class Decision(TypedDict, total=False):
+    """What decides which rows are anomalies: one of these, or nothing.
+
+    alpha: the rate of false alarms a row.
+    fdr: the share of false alarms among the flagged rows of this call.
+    threshold: of the score.
+    """
+
+    alpha: float | None
+    fdr: float | None
+    threshold: float | None
+
+
+class ScoreStreamOptions(ChunkOptions, Decision, total=False):
+    """What may be said of a stream of scores; see `ChunkOptions` and `Decision`."""
+
+
+class ScoreOptions(RowOptions, Decision, total=False):
+    """What may be said of a call for scores; see `RowOptions` and `Decision`."""
+
+
+class Scored(NamedTuple):
+    """Anomaly scores (B,), higher is more anomalous; rows outside of the support have +inf.
+
+    p_value: None without calibration. q_value: with fdr. is_anomaly: with alpha, fdr or threshold.
+    calibration: what the p-values promise.
+    """
+
+    score: Array
+    log_prob: Array
+    p_value: Array | None
+    q_value: Array | None
+    is_anomaly: Array | None
+    calibration: dict[str, Any] | None
+    model: str
+    version: str
+
+
+def score_call(rows: Rows, defaults: Defaults, options: ScoreOptions) -> RowCall[Scored]:
+    """Make a call for scores of rows, or of one picture given as bytes.
+
+    In several pieces, fdr is over all of them: q-values follow from the p-values of every row.
+
+    Raises:
+        TypeError, ValueError: rows are no numbers, or an option is none.
+    """
+    check_options(options, ScoreOptions)
+    decision, others = _split(options)
+    call = row_call(_operation(decision), rows, defaults, others)
+    return _decided(call, decision)
+
+
+def score_stream(
+    rows: RowParts, defaults: Defaults, options: ScoreStreamOptions
+) -> Iterator[RowCall[Scored]]:
+    """Make the calls of a stream of scores.
+
+    Raises:
+        TypeError: an option is none.
+        ValueError: fdr, which is about rows that a stream has not seen yet.
+    """
+    check_options(options, ScoreStreamOptions)
+    decision, others = _split(options)
+    if decision.get("fdr") is not None:
+        raise ValueError(
+            "fdr: it is about all rows of a call, and a stream answers before it has seen them; "
+            "use alpha, or score them in one call"
+        )
+    calls = stream_calls(_operation(decision), rows, defaults, others)
+    return (_decided(call, decision) for call in calls)
+
+
+def q_values(p: Array) -> Array:
+    """The q-values of Benjamini and Hochberg, as the server has them; NaN is no row of the family.
+
+    Reference: Benjamini and Hochberg 1995.
+    """
+    q = np.full(len(p), np.nan)
+    counted = np.flatnonzero(~np.isnan(p))
+    highest_first = counted[np.argsort(p[counted], kind="stable")[::-1]]
+    count = len(counted)
+    raised = p[highest_first] * (count / np.arange(count, 0, -1))
+    q[highest_first] = np.minimum.accumulate(np.minimum(raised, 1.0))
+    return q
+
+
+def _operation(decision: Mapping[str, float]) -> Operation[Scored]:
+    return Operation(
+        "score",
+        "x",
+        ("score", "log_prob"),
+        _finish,
+        optional=("p_value", "q_value", "is_anomaly"),
+        scalars=("calibration",),
+        join=partial(_join, fdr=decision.get("fdr")),
+        is_answered_outside=True,
+    )
+
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, float], Any]:
+    """Take what decides out of the options."""
+    own = Decision.__annotations__
+    decision = {name: value for name, value in options.items() if name in own}
+    return decision, {name: value for name, value in options.items() if name not in own}
+
+
+def _decided(call: RowCall[Scored], decision: Mapping[str, float]) -> RowCall[Scored]:
+    return replace(call, fields={**call.fields, **decision})
+
+
+def _finish(given: Mapping[str, Any], model: str, version: str) -> Scored:
+    said = given.get("calibration")
+    return Scored(
+        given["score"],
+        given["log_prob"],
+        given.get("p_value"),
+        given.get("q_value"),
+        given.get("is_anomaly"),
+        None if said is None else json.loads(str(said)),
+        model,
+        version,
+    )
+
+
+def _join(parts: Sequence[RowOutputs], fdr: float | None) -> RowOutputs:
+    """Join pieces; what was decided by fdr of each piece is decided again, by all rows.
+
+    Raises:
+        VersionChanged: the calibration was replaced between two pieces.
+    """
+    joined = join(parts)
+    if len(parts) == 1:
+        return joined
+    told = [json.loads(str(part.said["calibration"])) for part in parts if part.said]
+    first = parts[0]
+    for part, one in zip(parts, told, strict=False):
+        if one["id"] != told[0]["id"]:
+            names = [f"{first.version} with calibration {each['id']}" for each in (told[0], one)]
+            raise VersionChanged(part.model, *names)
+    # Of pieces of several classes one that names them all.
+    whole = next((one for one in told if "classes" in one), told[0] if told else None)
+    said = {} if whole is None else {"calibration": json.dumps(whole)}
+    arrays = dict(joined.arrays)
+    if fdr is not None:
+        arrays["q_value"] = q_values(arrays["p_value"])
+        arrays["is_anomaly"] = arrays["q_value"] <= fdr
+    return replace(joined, arrays=arrays, said=said)
