@@ -99,9 +99,9 @@ async def _follow(
         try:
             found = await _compute(more.queue, more.rows, more.context, request)
         except NotReady:
-            if more.queue is refused or more.queue in (model.encode, model.decode, model.generate):
+            if more.queue is refused:
                 raise
-            refused = more.queue  # another model's: its successor will do
+            refused = more.queue  # of another model the successor will do, and is found next
             continue
         request.rows = (request.rows or 0) + len(more.rows)
         given = given._replace(followed={**given.followed, more.name: found})

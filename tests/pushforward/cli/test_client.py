@@ -98,6 +98,11 @@ def test_anomalies_are_printed_and_counted(invoke: Callable[..., Result], tmp_pa
     assert [line.split(",")[2] for line in table[1:]] == ["0", "1"]
     assert invoke(*asked, "-o", tmp_path / "y.npz").exit_code == 0
     assert np.load(tmp_path / "y.npz")["is_anomaly"].tolist() == [False, True]
+    np.save(tmp_path / "x.npy", np.where(np.eye(2, 3), np.nan, X))
+    masked = (*asked, "--invalid", "null", "--failed", "mask", "-o", tmp_path / "y.npz")
+    assert invoke(*masked).exit_code == 0
+    assert np.load(tmp_path / "y.npz")["is_anomaly"].tolist() == [False, False]
+    np.save(tmp_path / "x.npy", X)
     refused = invoke("score", tmp_path / "x.npy", "--model", "line", "--alpha", 0.1)
     assert refused.exit_code == 1
     assert "not_calibrated" in refused.output
