@@ -150,7 +150,8 @@ class Operation(ABC):
         self.has_named_rows = self.tensor_name == _DATA
         self.query_fields = tuple(name for name in self.field_names if name != self.tensor_name)
         # What most requests name: it says nothing of how they are answered.
-        self.plain_fields = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
+        plain = frozenset((MODEL.name, CONTEXT.name, self.tensor_name))
+        self.plain_fields = plain | self.lone_fields
         # And what is nothing but rows: those of many requests may be prepared as one.
         self.row_fields = frozenset((MODEL.name, self.tensor_name)) | self.lone_fields
 
