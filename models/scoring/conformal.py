@@ -109,7 +109,7 @@ def rows_needed(alpha: float) -> int:
     # Exact, since 1 / alpha may round up to a whole number, or overflow. What is then left is that
     # 1 / (n + 1) may round down to alpha, as for 1/3.
     rows = math.ceil(1 / Fraction(alpha)) - 1
-    return rows - 1 if rows > 1 and 1 / rows <= alpha else rows
+    return rows - 1 if 1 / rows <= alpha else rows
 
 
 def q_values(p: Array) -> Array:
@@ -127,7 +127,7 @@ def q_values(p: Array) -> Array:
     highest_first = counted[np.argsort(p[counted], kind="stable")[::-1]]
     count = len(counted)
     raised = p[highest_first] * (count / np.arange(count, 0, -1))
-    q[highest_first] = np.minimum.accumulate(np.minimum(raised, 1.0))
+    q[highest_first] = np.minimum.accumulate(raised)
     return q
 
 

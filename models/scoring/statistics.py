@@ -68,7 +68,7 @@ class Statistic:
 
         Returns:
             (B,) float64. +inf where log_prob is -inf: outside the support nothing is more
-            anomalous, whatever the statistic. NaN where log_prob is NaN.
+            anomalous, whatever the statistic. NaN where log_prob is NaN or +inf, no density.
 
         Raises:
             StatisticError: the model's rows cannot be scored by it.
@@ -135,7 +135,7 @@ def _fit_complexity(evidence: Evidence) -> dict[str, Array]:
 
 
 def _bytes_of(evidence: Evidence) -> Array:
-    """Pixels as bytes, (B, D); what the flow has no answer for is not looked at."""
+    """Pixels as bytes, (B, D); NaN becomes any, and has no score."""
     levels = evidence.num_levels
     if levels is None or levels > _BYTE_LEVELS:
         found = "no pixels" if levels is None else f"{levels} levels"
@@ -144,7 +144,7 @@ def _bytes_of(evidence: Evidence) -> Array:
             "take another statistic"
         )
     flat = np.asarray(evidence.x).reshape(len(evidence.x), -1)
-    pixels: Array = np.clip(np.rint(np.nan_to_num(flat)), 0, levels - 1)
+    pixels: Array = np.clip(np.rint(flat), 0, levels - 1)
     return pixels.astype(np.uint8)
 
 
@@ -178,7 +178,7 @@ def _latent_moments(evidence: Evidence) -> Array:
         return norm[:, None]
     centred = z - z.mean(1)[:, None]
     spread = (centred * centred).sum(1)
-    together = np.ascontiguousarray(centred[:, 1:] * centred[:, :-1]).sum(1)
+    together = (centred[:, 1:] * centred[:, :-1]).sum(1)
     # In a constant z every value is like its neighbour.
     correlation = np.where(spread == 0, 1.0, together / np.where(spread == 0, 1.0, spread))
     return np.stack([norm, correlation], 1)

@@ -91,7 +91,7 @@ def test_what_an_answer_says_of_classes() -> None:
     }
     # What the classes cannot promise, all rows together can.
     assert calibration.describe(0.0005)["classes"]["0"]["threshold"] is None
-    json.dumps(calibration.describe(0.01, np.int64(1)))  # type: ignore[arg-type]
+    json.dumps(calibration.describe(0.02, np.int64(1)))  # type: ignore[arg-type]
 
 
 def test_descriptions_are_remembered_and_not_shared() -> None:

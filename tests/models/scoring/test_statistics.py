@@ -65,12 +65,18 @@ def test_typicality_has_two_sides() -> None:
 
 @pytest.mark.parametrize("levels", [17, 256])
 def test_complexity_is_bits_less_those_of_zlib(levels: int) -> None:
-    rows = evidence(6, shape=(1, 8, 8), levels=levels)
+    rows = evidence(6, shape=(1, 16, 16), levels=levels)
     rows.x[0] = levels - 1
-    for index, score in enumerate(_score("complexity", rows)):
+    rows.x[1] %= 2  # what zlib works harder for
+    # What lies between pixels, or above the last, is taken for the nearest one.
+    sent = rows.x + np.random.default_rng(0).choice([-0.4, 0.4], size=rows.x.shape)
+    sent[0] = np.where(sent[0] < levels - 1, levels - 1, levels - 0.4)
+    for index, score in enumerate(_score("complexity", rows._replace(x=sent))):
         row = bytes(int(value) for value in rows.x[index].ravel())
-        bits = -rows.log_prob[index] / math.log(2) - 8 * len(zlib.compress(row, 9))
-        assert score == pytest.approx(bits / 64, rel=1e-14)
+        lengths = [len(zlib.compress(row, level)) for level in (1, 9)]
+        assert index != 1 or lengths[0] > lengths[1]
+        bits = -rows.log_prob[index] / math.log(2) - 8 * lengths[1]
+        assert score == pytest.approx(bits / 256, rel=1e-14)
 
 
 @pytest.mark.parametrize(("levels", "found"), [(None, "no pixels"), (257, "257 levels")])
@@ -135,6 +141,16 @@ def test_rows_without_a_finite_log_prob(
     others = [0, 1, 3, 4, 6, 7, 8]
     assert (changed[others] == scores[others]).all()
     assert all(np.isfinite(value).all() for value in STATISTICS[name].fit(rows).values())
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_rows_without_a_density_have_no_score(name: str) -> None:
+    """Also where all else of them is finite."""
+    rows = evidence(4, shape=(1, 4, 4), levels=256)
+    changed = rows._replace(log_prob=np.append([np.nan, np.inf, -np.inf], rows.log_prob[3]))
+    scores = _score(name, changed, rows)
+    assert np.isnan(scores[:2]).all()
+    assert (scores[2:] == [np.inf, _score(name, rows)[3]]).all()
 
 
 def test_every_statistic_has_its_row() -> None:

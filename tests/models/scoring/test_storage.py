@@ -207,6 +207,12 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, change: dict[str,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_single_score_is_no_nan(tmp_path: Path) -> None:
+    write_calibration(tmp_path, replace(calibrated(), scores=np.array([np.nan])))
+    with pytest.raises(CalibrationError, match="without NaN"):
+        read_calibration(tmp_path, weights=WEIGHTS)
+
+
 def test_infinite_scores_are_kept(tmp_path: Path) -> None:
     written = replace(calibrated(), scores=np.append(np.arange(99.0), np.inf))
     write_calibration(tmp_path, written)
