@@ -223,7 +223,8 @@ def _count_greater_before(ranks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = len(ranks)
     found = ranks[:, None] > ranks
     found &= _BEFORE[:size, :size]
-    return np.add.reduce(found.view(np.uint8), axis=0, dtype=np.uint8)
+    counts: NDArray[np.uint8] = np.add.reduce(found.view(np.uint8), axis=0, dtype=np.uint8)
+    return counts
 
 
 def _merge(values: Array, more: Array, places: NDArray[np.intp]) -> Array:
