@@ -1,6 +1,7 @@
 """Online p-values and their martingale, against crepes and scipy, and what they promise."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,11 @@ Array = NDArray[np.float64]
 LIMIT = -math.log(martingale.DELTA)
 
 
-def _same_numbers(seed: int, skipped: int) -> np.random.Generator:
-    """A generator whose numbers are those of `np.random.seed(seed)`, after so many of them."""
-    bits = np.random.MT19937()
-    bits._legacy_seeding(seed)
-    generator = np.random.Generator(bits)
-    generator.random(skipped)
-    return generator
+def _same_numbers(seed: int, skipped: int) -> Any:
+    """Give what draws the numbers that crepes draws with this seed, after so many of them."""
+    numbers = np.random.RandomState(seed)
+    numbers.random(skipped)
+    return numbers
 
 
 def _stream(generator: np.random.Generator, rows: int) -> Array:
