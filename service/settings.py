@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         description="Whether a version without a calibration of anomaly scores may replace one "
         "that has it; requests with alpha or fdr then fail.",
     )
+    drift_window_rows: int = Field(
+        10_000,
+        ge=1,
+        description="After how many rows of POST /score the drift test of a model begins anew.",
+    )
     enable_model_control: bool = Field(
         False,
         description="Whether clients may load and unload models: POST "

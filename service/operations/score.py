@@ -215,11 +215,14 @@ class Score(Operation):
     def observe(
         self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
     ) -> None:
-        """Count the anomalies, and log which requests have some: never the rows."""
-        flagged = outputs.get("is_anomaly")
+        """Test for drift, count the anomalies, log which requests have some: never the rows."""
+        card, flagged = model.card, outputs.get("is_anomaly")
+        if card.calibration is not None:
+            metrics.drift.observe(
+                card.name, card.calibration.id, outputs["score"], outputs["p_value"]
+            )
         if flagged is None or not flagged.any():
             return
-        card = model.card
         metrics.anomalies.labels(card.name).inc(int(flagged.sum()))
         if not _log.isEnabledFor(logging.INFO):
             return

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 
+from models.scoring.martingale import OnlineMartingale
 from service.batcher import Batcher
-from service.contracts import ModelIndexEntry, ServedModel
+from service.contracts import ModelCard, ModelIndexEntry, ServedModel
 from service.repository.calibrations import log_calibration
 from service.repository.folders import ModelLocation
 from service.repository.loading import LoadedModel
@@ -18,10 +19,12 @@ class ModelTable:
 
     Args:
         metrics: where it shows which versions are served.
+        drift_window_rows: of how many rows the windows of drift tests are.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, drift_window_rows: int) -> None:
         self._metrics = metrics
+        self._drift_window_rows = drift_window_rows
         self._loaded: dict[str, LoadedModel] = {}
         self._refused: dict[str, ModelIndexEntry] = {}
         self._unloaded: dict[str, str] = {}
@@ -81,6 +84,7 @@ class ModelTable:
             device=card.device,
         )
         log_calibration(card, loaded.calibration_fault)
+        self._test_drift(card)
         if former is not None:
             self._drain(former)
 
@@ -90,6 +94,7 @@ class ModelTable:
         self._refused.pop(card.name, None)
         self._loaded[card.name] = loaded
         log_calibration(card, loaded.calibration_fault)
+        self._test_drift(card)
 
     def refuse(self, location: ModelLocation, reason: str) -> None:
         """List a version that cannot be served; the one that is served stays."""
@@ -135,3 +140,17 @@ class ModelTable:
         task = asyncio.create_task(loaded.drain())
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
+
+    def _test_drift(self, card: ModelCard) -> None:
+        """Test what comes of a model against its calibration; the same one goes on as it was."""
+        drift, calibration = self._metrics.drift, card.calibration
+        if calibration is None:
+            drift.forget(card.name)
+            return
+        # The seed only has to be the same again: the calibration's name is one.
+        seed = int(calibration.id, 16)
+        drift.watch(
+            card.name,
+            calibration.id,
+            lambda: OnlineMartingale(calibration.scores, self._drift_window_rows, seed),
+        )

@@ -5,6 +5,7 @@ they know; the one that Prometheus asks collects and adds up.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from pathlib import Path
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
+from service.telemetry.drift import LOG_MARTINGALE, LOG_MARTINGALE_MAX
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -26,8 +29,10 @@ _SUMMED = frozenset(
         "process_open_fds",
     )
 )
-# ... or the smallest: a model is ready where it is ready everywhere.
+# ... or the smallest: a model is ready where it is ready everywhere ...
 _SMALLEST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
+# ... or what a mean is of: the drift tests of several processes are one test by the mean of their
+# martingales, not by the largest, which exceeds any bound more often the more there are.
 
 
 @dataclass(slots=True)
@@ -131,4 +136,14 @@ class _Merged:
 def _aggregate(family: Metric, values: list[float]) -> float:
     if family.type in ("counter", "histogram") or family.name in _SUMMED:
         return sum(values)
+    if family.name == LOG_MARTINGALE:
+        return _log_mean_exp(values)
+    if family.name == LOG_MARTINGALE_MAX:
+        # Of the mean at that time this much is sure: no other martingale is below 0.
+        return max(values) - math.log(len(values))
     return min(values) if family.name in _SMALLEST else max(values)
+
+
+def _log_mean_exp(values: list[float]) -> float:
+    largest = max(values)
+    return largest + math.log(math.fsum(math.exp(one - largest) for one in values) / len(values))

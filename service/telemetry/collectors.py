@@ -44,6 +44,11 @@ class HistogramSeries:
         self.counts[bisect_left(self._bounds, value)] += times
         self.total += value * times
 
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Count many values at once: how many fell into each bucket, and their sum."""
+        self.counts = [old + new for old, new in zip(self.counts, counts, strict=True)]
+        self.total += total
+
     def observe_all(self, values: Sequence[float]) -> None:
         """Count several values, at least one: those of one batch are mostly in one bucket."""
         first, last = bisect_left(self._bounds, min(values)), bisect_left(self._bounds, max(values))

@@ -22,6 +22,7 @@ from prometheus_client import (
 
 from service.telemetry.aggregation import Peers
 from service.telemetry.collectors import Counter, CounterSeries, Histogram, HistogramSeries
+from service.telemetry.drift import DriftMetrics
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
 disable_created_metrics()
@@ -133,6 +134,7 @@ class Metrics:
         self.model_ready = self._gauge("model_ready", "1 when requests are taken", "model")
         build = self._gauge("build_info", "Version of the service", "version")
         build.labels(version("pushforward")).set(1)
+        self.drift = DriftMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -158,6 +160,7 @@ class Metrics:
 
     def retire(self, model: str) -> None:
         """Remove the version of a model that was served, and its gauges."""
+        self.drift.forget(model)
         labels = self._served.pop(model, None)
         if labels is not None:
             self.model_info.remove(model, *labels)
