@@ -1,6 +1,7 @@
 """What is deployed beside the service names what the service has."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from models.scoring import martingale
 from service.app import create_app
 from service.auth import OPEN_PATHS
 from service.settings import Settings, variable_name
@@ -18,6 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana/dashboards/pushforward.json").read_text("utf-8"))
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))["groups"]
+    for rule in group["rules"]
+}
 OBJECTS = {
     one["kind"]: one
     for one in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text("utf-8"))
@@ -51,6 +58,33 @@ def test_every_metric_has_a_panel() -> None:
     families = {family.name for family in Metrics().registry.collect()}
     ours = {name for name in families if name.startswith("pushforward_")}
     assert {name for name in ours if name not in asked} == {"pushforward_build_info"}
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_alerts_ask_for_series_that_exist(name: str) -> None:
+    rule = ALERTS[name]
+    asked = set(re.findall(r"pushforward_\w+", rule["expr"]))
+    assert asked
+    assert asked <= _series()
+    assert rule["labels"].keys() == {"severity"}
+    assert rule["annotations"].keys() == {"summary", "description"}
+    assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_the_alarm_is_where_the_drift_test_counts_a_crossing() -> None:
+    limit = f"> 1 / {martingale.DELTA:g}"
+    alarms = re.findall(r"> [\d./ ]+\d", ALERTS["PushforwardDrift"]["expr"])
+    assert alarms == [limit, limit]
+    (panel,) = (one for title, one in PANELS.items() if title.startswith("Drift: ln"))
+    lines = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert lines[-1]["value"] == pytest.approx(-math.log(martingale.DELTA), abs=1e-3)
+
+
+def test_prometheus_loads_the_alerts() -> None:
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
+    mounted = {volume.split(":")[1] for volume in COMPOSE["services"]["prometheus"]["volumes"]}
+    assert config["rule_files"] == ["/etc/prometheus/alerts.yml"]
+    assert set(config["rule_files"]) <= mounted
 
 
 def test_prometheus_scrapes_the_service_of_compose() -> None:
