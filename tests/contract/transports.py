@@ -58,6 +58,7 @@ class ContractServer:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         known = Settings(log_level="error", **{**LIMITS, **settings})
         metrics = Metrics()
+        self.metrics = metrics
         self.repository = Repository(known.default_model)
         self.app = create_app(known, self.repository, metrics)
         self.operations = tuple(path.removeprefix("/") for path in self.app.endpoints)

@@ -20,6 +20,7 @@ from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.repository.test_repository import later, make_flow, run
+from tests.service.telemetry.test_aggregation import value
 
 Test = Callable[[FolderRepository, Path], Awaitable[None]]
 
@@ -48,14 +49,17 @@ def calibration(folder: Path, rows: int = 99, **facts: Any) -> Calibration:
     return replace(plain, **facts)
 
 
-def serve(versions: Path, folder: Path, test: Test, **settings: Any) -> None:
+def serve(
+    versions: Path, folder: Path, test: Test, metrics: Metrics | None = None, **settings: Any
+) -> None:
     """Run a test on a repository of one model, `flow`, whose version 1 is served."""
     if not (folder / "flow").exists():
         shutil.copytree(versions / "1", folder / "flow" / "1")
     options = {"watch_models": False, "max_batch_size": 8, "engine": "torch"} | settings
 
     async def whole() -> None:
-        served = FolderRepository(Settings(model_repository=(folder,), **options), Metrics())
+        known = Settings(model_repository=(folder,), **options)
+        served = FolderRepository(known, metrics or Metrics())
         await served.start()
         await test(served, folder / "flow")
         await served.drain()
@@ -135,6 +139,39 @@ def test_a_calibration_that_goes_stays_in_use_unless_that_is_allowed(
         assert (repository.get("flow").card.calibration is None) == is_allowed
 
     serve(versions, tmp_path, test, allow_uncalibrated=is_allowed)
+
+
+def test_drift_is_tested_against_the_calibration_that_is_served(
+    versions: Path, tmp_path: Path
+) -> None:
+    metrics = Metrics()
+    name = "pushforward_drift_log_martingale"
+
+    async def test(repository: FolderRepository, folder: Path) -> None:
+        def feed(rows: int) -> None:
+            served = repository.get("flow").card.calibration
+            assert served is not None
+            metrics.drift.observe("flow", served.id, np.full(rows, 1e3), np.full(rows, 0.01))
+
+        assert value(metrics.render(), name, model="flow") == 0
+        feed(5)
+        reached = value(metrics.render(), name, model="flow")
+        assert reached > 0
+        # The same calibration, written anew beside other weights of the same kind: it goes on.
+        shutil.copytree(folder / "1", folder / "2")
+        await repository.refresh()
+        assert repository.get("flow").card.version == "2"
+        assert value(metrics.render(), name, model="flow") == reached
+        write_calibration(folder / "2", calibration(folder / "2", rows=199))
+        await repository.refresh()
+        assert value(metrics.render(), name, model="flow") == 0
+        # The window is that of the settings.
+        feed(7)
+        assert value(metrics.render(), "pushforward_drift_windows_total", model="flow") == 2
+        await repository.unload("flow")
+        assert name + "{" not in metrics.render().decode()
+
+    serve(versions, tmp_path, test, metrics, drift_window_rows=5)
 
 
 def _truncate(folder: Path) -> None:
