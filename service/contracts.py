@@ -232,12 +232,14 @@ class ServedModel:
     """One model ready for requests: `encode` takes x, `decode` takes z.
 
     generate: takes z and gives x alone, where that is less work than `decode`; None elsewhere.
+    gradient: takes x and gives d log_prob / d x, with log_prob as log_det; of pictures only.
     """
 
     card: ModelCard
     encode: RowQueue
     decode: RowQueue
     generate: RowQueue | None = None
+    gradient: RowQueue | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from models.datasets.image_files import (
     OversizedPicture,
@@ -81,12 +82,31 @@ def write_png(x: Array, num_levels: int, scale: int = 1) -> bytes:
     infinity is a checkerboard, which nobody takes for a picture; unused cells of the grid are
     black. Each pixel becomes a square of `scale` pixels.
     """
-    rows, channels, height, width = x.shape
-    columns, lines = grid(rows)
+    height, width = x.shape[2:]
     levels = np.clip(np.rint(np.nan_to_num(x)), 0, num_levels - 1)
+    pictures = np.rint(levels * (_WHITE / (num_levels - 1))).astype(np.uint8)
+    pictures[non_finite_rows(x)] = checkerboard(height, width)
+    return save_pictures(pictures, scale)
+
+
+def checkerboard(height: int, width: int) -> Array:
+    """What is drawn in the place of a row without numbers."""
+    board: Array = (_WHITE * (np.indices((height, width)).sum(0) % 2)).astype(np.uint8)
+    return board
+
+
+def save_pictures(pictures: Array, scale: int, info: PngInfo | None = None) -> bytes:
+    """Lay pictures (B, C, H, W) of bytes out in a grid, as one PNG.
+
+    Args:
+        pictures: C = 1 or 3.
+        scale: each pixel becomes a square of so many.
+        info: what the file says of itself.
+    """
+    rows, channels, height, width = pictures.shape
+    columns, lines = grid(rows)
     tiles = np.zeros((lines * columns, channels, height, width), np.uint8)
-    tiles[:rows] = np.rint(levels * (_WHITE / (num_levels - 1)))
-    tiles[non_finite_rows(x)] = _WHITE * (np.indices((height, width)).sum(0) % 2)
+    tiles[:rows] = pictures
     canvas = (
         tiles.reshape(lines, columns, channels, height, width)
         .transpose(0, 3, 1, 4, 2)
@@ -94,7 +114,7 @@ def write_png(x: Array, num_levels: int, scale: int = 1) -> bytes:
     )
     canvas = canvas.repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(canvas if channels == 3 else canvas[:, :, 0]).save(buffer, "PNG")
+    Image.fromarray(canvas if channels == 3 else canvas[:, :, 0]).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

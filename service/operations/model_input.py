@@ -29,6 +29,7 @@ class ModelInput(NamedTuple):
     follows: whether rows may be asked for once the first are computed, see `FollowUp`.
     followed: what came of them, by name.
     explain: how many features of a row are to be named that explain it.
+    heat_map: whether the answer is a picture of gradients.
     """
 
     rows: Array
@@ -43,6 +44,7 @@ class ModelInput(NamedTuple):
     follows: bool = False
     followed: Mapping[str, InferenceResult] = MappingProxyType({})
     explain: int = 0
+    heat_map: bool = False
 
     @property
     def total(self) -> int:

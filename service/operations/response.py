@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from service.codec.heat_map import write_heat_map
 from service.codec.image import grid, is_picture, write_png
 from service.codec.json import Explain, write_object, write_rows
 from service.codec.media import JSON, NPY, NPZ, PNG
@@ -34,6 +35,9 @@ _TIMING = b"queue;dur=%.3f, compute;dur=%.3f"
 _JSON_HEADERS = b"content-type: application/json\r\ncontent-length: %d%b%b\r\n"
 _AFTER_LENGTH = b"\r\nserver-timing: %b\r\nx-request-id: " % _TIMING
 
+# The output that pictures show as a heat map, and the scalar that says what its full colour is.
+GRADIENT = "gradient"
+HEAT_MAP_SCALE = "heat-map-scale"
 # Of rows that failed, in a header.
 _MOST_LISTED = 64
 # Scalars that say something of each row: no header takes so much.
@@ -92,8 +96,11 @@ def _as_npz(outputs: Tensors, scalars: Scalars, card: ModelCard, _: int) -> byte
     return write_npz(outputs | {name: np.array(value) for name, value in scalars.items()})
 
 
-def _as_png(outputs: Tensors, _: Scalars, card: ModelCard, scale: int) -> bytes:
-    return write_png(next(iter(outputs.values())), card.num_levels or 0, scale)
+def _as_png(outputs: Tensors, scalars: Scalars, card: ModelCard, scale: int) -> bytes:
+    name, values = next(iter(outputs.items()))
+    if name == GRADIENT:
+        return write_heat_map(values, float(scalars[HEAT_MAP_SCALE]), scale)
+    return write_png(values, card.num_levels or 0, scale)
 
 
 # In the order in which they are offered: the first is the answer of whoever takes anything.

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.scoring.calibration import Calibration
 from models.scoring.statistics import Evidence, parse_statistic
-from service.codec.media import JSON, OCTETS
+from service.codec.media import JSON, OCTETS, PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import BackgroundNotServed, ModelNotFound
@@ -44,10 +44,11 @@ from service.operations.fields import (
     number_output,
     truth_output,
 )
+from service.operations.heat_map import ask_gradient, check_heat_map, put_heat_map
 from service.operations.log_prob import X, log_density
 from service.operations.model_input import FollowUp, ModelInput
 from service.operations.response import ResponseFormat, Scalars, Tensors
-from service.operations.spec import IMAGE_BODIES, Operation, example_rows
+from service.operations.spec import IMAGE_BODIES, SCALE, Operation, example_rows
 from service.telemetry import Metrics
 
 # Of an answer: score, log_prob, p_value, q_value and is_anomaly, of which most are float64.
@@ -71,7 +72,7 @@ class Score(Operation):
     tensor = X
     fields = (
         *(MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS),
-        *(ALPHA, FDR, THRESHOLD, EXPLAIN),
+        *(ALPHA, FDR, THRESHOLD, EXPLAIN, SCALE),
     )
     outputs = (
         number_output("score", "Higher is more anomalous; null in the place of +inf.", dtype="f8"),
@@ -100,6 +101,7 @@ class Score(Operation):
         *EXPLAINED,
     )
     bodies = IMAGE_BODIES
+    gives_images = True
     lone_fields = frozenset((ALPHA.name, THRESHOLD.name))
     is_observed = True
 
@@ -134,6 +136,9 @@ class Score(Operation):
         """Read what decides, and say what the calibration promises."""
         card, decision = model.card, read_decision(fields, given.total)
         calibration = card.calibration
+        if form.media == PNG:
+            check_heat_map(model, len(given.rows))
+            given = given._replace(heat_map=True)
         explain = 0
         if EXPLAIN.name in fields:
             limits = ExplainLimits(self._limits.max_request_rows, decision is not None)
@@ -143,7 +148,7 @@ class Score(Operation):
                 raise not_calibrated(decision, card)
             nothing = {"p_value": None, "calibration": None}
             scalars: Scalars = nothing if form.media in (JSON, OCTETS) else {}
-            return given._replace(scalars=scalars, decision=decision)
+            return given._replace(scalars=scalars, decision=decision, follows=given.heat_map)
         labels = labels_of(card, calibration, given.context)
         alpha = decision.limit if decision is not None and decision.name == ALPHA.name else None
         if alpha is not None:
@@ -151,7 +156,7 @@ class Score(Operation):
         said = described(calibration, alpha, labels)
         if calibration.background is not None:
             self._find_background(calibration, card)
-        follows = calibration.background is not None or explain > 0
+        follows = calibration.background is not None or given.heat_map or explain > 0
         member = said.json if form.media in (JSON, OCTETS) else said.text
         return given._replace(
             scalars={"calibration": member}, decision=decision, follows=follows, explain=explain
@@ -160,7 +165,7 @@ class Score(Operation):
     def follow_up(
         self, model: ServedModel, given: ModelInput, result: InferenceResult
     ) -> FollowUp | None:
-        """Ask the background model of a ratio for the same rows, then for what explains some."""
+        """Ask the background model of a ratio for the same rows, then for what explains them."""
         card, calibration = model.card, model.card.calibration
         is_ratio = calibration is not None and calibration.background is not None
         if is_ratio and _BACKGROUND not in given.followed:
@@ -168,6 +173,8 @@ class Score(Operation):
             other = self._find_background(calibration, card)
             rows = given.rows.astype(other.card.numpy_dtype, copy=False)
             return FollowUp(_BACKGROUND, self.queue(other), rows)
+        if given.heat_map:
+            return ask_gradient(model, given)
         if not given.explain:
             return None
         _, outputs = self._decide(card, given, result, JSON)
@@ -198,7 +205,7 @@ class Score(Operation):
         if given.explain:
             scalars = {**scalars}
             add_explanation(card, given, outputs, scalars, media)
-        return scalars, outputs
+        return put_heat_map(card, given, scalars, outputs) if given.heat_map else (scalars, outputs)
 
     def _decide(
         self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str

@@ -24,6 +24,7 @@ from service.repository.calibrations import FoundCalibration, digest_weights, fi
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.engine_loading import load_engine
 from service.repository.folders import ModelLocation, Stamp, stamp
+from service.repository.gradient_queue import GradientQueue, open_gradients
 from service.repository.overrides import read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
@@ -62,6 +63,7 @@ class LoadedModel:
     generate: Batcher | None
     stamp: Stamp
     calibration_fault: str | None = None
+    gradient: GradientQueue | None = None
 
     @property
     def batchers(self) -> tuple[Batcher, ...]:
@@ -72,11 +74,15 @@ class LoadedModel:
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones, end the threads."""
         await asyncio.gather(*(batcher.drain() for batcher in self.batchers))
+        if self.gradient is not None:
+            await self.gradient.drain()
 
     def abort(self, detail: str) -> None:
         """Refuse new rows and the accepted ones, let the threads end."""
         for batcher in self.batchers:
             batcher.abort(detail)
+        if self.gradient is not None:
+            self.gradient.abort(detail)
 
 
 async def load_model(
@@ -135,6 +141,8 @@ async def _load(
         location, overrides, lambda known: policy_of(known).max_batch_rows
     )
     policy = policy_of(facts)
+    chosen = overrides.settings
+    threads = share_cpu(chosen.instances, chosen.num_threads, chosen.workers).threads
     card = make_card(location, facts, selection, overrides.settings.batching)
     card, fault = await calibrate_card(location, card)
     if "warning" in card.accuracy:
@@ -142,7 +150,11 @@ async def _load(
     # A GPU computes while its thread waits: that costs nobody a processor.
     queues = _Queues(policy, metrics, slots if overrides.device == "cpu" else None)
     loaded = _connect(card, selection.engine, queues, seen, is_solved=facts.is_continuous)
-    loaded = replace(loaded, calibration_fault=fault)
+    gradient = open_gradients(
+        card, location.folder, policy, metrics, threads=threads, slots=queues.slots
+    )
+    served = replace(loaded.served, gradient=gradient)
+    loaded = replace(loaded, served=served, calibration_fault=fault, gradient=gradient)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
