@@ -33,6 +33,18 @@ _NO_ARCHIVES = NotInV2("the protocol has no archives")
 _NO_PICTURES = NotInV2("the protocol has no pictures")
 _NO_ROWS = NotInV2("the protocol has no rows")
 
+_BLUE, _WHITE, _BLACK = [5, 48, 97], [255, 255, 255], [0, 0, 0]
+# Two pixels of each: a gradient, two rows without one, and nothing.
+_GRID_OF_MAPS = [
+    [*[upper] * 2, *[_WHITE] * 2, *[left] * 2, *[right] * 2]
+    for upper, left, right in ((_BLUE, _BLACK, _WHITE), (_WHITE, _WHITE, _BLACK))
+    for _ in range(2)
+] + [
+    [*[left] * 2, *[right] * 2, *[_BLACK] * 4]
+    for left, right in ((_BLACK, _WHITE), (_WHITE, _BLACK))
+    for _ in range(2)
+]
+
 
 def _ok(model: str, rest: bytes, alpha: float | None = None, label: int | None = None) -> Any:
     said = described(model, alpha, label)
@@ -535,7 +547,7 @@ CASES = [
         {"x": [[2, 4, 6]], "contamination": 0.1},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
     ),
@@ -544,7 +556,7 @@ CASES = [
         {"x": [[2, 4, 6]]},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
         query={"contamination": 0.1},
@@ -787,5 +799,109 @@ CASES = [
             "explain: 1 rows of 3 features take 48 rows to explain, expected at most 40; not one fits: leave explain out, or serve with a larger max_request_rows",
         ),
         settings={"max_request_rows": 40},
+    ),
+    # Heat maps
+    Case(
+        "a heat map",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, 1], [2, 3]]]], "alpha": 0.05},
+        ok(
+            [[[216, 233, 242], [166, 207, 228]], [[55, 130, 187], [5, 48, 97]]],
+            PNG,
+            x_model="judged_grey",
+            x_model_version="3",
+            x_heat_map_scale="0.7425",
+            x_calibration=described("judged_grey", 0.05).decode(),
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "heat maps in a grid",
+        "score",
+        {
+            "model": "judged_grey",
+            "x": [[[[0, 0], [0, 0]]], [[[0, 0], [0, 255]]], [[[300, 0], [0, 0]]]],
+            "scale": 2,
+        },
+        ok(
+            _GRID_OF_MAPS,
+            PNG,
+            x_model="judged_grey",
+            x_model_version="3",
+            x_heat_map_scale="0.12125",
+            x_calibration=described("judged_grey").decode(),
+            x_non_finite="2",
+            x_failures="2",
+            x_failed_rows="1,2",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "the heat map of a picture",
+        "score",
+        picture([[0, 1], [2, 3]]),
+        ok(
+            [[[216, 233, 242], [166, 207, 228]], [[55, 130, 187], [5, 48, 97]]],
+            PNG,
+            x_model="judged_grey",
+            x_model_version="3",
+            x_heat_map_scale="0.7425",
+            x_calibration=described("judged_grey").decode(),
+        ),
+        query={"model": "judged_grey"},
+        headers={"Content-Type": PNG, "Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "heat maps of invalid rows alone",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, None], [0, 0]]]], "invalid": "null"},
+        ok(
+            [[[0, 0, 0], [255, 255, 255]], [[255, 255, 255], [0, 0, 0]]],
+            PNG,
+            x_model="judged_grey",
+            x_model_version="3",
+            x_heat_map_scale="0",
+            x_calibration=described("judged_grey").decode(),
+            x_non_finite="1",
+            x_failures="1",
+            x_failed_rows="0",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "a heat map without gradients",
+        "score",
+        {"model": "grey", "x": [[[[0, 1], [2, 3]]]]},
+        problem(
+            "not_acceptable",
+            "Accept: there are no gradients of grey here, which a heat map shows; ask for application/json",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "explain beside a heat map",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, 1], [2, 3]]]], "explain": 2},
+        problem(
+            "invalid_parameter",
+            "explain: the rows of judged_grey are pictures, which a heat map explains: leave explain out and send Accept: image/png",
+            "/explain",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
+    Case(
+        "a scale without a picture",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, 1], [2, 3]]]], "scale": 2},
+        problem(
+            "invalid_parameter", "scale: only pictures have one, send Accept: image/png", "/scale"
+        ),
+        v2=_NO_PICTURES,
     ),
 ]

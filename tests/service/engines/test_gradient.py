@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from models.checkpoints.loading import load
 from models.checkpoints.manifest import digest
 from models.checkpoints.tensor_file import read_arrays
-from models.noise import base_log_prob
-from models.registry import build
-from models.checkpoints.loading import load
 from service.engines.gradient import GradientUnavailable, PixelGradient
 from service.repository.folders import zoo_folder
-
-import torch
 
 
 def gradient_of(folder: Path, dtype: str = "float64", weights: str | None = None) -> PixelGradient:
