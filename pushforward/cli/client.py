@@ -151,6 +151,10 @@ def score(
         typer.Option(help="Flag rows with q <= fdr: the share of false alarms among all flagged."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Flag rows with a higher score.")] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(min=1, help="Name so many features that explain each flagged row."),
+    ] = None,
     model: Model = None,
     context: Context = None,
     label: Label = None,
@@ -163,10 +167,14 @@ def score(
     """Score rows as anomalies, higher is more anomalous; --header writes p-values and flags too."""
     decision = {"alpha": alpha, "fdr": fdr, "threshold": threshold}
     with connected(options, model) as server:
-        asked = client_rows.RowRequest(rows, context, label, chunk_rows, invalid, failed, decision)
+        score_options = {**decision, "explain": explain}
+        asked = client_rows.RowRequest(
+            rows, context, label, chunk_rows, invalid, failed, score_options
+        )
         scored = client_rows.ask(server, "score", asked, model)
         client_rows.write(server, scored, failed, output, header=header)
     client_rows.report_anomalies(scored, decision)
+    client_rows.report_explanation(scored)
 
 
 @client.command()

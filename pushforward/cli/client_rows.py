@@ -1,5 +1,6 @@
 """What the commands on rows share: files to arrays, pieces with a bar, arrays to files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
 
 _SHOWN = 5
+_MOST_EXPLAINED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,20 @@ def report_anomalies(scored: dict[str, Any], decision: Mapping[str, float | None
     by = "" if known is None else f", calibration {known['id']} of {known['rows']} rows"
     flags = np.ma.filled(scored["is_anomaly"], fill_value=False)
     typer.echo(f"{flags.sum()} of {len(flags)} rows are anomalies ({limit}{by})", err=True)
+
+
+def report_explanation(scored: dict[str, Any]) -> None:
+    """Say which features explain the first rows that are explained."""
+    rows = [(row, named) for row, named in enumerate(scored["explanation"] or ()) if named]
+    for row, named in rows[:_MOST_EXPLAINED]:
+        parts = [
+            f"{one['feature']} {one['value']:g}, expected {one['expected']:g} "
+            f"({math.inf if one['nats'] is None else one['nats']:.3g} nats)"
+            for one in named
+        ]
+        typer.echo(f"row {row}: {'; '.join(parts)}", err=True)
+    if len(rows) > _MOST_EXPLAINED:
+        typer.echo(f"and {len(rows) - _MOST_EXPLAINED} more; -o FILE.npz holds all", err=True)
 
 
 def _to_client(failed: str) -> "Failed":

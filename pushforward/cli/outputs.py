@@ -62,14 +62,16 @@ def write(
 
 
 def write_arrays(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values to a .npz file: arrays, and what is one number or text; an object is JSON text.
+    """Write values to a .npz file: arrays, and what is one number or text.
 
-    The rest is left out.
+    Objects and lists become JSON text. The rest is left out.
 
     Raises:
         OSError: the file cannot be written.
     """
-    values = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in values.items()}
+    values = {
+        name: json.dumps(v) if isinstance(v, dict | list) else v for name, v in values.items()
+    }
     kept = (np.ndarray, str, int, float)
     arrays = {name: _filled(value) for name, value in values.items() if isinstance(value, kept)}
     buffer = io.BytesIO()

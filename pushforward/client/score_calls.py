@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -24,6 +25,8 @@ from pushforward.client.row_calls import (
 )
 from pushforward.client.wire import Array
 
+_EXPLAINED = "explanation"
+
 
 class Decision(TypedDict, total=False):
     """What decides which rows are anomalies: one of these, or nothing.
@@ -38,12 +41,21 @@ class Decision(TypedDict, total=False):
     threshold: float | None
 
 
-class ScoreStreamOptions(ChunkOptions, Decision, total=False):
-    """What may be said of a stream of scores; see `ChunkOptions` and `Decision`."""
+class Explaining(Decision, total=False):
+    """What decides, and what is to be explained.
+
+    explain: how many features to name of each flagged row, of all rows where nothing decides.
+    """
+
+    explain: int | None
 
 
-class ScoreOptions(RowOptions, Decision, total=False):
-    """What may be said of a call for scores; see `RowOptions` and `Decision`."""
+class ScoreStreamOptions(ChunkOptions, Explaining, total=False):
+    """What may be said of a stream of scores; see `ChunkOptions` and `Explaining`."""
+
+
+class ScoreOptions(RowOptions, Explaining, total=False):
+    """What may be said of a call for scores; see `RowOptions` and `Explaining`."""
 
 
 class Scored(NamedTuple):
@@ -51,6 +63,8 @@ class Scored(NamedTuple):
 
     p_value: None without calibration. q_value: with fdr. is_anomaly: with alpha, fdr or threshold.
     calibration: what the p-values promise.
+    explanation: with explain, a list a row: features as dicts of feature, value, expected and nats,
+        largest nats first; None of rows that are not explained. explained_nats: the sum of each.
     """
 
     score: Array
@@ -61,6 +75,8 @@ class Scored(NamedTuple):
     calibration: dict[str, Any] | None
     model: str
     version: str
+    explanation: list[list[dict[str, Any]] | None] | None = None
+    explained_nats: Array | None = None
 
 
 def score_call(rows: Rows, defaults: Defaults, options: ScoreOptions) -> RowCall[Scored]:
@@ -117,8 +133,8 @@ def _operation(decision: Mapping[str, float]) -> Operation[Scored]:
         "x",
         ("score", "log_prob"),
         _finish,
-        optional=("p_value", "q_value", "is_anomaly"),
-        scalars=("calibration",),
+        optional=("p_value", "q_value", "is_anomaly", "explained_nats"),
+        scalars=("calibration", _EXPLAINED),
         join=partial(_join, fdr=decision.get("fdr")),
         is_answered_outside=True,
     )
@@ -126,7 +142,7 @@ def _operation(decision: Mapping[str, float]) -> Operation[Scored]:
 
 def _split(options: Mapping[str, Any]) -> tuple[dict[str, float], Any]:
     """Take what decides out of the options."""
-    own = Decision.__annotations__
+    own = Explaining.__annotations__
     decision = {name: value for name, value in options.items() if name in own}
     return decision, {name: value for name, value in options.items() if name not in own}
 
@@ -146,6 +162,8 @@ def _finish(given: Mapping[str, Any], model: str, version: str) -> Scored:
         None if said is None else json.loads(str(said)),
         model,
         version,
+        None if _EXPLAINED not in given else json.loads(str(given[_EXPLAINED])),
+        given.get("explained_nats"),
     )
 
 
@@ -154,10 +172,17 @@ def _join(parts: Sequence[RowOutputs], fdr: float | None) -> RowOutputs:
 
     Raises:
         VersionChanged: the calibration was replaced between two pieces.
+        ValueError: rows flagged by fdr were to be explained, which are known when all are scored.
     """
     joined = join(parts)
     if len(parts) == 1:
         return joined
+    explained = [json.loads(str(one.said[_EXPLAINED])) for one in parts if _EXPLAINED in one.said]
+    if explained and fdr is not None:
+        raise ValueError(
+            f"explain: fdr is over all rows of a call, and these went in {len(parts)} pieces; "
+            "explain by alpha, or the flagged rows in a second call"
+        )
     told = [json.loads(str(part.said["calibration"])) for part in parts if part.said]
     first = parts[0]
     for part, one in zip(parts, told, strict=False):
@@ -167,6 +192,8 @@ def _join(parts: Sequence[RowOutputs], fdr: float | None) -> RowOutputs:
     # Of pieces of several classes one that names them all.
     whole = next((one for one in told if "classes" in one), told[0] if told else None)
     said = {} if whole is None else {"calibration": json.dumps(whole)}
+    if explained:
+        said[_EXPLAINED] = json.dumps(list(chain.from_iterable(explained)))
     arrays = dict(joined.arrays)
     if fdr is not None:
         arrays["q_value"] = q_values(arrays["p_value"])

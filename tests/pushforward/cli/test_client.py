@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pushforward.cli import app as cli
+from pushforward.cli import client_rows
 from pushforward.client import Client, clients
 from tests.service.fake_repository import SCALE, FakeRepository, app_over
 
@@ -106,8 +107,21 @@ def test_anomalies_are_printed_and_counted(invoke: Callable[..., Result], tmp_pa
     refused = invoke("score", tmp_path / "x.npy", "--model", "line", "--alpha", 0.1)
     assert refused.exit_code == 1
     assert "not_calibrated" in refused.output
+    unexplained = invoke("score", tmp_path / "x.npy", "--model", "line", "--explain", 1)
+    assert "explain: model line has no calibration" in unexplained.output
     undecided = invoke("score", tmp_path / "x.npy", "--model", "line")
     assert (undecided.exit_code, undecided.stderr) == (0, "")
+
+
+def test_explanations_are_told_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
+    far = {"feature": "mass", "value": 9.5, "expected": 0.25, "nats": 31.25}
+    outside = {"feature": "1", "value": 7.0, "expected": 0.5, "nats": None}
+    client_rows.report_explanation({"explanation": None})
+    client_rows.report_explanation({"explanation": [None, [far, outside]] + [[far]] * 21})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "row 1: mass 9.5, expected 0.25 (31.2 nats); 1 7, expected 0.5 (inf nats)"
+    assert lines[19] == "row 20: mass 9.5, expected 0.25 (31.2 nats)"
+    assert lines[20:] == ["and 2 more; -o FILE.npz holds all"]
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -26,6 +26,7 @@ CALIBRATION = Calibration(
     scores=np.sort(RANDOM.normal(3, 2, 199)),
     dataset="held-out rows",
     created="2026-11-28T12:00:00+00:00",
+    grid=np.quantile(ROWS, np.linspace(0, 1, 16), axis=0),
 )
 CARDS = (
     card("table", (2,), dtype="float64", feature_names=("a", "b"), calibration=CALIBRATION),
@@ -154,3 +155,34 @@ def test_another_calibration_between_two_pieces_is_told() -> None:
 def test_an_option_that_is_none_is_told() -> None:
     with pytest.raises(TypeError, match="contamination"):
         blocking(lambda request: npz()).score(ROWS, contamination=0.1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("decision", [{"alpha": 0.05}, {"fdr": 0.3}, {}])
+def test_flagged_rows_are_explained(decision: dict[str, float]) -> None:
+    scored: Scored = ask(lambda client: client.score(ROWS, explain=1, **decision))
+    assert scored.explanation is not None
+    assert scored.explained_nats is not None
+    wanted = np.ones(100, bool) if scored.is_anomaly is None else scored.is_anomaly
+    assert [named is not None for named in scored.explanation] == wanted.tolist()
+    np.testing.assert_array_equal(np.isfinite(scored.explained_nats), wanted)
+    row = int(np.flatnonzero(wanted)[0])
+    (reason,) = scored.explanation[row] or ()
+    assert reason["value"] == ROWS[row, ("a", "b").index(reason["feature"])]
+    assert reason["nats"] == scored.explained_nats[row]
+
+
+def test_explanations_come_in_pieces() -> None:
+    whole: Scored = ask(lambda client: client.score(ROWS, explain=2, alpha=0.05))
+    pieces: Scored = ask(lambda client: client.score(ROWS, explain=2, alpha=0.05, chunk_rows=7))
+    halved: Scored = ask(lambda client: client.score(ROWS, explain=2), max_request_rows=100)
+    assert pieces.explanation == whole.explanation
+    np.testing.assert_array_equal(pieces.explained_nats, whole.explained_nats)
+    assert halved.explanation is not None
+    assert len(halved.explanation) == 100
+    with pytest.raises(ValueError, match="explain: fdr is over all rows"):
+        ask(lambda client: client.score(ROWS, explain=2, fdr=0.3, chunk_rows=7))
+
+
+def test_nothing_is_explained_unasked() -> None:
+    scored: Scored = ask(lambda client: client.score(ROWS, alpha=0.05))
+    assert (scored.explanation, scored.explained_nats) == (None, None)
