@@ -16,15 +16,13 @@ def check_heat_map(model: ServedModel, rows: int) -> None:
 
     Raises:
         NotAcceptable: there are no gradients of this model.
-        TooLarge, Overloaded, NotReady: as their queue says.
     """
     if model.gradient is None:
         raise NotAcceptable(
             f"Accept: there are no gradients of {model.card.name} here, which a heat map shows; "
             "ask for application/json"
         )
-    if rows:
-        model.gradient.check(rows, math.inf)
+    model.gradient.check(rows, math.inf)
 
 
 def ask_gradient(model: ServedModel, given: ModelInput) -> FollowUp | None:

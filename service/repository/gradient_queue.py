@@ -1,5 +1,6 @@
 """The queue of a model's gradients: a batcher that is made when somebody asks for the first."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +39,13 @@ class GradientQueue:
         return 1
 
     def check(self, rows: int, deadline: float) -> None:
-        """Refuse rows before they are made; see `service.contracts.RowQueue`.
+        """Refuse what has no gradients, from any thread; `enqueue` looks at the rows themselves.
 
         Raises:
-            NotAcceptable: there are no gradients of this model.
+            NotAcceptable: there are none of this model.
         """
-        self._started().check(rows, deadline)
+        if self._gradient.refusal:
+            raise _refuse(self._gradient.refusal)
 
     def compute_now(
         self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
@@ -84,8 +86,7 @@ class GradientQueue:
             self._batcher.abort(detail)
 
     def _started(self) -> Batcher:
-        if self._gradient.refusal:
-            raise _refuse(self._gradient.refusal)
+        self.check(0, math.inf)
         if self._batcher is None:
             if self._is_ended:
                 raise NotReady("gradients: the model is not taking requests now")

@@ -1,0 +1,111 @@
+"""Gradients of a served model: nothing until they are asked for, then one batch at a time."""
+
+import asyncio
+import importlib.util
+import math
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoints.manifest import digest
+from service.batcher import Batcher, EngineCall, QueuePolicy
+from service.contracts import InferenceResult
+from service.engines.gradient import PixelGradient
+from service.errors import DeadlineExceeded, NotAcceptable, NotReady
+from service.repository.folders import ModelLocation, zoo_folder
+from service.repository.gradient_queue import GradientQueue
+from service.repository.loading import LoadedModel, load_model
+from service.settings import Settings
+from service.telemetry import Metrics
+
+FOLDER = zoo_folder() / "digits-ffjord"
+ROWS = np.full((3, 1, 8, 8), 4, np.float32)
+
+
+def with_model(check: Callable[[LoadedModel], Awaitable[None]]) -> None:
+    async def run() -> None:
+        location = ModelLocation("digits-ffjord", "1", FOLDER)
+        loaded = await load_model(location, Settings(), Metrics())
+        try:
+            await check(loaded)
+        finally:
+            await loaded.drain()
+
+    asyncio.run(run())
+
+
+async def ask(queue: Any, rows: Any, deadline: float = math.inf) -> InferenceResult:
+    reply: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
+    queue.enqueue(rows, None, deadline, reply)
+    return await reply
+
+
+def threads_of_gradients() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.endswith(".gradient")]
+
+
+def test_a_served_picture_model_gives_gradients_when_asked() -> None:
+    async def check(loaded: LoadedModel) -> None:
+        queue = loaded.served.gradient
+        assert queue is not None
+        await asyncio.to_thread(queue.check, 3, math.inf)
+        assert threads_of_gradients() == []
+        found = await ask(queue, ROWS)
+        assert found.value.shape == ROWS.shape
+        assert np.abs(found.value).max() > 0
+        again = await ask(queue, ROWS[:1])
+        np.testing.assert_allclose(again.value[0], found.value[0], rtol=1e-3, atol=1e-3)
+        assert threads_of_gradients() == ["digits-ffjord.gradient"]
+
+    with_model(check)
+    assert threads_of_gradients() == []
+
+
+def queue_over(gradient: PixelGradient) -> GradientQueue:
+    def make_batcher() -> Batcher:
+        call = EngineCall(gradient, (1, 8, 8), (1, 8, 8), None, "float32")
+        counters = Metrics().queue("m", "gradient", "torch")
+        return Batcher(call, QueuePolicy(4, 64), counters, name="m.gradient")
+
+    return GradientQueue(gradient, make_batcher)
+
+
+def gradient_over(weights: str) -> PixelGradient:
+    return PixelGradient(FOLDER, weights=weights, dtype="float32", device="cpu", threads=1)
+
+
+def test_a_model_that_torch_does_not_read_is_refused_at_once_and_later() -> None:
+    async def run() -> None:
+        queue = queue_over(gradient_over("0" * 64))
+        for _ in range(2):
+            with pytest.raises(NotAcceptable, match="other weights than are served"):
+                await ask(queue, ROWS)
+        await queue.drain()
+
+    asyncio.run(run())
+
+
+def test_without_torch_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    queue = queue_over(gradient_over(digest(FOLDER)))
+    with pytest.raises(NotAcceptable, match="has no torch, which computes gradients: pip install"):
+        queue.check(1, math.inf)
+
+
+def test_deadlines_and_ends_are_those_of_any_queue() -> None:
+    async def run() -> None:
+        queue = queue_over(gradient_over(digest(FOLDER)))
+        with pytest.raises(DeadlineExceeded):
+            await ask(queue, ROWS, 0.0)
+        await queue.drain()
+        with pytest.raises(NotReady):
+            await ask(queue, ROWS)
+        unused = queue_over(gradient_over(digest(FOLDER)))
+        unused.abort("gone")
+        with pytest.raises(NotReady):
+            await ask(unused, ROWS)
+
+    asyncio.run(run())
