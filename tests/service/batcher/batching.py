@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from service.batcher import Batcher, EngineCall, QueuePolicy
+from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.batcher.entry import QueueEntry
-from service.contracts import Array, InferenceResult
+from service.contracts import Array, EngineOutput, InferenceResult
 from service.telemetry import Metrics
 from tests.service.engines.fakes import FEATURES, Gated
 
@@ -27,15 +27,16 @@ class NoOwner:
 
 
 def batcher(
-    call: Callable[[Array, Array | None], tuple[Array, Array]],
+    call: Callable[[Array, Array | None], EngineOutput],
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
+    slots: ComputeSlots | None = None,
     **policy: Any,
 ) -> Batcher:
     limits = QueuePolicy(**({"max_batch_rows": 8, "max_queue_rows": 100} | policy))
     engine_call = EngineCall(call, (FEATURES,), (FEATURES,), None, "float32")
     counters = (metrics or Metrics()).queue("toy", "encode", "fake")
-    return Batcher(engine_call, limits, counters, name="toy.encode", clock=clock)
+    return Batcher(engine_call, limits, counters, name="toy.encode", clock=clock, slots=slots)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

@@ -1,13 +1,13 @@
 """The batcher as routes use it: rows share batches, and come back to their own requests."""
 
 import asyncio
+import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import (
-    EngineError,
-)
+from service.contracts import Array
+from service.errors import EngineError
 from tests.service.batcher.batching import (
     assert_is_answer,
     batcher,
@@ -136,18 +136,31 @@ def test_draining_does_not_wait_for_full_batches() -> None:
     run(test())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=80)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=40),
+    instances=st.integers(1, 4),
+    row_seconds=st.sampled_from((0.0, 0.0002)),  # what takes time is shared by instances
     max_batch_rows=st.integers(1, 12),
     poisoned=st.sets(st.integers(0, 39), max_size=2),
     cancelled=st.sets(st.integers(0, 39), max_size=5),
 )
 def test_response_i_belongs_to_request_i(
-    sizes: list[int], max_batch_rows: int, poisoned: set[int], cancelled: set[int]
+    sizes: list[int],
+    instances: int,
+    row_seconds: float,
+    max_batch_rows: int,
+    poisoned: set[int],
+    cancelled: set[int],
 ) -> None:
+    class Engine(Poisoned):
+        def __call__(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+            time.sleep(row_seconds * len(x))
+            return super().__call__(x, context)
+
     async def test() -> None:
-        queue = batcher(Poisoned(), max_batch_rows=max_batch_rows, max_queue_rows=2000)
+        limits = {"max_batch_rows": max_batch_rows, "max_queue_rows": 2000}
+        queue = batcher(Engine(), instances=instances, **limits)
         queue.start()
         requests, number = [], 0
         for index, size in enumerate(sizes):

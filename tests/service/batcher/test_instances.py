@@ -3,20 +3,18 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
+from service.batcher import ComputeSlots
 from service.batcher.entry import QueueEntry
-from service.contracts import Array, EngineOutput, InferenceResult, SolverStats
+from service.contracts import Array, InferenceResult, SolverStats
 from service.engines.engine import EngineLost
 from service.errors import DeadlineExceeded, EngineError, NotReady
-from service.telemetry import Metrics
+from tests.service.batcher import batching
 from tests.service.batcher.batching import (
     assert_is_answer,
     later,
@@ -25,7 +23,7 @@ from tests.service.batcher.batching import (
     started,
     submitted,
 )
-from tests.service.engines.fakes import FEATURES, POISON, Doubling, Gated, Poisoned, rows
+from tests.service.engines.fakes import POISON, Doubling, Gated, Poisoned, rows
 
 # Longer than what one more instance must bring, so that the next row starts one.
 PAYS_SECONDS = 0.02
@@ -53,17 +51,7 @@ class Slow(Doubling):
                 self._now -= 1
 
 
-def batcher(
-    call: Callable[[Array, Array | None], EngineOutput],
-    slots: ComputeSlots | None = None,
-    **policy: Any,
-) -> Batcher:
-    limits = QueuePolicy(
-        **({"max_batch_rows": 8, "max_queue_rows": 10_000, "instances": 2} | policy)
-    )
-    engine_call = EngineCall(call, (FEATURES,), (FEATURES,), None, "float32")
-    counters = Metrics().queue("toy", "encode", "fake")
-    return Batcher(engine_call, limits, counters, name="toy.encode", slots=slots)
+batcher = partial(batching.batcher, max_queue_rows=10_000, instances=2)
 
 
 async def pays() -> None:
@@ -157,47 +145,6 @@ def test_an_engine_that_hangs_on_a_batch_costs_its_requests_only() -> None:
             await stuck
         assert queue.is_alive
         ended.set()
-        await queue.drain()
-
-    run(test())
-
-
-@settings(deadline=None, max_examples=25)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=30),
-    instances=st.integers(2, 4),
-    poisoned=st.sets(st.integers(0, 29), max_size=2),
-    cancelled=st.sets(st.integers(0, 29), max_size=5),
-)
-def test_response_i_belongs_to_request_i(
-    sizes: list[int], instances: int, poisoned: set[int], cancelled: set[int]
-) -> None:
-    class Engine(Poisoned):
-        def __call__(self, x: Array, context: Array | None) -> tuple[Array, Array]:
-            time.sleep(0.0002 * len(x))
-            return super().__call__(x, context)
-
-    async def test() -> None:
-        queue = batcher(Engine(), instances=instances)
-        queue.start()
-        requests, number = [], 0
-        for index, size in enumerate(sizes):
-            request = rows(*range(number, number + size))
-            if index in poisoned:
-                request[size // 2] = POISON
-            requests.append(request)
-            number += size
-        tasks = await submitted(queue, *requests)
-        for index in cancelled & set(range(len(sizes))):
-            tasks[index].cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for index, (result, request) in enumerate(zip(results, requests, strict=True)):
-            if index in cancelled:
-                assert isinstance(result, asyncio.CancelledError)
-            elif index in poisoned:
-                assert isinstance(result, EngineError)
-            else:
-                assert_is_answer(result, request)
         await queue.drain()
 
     run(test())
@@ -302,25 +249,6 @@ def test_draining_finishes_what_several_compute_and_ends_their_threads() -> None
     run(test())
 
 
-def test_aborting_answers_everybody() -> None:
-    async def test() -> None:
-        engine = Gated()
-        queue = batcher(engine)
-        queue.start()
-        tasks = await submitted(queue, rows(0))
-        await started(engine)
-        await pays()
-        tasks += await submitted(queue, rows(1))
-        await started(engine)
-        tasks += await submitted(queue, rows(2))
-        queue.abort("shutting down")
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(result, NotReady) for result in results)
-        engine.permit(10)
-
-    run(test())
-
-
 def test_an_engine_that_is_lost_in_one_is_lost_in_all() -> None:
     async def test() -> None:
         engine = Poisoned(lambda: EngineLost("device-side assert"))
@@ -397,7 +325,7 @@ def test_how_rows_were_solved_is_each_rows_own() -> None:
 def test_many_models_share_one_budget_and_all_are_served() -> None:
     async def test() -> None:
         engine, slots = Slow(0.008), ComputeSlots(2)
-        queues = [batcher(engine, slots, instances=2) for _ in range(16)]
+        queues = [batcher(engine, slots=slots) for _ in range(16)]
         for queue in queues:
             queue.start()
         request = rows(*range(3))
@@ -414,7 +342,7 @@ def test_many_models_share_one_budget_and_all_are_served() -> None:
 def test_a_model_that_waits_has_its_turn_beside_one_with_a_backlog() -> None:
     async def test() -> None:
         slots = ComputeSlots(2)
-        greedy, other = batcher(Slow(0.002), slots), batcher(Slow(0.002), slots)
+        greedy, other = batcher(Slow(0.002), slots=slots), batcher(Slow(0.002), slots=slots)
         greedy.start()
         other.start()
         (long,) = await submitted(greedy, rows(*range(800)))  # for 0.8 s

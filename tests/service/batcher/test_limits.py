@@ -229,18 +229,22 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     run(test())
 
 
-def test_aborting_answers_everybody() -> None:
+@pytest.mark.parametrize("instances", [1, 2])
+def test_aborting_answers_everybody(instances: int) -> None:
     async def test() -> None:
         engine = Gated()
-        queue = batcher(engine)
+        queue = batcher(engine, instances=instances)
         queue.start()
-        tasks = await submitted(queue, rows(0))
-        await started(engine)
-        tasks += await submitted(queue, rows(1))
+        tasks = []
+        for value in range(instances):
+            tasks += await submitted(queue, rows(value))
+            await started(engine)
+            await asyncio.sleep(0.02)  # by then one more instance pays
+        tasks += await submitted(queue, rows(2))
         queue.abort("shutting down")
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, NotReady) for result in results)
-        engine.permit()
+        engine.permit(10)
 
     run(test())
 

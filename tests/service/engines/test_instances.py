@@ -7,12 +7,15 @@ import threading
 import numpy as np
 import pytest
 
-from models.checkpoints.folder import load_checkpoint
+from models.checkpoints.loading import Checkpoint, load_checkpoint
+from models.noise import base_noise
 from models.ode.transform import is_continuous
 from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput
 from service.engines.autotune import select_engine
+from service.engines.engine import Engine as AnyEngine
 from service.engines.selection import EngineConfig
+from service.operations.log_prob import log_density
 from service.telemetry import Metrics
 from tests.service.batcher.batching import PATIENCE_SECONDS, later, run
 from tools.zoo.train import ZOO
@@ -25,10 +28,10 @@ SIZES = (1, 7, 2, 1, 13, 3, 1, 4)
 class Engine:
     """One function of an engine, with the threads that called it."""
 
-    def __init__(self, name: str, function: str) -> None:
-        checkpoint = load_checkpoint(ZOO / name)
+    def __init__(self, checkpoint: Checkpoint, engine: AnyEngine, function: str) -> None:
         self.flow = checkpoint.flow
-        self._call = getattr(select_engine("onnx", EngineConfig(checkpoint, 1, 8)).engine, function)
+        self.function = function
+        self._call = getattr(engine, function)
         self.threads: set[int] = set()
         self.is_shared = False
         self._entered = threading.Condition()
@@ -42,12 +45,19 @@ class Engine:
         result: EngineOutput = self._call(rows, context)
         return result
 
+    def answer(self, rows: Array, value: Array, log_det: Array) -> tuple[Array, ...]:
+        """What /encode and /log_prob, or /decode and /sample, answer for rows."""
+        if self.function == "encode":
+            return value, log_det, log_density(value, log_det)
+        return value, log_det, log_density(rows, -log_det)
+
     def batcher(self, instances: int, context: Array | None) -> Batcher:
-        shape = (self.flow.features,)
+        latent, data = (self.flow.features,), self.flow.event_shape
+        shapes = (data, latent) if self.function == "encode" else (latent, data)
         shape_of_context = None if context is None else context.shape[1:]
-        call = EngineCall(self, shape, self.flow.event_shape, shape_of_context, "float32")
+        call = EngineCall(self, *shapes, shape_of_context, "float32")
         policy = QueuePolicy(8, 1000, instances=instances)
-        return Batcher(call, policy, Metrics().queue("m", "decode", "onnx"), name="m.decode")
+        return Batcher(call, policy, Metrics().queue("m", self.function, "onnx"), name="m")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -57,37 +67,48 @@ def test_a_row_has_the_same_bits_however_many_instances(
     # As if every row were worth a thread.
     monkeypatch.setattr("service.batcher.spread.MIN_GAIN_SECONDS", 0.0)
     monkeypatch.setattr("service.batcher.spread.HAND_OVER_SECONDS", 0.0)
-    engine = Engine(name, "decode")
-    rng, rows = np.random.default_rng(0), sum(SIZES)
-    if is_continuous(engine.flow):
-        rows = sum(SIZES[:4])
-    z = rng.standard_normal((rows, engine.flow.features)).astype(np.float32)
-    context = None
-    if engine.flow.context_shape is not None:
-        context = np.eye(*engine.flow.context_shape, dtype=np.float32)[rng.integers(0, 1, rows)]
-    alone = [
-        engine(z[i : i + 1], None if context is None else context[i : i + 1]) for i in range(rows)
-    ]
+    checkpoint = load_checkpoint(ZOO / name)
+    engine = select_engine("onnx", EngineConfig(checkpoint, 1, 8)).engine
+    sizes = SIZES[:4] if is_continuous(checkpoint.flow) else SIZES
+    count, context = sum(sizes), None
+    if checkpoint.flow.context_shape is not None:
+        labels = np.random.default_rng(0).integers(0, checkpoint.flow.context_shape[0], count)
+        context = np.eye(*checkpoint.flow.context_shape, dtype=np.float32)[labels]
+    z = base_noise(count, checkpoint.flow.features, seed=0).astype(np.float32)
+    x = np.asarray(engine.decode(z, context)[0])
+    for function, rows in (("encode", x), ("decode", z)):
+        _assert_same_bits(Engine(checkpoint, engine, function), rows, context, sizes)
+
+
+def _assert_same_bits(
+    engine: Engine, rows: Array, context: Array | None, sizes: tuple[int, ...]
+) -> None:
+    def of(part: slice) -> Array | None:
+        return None if context is None else context[part]
+
+    alone = []
+    for index in range(len(rows)):
+        row = slice(index, index + 1)
+        alone.append(engine.answer(rows[row], *engine(rows[row], of(row))[:2]))
+    starts = np.cumsum((0, *sizes))
+    parts = [slice(first, last) for first, last in itertools.pairwise(starts)]
 
     async def test(instances: int) -> None:
         queue = engine.batcher(instances, context)
         queue.start()
         engine.threads.clear()
         engine.is_shared = instances > 1
-        starts = np.cumsum((0, *SIZES))
-        parts = [slice(a, b) for a, b in itertools.pairwise(starts) if b <= rows]
         answers = await asyncio.gather(
-            *(
-                queue.submit(z[part], None if context is None else context[part], later())
-                for part in parts * 3
-            )
+            *(queue.submit(rows[part], of(part), later()) for part in parts * 2)
         )
-        for part, answer in zip(parts * 3, answers, strict=True):
+        for part, found in zip(parts * 2, answers, strict=True):
+            together = engine.answer(rows[part], found.value, found.log_det)
             for index, row in enumerate(range(part.start, part.stop)):
-                np.testing.assert_array_equal(answer.value[index], alone[row][0][0])
-                np.testing.assert_array_equal(answer.log_det[index], alone[row][1][0])
+                for ours, wanted in zip(together, alone[row], strict=True):
+                    np.testing.assert_array_equal(ours[index], wanted[0])
         assert (len(engine.threads) > 1) == (instances > 1)
         await queue.drain()
 
     for instances in (1, 2, 4):
+        engine.is_shared = False
         run(test(instances))
