@@ -159,8 +159,9 @@ def test_response_i_belongs_to_request_i(
             return super().__call__(x, context)
 
     async def test() -> None:
-        limits = {"max_batch_rows": max_batch_rows, "max_queue_rows": 2000}
-        queue = batcher(Engine(), instances=instances, **limits)
+        queue = batcher(
+            Engine(), instances=instances, max_batch_rows=max_batch_rows, max_queue_rows=2000
+        )
         queue.start()
         requests, number = [], 0
         for index, size in enumerate(sizes):

@@ -53,9 +53,9 @@ class Engine:
 
     def batcher(self, instances: int, context: Array | None) -> Batcher:
         latent, data = (self.flow.features,), self.flow.event_shape
-        shapes = (data, latent) if self.function == "encode" else (latent, data)
+        takes, gives = (data, latent) if self.function == "encode" else (latent, data)
         shape_of_context = None if context is None else context.shape[1:]
-        call = EngineCall(self, *shapes, shape_of_context, "float32")
+        call = EngineCall(self, takes, gives, shape_of_context, "float32")
         policy = QueuePolicy(8, 1000, instances=instances)
         return Batcher(call, policy, Metrics().queue("m", self.function, "onnx"), name="m")
 
