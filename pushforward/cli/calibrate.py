@@ -242,21 +242,21 @@ def show(folder: Path, calibration: "Calibration", *, as_json: bool) -> None:
     from models.scoring.card import probe_rows, threshold_rows
 
     facts = calibration.facts()
+    checks = calibration.report["checks"]
     if as_json:
         import orjson
 
-        content = {"folder": str(folder), **facts, "checks": calibration.report["checks"]}
+        content = {"folder": str(folder), **facts, "checks": checks}
         typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-        return
-    chosen = calibration.report["checks"]["statistic_chosen_by"]
-    by = " (auto)" if chosen == "auto" else ""
-    typer.echo(
-        f"{folder}: calibration {facts['id']}: {facts['statistic']}{by} of {facts['rows']:,} rows "
-        f"({facts['dataset']})"
-    )
-    _print_table(("alpha", "threshold", "95 % bound"), threshold_rows(facts))
-    if found := probe_rows(facts):
-        _print_table(("rows", "statistic", "AUROC"), found)
+    else:
+        by = " (auto)" if checks["statistic_chosen_by"] == "auto" else ""
+        typer.echo(
+            f"{folder}: calibration {facts['id']}: {facts['statistic']}{by} of "
+            f"{facts['rows']:,} rows ({facts['dataset']})"
+        )
+        _print_table(("alpha", "threshold", "95 % bound"), threshold_rows(facts))
+        if found := probe_rows(facts):
+            _print_table(("rows", "statistic", "AUROC"), found)
     for line in facts["warnings"]:
         warn(str(line))
 
