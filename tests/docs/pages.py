@@ -100,16 +100,17 @@ def _training(_: Block, clone: Path) -> None:
     import numpy as np
 
     _write_table(clone / "flights.csv")
+    _write_table(clone / "held-out.csv", seed=1)
     rng = np.random.default_rng(0)
     np.save(clone / "digits.npy", rng.integers(0, 256, (60, 8, 8), dtype=np.uint8))
     np.save(clone / "labels.npy", rng.integers(0, 2, 60))
 
 
-def _write_table(path: Path) -> None:
+def _write_table(path: Path, seed: int = 0) -> None:
     """A table of numbers under a line of names."""
     import numpy as np
 
-    rows = np.random.default_rng(0).normal(size=(300, 3)) @ np.diag([1.0, 10.0, 0.1])
+    rows = np.random.default_rng(seed).normal(size=(300, 3)) @ np.diag([1.0, 10.0, 0.1])
     np.savetxt(path, rows, delimiter=",", header="mass,speed,length", comments="")
 
 

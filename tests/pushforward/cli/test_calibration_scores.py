@@ -33,9 +33,13 @@ RNG = np.random.default_rng(4)
 
 def flow_of(**config: Any) -> Flow:
     torch.manual_seed(0)
-    return models.build(
+    flow = models.build(
         "realnvp", {"num_layers": 2, "event_shape": [2], "conditioner": MLP, **config}
     )
+    with torch.no_grad():  # as it is made it ignores its context
+        for weights in flow.parameters():
+            weights.add_(0.3 * torch.randn_like(weights))
+    return flow
 
 
 def saved(flow: Flow, folder: Path) -> Path:
@@ -99,9 +103,6 @@ def test_classes_are_a_column_and_have_scores_of_their_own_where_there_are_enoug
     tmp_path: Path,
 ) -> None:
     flow = flow_of(num_classes=2)
-    with torch.no_grad():
-        for weights in flow.parameters():
-            weights.add_(0.3 * torch.randn_like(weights))
     model = saved(flow, tmp_path / "model")
     x, labels = RNG.normal(size=(1050, 2)).round(5), np.repeat([0, 1], [1000, 50])
     data = write_csv(tmp_path / "t.csv", x, labels)
