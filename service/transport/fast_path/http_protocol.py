@@ -262,7 +262,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _watch_writes(self) -> None:
         # Most answers are taken by the kernel at once.
-        if self._write_watch is not None and self.transport.get_write_buffer_size():
+        if self._write_watch is not None:
             self._write_watch.watch()
 
     def _may_probe(self) -> bool:

@@ -262,9 +262,9 @@ def test_rows_that_never_wait_are_counted_and_answered_as_others() -> None:
     [
         (1, 0.0, {}),
         (64, 20.0, {"max_inline_seconds": 0.0005}),
-        (129, 20.0, {}),
+        (129, 20.0, {"max_inline_seconds": 0.01}),
         (64, 20.0, {"max_queue_rows": 40}),
-        (3, 20.0, {"is_fixed": True}),
+        (3, 20.0, {"is_fixed": True, "max_inline_seconds": 0.01}),
     ],
     ids=["late", "long", "more than a batch", "too large", "fixed"],
 )
@@ -275,7 +275,7 @@ def test_what_may_not_be_computed_at_once_is_left_to_the_queue(
         clock = Clock()
         engine = Paced(clock)
         queue = await warm(engine, clock, **policy)
-        engine.calls.clear()
+        await settle(queue, engine)
         assert queue.compute_now(rows(*range(size)), None, clock.now + left) is None
         assert engine.calls == []
         await queue.drain()
