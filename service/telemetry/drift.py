@@ -1,10 +1,13 @@
 """The drift tests of a process: fed with answered rows, worked out when there are some hundreds.
 
 To note a row costs one addition to a list. The test itself, some half a microsecond a row, waits
-until enough rows are there to be ranked together, or until somebody asks for the metrics.
+until enough rows are there to be ranked together and their answers are on the way, or until
+somebody asks for the metrics.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -117,7 +120,7 @@ class DriftMetrics(Collector):
         stream.waiting.append((scores, p_values))
         stream.waiting_rows += len(scores)
         if stream.waiting_rows >= _WAITING_ROWS:
-            stream.flush()
+            _run_after_answers(stream.flush)
 
     def collect(self) -> Iterator[Metric]:
         """Give the families as Prometheus reads them."""
@@ -145,3 +148,11 @@ class DriftMetrics(Collector):
             windows.add_metric([model], stream.windows_before + test.windows)
             crossings.add_metric([model], stream.crossings_before + test.crossings)
         yield from (value, largest, windows, crossings)
+
+
+def _run_after_answers(work: Callable[[], None]) -> None:
+    """Let the event loop do it in its next turn, where there is one."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop().call_soon(work)
+        return
+    work()

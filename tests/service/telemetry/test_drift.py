@@ -1,5 +1,6 @@
 """The drift tests of a process: which rows they are given, and what the metrics show of them."""
 
+import asyncio
 import math
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_no_more_than_a_thousand_rows_wait() -> None:
     assert test.calls == []
     observe(metrics, 1023.0, 1024.0)
     assert test.calls == [[float(row) for row in range(1025)]]
+
+
+def test_answers_do_not_wait_for_the_test() -> None:
+    test = FakeTest()
+    metrics = watching(test)
+
+    async def answer() -> None:
+        observe(metrics, *([1.0] * 2000))
+        assert test.calls == []
+        await asyncio.sleep(0)
+        assert len(test.seen) == 2000
+
+    asyncio.run(answer())
 
 
 def test_rows_without_a_score_do_not_count() -> None:
