@@ -219,7 +219,10 @@ def write_rows(
             write_object({**common, **head}, _row(outputs, index), explain and explain(index))
             for index, head in enumerate(heads)
         ]
-    template = orjson.dumps(common)[:-1].replace(b"%", b"%%") + b"%b"
+    # Rows that were prepared together have one head.
+    is_alike = all(head is heads[0] for head in heads)
+    template = orjson.dumps({**common, **heads[0]} if is_alike else common)[:-1]
+    template = template.replace(b"%", b"%%") + (b"" if is_alike else b"%b")
     columns = []
     for (name, values), text in zip(outputs.items(), texts, strict=True):
         # Inside a row at most depth - 1 brackets close at a comma.
@@ -228,8 +231,9 @@ def write_rows(
         template += b",%b:[%b%%b%b]" % (orjson.dumps(name), opened, closed)
         columns.append(text[1 + depth : -1 - depth].split(closed + b"," + opened))
     template += b"}"
-    added = [b"," + orjson.dumps(head)[1:-1] if head else b"" for head in heads]
-    return [template % parts for parts in zip(added, *columns, strict=True)]
+    if not is_alike:
+        columns.insert(0, [b"," + orjson.dumps(head)[1:-1] if head else b"" for head in heads])
+    return [template % parts for parts in zip(*columns, strict=True)]
 
 
 def _row(outputs: dict[str, Array], index: int) -> dict[str, Array]:

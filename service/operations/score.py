@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from models.scoring.calibration import Calibration
-from models.scoring.statistics import Evidence, parse_statistic
+from models.scoring.statistics import Evidence, Statistic, parse_statistic
 from service.codec.media import JSON, OCTETS, PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
@@ -190,7 +191,7 @@ class Score(Operation):
             return {"score": -log_prob.astype(np.float64), "log_prob": log_prob}
         if not len(given.rows):
             return {"score": np.empty(0), "log_prob": log_prob}
-        statistic, _ = parse_statistic(calibration.statistic)
+        statistic = _statistic_of(calibration.statistic)
         evidence = Evidence(given.rows, log_prob, result.value, _background(given), card.num_levels)
         return {
             "score": statistic.score(evidence, calibration.parameters),
@@ -274,6 +275,11 @@ class Score(Operation):
                 at="/model",
             )
         return found
+
+
+@lru_cache
+def _statistic_of(name: str) -> Statistic:
+    return parse_statistic(name)[0]
 
 
 def _background(given: ModelInput) -> Array | None:

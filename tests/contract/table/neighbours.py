@@ -148,10 +148,10 @@ NEIGHBOURS = {
             b'"is_anomaly":[false]}' % described("judged", 0.1),
         ),
         (
-            {"model": "judged", "x": [[-2, 1, 0]]},
+            {"model": "judged", "x": [[-2, 1, 0]], "fdr": 0.1},
             b'{"model":"judged","version":"3","calibration":%b,'
-            b'"score":[3.1318156719207764],"log_prob":[-3.1318157],"p_value":[0.85]}'
-            % described("judged"),
+            b'"score":[3.1318156719207764],"log_prob":[-3.1318157],"p_value":[0.85],'
+            b'"q_value":[0.85],"is_anomaly":[false]}' % described("judged"),
         ),
     ),
     ("encode", "line"): _pair(

@@ -1,0 +1,96 @@
+"""What POST /score leaves behind beside its answer: a counter, and lines of the log without rows."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.scoring.calibration import Calibration
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
+
+CALIBRATION = Calibration(
+    statistic="neg_log_prob",
+    parameters={},
+    weights="",
+    dtype="float32",
+    scores=np.arange(1.0, 100.0),
+    dataset="held-out rows",
+    created="2026-11-28T12:00:00+00:00",
+)
+CARDS = (card("line", (3,), calibration=CALIBRATION), card("plain", (3,)))
+# Scores of about 4, 7204 and 4.
+ROWS = [[0, 1, 0], [240, 0, 0], [1, 0, 0]]
+
+
+def score(fields: dict[str, Any], path: str = "/score") -> tuple[Any, Metrics]:
+    metrics = Metrics()
+    app = create_app(Settings(log_level="error"), FakeRepository(CARDS), metrics)
+    return post(app, path, json=fields, headers={"X-Request-Id": "mine"}), metrics
+
+
+def counted(metrics: Metrics) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in metrics.render().decode().splitlines()]
+    return {
+        name: float(value)
+        for name, value in lines
+        if name.startswith("pushforward_anomalies_total")
+    }
+
+
+@pytest.mark.parametrize(
+    ("decision", "anomalies"),
+    [
+        ({"alpha": 0.05}, 1),
+        ({"fdr": 0.1}, 1),
+        ({"threshold": 4}, 3),
+        ({"threshold": 1e9}, 0),
+        ({}, 0),
+    ],
+)
+def test_anomalies_are_counted_by_model(decision: dict[str, float], anomalies: int) -> None:
+    answer, metrics = score({"model": "line", "x": ROWS, **decision})
+    assert answer.status_code == 200, answer.text
+    assert sum(answer.json().get("is_anomaly", [])) == anomalies
+    wanted = {'pushforward_anomalies_total{model="line"}': float(anomalies)} if anomalies else {}
+    assert counted(metrics) == wanted
+
+
+def test_anomalies_are_logged_once_a_request_without_its_rows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inputs = [{"name": "x", "shape": [3, 3], "datatype": "FP32", "data": ROWS}]
+    parameters = {"operation": "score", "alpha": 0.05}
+    with caplog.at_level(logging.INFO, "service.operations.score"):
+        score({"model": "line", "x": ROWS, "alpha": 0.05})
+        score({"inputs": inputs, "parameters": parameters}, "/v2/models/line/infer")
+        score({"model": "plain", "x": ROWS[1:2], "threshold": 4})
+        score({"model": "line", "x": ROWS[:1], "alpha": 0.05})
+    mine = "request mine: 1 of 3 rows are anomalies, model line 3, calibration"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{mine} {CALIBRATION.id}",
+        f"{mine} {CALIBRATION.id}",
+        "request mine: 1 of 1 rows are anomalies, model plain 3, calibration None",
+    ]
+
+
+def test_a_model_shows_its_calibration() -> None:
+    app = app_over(FakeRepository(CARDS))
+    facts = ask(app, "GET", "/models/line").json()["calibration"]
+    assert facts == CALIBRATION.facts()
+    assert [one.get("reason") for one in facts["thresholds"]] == [None, None, "needs 999 rows"]
+    assert ask(app, "GET", "/models/plain").json()["calibration"] is None
+
+
+def test_the_example_of_a_calibrated_model_has_an_alpha() -> None:
+    document = ask(app_over(FakeRepository(CARDS)), "GET", "/openapi.json").json()
+    call = document["paths"]["/score"]["post"]
+    (asked, *_) = call["requestBody"]["content"]["application/json"]["examples"].values()
+    (shown,) = call["responses"]["200"]["content"]["application/json"]["examples"].values()
+    assert asked["value"]["alpha"] == 0.05
+    assert shown["value"]["calibration"]["id"] == CALIBRATION.id
+    answer = post(app_over(FakeRepository(CARDS)), "/score", json=asked["value"]).json()
+    assert answer.keys() == shown["value"].keys()
