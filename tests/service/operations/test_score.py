@@ -1,4 +1,4 @@
-"""What POST /score leaves behind beside its answer: a counter, and lines of the log without rows."""
+"""What POST /score leaves behind beside its answer: a counter, and a log without rows."""
 
 import logging
 from typing import Any
