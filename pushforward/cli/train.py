@@ -240,7 +240,7 @@ def _calibrate(folder: Path, rows: "Dataset", flags: dict[str, Any]) -> None:
 
     try:
         made = calibrate_held_out(folder, rows, _options(flags))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         warn(f"{folder}: not calibrated: {error}; see pushforward calibrate --help")
         return
     facts = made.facts()

@@ -110,6 +110,20 @@ def test_training_without_calibration_writes_none(tmp_path: Path) -> None:
     assert "## Calibration" not in (out / CARD_FILE).read_text()
 
 
+def test_what_cannot_be_calibrated_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pushforward.cli.calibration.calibrate_held_out", refuse)
+    out = tmp_path / "model"
+    done = run("train", "--data", "two_moons?rows=100", *FLOW, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "not calibrated: [Errno 28] No space left on device" in done.stderr
+    assert (out / "config.json").exists()
+
+
 # ------------------------------------------------------------------ rows
 
 
