@@ -1,0 +1,1 @@
+"""Evidence for `/score`: data, flows, peers and the tables of docs/scoring.md."""
