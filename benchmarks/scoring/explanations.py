@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.scoring.flows import TrainedFlow, read_rows
 from benchmarks.scoring.measures import halves
+from models.scoring.calibration import GRID_SIZE, calibrate
 from models.scoring.conformal import p_values
-from models.scoring.explain import GRID_ROWS, candidates, explain, quantile_grid
+from models.scoring.explain import candidates, explain
 
 Array: TypeAlias = NDArray[Any]
 
@@ -92,7 +93,11 @@ def explain_table(name: str) -> list[Explained]:
 
 
 def _replacement(flow: TrainedFlow, rows: Array, calibration: Array) -> Blame:
-    grid = quantile_grid(calibration)
+    made = calibrate(
+        flow.evidence(calibration), statistic="neg_log_prob", weights="", dtype="", dataset=""
+    )
+    grid = made.grid
+    assert grid is not None
     log_prob = flow.log_prob(candidates(rows, grid))
     reasons = explain(rows, flow.log_prob(rows), log_prob, grid, rows.shape[1])
     expected = np.empty_like(rows)
@@ -104,8 +109,8 @@ def _replacement(flow: TrainedFlow, rows: Array, calibration: Array) -> Blame:
 
 def _permutation(flow: TrainedFlow, rows: Array, calibration: Array) -> Blame:
     random = np.random.default_rng(1)
-    drawn = calibration[random.choice(len(calibration), GRID_ROWS, replace=False)]
-    log_prob = flow.log_prob(candidates(rows, drawn)).reshape(*rows.shape, GRID_ROWS)
+    drawn = calibration[random.choice(len(calibration), GRID_SIZE, replace=False)]
+    log_prob = flow.log_prob(candidates(rows, drawn)).reshape(*rows.shape, GRID_SIZE)
     expected = np.broadcast_to(drawn.mean(0), rows.shape)
     return Blame(log_prob.mean(2).argmax(1), expected)
 

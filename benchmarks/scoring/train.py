@@ -61,8 +61,8 @@ RECIPES = {
     "fashion": _images(3),
     "penbased": _table(100, discrete=True),
     "letter": _table(100, discrete=True),
-    "mnist": _images(40),
-    "background": _images(2),
+    "mnist": _images(25),
+    "background": _images(1),
 }
 
 
