@@ -59,10 +59,9 @@ def check_promises() -> list[Promise]:
     return sorted(found, key=lambda one: one["calibrated_on"])
 
 
-def write_report(results: Mapping[str, Any]) -> None:
-    """Write results.json and results.md."""
-    (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    sections = {
+def sections_of(results: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of the report by their titles."""
+    return {
         "The promise": promise_table(results["promise"]),
         "Tables: AUROC / AP": tables_table(results["tables"]),
         "Tables: TPR (FPR) at α": rates_table(results["tables"]),
@@ -72,6 +71,12 @@ def write_report(results: Mapping[str, Any]) -> None:
         },
         "Explanations": explanations_table(results["explanations"]),
     }
+
+
+def write_report(results: Mapping[str, Any]) -> None:
+    """Write results.json and results.md."""
+    (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    sections = sections_of(results)
     text = "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items())
     head = "# Results of bench_scoring\n\nMade by `python -m benchmarks.bench_scoring`.\n"
     (OUT / "results.md").write_text(head + text)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.scoring.flows import TrainedFlow, read_rows
 from benchmarks.scoring.measures import halves
-from models.scoring.calibration import GRID_SIZE, calibrate
+from models.scoring.calibration import calibrate
 from models.scoring.conformal import p_values
-from models.scoring.explain import candidates, explain
+from models.scoring.explain import GRID_SIZE, candidates, explain
 
 Array: TypeAlias = NDArray[Any]
 

@@ -5,9 +5,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import models
 from benchmarks.process import RunningServer, serving
+from models.checkpoints.manifest import digest
+from models.datasets import load
+from models.scoring.calibration import calibrate
+from models.scoring.statistics import Evidence
+from models.scoring.storage import write_calibration
 from tests.e2e import chromium
 
 KEY = "a-key-of-16-characters"
@@ -22,14 +30,30 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Two models, one of a name that nobody guesses."""
+    """Two models, one of a name that nobody guesses, which is calibrated."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(ZOO / "moons", folder / "models" / "rings")
+    calibrate_on_moons(folder / "models" / "rings")
     shutil.copytree(ZOO / "digits-nice", folder / "models" / "digits")
     arguments = (str(folder / "models"), "--engine", "torch")
     env = {"PUSHFORWARD_API_KEYS": KEY}
     with serving(folder / "server.log", *arguments, env=env) as server:
         yield server
+
+
+def calibrate_on_moons(folder: Path) -> None:
+    flow, rows = models.load(folder), load("two_moons?rows=500&seed=9").x.astype(np.float32)
+    with torch.no_grad():
+        x = torch.from_numpy(rows)
+        z, log_prob = flow.encode(x)[0].numpy(), flow.log_prob(x).numpy()
+    calibration = calibrate(
+        Evidence(rows, log_prob, z),
+        statistic="neg_log_prob",
+        weights=digest(folder),
+        dtype="float32",
+        dataset="moons",
+    )
+    write_calibration(folder, calibration)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +117,28 @@ def test_the_page_scores_and_says_what_is_wrong(server: RunningServer, page: chr
     page.write("#rows", "[[0, 1, 2]]")
     page.click("#score button")
     page.until("scored.textContent.startsWith('x: expected (*, 2)')")
+    assert_sound(page, server)
+
+
+def test_the_page_finds_anomalies(server: RunningServer, page: chromium.Page) -> None:
+    page.open(server.url)
+    give_key(page, KEY)
+    page.until("document.querySelector('#calls').checkVisibility()")
+    page.run("model.value = 'rings'; model.dispatchEvent(new Event('change'))")
+    assert page.run("document.querySelector('#alpha').value") == "0.01"
+    page.write("#suspects", "[[0, 1], [9, 9]]")
+    page.click("#judge button")
+    page.until("judged.textContent === '1 of 2 rows flagged; neg_log_prob over 500 rows of moons'")
+    cells = "[...verdicts.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    head, likely, far = page.run(cells)
+    assert head == ["row", "score", "p", "", "because of"]
+    assert (likely[1], likely[3]) == ("0.3027", "")
+    assert far[2:4] == ["0.001996", "flagged"]
+    page.write("#alpha", "0.001")
+    page.click("#judge button")
+    page.until("judged.textContent.startsWith('alpha: ')")
+    page.run("model.value = 'digits'; model.dispatchEvent(new Event('change'))")
+    assert page.run("document.querySelector('#alpha').value") == ""
     assert_sound(page, server)
 
 
