@@ -41,6 +41,7 @@ from benchmarks.scoring.report import (
 from benchmarks.scoring.train import RUNS
 
 OUT = Path(__file__).parent / "scoring"
+PAGE = Path(__file__).parents[1] / "docs" / "scoring.md"
 TABLES = ("shuttle", "magic", "satellite", "penbased", "letter")
 # Calibration and test rows of a split.
 SIZES = {"magic": (3_000, 3_000), "shuttle": (10_000, 10_000)}
@@ -80,6 +81,17 @@ def write_report(results: Mapping[str, Any]) -> None:
     text = "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items())
     head = "# Results of bench_scoring\n\nMade by `python -m benchmarks.bench_scoring`.\n"
     (OUT / "results.md").write_text(head + text)
+    PAGE.write_text(show_tables(PAGE.read_text("utf-8"), sections), "utf-8")
+
+
+def show_tables(page: str, sections: Mapping[str, str]) -> str:
+    """A page whose tables, each between its title and `end` as comments, are those measured."""
+    for title, body in sections.items():
+        begin, end = f"<!-- {title} -->\n", "<!-- end -->"
+        before, found, after = page.partition(begin)
+        if found:
+            page = f"{before}{begin}\n{body}\n\n{end}{after.partition(end)[2]}"
+    return page
 
 
 def main() -> None:
