@@ -14,7 +14,7 @@ from tests.docs.blocks import Block
 from tests.service.fake_repository import FakeRepository
 
 # Page -> the schema in the service's own description that its JSON is of.
-SCHEMAS = {"docs/continuous.md": "LogProbResult"}
+SCHEMAS = {"docs/continuous.md": "LogProbResult", "docs/scoring.md": "ScoreResult"}
 
 
 def check_data(block: Block, text: str, file: Path | None) -> None:

@@ -33,6 +33,7 @@ REPLACED = (
     ),
     ("docs/protocol.md", '"cuda:1"', '"cpu"', "there is no second GPU"),
     ("docs/training.md", "--epochs 150", "--epochs 3", "the command is tried, not the model"),
+    ("docs/scoring.md", "--epochs 40", "--epochs 1", "the commands are tried, not the model"),
     (
         "docs/training.md",
         "--data pinwheel --family ffjord",

@@ -1,6 +1,7 @@
 """The pages in a real browser that reaches no other host, on a server that wants a key."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,7 +127,8 @@ def test_the_page_finds_anomalies(server: RunningServer, page: chromium.Page) ->
     page.until("document.querySelector('#calls').checkVisibility()")
     page.run("model.value = 'rings'; model.dispatchEvent(new Event('change'))")
     assert page.run("document.querySelector('#alpha').value") == "0.01"
-    page.write("#suspects", "[[0, 1], [9, 9]]")
+    page.write("#suspects", "[[0, 1], [9, 1]]")
+    page.write("#explain", "1")
     page.click("#judge button")
     page.until("judged.textContent === '1 of 2 rows flagged; neg_log_prob over 500 rows of moons'")
     cells = "[...verdicts.rows].map(row => [...row.cells].map(cell => cell.textContent))"
@@ -134,6 +136,8 @@ def test_the_page_finds_anomalies(server: RunningServer, page: chromium.Page) ->
     assert head == ["row", "score", "p", "", "because of"]
     assert (likely[1], likely[3]) == ("0.3027", "")
     assert far[2:4] == ["0.001996", "flagged"]
+    assert likely[4] == ""
+    assert re.fullmatch(r"\w+ 9, expected -?[\d.]+: \d+(\.\d+)? nats", far[4]), far[4]
     page.write("#alpha", "0.001")
     page.click("#judge button")
     page.until("judged.textContent.startsWith('alpha: ')")
