@@ -73,11 +73,17 @@ def _draw(sets: dict[str, Array], out: str) -> None:
             )  # fmt: skip
         limit = threshold(np.sort(normal), ALPHA)
         axes.axvline(limit, color="black", linewidth=1)
-        axes.text(limit, axes.get_ylim()[1] * 0.9, f" α = {ALPHA:g}", fontsize=9)
+        axes.set_xlabel(f"flagged at α = {ALPHA:g}: right of the line", fontsize=8)
         axes.set_title(TITLES[statistic], fontsize=9)
         axes.set_yticks([])
+        axes.set_ylim(0, 1.2 * _peak(list(of.values())[:2], edges))
     axes.legend(fontsize=8)
     figure.savefig(out, dpi=90)
+
+
+def _peak(sets: list[Array], edges: Array) -> float:
+    """The highest bar of some; one grey would flatten all others."""
+    return max(float(np.histogram(scores, edges, density=True)[0].max()) for scores in sets)
 
 
 if __name__ == "__main__":

@@ -67,12 +67,18 @@ RECIPES = {
 
 
 def train(name: str, runs: Path = RUNS) -> None:
-    """Train one flow, unless it is there."""
+    """Train one flow, unless it is there.
+
+    Raises:
+        SystemExit: there are no data to train on.
+    """
     recipe = RECIPES[name]
     folder = runs / name / "model"
     if folder.exists():
         return
     data = runs / name / recipe.data
+    if not data.exists():
+        sys.exit(f"{data}: is missing; benchmarks/bench_scoring.py says how to get the data")
     text = str(data)
     if recipe.discrete:
         text += "?discrete=" + data.read_text().partition("\n")[0]
