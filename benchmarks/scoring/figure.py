@@ -51,34 +51,34 @@ def _draw(sets: dict[str, Array], out: str) -> None:
     evidence = {name: flow.evidence(rows) for name, rows in sets.items()}
     figure = plt.figure(figsize=(10, 5.2), layout="constrained")
     grid = figure.add_gridspec(len(sets), 3, width_ratios=[0.8, 2, 2])
-    colours = plt.colormaps["tab10"].colors
     for row, (name, rows) in enumerate(sets.items()):
         axes = figure.add_subplot(grid[row, 0])
         axes.imshow(np.hstack([image[0] for image in rows[:5]]), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(name, fontsize=9, color=colours[row])
+        axes.set_title(name, fontsize=9, color=f"C{row}")
         axes.axis("off")
     for column, statistic in enumerate(SHOWN, start=1):
         axes = figure.add_subplot(grid[:, column])
-        of = {key: STATISTICS[statistic].score(one, {}) for key, one in evidence.items()}
+        scores = {key: STATISTICS[statistic].score(one, {}) for key, one in evidence.items()}
         if statistic == "neg_log_prob":
-            of = {key: scores / np.log(2) / 784 for key, scores in of.items()}
-        normal = next(iter(of.values()))
-        edges = np.linspace(
-            min(scores.min() for scores in of.values()), np.quantile(normal, 0.999) + 1.5, 80
-        )
-        for (name, scores), colour in zip(of.items(), colours, strict=False):
-            axes.hist(
-                np.clip(scores, None, edges[-1]), edges, density=True, alpha=0.55, label=name,
-                color=colour,
-            )  # fmt: skip
-        limit = threshold(np.sort(normal), ALPHA)
-        axes.axvline(limit, color="black", linewidth=1)
-        axes.set_xlabel(f"flagged at α = {ALPHA:g}: right of the line", fontsize=8)
+            scores = {key: values / np.log(2) / 784 for key, values in scores.items()}
+        _draw_scores(axes, scores)
         axes.set_title(TITLES[statistic], fontsize=9)
-        axes.set_yticks([])
-        axes.set_ylim(0, 1.2 * _peak(list(of.values())[:2], edges))
     axes.legend(fontsize=8)
     figure.savefig(out, dpi=90)
+
+
+def _draw_scores(axes: Any, sets: dict[str, Array]) -> None:
+    """Histograms, and the line beyond which rows are flagged; the first set calibrates."""
+    normal = next(iter(sets.values()))
+    least = min(scores.min() for scores in sets.values())
+    edges = np.linspace(least, np.quantile(normal, 0.999) + 1.5, 80)
+    for row, (name, scores) in enumerate(sets.items()):
+        values = np.clip(scores, None, edges[-1])
+        axes.hist(values, edges, density=True, alpha=0.55, label=name, color=f"C{row}")
+    axes.axvline(threshold(np.sort(normal), ALPHA), color="black", linewidth=1)
+    axes.set_xlabel(f"flagged at α = {ALPHA:g}: right of the line", fontsize=8)
+    axes.set_yticks([])
+    axes.set_ylim(0, 1.2 * _peak(list(sets.values())[:2], edges))
 
 
 def _peak(sets: list[Array], edges: Array) -> float:
