@@ -73,7 +73,7 @@ class PixelGradient:
         from models.noise import base_log_prob_torch
 
         with torch.enable_grad():
-            rows = torch.from_numpy(x).to(self._device, copy=True).requires_grad_(True)
+            rows = torch.from_numpy(x).to(self._device).requires_grad_(True)
             condition = None if context is None else torch.from_numpy(context).to(self._device)
             z, log_det = flow.encode(rows, condition)
             log_prob = base_log_prob_torch(z) + log_det

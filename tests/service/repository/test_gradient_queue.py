@@ -12,14 +12,16 @@ import pytest
 
 from models.checkpoints.manifest import digest
 from service.batcher import Batcher, EngineCall, QueuePolicy
-from service.contracts import InferenceResult
+from service.contracts import InferenceResult, ServedModel
 from service.engines.gradient import PixelGradient
 from service.errors import DeadlineExceeded, NotAcceptable, NotReady
+from service.operations.heat_map import check_heat_map
 from service.repository.folders import ModelLocation, zoo_folder
 from service.repository.gradient_queue import GradientQueue
 from service.repository.loading import LoadedModel, load_model
 from service.settings import Settings
 from service.telemetry import Metrics
+from tests.service.fake_repository import card
 
 FOLDER = zoo_folder() / "digits-ffjord"
 ROWS = np.full((3, 1, 8, 8), 4, np.float32)
@@ -91,8 +93,9 @@ def test_a_model_that_torch_does_not_read_is_refused_at_once_and_later() -> None
 def test_without_torch_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     queue = queue_over(gradient_over(digest(FOLDER)))
+    served = ServedModel(card("digits", (1, 8, 8), num_levels=17), queue, queue, gradient=queue)
     with pytest.raises(NotAcceptable, match="has no torch, which computes gradients: pip install"):
-        queue.check(1, math.inf)
+        check_heat_map(served, 1)
 
 
 def test_deadlines_and_ends_are_those_of_any_queue() -> None:
