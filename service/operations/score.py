@@ -1,6 +1,7 @@
 """POST /score: anomaly scores with p-values, and which rows are anomalies."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -113,6 +114,15 @@ class Score(Operation):
     def values_per_row(self, card: ModelCard) -> int:
         """Those of all outputs, in numbers of a float32."""
         return _VALUES_PER_ROW
+
+    def check_size(
+        self, card: ModelCard, form: ResponseFormat, rows: int, values_per_row: int | None = None
+    ) -> None:
+        """Refuse what would have too large an answer; of a heat map a pixel has three bytes."""
+        if form.media == PNG:
+            pixels = card.features // card.event_shape[0] * form.scale**2
+            values_per_row = math.ceil(3 * pixels / card.numpy_dtype.itemsize)
+        super().check_size(card, form, rows, values_per_row)
 
     @classmethod
     def output_names(cls, card: ModelCard) -> tuple[str, ...]:

@@ -904,4 +904,15 @@ CASES = [
         ),
         v2=_NO_PICTURES,
     ),
+    Case(
+        "a heat map that would be too large",
+        "score",
+        {"model": "judged_grey", "x": [[[[0, 1], [2, 3]]]] * 7, "scale": 16},
+        problem(
+            "too_large",
+            "answer: expected at most 20000 bytes, 7 rows take up to 21504 as image/png; ask for 6 at most",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
+    ),
 ]
