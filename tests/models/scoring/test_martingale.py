@@ -54,6 +54,16 @@ def test_long_streams_are_those_of_crepes(generator: np.random.Generator, decima
     np.testing.assert_array_equal(ours, semi_online_p_values(scores, seed=7)[300:])
 
 
+def test_many_calibration_rows_are_counted_as_few_are(generator: np.random.Generator) -> None:
+    """They are kept apart from the rows that come."""
+    scores = np.round(_stream(generator, 21_400), 3)
+    ours = OnlinePValues(np.sort(scores[:21_000]), generator).draw(scores[21_000:])
+    for t in range(21_000, 21_400, 13):
+        greater = (scores[:t] > scores[t]).sum()
+        equal = (scores[: t + 1] == scores[t]).sum()
+        assert greater <= ours[t - 21_000] * (t + 1) < greater + equal
+
+
 def test_rows_in_many_calls_are_the_rows_in_one(generator: np.random.Generator) -> None:
     calibration = np.sort(np.round(_stream(generator, 200), 1))
     stream = np.round(_stream(generator, 1500), 1)
