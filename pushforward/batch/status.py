@@ -1,0 +1,23 @@
+"""The column `status`: "" of a row that has its numbers, else what it has in the place of them."""
+
+import numpy as np
+
+from service.codec.tensors import Array
+from service.operations.failures import CODES
+
+_INVALID = "invalid_input"
+# What can be wrong with a row of a file that no request can hold.
+_OF_FILES = ("text", "malformed_row", "wrong_length", "unknown_label")
+
+TEXTS = (
+    "",
+    *(f"{status}: {reason}" for status, reason in CODES[1:]),
+    *(f"{_INVALID}: {reason}" for reason in _OF_FILES),
+)
+TEXT, MALFORMED_ROW, WRONG_LENGTH, UNKNOWN_LABEL = range(len(CODES), len(TEXTS))
+
+
+def texts_of(codes: Array) -> Array:
+    """The statuses of codes, as text."""
+    texts: Array = np.array(TEXTS)[codes]
+    return texts
