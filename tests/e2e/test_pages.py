@@ -31,11 +31,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Two models, one of a name that nobody guesses, which is calibrated."""
+    """Two models: one of a name that nobody guesses, calibrated, and one that is not."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(ZOO / "moons", folder / "models" / "rings")
     calibrate_on_moons(folder / "models" / "rings")
-    shutil.copytree(ZOO / "digits-nice", folder / "models" / "digits")
+    uncalibrated = shutil.ignore_patterns("calibration.*")
+    shutil.copytree(ZOO / "digits-nice", folder / "models" / "digits", ignore=uncalibrated)
     arguments = (str(folder / "models"), "--engine", "torch")
     env = {"PUSHFORWARD_API_KEYS": KEY}
     with serving(folder / "server.log", *arguments, env=env) as server:
