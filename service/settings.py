@@ -131,6 +131,11 @@ class Settings(BaseSettings):
         ge=1,
         description="After how many rows of POST /score the drift test of a model begins anew.",
     )
+    drift_rows_per_second: PositiveFloat = Field(
+        1000.0,
+        description="How many rows of POST /score the drift test of a model is given at most; "
+        "of more, some requests are left out, whatever their scores.",
+    )
     enable_model_control: bool = Field(
         False,
         description="Whether clients may load and unload models: POST "

@@ -51,7 +51,9 @@ class FolderRepository:
         self._settings = settings
         self._metrics = metrics
         self._folders = settings.model_repository or (zoo_folder(),)
-        self._table = ModelTable(metrics, settings.drift_window_rows)
+        self._table = ModelTable(
+            metrics, settings.drift_window_rows, settings.drift_rows_per_second
+        )
         self._share = share_cpu(settings.instances, settings.num_threads, settings.workers)
         self._slots = ComputeSlots(self._share.budget)
         self._has_started = False

@@ -20,11 +20,15 @@ class ModelTable:
     Args:
         metrics: where it shows which versions are served.
         drift_window_rows: of how many rows the windows of drift tests are.
+        drift_rows_per_second: how many rows a drift test is given at most.
     """
 
-    def __init__(self, metrics: Metrics, drift_window_rows: int) -> None:
+    def __init__(
+        self, metrics: Metrics, drift_window_rows: int, drift_rows_per_second: float
+    ) -> None:
         self._metrics = metrics
         self._drift_window_rows = drift_window_rows
+        self._drift_rows_per_second = drift_rows_per_second
         self._loaded: dict[str, LoadedModel] = {}
         self._refused: dict[str, ModelIndexEntry] = {}
         self._unloaded: dict[str, str] = {}
@@ -153,4 +157,5 @@ class ModelTable:
             card.name,
             calibration.id,
             lambda: OnlineMartingale(calibration.scores, self._drift_window_rows, seed),
+            self._drift_rows_per_second,
         )

@@ -2,12 +2,14 @@
 
 To note a row costs one addition to a list. The test itself, some half a microsecond a row, waits
 until enough rows are there to be ranked together and their answers are on the way, or until
-somebody asks for the metrics.
+somebody asks for the metrics. Of a stream of more rows a second than drift could ever need it is
+given a part: which, is decided by when a request came and never by its scores, so that what the
+test promises holds for it as for the whole.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,7 +26,10 @@ Array = NDArray[Any]
 LOG_MARTINGALE = "pushforward_drift_log_martingale"
 LOG_MARTINGALE_MAX = "pushforward_drift_log_martingale_max"
 
+# Ranked together, in one turn of the event loop.
 _WAITING_ROWS = 1024
+# So many seconds without rows may be made up for.
+_SAVED_SECONDS = 10.0
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
@@ -47,39 +52,95 @@ class DriftTest(Protocol):
 
 
 @dataclass(slots=True)
+class _Allowance:
+    """How many rows a second the test is given: requests are taken whole, or not at all."""
+
+    rows_per_second: float
+    clock: Callable[[], float]
+    rows: float = field(init=False)
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows, self.since = _SAVED_SECONDS * self.rows_per_second, self.clock()
+
+    def take(self, rows: int) -> bool:
+        """Whether the test is given these rows."""
+        now, rate = self.clock(), self.rows_per_second
+        self.rows = min(self.rows + (now - self.since) * rate, _SAVED_SECONDS * rate)
+        self.since = now
+        if self.rows <= 0:
+            return False
+        self.rows -= rows
+        return True
+
+
+@dataclass(slots=True)
 class _Stream:
-    """What comes of one model: the test for its calibration, and rows that wait for it."""
+    """What comes of one model: the test for its calibration, and rows that wait for it.
+
+    windows_before, crossings_before: what tests for other calibrations counted before: counters
+    never fall.
+    """
 
     calibration: str
     test: DriftTest
     p_values: HistogramSeries
-    # What tests for other calibrations counted before: counters never fall.
+    allowance: _Allowance
     windows_before: int = 0
     crossings_before: int = 0
-    waiting: list[tuple[Array, Array]] = field(default_factory=list)
+    uncounted: list[Array] = field(default_factory=list)
+    untested: list[Array] = field(default_factory=list)
     waiting_rows: int = 0
 
+    def add(self, scores: Array, p_values: Array) -> None:
+        """Note answered rows."""
+        self.uncounted.append(p_values)
+        if self.allowance.take(len(scores)):
+            self.untested.append(scores)
+        self.waiting_rows += len(scores)
+
     def flush(self) -> None:
-        """Give the test what waits."""
-        if not self.waiting:
-            return
-        scores, p_values = (np.concatenate(parts) for parts in zip(*self.waiting, strict=True))
-        self.waiting.clear()
+        """Count and test what waits."""
+        while self.advance():
+            pass
+
+    def advance(self) -> bool:
+        """Count what waits, and test some hundreds of rows of it.
+
+        Returns:
+            Whether there are more.
+        """
+        self._count()
+        scores = _known(self.untested)
+        if len(scores):
+            self.test.update(scores[:_WAITING_ROWS])
+        if len(scores) > _WAITING_ROWS:
+            self.untested.append(scores[_WAITING_ROWS:])
+        return bool(self.untested)
+
+    def _count(self) -> None:
         self.waiting_rows = 0
-        # Rows that were rejected, or have no result.
-        is_known = ~np.isnan(scores)
-        if not is_known.all():
-            scores, p_values = scores[is_known], p_values[is_known]
-        self.test.update(scores)
+        p_values = _known(self.uncounted)
         places = np.searchsorted(_TENTHS, p_values)
         counts = np.bincount(places, minlength=len(_TENTHS) + 1)
         self.p_values.add(counts.tolist(), float(p_values.sum()))
 
 
+def _known(parts: list[Array]) -> Array:
+    """Take out of a list what waits, without rows that were rejected or have no result."""
+    values = np.concatenate(parts) if parts else np.empty(0)
+    parts.clear()
+    is_known = ~np.isnan(values)
+    return values if is_known.all() else values[is_known]
+
+
 class DriftMetrics(Collector):
     """The drift tests of a process by model, and their metrics."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._streams: dict[str, _Stream] = {}
         # Before the histogram, so that rows which wait are in it when it is collected.
         registry.register(self)
@@ -91,12 +152,26 @@ class DriftMetrics(Collector):
             registry=registry,
         )
 
-    def watch(self, model: str, calibration: str, make_test: Callable[[], DriftTest]) -> None:
-        """Test what comes of a model against this calibration; the same one goes on as it was."""
+    def watch(
+        self,
+        model: str,
+        calibration: str,
+        make_test: Callable[[], DriftTest],
+        rows_per_second: float,
+    ) -> None:
+        """Test what comes of a model against this calibration; the same one goes on as it was.
+
+        Args:
+            model: its name.
+            calibration: its id.
+            make_test: makes a test that has seen nothing.
+            rows_per_second: how many rows it is given; of more, whole requests are left out.
+        """
         former = self._streams.get(model)
         if former is not None and former.calibration == calibration:
             return
-        stream = _Stream(calibration, make_test(), self._p_values.labels(model))
+        allowance = _Allowance(rows_per_second, self._clock)
+        stream = _Stream(calibration, make_test(), self._p_values.labels(model), allowance)
         if former is not None:
             former.flush()
             stream.windows_before = former.windows_before + former.test.windows
@@ -117,10 +192,9 @@ class DriftMetrics(Collector):
         stream = self._streams.get(model)
         if stream is None or stream.calibration != calibration:
             return
-        stream.waiting.append((scores, p_values))
-        stream.waiting_rows += len(scores)
+        stream.add(scores, p_values)
         if stream.waiting_rows >= _WAITING_ROWS:
-            _run_after_answers(stream.flush)
+            _advance_after_answers(stream)
 
     def collect(self) -> Iterator[Metric]:
         """Give the families as Prometheus reads them."""
@@ -150,9 +224,16 @@ class DriftMetrics(Collector):
         yield from (value, largest, windows, crossings)
 
 
-def _run_after_answers(work: Callable[[], None]) -> None:
-    """Let the event loop do it in its next turn, where there is one."""
-    with suppress(RuntimeError):
-        asyncio.get_running_loop().call_soon(work)
+def _advance_after_answers(stream: _Stream) -> None:
+    """Let the event loop do it in its next turns, some rows in each, where there is one."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        stream.flush()
         return
-    work()
+
+    def advance() -> None:
+        if stream.advance():
+            loop.call_soon(advance)
+
+    loop.call_soon(advance)

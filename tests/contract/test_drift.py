@@ -65,7 +65,7 @@ def test_rows_are_tested_once(
     assert calibration is not None
     test, drift = KeepingTest(), server.metrics.drift
     drift.forget("judged")
-    drift.watch("judged", calibration.id, lambda: test)
+    drift.watch("judged", calibration.id, lambda: test, 1e9)
     runner.run(TRANSPORTS[transport](server, CASES[f"score-{name}"]))
     server.metrics.render()
     added = NEIGHBOURS if transport == "coalesced" else []

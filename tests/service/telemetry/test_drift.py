@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, generate_latest
 
 from service.telemetry import Metrics
 from service.telemetry.aggregation import merge
+from service.telemetry.drift import DriftMetrics
 from tests.service.telemetry.test_aggregation import value
 
 MODEL, CALIBRATION = "moons", "0123456789ab"
@@ -42,9 +44,9 @@ class FakeTest:
         self.calls.append(scores.tolist())
 
 
-def watching(test: FakeTest) -> Metrics:
+def watching(test: FakeTest, rows_per_second: float = 1e9) -> Metrics:
     metrics = Metrics()
-    metrics.drift.watch(MODEL, CALIBRATION, lambda: test)
+    metrics.drift.watch(MODEL, CALIBRATION, lambda: test, rows_per_second)
     return metrics
 
 
@@ -81,7 +83,7 @@ def test_no_more_than_a_thousand_rows_wait() -> None:
         observe(metrics, float(row))
     assert test.calls == []
     observe(metrics, 1023.0, 1024.0)
-    assert test.calls == [[float(row) for row in range(1025)]]
+    assert test.seen == [float(row) for row in range(1025)]
 
 
 def test_answers_do_not_wait_for_the_test() -> None:
@@ -92,9 +94,37 @@ def test_answers_do_not_wait_for_the_test() -> None:
         observe(metrics, *([1.0] * 2000))
         assert test.calls == []
         await asyncio.sleep(0)
+        assert len(test.seen) == 1024
+        await asyncio.sleep(0)
         assert len(test.seen) == 2000
 
     asyncio.run(answer())
+
+
+def test_of_a_stream_that_is_too_fast_whole_requests_are_left_out() -> None:
+    now, test = [0.0], FakeTest()
+    registry = CollectorRegistry()
+    drift = DriftMetrics(registry, clock=lambda: now[0])
+    drift.watch(MODEL, CALIBRATION, lambda: test, rows_per_second=2)
+
+    def feed(score: float, rows: int) -> None:
+        drift.observe(MODEL, CALIBRATION, np.full(rows, score), np.full(rows, 0.5))
+
+    # Ten seconds' worth may come at once, and what it exceeds is made up for.
+    feed(1.0, 19)
+    feed(2.0, 5)
+    feed(3.0, 1)
+    now[0] = 2.0
+    feed(4.0, 1)
+    now[0] = 2.5
+    feed(5.0, 30)
+    now[0] = 1000.0
+    feed(6.0, 20)
+    feed(7.0, 1)
+    text = generate_latest(registry)
+    assert test.seen == [1.0] * 19 + [2.0] * 5 + [5.0] * 30 + [6.0] * 20
+    # All are counted.
+    assert value(text, "pushforward_score_p_value_count", model=MODEL) == 77
 
 
 def test_rows_without_a_score_do_not_count() -> None:
@@ -119,10 +149,10 @@ def test_the_same_calibration_goes_on_and_another_begins_anew() -> None:
     first, never, second = FakeTest(), FakeTest(), FakeTest()
     metrics = watching(first)
     observe(metrics, *([1.0] * 25))
-    metrics.drift.watch(MODEL, CALIBRATION, lambda: never)
+    metrics.drift.watch(MODEL, CALIBRATION, lambda: never, 1e9)
     assert shown(metrics, "drift_log_martingale") == 25
     observe(metrics, 1.0)
-    metrics.drift.watch(MODEL, "another", lambda: second)
+    metrics.drift.watch(MODEL, "another", lambda: second, 1e9)
     # What waited belongs to the one before.
     assert (len(first.seen), second.seen) == (26, [])
     assert shown(metrics, "drift_log_martingale") == 0
