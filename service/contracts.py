@@ -244,7 +244,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelIndexEntry:
-    """One version of a model in the index: served, or why not."""
+    """One version of a model in the index: served, or why not.
+
+    reason: of a version that is served, why what lies in its folder now is not.
+    """
 
     name: str
     version: str

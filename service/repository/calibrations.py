@@ -9,13 +9,15 @@ import numpy as np
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.manifest import digest
 from models.scoring.calibration import Calibration
+from models.scoring.card import CARD_FILE
 from models.scoring.statistics import Evidence, parse_statistic
 from models.scoring.storage import CALIBRATION_FILE, SCORES_FILE, read_calibration
 from service.contracts import ModelCard
 from service.repository.folders import Stamp
 from service.settings import flag_name
 
-_FILES = (CALIBRATION_FILE, SCORES_FILE)
+# What a calibration writes: nothing else of a model follows from these.
+_FILES = (CALIBRATION_FILE, SCORES_FILE, CARD_FILE)
 _ALLOWED = "allow_uncalibrated"
 
 _log = logging.getLogger(__name__)
@@ -69,10 +71,15 @@ def why_not_in_its_place(former: ModelCard, card: ModelCard, fault: str | None) 
     if former.calibration is None or card.calibration is not None:
         return None
     what = f"its calibration cannot be used: {fault}" if fault else "it has no calibration"
+    allow = f"or allow it by {flag_name(_ALLOWED)} true"
+    if card.weights == former.weights:
+        return (
+            f"{what}; the one from before, {former.calibration.id}, stays in use: calibrate it "
+            f"again (pushforward calibrate), {allow}"
+        )
     return (
         f"{what}; the version that is served, {former.version}, has one, and requests with alpha "
-        f"or fdr would fail: calibrate it (pushforward calibrate), or allow it by "
-        f"{flag_name(_ALLOWED)} true"
+        f"or fdr would fail: calibrate it (pushforward calibrate), {allow}"
     )
 
 
@@ -93,7 +100,8 @@ def log_calibration(card: ModelCard, fault: str | None) -> None:
 
 
 def _without_calibration(seen: Stamp) -> Stamp:
-    return tuple(entry for entry in seen if entry[0] not in _FILES)
+    # Files that are being written are hidden, until they take their place.
+    return tuple(entry for entry in seen if entry[0] not in _FILES and not entry[0].startswith("."))
 
 
 def _try(calibration: Calibration, card: ModelCard) -> None:

@@ -43,6 +43,11 @@ SLOW_BATCH_SECONDS = 1.0
 # The same, where a full batch would take half of a start.
 LONG_BATCH_SECONDS = 0.05
 
+# How long the files of a calibration stay as they are once all of it is written, and how often it is
+# read at most until then.
+_SETTLED_SECONDS = 0.3
+_MOST_READS = 10
+
 # What Python says where a thread cannot be had; it has no class of its own.
 _NO_THREAD = "can't start new thread"
 
@@ -144,7 +149,7 @@ async def _load(
     chosen = overrides.settings
     threads = share_cpu(chosen.instances, chosen.num_threads, chosen.workers).threads
     card = make_card(location, facts, selection, overrides.settings.batching)
-    card, fault = await calibrate_card(location, card)
+    _, card, fault = await calibrate_card(location, card)
     if "warning" in card.accuracy:
         _log.warning("%s: %s", card.name, card.accuracy["warning"])
     # A GPU computes while its thread waits: that costs nobody a processor.
@@ -174,25 +179,36 @@ async def _load(
 
 async def recalibrate(location: ModelLocation, loaded: LoadedModel) -> LoadedModel:
     """Read the calibration of a loaded model anew; its batchers go on."""
-    seen = stamp(location)
-    card, fault = await calibrate_card(location, loaded.served.card)
+    seen, card, fault = await calibrate_card(location, loaded.served.card)
     served = replace(loaded.served, card=card)
     return replace(loaded, served=served, stamp=seen, calibration_fault=fault)
 
 
-async def calibrate_card(location: ModelLocation, card: ModelCard) -> tuple[ModelCard, str | None]:
+async def calibrate_card(
+    location: ModelLocation, card: ModelCard
+) -> tuple[Stamp, ModelCard, str | None]:
     """Add to a card what lies in the folder of the calibration of anomaly scores.
 
+    What cannot be used may be half of what is being written: it is read again until its files have
+    not changed for a moment.
+
     Returns:
-        The card, and why what lies there cannot be used.
+        What the files were like, the card, and why what lies there cannot be used.
     """
 
     def read() -> tuple[str, FoundCalibration]:
         weights = card.weights or digest_weights(location.folder)
         return weights, find_calibration(location.folder, replace(card, weights=weights))
 
-    weights, (calibration, fault) = await run_in_dedicated_thread(read)
-    return replace(card, weights=weights, calibration=calibration), fault
+    for _ in range(_MOST_READS):
+        seen = stamp(location)
+        weights, (calibration, fault) = await run_in_dedicated_thread(read)
+        if fault is None:
+            break
+        await asyncio.sleep(_SETTLED_SECONDS)
+        if stamp(location) == seen:
+            break
+    return seen, replace(card, weights=weights, calibration=calibration), fault
 
 
 def make_card(

@@ -256,8 +256,10 @@ class FolderRepository:
                     location = self._locations().get(name)
                 await self._apply(name, location)
         except ModelRefused as error:
-            version = "" if location is None else f" {location.version}"
-            _log.error("%s%s is not served: %s", name, version, error.detail)
+            loaded, version = self._table.get(name), "" if location is None else location.version
+            is_served = loaded is not None and loaded.served.card.version == version
+            what = "is served as it was before" if is_served else "is not served"
+            _log.error("%s %s %s: %s", name, version, what, error.detail)
         except (NotReady, StartupError) as error:
             _log.error("%s is not loaded anew: %s", name, error)
         finally:

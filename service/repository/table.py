@@ -62,14 +62,19 @@ class ModelTable:
         return [self._loaded[name].served for name in self.names]
 
     def index(self) -> list[ModelIndexEntry]:
-        """All models in order of name: the served versions, and those that are not served."""
-        served = [
-            ModelIndexEntry(model.card.name, model.card.version, True) for model in self.models()
-        ]
+        """All models in order of name: the served versions, and those that are not served.
+
+        A version that is served as it was before, since what lies in its folder now was refused,
+        is there once, with the reason.
+        """
+        entries = {(one.name, one.version): one for one in self._refused.values()}
+        for model in self.models():
+            key = model.card.name, model.card.version
+            entries[key] = ModelIndexEntry(
+                *key, True, entries[key].reason if key in entries else ""
+            )
         gone = [ModelIndexEntry(*item, False, "unloaded") for item in self._unloaded.items()]
-        return sorted(
-            [*served, *self._refused.values(), *gone], key=lambda one: (one.name, one.version)
-        )
+        return sorted([*entries.values(), *gone], key=lambda one: (one.name, one.version))
 
     def serve(self, loaded: LoadedModel) -> None:
         """Serve a model in the place of its version before, if any."""

@@ -1,5 +1,6 @@
 """Calibrations that come, change and go while their model serves."""
 
+import asyncio
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,8 +16,9 @@ import models
 from models.checkpoints.manifest import digest
 from models.scoring.calibration import Calibration
 from models.scoring.storage import CALIBRATION_FILE, SCORES_FILE, write_calibration
+from service.contracts import ModelIndexEntry
 from service.errors import ModelRefused
-from service.repository import FolderRepository
+from service.repository import FolderRepository, loading
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.repository.test_repository import later, make_flow, run
@@ -226,21 +228,88 @@ def test_a_model_is_served_without_a_calibration_that_cannot_be_used(
     assert "other weights" in warning
 
 
-def test_what_cannot_be_used_does_not_replace_a_calibration(versions: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_does_not_replace_a_calibration(
+    versions: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def test(repository: FolderRepository, folder: Path) -> None:
         for harm, said in HARMS.items():
             harm(folder / "1")
             await repository.refresh()
             assert repository.get("flow").card.calibration is not None, harm
-            (refused,) = [one for one in repository.index() if not one.is_ready]
-            assert refused.reason.startswith("its calibration cannot be used: ")
-            assert said in refused.reason
-            assert str(tmp_path) not in refused.reason
+            (entry,) = repository.index()
+            assert (entry.version, entry.is_ready) == ("1", True)
+            assert entry.reason.startswith("its calibration cannot be used: ")
+            assert said in entry.reason
+            assert str(tmp_path) not in entry.reason
+            assert caplog.messages[-1].startswith("flow 1 is served as it was before: its calib")
         write_calibration(folder / "1", calibration(folder / "1", rows=299))
         await repository.refresh()
         found = repository.get("flow").card.calibration
         assert found is not None
         assert found.rows == 299
-        assert all(one.is_ready for one in repository.index())
+        assert repository.index() == [ModelIndexEntry("flow", "1", True)]
+
+    monkeypatch.setattr(loading, "_SETTLED_SECONDS", 0.01)
+    serve(versions, tmp_path, test)
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_a_calibration_that_is_being_written_is_read_once_it_is_there(
+    versions: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_allowed: bool
+) -> None:
+    """Its two files take their places one after the other."""
+
+    async def test(repository: FolderRepository, folder: Path) -> None:
+        whole = tmp_path / "whole"
+        whole.mkdir()
+        write_calibration(whole, calibration(folder / "1", rows=199))
+        shutil.copy(whole / SCORES_FILE, folder / "1")
+        looking = asyncio.create_task(repository.refresh())
+        await asyncio.sleep(loading._SETTLED_SECONDS / 2)
+        found = repository.get("flow").card.calibration
+        assert found is not None
+        assert found.rows == 99
+        shutil.copy(whole / CALIBRATION_FILE, folder / "1")
+        await looking
+        found = repository.get("flow").card.calibration
+        assert found is not None
+        assert found.rows == 199
+        assert repository.index() == [ModelIndexEntry("flow", "1", True)]
+
+    with caplog.at_level(logging.ERROR):
+        serve(versions, tmp_path, test, allow_uncalibrated=is_allowed)
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+def test_a_calibration_changes_alone_beside_its_card_and_what_is_being_written(
+    versions: Path, tmp_path: Path
+) -> None:
+    async def test(repository: FolderRepository, folder: Path) -> None:
+        before = repository.get("flow")
+        write_calibration(folder / "1", calibration(folder / "1", rows=199))
+        (folder / "1" / "README.md").write_text("# Calibrated by this")
+        (folder / "1" / ".0123.partial").touch()
+        await repository.refresh()
+        after = repository.get("flow")
+        assert after.card.calibration is not None
+        assert after.card.calibration.rows == 199
+        assert after.encode is before.encode
+
+    serve(versions, tmp_path, test)
+
+
+def test_other_files_in_the_place_of_a_version_that_cannot_be_served_are_told_of_once(
+    versions: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(repository: FolderRepository, folder: Path) -> None:
+        (folder / "1" / "config.json").write_text("{")
+        await repository.refresh()
+        (entry,) = repository.index()
+        assert (entry.version, entry.is_ready) == ("1", True)
+        assert "config.json" in entry.reason
+        assert caplog.messages[-1].startswith("flow 1 is served as it was before: ")
 
     serve(versions, tmp_path, test)
