@@ -74,12 +74,17 @@ def read_rate(value: Any, name: str) -> float:
         InvalidParameter: it is no number.
         OutOfRange: it is outside.
     """
-    rate = read_number(value, name, 0, 1)
-    if rate in (0, 1):
-        raise OutOfRange(
-            f"{name}: expected more than 0 and less than 1, got {_shown(value)}", at=f"/{name}"
+    if type(value) not in (int, float):
+        raise InvalidParameter(
+            f"{name}: expected a number above 0 and below 1, got {_shown(value)}"
+            f"{suggest_scalar(value, (int, float))}",
+            at=f"/{name}",
         )
-    return rate
+    if not 0 < value < 1:
+        raise OutOfRange(
+            f"{name}: expected a number above 0 and below 1, got {_shown(value)}", at=f"/{name}"
+        )
+    return float(value)
 
 
 def read_finite(value: Any, name: str) -> float:

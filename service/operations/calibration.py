@@ -10,10 +10,11 @@ from models.scoring.calibration import Calibration
 from models.scoring.conformal import rows_needed
 from service.codec.tensors import Array
 from service.contracts import ModelCard
-from service.errors import NotCalibrated, OutOfRange
-from service.operations.decision import Decision
+from service.errors import NotCalibrated, OutOfRange, UnknownField
 from service.operations.model_input import ModelInput
 
+# Outputs that there are with a calibration only.
+OF_P_VALUES = ("p_value", "q_value")
 # Calibrations and rates that were described.
 _MAX_TEXTS = 256
 
@@ -54,13 +55,18 @@ def labels_of(card: ModelCard, calibration: Calibration, context: Array | None) 
 
 
 def labels_of_all(card: ModelCard, calibration: Calibration, given: ModelInput) -> Array | None:
-    """The same of all rows of a request; a row that was rejected counts as of no class."""
-    labels = labels_of(card, calibration, given.context)
-    if labels is None or given.rejected is None:
+    """The same of all rows of a request, those that were rejected among them."""
+    context = given.context if given.rejected is None else given.rejected.context
+    return labels_of(card, calibration, context)
+
+
+def labels_of_judged(card: ModelCard, calibration: Calibration, given: ModelInput) -> Array | None:
+    """The same of the rows that get a p-value; None too where there are none of them."""
+    labels, rejected = labels_of_all(card, calibration, given), given.rejected
+    if labels is None or rejected is None:
         return labels
-    spread: Array = np.full(given.rejected.total, -1)
-    spread[given.rejected.kept] = labels
-    return spread
+    judged = np.sort([*rejected.kept, *rejected.outside])
+    return labels[judged] if len(judged) else None
 
 
 def check_alpha(
@@ -86,11 +92,25 @@ def check_alpha(
     )
 
 
-def not_calibrated(decision: Decision, card: ModelCard) -> NotCalibrated:
+def refuse_without(name: str, card: ModelCard) -> None:
+    """Say what an output of scores needs that an answer lacks.
+
+    Raises:
+        NotCalibrated: it is about p-values.
+        UnknownField: nothing that was sent gives it.
+    """
+    if name in OF_P_VALUES and card.calibration is None:
+        raise not_calibrated(name, card, "/outputs", "ask for score")
+    needed = "fdr" if name in OF_P_VALUES else "alpha, fdr or threshold"
+    raise UnknownField(f"{name}: it is answered with {needed}; send that", at="/outputs")
+
+
+def not_calibrated(
+    name: str, card: ModelCard, at: str, instead: str = "send threshold"
+) -> NotCalibrated:
     """Say how a model gets the calibration that is asked for."""
-    name = decision.name
     return NotCalibrated(
         f"{name}: model {card.name} has no calibration; run `pushforward calibrate {card.name} "
-        "--data HELD-OUT` with rows that it never saw, or send threshold",
-        at=f"/{name}",
+        f"--data HELD-OUT` with rows that it never saw, or {instead}",
+        at=at,
     )

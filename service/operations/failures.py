@@ -57,11 +57,18 @@ class RejectedRows(NamedTuple):
     total: how many rows the request has.
     codes: of those that are invalid, by row.
     kept: the others, in order.
+    context: of all rows, None for an unconditional model.
     """
 
     total: int
     codes: dict[int, int]
     kept: Array
+    context: Array | None = None
+
+    @property
+    def outside(self) -> list[int]:
+        """Those that lie outside of the support: what is known of them is that nothing is there."""
+        return [row for row, code in self.codes.items() if code == _AT_BOUNDS]
 
     def spread(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Put the rows of an answer where they were in the request.
@@ -69,7 +76,7 @@ class RejectedRows(NamedTuple):
         Returns:
             NaN between them; the log-density outside of the support is -inf.
         """
-        outside = [row for row, code in self.codes.items() if code == _AT_BOUNDS]
+        outside = self.outside
         spread = {name: self._spread(values) for name, values in outputs.items()}
         for name in spread.keys() & _OF_NO_DENSITY.keys():
             spread[name][outside] = _OF_NO_DENSITY[name]

@@ -82,7 +82,7 @@ class FollowUp(NamedTuple):
 
 def without_rejected(given: ModelInput, reasons: Reasons) -> ModelInput:
     """Leave out the rows that are invalid."""
-    rejected = reject(reasons, len(given.rows))
+    rejected = reject(reasons, len(given.rows))._replace(context=given.context)
     context = None if given.context is None else given.context[rejected.kept]
     return given._replace(rows=given.rows[rejected.kept], context=context, rejected=rejected)
 

@@ -15,11 +15,13 @@ from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
 from service.errors import BackgroundNotServed, ModelNotFound
 from service.operations.calibration import (
+    OF_P_VALUES,
     check_alpha,
     described,
-    labels_of,
     labels_of_all,
+    labels_of_judged,
     not_calibrated,
+    refuse_without,
 )
 from service.operations.decision import (
     ALPHA,
@@ -130,7 +132,7 @@ class Score(Operation):
         names = super().output_names(card)
         if card.calibration is not None:
             return names
-        return tuple(name for name in names if name not in ("p_value", "q_value"))
+        return tuple(name for name in names if name not in OF_P_VALUES)
 
     @classmethod
     def answered_names(cls, card: ModelCard, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -140,6 +142,12 @@ class Score(Operation):
         if given.isdisjoint((ALPHA.name, FDR.name, THRESHOLD.name)):
             unknown.add("is_anomaly")
         return tuple(name for name in cls.output_names(card) if name not in unknown)
+
+    @classmethod
+    def refuse_output(cls, name: str, card: ModelCard, fields: Mapping[str, Any]) -> None:
+        """Say which of calibration and limit an output needs; see `refuse_without`."""
+        if name in cls._tensors:
+            refuse_without(name, card)
 
     def complete(
         self, given: ModelInput, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
@@ -156,11 +164,11 @@ class Score(Operation):
             explain = read_explain(fields, card, given, form.media, limits)
         if calibration is None:
             if decision is not None and decision.needs_calibration:
-                raise not_calibrated(decision, card)
+                raise not_calibrated(decision.name, card, f"/{decision.name}")
             nothing = {"p_value": None, "calibration": None}
             scalars: Scalars = nothing if form.media in (JSON, OCTETS) else {}
             return given._replace(scalars=scalars, decision=decision, follows=given.heat_map)
-        labels = labels_of(card, calibration, given.context)
+        labels = labels_of_judged(card, calibration, given)
         alpha = decision.limit if decision is not None and decision.name == ALPHA.name else None
         if alpha is not None:
             check_alpha(alpha, calibration, labels, card)

@@ -338,6 +338,15 @@ class Operation(ABC):
         """Those that the answer to these fields holds."""
         return cls.output_names(card)
 
+    @classmethod
+    def refuse_output(cls, name: str, card: ModelCard, fields: Mapping[str, Any]) -> None:
+        """Say why the answer to these fields lacks one of the operation's tensors.
+
+        Raises:
+            InvalidRequest: where that is known better than that there is no such output.
+        """
+        return
+
     def choose_format(
         self, accept: bytes | None, fields: dict[str, Any], card: ModelCard
     ) -> ResponseFormat:

@@ -43,8 +43,8 @@ SLOW_BATCH_SECONDS = 1.0
 # The same, where a full batch would take half of a start.
 LONG_BATCH_SECONDS = 0.05
 
-# How long the files of a calibration stay as they are once all of it is written, and how often it is
-# read at most until then.
+# How long the files of a calibration stay as they are once all of it is written, and how often it
+# is read at most until then.
 _SETTLED_SECONDS = 0.3
 _MOST_READS = 10
 

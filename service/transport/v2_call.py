@@ -90,6 +90,8 @@ class V2CallReader:
         if wanted is None:
             names = possible if asked is operation else asked.output_names(card)
             wanted = dict.fromkeys(names, inference.is_binary)
+        for name in [name for name in wanted if name not in possible]:
+            operation.refuse_output(name, card, inference.parameters)
         check_known(wanted, (*possible, STATUS))
         fields: dict[str, Any] = dict(inference.tensors)
         own = self._parameters[operation]

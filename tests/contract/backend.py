@@ -62,6 +62,7 @@ KINDS = {
     "judged_grey": Kind((1, 2, 2), {"num_levels": 256, "support": (0.0, 256.0)}),
     "judged_flow": Kind((3,)),
     "judged_classes": Kind((2,), {"context_shape": (4,), "num_classes": 4}),
+    "judged_digits": Kind((1, 2, 2), {"num_levels": 17, "context_shape": (4,), "num_classes": 4}),
     # Scored by ratios to "line", to "full", to no model, and to "line" in other weights.
     "contrast": Kind((3,)),
     "beside_full": Kind((3,)),
@@ -363,6 +364,7 @@ STATISTICS = {
     "judged_grey": ("complexity", None),
     "judged_flow": ("typicality", None),
     "judged_classes": ("neg_log_prob", None),
+    "judged_digits": ("neg_log_prob", None),
     "contrast": ("ratio:line", "line"),
     "beside_full": ("ratio:full", "full"),
     "orphan": ("ratio:nobody", "nobody"),
@@ -371,12 +373,12 @@ STATISTICS = {
 
 
 def calibration_of(name: str) -> Calibration | None:
-    """19 rows, whose scores are 1 .. 19; class 2 has 9 of its own, 11 .. 19."""
+    """19 rows, whose scores are 1 .. 19; of models by class 2 has 9 of its own, 11 .. 19."""
     if name not in STATISTICS:
         return None
     statistic, background = STATISTICS[name]
     scores = np.arange(1.0, 20.0)
-    classes = {2: scores[10:]} if name == "judged_classes" else {}
+    classes = {2: scores[10:]} if KINDS[name].facts.get("num_classes") else {}
     return Calibration(
         statistic=statistic,
         parameters={"median": np.array([4.0])} if statistic == "typicality" else {},

@@ -277,6 +277,69 @@ CASES = [
             "/alpha",
         ),
     ),
+    Case(
+        "pixels that are none, of a class of its own",
+        "score",
+        {
+            "model": "judged_digits",
+            "x": [[[[0, 1], [2, 300]]], [[[0, 1], [2, 3]]]],
+            "context": [2, 1],
+            "alpha": 0.1,
+        },
+        _ok(
+            "judged_digits",
+            b'"failures":[{"row":0,"status":"outside_support","reason":"out_of_bounds"}],"score":[null,4.175754070281982],"log_prob":[null,-4.175754],"p_value":[0.1,0.8],"is_anomaly":[true,false],"non_finite":[0]',
+            0.1,
+        ),
+    ),
+    Case(
+        "alpha below the class of pixels that are none",
+        "score",
+        {
+            "model": "judged_digits",
+            "x": [[[[0, 1], [2, 300]]], [[[0, 1], [2, 3]]]],
+            "context": [2, 1],
+            "alpha": 0.05,
+        },
+        problem(
+            "out_of_range",
+            "alpha: judged_digits has 9 calibration rows of class 2, which promise 0.1 at least, got 0.05; that needs 19 rows: calibrate it on more",
+            "/alpha",
+        ),
+    ),
+    Case(
+        "an invalid row has no class",
+        "score",
+        {
+            "model": "judged_classes",
+            "x": [[0, 0], [None, 4]],
+            "context": [1, 2],
+            "alpha": 0.05,
+            "invalid": "null",
+        },
+        _ok(
+            "judged_classes",
+            b'"failures":[{"row":1,"status":"invalid_input","reason":"missing"}],"score":[2.587877035140991,null],"log_prob":[-2.587877,null],"p_value":[0.9,null],"is_anomaly":[false,false],"non_finite":[1]',
+            0.05,
+            1,
+        ),
+    ),
+    Case(
+        "classes of invalid rows alone",
+        "score",
+        {
+            "model": "judged_classes",
+            "x": [[None, 4]],
+            "context": 2,
+            "alpha": 0.05,
+            "invalid": "null",
+        },
+        _ok(
+            "judged_classes",
+            b'"failures":[{"row":0,"status":"invalid_input","reason":"missing"}],"score":[null],"log_prob":[null],"p_value":[null],"is_anomaly":[false],"non_finite":[0]',
+            0.05,
+        ),
+    ),
     # Ratios to another model
     Case(
         "ratio",
@@ -505,9 +568,7 @@ CASES = [
             {"x": [[2, 4, 6]], name: value},
             problem(
                 "out_of_range",
-                f"{name}: expected more than 0 and less than 1, got {value}"
-                if value in (0, 1)
-                else f"{name}: expected 0 .. 1, got {value}",
+                f"{name}: expected a number above 0 and below 1, got {value}",
                 f"/{name}",
             ),
         )
@@ -518,7 +579,9 @@ CASES = [
         "alpha of a truth",
         {"x": [[2, 4, 6]], "alpha": True},
         problem(
-            "invalid_parameter", "alpha: expected a number 0 .. 1, got true or false", "/alpha"
+            "invalid_parameter",
+            "alpha: expected a number above 0 and below 1, got true or false",
+            "/alpha",
         ),
     ),
     _case(

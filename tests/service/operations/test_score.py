@@ -77,6 +77,31 @@ def test_anomalies_are_logged_once_a_request_without_its_rows(
     ]
 
 
+@pytest.mark.parametrize(
+    ("model", "output", "parameters", "code", "detail"),
+    [
+        ("plain", "p_value", {"alpha": 0.1}, "not_calibrated", "p_value: model plain has no"),
+        ("plain", "p_value", {}, "not_calibrated", "`pushforward calibrate plain --data"),
+        ("plain", "q_value", {"fdr": 0.1}, "not_calibrated", "q_value: model plain has no"),
+        ("line", "q_value", {"alpha": 0.1}, "unknown_field", "q_value: it is answered with fdr"),
+        ("line", "is_anomaly", {}, "unknown_field", "answered with alpha, fdr or threshold"),
+        ("line", "bits_per_dim", {}, "unknown_field", "no such field, expected score"),
+    ],
+)
+def test_an_output_by_name_that_is_not_answered_is_refused_saying_what_it_needs(
+    model: str, output: str, parameters: dict[str, float], code: str, detail: str
+) -> None:
+    inputs = [{"name": "x", "shape": [3, 3], "datatype": "FP32", "data": ROWS}]
+    body = {
+        "inputs": inputs,
+        "outputs": [{"name": output}],
+        "parameters": {"operation": "score", **parameters},
+    }
+    answer, _ = score(body, f"/v2/models/{model}/infer")
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert detail in answer.json()["detail"]
+
+
 def test_a_model_shows_its_calibration() -> None:
     app = app_over(FakeRepository(CARDS))
     facts = ask(app, "GET", "/models/line").json()["calibration"]
