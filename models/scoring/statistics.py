@@ -48,8 +48,9 @@ class Statistic:
     """One statistic.
 
     name: as it is asked for. summary: for the manual. formula: the score, of rows with a finite
-    log_prob. fit: its parameters, of the calibration rows. parameter_names: theirs. machine: facts
-    of the machine among them, which must be the same where rows are scored. needs_x, needs_z,
+    log_prob. fit: its parameters, of the calibration rows. parameter_names: theirs.
+    widths: how many values each of them may have. positive: those above 0. machine: facts of the
+    machine among them, which must be the same where rows are scored. needs_x, needs_z,
     needs_background: which parts of the evidence it reads beside log_prob.
     """
 
@@ -58,6 +59,8 @@ class Statistic:
     formula: Callable[[Evidence, Parameters], Array]
     fit: Callable[[Evidence], dict[str, Array]] = _nothing
     parameter_names: tuple[str, ...] = ()
+    widths: tuple[int, ...] = (1,)
+    positive: tuple[str, ...] = ()
     machine: Callable[[], dict[str, Array]] = dict
     needs_x: bool = False
     needs_z: bool = False
@@ -85,13 +88,23 @@ class Statistic:
         """See that rows can be scored here as they were where the parameters come from.
 
         Raises:
-            StatisticError: parameters are missing or unknown, or this machine gives other scores.
+            StatisticError: parameters are missing, unknown, or none that `fit` gives, or this
+                machine gives other scores.
         """
         if set(parameters) != set(self.parameter_names):
             raise StatisticError(
                 f"{self.name}: expected the parameters {sorted(self.parameter_names)}, got "
                 f"{sorted(parameters)}"
             )
+        shapes = {np.shape(value) for value in parameters.values()}
+        if len(shapes) > 1 or not shapes <= {(width,) for width in self.widths}:
+            raise StatisticError(
+                f"{self.name}: expected {' or '.join(map(str, self.widths))} values of "
+                f"{' and of '.join(self.parameter_names)}, got shapes {sorted(shapes)}"
+            )
+        for name in self.positive:
+            if not (parameters[name] > 0).all():
+                raise StatisticError(f"{self.name}: {name}: expected values above 0")
         for name, value in self.machine().items():
             if not np.array_equal(parameters[name], value):
                 raise StatisticError(
@@ -205,6 +218,7 @@ _ALL = (
         _complexity,
         fit=_fit_complexity,
         parameter_names=("zlib",),
+        widths=(3,),
         machine=_zlib_lengths,
         needs_x=True,
     ),
@@ -223,6 +237,8 @@ _ALL = (
         _latent,
         fit=_fit_latent,
         parameter_names=("mean", "std"),
+        widths=(1, 2),
+        positive=("std",),
         needs_z=True,
     ),
 )

@@ -34,6 +34,16 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Rows = Annotated[int, Field(gt=0)]
 
 
+class StoredReport(BaseModel):
+    """The content of `report`: what is shown of it, and whatever else was found."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    probes: list[dict[str, Any]] = []
+    anomalies: dict[str, Any] | None = None
+    warnings: list[str] = []
+
+
 class CalibrationManifest(BaseModel):
     """The content of calibration.json."""
 
@@ -50,7 +60,7 @@ class CalibrationManifest(BaseModel):
     dataset: str
     created: str
     scores_sha256: _Digest
-    report: dict[str, Any] = {}
+    report: StoredReport = StoredReport()
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
@@ -74,9 +84,9 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
         dataset=calibration.dataset,
         created=calibration.created,
         scores_sha256=hashlib.sha256(content).hexdigest(),
-        report=dict(calibration.report),
+        report=StoredReport(**calibration.report),
     )
-    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
+    text = json.dumps(manifest.model_dump(exclude_unset=True), indent=2, allow_nan=False)
     write_file(folder / SCORES_FILE, content)
     write_file(folder / CALIBRATION_FILE, f"{text}\n".encode())
 
@@ -224,15 +234,14 @@ def _assemble(
         background=manifest.background_sha256,
         class_scores=class_scores,
         grid=grid,
-        report=manifest.report,
+        report=manifest.report.model_dump(exclude_unset=True),
     )
 
 
 def _label(path: Path, name: str) -> int:
-    try:
-        return int(name)
-    except ValueError:
-        raise CalibrationError(f"{path}: class_rows: expected labels, got {name!r}") from None
+    if not (name.isascii() and name.isdecimal() and str(int(name)) == name):
+        raise CalibrationError(f"{path}: class_rows: expected labels, got {name!r}; {_AGAIN}")
+    return int(name)
 
 
 def _scores(path: Path, arrays: dict[str, Array], name: str, rows: int) -> Array:

@@ -115,6 +115,19 @@ def _try(calibration: Calibration, card: ModelCard) -> None:
     latents = np.zeros((1, card.features), card.numpy_dtype)
     evidence = Evidence(zeros, np.zeros(1), latents, np.zeros(1), card.num_levels)
     statistic.score(evidence, calibration.parameters)
+    for name, fitted in statistic.fit(evidence).items():
+        stored = calibration.parameters[name]
+        if stored.shape != fitted.shape:
+            raise ValueError(
+                f"{name}: expected {len(fitted)} values of {calibration.statistic} for rows of "
+                f"this model, got {len(stored)}; calibrate it again"
+            )
+    unknown = [label for label in calibration.class_scores if label >= (card.num_classes or 0)]
+    if unknown:
+        raise ValueError(
+            f"class_rows: the model has {card.num_classes or 'no'} classes, got {unknown}; "
+            "calibrate it again"
+        )
     grid = calibration.grid
     if grid is not None and grid.shape[1:] != (card.features,):
         raise ValueError(

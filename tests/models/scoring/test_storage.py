@@ -141,6 +141,18 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         _tensors(**{"parameter.median": np.array([np.nan])}),
         "median: expected finite values",
     ),
+    "median of two": (
+        _tensors(**{"parameter.median": np.zeros(2)}),
+        r"expected 1 values of median, got shapes \[\(2,\)\]",
+    ),
+    "median of a matrix": (_tensors(**{"parameter.median": np.zeros((1, 1))}), "expected 1 values"),
+    "median of no axis": (_tensors(**{"parameter.median": np.array(1.0)}), "expected 1 values"),
+    "class of another name": (_json(class_rows={"00": 34}), "expected labels, got '00'"),
+    "class below none": (_json(class_rows={"-1": 34}), "expected labels, got '-1'"),
+    "report no object": (_json(report=[]), "report: Input should be"),
+    "warnings of text": (_json(report={"warnings": "so"}), "report.warnings: Input should be"),
+    "probes of numbers": (_json(report={"probes": [1]}), "report.probes.0: Input should be"),
+    "anomalies of text": (_json(report={"anomalies": "so"}), "report.anomalies: Input should be"),
     "key unknown": (_json(contamination=0.1), "contamination: Extra inputs"),
     "key missing": (_json(dtype=""), "dtype: Field required"),
     "version": (_json(format_version=2), "format_version: Input should be 1"),
@@ -197,6 +209,25 @@ def test_the_json_is_written_last(tmp_path: Path) -> None:
         write_calibration(tmp_path, calibrated())
     assert (tmp_path / SCORES_FILE).is_file()
     with pytest.raises(CalibrationError, match="expected a file, got a folder"):
+        read_calibration(tmp_path, weights=WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        (
+            {"mean": np.zeros(2), "std": np.ones(1)},
+            r"1 or 2 values .* got shapes \[\(1,\), \(2,\)\]",
+        ),
+        ({"mean": np.zeros(3), "std": np.ones(3)}, "1 or 2 values"),
+        ({"mean": np.zeros(1), "std": np.zeros(1)}, "std: expected values above 0"),
+    ],
+)
+def test_parameters_that_no_rows_give_are_refused(
+    tmp_path: Path, parameters: dict[str, np.ndarray], reason: str
+) -> None:
+    write_calibration(tmp_path, replace(calibrated(statistic="latent"), parameters=parameters))
+    with pytest.raises(CalibrationError, match=reason):
         read_calibration(tmp_path, weights=WEIGHTS)
 
 

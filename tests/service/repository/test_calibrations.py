@@ -201,7 +201,18 @@ def _of_another_width(folder: Path) -> None:
     write_calibration(folder, calibration(folder, grid=np.zeros((16, 7))))
 
 
+def _of_pictures(folder: Path) -> None:
+    parameters = {"mean": np.zeros(2), "std": np.ones(2)}
+    write_calibration(folder, calibration(folder, statistic="latent", parameters=parameters))
+
+
+def _by_class(folder: Path) -> None:
+    write_calibration(folder, calibration(folder, class_scores={1: np.arange(99.0)}))
+
+
 HARMS = {
+    _of_pictures: "mean: expected 1 values",
+    _by_class: "the model has no classes, got [1]",
     _truncate: "calibration.safetensors",
     _of_other_weights: "other weights",
     _of_another_precision: "float64",
