@@ -7,6 +7,7 @@ two functions. Its route, its place on the fast path and in V2, and its OpenAPI 
 declares here.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -70,6 +71,8 @@ from service.telemetry import Metrics
 # What any client sends of `Accept` that takes JSON.
 ACCEPT_JSON = (None, b"*/*", b"application/json")
 IMAGE_BODIES = (JSON, NPY, NPZ, PNG, JPEG)
+
+_log = logging.getLogger(__name__)
 
 _EVALUATIONS = RETURN_EVALUATIONS.name
 _INVALID = INVALID.name
@@ -256,7 +259,7 @@ class Operation(ABC):
     def observe(
         self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
     ) -> None:
-        """Take note of an answer that is written; called where `is_observed`.
+        """Take note of an answer that is written; called by `note` where `is_observed`.
 
         Args:
             model: that answered.
@@ -265,6 +268,17 @@ class Operation(ABC):
             metrics: of the process.
         """
         return
+
+    def note(
+        self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
+    ) -> None:
+        """Call `observe` where that is to be called: what fails in it costs nobody an answer."""
+        if not self.is_observed:
+            return
+        try:
+            self.observe(model, outputs, requests, metrics)
+        except Exception:
+            _log.exception("an answer of %s could not be noted", self.name)
 
     def finish(
         self, card: ModelCard, given: ModelInput, result: InferenceResult, media: str

@@ -272,8 +272,7 @@ class OperationEndpoint(Endpoint):
             threads=threads,
             deadline=request.deadline,
         )
-        if operation.is_observed:
-            operation.observe(model, outputs, (request.identity,), self.app.recorder.metrics)
+        operation.note(model, outputs, (request.identity,), self.app.recorder.metrics)
         return response
 
 

@@ -93,10 +93,7 @@ class InferEndpoint(Endpoint):
         failures = call.operation.failures(model.card, given, result, count)
         finished = _finish(model.card, call, given, result)
         response = _write(model.card, inference, call, finished, failures)
-        if call.operation.is_observed:
-            _, outputs = finished
-            metrics = self.app.recorder.metrics
-            call.operation.observe(model, outputs, (request.identity,), metrics)
+        call.operation.note(model, finished[1], (request.identity,), self.app.recorder.metrics)
         return response
 
     async def _read(

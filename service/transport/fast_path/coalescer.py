@@ -405,8 +405,7 @@ def _write(
     else:
         explain_row = partial(_explain_row, endpoint, model, given, result)
         bodies = write_json_rows(card, scalars, outputs, explain_row)
-    if operation.is_observed:
-        operation.observe(model, outputs, identities, endpoint.app.recorder.metrics)
+    operation.note(model, outputs, identities, endpoint.app.recorder.metrics)
     return bodies
 
 
