@@ -45,7 +45,7 @@ LONG_BATCH_SECONDS = 0.05
 
 # How long the files of a calibration stay as they are once all of it is written, and how often it
 # is read at most until then.
-_SETTLED_SECONDS = 0.3
+SETTLED_SECONDS = 0.3
 _MOST_READS = 10
 
 # What Python says where a thread cannot be had; it has no class of its own.
@@ -205,7 +205,7 @@ async def calibrate_card(
         weights, (calibration, fault) = await run_in_dedicated_thread(read)
         if fault is None:
             break
-        await asyncio.sleep(_SETTLED_SECONDS)
+        await asyncio.sleep(SETTLED_SECONDS)
         if stamp(location) == seen:
             break
     return seen, replace(card, weights=weights, calibration=calibration), fault

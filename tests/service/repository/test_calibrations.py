@@ -263,7 +263,7 @@ def test_what_cannot_be_used_does_not_replace_a_calibration(
         assert found.rows == 299
         assert repository.index() == [ModelIndexEntry("flow", "1", True)]
 
-    monkeypatch.setattr(loading, "_SETTLED_SECONDS", 0.01)
+    monkeypatch.setattr(loading, "SETTLED_SECONDS", 0.01)
     serve(versions, tmp_path, test)
 
 
@@ -279,7 +279,7 @@ def test_a_calibration_that_is_being_written_is_read_once_it_is_there(
         write_calibration(whole, calibration(folder / "1", rows=199))
         shutil.copy(whole / SCORES_FILE, folder / "1")
         looking = asyncio.create_task(repository.refresh())
-        await asyncio.sleep(loading._SETTLED_SECONDS / 2)
+        await asyncio.sleep(loading.SETTLED_SECONDS / 2)
         found = repository.get("flow").card.calibration
         assert found is not None
         assert found.rows == 99
