@@ -269,17 +269,19 @@ class BatchQueue:
         with self._lock:
             return self._reserve(rows, max_seconds)
 
-    def release_short(self, slot: int, rows: int, seconds: float) -> None:
-        """Give back what `reserve_short` gave, and learn from the batch.
+    def release_short(self, slot: int) -> None:
+        """Give back what `reserve_short` gave."""
+        self._slots.release(slot)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Learn from a batch that `reserve_short` was asked for.
 
         Args:
-            slot: of it.
             rows: that were computed.
             seconds: that the engine took for them.
         """
         with self._lock:
             self._learn(rows, seconds)
-        self._slots.release(slot)
 
     def finish(self, parts: list[EntrySlice], rows: int, seconds: float) -> None:
         """Give back what a batch held, and learn from it.

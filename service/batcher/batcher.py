@@ -12,7 +12,7 @@ from service.batcher.admission import Admission
 from service.batcher.batch_queue import BatchQueue
 from service.batcher.deadlines import DeadlineTimer
 from service.batcher.entry import QueueEntry
-from service.batcher.executor import BatchExecutor, BatchResult, EngineCall
+from service.batcher.executor import BatchExecutor, BatchResult, ComputedRows, EngineCall
 from service.batcher.fair_queue import FairQueue
 from service.batcher.instances import Instances
 from service.batcher.policy import QueuePolicy
@@ -80,6 +80,7 @@ class Batcher:
             max_inline_seconds=policy.max_inline_seconds,
         )
         self._admission = Admission(policy, self._queue, metrics, clock)
+        self._may_compute_now = policy.max_inline_seconds > 0.0 and not policy.is_fixed
         self._deadlines = DeadlineTimer(self._expire, clock)
         self._pending: set[QueueEntry] = set()
         self._is_accepting = False
@@ -162,9 +163,9 @@ class Batcher:
         self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
     ) -> InferenceResult | None:
         """Compute rows at once, if that is short; see `service.contracts.RowQueue`."""
-        arrived = self._clock()
+        loop, arrived = self._loop, self._clock()
         is_due = arrived < deadline and len(rows) <= self._admission.max_rows
-        if self._loop is None or not self._is_accepting or not is_due:
+        if loop is None or not self._is_accepting or not self._may_compute_now or not is_due:
             return None
         try:
             computed = self._instances.compute_now(rows, context)
@@ -172,13 +173,21 @@ class Batcher:
             raise EngineError(_LOST) from None
         if computed is None:
             return None
-        value, log_det, stats, began, seconds, non_finite_rows = computed
-        metrics = self._metrics
-        metrics.batch(len(rows), seconds, non_finite_rows)
-        metrics.queued(began - arrived, requests)
-        if stats is not None:
-            metrics.solved(stats.evaluations.tolist())
-        return InferenceResult(value, log_det, began - arrived, seconds, stats)
+        waited = computed.began - arrived
+        # Not now: clients wait for the answers.
+        loop.call_soon(self._count_computed, computed, waited, requests)
+        return InferenceResult(
+            computed.value, computed.log_det, waited, computed.seconds, computed.stats
+        )
+
+    def _count_computed(self, computed: ComputedRows, waited: float, requests: int) -> None:
+        """Count rows that were computed at once, and learn from them."""
+        rows, seconds, metrics = len(computed.log_det), computed.seconds, self._metrics
+        self._queue.learn(rows, seconds)
+        metrics.batch(rows, seconds, computed.non_finite_rows)
+        metrics.queued(waited, requests)
+        if computed.stats is not None:
+            metrics.solved(computed.stats.evaluations.tolist())
 
     def enqueue(
         self,

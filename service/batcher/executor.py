@@ -131,17 +131,12 @@ class BatchExecutor:
                     groups += [(second, is_retry), (first, is_retry)]
         return finished, result
 
-    def compute(self, rows: Array, context: Array | None) -> ComputedRows | None:
-        """Compute rows as one batch that nobody else is in.
-
-        Returns:
-            What came of them; None where batches have one fixed size.
+    def compute(self, rows: Array, context: Array | None) -> ComputedRows:
+        """Compute rows as one batch of their number that nobody else is in.
 
         Raises:
             Exception: whatever the engine raises.
         """
-        if self._is_fixed:
-            return None
         began = self._clock()
         value, log_det, *more = self._engine_call.call(rows, context)
         seconds = self._clock() - began

@@ -99,22 +99,18 @@ class Instances:
         Raises:
             EngineLost: the engine will never work again; the owner was told.
         """
-        queue, count = self._queue, len(rows)
-        slot = queue.reserve_short(count, self._max_inline_seconds)
+        slot = self._queue.reserve_short(len(rows), self._max_inline_seconds)
         if slot is None:
             return None
-        computed = None
         try:
-            computed = self._executor_of_loop().compute(rows, context)
+            return self._executor_of_loop().compute(rows, context)
         except EngineLost:
             self._lose()
             raise
         except Exception:
             return None  # found again, and told, where the rows at fault are looked for
         finally:
-            seconds = 0.0 if computed is None else computed.seconds
-            queue.release_short(slot, count, seconds)
-        return computed
+            self._queue.release_short(slot)
 
     def wake(self) -> None:
         """Wake or start the thread of one more instance, if it pays."""

@@ -19,12 +19,15 @@ _MAX_TEXTS = 256
 LoneFields = tuple[tuple[str, float], ...]
 
 
-class LoneRow(NamedTuple):
-    """A row that is not parsed yet: what else the body says, and the text of the numbers."""
+class LoneText(NamedTuple):
+    """What a body of one row says beside its row."""
 
     model: str | None
-    numbers: bytes
     fields: LoneFields = ()
+
+
+# A row that is not parsed yet: what else the body says, and the text of the numbers.
+LoneRow = tuple[LoneText, bytes]
 
 
 class LoneRowReader:
@@ -37,18 +40,26 @@ class LoneRowReader:
     """
 
     def __init__(self) -> None:
-        self._texts: dict[bytes, tuple[str | None, LoneFields]] = {}
+        self._texts: dict[bytes, LoneText] = {}
+        # What stands before and after the numbers of the body found last: mostly it is the same.
+        self._latest = (b"[[", b"", LoneText(None))
 
     def find(self, body: bytes) -> LoneRow | None:
         """Take a body apart; None where it is another one, or its text is not known."""
-        start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
-        said = self._texts.get(body[:start] + body[stop:])
-        if said is None:
-            return None
-        numbers = body[start:stop]
+        before, after, text = self._latest
+        if after and body.startswith(before) and body.endswith(after):
+            numbers = body[len(before) : -len(after)]
+        else:
+            start, stop = body.find(b"[[") + 2, body.rfind(b"]]")
+            before, after = body[:start], body[stop:]
+            known = self._texts.get(before + after)
+            if known is None:
+                return None
+            self._latest = before, after, known
+            text, numbers = known, body[start:stop]
         if numbers.translate(None, _OF_NUMBERS):
             return None
-        return LoneRow(said[0], numbers, said[1])
+        return text, numbers
 
     def learn(
         self, body: bytes, model: str | None, fields: Mapping[str, Any] = MappingProxyType({})
@@ -70,7 +81,7 @@ class LoneRowReader:
             return
         if len(self._texts) == _MAX_TEXTS:
             self._texts.clear()
-        self._texts[text] = (model, tuple(sorted(fields.items())))
+        self._texts[text] = LoneText(model, tuple(sorted(fields.items())))
 
 
 def parse_lone_rows(

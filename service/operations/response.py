@@ -32,8 +32,11 @@ Tensors = dict[str, Array]
 # -2.2250738585072014e-308.
 _JSON_BYTES = {4: 15, 8: 25}
 _TIMING = b"queue;dur=%.3f, compute;dur=%.3f"
-_JSON_HEADERS = b"content-type: application/json\r\ncontent-length: %d%b%b\r\n"
-_AFTER_LENGTH = b"\r\nserver-timing: %b\r\nx-request-id: " % _TIMING
+# Of answers in JSON that were computed together: what is not said yet is each one's own.
+_JSON_HEADERS = (
+    b"content-type: application/json\r\ncontent-length: %%d\r\n"
+    b"server-timing: " + _TIMING + b"\r\nx-request-id: %%b\r\n"
+)
 
 # The output that pictures show as a heat map, and the scalar that says what its full colour is.
 GRADIENT = "gradient"
@@ -236,9 +239,9 @@ def json_responses(
     bodies: Sequence[bytes], result: InferenceResult, identities: Sequence[str]
 ) -> list[RawResponse]:
     """Give JSON bodies the headers that `write_response` gives one, and those of every answer."""
-    same = _AFTER_LENGTH % _milliseconds(result)
+    lines = _JSON_HEADERS % _milliseconds(result)
     return [
-        RawResponse(200, _JSON_HEADERS % (len(body), same, identity.encode()), body)
+        RawResponse(200, lines % (len(body), identity.encode()), body)
         for body, identity in zip(bodies, identities, strict=True)
     ]
 

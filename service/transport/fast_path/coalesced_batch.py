@@ -85,6 +85,10 @@ class CoalescedBatch:
         self._waiting = len(members)
         self._handle: QueueHandle | None = None
 
+    def size(self) -> int:
+        """How many rows it has."""
+        return len(self._given.rows)
+
     def compute(self) -> None:
         """Have the rows computed and answer at once, or let them wait for the engine."""
         rows, context, queue = self._given[:3]
@@ -163,15 +167,15 @@ class CoalescedBatch:
         identities = request_ids([member.head for member, _ in members])
         responses = self._respond([scalars for _, scalars in members], identities, given, result)
         now = time.monotonic()
-        answered: list[Answered] = []
+        answers = list(zip([member for member, _ in members], responses, identities, strict=True))
+        if any([member.is_over for member, _, _ in answers]):  # their clients have left
+            answers = [answer for answer in answers if not answer[0].is_over]
         # Written in one go and counted afterwards: a client that is awake when the next answer
         # comes costs no wake-up, which is most of what a short write costs.
-        for (member, _), identity, response in zip(members, identities, responses, strict=True):
-            if not member.is_over:
-                member.finish(response)
-                answered.append((member, response, identity))
-        if answered:
-            self._record(answered, now)
+        for member, response, _ in answers:
+            member.finish(response)
+        if answers:
+            self._record(answers, now)
 
     def _respond(
         self,

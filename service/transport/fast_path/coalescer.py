@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from service.codec.json import Explain
-from service.codec.lone_rows import LoneFields, LoneRowReader, parse_lone_rows
+from service.codec.lone_rows import LoneFields, LoneRowReader, LoneText, parse_lone_rows
 from service.codec.media import JSON
 from service.codec.valid_rows import beyond_levels
 from service.contracts import InferenceResult, ServedModel
@@ -40,6 +40,9 @@ from service.transport.fast_path.coalesced_batch import (
 )
 from service.transport.request import Head, request_id
 
+# Of a batch: computed, answered and written they hold the event loop for about 2 ms.
+_MOST_ROWS = 128
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +66,10 @@ class Connection(Protocol):
         ...
 
 
+# Of requests that are not read yet; never changed.
+_NO_FIELDS: dict[str, Any] = {}
+
+
 class FastPathRequest(RequestContext):
     """One plain request from arrival to answer.
 
@@ -79,6 +86,7 @@ class FastPathRequest(RequestContext):
     """
 
     form = AS_JSON
+    fields = _NO_FIELDS
     timeout = 0.0
     served: ServedModel | None = None
     _batch: CoalescedBatch | None = None
@@ -97,7 +105,6 @@ class FastPathRequest(RequestContext):
         self.endpoint = endpoint
         self.head = head
         self.body = body
-        self.fields: dict[str, Any] = {}
 
     @property
     def is_waiting(self) -> bool:
@@ -107,7 +114,7 @@ class FastPathRequest(RequestContext):
     def wait_in(self, batch: CoalescedBatch) -> None:
         """Its rows wait in a queue; a client that leaves cancels them there."""
         self._batch = batch
-        self.fields = {}  # its rows hold the same numbers in a fraction of the memory
+        self.fields = _NO_FIELDS  # its rows hold the same numbers in a fraction of the memory
 
     def serve_alone(self) -> None:
         """Go on in a task: something on its way takes long, or its model was replaced."""
@@ -182,16 +189,20 @@ class RequestCoalescer:
 
     Clients that were answered together answer together, but for the first, which is often a turn
     before the others. Where one connection alone is open nobody is waited for.
+
+    One batch is computed and answered a turn, the smallest first: who asks for something else is
+    not to wait until hundreds of answers are written. What arrives meanwhile begins after the last.
     """
 
     def __init__(self) -> None:
         self._arrived: list[FastPathRequest] = []
+        self._batches: list[CoalescedBatch] = []  # the smallest is the last
         self._readers: defaultdict[OperationEndpoint, LoneRowReader] = defaultdict(LoneRowReader)
 
     def add(self, request: FastPathRequest) -> None:
         """Begin a request with all others that arrive in this turn and the next."""
         self._arrived.append(request)
-        if len(self._arrived) > 1:
+        if len(self._arrived) > 1 or self._batches:
             return
         connection = request.connection
         if connection.is_only:
@@ -201,23 +212,36 @@ class RequestCoalescer:
 
     def _begin_all(self) -> None:
         arrived, self._arrived = self._arrived, []
-        by_endpoint: dict[OperationEndpoint, list[FastPathRequest]] = {}
+        by_endpoint: defaultdict[OperationEndpoint, list[FastPathRequest]] = defaultdict(list)
         for request in arrived:
             if not request.is_over:  # its client may have left
-                by_endpoint.setdefault(request.endpoint, []).append(request)
+                by_endpoint[request.endpoint].append(request)
+        is_computing = bool(self._batches)
         for endpoint, requests in by_endpoint.items():
             try:
-                _begin(endpoint, requests, self._readers[endpoint])
+                self._batches += _begin(endpoint, requests, self._readers[endpoint])
             except Exception as error:  # a fault of ours: all that wait for nothing fail
                 for request in requests:
                     if not request.is_waiting:
                         request.fail(error)
+        if len(self._batches) > 1:
+            self._batches.sort(key=CoalescedBatch.size, reverse=True)
+        if self._batches and not is_computing:
+            self._compute_smallest()
+
+    def _compute_smallest(self) -> None:
+        batch = self._batches.pop()
+        if self._batches:
+            asyncio.get_running_loop().call_soon(self._compute_smallest)
+        elif self._arrived:
+            asyncio.get_running_loop().call_soon(self._begin_all)
+        batch.compute()
 
 
 def _begin(
     endpoint: OperationEndpoint, requests: Sequence[FastPathRequest], reader: LoneRowReader
-) -> None:
-    """Read plain requests and let their rows wait for the engine, which answers them.
+) -> list[CoalescedBatch]:
+    """Read plain requests and make batches of them.
 
     Each gets an answer or an error of its own, which does not touch the others.
     """
@@ -240,17 +264,13 @@ def _begin(
             request.fail(error)
     record = partial(_record, endpoint)
     for write, members in groups.values():
-        start, most = 0, members[0][1].queue.max_coalesced_rows
+        start, most = 0, min(members[0][1].queue.max_coalesced_rows, _MOST_ROWS)
         while start < len(members):
             some, inputs = zip(*members[start : start + most], strict=True)
             scalars = [given.scalars for given in inputs]
             batches.append(CoalescedBatch(write, some, join_inputs(inputs), scalars, record))
             start += most
-    if len(batches) == 1:
-        batches[0].compute()
-        return
-    for batch in batches:  # together they may take long
-        batch.enqueue()
+    return batches
 
 
 def _join_lone_rows(
@@ -264,7 +284,7 @@ def _join_lone_rows(
     Returns:
         Batches of them, and the requests that have to be read and prepared one by one.
     """
-    alike, left = _find_alike(endpoint, requests, reader, found)
+    alike, left = _find_alike(_admit(endpoint, requests), reader, found)
     batches: list[CoalescedBatch] = []
     for (_, _, fields), (model, rows) in alike.items():
         made = _prepare_together(endpoint, model, dict(fields), rows)
@@ -275,43 +295,54 @@ def _join_lone_rows(
     return batches, left
 
 
+def _admit(
+    endpoint: OperationEndpoint, requests: Sequence[FastPathRequest]
+) -> list[FastPathRequest]:
+    """Admit requests and say until when each waits; one that may not be served fails."""
+    admitted: list[FastPathRequest] = []
+    head, timeout = None, 0.0
+    for request in requests:
+        if request.head is not head:  # what a client sends again is the same object
+            try:
+                timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
+            except Exception as error:
+                request.fail(error)
+                continue
+            head = request.head
+        request.timeout = timeout
+        request.deadline = request.arrived + timeout
+        admitted.append(request)
+    return admitted
+
+
 def _find_alike(
-    endpoint: OperationEndpoint,
-    requests: Sequence[FastPathRequest],
-    reader: LoneRowReader,
-    found: _Found,
+    requests: Sequence[FastPathRequest], reader: LoneRowReader, found: _Found
 ) -> tuple[_Alike, list[FastPathRequest]]:
-    """Admit requests and find the lone rows among them, without parsing them.
+    """Find the lone rows among requests, without parsing them.
 
     Returns:
         Those that may be prepared as one, and the requests that are no lone rows.
     """
     left: list[FastPathRequest] = []
     alike: _Alike = {}
-    admitted: dict[int, float] = {}  # by the head: what a client sends again is the same object
-    find_row = reader.find
+    text: LoneText | None = None
+    timeout = 0.0
     for request in requests:
-        try:
-            head = request.head
-            timeout = admitted.get(id(head))
-            if timeout is None:
-                timeout = min(endpoint.admit(head), endpoint.longest_seconds)
-                admitted[id(head)] = timeout
-            request.timeout = timeout
-            request.deadline = request.arrived + timeout
-            row = find_row(request.body)
-            if row is None:
-                left.append(request)
-                continue
-            model = _find(request, row.model, found)
-        except Exception as error:
-            request.fail(error)
+        row = reader.find(request.body)
+        if row is None:
+            left.append(request)
             continue
-        key = id(model), timeout, row.fields
-        group = alike.get(key)
-        if group is None:
-            group = alike[key] = (model, [])
-        group[1].append((request, row.numbers))
+        if row[0] is not text or request.timeout != timeout:  # mostly as the one before
+            try:
+                model = _find(request, row[0].model, found)
+            except Exception as error:
+                request.fail(error)
+                continue
+            text, timeout = row[0], request.timeout
+            name = model.card.name
+            _, rows = alike.setdefault((id(model), timeout, text.fields), (model, []))
+        request.served, request.model = model, name
+        rows.append((request, row[1]))
     return alike, left
 
 
@@ -325,7 +356,7 @@ def _prepare_together(
     levels = card.num_levels if operation.has_named_rows else None
     if rows is None or beyond_levels(rows, levels):
         return None
-    most = operation.queue(model).max_coalesced_rows
+    most = min(operation.queue(model).max_coalesced_rows, _MOST_ROWS)
     write, record = partial(_write, endpoint, model), partial(_record, endpoint)
     batches = []
     for start in range(0, len(members), most):
@@ -410,9 +441,13 @@ def _write(
 
 
 def _record(endpoint: OperationEndpoint, answered: Sequence[Answered], now: float) -> None:
-    """Count the answers to requests of one model, once they are written."""
+    """Count the answers to requests of one model, once they are on their way."""
+    asyncio.get_running_loop().call_soon(_count, endpoint, answered, now)
+
+
+def _count(endpoint: OperationEndpoint, answered: Sequence[Answered], now: float) -> None:
     first, status = answered[0][0], answered[0][1].status
-    is_alike = all(response.status == status for _, response, _ in answered)
+    is_alike = len({response.status for _, response, _ in answered}) == 1
     try:
         seconds = [now - member.arrived for member, _, _ in answered]
         if is_alike and endpoint.count_batch(first.model, status, seconds):

@@ -33,6 +33,10 @@ class RoutedRequest(NamedTuple):
     is_plain: bool
 
 
+# A head that says nothing, and what it asks for.
+_NO_HEAD: tuple[bytes, RoutedRequest | None] = (_END_OF_HEAD, None)
+
+
 class RequestHeadCache:
     """The endpoints by path, and the heads of requests seen before.
 
@@ -48,15 +52,23 @@ class RequestHeadCache:
         self._max_body_bytes = max_body_bytes
         self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
         self._routed: dict[bytes, RoutedRequest] = {}
+        # The head that was read before this one, which is mostly the same.
+        self._latest = _NO_HEAD
 
     def read(self, data: bytes) -> RoutedRequest | None:
         """Read the head that `data` begins with; None leaves it to uvicorn."""
+        latest, routed = self._latest
+        if data.startswith(latest):
+            return routed
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
         if not len(_END_OF_HEAD) <= end <= MOST_HEAD_BYTES:
             return None
         head = data[:end]
         routed = self._routed.get(head)
-        return self._parse(head) if routed is None else routed
+        if routed is None:
+            return self._parse(head)
+        self._latest = head, routed
+        return routed
 
     def _parse(self, data: bytes) -> RoutedRequest | None:
         found = _ParsedHead()
@@ -87,6 +99,7 @@ class RequestHeadCache:
         if len(data) <= _MAX_HEAD_BYTES and _UNIQUE.isdisjoint(headers):
             if len(self._routed) == _MAX_HEADS:
                 self._routed.clear()
+                self._latest = _NO_HEAD
             self._routed[data] = routed
         return routed
 

@@ -314,7 +314,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             transport.write(b"".join((STATUS_LINE[status], common, lines, end)))
             transport.write(body)
-        self._watch_writes()
+        watch = self._write_watch
+        if watch is not None and watch.timer is None:  # else there is nothing to call for
+            watch.watch()
         if is_last or not shared.is_open:
             transport.close()
 

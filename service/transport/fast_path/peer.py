@@ -25,6 +25,8 @@ class WriteStallTimer:
         loop: the connection's.
         seconds: how long it may read nothing.
         on_stall: called once it has read nothing for so long, before the connection is aborted.
+
+    timer: runs while not all is taken; a short write that finds it need not `watch`.
     """
 
     def __init__(
@@ -39,22 +41,22 @@ class WriteStallTimer:
         self._seconds = seconds
         self._on_stall = on_stall
         self._unread = 0
-        self._timer: TimerHandle | None = None
+        self.timer: TimerHandle | None = None
 
     def watch(self) -> None:
         """Something was written: start the clock, where the kernel did not take all of it."""
-        if self._timer is None and self._transport.get_write_buffer_size():
+        if self.timer is None and self._transport.get_write_buffer_size():
             self._unread = self._count_unread()
-            self._timer = self._loop.call_later(self._seconds, self._look)
+            self.timer = self._loop.call_later(self._seconds, self._look)
 
     def stop(self) -> None:
         """The connection is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _look(self) -> None:
-        self._timer = None
+        self.timer = None
         if not self._transport.get_write_buffer_size():
             return
         if self._count_unread() < self._unread:

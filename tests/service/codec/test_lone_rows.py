@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.codec.json import read_object
-from service.codec.lone_rows import LoneRow, LoneRowReader, parse_lone_rows
+from service.codec.lone_rows import LoneRowReader, LoneText, parse_lone_rows
 from service.codec.tensors import read_rows
 from service.errors import ServiceError
 
@@ -41,7 +41,7 @@ def test_a_body_that_was_good_once_is_known_with_other_numbers(
     reader.learn(body % b"1, 2, 3", model)
     found = reader.find(body % b"-4.5e-3,\t0 , 6")
     assert found is not None
-    assert (found.model, found.numbers.strip()) == (model, b"-4.5e-3,\t0 , 6")
+    assert (found[0].model, found[1].strip()) == (model, b"-4.5e-3,\t0 , 6")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_only_so_many_texts_are_kept() -> None:
         reader.learn(b'{"model": "%d", "x": [[1]]}' % index, str(index))
     known = [reader.find(b'{"model": "%d", "x": [[7]]}' % index) for index in range(2000)]
     assert sum(row is not None for row in known) <= 256
-    assert reader.find(b'{"model": "1999", "x": [[7]]}') == LoneRow("1999", b"7")
+    assert reader.find(b'{"model": "1999", "x": [[7]]}') == (LoneText("1999"), b"7")
 
 
 @given(st.lists(st.text('0123456789+-.eE, ]}[{"xm:naN', max_size=24), min_size=1, max_size=4))
@@ -99,7 +99,7 @@ def test_rows_are_what_their_bodies_say_or_are_left_to_the_parser(texts: list[st
     reader = taught((b'{"x": [[%b]]}', None))
     bodies = [b'{"x": [[%b]]}' % text.encode() for text in texts]
     found = [reader.find(body) for body in bodies]
-    known = [row.numbers for row in found if row is not None]
+    known = [row[1] for row in found if row is not None]
     joint = parse_lone_rows(known, SHAPE, dtype=FLOAT32) if known else None
     if joint is not None:
         alone = [_alone(body) for body, row in zip(bodies, found, strict=True) if row is not None]
@@ -111,7 +111,7 @@ def test_rows_are_what_their_bodies_say_or_are_left_to_the_parser(texts: list[st
 def test_good_rows_are_read(rows: list[list[float]]) -> None:
     reader = taught((b'{"x":[[%b]]}', None))
     found = [reader.find(orjson.dumps({"x": [row]})) for row in rows]
-    numbers = [row.numbers for row in found if row is not None]
+    numbers = [row[1] for row in found if row is not None]
     assert len(numbers) == len(rows)
     joint = parse_lone_rows(numbers, SHAPE, dtype=FLOAT32)
     np.testing.assert_array_equal(joint, np.array(rows).astype(np.float32))
@@ -134,7 +134,8 @@ def _alone(body: bytes) -> Any:
 def test_numbers_beside_the_row_are_known_again() -> None:
     reader = LoneRowReader()
     reader.learn(b'{"x":[[1]],"b":2,"a":0.5}', "moons", {"b": 2, "a": 0.5})
-    assert reader.find(b'{"x":[[7]],"b":2,"a":0.5}') == ("moons", b"7", (("a", 0.5), ("b", 2)))
+    said = LoneText("moons", (("a", 0.5), ("b", 2)))
+    assert reader.find(b'{"x":[[7]],"b":2,"a":0.5}') == (said, b"7")
     assert reader.find(b'{"x":[[7]],"b":2,"a":0.25}') is None
 
 
