@@ -29,7 +29,7 @@ def answer_batch(
     Raises:
         ValueError: the columns are not the model's.
     """
-    batch = {name: np.asarray(values) for name, values in batch.items()}
+    batch = {name: np.asanyarray(values) for name, values in batch.items()}
     if session.operation(operation).tensor_name is None:
         return _draw(session, operation, fields, batch)
     wanted = Wanted.of(session, operation, columns=columns, context=context)

@@ -16,6 +16,7 @@ class Wanted(NamedTuple):
     columns: those that the user names, in the model's order; None leaves it to their names.
     context: those that rows are conditioned on.
     keep: those that are carried along.
+    has_labels: whether what rows are conditioned on is a label.
     """
 
     tensor: str
@@ -24,6 +25,7 @@ class Wanted(NamedTuple):
     columns: tuple[str, ...] | None = None
     context: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    has_labels: bool = False
 
     @classmethod
     def of(
@@ -59,6 +61,7 @@ class Wanted(NamedTuple):
             None if columns is None else tuple(columns),
             given,
             tuple(keep),
+            card.num_classes is not None,
         )
 
     @property

@@ -61,7 +61,9 @@ def _labels(column: Array, card: ModelCard, codes: Codes) -> Array:
 
     A label that the model does not know is a fault of its row.
     """
-    known: dict[Any, int] = {index: index for index in range(card.num_classes or 0)}
+    numbers = range(card.num_classes or 0)
+    known: dict[Any, int] = {index: index for index in numbers}
+    known |= {str(index): index for index in numbers}
     if card.class_names is not None:
         known |= {name: index for index, name in enumerate(card.class_names)}
     context = np.zeros((len(column), card.num_classes or 0))

@@ -10,7 +10,7 @@ import typer
 from pushforward.cli.commands import COMMANDS, find_command
 
 # Commands that cannot be names in Python.
-_FUNCTIONS = {"import": "import_checkpoint"}
+_FUNCTIONS = {"import": "import_checkpoint", "log-prob": "log_prob"}
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:

@@ -25,11 +25,11 @@ class _RowsPerSecond(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show a bar where standard error is a terminal, until this ends.
 
     Returns:
-        What is told the rows done, and those in all.
+        What is told the rows done, and those in all, None where that is not known.
     """
     console = Console(stderr=True)
     columns = (
@@ -44,9 +44,9 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     ) as progress:
         task = progress.add_task(name, total=None, visible=False)
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int | None) -> None:
             # What is done at once needs no bar.
-            is_long = done < total or progress.tasks[task].visible
+            is_long = total is None or done < total or progress.tasks[task].visible
             progress.update(task, completed=done, total=total, visible=is_long)
 
         yield show

@@ -34,12 +34,19 @@ COMMANDS = {
         "Calibrate anomaly scores on held-out rows, so that a false-alarm rate can be asked for.",
         (*_TORCH, "onnx"),
     ),
+    "score": Command("Score files of rows for anomalies, without a server.", (*_TORCH, "onnx")),
+    "log-prob": Command(
+        "Compute the log-density of files of rows, in nats, without a server.", (*_TORCH, "onnx")
+    ),
+    "encode": Command("Map files of rows to latents, without a server.", (*_TORCH, "onnx")),
+    "decode": Command("Map files of latents to data, without a server.", (*_TORCH, "onnx")),
+    "sample": Command("Draw samples into a file, without a server.", (*_TORCH, "onnx")),
     "families": Command(
         "List the families of flows and when to take which, or the arguments of one.",
         (*_TORCH, "train"),
     ),
     "client": Command(
-        "Ask a running server: sample, log-prob, encode, decode, or any operation by call.",
+        "Ask a running server: sample, log-prob, score, encode, decode, or any operation by call.",
         ("cli",),
     ),
     "export": Command(

@@ -1,0 +1,117 @@
+"""Files of rows: which there are, what tells that one has changed, and how one is opened."""
+
+import glob
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from models.datasets.dataset import optional_package
+
+TEXT_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
+SUFFIXES = (".parquet", *ARROW_SUFFIXES, ".npy", *TEXT_SUFFIXES)
+
+_HEADER = re.compile(r"(.*)\?header=(yes|no)", re.DOTALL)
+_WILD = re.compile(r"[*?\[]")
+# What tells of a remote file that it has changed, by the names that file systems have for it.
+_VERSIONS = ("ETag", "etag", "md5", "LastModified", "last_modified", "mtime", "updated")
+
+
+class InputName(NamedTuple):
+    """A file of rows: its path or URL, and what is said of its first line."""
+
+    path: str
+    header: str | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is reached by fsspec."""
+        return "://" in self.path
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name by which its kind is told."""
+        name = self.path.lower()
+        return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+    def version(self) -> list[Any]:
+        """What changes when the file does.
+
+        Raises:
+            OSError: it is not there.
+        """
+        if not self.is_remote:
+            info = os.stat(self.path)
+            return [os.path.abspath(self.path), info.st_size, info.st_mtime_ns, self.header]
+        system, path = _remote(self.path)
+        info = system.info(path)
+        versions = [str(info[name]) for name in _VERSIONS if name in info]
+        return [self.path, info.get("size"), versions, self.header]
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading anywhere in it."""
+        if not self.is_remote:
+            return open(self.path, "rb")
+        system, path = _remote(self.path)
+        opened: IO[bytes] = system.open(path, "rb")
+        return opened
+
+    def local(self) -> Path:
+        """Its path on this machine; what is remote is copied into a temporary file."""
+        if not self.is_remote:
+            return Path(self.path)
+        system, path = _remote(self.path)
+        folder = tempfile.mkdtemp(prefix="pushforward-")
+        copy = Path(folder) / f"rows{self.suffix}"
+        system.get_file(path, str(copy))
+        return copy
+
+
+def find_inputs(patterns: Sequence[str]) -> list[InputName]:
+    """Find the files that paths, globs, folders and URLs mean, in order of name within each.
+
+    Raises:
+        ValueError: a pattern matches nothing, or a file is of no known kind.
+    """
+    found = [name for pattern in patterns for name in _matches(pattern)]
+    for name in found:
+        if not name.suffix:
+            raise ValueError(f"{name.path}: expected {', '.join(SUFFIXES)}")
+    return found
+
+
+def _matches(pattern: str) -> list[InputName]:
+    given = _HEADER.fullmatch(pattern)
+    path, header = (given[1], given[2]) if given else (pattern, None)
+    if "://" in path:
+        found = _remote_matches(path)
+    elif os.path.isdir(path):
+        inside = (os.path.join(path, "**", f"*{suffix}") for suffix in SUFFIXES)
+        found = sorted({name for each in inside for name in glob.glob(each, recursive=True)})
+    elif _WILD.search(path) and not os.path.exists(path):
+        found = sorted(glob.glob(path, recursive=True))
+    else:
+        found = [path]
+    if not found:
+        raise ValueError(f"{pattern}: no file matches")
+    return [InputName(name, header) for name in found]
+
+
+def _remote_matches(path: str) -> list[str]:
+    if not _WILD.search(path):
+        return [path]
+    system, inner = _remote(path)
+    protocol = path.partition("://")[0]
+    return [f"{protocol}://{name}" for name in sorted(system.glob(inner))]
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    core = optional_package("fsspec.core", needed_for=f"reading {path}", extra="files")
+    try:
+        system, inner = core.url_to_fs(path)
+    except ImportError as error:  # the package of a protocol
+        raise ValueError(f"{path}: {error}") from None
+    return system, inner

@@ -1,0 +1,269 @@
+"""An operation on files of rows, from the first look at them to the file that is whole.
+
+    inputs ──slabs──> rows ──Session──> parts beside OUT ──when all are there──> OUT
+
+One slab is computed while the next is read and the one before is written.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.noise import draw_seed
+from pushforward.batch.calls import CallResult, RowCall
+from pushforward.batch.columns import check_types, rows_of_table
+from pushforward.batch.inputs import InputName, find_inputs
+from pushforward.batch.layout import Layout, Wanted, find_layout
+from pushforward.batch.partial import PartialOutput, digest_key
+from pushforward.batch.plan import BadRow, FilePlan, FileSummary
+from pushforward.batch.provenance import make_facts, provenance, read_key
+from pushforward.batch.readers import open_input
+from pushforward.batch.rows import Codes, InputRows
+from pushforward.batch.session import Session
+from pushforward.batch.slabs import InputFile, Slab
+from pushforward.batch.status import TEXTS
+from pushforward.batch.writers import STATUS, OutputColumns, table_writer
+
+MOST_ROWS = 65_536
+# Of numbers: slabs of pictures have fewer rows.
+_MOST_VALUES = 2**22
+
+# Told how many rows are done, and how many there are; None where that is not known.
+ShowProgress = Callable[[int, int | None], None]
+
+
+class _Work(NamedTuple):
+    """Rows that are computed, and where what comes of them belongs."""
+
+    future: Future[CallResult]
+    rows: InputRows | None
+    table: Any
+    file: int
+    number: int
+
+
+def run(plan: FilePlan, show: ShowProgress = lambda done, total: None) -> FileSummary:
+    """Do what is asked of some files.
+
+    Raises:
+        ValueError, OSError: the files, the model or the options cannot be used; what a run has done
+            until then is kept for one that resumes.
+        BadRow: a row has no answer, where that is to end the run.
+    """
+    suffix, partial = plan.suffix, PartialOutput(plan.out)
+    if plan.out.exists() and not plan.overwrite and not plan.resume:
+        raise ValueError(f"{plan.out}: it exists; --overwrite replaces it")
+    names = find_inputs(plan.inputs)
+    versions = [name.version() for name in names]
+    session = Session(plan.model, instances=plan.instances, num_threads=plan.num_threads)
+    try:
+        return _Run(plan, session, partial, show).complete(names, versions, suffix)
+    finally:
+        partial.release()
+        session.close()
+
+
+class _Run:
+    """One run of a plan."""
+
+    def __init__(
+        self, plan: FilePlan, session: Session, partial: PartialOutput, show: ShowProgress
+    ) -> None:
+        self._plan = plan
+        self._session = session
+        self._partial = partial
+        self._show = show
+        self._card = session.card
+        self._fields = dict(plan.fields)
+        self._done = 0
+        self._total: int | None = None
+        self._summary = FileSummary(str(plan.out))
+
+    def complete(self, names: list[InputName], versions: list[Any], suffix: str) -> FileSummary:
+        """Compute the parts that are not there yet, and make the file of all."""
+        plan = self._plan
+        facts = make_facts(plan, self._session, versions)
+        key = digest_key(facts)
+        if self._is_complete(suffix, key):
+            self._summary.is_done_before = True
+            return self._summary
+        self._prepare(key)
+        probe = self._session.try_fields(plan.operation, self._fields)
+        if plan.operation == "sample":
+            facts["fields"] = self._fields
+            columns = OutputColumns.of(probe.outputs, self._card.feature_names, ())
+            self._compute(columns, self._draws())
+        else:
+            wanted = Wanted.of(
+                self._session,
+                plan.operation,
+                columns=plan.columns,
+                context=plan.context,
+                keep=plan.keep,
+            )
+            with ExitStack() as opened:
+                files = []
+                for name in names:
+                    files.append(open_input(name, self._slab_rows()))
+                    opened.callback(files[-1].close)
+                layouts = [_layout(file, wanted) for file in files]
+                columns = self._columns_of(files, wanted, probe)
+                self._compute(columns, self._slabs(files, layouts, wanted))
+        self._write(suffix, columns, provenance(facts, key))
+        return self._summary
+
+    def _columns_of(
+        self, files: list[InputFile], wanted: Wanted, probe: CallResult
+    ) -> OutputColumns:
+        counts = [file.num_rows for file in files]
+        known = [count for count in counts if count is not None]
+        self._total = sum(known) if len(known) == len(counts) else None
+        kept = _kept_fields(files[0], wanted.keep)
+        return OutputColumns.of(probe.outputs, self._card.feature_names, kept)
+
+    def _is_complete(self, suffix: str, key: str) -> bool:
+        """Whether there is nothing to go on with, since the file is whole.
+
+        Raises:
+            ValueError: it says itself that it is of other rows, another model or other options.
+        """
+        plan = self._plan
+        if not plan.resume or plan.overwrite or not plan.out.exists():
+            return False
+        if self._partial.stored() is not None:
+            return False
+        if suffix == ".parquet" and read_key(plan.out) != key:
+            raise ValueError(
+                f"{plan.out}: it is complete, and of other rows, another model or other options; "
+                "--overwrite begins anew"
+            )
+        return True
+
+    def _prepare(self, key: str) -> None:
+        """Find what an interrupted run has done, or begin anew.
+
+        Raises:
+            ValueError: it was of other rows, another model or other options.
+        """
+        plan, partial = self._plan, self._partial
+        partial.lock()
+        stored = partial.stored()
+        is_same = stored is not None and stored["key"] == key
+        if plan.resume and stored is not None and not is_same and not plan.overwrite:
+            raise ValueError(
+                f"{plan.out}: what an interrupted run has left is of other rows, another model or "
+                "other options; --overwrite begins anew"
+            )
+        seed = self._fields.get("seed")
+        if plan.resume and stored is not None and is_same:
+            seed = stored["seed"]
+        else:
+            if plan.operation == "sample" and seed is None:
+                seed = draw_seed()
+            partial.begin({"key": key, "seed": seed})
+        if plan.operation == "sample":
+            self._fields["seed"] = self._summary.seed = seed
+
+    def _slab_rows(self) -> int:
+        fitting = max(1, _MOST_VALUES // self._card.features)
+        return int(min(MOST_ROWS, 2 ** int(np.log2(fitting))))
+
+    def _draws(self) -> Iterator[_Work]:
+        total, size = self._plan.num_samples or 0, self._slab_rows()
+        self._total = total
+        skip = self._partial.count(0)
+        for index, start in enumerate(range(skip * size, total, size), skip):
+            call = RowCall("sample", self._fields, {}, min(size, total - start), start)
+            yield _Work(self._session.start(call), None, None, 0, index)
+
+    def _slabs(
+        self, files: list[InputFile], layouts: list[Layout | None], wanted: Wanted
+    ) -> Iterator[_Work]:
+        for number, (file, layout) in enumerate(zip(files, layouts, strict=True)):
+            skip = self._partial.count(number)
+            for index, slab in enumerate(file.slabs(layout, skip), skip):
+                rows = self._read(slab, file, layout, wanted)
+                call = rows.call(self._plan.operation, self._fields, wanted.tensor)
+                yield _Work(self._session.start(call), rows, slab.table, number, index)
+
+    def _read(
+        self, slab: Slab, file: InputFile, layout: Layout | None, wanted: Wanted
+    ) -> InputRows:
+        if layout is not None:
+            codes: Codes = dict(slab.codes)
+            return rows_of_table(
+                slab.table, layout, wanted, self._card, codes=codes, decimal=file.decimal
+            )
+        assert slab.values is not None
+        if slab.values[0].size != wanted.width:
+            raise ValueError(
+                f"{file.source}: expected rows of shape {wanted.shape}, got {slab.values.shape[1:]}"
+            )
+        return InputRows(slab.values.reshape(-1, *wanted.shape), None, {})
+
+    def _compute(self, columns: OutputColumns, work: Iterator[_Work]) -> None:
+        """Compute slab by slab; each is begun before the one before is waited for."""
+        self._done = self._summary.resumed_rows = self._partial.rows()
+        before: _Work | None = None
+        for current in work:
+            if before is not None:
+                self._keep(columns, before)
+            before = current
+        if before is not None:
+            self._keep(columns, before)
+
+    def _keep(self, columns: OutputColumns, work: _Work) -> None:
+        result = work.future.result()
+        if work.rows is not None:
+            codes = work.rows.codes_with(result.codes)
+            unknown = result.unknown.copy()
+            unknown[list(work.rows.codes)] = True
+            result = result._replace(codes=codes, unknown=unknown)
+        if self._plan.on_bad_row == "fail" and result.codes.any():
+            first = int(np.flatnonzero(result.codes)[0])
+            raise BadRow(f"row {self._done + first}: {TEXTS[result.codes[first]]}")
+        self._partial.add(work.file, work.number, columns.table(result, work.table))
+        self._done += len(result.codes)
+        self._show(self._done, self._total)
+
+    def _write(self, suffix: str, columns: OutputColumns, told: bytes) -> None:
+        """Make the file of its parts, and give it its name."""
+        total = self._partial.rows()
+        fresh: Path = self._partial.folder / f"whole{suffix}"
+        with table_writer(fresh, suffix, columns, told, total) as writer:
+            for table in self._partial.tables():
+                self._summary.add(table.column(STATUS))
+                writer.write(table)
+        if self._plan.on_bad_row == "fail" and self._summary.bad_rows:
+            first = self._summary.first_bad[0]
+            raise BadRow(f"row {first['row']}: {first['status']}")
+        self._partial.finish(fresh)
+
+
+def _layout(file: InputFile, wanted: Wanted) -> Layout | None:
+    """Find the columns of a file; None where it has none.
+
+    Raises:
+        ValueError: they are not what is needed.
+    """
+    if file.schema is None and not file.names:
+        if wanted.context or wanted.keep or wanted.columns:
+            raise ValueError(f"{file.source}: an array has no columns to name")
+        return None
+    lists = frozenset() if file.schema is None else file.lists
+    layout = find_layout(file.names, wanted, file.source, lists)
+    if file.schema is not None:
+        check_types(file.schema, layout, wanted, file.source)
+    return layout
+
+
+def _kept_fields(file: InputFile, keep: tuple[str, ...]) -> tuple[Any, ...]:
+    import pyarrow
+
+    if file.schema is None:
+        return tuple(pyarrow.field(name, pyarrow.string()) for name in keep)
+    return tuple(file.schema.field(name).remove_metadata() for name in keep)

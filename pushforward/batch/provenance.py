@@ -1,0 +1,95 @@
+"""What an output file was made of and by: what stands in its schema, and what its key is of."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from models.datasets.dataset import optional_package
+from pushforward.batch.plan import FilePlan
+from pushforward.batch.session import Session
+from pushforward.batch.writers import PROVENANCE_KEY
+from service.contracts import ModelCard
+
+_PACKAGES = ("pushforward", "numpy", "onnxruntime", "pyarrow", "torch")
+
+
+def model_facts(card: ModelCard) -> dict[str, Any]:
+    """What tells a model, and what computes it, from others."""
+    calibration = card.calibration
+    return {
+        "name": card.name,
+        "version": card.version,
+        "family": card.family,
+        "weights_sha256": card.weights,
+        "graphs_sha256": card.accuracy.get("certificate", {}).get("graphs_sha256"),
+        "engine": card.engine,
+        "dtype": card.dtype,
+        "batching": card.accuracy["batching"],
+        "calibration": None if calibration is None else calibration.id,
+    }
+
+
+def make_facts(plan: FilePlan, session: Session, inputs: Sequence[Any]) -> dict[str, Any]:
+    """What a file is made of: the rows, the model, the options; none of the time or the machine.
+
+    Args:
+        plan: what is asked for.
+        session: of the model.
+        inputs: what changes when one of the input files does.
+    """
+    return {
+        "operation": plan.operation,
+        "model": model_facts(session.card),
+        "versions": _versions(),
+        "command": command_of(plan),
+        "columns": plan.columns,
+        "context": plan.context,
+        "keep": plan.keep,
+        "fields": dict(plan.fields),
+        "num_samples": plan.num_samples,
+        "kind": plan.suffix,
+        "inputs": list(inputs),
+    }
+
+
+def provenance(facts: dict[str, Any], key: str) -> bytes:
+    """What stands in the schema of an output file."""
+    inputs = [version[0] for version in facts["inputs"]]
+    return json.dumps({**facts, "inputs": inputs, "key": key}, sort_keys=True).encode()
+
+
+def read_key(path: Path) -> str | None:
+    """The key of a Parquet file that was made so; None of others."""
+    parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet", extra="files")
+    pyarrow = optional_package("pyarrow", needed_for="reading .parquet")
+    try:
+        stored = (parquet.read_schema(path).metadata or {}).get(PROVENANCE_KEY)
+    except pyarrow.ArrowException:
+        return None
+    return None if stored is None else str(json.loads(stored).get("key"))
+
+
+def command_of(plan: FilePlan) -> str:
+    """The command that asks for the same rows; where they are written to makes no difference."""
+    words = ["pushforward", plan.operation.replace("_", "-"), str(plan.model), *plan.inputs]
+    if plan.num_samples is not None:
+        words += ["--num-samples", str(plan.num_samples)]
+    for name in ("columns", "context", "keep"):
+        for column in getattr(plan, name) or ():
+            words += [f"--{name}", column]
+    for name, value in plan.fields.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
