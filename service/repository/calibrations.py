@@ -72,7 +72,7 @@ def why_not_in_its_place(former: ModelCard, card: ModelCard, fault: str | None) 
         return None
     what = f"its calibration cannot be used: {fault}" if fault else "it has no calibration"
     allow = f"or allow it by {flag_name(_ALLOWED)} true"
-    if card.weights == former.weights:
+    if (card.version, card.weights) == (former.version, former.weights):
         return (
             f"{what}; the one from before, {former.calibration.id}, stays in use: calibrate it "
             f"again (pushforward calibrate), {allow}"

@@ -130,6 +130,19 @@ def test_a_version_without_calibration_does_not_replace_one_that_has_it(
     serve(versions, tmp_path, test, allow_uncalibrated=is_allowed)
 
 
+def test_a_version_of_the_same_weights_has_no_calibration_from_before(
+    versions: Path, tmp_path: Path
+) -> None:
+    async def test(repository: FolderRepository, folder: Path) -> None:
+        without = shutil.ignore_patterns("calibration.*")
+        shutil.copytree(versions / "1", folder / "2", ignore=without)
+        await repository.refresh()
+        (_, refused) = repository.index()
+        assert "the version that is served, 1, has one" in refused.reason
+
+    serve(versions, tmp_path, test)
+
+
 @pytest.mark.parametrize("is_allowed", [False, True])
 def test_a_calibration_that_goes_stays_in_use_unless_that_is_allowed(
     versions: Path, tmp_path: Path, is_allowed: bool
