@@ -26,6 +26,8 @@ from pushforward.client.row_calls import (
 from pushforward.client.wire import Array
 
 _EXPLAINED = "explanation"
+# What differs between the classes of a calibration.
+_PROMISE = ("rows", "threshold", "p_floor", "fpr_upper95")
 
 
 class Decision(TypedDict, total=False):
@@ -189,9 +191,7 @@ def _join(parts: Sequence[RowOutputs], fdr: float | None) -> RowOutputs:
         if one["id"] != told[0]["id"]:
             names = [f"{first.version} with calibration {each['id']}" for each in (told[0], one)]
             raise VersionChanged(part.model, *names)
-    # Of pieces of several classes one that names them all.
-    whole = next((one for one in told if "classes" in one), told[0] if told else None)
-    said = {} if whole is None else {"calibration": json.dumps(whole)}
+    said = {"calibration": json.dumps(_join_calibrations(told))} if told else {}
     if explained:
         said[_EXPLAINED] = json.dumps(list(chain.from_iterable(explained)))
     arrays = dict(joined.arrays)
@@ -199,3 +199,22 @@ def _join(parts: Sequence[RowOutputs], fdr: float | None) -> RowOutputs:
         arrays["q_value"] = q_values(arrays["p_value"])
         arrays["is_anomaly"] = arrays["q_value"] <= fdr
     return replace(joined, arrays=arrays, said=said)
+
+
+def _join_calibrations(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Say what one calibration promises to all pieces, as an answer to several classes does.
+
+    Where every piece was of a class of its own, what holds for the others is None.
+    """
+    of_all = next((one for one in told if "classes" in one), None)
+    if of_all is not None or len({one.get("class") for one in told}) == 1:
+        return of_all or told[0]
+    of_all = next((one for one in told if "class" not in one), None)
+    joined = {name: value for name, value in (of_all or told[0]).items() if name != "class"}
+    if of_all is None:
+        joined |= dict.fromkeys(_PROMISE)
+    classes = {str(one["class"]): one for one in told if "class" in one}
+    joined["classes"] = {
+        label: {name: one[name] for name in _PROMISE} for label, one in classes.items()
+    }
+    return joined

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -32,6 +33,17 @@ CARDS = (
     card("table", (2,), dtype="float64", feature_names=("a", "b"), calibration=CALIBRATION),
     card("bounded", (2,), support=(0.0, 1.0), num_levels=256, calibration=CALIBRATION),
     card("line", (3,)),
+    card(
+        "classes",
+        (2,),
+        dtype="float64",
+        context_shape=(3,),
+        num_classes=3,
+        calibration=replace(
+            CALIBRATION,
+            class_scores={0: CALIBRATION.scores[:99], 1: CALIBRATION.scores[50:]},
+        ),
+    ),
 )
 
 
@@ -150,6 +162,39 @@ def test_another_calibration_between_two_pieces_is_told() -> None:
 
     with pytest.raises(VersionChanged, match="calibration 2"):
         blocking(answer).score(ROWS, chunk_rows=60)
+
+
+@pytest.mark.parametrize(
+    ("labels", "of_all", "named"),
+    [
+        ([0, 0, 1, 1], False, ["0", "1"]),
+        ([0, 0, 2, 2], True, ["0"]),
+        ([2, 2, 1, 1], True, ["1"]),
+        ([0, 1, 1, 1], True, ["0", "1"]),
+    ],
+)
+def test_pieces_of_several_classes_are_told_of_as_one_answer_is(
+    labels: list[int], of_all: bool, named: list[str]
+) -> None:
+    def score(chunk_rows: int) -> Any:
+        options: Any = {"alpha": 0.05, "context": labels, "chunk_rows": chunk_rows}
+        return ask(lambda client: client.score(ROWS[:4], **options), "classes").calibration
+
+    whole, joined = score(4), score(2)
+    assert list(joined.pop("classes")) == named
+    classes = whole.pop("classes")
+    assert score(2)["classes"] == {label: classes[label] for label in named}
+    unknown = dict.fromkeys(("rows", "threshold", "p_floor", "fpr_upper95"))
+    assert joined == (whole if of_all else whole | unknown)
+
+
+def test_pieces_of_one_class_are_told_of_as_one() -> None:
+    def score(chunk_rows: int) -> Any:
+        options: Any = {"context": 1, "chunk_rows": chunk_rows}
+        return ask(lambda client: client.score(ROWS[:4], **options), "classes").calibration
+
+    assert score(2) == score(4)
+    assert score(2)["class"] == 1
 
 
 def test_an_option_that_is_none_is_told() -> None:
