@@ -157,7 +157,9 @@ def report_anomalies(scored: dict[str, Any], decision: Mapping[str, float | None
         return
     limit = next(f"{name} {value:g}" for name, value in decision.items() if value is not None)
     known = scored["calibration"]
-    by = "" if known is None else f", calibration {known['id']} of {known['rows']} rows"
+    by = "" if known is None else f", calibration {known['id']}"
+    # Of several classes there may be no one number.
+    by += f" of {known['rows']} rows" if known is not None and known["rows"] is not None else ""
     flags = np.ma.filled(scored["is_anomaly"], fill_value=False)
     typer.echo(f"{flags.sum()} of {len(flags)} rows are anomalies ({limit}{by})", err=True)
 

@@ -54,7 +54,9 @@ ANSWER_HEADERS = {
     "X-Model": "the model that answered; not beside JSON, which has it inside",
     "X-Model-Version": "its version; not beside JSON",
     "X-Seed": "the seed of /sample; not beside JSON",
-    "X-Calibration": "the calibration of /score as JSON; not beside JSON, which has it inside",
+    "X-Calibration": "the calibration of /score as JSON, up to 2,048 bytes of it; not beside JSON, "
+    "which has it inside",
+    "X-Heat-Map-Scale": "the gradient that has full colour, in nats a level; beside a heat map",
     "X-Failures": "how many rows failed, if any; not beside JSON, which has `failures` inside",
     "X-Failed-Rows": "which, as 3,17: the first 64; not beside JSON",
     "X-Non-Finite": "how many rows hold a NaN or an infinity, if any; not beside JSON",

@@ -15,6 +15,8 @@ from service.operations.model_input import ModelInput
 
 # Outputs that there are with a calibration only.
 OF_P_VALUES = ("p_value", "q_value")
+# More calibration rows than anybody has: a rate may ask for numbers of 300 digits.
+_MOST_COUNTED = 10**9
 # Calibrations and rates that were described.
 _MAX_TEXTS = 256
 
@@ -87,7 +89,8 @@ def check_alpha(
             rows, whose = of_class, f" of class {label}"
     raise OutOfRange(
         f"alpha: {card.name} has {rows} calibration rows{whose}, which promise {least:.6g} at "
-        f"least, got {alpha:.6g}; that needs {rows_needed(alpha)} rows: calibrate it on more",
+        f"least, got {alpha:.6g}; that needs {_count(rows_needed(alpha))} rows: calibrate it on "
+        "more",
         at="/alpha",
     )
 
@@ -114,3 +117,7 @@ def not_calibrated(
         f"--data HELD-OUT` with rows that it never saw, or {instead}",
         at=at,
     )
+
+
+def _count(rows: int) -> str:
+    return str(rows) if rows < _MOST_COUNTED else f"more than {_MOST_COUNTED:,}"

@@ -43,6 +43,8 @@ GRADIENT = "gradient"
 HEAT_MAP_SCALE = "heat-map-scale"
 # Of rows that failed, in a header.
 _MOST_LISTED = 64
+# Of a scalar in a header: proxies pass 4 KB of all headers on.
+_MOST_HEADER_BYTES = 2048
 # Scalars that say something of each row: no header takes so much.
 _TOO_LONG = frozenset(("explanation", "explained_nats"))
 
@@ -286,4 +288,9 @@ def _scalar_headers(
         del named[name]
     if bad:
         named["non-finite"] = len(bad)
-    return [(f"x-{name}".encode(), str(value).encode()) for name, value in named.items()]
+    texts = {name: str(value).encode() for name, value in named.items()}
+    return [
+        (f"x-{name}".encode(), text)
+        for name, text in texts.items()
+        if len(text) <= _MOST_HEADER_BYTES
+    ]

@@ -259,7 +259,7 @@ CASES = [
         "page",
         ok(
             b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}',
-            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, X-Request-Id, Server-Timing, X-Model, X-Model-Version, X-Seed, X-Calibration, X-Failures, X-Failed-Rows, X-Non-Finite, X-Log_Prob_Se_Reason",
+            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, X-Request-Id, Server-Timing, X-Model, X-Model-Version, X-Seed, X-Calibration, X-Heat-Map-Scale, X-Failures, X-Failed-Rows, X-Non-Finite, X-Log_Prob_Se_Reason",
             access_control_allow_origin="https://example.org",
             vary="Origin",
         ),
@@ -270,7 +270,7 @@ CASES = [
         "page of a stranger",
         ok(
             b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}',
-            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, X-Request-Id, Server-Timing, X-Model, X-Model-Version, X-Seed, X-Calibration, X-Failures, X-Failed-Rows, X-Non-Finite, X-Log_Prob_Se_Reason",
+            access_control_expose_headers="Inference-Header-Content-Length, Retry-After, X-Request-Id, Server-Timing, X-Model, X-Model-Version, X-Seed, X-Calibration, X-Heat-Map-Scale, X-Failures, X-Failed-Rows, X-Non-Finite, X-Log_Prob_Se_Reason",
             vary="Origin",
         ),
         settings=_PAGES,

@@ -245,3 +245,13 @@ def test_columns_of_a_table_are_matched_by_name(
     assert unknown.exit_code == 2
     assert "the model does not know those of its columns" in unknown.stderr
     assert invoke("encode", named).exit_code == 2
+
+
+@pytest.mark.parametrize(("rows", "told"), [(99, " of 99 rows"), (None, "")])
+def test_anomalies_of_several_classes_have_no_one_number_of_calibration_rows(
+    rows: int | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = {"is_anomaly": np.array([True, False]), "calibration": {"id": "0a1b", "rows": rows}}
+    client_rows.report_anomalies(scored, {"alpha": 0.05})
+    said = capsys.readouterr().err
+    assert said == f"1 of 2 rows are anomalies (alpha 0.05, calibration 0a1b{told})\n"

@@ -1,6 +1,9 @@
 """What POST /score leaves behind beside its answer: a counter, and a log without rows."""
 
+import io
+import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +103,31 @@ def test_an_output_by_name_that_is_not_answered_is_refused_saying_what_it_needs(
     answer, _ = score(body, f"/v2/models/{model}/infer")
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert detail in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("classes", "is_told"), [(2, True), (60, False)])
+def test_a_calibration_of_many_classes_is_no_header(classes: int, is_told: bool) -> None:
+    """Proxies refuse answers whose headers are long."""
+    by_class = {label: CALIBRATION.scores for label in range(classes)}
+    known = card(
+        "line",
+        (3,),
+        context_shape=(classes,),
+        num_classes=classes,
+        calibration=replace(CALIBRATION, class_scores=by_class),
+    )
+    fields = {"model": "line", "x": ROWS, "context": [0, 1, 1], "alpha": 0.05}
+    app = app_over(FakeRepository((known,)))
+    answer = post(app, "/score", json=fields, headers={"Accept": "application/x-npz"})
+    assert answer.status_code == 200, answer.text
+    assert ("x-calibration" in answer.headers) == is_told
+    said = json.loads(str(np.load(io.BytesIO(answer.content))["calibration"]))
+    assert len(said["classes"]) == classes
+
+
+def test_an_alpha_that_no_rows_promise_is_refused_in_few_words() -> None:
+    answer, _ = score({"model": "line", "x": ROWS, "alpha": 5e-324})
+    assert "that needs more than 1,000,000,000 rows" in answer.json()["detail"]
 
 
 def test_a_model_shows_its_calibration() -> None:
