@@ -25,6 +25,7 @@ def calibrate(folder: Path, recipe: Recipe) -> Calibration:
     checked = check_unseen(rows, folder, model.facts.provenance)
     plan = CalibrationPlan(
         name,
+        statistic=recipe.statistic,
         checks={
             "training_rows": checked.what,
             "is_checked": checked.is_known,

@@ -17,6 +17,7 @@ class Recipe:
         options: of `TrainingOptions` that differ from the defaults.
         notes: further paragraphs of its card.
         calibration: what it is calibrated on; left out, the test rows of its own data.
+        statistic: its anomaly score.
     """
 
     summary: str
@@ -26,6 +27,7 @@ class Recipe:
     options: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
     calibration: str = ""
+    statistic: str = "auto"
 
 
 def _pixels(scale: float, **shift: float) -> list[dict[str, Any]]:
@@ -149,6 +151,8 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.995,
             "picture_temperature": 0.9,
         },
+        # With complexity, pictures richer than digits pass: AUROC 0.15 on Fashion-MNIST.
+        statistic="neg_log_prob",
         notes=(_FEW_DIGITS, _COARSE_BITS),
     ),
     "digits-glow": Recipe(
@@ -169,6 +173,8 @@ RECIPES: Mapping[str, Recipe] = {
             "ema_decay": 0.999,
             "picture_temperature": 0.8,
         },
+        # With complexity, pictures richer than digits pass: AUROC 0.15 on Fashion-MNIST.
+        statistic="neg_log_prob",
         notes=(_FEW_DIGITS, _COARSE_BITS),
     ),
     "magic-ffjord": Recipe(
