@@ -66,6 +66,9 @@ def rows_of_table(
     """
     read = partial(_numbers, decimal=decimal)
     total = table.num_rows
+    plain = _plain_rows(table, layout, card.numpy_dtype)
+    if plain is not None and not codes and not layout.context:
+        return InputRows(plain.reshape(total, *wanted.shape), None, codes)
     if layout.is_tensor:
         values = _lists(table.column(layout.features[0]), wanted.width, codes)
     else:
@@ -79,6 +82,22 @@ def rows_of_table(
         columns = [_plain(columns[0]).to_numpy(zero_copy_only=False)]
     context = context_of(columns, card, codes, read)
     return InputRows(values.reshape(total, *wanted.shape), context, codes)
+
+
+def _plain_rows(table: Any, layout: Layout, dtype: np.dtype[Any]) -> Array | None:
+    """Rows of numbers that are all there and fit, in the model's dtype; None of all others.
+
+    Most files hold no others, and these take a copy less.
+    """
+    types = optional_package("pyarrow.types", needed_for="reading tables")
+    columns = [table.column(name) for name in layout.features]
+    if any(not types.is_floating(each.type) or each.null_count for each in columns):
+        return None
+    values = np.empty((table.num_rows, len(columns)), dtype)
+    with np.errstate(over="ignore"):
+        for index, column in enumerate(columns):
+            values[:, index] = column.to_numpy()
+    return values if np.isfinite(values).all() else None
 
 
 def _numbers(name: str, column: Any, codes: Codes, *, decimal: str) -> Array:

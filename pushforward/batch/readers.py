@@ -48,9 +48,11 @@ class ParquetFile(_Columns):
 
     def __init__(self, name: InputName, slab_rows: int) -> None:
         parquet = optional_package("pyarrow.parquet", needed_for="reading .parquet", extra="files")
+        pyarrow = optional_package("pyarrow", needed_for="reading .parquet")
         self._name = name
         self._slab_rows = slab_rows
-        self._stream = name.open()
+        # Arrow opens what is on this machine itself: no lock of Python is in its way.
+        self._stream: Any = name.open() if name.is_remote else pyarrow.OSFile(name.path)
         # Not ahead of what is asked for: that would hold a row group in memory.
         try:
             self._file = parquet.ParquetFile(

@@ -1,7 +1,10 @@
 """The column `status`: "" of a row that has its numbers, else what it has in the place of them."""
 
+from typing import Any
+
 import numpy as np
 
+from models.datasets.dataset import optional_package
 from service.codec.tensors import Array
 from service.operations.failures import CODES
 
@@ -15,6 +18,15 @@ TEXTS = (
     *(f"{_INVALID}: {reason}" for reason in _OF_FILES),
 )
 TEXT, MALFORMED_ROW, WRONG_LENGTH, UNKNOWN_LABEL = range(len(CODES), len(TEXTS))
+
+
+def arrow_texts_of(codes: Array) -> Any:
+    """The statuses of codes, as an array of Arrow."""
+    pyarrow = optional_package("pyarrow", needed_for="files", extra="files")
+    if not codes.any():
+        return pyarrow.repeat("", len(codes))
+    texts = pyarrow.array(TEXTS, pyarrow.string())
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(codes), texts).cast(texts.type)
 
 
 def texts_of(codes: Array) -> Array:

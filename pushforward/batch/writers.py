@@ -12,7 +12,7 @@ import numpy as np
 
 from models.datasets.dataset import optional_package
 from pushforward.batch.calls import CallResult
-from pushforward.batch.status import texts_of
+from pushforward.batch.status import arrow_texts_of
 from service.codec.tensors import Array
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".npy")
@@ -87,7 +87,7 @@ class OutputColumns(NamedTuple):
                 pyarrow.array(np.ascontiguousarray(column), mask=mask, from_pandas=True)
                 for column in flat.T
             ]
-        columns.append(pyarrow.array(texts_of(result.codes), pyarrow.string()))
+        columns.append(arrow_texts_of(result.codes))
         return pyarrow.table(columns, schema=self.schema)
 
 
