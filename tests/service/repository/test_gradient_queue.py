@@ -63,6 +63,10 @@ def test_a_served_picture_model_gives_gradients_when_asked() -> None:
         assert threads_of_gradients() == ["digits-ffjord.gradient"]
 
     with_model(check)
+    # It is told to end, and does so in its own time.
+    for thread in threading.enumerate():
+        if thread.name.endswith(".gradient"):
+            thread.join(5)
     assert threads_of_gradients() == []
 
 
