@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dtbsv
 
 Array = NDArray[np.float64]
 
@@ -106,6 +105,10 @@ class SimpleJumper:
     """
 
     def __init__(self) -> None:
+        # Here, since a server without calibrations needs no scipy.
+        from scipy.linalg.blas import dtbsv
+
+        self._solve = dtbsv
         self.log_value = 0.0
         # The shares of e = 1 and e = -1 in the capital, after it was spread.
         self._shares = (1 / 3, 1 / 3)
@@ -132,7 +135,7 @@ class SimpleJumper:
         up, down = self._shares
         start = np.zeros(3 * len(q))
         start[:3] = 1 + q[0] * (up - down), (1 + q[0]) * up, (1 - q[0]) * down
-        values = dtbsv(5, _band(q[1:]), start, lower=1, diag=1, overwrite_x=1).reshape(-1, 3)
+        values = self._solve(5, _band(q[1:]), start, lower=1, diag=1, overwrite_x=1).reshape(-1, 3)
         capital, *last = values[-1]
         self._shares = tuple((1 - JUMP_RATE) * one / capital + JUMP_RATE / 3 for one in last)
         log_values: Array = self.log_value + np.log(values[:, 0])
