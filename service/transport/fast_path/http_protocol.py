@@ -49,6 +49,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     silent_seconds: how long a client may send nothing that was answered before the end of its body.
     """
 
+    __slots__ = (
+        "_active_at",
+        "_begins_here",
+        "_complaint",
+        "_discarded_bytes",
+        "_early_at",
+        "_half_close",
+        "_has_cycle",
+        "_has_offer",
+        "_head_bytes",
+        "_is_inside_head",
+        "_is_inside_message",
+        "_is_last",
+        "_is_surplus",
+        "_pieces",
+        "_unended_bytes",
+        "_write_watch",
+        "is_answered",
+    )
+
     shared: ClassVar[SharedState]
     silent_seconds: ClassVar[int] = 2
 
@@ -303,22 +323,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _write(self, response: RawResponse, *, is_last: bool) -> None:
         status, lines, body = response
-        shared, transport = self.shared, self.transport
-        common, end = shared.common_lines(self.server_state.default_headers), b"\r\n"
-        if not shared.is_open:
-            common = write_headers(self.server_state.default_headers)  # now with connection: close
-        elif is_last:
-            end = _LAST_LINES
+        shared, transport, headers = self.shared, self.transport, self.server_state.default_headers
+        if is_last or not shared.is_open:
+            self._write_last(response)
+            return
+        common = shared.lines if headers is shared.headers else shared.common_lines(headers)
         if len(body) <= _SMALL_ANSWER_BYTES:
-            transport.write(b"".join((STATUS_LINE[status], common, lines, end, body)))
+            transport.write(b"".join((STATUS_LINE[status], common, lines, b"\r\n", body)))
         else:
-            transport.write(b"".join((STATUS_LINE[status], common, lines, end)))
+            transport.write(b"".join((STATUS_LINE[status], common, lines, b"\r\n")))
             transport.write(body)
         watch = self._write_watch
         if watch is not None and watch.timer is None:  # else there is nothing to call for
             watch.watch()
-        if is_last or not shared.is_open:
-            transport.close()
+
+    def _write_last(self, response: RawResponse) -> None:
+        headers, end = self.server_state.default_headers, b"\r\n"
+        if self.shared.is_open:
+            end = _LAST_LINES  # else the headers say so by now
+        common = write_headers(headers)
+        self.transport.write(
+            b"".join((STATUS_LINE[response.status], common, response.header_lines, end))
+        )
+        self.transport.write(response.body)
+        self._watch_writes()
+        self.transport.close()
 
     def _seconds_left(self) -> float:
         return self._active_at + self.timeout_keep_alive - time.monotonic()

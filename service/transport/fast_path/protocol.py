@@ -27,6 +27,9 @@ class FastPathProtocol(BoundedHttpProtocol):
     is under way is kept until it is over, and no more is read.
     """
 
+    # Beside uvicorn's attributes there would be more than an object without a table can have.
+    __slots__ = ("_keeps_alive", "_pending", "_request", "_second_packet_timer", "_task")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._request: RequestContext | None = None

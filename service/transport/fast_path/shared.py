@@ -19,6 +19,7 @@ class SharedState:
         endpoints: of the operations, by path.
         metrics: where connections that are cut off are counted.
 
+    headers, lines: of all answers, as uvicorn made them last, and as they are written.
     is_open: false sends all requests through ASGI, for good.
     """
 
@@ -33,8 +34,8 @@ class SharedState:
         self.coalescer = RequestCoalescer()
         self.connection_limit = ConnectionLimit()
         self.is_open = True
-        self._headers: Headers = []
-        self._lines = b""
+        self.headers: Headers = []
+        self.lines = b""
 
     def common_lines(self, headers: Headers) -> bytes:
         """The headers of all answers: uvicorn makes them anew every second, they are written once.
@@ -42,6 +43,6 @@ class SharedState:
         Args:
             headers: uvicorn's, the same list until it makes another.
         """
-        if headers is not self._headers:
-            self._headers, self._lines = headers, write_headers(headers)
-        return self._lines
+        if headers is not self.headers:
+            self.headers, self.lines = headers, write_headers(headers)
+        return self.lines

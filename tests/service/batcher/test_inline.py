@@ -248,6 +248,7 @@ def test_rows_that_never_wait_are_counted_and_answered_as_others() -> None:
         assert_is_answer(found, rows(1, 2, 3))
         assert engine.calls == [(3, True)]
         assert found.compute_seconds == pytest.approx(1.3e-4)
+        assert [counted(metrics, name) or 0 for name in names] == before
         await asyncio.sleep(0)  # they are counted once the answers may be on their way
         added = [
             (counted(metrics, name) or 0) - was for name, was in zip(names, before, strict=True)

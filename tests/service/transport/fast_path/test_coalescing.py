@@ -215,6 +215,40 @@ def test_requests_share_batches_of_what_the_queue_takes(
     run(play)
 
 
+def test_hundreds_of_rows_are_computed_in_pieces_a_turn_each_and_others_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.transport.fast_path.coalescer._MOST_ROWS", 2)
+    turn, seen = 0, []
+
+    def compute(self: Linear, rows: Array, *_: Any, requests: int = 1) -> InferenceResult:
+        seen.append((turn, len(rows)))
+        return InferenceResult(rows, rows[:, 0], 0.0, 0.001)
+
+    monkeypatch.setattr(Linear, "compute_now", compute)
+
+    async def play() -> None:
+        nonlocal turn
+        loopback = LoopbackServer()
+        async with AsyncExitStack() as stack:
+            for _ in range(7):
+                await stack.enter_async_context(loopback.client())
+            while len(loopback.state.connections) < 7:
+                await asyncio.sleep(0)
+            first, *others = loopback.state.connections
+            first.data_received(request("/log_prob", LINE % b"8"))
+            for connection in others[:5]:
+                connection.data_received(request("/encode", LINE % b"2"))
+            for turn in range(8):
+                if len(seen) == 2:  # what comes meanwhile begins after the last piece
+                    others[5].data_received(request("/log_prob", LINE % b"8"))
+                await asyncio.sleep(0)
+        assert [count for _, count in seen] == [1, 1, 2, 2, 1]
+        assert len({when for when, _ in seen}) == len(seen)
+
+    run(play)
+
+
 def deadlines(monkeypatch: pytest.MonkeyPatch, patience: float) -> list[float]:
     """Let the queue keep to deadlines.   -> the seconds left of each request that reached it."""
     seen: list[float] = []
