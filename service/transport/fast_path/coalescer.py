@@ -41,7 +41,7 @@ from service.transport.fast_path.coalesced_batch import (
 from service.transport.request import Head, request_id
 
 # Of a batch: computed, answered and written they hold the event loop for about 2 ms.
-_MOST_ROWS = 128
+MOST_COALESCED_ROWS = 128
 
 _log = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ def _begin(
             request.fail(error)
     record = partial(_record, endpoint)
     for write, members in groups.values():
-        start, most = 0, min(members[0][1].queue.max_coalesced_rows, _MOST_ROWS)
+        start, most = 0, min(members[0][1].queue.max_coalesced_rows, MOST_COALESCED_ROWS)
         while start < len(members):
             some, inputs = zip(*members[start : start + most], strict=True)
             scalars = [given.scalars for given in inputs]
@@ -356,7 +356,7 @@ def _prepare_together(
     levels = card.num_levels if operation.has_named_rows else None
     if rows is None or beyond_levels(rows, levels):
         return None
-    most = min(operation.queue(model).max_coalesced_rows, _MOST_ROWS)
+    most = min(operation.queue(model).max_coalesced_rows, MOST_COALESCED_ROWS)
     write, record = partial(_write, endpoint, model), partial(_record, endpoint)
     batches = []
     for start in range(0, len(members), most):

@@ -218,7 +218,7 @@ def test_requests_share_batches_of_what_the_queue_takes(
 def test_hundreds_of_rows_are_computed_in_pieces_a_turn_each_and_others_before_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.transport.fast_path.coalescer._MOST_ROWS", 2)
+    monkeypatch.setattr("service.transport.fast_path.coalescer.MOST_COALESCED_ROWS", 2)
     turn, seen = 0, []
 
     def compute(self: Linear, rows: Array, *_: Any, requests: int = 1) -> InferenceResult:
