@@ -7,7 +7,7 @@ from typing import Any
 from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import RawResponse
 from service.transport.asgi import OperationEndpoint
-from service.transport.fast_path.coalescer import FastPathRequest
+from service.transport.fast_path.fast_path_request import FastPathRequest
 from service.transport.fast_path.head_cache import RoutedRequest
 from service.transport.fast_path.http_protocol import BoundedHttpProtocol
 from service.transport.fast_path.shared import SharedState

@@ -18,7 +18,7 @@ from service.operations import Operation
 from service.operations.log_prob import log_density
 from service.transport.asgi import Endpoint
 from service.transport.fast_path import FastPathProtocol
-from service.transport.fast_path.coalescer import FastPathRequest
+from service.transport.fast_path.fast_path_request import FastPathRequest
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import LoopbackServer, Response, read, request, run
 
@@ -118,7 +118,7 @@ def test_a_fault_of_ours_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("service.transport.fast_path.coalescer.join_inputs", fail)
+    monkeypatch.setattr("service.transport.fast_path.batch_assembly.join_inputs", fail)
 
     async def play() -> None:
         loopback = LoopbackServer()
@@ -218,7 +218,7 @@ def test_requests_share_batches_of_what_the_queue_takes(
 def test_hundreds_of_rows_are_computed_in_pieces_a_turn_each_and_others_before_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.transport.fast_path.coalescer.MOST_COALESCED_ROWS", 2)
+    monkeypatch.setattr("service.transport.fast_path.batch_assembly.MOST_COALESCED_ROWS", 2)
     turn, seen = 0, []
 
     def compute(self: Linear, rows: Array, *_: Any, requests: int = 1) -> InferenceResult:

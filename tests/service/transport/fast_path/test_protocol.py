@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.transport.fast_path import http_protocol
-from service.transport.fast_path.coalescer import FastPathRequest
+from service.transport.fast_path.fast_path_request import FastPathRequest
 from service.transport.fast_path.protocol import FastPathProtocol
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
