@@ -1,5 +1,6 @@
 """Files of rows: which there are, what tells that one has changed, and how one is opened."""
 
+import functools
 import glob
 import os
 import re
@@ -60,14 +61,23 @@ class InputName(NamedTuple):
         return opened
 
     def local(self) -> Path:
-        """Its path on this machine; what is remote is copied into a temporary file."""
-        if not self.is_remote:
-            return Path(self.path)
-        system, path = _remote(self.path)
-        folder = tempfile.mkdtemp(prefix="pushforward-")
-        copy = Path(folder) / f"rows{self.suffix}"
-        system.get_file(path, str(copy))
-        return copy
+        """Its path on this machine; what is remote is copied there, once."""
+        return _copy(self) if self.is_remote else Path(self.path)
+
+
+@functools.cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """Where remote files are copied to; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="pushforward-")
+
+
+@functools.cache
+def _copy(name: InputName) -> Path:
+    system, path = _remote(name.path)
+    file, copy = tempfile.mkstemp(suffix=name.suffix, dir=_copies().name)
+    os.close(file)
+    system.get_file(path, copy)
+    return Path(copy)
 
 
 def find_inputs(patterns: Sequence[str]) -> list[InputName]:

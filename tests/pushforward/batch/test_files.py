@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,23 @@ def test_globs_folders_and_urls_in_order_of_name(tmp_path: Path, wanted: np.ndar
         out = log_prob(given, "--keep", "id", out=tmp_path / f"{number}.parquet")
         assert out["id"].to_pylist() == list(range(ROWS))
         assert np.array_equal(out["log_prob"].to_numpy(), wanted)
+
+
+def test_copies_of_remote_files_go_with_the_process(tmp_path: Path, wanted: np.ndarray) -> None:
+    copies = tmp_path / "tmp"
+    copies.mkdir()
+    np.save(tmp_path / "a.npy", X[:200])
+    np.savetxt(tmp_path / "b.csv", X[200:], delimiter=",", header="x1,x2", comments="", fmt="%.17g")
+    out = tmp_path / "out.npy"
+    inputs = [f"file://{tmp_path}/{name}" for name in ("a.npy", "b.csv")]
+    code = "from pushforward.cli.main import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", code, "log-prob", MOONS, *inputs, "-o", out],
+        check=True,
+        env={**os.environ, "TMPDIR": str(copies)},
+    )
+    assert np.array_equal(np.load(out), wanted)
+    assert not [*copies.iterdir()]
 
 
 def test_outputs_are_named_as_in_json_and_come_back(tmp_path: Path, parquet: Path) -> None:
