@@ -1,51 +1,5 @@
 """`pushforward decode`: the operation over files, in this process."""
 
-from pushforward.cli.file_jobs import (
-    Columns,
-    Context,
-    Inputs,
-    Instances,
-    Json,
-    Keep,
-    Model,
-    NumThreads,
-    OnBadRow,
-    Output,
-    Overwrite,
-    Resume,
-    make_plan,
-    run_plan,
-)
+from pushforward.cli.file_jobs import row_command
 
-
-def decode(
-    model: Model,
-    inputs: Inputs,
-    *,
-    output: Output,
-    columns: Columns = None,
-    context: Context = None,
-    keep: Keep = None,
-    on_bad_row: OnBadRow = "null",
-    overwrite: Overwrite = False,
-    resume: Resume = False,
-    instances: Instances = None,
-    num_threads: NumThreads = None,
-    json: Json = False,
-) -> None:
-    """Map files of latents to data, without a server."""
-    plan = make_plan(
-        "decode",
-        model,
-        output,
-        inputs=tuple(inputs),
-        columns=columns,
-        context=context,
-        keep=keep,
-        on_bad_row=on_bad_row,
-        overwrite=overwrite,
-        resume=resume,
-        instances=instances,
-        num_threads=num_threads,
-    )
-    run_plan(plan, as_json=json)
+decode = row_command("decode", "Map files of latents to data, without a server.")

@@ -1,5 +1,6 @@
 """What the commands over files share: their options, the bar, what is printed, the exit code."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,6 +79,49 @@ def make_plan(operation: str, model: Path, output: Path, **options: Any) -> "Fil
     return FilePlan(
         operation, model, output, fields=given, columns=columns, instances=instances, **options
     )
+
+
+def row_command(operation: str, summary: str) -> Callable[..., None]:
+    """Make the command of an operation on rows that has no options of its own.
+
+    Args:
+        operation: its name.
+        summary: what the help says.
+    """
+
+    def command(
+        model: Model,
+        inputs: Inputs,
+        *,
+        output: Output,
+        columns: Columns = None,
+        context: Context = None,
+        keep: Keep = None,
+        on_bad_row: OnBadRow = "null",
+        overwrite: Overwrite = False,
+        resume: Resume = False,
+        instances: Instances = None,
+        num_threads: NumThreads = None,
+        json: Json = False,
+    ) -> None:
+        plan = make_plan(
+            operation,
+            model,
+            output,
+            inputs=tuple(inputs),
+            columns=columns,
+            context=context,
+            keep=keep,
+            on_bad_row=on_bad_row,
+            overwrite=overwrite,
+            resume=resume,
+            instances=instances,
+            num_threads=num_threads,
+        )
+        run_plan(plan, as_json=json)
+
+    command.__name__, command.__doc__ = operation, summary
+    return command
 
 
 def run_plan(plan: "FilePlan", *, as_json: bool) -> None:
