@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pushforward.version import package_version
 from service.api.error_handlers import ANY_PROBLEM, add_error_handlers
 from service.api.health import health_router
 from service.api.middleware import TelemetryMiddleware
@@ -83,7 +83,7 @@ class Application(FastAPI):
     def __init__(self, context: AppContext) -> None:
         super().__init__(
             title="pushforward",
-            version=version("pushforward"),
+            version=package_version(),
             description=_DESCRIPTION,
             lifespan=_lifespan(context),
             redirect_slashes=False,

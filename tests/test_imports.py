@@ -66,6 +66,7 @@ FREE = ("benchmarks", "tools")
 # Importable from the whole of `service`; import nothing of ours.
 LEAVES = (
     "pushforward.siblings",
+    "pushforward.version",
     "service",
     "service.engines.registry",
     "service.errors",
@@ -81,6 +82,7 @@ ONLY: dict[str, set[str]] = {
     "pushforward": set(),
     "pushforward.client": {"httpx", "numpy"},
     "pushforward.siblings": set(),
+    "pushforward.version": set(),
     "service.engines.registry": set(),
 }
 
@@ -107,10 +109,11 @@ def _may_import(importer: str, imported: str) -> bool:
     if importer == imported or importer in FREE:
         return True
     if importer in LEAVES:
-        # The settings name the engines that there are; problems show errors.
+        # The settings name the engines that there are; problems show errors, metrics the version.
         return (importer, imported) in (
             ("service.settings", "service.engines.registry"),
             ("service.problem", "service.errors"),
+            ("service.telemetry", "pushforward.version"),
         )
     if importer == "pushforward":
         return imported in ("models", "pushforward.client", "pushforward.siblings")

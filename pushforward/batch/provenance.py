@@ -11,9 +11,10 @@ from models.datasets.dataset import optional_package
 from pushforward.batch.plan import FilePlan
 from pushforward.batch.session import Session
 from pushforward.batch.writers import PROVENANCE_KEY
+from pushforward.version import package_version
 from service.contracts import ModelCard
 
-_PACKAGES = ("pushforward", "numpy", "onnxruntime", "pyarrow", "torch")
+_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "torch")
 
 
 def model_facts(card: ModelCard) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def command_of(plan: FilePlan) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"pushforward": package_version()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)

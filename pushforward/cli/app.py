@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
 from pushforward.cli.commands import COMMANDS, find_command
+from pushforward.version import package_version
 
 # Commands that cannot be names in Python.
 _FUNCTIONS = {"import": "import_checkpoint", "log-prob": "log_prob"}
@@ -43,7 +43,7 @@ def load(name: str) -> Callable[..., Any] | typer.Typer:
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"pushforward {version('pushforward')}")
+        typer.echo(f"pushforward {package_version()}")
         raise typer.Exit
 
 

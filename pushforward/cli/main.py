@@ -2,11 +2,11 @@
 
 import signal
 import sys
-from importlib.metadata import version
 from typing import NoReturn
 
 from pushforward.cli.commands import COMMANDS, find_command
 from pushforward.siblings import SIBLINGS, ShadowedError, prefer_siblings
+from pushforward.version import package_version
 
 EXIT_USAGE = 2
 
@@ -22,7 +22,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
-        print(f"pushforward {version('pushforward')}")
+        print(f"pushforward {package_version()}")
         return
     try:
         prefer_siblings()

@@ -3,10 +3,9 @@
 Reference: Open Inference Protocol, inference_rest.md; Triton, extension_model_repository.md.
 """
 
-from importlib.metadata import version as version_of
-
 from fastapi import APIRouter, Request
 
+from pushforward.version import package_version
 from service.api.schemas import Live, Ready
 from service.api.schemas_v2 import (
     ControlRequest,
@@ -77,7 +76,7 @@ def _add_server(router: APIRouter, repository: Repository, has_control: bool) ->
         extensions = ["binary_tensor_data", "parameters"]
         if has_control:
             extensions.append("model_repository")
-        return ServerMetadata(name=NAME, version=version_of(NAME), extensions=extensions)
+        return ServerMetadata(name=NAME, version=package_version(), extensions=extensions)
 
     @router.get("/health/live", summary="Whether the process works", operation_id="v2_live")
     async def live() -> Live:

@@ -7,7 +7,6 @@ prefix, base units, the unit as suffix, few labels.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -20,6 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from pushforward.version import package_version
 from service.telemetry.aggregation import Peers
 from service.telemetry.collectors import Counter, CounterSeries, Histogram, HistogramSeries
 from service.telemetry.drift import DriftMetrics
@@ -133,7 +133,7 @@ class Metrics:
         )
         self.model_ready = self._gauge("model_ready", "1 when requests are taken", "model")
         build = self._gauge("build_info", "Version of the service", "version")
-        build.labels(version("pushforward")).set(1)
+        build.labels(package_version()).set(1)
         self.drift = DriftMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

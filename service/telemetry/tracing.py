@@ -18,10 +18,10 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from models.extras import install_command
+from pushforward.version import package_version
 from service.contracts import InferenceResult
 from service.launch.exits import StartupError
 from service.settings import flag_name
@@ -106,7 +106,7 @@ class Tracer:
         self._provider = provider
         self._exporter = exporter
         self._close_seconds = close_seconds
-        self._tracer = provider.get_tracer(_NAME, version(_NAME))
+        self._tracer = provider.get_tracer(_NAME, package_version())
         self._parent_of = TraceContextTextMapPropagator().extract
         self._context_with = set_span_in_context
         self._kind = SpanKind.SERVER
@@ -198,7 +198,7 @@ def start(*, close_seconds: float = CLOSE_SECONDS) -> Tracer:
             f"{flag_name('traces')}: OpenTelemetry is not installed: it needs the extra otel: "
             f"{install_command('otel')}"
         ) from None
-    facts = {"service.version": version(_NAME)}
+    facts = {"service.version": package_version()}
     given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in given:
         facts["service.name"] = _NAME
