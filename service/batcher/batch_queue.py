@@ -1,5 +1,6 @@
 """The queue between the event loop, which puts rows, and the instances, which take batches."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,13 +27,14 @@ _MOST_UNSEEN_SECONDS = 0.5
 class RunningBatch:
     """A batch that an instance computes.
 
-    rows: of all its parts. ends: when it is predicted to be computed. slot: of the thread budget.
+    rows: of all its parts. ends: when its instance is predicted to be free. slot: of the thread
+    budget, None where the batch that its instance computes next has it.
     late: for how long it has been seen to take longer than that, when it was looked at last.
     """
 
     rows: int
     ends: float
-    slot: int
+    slot: int | None
     late: float = 0.0
 
 
@@ -235,6 +237,28 @@ class BatchQueue:
             if slot is not None:
                 self._slots.release(slot)
 
+    def take_ahead(self, computing: list[EntrySlice]) -> list[EntrySlice] | None:
+        """Cut the batch that comes next, while the only instance computes one, if it is a full one.
+
+        Fewer rows wait until that one is computed: more may join them, and two half batches take
+        longer than a whole one.
+
+        Args:
+            computing: the parts of the batch before, as `take` or this gave them.
+
+        Returns:
+            The parts of the batch, for `finish`; None where it is left to `take`.
+        """
+        with self._lock:
+            is_full = self._queue.rows >= self._queue.max_rows
+            if self._is_closed or self._instances > 1 or not is_full:
+                return None
+            running = self._running[id(computing)]
+            parts = self._cut(self._queue.rows, running.slot, after=running.ends)
+            # One instance, one slot; and whoever waits for the instance waits for both.
+            running.slot, running.ends = None, self._running[id(parts)].ends
+            return parts
+
     def take_short(self, max_seconds: float) -> list[EntrySlice] | None:
         """Cut all that waits as one batch, if it is short and nobody else is about to.
 
@@ -296,7 +320,8 @@ class BatchQueue:
             self._learn(rows, seconds)
             is_backlogged = self._queue.rows >= self._queue.max_rows
             self.throughput.complete(rows, self._clock(), is_backlogged=is_backlogged)
-        self._slots.release(batch.slot)
+        if batch.slot is not None:
+            self._slots.release(batch.slot)
 
     # Below: called with the lock held, but for sleeping.
 
@@ -355,11 +380,11 @@ class BatchQueue:
         predicted = self._cost.seconds(min(rows, self._queue.max_rows))
         return self._slots.try_acquire(predicted, is_first=not self._running)
 
-    def _cut(self, rows: int, slot: int) -> list[EntrySlice]:
+    def _cut(self, rows: int, slot: int | None, *, after: float = -math.inf) -> list[EntrySlice]:
         waiting = self._queue.rows
         parts = self._queue.take(rows) if rows < waiting else self._queue.take()
         taken = waiting - self._queue.rows
-        ends = self._clock() + self._cost.seconds(taken)
+        ends = max(after, self._clock()) + self._cost.seconds(taken)
         self._running[id(parts)] = RunningBatch(taken, ends, slot)
         return parts
 

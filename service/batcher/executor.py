@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from service.batcher.entry import EntrySlice, QueueEntry
+from service.batcher.started_batch import StartedBatch
 from service.contracts import Array, EngineOutput, SolverStats
-from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.engine import EngineLost, EngineOutOfMemory, PendingBatch
 from service.errors import EngineError, NotReady, ServiceError
 
 # Bisection finds one culprit among n requests in 2 log2(n) further calls; this allows about four
@@ -25,6 +26,7 @@ class EngineCall:
 
     call: (rows (B, *takes), context (B, *context_shape) | None) -> (value (B, *gives), log_det),
         and how the rows were solved if the flow is continuous.
+    start: begins what `call` does, where the engine can; None where it computes at once.
     """
 
     call: Callable[[Array, Array | None], EngineOutput]
@@ -32,6 +34,7 @@ class EngineCall:
     gives: tuple[int, ...]
     context_shape: tuple[int, ...] | None
     dtype: str
+    start: Callable[[Array, Array | None], PendingBatch] | None = None
 
 
 @dataclass(slots=True)
@@ -92,9 +95,41 @@ class BatchExecutor:
         self._rows = np.zeros((max_rows, *engine_call.takes), engine_call.dtype)
         shape = engine_call.context_shape
         self._context = None if shape is None else np.zeros((max_rows, *shape), engine_call.dtype)
+        self._finished = -math.inf  # when the last batch that was started was computed
 
-    def run(self, parts: list[EntrySlice]) -> tuple[list[QueueEntry], BatchResult]:
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether a batch can be started while another one computes."""
+        return self._engine_call.start is not None
+
+    def start(self, parts: list[EntrySlice]) -> StartedBatch | None:
+        """Assemble a batch and have it computed, for `run`; None where the engine computes at once.
+
+        Raises:
+            EngineLost: the engine will never work again.
+        """
+        start = self._engine_call.start
+        group = [part for part in parts if not part.entry.is_gone]
+        if start is None or not group:
+            return None
+        rows, context, count = self._assemble(group)
+        started = StartedBatch(group, count, len(rows), self._clock())
+        try:
+            started.pending = start(rows, context)
+        except EngineLost:
+            raise
+        except Exception as error:  # told by `run`, which finds the culprit
+            started.error = error
+        return started
+
+    def run(
+        self, parts: list[EntrySlice], started: StartedBatch | None = None
+    ) -> tuple[list[QueueEntry], BatchResult]:
         """Compute a batch; every entry ends with its results, or with an error.
+
+        Args:
+            parts: of the batch.
+            started: what `start` gave for them.
 
         Returns:
             The entries that have all their results, or an error; and what the batch came to.
@@ -105,15 +140,20 @@ class BatchExecutor:
         result = BatchResult()
         finished: list[QueueEntry] = []
         calls_left = 1 + _CALLS_A_LEVEL * math.ceil(math.log2(sum(map(_requests, parts)) + 1))
-        groups = [(parts, False)]
+        groups = [(parts if started is None else started.group, False)]
         while groups:
             group, is_retry = groups.pop()
-            group = [part for part in group if not part.entry.is_gone]
+            if started is None:
+                group = [part for part in group if not part.entry.is_gone]
             if not group:  # nobody is left to answer
                 continue
             calls_left -= 1
             try:
-                finished += self._compute(group, result)
+                if started is None:
+                    finished += self._compute(group, result)
+                else:
+                    finishing, started = started, None
+                    finished += self._finish(finishing, result)
             except EngineLost:
                 raise
             except EngineOutOfMemory as error:
@@ -146,18 +186,32 @@ class BatchExecutor:
 
     def _compute(self, group: list[EntrySlice], result: BatchResult) -> list[QueueEntry]:
         rows, context, count = self._assemble(group)
-        began = self._clock()
-        value, log_det, *more = self._engine_call.call(rows, context)
+        batch = StartedBatch(group, count, len(rows), self._clock())
+        return self._add_results(batch, self._engine_call.call(rows, context), result)
+
+    def _finish(self, batch: StartedBatch, result: BatchResult) -> list[QueueEntry]:
+        output = batch.finish()
+        # The device came to it when it had done the one before: that is its pace.
+        batch.began = max(batch.began, self._finished)
+        self._finished = self._clock()
+        return self._add_results(batch, output, result)
+
+    def _add_results(
+        self, batch: StartedBatch, output: EngineOutput, result: BatchResult
+    ) -> list[QueueEntry]:
+        """Check what the engine gave, and share it out to the entries."""
+        value, log_det, *more = output
+        began, count = batch.began, batch.count
         seconds = self._clock() - began
-        self._check(value, log_det, len(rows))
+        self._check(value, log_det, batch.rows)
         result.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
         result.rows += count
         result.seconds += seconds
         finished, offset = [], 0
         with self._lock:
             if more:
-                self._add_stats(more[0], group, count, result)
-            for entry, start, stop in group:
+                self._add_stats(more[0], batch.group, count, result)
+            for entry, start, stop in batch.group:
                 end = offset + stop - start
                 if entry.started is None or began < entry.started:
                     entry.started = began

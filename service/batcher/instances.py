@@ -11,6 +11,7 @@ from typing import Protocol
 from service.batcher.batch_queue import BatchQueue
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.executor import BatchExecutor, BatchResult, ComputedRows
+from service.batcher.started_batch import StartedBatch
 from service.contracts import Array
 from service.engines.engine import EngineLost
 
@@ -170,14 +171,47 @@ class Instances:
                 return False
             if self._has_more and self._queue.waiting_rows:
                 self.wake()
-            self._post(self._owner.deliver, *self._compute(executor, parts))
+            if executor.is_pipelined:
+                self._run_pipelined(executor, parts)
+            else:
+                self._post(self._owner.deliver, *self._compute(executor, parts))
         except EngineLost:
             raise
-        except Exception:  # a fault of ours: all that was accepted fails, the thread goes on
-            _logger.exception("%s: a batch could not be run", self._name)
-            self._queue.clear()
-            self._post(self._owner.fail_all)
+        except Exception:
+            self._fail_all()
         return True
+
+    def _run_pipelined(self, executor: BatchExecutor, parts: list[EntrySlice]) -> None:
+        """Run a batch, and those that follow it without a pause: each is started before the next.
+
+        While the device computes one the next is assembled and started.
+        """
+        started = self._start(executor, parts)
+        while True:
+            ahead = self._queue.take_ahead(parts)
+            ahead_started = None if ahead is None else self._start(executor, ahead)
+            try:
+                self._post(self._owner.deliver, *self._compute(executor, parts, started))
+            except EngineLost:
+                raise
+            except Exception:  # what is started goes on: somebody has to wait for it
+                self._fail_all()
+            if ahead is None:
+                return
+            parts, started = ahead, ahead_started
+
+    def _start(self, executor: BatchExecutor, parts: list[EntrySlice]) -> StartedBatch | None:
+        try:
+            return executor.start(parts)
+        except BaseException:
+            self._queue.finish(parts, 0, 0.0)
+            raise
+
+    def _fail_all(self) -> None:
+        """Fail all that was accepted, in the handler of a fault of ours; the thread goes on."""
+        _logger.exception("%s: a batch could not be run", self._name)
+        self._queue.clear()
+        self._post(self._owner.fail_all)
 
     def _compute_inline(self, parts: list[EntrySlice]) -> None:
         try:
@@ -201,11 +235,11 @@ class Instances:
         self._owner.end(is_lost=True)
 
     def _compute(
-        self, executor: BatchExecutor, parts: list[EntrySlice]
+        self, executor: BatchExecutor, parts: list[EntrySlice], started: StartedBatch | None = None
     ) -> tuple[list[QueueEntry], BatchResult]:
         result = BatchResult()
         try:
-            finished, result = executor.run(parts)
+            finished, result = executor.run(parts, started)
         finally:
             self._queue.finish(parts, result.rows, result.seconds)
         if result.first_error is not None:

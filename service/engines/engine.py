@@ -1,8 +1,10 @@
 """The one interface every engine implements, and how it says that its device failed."""
 
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from service.contracts import Array, EngineOutput
+
+Operation = Literal["encode", "decode", "generate"]
 
 
 class EngineOutOfMemory(RuntimeError):
@@ -66,5 +68,35 @@ class Engine(Protocol):
         """Map latents to data alone: as `decode`, with zeros for what it leaves out, the log_det.
 
         Continuous flows only: there it saves most of the work.
+        """
+        ...
+
+
+class PendingBatch(Protocol):
+    """A batch that a device computes while the processor goes on."""
+
+    def finish(self) -> EngineOutput:
+        """Wait for it; called once, by the thread that started it.
+
+        Raises:
+            EngineOutOfMemory, EngineLost: as the engine's functions do.
+        """
+        ...
+
+
+@runtime_checkable
+class PipelinedEngine(Engine, Protocol):
+    """An engine whose next batch is assembled while one computes.
+
+    An engine without `start` computes at once: its functions give what was computed. One with it
+    has at most two batches of one operation pending a thread, and is asked by one thread an
+    operation.
+    """
+
+    def start(self, operation: Operation, rows: Array, context: Array | None) -> PendingBatch:
+        """Begin to compute a batch; the arrays may be changed as soon as it returns.
+
+        Raises:
+            EngineOutOfMemory, EngineLost: as the engine's functions do.
         """
         ...

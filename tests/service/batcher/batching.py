@@ -10,6 +10,7 @@ import numpy as np
 from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.batcher.entry import QueueEntry
 from service.contracts import Array, EngineOutput, InferenceResult
+from service.engines.engine import PendingBatch
 from service.telemetry import Metrics
 from tests.service.engines.fakes import FEATURES, Gated
 
@@ -31,10 +32,11 @@ def batcher(
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
     slots: ComputeSlots | None = None,
+    start: Callable[[Array, Array | None], PendingBatch] | None = None,
     **policy: Any,
 ) -> Batcher:
     limits = QueuePolicy(**({"max_batch_rows": 8, "max_queue_rows": 100} | policy))
-    engine_call = EngineCall(call, (FEATURES,), (FEATURES,), None, "float32")
+    engine_call = EngineCall(call, (FEATURES,), (FEATURES,), None, "float32", start)
     counters = (metrics or Metrics()).queue("toy", "encode", "fake")
     return Batcher(engine_call, limits, counters, name="toy.encode", clock=clock, slots=slots)
 
