@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from models.datasets.dialect import is_number
-from pushforward.batch.calls import RowCall
+from pushforward.batch.calls import CallResult
+from pushforward.batch.compute import compute_rows, draw_rows
 from pushforward.batch.layout import Wanted, find_layout
 from pushforward.batch.rows import Codes, InputRows, context_of
 from pushforward.batch.session import Session
-from pushforward.batch.status import TEXT, texts_of
+from pushforward.batch.status import TEXT, WRONG_LENGTH, texts_of
 from service.codec.missing import MISSING
 from service.codec.tensors import Array
+
+_SOURCE = "the batch"
 
 
 def answer_batch(
@@ -23,6 +26,7 @@ def answer_batch(
     *,
     columns: Sequence[str] | None,
     context: Sequence[str] | None,
+    keep: Sequence[str],
 ) -> dict[str, Array]:
     """Compute the rows of a batch of columns.
 
@@ -31,16 +35,49 @@ def answer_batch(
     """
     batch = {name: np.asanyarray(values) for name, values in batch.items()}
     if session.operation(operation).tensor_name is None:
-        return _draw(session, operation, fields, batch)
-    wanted = Wanted.of(session, operation, columns=columns, context=context)
-    layout = find_layout(tuple(batch), wanted, "the batch")
-    counts = {len(batch[name]) for name in (*layout.features, *layout.context)}
+        (name,) = number_columns(tuple(batch), operation, keep)
+        result = draw_rows(session, operation, fields, batch[name])
+    else:
+        wanted = Wanted.of(session, operation, columns=columns, context=context, keep=keep)
+        result = _compute(session, operation, fields, batch, wanted)
+    twice = {*keep} & {*result.outputs, "status"}
+    if twice:
+        raise ValueError(f"keep: an output is called {min(twice)!r} too; rename the column")
+    kept = {name: batch[name] for name in keep}
+    return {**kept, **result.outputs, "status": texts_of(result.codes)}
+
+
+def number_columns(found: Sequence[str], operation: str, keep: Sequence[str]) -> Sequence[str]:
+    """The column that holds the numbers of the rows to draw: the one that there is.
+
+    Raises:
+        ValueError: there are several, or none, or one to keep is not there.
+    """
+    absent = [name for name in keep if name not in found]
+    numbers = found if len(found) == 1 else [name for name in found if name not in keep]
+    if len(numbers) != 1 or absent:
+        raise ValueError(
+            f"{operation}: expected one column of whole numbers"
+            f"{' beside ' + ', '.join(keep) if keep else ''}, got {[*found]}"
+        )
+    return numbers
+
+
+def _compute(
+    session: Session,
+    operation: str,
+    fields: Mapping[str, Any],
+    batch: Mapping[str, Array],
+    wanted: Wanted,
+) -> CallResult:
+    layout = find_layout(tuple(batch), wanted, _SOURCE)
+    counts = {len(batch[name]) for name in layout.names}
     if len(counts) != 1:
-        raise ValueError(f"the batch: expected columns of one length, got {sorted(counts)}")
+        raise ValueError(f"{_SOURCE}: expected columns of one length, got {sorted(counts)}")
     total = counts.pop()
     codes: Codes = {}
     if layout.is_tensor:
-        values = _tensor(batch[layout.features[0]], wanted)
+        values = _tensor(batch[layout.features[0]], wanted, codes)
     else:
         values = np.empty((total, len(layout.features)))
         for index, name in enumerate(layout.features):
@@ -48,58 +85,42 @@ def answer_batch(
         values = values.reshape(total, *wanted.shape)
     given = [batch[name] for name in layout.context]
     rows = InputRows(values, context_of(given, session.card, codes, _numbers), codes)
-    return answer_rows(session, operation, fields, wanted.tensor, rows)
+    return compute_rows(session, operation, fields, wanted.tensor, rows)
 
 
-def answer_rows(
-    session: Session, operation: str, fields: Mapping[str, Any], tensor: str, rows: InputRows
-) -> dict[str, Array]:
-    """Compute rows, and name what came of them."""
-    if not len(rows.values):
-        answer = session.try_fields(operation, fields)
-        return {name: values[:0] for name, values in answer.outputs.items()} | {
-            "status": texts_of(answer.codes[:0])
-        }
-    answer = session.compute(rows.call(operation, fields, tensor))
-    codes = rows.codes_with(answer.codes)
-    return {**answer.outputs, "status": texts_of(codes)}
-
-
-def _draw(
-    session: Session, operation: str, fields: Mapping[str, Any], batch: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Draw the rows of the numbers in the one column of a batch, run by run."""
-    if len(batch) != 1 or (numbers := next(iter(batch.values()))).dtype.kind not in "iu":
-        raise ValueError(f"{operation}: expected one column of whole numbers, got {[*batch]}")
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-    answers = [
-        session.start(RowCall(operation, fields, {}, len(run), int(run[0])))
-        for run in runs
-        if len(run)
-    ]
-    if not answers:
-        empty = session.try_fields(operation, fields)
-        found = [empty._replace(codes=empty.codes[:0], outputs=_none(empty.outputs))]
-    else:
-        found = [answer.result() for answer in answers]
-    outputs = {
-        name: np.concatenate([each.outputs[name] for each in found]) for name in found[0].outputs
-    }
-    return {**outputs, "status": texts_of(np.concatenate([each.codes for each in found]))}
-
-
-def _none(outputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: values[:0] for name, values in outputs.items()}
-
-
-def _tensor(values: Array, wanted: Wanted) -> Array:
+def _tensor(values: Array, wanted: Wanted, codes: Codes) -> Array:
     if values.dtype == object:
-        values = np.stack([np.asarray(row, np.float64) for row in values])
+        return _lists(values, wanted, codes)
     if values.shape[1:] != wanted.shape and values[0:1].size != np.prod(wanted.shape):
         raise ValueError(
             f"{wanted.tensor}: expected rows of shape {wanted.shape}, got {values.shape[1:]}"
         )
     return values.reshape(len(values), *wanted.shape).astype(np.float64, copy=False)
+
+
+def _lists(values: Array, wanted: Wanted, codes: Codes) -> Array:
+    """Rows of objects, a list or an array each; one of another length is a fault of its row."""
+    rows = np.full((len(values), wanted.width), MISSING)
+    for index, given in enumerate(values):
+        if given is None:
+            continue
+        flat = _flat(given)
+        if len(flat) != wanted.width:
+            codes[index] = WRONG_LENGTH
+        elif flat.dtype == object:
+            rows[index] = [_number(value, index, codes) for value in flat]
+        else:
+            rows[index] = flat
+    return rows.reshape(len(values), *wanted.shape)
+
+
+def _flat(given: Any) -> Array:
+    """The values of a row, whatever holds them; as they are where not all are numbers."""
+    try:
+        values = np.asarray(given)
+    except ValueError:  # lists of several lengths
+        return np.empty(0)
+    return values.ravel() if values.dtype.kind in "fiu" else values.astype(object).ravel()
 
 
 def _numbers(name: str, values: Any, codes: Codes) -> Array:
