@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         description=f"Folders to serve, joined by {os.pathsep!r}: each one model (it holds "
         "config.json) or a folder of models. Empty: the models that ship with the package.",
     )
+    model_name: str | None = Field(
+        None,
+        description="Name of a model whose own folder is served, and not one above it; unset: that "
+        "of the folder.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

@@ -5,8 +5,9 @@
     FOLDER/<name>/config.json             a folder of models
     FOLDER/<name>/<version>/config.json   a folder of models with versions
 
-Versions are whole numbers, so a model cannot be called by one. Every path comes from the operator;
-a client's text is only ever looked up among the names found here.
+The first two may be called otherwise: orchestrators mount a model where they like. Versions are
+whole numbers, so a model cannot be called by one. Every path comes from the operator; a client's
+text is only ever looked up among the names found here.
 """
 
 import importlib.resources
@@ -49,15 +50,19 @@ def zoo_folder() -> Path:
     return Path(str(importlib.resources.files("models").joinpath("zoo")))
 
 
-def find_models(folders: Iterable[Path]) -> list[ModelLocation]:
+def find_models(folders: Iterable[Path], name: str | None = None) -> list[ModelLocation]:
     """Find the models of all folders, in order of name.
+
+    Args:
+        folders: each a model, or a folder of models.
+        name: of a folder that is a model itself; None: as it is called.
 
     Raises:
         StartupError: a folder is missing or empty, a name is not usable, or two models share one.
     """
     found: dict[str, ModelLocation] = {}
     for folder in folders:
-        for location in _models_in(folder):
+        for location in _models_in(folder, name):
             other = found.setdefault(location.name, location)
             if other is not location:
                 raise StartupError(
@@ -67,9 +72,9 @@ def find_models(folders: Iterable[Path]) -> list[ModelLocation]:
     return [found[name] for name in sorted(found)]
 
 
-def _models_in(folder: Path) -> list[ModelLocation]:
+def _models_in(folder: Path, name: str | None) -> list[ModelLocation]:
     try:
-        own = _as_model(folder)
+        own = _as_model(folder, name)
         if own is not None:
             return [own]
         children = sorted(child for child in folder.iterdir() if child.is_dir())
@@ -84,9 +89,9 @@ def _models_in(folder: Path) -> list[ModelLocation]:
     return found
 
 
-def _as_model(folder: Path) -> ModelLocation | None:
+def _as_model(folder: Path, name: str | None = None) -> ModelLocation | None:
     if (folder / CONFIG_FILE).is_file():
-        return ModelLocation(_name_of(folder), "1", folder)
+        return ModelLocation(_checked(name or name_of(folder), folder), "1", folder)
     if not folder.is_dir():
         return None
     versions = [
@@ -97,11 +102,10 @@ def _as_model(folder: Path) -> ModelLocation | None:
     if not versions:
         return None
     highest = max(versions, key=lambda child: int(child.name))
-    return ModelLocation(_name_of(folder), str(int(highest.name)), highest)
+    return ModelLocation(_checked(name or name_of(folder), folder), str(int(highest.name)), highest)
 
 
-def _name_of(folder: Path) -> str:
-    name = name_of(folder)
+def _checked(name: str, folder: Path) -> str:
     reason = describe_bad_name(name)
     if reason is not None:
         raise StartupError(f"{folder}: {reason}")

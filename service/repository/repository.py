@@ -123,7 +123,7 @@ class FolderRepository:
         Raises:
             StartupError: the folders cannot be used.
         """
-        if not any(self._needs_torch(location) for location in find_models(self._folders)):
+        if not any(self._needs_torch(location) for location in self._find_all()):
             return
         threads = self._share.threads
         with suppress(ModuleNotFoundError):  # who needs it says so
@@ -145,7 +145,7 @@ class FolderRepository:
         if self._has_started:
             return
         settings = self._settings
-        locations = find_models(self._folders)
+        locations = self._find_all()
         names = [location.name for location in locations]
         if settings.default_model is not None and settings.default_model not in names:
             raise StartupError(
@@ -303,13 +303,16 @@ class FolderRepository:
         async with self._cores:
             await self._replace(location)
 
+    def _find_all(self) -> list[ModelLocation]:
+        return find_models(self._folders, self._settings.model_name)
+
     def _locations(self) -> dict[str, ModelLocation]:
         """What lies in the folders now, by name.
 
         Raises:
             StartupError: they cannot be read, or are not all models.
         """
-        return {location.name: location for location in find_models(self._folders)}
+        return {location.name: location for location in self._find_all()}
 
     async def _replace(self, location: ModelLocation) -> None:
         """Load a model and serve it in the place of the version before.

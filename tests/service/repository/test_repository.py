@@ -137,6 +137,24 @@ def test_two_models_of_one_name_are_refused_naming_both(tmp_path: Path) -> None:
     assert str(second) in str(caught.value)
 
 
+def test_a_model_that_is_mounted_somewhere_has_the_name_it_is_given(tmp_path: Path) -> None:
+    mounted = touch_model(tmp_path / "models")
+    assert find_models([mounted], "flights") == [ModelLocation("flights", "1", mounted)]
+    versions = tmp_path / "versions"
+    touch_model(versions / "3")
+    assert find_models([versions], "flights") == [ModelLocation("flights", "3", versions / "3")]
+    with pytest.raises(StartupError, match="'flights' is taken by"):
+        find_models([mounted, versions], "flights")
+    with pytest.raises(StartupError, match="'7' cannot be a model's name"):
+        find_models([mounted], "7")
+
+
+def test_models_in_a_folder_keep_their_names(tmp_path: Path) -> None:
+    touch_model(tmp_path / "a")
+    touch_model(tmp_path / "b" / "2")
+    assert [location.name for location in find_models([tmp_path], "flights")] == ["a", "b"]
+
+
 @pytest.mark.parametrize("name", ["a b", "a;b", "-a", "_a", "ünicode", "x" * 129, "a\\b"])
 def test_a_name_that_is_not_safe_is_refused(tmp_path: Path, name: str) -> None:
     touch_model(tmp_path / name)
