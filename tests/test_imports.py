@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.client",
     ),
     ("pushforward.cli",),
-    ("pushforward.batch",),
+    ("pushforward.asgi", "pushforward.batch"),
     ("pushforward",),
     ("pushforward.client",),
     ("service.launch.main",),
