@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.fold.field import FoldedField, Modulation, Tape
-from models.ode.call import SolveCall, SolveReport, SolveStatus
+from models.ode.call import SolveCall, SolveReport
 from models.ode.fields.dense import DenseDynamics
 from models.ode.fields.dense_layers import Modulated
+from models.ode.fixed_batch import ended_status, start_rows, step_rows
 from models.ode.steps import (
     EVALUATIONS_PER_STEP,
     FIRST_STEP,
@@ -22,6 +23,7 @@ from models.ode.steps import (
     STAGES,
     STEP_ERROR,
     StepRule,
+    StepRules,
     all_finite,
 )
 from models.ode.transform import ContinuousTransform, ODETransform
@@ -75,6 +77,7 @@ class FoldedContinuous(ODETransform):
         self.field = FoldedField(dynamics)
         self.data_time = transform.data_time
         self.solver = transform.solver
+        self._rules = StepRules(self.solver.rtol, self.solver.atol)
         self.end_time = float(transform.sqrt_end_time.detach().double().square())
         self.register_buffer("nodes", torch.tensor(NODES, dtype=torch.float64))
         eye = torch.eye(self.field.features, dtype=torch.float64)
@@ -89,7 +92,7 @@ class FoldedContinuous(ODETransform):
         self, x: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
         course = _Course(
-            StepRule(self.solver.rtol, self.solver.atol, like=x),
+            self._rules.of(x),
             self.field.from_context(context),
             start=0.0 if towards_end else self.end_time,
             span=self.end_time if towards_end else -self.end_time,
@@ -108,7 +111,7 @@ class FoldedContinuous(ODETransform):
             ended = self._on_grid(self.fixed_steps, carry, course)
         _, position, step, state, _, error, evaluations = ended
         solved = position == 1
-        status = _status(solved, error, course.rule.is_too_small(step))
+        status = ended_status(solved, error, course.rule.is_too_small(step))
         state = torch.where(solved, state, zero + torch.nan)
         y = state[:, : x.shape[1]]
         log_det = state[:, x.shape[1]] if course.traced else zero[:, 0] + torch.nan
@@ -117,20 +120,14 @@ class FoldedContinuous(ODETransform):
         return y, log_det
 
     def _start(self, x: Tensor, zero: Tensor, course: _Course) -> Carry:
-        """What is carried before the first step; rows that are not finite have ended."""
+        """What is carried before the first step."""
         slope = self._first_slope(x, course)
-        finite = all_finite(x) & all_finite(slope)
-        last = self.solver.max_evaluations - EVALUATIONS_PER_STEP
-        first_step = FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps
-        return (
-            finite & (zero + 1 <= last),
-            # 0 in every row, and known only from the rows: a constant would be one row.
-            torch.where(finite, zero, zero),
-            torch.where(finite, zero + first_step, zero),
+        return start_rows(
             torch.cat([x, zero], 1) if course.traced else x,
             slope,
-            torch.where(finite, zero, zero + torch.inf),
-            zero + 1,
+            all_finite(x) & all_finite(slope),
+            self.solver.max_evaluations,
+            first_step=FIRST_STEP if self.fixed_steps is None else 1 / self.fixed_steps,
         )
 
     def _first_slope(self, x: Tensor, course: _Course) -> Tensor:
@@ -143,22 +140,13 @@ class FoldedContinuous(ODETransform):
 
     def _step(self, carry: Carry, course: _Course) -> Carry:
         """Try a step of every row under way; leave the others as they are."""
-        active, position, step, state, slope, last_error, evaluations = carry
-        new_state, new_slope, error = self._try(position, step, state, slope, course)
-        accepted = (error <= 1) & active
-        position = torch.where(accepted, position + step, position)
-        step = torch.where(active, course.rule.next_step(position, step, error), step)
-        evaluations = torch.where(active, evaluations + EVALUATIONS_PER_STEP, evaluations)
-        has_budget = evaluations <= self.solver.max_evaluations - EVALUATIONS_PER_STEP
-        return (
-            (position < 1) & ~course.rule.is_too_small(step) & has_budget,
-            position,
-            step,
-            torch.where(accepted, new_state, state),
-            torch.where(accepted, new_slope, slope),
-            torch.where(active, error, last_error),
-            evaluations,
-        )
+
+        def attempt(
+            position: Tensor, step: Tensor, state: Tensor, slope: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            return self._try(position, step, state, slope, course)
+
+        return step_rows(carry, attempt, course.rule, self.solver.max_evaluations)
 
     def _on_grid(self, steps: int, carry: Carry, course: _Course) -> Carry:
         """Take the same steps with every row, and keep the largest error of each."""
@@ -208,13 +196,6 @@ class FoldedContinuous(ODETransform):
         # The first slope is known, the second has no weight: see _TRACED.
         traces = self.field.trace(Tape.joined(tapes[1:]), modulation.gates(1))
         return torch.cat([first, traces.reshape(-1, len(_TRACED) - 1)], 1)
-
-
-def _status(solved: Tensor, error: Tensor, is_too_small: Tensor) -> Tensor:
-    """How each row ended, (B,) of `SolveStatus`."""
-    code = torch.where(is_too_small, SolveStatus.STEP_UNDERFLOW, SolveStatus.BUDGET_SPENT)
-    code = torch.where(is_too_small & (error == torch.inf), SolveStatus.NON_FINITE, code)
-    return torch.where(solved, SolveStatus.SOLVED, code)[:, 0]
 
 
 def _mixer(weights: Sequence[float], eye: Tensor) -> nn.Parameter:

@@ -16,7 +16,6 @@ from models.ode.call import SolveStatus
 from models.ode.steps import (
     EVALUATIONS_PER_STEP,
     FIRST_STEP,
-    NODES,
     STAGES,
     STEP_ERROR,
     StepRule,
@@ -80,9 +79,10 @@ def solve(
     Reference: Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"; Hairer, Norsett &
     Wanner 1993, "Solving Ordinary Differential Equations I", section II.4.
     """
-    problem = _Problem(field, start, end - start, settings, like=state)
+    rule = StepRule(settings.rtol, settings.atol, like=state)
+    problem = RowProblem(field, start, end - start, rule)
     first = field(start.expand(state.shape[0], 1), state, context)
-    rows = _Rows(
+    rows = RowsUnderWay(
         index=torch.arange(state.shape[0], device=state.device),
         state=state,
         slope=first,
@@ -117,7 +117,7 @@ class _EndedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class RowsUnderWay:
     """Rows under way. position and step (B, 1) are fractions of the interval."""
 
     index: Tensor
@@ -127,8 +127,8 @@ class _Rows:
     step: Tensor
     context: Tensor | None
 
-    def select(self, chosen: Tensor) -> "_Rows":
-        return _Rows(
+    def select(self, chosen: Tensor) -> "RowsUnderWay":
+        return RowsUnderWay(
             index=self.index[chosen],
             state=self.state[chosen],
             slope=self.slope[chosen],
@@ -144,25 +144,22 @@ class _Rows:
         return _EndedRows(self.index[chosen], state, status, evaluations)
 
 
-class _Problem:
+class RowProblem:
     """A field, an interval, and the method's constants where the state is."""
 
-    def __init__(
-        self, field: Field, start: Tensor, span: Tensor, settings: SolverSettings, *, like: Tensor
-    ) -> None:
+    def __init__(self, field: Field, start: Tensor, span: Tensor, rule: StepRule) -> None:
         self.field = field
         self.start = start
         self.span = span
-        self.rule = StepRule(settings.rtol, settings.atol, like=like)
-        self.nodes = like.new_tensor(NODES)
+        self.rule = rule
 
-    def advance(self, rows: _Rows) -> tuple[_Rows, Tensor]:
-        """Try a step of every row, keep those that are accurate enough, choose the next steps.
+    def attempt(self, rows: RowsUnderWay) -> tuple[Tensor, Tensor, Tensor]:
+        """Try a step of every row.
 
         Returns:
-            The rows, and the error of the step relative to the tolerance, (B, 1): kept where <= 1.
+            The state and the slope at its end, and its error relative to the tolerance, (B, 1).
         """
-        times = self.start + self.span * torch.addcmul(rows.position, rows.step, self.nodes)
+        times = self.start + self.span * torch.addcmul(rows.position, rows.step, self.rule.nodes)
         length = self.span * rows.step
         slopes = [rows.slope]
         state = rows.state
@@ -171,13 +168,23 @@ class _Problem:
             slopes.append(self.field(times[:, i : i + 1], state, rows.context))
         with torch.no_grad():
             error = self.rule.error(length * _combine(STEP_ERROR, slopes), rows.state, state)
+        return state, slopes[-1], error
+
+    def advance(self, rows: RowsUnderWay) -> tuple[RowsUnderWay, Tensor]:
+        """Try a step of every row, keep those that are accurate enough, choose the next steps.
+
+        Returns:
+            The rows, and the error of the step relative to the tolerance, (B, 1): kept where <= 1.
+        """
+        state, slope, error = self.attempt(rows)
+        with torch.no_grad():
             accepted = error <= 1
             position = rows.position + torch.where(accepted, rows.step, 0)
             step = self.rule.next_step(position, rows.step, error)
-        moved = _Rows(
+        moved = RowsUnderWay(
             index=rows.index,
             state=torch.where(accepted, state, rows.state),
-            slope=torch.where(accepted, slopes[-1], rows.slope),
+            slope=torch.where(accepted, slope, rows.slope),
             position=position,
             step=step,
             context=rows.context,
@@ -185,8 +192,8 @@ class _Problem:
         return moved, error
 
     def sort_out(
-        self, rows: _Rows, error: Tensor, evaluations: int
-    ) -> tuple[_Rows, list[_EndedRows]]:
+        self, rows: RowsUnderWay, error: Tensor, evaluations: int
+    ) -> tuple[RowsUnderWay, list[_EndedRows]]:
         """Take the rows that are done out of the batch."""
         solved = (rows.position == 1).squeeze(1)
         stuck = self.rule.is_too_small(rows.step).squeeze(1) & ~solved

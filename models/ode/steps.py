@@ -45,6 +45,9 @@ class StepRule:
         rtol, atol: the tolerances, see `SolverSettings`.
         like: a tensor with the dtype and device of the state, float32 or float64.
 
+    Attributes:
+        nodes: of the method, where the state is.
+
     Raises:
         ValueError: if the state has another dtype.
     """
@@ -52,6 +55,7 @@ class StepRule:
     def __init__(self, rtol: float, atol: float, *, like: Tensor) -> None:
         if like.dtype not in _SMALLEST_STEP:
             raise ValueError(f"state: expected float32 or float64, got {like.dtype}")
+        self.nodes = like.new_tensor(NODES)
         facts = torch.finfo(like.dtype)
         self._largest = facts.max
         self._smallest_step = _SMALLEST_STEP[like.dtype]
@@ -92,6 +96,26 @@ class StepRule:
     def is_too_small(self, step: Tensor) -> Tensor:
         """Whether positions would no longer be exact."""
         return step < self._smallest_step
+
+
+class StepRules:
+    """The step rules of one solver, one for each dtype and device, made once.
+
+    Their numbers are uploaded when they are made, and that cannot be part of a captured graph.
+    """
+
+    def __init__(self, rtol: float, atol: float) -> None:
+        self._tolerances = (rtol, atol)
+        self._made: dict[tuple[torch.dtype, torch.device], StepRule] = {}
+
+    def of(self, like: Tensor) -> StepRule:
+        """The rule for states with the dtype and device of `like`."""
+        key = (like.dtype, like.device)
+        if key not in self._made:
+            # Outside inference mode, so that every later call may use it.
+            with torch.inference_mode(mode=False):
+                self._made[key] = StepRule(*self._tolerances, like=like.new_zeros(0))
+        return self._made[key]
 
 
 def all_finite(values: Tensor) -> Tensor:

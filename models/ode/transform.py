@@ -16,8 +16,11 @@ from models.ode.divergence import (
     velocity_and_traces,
 )
 from models.ode.fields.dynamics import Dynamics
+from models.ode.fixed_batch import FixedSolve
 from models.ode.regularization import CostWeights, cost_rate
-from models.ode.solver import Solution, SolverSettings, solve
+from models.ode.solver import Field, RowProblem, Solution, SolverSettings, solve
+from models.ode.steps import StepRules
+from models.ode.while_loop import keeps_places, repeat_while_any
 from models.transforms.transform import SolvingTransform
 
 DataTime = Literal["start", "end"]
@@ -124,6 +127,7 @@ class ContinuousTransform(ODETransform):
         self.dynamics = dynamics
         self.data_time = data_time
         self.solver = solver or SolverSettings()
+        self._rules = StepRules(self.solver.rtol, self.solver.atol)
         self.divergence = divergence or DivergenceSettings()
         self.training_settings = training or TrainingSettings()
         root = torch.tensor(end_time).sqrt()
@@ -169,15 +173,29 @@ class ContinuousTransform(ODETransform):
         contexts = [None] * len(chunks) if context is None else context.split(rows)
         # Keeping a solve differentiable takes a tenth of its time, in `no_grad` too.
         with torch.inference_mode(mode=not torch.is_grad_enabled()):
-            solutions = [
-                solve(field, chunk, part, start=start, end=end, settings=self.solver)
-                for chunk, part in zip(chunks, contexts, strict=True)
-            ]
+            if keeps_places():
+                solutions = [self._solve_in_place(field, state, context, interval)]
+            else:
+                solutions = [
+                    solve(field, chunk, part, start=start, end=end, settings=self.solver)
+                    for chunk, part in zip(chunks, contexts, strict=True)
+                ]
         solved = torch.cat([solution.state for solution in solutions])
         traces = solved[:, features:] if traced else solved.new_full((len(solved), 1), torch.nan)
         estimated = traced and self.probes is not None
         call.reports.append(_report(solutions, traces if estimated else None))
         return solved[:, :features].reshape(value.shape), traces
+
+    def _solve_in_place(
+        self, field: Field, state: Tensor, context: Tensor | None, interval: Tensor
+    ) -> Solution:
+        """As `models.ode.solver.solve`, with every row in its place to the end."""
+        start, end = interval.unbind()
+        problem = RowProblem(field, start, end - start, self._rules.of(state))
+        fixed = FixedSolve(problem, self.solver.max_evaluations)
+        given = () if context is None else (context,)
+        ended = repeat_while_any(fixed.body, fixed.start(state, context), given)
+        return Solution(*fixed.finish(ended))
 
     def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
         """How many rows to solve in one loop, so that their tangents fit where they are fast."""

@@ -58,6 +58,26 @@ def repeat_while_any(body: Body, carry: Carry, given: Carry = ()) -> Carry:
     return _loop.get()(body, carry, given)
 
 
+# Whether rows must stay where they are in their batch, also when they are done.
+_keeps_places: ContextVar[bool] = ContextVar("keeps_places", default=False)
+
+
+def keeps_places() -> bool:
+    """Whether a solve may not take rows out of its batch: it then goes through the loop here."""
+    return _keeps_places.get()
+
+
+@contextmanager
+def keeping_places(loop: Loop) -> Iterator[None]:
+    """Let every solve inside the block go through `loop`, with all rows of its batch."""
+    token = _keeps_places.set(True)
+    try:
+        with looping_by(loop):
+            yield
+    finally:
+        _keeps_places.reset(token)
+
+
 @contextmanager
 def looping_by(loop: Loop) -> Iterator[None]:
     """Let another function than Python's own loop do it, inside the block."""
