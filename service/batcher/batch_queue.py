@@ -92,6 +92,11 @@ class BatchQueue:
         return self._queue.short_rows
 
     @property
+    def max_rows(self) -> int:
+        """Rows of a batch at most."""
+        return self._queue.max_rows
+
+    @property
     def is_closed(self) -> bool:
         """Whether no batch is cut any more."""
         return self._is_closed
@@ -306,6 +311,20 @@ class BatchQueue:
         """
         with self._lock:
             self._learn(rows, seconds)
+
+    def shrink(self, max_rows: int) -> bool:
+        """Cut batches of at most so many rows from now on.
+
+        Returns:
+            Whether they were larger before.
+        """
+        with self._lock:
+            if max_rows >= self._queue.max_rows:
+                return False
+            self._queue.shrink(max_rows)
+            self._cost.shrink(max_rows)
+            self.throughput.shrink(max_rows)
+        return True
 
     def finish(self, parts: list[EntrySlice], rows: int, seconds: float) -> None:
         """Give back what a batch held, and learn from it.

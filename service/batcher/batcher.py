@@ -80,6 +80,7 @@ class Batcher:
             max_inline_seconds=policy.max_inline_seconds,
         )
         self._admission = Admission(policy, self._queue, metrics, clock)
+        self._is_fixed = policy.is_fixed
         self._may_compute_now = policy.max_inline_seconds > 0.0 and not policy.is_fixed
         self._deadlines = DeadlineTimer(self._expire, clock)
         self._pending: set[QueueEntry] = set()
@@ -105,7 +106,9 @@ class Batcher:
 
     def publish_gauges(self) -> None:
         """Let the gauges of its model and operation be those of this batcher from now on."""
-        self._metrics.watch(lambda: self._queue.waiting_rows, self._count_pending)
+        self._metrics.watch(
+            lambda: self._queue.waiting_rows, self._count_pending, lambda: self._queue.max_rows
+        )
 
     async def submit(self, rows: Array, context: Array | None, deadline: float) -> InferenceResult:
         """Compute the rows of one request and wait for them; as `enqueue`."""
@@ -259,6 +262,8 @@ class Batcher:
                 self._fail(entry, InternalError("the answer could not be put together"))
         if not self._pending:
             self._emptied.set()
+        if result.fitting_rows is not None:
+            self._metrics.out_of_memory()
         if result.rows and not self._is_warming:
             self._metrics.batch(result.rows, result.seconds, result.non_finite_rows)
             if result.evaluations:
@@ -301,6 +306,16 @@ class Batcher:
         if is_lost:
             self._is_lost = True
             self._fail_all(EngineError, _LOST)
+
+    def shrink(self, max_rows: int) -> None:
+        """Take note that memory ran out for larger batches: there are none of them any more.
+
+        Where all batches are of one size they stay so: a row's bits depend on it.
+        """
+        if not self._is_fixed and self._queue.shrink(max_rows):
+            _logger.warning(
+                "%s: memory ran out: batches of at most %d rows from now on", self._name, max_rows
+            )
 
     # Deadlines.
 

@@ -25,6 +25,10 @@ class CostEstimator:
         self._rows = self._seconds = self._variance = self._covariance = 0.0
         self._line = BatchCost(0.0, 0.0)
 
+    def shrink(self, max_rows: int) -> None:
+        """Spread the fixed cost of a batch over fewer rows from now on."""
+        self._max_rows = max_rows
+
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one batch."""
         if rows <= 0 or seconds <= 0.0:

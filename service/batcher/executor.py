@@ -12,6 +12,7 @@ import numpy as np
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.started_batch import StartedBatch
 from service.contracts import Array, EngineOutput, SolverStats
+from service.engines.device_errors import release_frames
 from service.engines.engine import EngineLost, EngineOutOfMemory, PendingBatch
 from service.errors import EngineError, NotReady, ServiceError
 
@@ -42,6 +43,7 @@ class BatchResult:
     """The result of one batch; `rows` and `seconds` count successful engine calls only.
 
     evaluations: of the vector field of a continuous flow, one number a row.
+    fitting_rows: where memory ran out, half of the fewest rows that it ran out for; else None.
     """
 
     rows: int = 0
@@ -49,6 +51,13 @@ class BatchResult:
     non_finite_rows: int = 0
     evaluations: list[int] = field(default_factory=list)
     first_error: Exception | None = None
+    fitting_rows: int | None = None
+
+    def note_out_of_memory(self, rows: int, error: Exception) -> None:
+        """Note that memory ran out for so many rows."""
+        self.first_error = self.first_error or error
+        half = max(1, rows // 2)
+        self.fitting_rows = half if self.fitting_rows is None else min(half, self.fitting_rows)
 
 
 class ComputedRows(NamedTuple):
@@ -119,6 +128,7 @@ class BatchExecutor:
         except EngineLost:
             raise
         except Exception as error:  # told by `run`, which finds the culprit
+            release_frames(error)
             started.error = error
         return started
 
@@ -156,13 +166,15 @@ class BatchExecutor:
                     finished += self._finish(finishing, result)
             except EngineLost:
                 raise
-            except EngineOutOfMemory as error:
-                result.first_error = result.first_error or error
+            except (EngineOutOfMemory, MemoryError) as error:
+                release_frames(error)
+                result.note_out_of_memory(sum(map(_rows, group)), error)
                 if is_retry or sum(map(_rows, group)) == 1:
                     finished += self._fail(group, NotReady, "the device has too little memory now")
                 else:
                     groups += [(half, True) for half in _halve(group, _rows)]
             except Exception as error:  # whatever an engine raises must not end the worker
+                release_frames(error)  # of all rows, while parts of them are tried again
                 result.first_error = result.first_error or error
                 if calls_left <= 0 or sum(map(_requests, group)) == 1:
                     finished += self._fail(group, EngineError, "the engine failed on these rows")

@@ -76,6 +76,12 @@ class FairQueue:
         self.rows -= 1
         return True
 
+    def shrink(self, max_rows: int) -> None:
+        """Cut smaller batches from now on; who waits as a short request goes on doing so."""
+        self.max_rows = max_rows
+        for entry in self._long:
+            entry.turn = min(entry.turn, max_rows - 1)
+
     def clear(self) -> None:
         """Take all entries out."""
         for entry in [*self._short, *self._long]:

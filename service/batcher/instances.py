@@ -23,7 +23,11 @@ _logger = logging.getLogger("service.batcher.batcher")
 
 
 class Owner(Protocol):
-    """What answers requests: the batcher. All is called on the event loop."""
+    """What answers requests: the batcher. All is called on the event loop but `shrink`."""
+
+    def shrink(self, max_rows: int) -> None:
+        """Take note that memory ran out for batches of twice as many rows; of any thread."""
+        ...
 
     def deliver(self, finished: list[QueueEntry], result: BatchResult) -> None:
         """Answer the entries that a batch has completed."""
@@ -242,6 +246,8 @@ class Instances:
             finished, result = executor.run(parts, started)
         finally:
             self._queue.finish(parts, result.rows, result.seconds)
+        if result.fitting_rows is not None:
+            self._owner.shrink(result.fitting_rows)
         if result.first_error is not None:
             _logger.error("%s: engine error", self._name, exc_info=result.first_error)
             result.first_error = None  # its traceback leads back to the result, and to the rows

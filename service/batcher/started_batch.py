@@ -22,7 +22,12 @@ class StartedBatch:
     error: Exception | None = None
 
     def finish(self) -> EngineOutput:
-        """Wait for what was computed; raise what the engine raises."""
-        if self.pending is None:
-            raise self.error or RuntimeError("batch: expected it to be started")
-        return self.pending.finish()
+        """Wait for what was computed, once; raise what the engine raises.
+
+        Nothing is kept of a batch that failed: its parts are tried again, and need the memory.
+        """
+        pending, self.pending = self.pending, None
+        error, self.error = self.error, None
+        if pending is None:
+            raise error or RuntimeError("batch: expected it to be started")
+        return pending.finish()

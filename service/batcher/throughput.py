@@ -47,6 +47,11 @@ class ThroughputEstimator:
         elif rows >= self._half_rows or rate > self._rows_per_second:
             self._rows_per_second += _NEWEST * (rate - self._rows_per_second)
 
+    def shrink(self, max_rows: int) -> None:
+        """Learn from smaller batches from now on."""
+        self._max_rows = max_rows
+        self._half_rows = max_rows / 2
+
     def expect(self, seconds: float) -> None:
         """Take note of what a full batch is predicted to take, from batches of any size."""
         self._expected = self._max_rows / seconds if seconds > 0.0 else math.inf

@@ -13,7 +13,9 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.manifest import WEIGHTS_FILE, digest
 from models.extras import install_command
 from service.contracts import Array
-from service.engines.torch_library import import_torch
+from service.engines.device_errors import device_fault, release_frames
+from service.engines.probe import PROBES
+from service.engines.torch_library import import_torch, release_memory
 
 if TYPE_CHECKING:
     from models.flow import Flow
@@ -66,8 +68,22 @@ class PixelGradient:
 
         Raises:
             GradientUnavailable: the folder cannot be read any more, or not with torch.
+            EngineOutOfMemory: a smaller batch may pass.
+            EngineLost: the device will never work again.
         """
-        flow = self._load()
+        try:
+            return self._compute(self._load(), x, context)
+        except GradientUnavailable:
+            raise
+        except (RuntimeError, MemoryError) as error:
+            fault = device_fault(error, PROBES.of(self._device))
+            if fault is None:
+                raise
+            release_frames(error)
+        release_memory(self._device)
+        raise fault
+
+    def _compute(self, flow: "Flow", x: Array, context: Array | None) -> tuple[Array, Array]:
         import torch
 
         from models.noise import base_log_prob_torch

@@ -11,7 +11,8 @@ from models.extras import install_command
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
-from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.device_errors import device_fault
+from service.engines.probe import PROBES
 from service.engines.replay import worst_misfit
 from service.engines.selection import (
     EngineConfig,
@@ -20,8 +21,6 @@ from service.engines.selection import (
     dtype_name,
 )
 
-# How onnxruntime's allocators say that memory ran out.
-_NO_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory")
 # Calls on few numbers spend a tenth of their time on finding buffers: these are kept. Larger ones
 # would rather not be copied.
 _MAX_KEPT_VALUES = 2**16
@@ -109,6 +108,7 @@ class _Graph:
         wanted = providers(device)
         self._session = open_session(_lean(model), threads=threads, providers=wanted)
         _require_provider(self._session.get_providers(), wanted)
+        self._device = device
         self._value = value
         self._inputs = [given.name for given in self._session.get_inputs()]
         known = {output.name: output for output in self._session.get_outputs()}
@@ -123,7 +123,10 @@ class _Graph:
         try:
             found = dict(zip(self._outputs, self._run(given), strict=True))
         except Exception as error:  # onnxruntime's own have no common base but this
-            raise _classify(error) from error
+            fault = device_fault(error, PROBES.of(self._device))
+            if fault is None:
+                raise RuntimeError(str(error)) from error
+            raise fault from None
         value = found[self._value]
         log_det = found.get("log_det")
         if log_det is None:
@@ -235,13 +238,3 @@ def _require_provider(used: list[str], wanted: list[str | tuple[str, dict[str, A
             f"onnxruntime was asked for {first} and took {', '.join(used)}: its libraries for the "
             "device cannot be loaded; mend the installation, or choose engine torch or device cpu"
         )
-
-
-def _classify(error: Exception) -> Exception:
-    """Distinguish what a smaller batch may mend, what nothing can, and ordinary failures."""
-    text = str(error)
-    if any(phrase in text.lower() for phrase in _NO_MEMORY):
-        return EngineOutOfMemory(text)
-    if "CUDA failure" in text or "CUDA error" in text:
-        return EngineLost(text)
-    return RuntimeError(text)

@@ -9,8 +9,10 @@ from models.flow import Flow
 from models.ode.call import SolveCall, SolveReport, join_reports
 from models.ode.transform import is_continuous
 from service.contracts import Array, EngineOutput, SolverStats
-from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.device_errors import device_fault, release_frames
+from service.engines.probe import PROBES, DeviceProbe
 from service.engines.selection import EngineConfig, EngineSelection
+from service.engines.torch_library import release_memory
 
 
 class _FlowCall(Protocol):
@@ -21,23 +23,31 @@ class _FlowCall(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-# How allocators other than CUDA's, which has an exception of its own, say that memory ran out.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-
-
 def make_engine(config: EngineConfig) -> EngineSelection:
     """Serve the flow as it is; see `service.engines.selection.MakeEngine`."""
     # The solver takes rows that are done out of its batch: the sizes of its matrices, and with them
     # last bits, depend on neighbours in batches of a fixed size too.
     is_invariant = not is_continuous(config.flow)
-    return EngineSelection(TorchEngine(config.flow), is_neighbour_invariant=is_invariant)
+    probe = PROBES.of(str(config.flow.device))
+    return EngineSelection(
+        TorchEngine(config.flow, probe=probe), is_neighbour_invariant=is_invariant
+    )
 
 
 class TorchEngine:
-    """Runs a flow in evaluation mode, where it lies and in the dtype it has."""
+    """Runs a flow in evaluation mode, where it lies and in the dtype it has.
 
-    def __init__(self, flow: Flow, name: str = "torch") -> None:
+    Args:
+        flow: computes.
+        name: of the engine.
+        probe: of the device; None on a CPU.
+    """
+
+    def __init__(
+        self, flow: Flow, name: str = "torch", *, probe: DeviceProbe | None = None
+    ) -> None:
         self.name = name
+        self._probe = probe
         self._flow = flow.eval()
         self._device = flow.device
         self._solves = is_continuous(flow)
@@ -62,26 +72,31 @@ class TorchEngine:
     def _run(
         self, step: _FlowCall, rows: Array, context: Array | None, *, wants_log_det: bool = True
     ) -> EngineOutput:
-        call = SolveCall(wants_log_det=wants_log_det)
         try:
-            with torch.inference_mode():
-                given = torch.from_numpy(rows)
-                condition = None if context is None else torch.from_numpy(context).to(self._device)
-                value, log_det = step(given.to(self._device), condition, call=call)
-                if not wants_log_det:
-                    log_det = torch.zeros_like(log_det)
-                if not self._solves:
-                    return _own_array(value, given), _own_array(log_det, given)
-                stats = _solver_stats(join_reports(call.reports))
-                return _own_array(value, given), _own_array(log_det, given), stats
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise EngineOutOfMemory(str(error)) from error
-        except RuntimeError as error:
-            classified = _classify(error)
-            if classified is error:
+            return self._compute(step, rows, context, wants_log_det=wants_log_det)
+        except (RuntimeError, MemoryError) as error:
+            fault = device_fault(error, self._probe)
+            if fault is None:
                 raise
-            raise classified from error
+            release_frames(error)
+        # Out of the clause: the error is gone, and with it what its frames held.
+        release_memory(self.device)
+        raise fault
+
+    def _compute(
+        self, step: _FlowCall, rows: Array, context: Array | None, *, wants_log_det: bool
+    ) -> EngineOutput:
+        call = SolveCall(wants_log_det=wants_log_det)
+        with torch.inference_mode():
+            given = torch.from_numpy(rows)
+            condition = None if context is None else torch.from_numpy(context).to(self._device)
+            value, log_det = step(given.to(self._device), condition, call=call)
+            if not wants_log_det:
+                log_det = torch.zeros_like(log_det)
+            if not self._solves:
+                return _own_array(value, given), _own_array(log_det, given)
+            stats = _solver_stats(join_reports(call.reports))
+            return _own_array(value, given), _own_array(log_det, given), stats
 
 
 def _solver_stats(report: SolveReport | None) -> SolverStats:
@@ -97,13 +112,3 @@ def _own_array(value: Tensor, given: Tensor) -> Array:
     if value.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
         value = value.clone()
     return value.numpy()
-
-
-def _classify(error: RuntimeError) -> RuntimeError:
-    """Distinguish what a smaller batch may mend, what nothing can, and ordinary failures."""
-    text = str(error)
-    if "CUDA error" in text:
-        return EngineLost(text)
-    if any(phrase in text for phrase in _NO_MEMORY):
-        return EngineOutOfMemory(text)
-    return error

@@ -27,6 +27,16 @@ def import_torch(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def release_memory(device: str) -> None:
+    """Give a CUDA device the memory back that torch keeps: what is tried next is of other sizes."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    with suppress(RuntimeError):  # of a lost device
+        torch.cuda.empty_cache()
+
+
 def _open_library() -> None:
     """Open the library before Python does, which lets no other thread run while it is opened.
 

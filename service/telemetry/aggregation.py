@@ -30,7 +30,9 @@ _SUMMED = frozenset(
     )
 )
 # ... or the smallest: a model is ready where it is ready everywhere ...
-_SMALLEST = frozenset(("pushforward_model_ready", "process_start_time_seconds"))
+_SMALLEST = frozenset(
+    ("pushforward_max_batch_rows", "pushforward_model_ready", "process_start_time_seconds")
+)
 # ... or what a mean is of: the drift tests of several processes are one test by the mean of their
 # martingales, not by the largest, which exceeds any bound more often the more there are.
 

@@ -75,9 +75,19 @@ class QueueMetrics:
         """Count requests that got no answer: "overloaded", "cancelled" or "deadline"."""
         self._metrics.dropped.labels(self._model, reason).inc(requests)
 
-    def watch(self, waiting_rows: Callable[[], int], running: Callable[[], int]) -> None:
+    def out_of_memory(self) -> None:
+        """Count a batch for which memory ran out."""
+        self._metrics.out_of_memory.labels(self._model, self._op).inc()
+
+    def watch(
+        self,
+        waiting_rows: Callable[[], int],
+        running: Callable[[], int],
+        max_rows: Callable[[], int],
+    ) -> None:
         """Read the gauges from the batcher when they are asked for."""
         self._metrics.queue_rows.labels(self._model, self._op).set_function(waiting_rows)
+        self._metrics.max_batch_rows.labels(self._model, self._op).set_function(max_rows)
         self._metrics.watch_running(self._model, self._op, running)
 
 
@@ -105,6 +115,12 @@ class Metrics:
             "compute_duration_seconds", "Engine time", "model op engine", _SECONDS
         )
         self.queue_rows = self._gauge("queue_rows", "Rows waiting for a batch", "model op")
+        self.max_batch_rows = self._gauge(
+            "max_batch_rows", "Rows a batch has at most, halved when memory ran out", "model op"
+        )
+        self.out_of_memory = self._counter(
+            "out_of_memory", "Batches for which memory ran out", "model op"
+        )
         self.running = self._gauge("requests_running", "Requests not answered yet", "model")
         self.dropped = self._counter("dropped", "Requests without answer", "model reason")
         self.connections_cut_off = self._counter(
@@ -167,6 +183,7 @@ class Metrics:
         self.model_ready.labels(model).set(0)
         for op in self._watched.pop(model, ()):
             self.queue_rows.remove(model, op)
+            self.max_batch_rows.remove(model, op)
         self.running.remove(model)
 
     def request(self, model: str, op: str, code: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -164,6 +165,7 @@ def test_out_of_memory_is_retried_in_halves() -> None:
         assert_answered(entry)
     assert result.rows == 8
     assert isinstance(result.first_error, EngineOutOfMemory)
+    assert result.fitting_rows == 4
 
 
 def test_out_of_memory_twice_is_not_ready() -> None:
@@ -174,10 +176,44 @@ def test_out_of_memory_twice_is_not_ready() -> None:
         raise EngineOutOfMemory
 
     requests = entries(rows(1, 2), rows(3, 4))
-    finished, _ = run(BatchExecutor(engine_call(no_memory), 4), requests)
+    finished, result = run(BatchExecutor(engine_call(no_memory), 4), requests)
     assert calls == [4, 2, 2]
+    assert result.fitting_rows == 1
     assert all(isinstance(entry.error, NotReady) for entry in requests)
     assert len(finished) == 2
+
+
+def test_memory_that_runs_out_in_python_is_retried_in_halves_too() -> None:
+    def small_memory(x: Array, context: Array | None) -> tuple[Array, Array]:
+        if len(x) > 2:
+            raise MemoryError("Unable to allocate 8.00 TiB for an array")
+        return 2 * x, x.sum(1)
+
+    requests = entries(rows(1, 2), rows(3, 4))
+    _, result = run(BatchExecutor(engine_call(small_memory), 4), requests)
+    for entry in requests:
+        assert_answered(entry)
+    assert result.fitting_rows == 2
+
+
+@pytest.mark.parametrize("kind", [EngineOutOfMemory, MemoryError, RuntimeError])
+def test_what_a_failed_call_held_is_gone_when_its_parts_are_tried(kind: type[Exception]) -> None:
+    class Held:
+        """What a call of an engine has in its frame."""
+
+    kept: list[weakref.ref[Held]] = []
+    alive: list[int] = []
+
+    def fail(x: Array, context: Array | None) -> tuple[Array, Array]:
+        alive.append(sum(reference() is not None for reference in kept))
+        held = Held()
+        kept.append(weakref.ref(held))
+        if len(x) > 1:
+            raise kind("too many rows")
+        return 2 * x, x.sum(1)
+
+    run(BatchExecutor(engine_call(fail), 2), entries(rows(1), rows(2)))
+    assert alive == [0, 0, 0]
 
 
 def test_a_lost_engine_is_reported() -> None:

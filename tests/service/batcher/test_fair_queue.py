@@ -45,6 +45,26 @@ def test_a_large_request_is_cut_into_batches() -> None:
     assert [sizes(queue.take()) for _ in range(3)] == [[(0, 4)], [(4, 8)], [(8, 10)]]
 
 
+def test_a_queue_that_shrinks_loses_no_row_and_keeps_its_turns() -> None:
+    queue = FairQueue(8)
+    first, second, short = entry(100), entry(100), entry(2)
+    for one in (first, second):
+        queue.add(one)
+    queue.take(6)  # the first is in the middle of its turn
+    queue.add(short)
+    queue.shrink(1)
+    computed = {one: one.taken for one in (first, second, short)}
+    taken = [queue.take() for _ in range(queue.rows)]
+    for parts in taken:
+        (part,) = parts
+        assert part.stop - part.start == 1
+        computed[part.entry] += 1
+    assert computed == {first: 100, second: 100, short: 2}
+    long = [parts[0].entry for parts in taken if parts[0].entry is not short]
+    assert long[:5] == [first, second, first, second, first]
+    assert queue.rows == 0
+
+
 def test_a_short_request_passes_long_ones() -> None:
     queue = FairQueue(8)
     for _ in range(3):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from service.batcher.entry import QueueEntry
-from service.contracts import InferenceResult
-from service.engines.engine import EngineLost
+from service.contracts import Array, InferenceResult
+from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import (
     EngineError,
     InternalError,
@@ -17,6 +17,7 @@ from service.telemetry import Metrics
 from tests.service.batcher.batching import (
     assert_is_answer,
     batcher,
+    counted,
     later,
     result_or_error,
     run,
@@ -144,3 +145,59 @@ def test_a_reply_that_cannot_be_made_costs_only_itself(monkeypatch: pytest.Monke
         await queue.drain()
 
     run(test())
+
+
+def test_batches_stay_smaller_for_which_memory_ran_out(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        engine, metrics = SmallMemory(5), Metrics()
+        queue = batcher(engine, metrics, max_queue_rows=1000)
+        queue.start()
+        queue.publish_gauges()
+        assert counted(metrics, "max_batch_rows") == 8
+        long = rows(*range(40))
+        assert_is_answer(await queue.submit(long, None, later()), long)
+        assert engine.sizes[:3] == [8, 4, 4]
+        assert max(engine.sizes[3:]) == 4
+        assert counted(metrics, "max_batch_rows") == 4
+        assert counted(metrics, "out_of_memory_total") == 1
+        # As small as it must be, and no smaller.
+        engine.fitting = 1
+        assert isinstance(await result_or_error(queue.submit(long, None, later())), NotReady)
+        assert_is_answer(await queue.submit(rows(1, 2), None, later()), rows(1, 2))
+        assert engine.sizes[-2:] == [1, 1]
+        assert counted(metrics, "max_batch_rows") == 1
+        await queue.drain()
+
+    run(test())
+    assert "toy.encode: memory ran out: batches of at most 4 rows from now on" in caplog.messages
+
+
+def test_batches_of_one_size_keep_it_whatever_memory_there_is() -> None:
+    async def test() -> None:
+        engine, metrics = SmallMemory(5), Metrics()
+        queue = batcher(engine, metrics, is_fixed=True)
+        queue.start()
+        queue.publish_gauges()
+        assert isinstance(await result_or_error(queue.submit(rows(1), None, later())), NotReady)
+        engine.fitting = 8
+        assert_is_answer(await queue.submit(rows(1), None, later()), rows(1))
+        assert set(engine.sizes) == {8}
+        assert counted(metrics, "max_batch_rows") == 8
+        assert counted(metrics, "out_of_memory_total") == 1
+        await queue.drain()
+
+    run(test())
+
+
+class SmallMemory(Doubling):
+    """A doubling engine with memory for `fitting` rows."""
+
+    def __init__(self, fitting: int) -> None:
+        super().__init__()
+        self.fitting = fitting
+
+    def __call__(self, x: Array, context: Array | None) -> tuple[Array, Array]:
+        result = super().__call__(x, context)
+        if len(x) > self.fitting:
+            raise EngineOutOfMemory("CUDA out of memory")
+        return result

@@ -18,7 +18,7 @@ def used(requests: int, *, waiting: int = 0, is_ready: bool = True) -> Metrics:
     metrics.serve("moons", version="1", family="glow", engine="torch", device="cpu")
     metrics.model_ready.labels("moons").set(is_ready)
     queue = metrics.queue("moons", "encode", "torch")
-    queue.watch(lambda: waiting, lambda: 1)
+    queue.watch(lambda: waiting, lambda: 1, lambda: 8)
     for _ in range(requests):
         metrics.request("moons", "encode", 200, 0.1)
         queue.batch(rows=3, seconds=0.01, non_finite_rows=0)

@@ -168,7 +168,7 @@ def test_the_same_calibration_goes_on_and_another_begins_anew() -> None:
 def test_a_model_that_is_served_no_longer_has_no_test() -> None:
     metrics = watching(FakeTest())
     metrics.serve(MODEL, version="1", family="glow", engine="torch", device="cpu")
-    metrics.queue(MODEL, "encode", "torch").watch(lambda: 0, lambda: 0)
+    metrics.queue(MODEL, "encode", "torch").watch(lambda: 0, lambda: 0, lambda: 8)
     observe(metrics, 1.0)
     metrics.retire(MODEL)
     observe(metrics, 1.0)

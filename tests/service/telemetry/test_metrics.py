@@ -17,6 +17,8 @@ PROMISED = {
     "queue_duration_seconds_bucket": {"model", "op", "le"},
     "compute_duration_seconds_bucket": {"model", "op", "engine", "le"},
     "queue_rows": {"model", "op"},
+    "max_batch_rows": {"model", "op"},
+    "out_of_memory_total": {"model", "op"},
     "requests_running": {"model"},
     "dropped_total": {"model", "reason"},
     "log_lines_dropped_total": set(),
@@ -35,7 +37,8 @@ def used() -> Metrics:
     metrics.serve("moons", version="1", family="glow", engine="torch", device="cpu")
     for op in ("encode", "decode"):
         queue = metrics.queue("moons", op, "torch")
-        queue.watch(lambda: 7, lambda: 2)
+        queue.watch(lambda: 7, lambda: 2, lambda: 64)
+        queue.out_of_memory()
         queue.batch(rows=4, seconds=0.01, non_finite_rows=1)
         queue.queued(0.002)
         queue.drop("cancelled")
@@ -69,12 +72,14 @@ def test_counts_are_what_was_counted(used: Metrics) -> None:
     assert value("rows_total", model="moons", op="decode") == 4
     assert value("nonfinite_rows_total", model="moons", op="decode") == 1
     assert value("queue_rows", model="moons", op="encode") == 7
+    assert value("max_batch_rows", model="moons", op="encode") == 64
+    assert value("out_of_memory_total", model="moons", op="encode") == 1
     assert value("requests_running", model="moons") == 4  # of both operations
     assert value("dropped_total", model="moons", reason="cancelled") == 2
 
 
 def test_a_model_served_again_is_read_from_its_new_queue(used: Metrics) -> None:
-    used.queue("moons", "encode", "torch").watch(lambda: 1, lambda: 10)
+    used.queue("moons", "encode", "torch").watch(lambda: 1, lambda: 10, lambda: 64)
     value = used.registry.get_sample_value("pushforward_requests_running", {"model": "moons"})
     assert value == 12
 
