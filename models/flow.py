@@ -51,6 +51,7 @@ class Flow(nn.Module):
         transforms: the maps, data side first (preprocessing, then the flow, then `Flatten`).
         event_shape: shape of one x.
         context_shape: shape of one context, None for an unconditional flow.
+        context_embedding: a network whose output the transforms see in place of the context.
         facts: what users are told about the data the flow expects.
 
     `family` and `config` are set by `models.build` and say how to build the same flow again;
@@ -68,12 +69,14 @@ class Flow(nn.Module):
         event_shape: Sequence[int],
         *,
         context_shape: Sequence[int] | None = None,
+        context_embedding: nn.Module | None = None,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
         self.event_shape = tuple(event_shape)
         self.context_shape = None if context_shape is None else tuple(context_shape)
+        self.context_embedding = context_embedding
         self.facts = facts or Facts()
         self.family = ""
         self.config: dict[str, Any] = {}
@@ -189,6 +192,8 @@ class Flow(nn.Module):
         # Log-dets of deep image flows add up thousands of nats with opposite signs: float64 here
         # costs one (B,) addition a transform and keeps float32 models right to their own rounding.
         total = value.new_zeros(value.shape[0], dtype=torch.float64)
+        if self.context_embedding is not None:
+            context = self.context_embedding(context)
         chain = self.chain
         for transform in reversed(chain) if decoding else chain:
             value, log_det = apply(transform, value, context, call, decoding=decoding)

@@ -275,6 +275,23 @@ CASES: dict[str, Case] = {
             "conditioner": {"kind": "mlp", "widths": [6, 6], "normalise": True},
         },
     ),
+    "realnvp_embedded_context": Case(
+        "realnvp",
+        {
+            "event_shape": [4],
+            "num_layers": 2,
+            "context_features": 3,
+            "context_embedding": [
+                {"kind": "standardise"},
+                {"kind": "linear", "width": 5},
+                {"kind": "activation", "name": "tanh"},
+                {"kind": "layer_norm"},
+                {"kind": "linear", "width": 2, "bias": False},
+                {"kind": "activation", "name": "leaky_relu", "negative_slope": 0.1},
+            ],
+            "conditioner": {"kind": "mlp", "widths": [6]},
+        },
+    ),
     "maf": Case(
         "maf",
         {"event_shape": [2], "num_layers": 3, "conditioner": {"kind": "mlp", "widths": [6]}},
@@ -388,6 +405,7 @@ CASES: dict[str, Case] = {
             "passes": 3,
             "num_bins": 2,
             "context_features": 2,
+            "context_embedding": [{"kind": "linear", "width": 3}],
             "base": "conditional",
             "conditioner": {"kind": "resnet", "widths": [6, 8], "context_mode": "gate"},
         },

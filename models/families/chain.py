@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from models.families.about import About, Example
 from models.families.config import LARGEST, FamilyConfig, PositiveInt
+from models.families.embedding import EmbeddingSteps, build_embedding, embedded_features
 from models.families.layers import Layer, build_layer
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
@@ -53,6 +54,7 @@ class VectorConfig(FamilyConfig):
         description="Makes the flow conditional on the label: the context is the one-hot class, "
         "instead of `context_features`.",
     )
+    context_embedding: EmbeddingSteps = ()
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")
@@ -70,6 +72,11 @@ class VectorConfig(FamilyConfig):
     def context_size(self) -> int:
         """Length of the context vector, 0 for none."""
         return self.num_classes or self.context_features
+
+    @property
+    def embedded_size(self) -> int:
+        """Length of what the layers see of the context, 0 for none."""
+        return embedded_features(self.context_embedding, self.context_size)
 
 
 class ChainConfig(VectorConfig):
@@ -101,12 +108,13 @@ def assemble(config: VectorConfig, layers: Sequence[Layer]) -> Flow:
         transforms,
         config.event_shape,
         context_shape=(config.context_size,) if config.context_size else None,
+        context_embedding=build_embedding(config.context_embedding, config.context_size),
         facts=dataclasses.replace(facts, num_classes=config.num_classes),
     )
 
 
 def _build(index: int, layer: Layer, config: VectorConfig) -> Transform:
     try:
-        return build_layer(layer, config.features, config.context_size)
+        return build_layer(layer, config.features, config.embedded_size)
     except ValueError as error:
         raise ValueError(f"layer {index} ({layer.kind}): {error}") from None

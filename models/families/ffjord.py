@@ -14,6 +14,7 @@ from models.families.continuous import (
     build_continuous,
     note_trace,
 )
+from models.families.embedding import build_embedding
 from models.families.preprocessing import build_preprocessing
 from models.flow import Flow
 from models.ode.fields.dense import DenseDynamics, TimeInput
@@ -84,6 +85,7 @@ def build_ffjord(config: FFJORDConfig) -> Flow:
         transforms,
         config.event_shape,
         context_shape=(config.context_size,) if config.context_size else None,
+        context_embedding=build_embedding(config.context_embedding, config.context_size),
         facts=note_trace(facts, config.divergence, blocks),
     )
 
@@ -96,7 +98,7 @@ def _block(config: FFJORDConfig) -> ContinuousTransform:
         nonlinearity=config.nonlinearity,
         time_input=config.time_input,
         num_frequencies=config.num_frequencies,
-        context_features=config.context_size,
+        context_features=config.embedded_size,
         residual=config.residual,
     )
     return build_continuous(config, dynamics)

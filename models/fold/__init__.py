@@ -35,6 +35,7 @@ def fold(flow: Flow, *, dtype: torch.dtype | None = None, is_exact: bool = False
     """
     wide = copy.deepcopy(flow).to("cpu", torch.float64).eval().requires_grad_(False)
     chain = fold_chain(wide.chain, flow.event_shape)
+    chain.context_embedding = wide.context_embedding
     folded = Flow([chain], flow.event_shape, context_shape=flow.context_shape, facts=flow.facts)
     _cast(chain, dtype or flow.dtype, is_exact=is_exact)
     folded.to(flow.device)

@@ -25,6 +25,7 @@ class FoldedChain(SolvingTransform):
         sources: for each transform, those of the original chain that it was made of.
         log_abs_det: the sum of all constant log-dets of encode, in nats.
         is_wide: whether values travel in float64 between the networks, whatever the dtype of these.
+        context_embedding: what the transforms see in place of the context, if there is one.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -33,6 +34,7 @@ class FoldedChain(SolvingTransform):
         self.transforms = nn.ModuleList(transforms)
         self.sources = [part.sources for part in parts]
         self.is_wide = False
+        self.context_embedding: nn.Module | None = None
         self.log_abs_det = sum(t.log_abs_det for t in transforms if isinstance(t, ConstantMap))
 
     def encode(
@@ -60,6 +62,8 @@ class FoldedChain(SolvingTransform):
         total = value.new_full((value.shape[0],), constant, dtype=torch.float64)
         if self.is_wide:
             value, context = value.double(), None if context is None else context.double()
+        if self.context_embedding is not None:
+            context = self.context_embedding(context)
         transforms = cast(list[Transform], list(self.transforms))
         for transform in reversed(transforms) if decoding else transforms:
             value, log_det = apply(transform, value, context, call, decoding=decoding)

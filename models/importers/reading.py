@@ -161,6 +161,14 @@ def _refusal(path: Path, name: str) -> ImportRefused:
             f"{path}: a file of joblib.dump, which keeps arrays outside the pickle, where only "
             "joblib finds them; load it where it was made and torch.save the state dict"
         )
+    if name.startswith("sbi."):
+        return ImportRefused(
+            f"{path}: a pickled object of sbi ({name.rpartition('.')[2]}): code and not data, so "
+            "it was not read (and nothing in it ran). Save the state dict of its estimator where "
+            f'sbi is installed: python -c "import pickle, torch; torch.save(pickle.load(open('
+            f"{path.name!r}, 'rb')).posterior_estimator.state_dict(), 'density_estimator.pt')\"; "
+            "then: pushforward import sbi density_estimator.pt --out FOLDER"
+        )
     return ImportRefused(
         f"{path}: the file asks for {name}, which is code and not data, so it was not "
         "read (and nothing in it ran). Save the state dict alone, or, if you trust who "

@@ -14,6 +14,8 @@ from models.importers.sources.kamenbliznashki import maf as kamenbliznashki_maf
 from models.importers.sources.nflows import flow as nflows
 from models.importers.sources.normflows import glow as normflows_glow
 from models.importers.sources.normflows import vectors as normflows_vectors
+from models.importers.sources.sbi import nflows_built as sbi_nflows
+from models.importers.sources.sbi import zuko_built as sbi_zuko
 from models.importers.sources.zuko import flow as zuko
 
 # One line a source; several may share a name, then the keys tell them apart.
@@ -29,6 +31,8 @@ SOURCES: tuple[Source, ...] = (
     normflows_glow.SOURCE,
     normflows_vectors.SOURCE,
     rosinality.SOURCE,
+    sbi_nflows.SOURCE,
+    sbi_zuko.SOURCE,
     torchcfm.SOURCE,
     y0ast.SOURCE,
     zuko.SOURCE,
@@ -40,7 +44,7 @@ _KEYS_SHOWN = 3
 
 def names_of(keys: Iterable[str]) -> list[str]:
     """The sources that recognise these keys; none, as a rule, or one."""
-    return [source.name for source in _recognise(SOURCES, keys)]
+    return [source.name for source in _unnamed(SOURCES, keys)]
 
 
 def choose(name: str | None, keys: Iterable[str]) -> Source:
@@ -58,9 +62,9 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
         ImportRefused: if no source fits, several do, or another than the named one does.
     """
     keys = list(keys)
-    others = _recognise(SOURCES, keys)
-    candidates = _named(name, others) if name else list(SOURCES)
-    fitting = [source for source in others if source in candidates]
+    others = _unnamed(SOURCES, keys)
+    candidates = _named(name, others) if name else others
+    fitting = [source for source in candidates if source.knows(keys)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -96,9 +100,11 @@ def _named(name: str, fitting: list[Source]) -> list[Source]:
     return found
 
 
-def _recognise(sources: Iterable[Source], keys: Iterable[str]) -> list[Source]:
+def _unnamed(sources: Iterable[Source], keys: Iterable[str]) -> list[Source]:
+    """The sources that know these keys; one that claims them goes before those it is built on."""
     keys = list(keys)
-    return [source for source in sources if source.knows(keys)]
+    known = [source for source in sources if source.knows(keys) and source.is_claimed(keys)]
+    return [source for source in known if source.claims] or known
 
 
 def _example(source: Source) -> str:

@@ -136,7 +136,7 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     report.source = source.name
     how = "named" if name else "recognised by its keys"
     report.recognised("source", f"{source.name}: {how}")
-    weights = Weights(state, report)
+    weights = Weights({source.plain_key(key): value for key, value in state.items()}, report)
     inference = source.infer(weights)
     config = resolve(source, HyperparameterSources(request.config, stored, inference), report)
     conversion = _convert(source, config, weights)
@@ -163,6 +163,7 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
     try:
         flow = build(conversion.family, config)
         state = prefixed("transforms.", numbered(conversion.layers, start=len(steps)))
+        state |= prefixed("context_embedding.", conversion.embedding)
         flow.double().load_state_dict(_complete(state, flow.state_dict(), len(steps)), assign=True)
     except (ValueError, RuntimeError) as error:
         raise ImportRefused(f"the checkpoint does not make a flow: {error}") from error
@@ -184,5 +185,9 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
 
 def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> Fragment:
     """Add what preprocessing holds, and make every tensor one of its own."""
-    own = {key: built[key] for key in built if int(key.split(".")[1]) < num_steps}
+    own = {
+        key: built[key]
+        for key in built
+        if key.startswith("transforms.") and int(key.split(".")[1]) < num_steps
+    }
     return contiguous({**own, **state})

@@ -107,6 +107,7 @@ class Conversion:
         family, config: for `models.build`, without `preprocessing`.
         layers: for every transform behind the preprocessing, in order, its part of the state dict
             (keys as in the transform's own state dict), in float64 or int64.
+        embedding: the state dict of `context_embedding`, where the configuration has one.
         inputs: preprocessing steps that are part of the source's model, acting on its input x.
         pixels: steps from data as users have them to x; none where the source has no preprocessing
             of its own, as for tabular data.
@@ -118,6 +119,7 @@ class Conversion:
     config: Mapping[str, Any]
     layers: list[Fragment]
     reported: Reported
+    embedding: Fragment = field(default_factory=dict)
     inputs: tuple[Step, ...] = ()
     pixels: tuple[Step, ...] = ()
     data: str = "the inputs of the source"
@@ -125,6 +127,10 @@ class Conversion:
 
 def _as_given(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
+
+
+def _as_stored(key: str) -> str:
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,9 @@ class Source:
         convert: makes one of our families of config and weights. Takes every key, or sets it aside.
         training_only: hyper-parameters of its training scripts that do not change the function.
         unfold: turns nested settings, as the source's own files have them, into flat ones.
+        claims: of a source built on another: patterns of keys by which it is told from that one
+            where no source is named.
+        plain_key: a key as `infer` and `convert` know it.
     """
 
     name: str
@@ -150,11 +159,16 @@ class Source:
     convert: Callable[[Any, Weights], Conversion]
     training_only: frozenset[str] = frozenset()
     unfold: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_given
+    claims: tuple[str, ...] = ()
+    plain_key: Callable[[str], str] = _as_stored
 
     def knows(self, keys: Iterable[str]) -> bool:
         """Whether these are the keys of a checkpoint of this source."""
-        keys = list(keys)
-        return all(any(re.match(pattern, key) for key in keys) for pattern in self.signature)
+        return _all_match(self.signature, keys)
+
+    def is_claimed(self, keys: Iterable[str]) -> bool:
+        """Whether these keys are told from those of the source that this one is built on."""
+        return _all_match(self.claims, keys)
 
     def goes_by(self, name: str) -> bool:
         """Whether a user's word means this source, alone or with others."""
@@ -162,6 +176,11 @@ class Source:
         own = self.name.lower()
         repository, *_ = own.split(" (")
         return word in {own, repository, *repository.split("/"), *self.short_names}
+
+
+def _all_match(patterns: Iterable[str], keys: Iterable[str]) -> bool:
+    keys = list(keys)
+    return all(any(re.match(pattern, key) for key in keys) for pattern in patterns)
 
 
 def prefixed(prefix: str, fragment: Mapping[str, Tensor]) -> Fragment:

@@ -204,10 +204,16 @@ def _choose(
     if len(states) > 1 or chosen:
         report.recognised(chosen or "file", f"the weights: {len(states[chosen])} tensors")
     for name in states.keys() - {chosen}:
-        is_choice = _is_average(name) != _is_average(chosen)
-        other = "ema" if _is_average(name) else "model"
-        hint = f"; --weights {other} takes it instead" if is_choice else ""
-        report.ignored(name or "file", f"other tensors ({len(states[name])}){hint}")
+        count = len(states[name])
+        if _is_average(name) and not _is_average(chosen):
+            report.warning(
+                name,
+                f"a moving average of the weights ({count} tensors) stands in the file, and was "
+                "not taken: samples and likelihoods are as a rule better with it, --weights ema",
+            )
+            continue
+        hint = "; --weights model takes it instead" if _is_average(chosen) else ""
+        report.ignored(name or "file", f"other tensors ({count}){hint}")
     return chosen
 
 

@@ -48,12 +48,15 @@ class FlowMatching:
                     f"flow matching: expected one block behind preprocessing without parameters, "
                     f"got {kind} (num_blocks = 1 and batch_norm = false)"
                 )
+        self._embedding: torch.nn.Module | None = flow.context_embedding
         self._before: list[Transform] = flow.chain[: flow.chain.index(last)]
         self._continuous: ContinuousTransform = last
 
     def loss(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The loss of a batch, a number a dimension.   x (B, *event_shape) -> ()."""
         y = x
+        if self._embedding is not None:
+            context = self._embedding(context)
         with torch.no_grad():
             for part in self._before:
                 y, _ = part.encode(y, context)

@@ -114,6 +114,7 @@ def chain(
     *,
     context_features: int = 0,
     num_classes: int | None = None,
+    embedding: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], list[Fragment]]:
     """Describe a flow of the `chain` family.
 
@@ -125,6 +126,8 @@ def chain(
         config["num_classes"] = num_classes
     elif context_features:
         config["context_features"] = context_features
+    if embedding:
+        config["context_embedding"] = list(embedding)
     return config, [part.state for part in parts]
 
 

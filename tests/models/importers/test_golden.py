@@ -24,7 +24,13 @@ IMPORTED = [name for name in NAMES if name not in REFUSED]
 TOLERANCE = 1e-11
 # The references of continuous flows are solves too: how far from the integral each of them is.
 # Those of SELU jump with its slope, those of zuko's CNF hold its trace to 100 times its tolerance.
-SOLVED = {"ffjord": 5e-8, "zuko_cnf": 5e-8, "zuko_cnf_a": 5e-6, "torchcfm": 2e-4}
+SOLVED = {
+    "ffjord": 5e-8,
+    "sbi_zuko_cnf": 5e-6,
+    "torchcfm": 2e-4,
+    "zuko_cnf": 5e-8,
+    "zuko_cnf_a": 5e-6,
+}
 SOLVED_ROWS = 8  # of continuous flows, the rows near the data
 
 

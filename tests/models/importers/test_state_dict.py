@@ -98,7 +98,7 @@ def test_the_weights_are_found(tmp_path: Path, wrap: Callable[[State], Any]) -> 
         ("ignite", "ignored", "loss: 1.5: not weights"),
         ("flops", "ignored", "total_ops: a counter"),
         ("beside a critic", "ignored", "critic: other tensors (1)"),
-        ("ema beside", "ignored", "--weights ema takes it instead"),
+        ("ema beside", "warning", "better with it, --weights ema"),
         ("ema inside", "recognised", "ema_model: a moving average beside the weights"),
     ],
 )

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.importers.layouts import chain_layers
+from models.importers.layouts import chain_layers, embedding
 from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.networks import ACTIVATIONS, ActivationName
 from models.importers.layouts.nsf_parts import encoded_gaussian, num_bins
@@ -31,6 +31,7 @@ from models.importers.sources.nflows import shown as nflows_shown
 from models.importers.sources.nflows.leaves import Leaf, recognise
 from models.importers.weights import Weights
 
+EMBEDDING = "_embedding_net."
 _TRANSFORMS = "_transforms."
 _INVERSE = "_transform."
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -52,29 +53,30 @@ class Config(SourceConfig):
     encoder_activation: ActivationName = Field(
         description="of the context encoder of a ConditionalDiagonalNormal"
     )
+    embedding_net: str | None
 
 
 def infer(weights: Weights) -> Inference:
     """Read the sizes off the weights; ask for activation and bound where they are used."""
-    leaves = _leaves(weights, _root(weights))
+    found = leaves(weights)
     seen = Inference()
-    seen.know("features", _features(weights, leaves), f"{leaves[0].name}*")
-    nets = [leaf for leaf in leaves if leaf.kind in ("coupling", "autoregressive")]
-    widths = {weights.shape(f"{leaf.net}.initial_layer.weight")[0] for leaf in nets}
+    seen.know("features", _features(weights, found), f"{found[0].name}*")
+    nets = [leaf for leaf in found if leaf.has_net]
+    widths = {weights.shape(leaf.first_weight)[0] for leaf in nets}
     _know_the_one(seen, "hidden_features", widths, "width of the first layers")
     bins = {num_bins(count, leaf.name) for leaf in nets if (count := leaf.params) > 2}
     bins |= {
         weights.shape(f"{leaf.name}unnormalized_widths")[-1]
-        for leaf in leaves
+        for leaf in found
         if leaf.kind == "pointwise"
     }
     _know_the_one(seen, "num_bins", bins, "outputs of the networks")
     context = {leaf.context for leaf in nets} | {_base_context(weights)}
-    seen.know("context_features", max(context), "inputs of the networks and of the base")
-    if nets:
+    _infer_context(weights, seen, max(context))
+    if any(leaf.kind != "context_spline" for leaf in nets):
         seen.ask("activation", f"{ACTIVATIONS} (the library's default is relu)")
     else:
-        seen.suppose("activation", "relu", "there is no network")
+        seen.suppose("activation", "relu", "there is no network that needs it")
     if not any(weights.has(rf"{re.escape(leaf.net)}\.blocks\..*") for leaf in nets):
         seen.mark_idle("activation", "not used: no network has blocks")
     if bins:
@@ -86,10 +88,20 @@ def infer(weights: Weights) -> Inference:
     else:
         seen.suppose("encoder_activation", "relu", "there is no encoder with hidden layers")
     seen.suppose("tails", "linear", "the count of outputs of every spline")
-    nflows_shown.show(weights, seen, leaves)
+    nflows_shown.show(weights, seen, found)
     for name in ("min_bin_width", "min_bin_height", "min_derivative"):
         seen.suppose(name, 1e-3, "the library's default")
     return seen
+
+
+def _infer_context(weights: Weights, seen: Inference, embedded: int) -> None:
+    """What the flow takes, and whether the network in front of its layers has to be described."""
+    context = embedding.context_features(weights, EMBEDDING, embedded)
+    seen.know("context_features", context, "inputs of the networks and of the base")
+    if embedding.has_gaps(weights, EMBEDDING):
+        seen.ask(embedding.FIELD, embedding.fitting(weights, EMBEDDING))
+    else:
+        seen.suppose(embedding.FIELD, None, "the keys below _embedding_net show all of it, or none")
 
 
 def _know_the_one(seen: Inference, name: str, values: set[int], reason: str) -> None:
@@ -110,28 +122,35 @@ def convert(config: Config, weights: Weights) -> Conversion:
     weights.skip(r"(.*\.)?initialized", "a flag of ActNorm: outside training it does nothing")
     weights.skip(r"_distribution\._log_z", "the constant of the normal density")
     parts: list[Part] = []
-    for leaf in _leaves(weights, _root(weights)):
+    for leaf in leaves(weights):
         parts += nflows_layers.convert(weights, leaf, config)
     parts += _base(weights, config)
+    context = config.context_features
+    embedded = embedding.convert(weights, EMBEDDING, config.embedding_net, context)
     described, layers = chain_layers.chain(
-        parts, config.features, context_features=config.context_features
+        parts, config.features, context_features=context, embedding=embedded.steps
     )
     return Conversion(
         family="chain",
         config=described,
         layers=layers,
         reported=Reported("log_prob of nflows' Flow: nats"),
+        embedding=embedded.state,
         data="the inputs of the flow",
     )
 
 
+def leaves(weights: Weights) -> list[Leaf]:
+    """All transforms, in the order in which data go through them.
+
+    Raises:
+        ImportRefused: if a transform has no tensors, or is not known.
+    """
+    return _leaves(weights, _root(weights))
+
+
 def _root(weights: Weights) -> str:
     """What stands in front of the keys of the flow's transform."""
-    if weights.has(r"_embedding_net\..*"):
-        raise ImportRefused(
-            "_embedding_net: the network that embeds the context is code of the user's own and is "
-            "not in the checkpoint; save the flow without it and send embedded contexts"
-        )
     return "" if weights.has(r"_transforms\..*") else _INVERSE
 
 
@@ -155,15 +174,15 @@ def _leaves(weights: Weights, prefix: str, *, inverted: bool = False) -> list[Le
             for place in places
         ]
         # Inside an InverseTransform data reach the last one first.
-        return [leaf for leaves in (composed[::-1] if inverted else composed) for leaf in leaves]
+        return [leaf for part in (composed[::-1] if inverted else composed) for leaf in part]
     inner = f"{prefix}{_INVERSE}"
     if weights.under(inner):
         return _leaves(weights, inner, inverted=not inverted)
     return [recognise(weights, prefix, inverted=inverted)]
 
 
-def _features(weights: Weights, leaves: list[Leaf]) -> int:
-    found = {leaf.features for leaf in leaves if leaf.features}
+def _features(weights: Weights, transforms: list[Leaf]) -> int:
+    found = {leaf.features for leaf in transforms if leaf.features}
     if len(found) != 1:
         raise ImportRefused(f"features: expected one number for all transforms, got {found}")
     return found.pop()

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from models.importers.layouts import chain_layers
+from models.importers.layouts import chain_layers, networks
 from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.networks import parameter_rows
 from models.importers.layouts.nsf_parts import (
     MADE,
     Spline,
+    dense,
     made,
     num_bins,
     residual_net,
@@ -67,6 +68,7 @@ def convert(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
     makers: dict[str, Callable[[Weights, Leaf, Settings], list[Part]]] = {
         "coupling": _coupling,
         "autoregressive": _autoregressive,
+        "context_spline": _context_spline,
         "permutation": _permutation,
         "lu": _linear,
         "svd": _linear,
@@ -135,6 +137,21 @@ def _autoregressive(weights: Weights, leaf: Leaf, settings: Settings) -> list[Pa
     net = made(weights, leaf.net, settings.activation, _MADE, rows=rows)
     one_pass = "decode" if leaf.inverted else "encode"
     return [chain_layers.autoregressive(features, elementwise, net, one_pass)]
+
+
+def _context_spline(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:
+    """A spline of one feature, whose parameters a network makes of the context alone."""
+    if leaf.inverted:
+        raise _no_inverse(leaf)
+    weights.take_integers(f"{leaf.name}identity_features", 0)
+    weights.take_integers(f"{leaf.name}transform_features", leaf.features)
+    linears = [dense(weights, name) for name in leaf.linears(weights)]
+    linears[-1] = linears[-1].rows(parameter_rows(leaf.features, range(leaf.params)))
+    net = networks.mlp(networks.of_context_alone(linears, leaf.features), "relu")
+    width = weights.shape(leaf.first_weight)[0]
+    bins = num_bins(leaf.params, leaf.name)
+    elementwise = _spline(settings).describe(bins, divisor=math.sqrt(width))
+    return [chain_layers.autoregressive(leaf.features, elementwise, net)]
 
 
 def _permutation(weights: Weights, leaf: Leaf, settings: Settings) -> list[Part]:

@@ -1,6 +1,7 @@
 """The transforms of nflows, one by one, recognised by their tensors."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from models.importers.layouts.nsf_parts import check_net
 from models.importers.report import ImportRefused
@@ -24,6 +25,10 @@ _KINDS = {
 }
 
 
+# Where a spline of one feature, as sbi builds it, has its network over the context.
+SPLINE_PREDICTOR = "transform_net.spline_predictor"
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One transform.
@@ -43,10 +48,26 @@ class Leaf:
     params: int = 0
 
     @property
+    def has_net(self) -> bool:
+        """Whether it has a network."""
+        return self.kind in ("coupling", "autoregressive", "context_spline")
+
+    @property
     def net(self) -> str:
         """The name of its network."""
-        own = "transform_net" if self.kind == "coupling" else "autoregressive_net"
-        return f"{self.name}{own}"
+        own = {"autoregressive": "autoregressive_net", "context_spline": SPLINE_PREDICTOR}
+        return f"{self.name}{own.get(self.kind, 'transform_net')}"
+
+    @property
+    def first_weight(self) -> str:
+        """The key of the first matrix of its network."""
+        first = "0" if self.kind == "context_spline" else "initial_layer"
+        return f"{self.net}.{first}.weight"
+
+    def linears(self, weights: Weights) -> list[str]:
+        """Names of the linear layers of a network over the context alone, in order."""
+        places = weights.indices(rf"{re.escape(self.net)}\.(\d+)\.weight")
+        return [f"{self.net}.{place}" for place in places]
 
 
 def recognise(weights: Weights, name: str, *, inverted: bool) -> Leaf:
@@ -59,6 +80,11 @@ def recognise(weights: Weights, name: str, *, inverted: bool) -> Leaf:
     if kind == "coupling":
         kept = weights.shape(f"{name}identity_features")[0]
         moved = weights.shape(f"{name}transform_features")[0]
+        if not kept and f"{name}{SPLINE_PREDICTOR}.0.weight" in weights:
+            spline = Leaf(name, "context_spline", inverted, moved)
+            context = weights.shape(spline.first_weight)[1]
+            outputs = weights.shape(f"{spline.linears(weights)[-1]}.weight")[0]
+            return replace(spline, context=context, params=outputs // moved)
         net = f"{name}transform_net"
         check_net(weights, net)
         inputs = weights.shape(f"{net}.initial_layer.weight")[1]

@@ -10,6 +10,7 @@ univariate map parameters belong to; a Bernstein polynomial (BPF) can have as ma
 Reference: github.com/probabilists/zuko 1.6.0, flows/, transforms.py, nn.py, lazy.py.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -54,8 +55,9 @@ def infer(weights: Weights) -> Inference:
     """
     layers = zuko_layers.recognise(weights)
     seen = Inference()
-    if layers[0].kind == "cnf":
-        zuko_cnf.infer(weights, seen, layers)
+    equations = [layer for layer in layers if layer.kind == "cnf"]
+    if equations:
+        zuko_cnf.infer(weights, seen, equations)
     else:
         _infer_layers(weights, seen, layers)
     if any(layer.has_net for layer in layers):
@@ -117,10 +119,10 @@ def convert(config: Config, weights: Weights) -> Conversion:
     layers = zuko_layers.recognise(weights)
     _check(config, layers)
     base = _base(weights, config.features)
-    if layers[0].kind == "cnf":
+    if layers[-1].kind == "cnf":
         if base:
             raise ImportRefused("base: expected N(0, I) for a CNF, got other means and deviations")
-        return zuko_cnf.convert(weights, layers, config.context, config.activation)
+        return _continuous(config, weights, layers)
     _warn_of_polynomials(config, weights, layers)
     parts = [zuko_parts.convert(weights, layer, config) for layer in layers] + base
     described, states = chain_layers.chain(parts, config.features, context_features=config.context)
@@ -131,6 +133,21 @@ def convert(config: Config, weights: Weights) -> Conversion:
         reported=Reported("log_prob of zuko's Flow: nats"),
         data="the inputs of the flow",
     )
+
+
+def _continuous(config: Config, weights: Weights, layers: list[Layer]) -> Conversion:
+    """A continuous flow; an affine map in front of it becomes a step of its preprocessing."""
+    equations = [layer for layer in layers if layer.kind == "cnf"]
+    converted = zuko_cnf.convert(weights, equations, config.context, config.activation)
+    if len(equations) == len(layers):
+        return converted
+    loc, scale = zuko_parts.affine_constants(weights, layers[0], config.features)
+    step = {
+        "kind": "standardise",
+        "mean": (-loc / scale).tolist(),
+        "std": scale.reciprocal().tolist(),
+    }
+    return dataclasses.replace(converted, inputs=(step,))
 
 
 def _check(config: Config, layers: list[Layer]) -> None:

@@ -10,6 +10,7 @@ from models.importers.weights import Weights
 # What a transform is, by a pattern that a key of it matches.
 _KINDS = {
     r"univariate\..*": "neural",
+    r"loc": "affine",
     r"ode\.0\.weight": "cnf",
     r"hyper\.0\.mask": "autoregressive",
     r"mask": "coupling",
@@ -66,7 +67,8 @@ def recognise(weights: Weights) -> list[Layer]:
             "it cannot be imported"
         )
     layers = [_layer(weights, f"transform.transforms.{place}.") for place in places]
-    if len({layer.kind == "cnf" for layer in layers}) > 1:
+    others = layers[1:] if layers[0].kind == "affine" else layers
+    if len({layer.kind == "cnf" for layer in others}) > 1:
         raise ImportRefused(
             "FFJTransform beside other transforms: such a mixture cannot be imported"
         )
@@ -97,6 +99,9 @@ def _layer(weights: Weights, name: str) -> Layer:
             return Layer(name, kind, shapes[0][0], 0, params)
         case "cnf":
             return Layer(name, kind, _ends(weights, f"{name}ode")[1])
+        case "affine":
+            # One number for all features, or one each.
+            return Layer(name, kind, *weights.shape(f"{name}loc"))
         case "rotation" | "lu" | "permutation":
             key = {"rotation": "A", "lu": "LU", "permutation": "order"}[kind]
             return Layer(name, kind, weights.shape(f"{name}{key}")[0])

@@ -50,6 +50,7 @@ def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
         "coupling": _coupling,
         "conditional": _conditional,
         "elementwise": _elementwise,
+        "affine": _affine,
         "rotation": _rotation,
         "lu": _lu,
         "permutation": _permutation,
@@ -174,6 +175,24 @@ def _elementwise(weights: Weights, layer: Layer, settings: Settings) -> Part:
         },
         {"params": torch.cat(phi, 1).T},
     )
+
+
+def _affine(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    """y = loc + scale x, an UnconditionalTransform around an AffineTransform."""
+    loc, scale = affine_constants(weights, layer, settings.features)
+    return Part(
+        {"kind": "actnorm", "form": "scale_then_shift", "storage": "direct"},
+        {"scale": scale, "shift": loc},
+    )
+
+
+def affine_constants(weights: Weights, layer: Layer, features: int) -> tuple[Tensor, Tensor]:
+    """Loc and scale (D,), where the source may have one number for all features."""
+    loc, scale = (
+        weights.take(f"{layer.name}{key}", *weights.shape(f"{layer.name}{key}")).expand(features)
+        for key in ("loc", "scale")
+    )
+    return loc, scale
 
 
 def _rotation(weights: Weights, layer: Layer, settings: Settings) -> Part:

@@ -17,8 +17,9 @@ _CONSTRUCTORS = {
 
 def constructors(layers: list[Layer]) -> tuple[str, ...]:
     """What a flow of such transforms can have been made by; Flow is for any, by hand."""
-    kinds = {layer.kind for layer in layers}
-    own = _CONSTRUCTORS.get(layers[0].kind, ()) if len(kinds) == 1 else ()
+    # An affine map with constants is put in front by hand, as sbi does, whatever made the others.
+    kinds = {layer.kind for layer in layers} - {"affine"}
+    own = _CONSTRUCTORS.get(kinds.pop(), ()) if len(kinds) == 1 else ()
     return (*own, "Flow")
 
 

@@ -1,0 +1,1 @@
+"""sbi: density estimators of simulation-based inference, built of nflows or of zuko."""
