@@ -1,6 +1,7 @@
 """What is asked of some rows, and what came of it."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,25 @@ class RowCall(NamedTuple):
             return {**self.fields, **cut, INVALID: NULL}
         drawn = {"num_samples": stop - start, "first_row": self.first_row + start}
         return {**self.fields, **cut, **drawn}
+
+
+class PendingCall:
+    """Rows that are being computed.
+
+    Args:
+        parts: of the call, in the order of their rows.
+    """
+
+    def __init__(self, parts: "Sequence[Future[CallResult]]") -> None:
+        self._parts = parts
+
+    def result(self) -> CallResult:
+        """Wait for what comes of the rows.
+
+        Raises:
+            ValueError: the call is refused.
+        """
+        return join([part.result() for part in self._parts])
 
 
 def finite(values: Array) -> Array:

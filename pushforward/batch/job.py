@@ -1,20 +1,18 @@
 """An operation on files of rows, from the first look at them to the file that is whole.
 
-    inputs ──slabs──> rows ──Session──> parts beside OUT ──when all are there──> OUT
+    inputs ──slabs──> rows ──Session──> parts beside OUT, and what is to be OUT ──when whole──> OUT
 
 One slab is computed while the next is read and the one before is written.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.noise import draw_seed
-from pushforward.batch.calls import CallResult, RowCall
+from pushforward.batch.calls import CallResult, PendingCall, RowCall
 from pushforward.batch.columns import check_types, rows_of_table
 from pushforward.batch.inputs import InputName, find_inputs
 from pushforward.batch.layout import Layout, Wanted, find_layout
@@ -25,7 +23,6 @@ from pushforward.batch.readers import open_input
 from pushforward.batch.rows import Codes, InputRows
 from pushforward.batch.session import Session
 from pushforward.batch.slabs import InputFile, Slab
-from pushforward.batch.status import TEXTS
 from pushforward.batch.writers import STATUS, OutputColumns, table_writer
 
 MOST_ROWS = 65_536
@@ -37,13 +34,18 @@ ShowProgress = Callable[[int, int | None], None]
 
 
 class _Work(NamedTuple):
-    """Rows that are computed, and where what comes of them belongs."""
+    """Rows that are computed, and where what comes of them belongs.
 
-    future: Future[CallResult]
-    rows: InputRows | None
-    table: Any
+    pending: what comes of them; None where a run before has done them.
+    rows: what was asked; None of a draw. table: that they came in, where they did.
+    file, number: of the input and of its slab.
+    """
+
     file: int
     number: int
+    pending: PendingCall | None = None
+    rows: InputRows | None = None
+    table: Any = None
 
 
 def run(plan: FilePlan, show: ShowProgress = lambda done, total: None) -> FileSummary:
@@ -79,7 +81,6 @@ class _Run:
         self._show = show
         self._card = session.card
         self._fields = dict(plan.fields)
-        self._done = 0
         self._total: int | None = None
         self._summary = FileSummary(str(plan.out))
 
@@ -96,7 +97,7 @@ class _Run:
         if plan.operation == "sample":
             facts["fields"] = self._fields
             columns = OutputColumns.of(probe.outputs, self._card.feature_names, ())
-            self._compute(columns, self._draws())
+            self._write(suffix, columns, provenance(facts, key), self._draws())
         else:
             wanted = Wanted.of(
                 self._session,
@@ -112,8 +113,8 @@ class _Run:
                     opened.callback(files[-1].close)
                 layouts = [_layout(file, wanted) for file in files]
                 columns = self._columns_of(files, wanted, probe)
-                self._compute(columns, self._slabs(files, layouts, wanted))
-        self._write(suffix, columns, provenance(facts, key))
+                slabs = self._slabs(files, layouts, wanted)
+                self._write(suffix, columns, provenance(facts, key), slabs)
         return self._summary
 
     def _columns_of(
@@ -176,19 +177,21 @@ class _Run:
         total, size = self._plan.num_samples or 0, self._slab_rows()
         self._total = total
         skip = self._partial.count(0)
+        yield from (_Work(0, index) for index in range(skip))
         for index, start in enumerate(range(skip * size, total, size), skip):
             call = RowCall("sample", self._fields, {}, min(size, total - start), start)
-            yield _Work(self._session.start(call), None, None, 0, index)
+            yield _Work(0, index, self._session.start(call))
 
     def _slabs(
         self, files: list[InputFile], layouts: list[Layout | None], wanted: Wanted
     ) -> Iterator[_Work]:
         for number, (file, layout) in enumerate(zip(files, layouts, strict=True)):
             skip = self._partial.count(number)
+            yield from (_Work(number, index) for index in range(skip))
             for index, slab in enumerate(file.slabs(layout, skip), skip):
                 rows = self._read(slab, file, layout, wanted)
                 call = rows.call(self._plan.operation, self._fields, wanted.tensor)
-                yield _Work(self._session.start(call), rows, slab.table, number, index)
+                yield _Work(number, index, self._session.start(call), rows, slab.table)
 
     def _read(
         self, slab: Slab, file: InputFile, layout: Layout | None, wanted: Wanted
@@ -205,43 +208,49 @@ class _Run:
             )
         return InputRows(slab.values.reshape(-1, *wanted.shape), None, {})
 
-    def _compute(self, columns: OutputColumns, work: Iterator[_Work]) -> None:
-        """Compute slab by slab; each is begun before the one before is waited for."""
-        self._done = self._summary.resumed_rows = self._partial.rows()
-        before: _Work | None = None
-        for current in work:
+    def _write(
+        self, suffix: str, columns: OutputColumns, told: bytes, work: Iterator[_Work]
+    ) -> None:
+        """Write slab by slab; each is begun before the one before is waited for."""
+        fresh = self._partial.whole(suffix)
+        with table_writer(fresh, suffix, columns, told) as writer:
+            before: _Work | None = None
+            for current in work:
+                if before is not None:
+                    writer.write(self._finish(columns, before))
+                before = current
             if before is not None:
-                self._keep(columns, before)
-            before = current
-        if before is not None:
-            self._keep(columns, before)
+                writer.write(self._finish(columns, before))
+        self._partial.finish(fresh)
 
-    def _keep(self, columns: OutputColumns, work: _Work) -> None:
-        result = work.future.result()
-        if work.rows is not None:
-            codes = work.rows.codes_with(result.codes)
-            unknown = result.unknown.copy()
-            unknown[list(work.rows.codes)] = True
-            result = result._replace(codes=codes, unknown=unknown)
-        if self._plan.on_bad_row == "fail" and result.codes.any():
-            first = int(np.flatnonzero(result.codes)[0])
-            raise BadRow(f"row {self._done + first}: {TEXTS[result.codes[first]]}")
-        self._partial.add(work.file, work.number, columns.table(result, work.table))
-        self._done += len(result.codes)
-        self._show(self._done, self._total)
+    def _finish(self, columns: OutputColumns, work: _Work) -> Any:
+        """Wait for some rows, and keep what came of them.
 
-    def _write(self, suffix: str, columns: OutputColumns, told: bytes) -> None:
-        """Make the file of its parts, and give it its name."""
-        total = self._partial.rows()
-        fresh: Path = self._partial.folder / f"whole{suffix}"
-        with table_writer(fresh, suffix, columns, told, total) as writer:
-            for table in self._partial.tables():
-                self._summary.add(table.column(STATUS))
-                writer.write(table)
+        Raises:
+            BadRow: one has no answer, where that is to end the run.
+        """
+        if work.pending is None:
+            table = self._partial.table(work.file, work.number)
+            self._summary.resumed_rows += table.num_rows
+        else:
+            table = columns.table(_result(work, work.pending), work.table)
+        self._summary.add(table.column(STATUS))
         if self._plan.on_bad_row == "fail" and self._summary.bad_rows:
             first = self._summary.first_bad[0]
             raise BadRow(f"row {first['row']}: {first['status']}")
-        self._partial.finish(fresh)
+        if work.pending is not None:
+            self._partial.add(work.file, work.number, table)
+            self._show(self._summary.rows, self._total)
+        return table
+
+
+def _result(work: _Work, pending: PendingCall) -> CallResult:
+    result = pending.result()
+    if work.rows is None or not work.rows.codes:
+        return result
+    unknown = result.unknown.copy()
+    unknown[list(work.rows.codes)] = True
+    return result._replace(codes=work.rows.codes_with(result.codes), unknown=unknown)
 
 
 def _layout(file: InputFile, wanted: Wanted) -> Layout | None:

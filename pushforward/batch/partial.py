@@ -2,6 +2,7 @@
 
     .OUT.partial/key.json          what the parts are of
     .OUT.partial/00000-0000007.arrow   rows of the slab 7 of input 0
+    .OUT.partial/whole.parquet         the file as far as this run has come
 
 A run that is killed leaves them; one that goes on has the same parts, and makes the same file.
 """
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,16 @@ class PartialOutput:
             writer.write_table(table)
         fresh.replace(path)
 
-    def tables(self) -> Iterator[Any]:
-        """All parts, in the order of the rows."""
+    def table(self, file: int, index: int) -> Any:
+        """The rows of a slab."""
         pyarrow = optional_package("pyarrow", needed_for="files", extra="files")
         ipc = optional_package("pyarrow.ipc", needed_for="files")
-        for path in sorted(self.folder.glob("*.arrow")):
-            with pyarrow.memory_map(str(path)) as source:
-                yield ipc.open_file(source).read_all()
+        with pyarrow.memory_map(str(self._path(file, index))) as source:
+            return ipc.open_file(source).read_all()
 
-    def rows(self) -> int:
-        """How many rows are done."""
-        return sum(table.num_rows for table in self.tables())
+    def whole(self, suffix: str) -> Path:
+        """Where the file is written to until it is whole."""
+        return self.folder / f"whole{suffix}"
 
     def finish(self, fresh: Path) -> None:
         """Put the whole file in its place, and remove the parts."""

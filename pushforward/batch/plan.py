@@ -90,10 +90,10 @@ class FileSummary:
         """Count the rows of a table by its column of statuses."""
         import pyarrow.compute as compute
 
-        found = compute.indices_nonzero(compute.not_equal(statuses, "")).to_pylist()
-        for index in found:
-            text = statuses[index].as_py()
-            self.statuses[text] += 1
-            if len(self.first_bad) < _MOST_LISTED:
-                self.first_bad.append({"row": self.rows + index, "status": text})
+        bad = compute.indices_nonzero(compute.not_equal(statuses, ""))
+        texts = statuses.take(bad).to_pylist()
+        self.statuses.update(texts)
+        missing = _MOST_LISTED - len(self.first_bad)
+        for index, text in zip(bad.to_pylist()[:missing], texts, strict=False):
+            self.first_bad.append({"row": self.rows + index, "status": text})
         self.rows += len(statuses)

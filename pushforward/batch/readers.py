@@ -13,7 +13,7 @@ from pushforward.batch.slabs import InputFile, Slab, readable
 from pushforward.batch.text import TextFile
 from service.codec.tensors import Array
 
-_BUFFER_BYTES = 2**20
+_BUFFER_BYTES = 2**16
 
 
 def open_input(name: InputName, slab_rows: int) -> InputFile:

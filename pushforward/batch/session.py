@@ -6,17 +6,19 @@ import math
 import threading
 import time
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from models.scoring.statistics import parse_statistic
-from pushforward.batch.calls import CallResult, RowCall, finite, join
+from pushforward.batch.calls import CallResult, PendingCall, RowCall, finite
+from pushforward.batch.direct_queue import served_directly
 from pushforward.batch.locate import locate
+from pushforward.batch.workers import LoopWorkers, ThreadWorkers, Workers
 from service.codec.media import JSON
-from service.contracts import ModelCard, ServedModel
+from service.contracts import InferenceResult, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
 from service.errors import ModelNotFound, Overloaded, ServiceError
 from service.launch.exits import StartupError
@@ -26,7 +28,6 @@ from service.operations.model_input import Deferred, ModelInput
 from service.operations.request_context import RequestContext
 from service.operations.response import AS_JSON
 from service.operations.spec import Limits
-from service.operations.thread_pool import RequestThreadPool
 from service.repository.folders import ModelLocation
 from service.repository.loading import LoadedModel, load_model
 from service.settings import Settings
@@ -36,7 +37,7 @@ from service.telemetry import Metrics
 _MANY_ROWS = 2**24
 _MANY_BYTES = 2**40
 _MANY_SECONDS = 1e9
-# Rows of a request: many, since each costs the event loop the same; fewer of pictures.
+# Rows of a request: many, since each costs the same in Python; fewer of pictures.
 _LEAST_ROWS, _MOST_ROWS = 16, 16_384
 _VALUES_IN_REQUEST = 2**20
 _RETRY_SECONDS = 0.02
@@ -45,8 +46,9 @@ _T = TypeVar("_T")
 
 
 class Session:
-    """One model in this process, with an event loop in a thread of its own.
+    """One model in this process: on processors its rows are computed in threads, one an instance.
 
+    The loading, and a device beside the processors, are waited for by an event loop in a thread.
     Rows have the bits that they have in any batch: certified graphs give them as they are; another
     engine is loaded with `batching = invariant`.
 
@@ -69,32 +71,31 @@ class Session:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._loaded: dict[str, LoadedModel] = {}
+        self._loaded: list[LoadedModel] = []
+        self._served: dict[str, ServedModel] = {}
         try:
             self.location = locate(model)
-            self._main = self._run(self._load(self.location))
-            self._loaded[self.location.name] = self._main
+            self._main = self._load(self.location)
             self._load_background()
         except StartupError as error:
-            self.close()
+            self._end()
             raise ValueError(str(error)) from None
         except BaseException:
-            self.close()
+            self._end()
             raise
+        self._workers = self._make_workers()
         limits = Limits(_MANY_ROWS, _MANY_BYTES)
         self._operations = {kind.name: kind(limits, self._find) for kind in OPERATIONS}
-        self._threads = RequestThreadPool()
-        self._turns = asyncio.Semaphore(2 * self._instances() + 1)
 
     @property
     def card(self) -> ModelCard:
         """The facts of the model."""
-        return self._main.served.card
+        return self._main.card
 
     @property
     def calibration_fault(self) -> str | None:
         """Why the calibration in its folder cannot be used."""
-        return self._main.calibration_fault
+        return self._loaded[0].calibration_fault
 
     def operation(self, name: str) -> Operation:
         """One of the operations.
@@ -106,9 +107,13 @@ class Session:
             raise ValueError(f"operation: expected {', '.join(self._operations)}, got {name!r}")
         return self._operations[name]
 
-    def start(self, call: RowCall) -> "Future[CallResult]":
-        """Begin to compute rows; the future raises `ValueError` where the call is refused."""
-        return asyncio.run_coroutine_threadsafe(self._answer(call), self._loop)
+    def start(self, call: RowCall) -> PendingCall:
+        """Begin to compute rows in requests, so that all instances compute."""
+        operation, size = self.operation(call.operation), self._size()
+        starts = range(0, call.total, size)
+        parts = [call.part(start, min(start + size, call.total)) for start in starts]
+        submit = self._workers.submit
+        return PendingCall([submit(partial(self._answer, operation, part)) for part in parts])
 
     def compute(self, call: RowCall) -> CallResult:
         """Compute rows.
@@ -144,7 +149,11 @@ class Session:
 
     def close(self) -> None:
         """Finish what is under way, end the threads."""
-        for loaded in self._loaded.values():
+        self._workers.close()
+        self._end()
+
+    def _end(self) -> None:
+        for loaded in self._loaded:
             self._run(loaded.drain())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -153,7 +162,16 @@ class Session:
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    async def _load(self, location: ModelLocation) -> LoadedModel:
+    def _load(self, location: ModelLocation) -> ServedModel:
+        loaded = self._run(self._load_reproducible(location))
+        self._loaded.append(loaded)
+        served = loaded.served
+        if served.card.device == "cpu":
+            served = served_directly(served, loaded.encode, loaded.decode, loaded.generate)
+        self._served[location.name] = served
+        return served
+
+    async def _load_reproducible(self, location: ModelLocation) -> LoadedModel:
         loaded = await load_model(location, self._settings, Metrics())
         if loaded.served.card.accuracy["is_bitwise_reproducible"]:
             return loaded
@@ -170,64 +188,66 @@ class Session:
         folder = self.location.folder
         beside = folder.parent if folder.name != self.location.version else folder.parent.parent
         if name is not None and (beside / name).is_dir():
-            self._loaded[name] = self._run(self._load(locate(beside / name)))
+            self._load(locate(beside / name))
 
     def _find(self, name: str) -> ServedModel:
-        if name not in self._loaded:
+        if name not in self._served:
             raise ModelNotFound(f"model: no folder {name!r} lies beside {self.card.name}")
-        return self._loaded[name].served
+        return self._served[name]
 
-    def _instances(self) -> int:
-        return share_cpu(self._settings.instances, self._settings.num_threads).instances
+    def _make_workers(self) -> Workers:
+        count = share_cpu(self._settings.instances, self._settings.num_threads).instances
+        if self.card.device == "cpu":
+            return ThreadWorkers(count)
+        return LoopWorkers(self._loop, 2 * count + 1)
 
-    async def _answer(self, call: RowCall) -> CallResult:
-        """CallResult rows in requests, several at a time, so that all instances compute."""
-        size = self._request_rows()
-        starts = range(0, call.total, size)
-        parts = (call.part(start, min(start + size, call.total)) for start in starts)
-        operation = self.operation(call.operation)
-        try:
-            answers = await asyncio.gather(*(self._request(operation, part) for part in parts))
-        except ServiceError as error:
-            raise ValueError(error.detail) from None
-        return join(answers)
-
-    def _request_rows(self) -> int:
+    def _size(self) -> int:
         fitting = max(_LEAST_ROWS, _VALUES_IN_REQUEST // self.card.features)
         return int(min(_MOST_ROWS, 2 ** int(math.log2(fitting))))
 
-    async def _request(self, operation: Operation, fields: dict[str, Any]) -> CallResult:
+    async def _answer(self, operation: Operation, fields: dict[str, Any]) -> CallResult:
+        """Answer a request.
+
+        Raises:
+            ValueError: it is refused.
+        """
+        try:
+            model, given, result = await self._infer(operation, fields)
+            return _result_of(operation, model.card, given, result)
+        except ServiceError as error:
+            raise ValueError(error.detail) from None
+
+    async def _infer(
+        self, operation: Operation, fields: dict[str, Any]
+    ) -> tuple[ServedModel, ModelInput, InferenceResult]:
         def prepare(model: ServedModel) -> ModelInput | Deferred:
             return operation.prepare(fields, model, AS_JSON, math.inf)
 
-        async with self._turns:
-            while True:
-                context = RequestContext(time.monotonic(), math.inf)
-                try:
-                    model, given, result = await infer(
-                        lambda: self._main.served,
-                        prepare,
-                        context,
-                        self._threads,
-                        operation.follow_up,
-                    )
-                    break
-                except Overloaded:  # the model's own file bounds its queue
-                    await asyncio.sleep(_RETRY_SECONDS)
-        scalars, outputs = operation.finish(model.card, given, result, JSON)
-        finder = operation.failures(model.card, given, result, lambda _: None)
-        codes = finder.find(outputs)
-        unknown = np.zeros(len(codes), bool)
-        unknown[list(finder.null_rows)] = True
-        if "score" in outputs:
-            unknown |= np.isnan(outputs["score"])
-        if "explanation" in scalars:
-            sums = np.array(scalars["explained_nats"], np.float64)
-            texts = [None if row is None else json.dumps(row) for row in scalars["explanation"]]
-            outputs = {**outputs, "explanation": np.array(texts, object), "explained_nats": sums}
-        return CallResult(
-            {name: finite(values) for name, values in outputs.items()}, codes, unknown
-        )
+        pool, follow_up = self._workers.pool, operation.follow_up
+        while True:
+            context = RequestContext(time.monotonic(), math.inf)
+            try:
+                return await infer(lambda: self._main, prepare, context, pool, follow_up)
+            except Overloaded:  # the model's own file bounds its queue
+                await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _result_of(
+    operation: Operation, card: ModelCard, given: ModelInput, result: InferenceResult
+) -> CallResult:
+    """Name what came of a request, null where there is no number."""
+    scalars, outputs = operation.finish(card, given, result, JSON)
+    finder = operation.failures(card, given, result, lambda _: None)
+    codes = finder.find(outputs)
+    unknown = np.zeros(len(codes), bool)
+    unknown[list(finder.null_rows)] = True
+    if "score" in outputs:
+        unknown |= np.isnan(outputs["score"])
+    if "explanation" in scalars:
+        sums = np.array(scalars["explained_nats"], np.float64)
+        texts = [None if row is None else json.dumps(row) for row in scalars["explanation"]]
+        outputs = {**outputs, "explanation": np.array(texts, object), "explained_nats": sums}
+    return CallResult({name: finite(values) for name, values in outputs.items()}, codes, unknown)
 
 
 def _settings(instances: Literal["auto"] | int, num_threads: int | None) -> Settings:

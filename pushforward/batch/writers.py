@@ -109,7 +109,7 @@ class TableWriter(Protocol):
 
 @contextmanager
 def table_writer(
-    path: Path, suffix: str, columns: OutputColumns, provenance: bytes, total: int
+    path: Path, suffix: str, columns: OutputColumns, provenance: bytes
 ) -> Iterator[TableWriter]:
     """Write a file of a kind that its suffix says, whole when this ends.
 
@@ -118,17 +118,18 @@ def table_writer(
         suffix: one of `SUFFIXES`.
         columns: of the file.
         provenance: for the schema, of files that have one.
-        total: how many rows will come.
     """
     if suffix == ".parquet":
         parquet = optional_package("pyarrow.parquet", needed_for="writing .parquet", extra="files")
         schema = columns.schema.with_metadata({PROVENANCE_KEY: provenance})
-        with parquet.ParquetWriter(path, schema) as writer:
+        with parquet.ParquetWriter(path, schema, use_dictionary=_repeated(schema)) as writer:
             yield _Parquet(writer, schema)
         return
     with path.open("wb") as file:
         if suffix == ".npy":
-            yield _Numpy(file, columns, total)
+            array = _Numpy(file, columns)
+            yield array
+            array.finish()
             return
         arrow_csv = optional_package("pyarrow.csv", needed_for="writing .csv", extra="files")
         stream: Any = file
@@ -141,6 +142,12 @@ def table_writer(
             yield _Csv(writer)
         if stream is not file:
             stream.close()
+
+
+def _repeated(schema: Any) -> list[str]:
+    """The columns of which values repeat: a dictionary of numbers is as large as they are."""
+    types = optional_package("pyarrow.types", needed_for="writing .parquet")
+    return [field.name for field in schema if not types.is_floating(field.type)]
 
 
 def _header(names: Sequence[str]) -> bytes:
@@ -172,18 +179,28 @@ class _Csv:
 class _Numpy:
     """The first output alone: NaN where there is no number."""
 
-    def __init__(self, file: IO[bytes], columns: OutputColumns, total: int) -> None:
+    def __init__(self, file: IO[bytes], columns: OutputColumns) -> None:
         self._file = file
         self._names = next(iter(columns.parts.values()))
         self._dtype = np.dtype(columns.schema.field(self._names[0]).type.to_pandas_dtype())
-        width = () if len(self._names) == 1 else (len(self._names),)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (total, *width),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
+        self._rows = 0
+        self._write_header()
 
     def write(self, table: Any) -> None:
         columns = [table.column(name).to_numpy() for name in self._names]
         self._file.write(np.stack(columns, axis=1).astype(self._dtype).tobytes())
+        self._rows += table.num_rows
+
+    def finish(self) -> None:
+        """Say in the first bytes how many rows there are: numpy leaves room for it."""
+        self._file.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        width = () if len(self._names) == 1 else (len(self._names),)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self._rows, *width),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -64,16 +64,11 @@ class Batcher:
             instances=policy.instances,
             slots=slots,
         )
-        results_lock = threading.Lock()
+        self._engine_call, self._policy = engine_call, policy
+        self._results_lock = threading.Lock()
         self._instances = Instances(
             self._queue,
-            lambda: BatchExecutor(
-                engine_call,
-                policy.max_batch_rows,
-                is_fixed=policy.is_fixed,
-                clock=clock,
-                lock=results_lock,
-            ),
+            self.make_executor,
             self,
             name=name,
             limit=policy.instances,
@@ -90,6 +85,16 @@ class Batcher:
         self._emptied = asyncio.Event()
         self._ended = asyncio.Event()
         self._loop: AbstractEventLoop | None = None
+
+    def make_executor(self) -> BatchExecutor:
+        """Make what computes batches as its instances do, also for a thread that needs no queue."""
+        return BatchExecutor(
+            self._engine_call,
+            self._policy.max_batch_rows,
+            is_fixed=self._policy.is_fixed,
+            clock=self._clock,
+            lock=self._results_lock,
+        )
 
     @property
     def is_alive(self) -> bool:

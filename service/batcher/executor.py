@@ -98,6 +98,7 @@ class BatchExecutor:
         lock: "threading.Lock | None" = None,
     ) -> None:
         self._engine_call = engine_call
+        self.max_rows = max_rows
         self._lock = lock or threading.Lock()
         self._is_fixed = is_fixed
         self._clock = clock
