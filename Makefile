@@ -16,7 +16,7 @@ TESTED  := pushforward models service tools tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench show zoo lock clean
+.PHONY: help serve test check format gpu bench show zoo lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -38,6 +38,9 @@ check: $(VENV)/.installed-dev ## check format, lint, types, imports, private nam
 
 format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)
+
+gpu: $(VENV)/.installed ## check and measure everything on a GPU (see docs/gpu.md)
+	@$(BIN)/python -m benchmarks.gpu
 
 bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
 	@for file in $(wildcard benchmarks/bench_*.py); do \

@@ -67,7 +67,8 @@ class Load:
         parts = urlsplit(url)
         self._address = (str(parts.hostname), int(parts.port or 80))
         head = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
-        start = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{head}"
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        start = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n{head}"
         self._message = f"{start}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}

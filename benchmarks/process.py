@@ -47,7 +47,7 @@ def serving(
     log: Path,
     *arguments: str,
     env: dict[str, str] | None = None,
-    executable: Path | None = None,
+    executable: Path | Sequence[str] | None = None,
 ) -> Iterator[RunningServer]:
     """Start `pushforward serve ARGUMENTS` on a free port and wait until it is ready.
 
@@ -55,14 +55,14 @@ def serving(
         log: where its output goes.
         arguments: beside the port.
         env: variables beside those of this process.
-        executable: the command of another environment.
+        executable: the command of another environment, or the words of one.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [str(executable or command()[0]), "serve", *arguments, "--port", str(port)],
+            [*_words(executable), "serve", *arguments, "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
@@ -78,19 +78,26 @@ def serving(
             process.wait()
 
 
+def _words(executable: Path | Sequence[str] | None) -> Sequence[str]:
+    if executable is None:
+        return command()
+    return [str(executable)] if isinstance(executable, Path) else executable
+
+
 def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
     """Poll /health/ready until it answers 200."""
     # A retrying transport waits for the port; the server itself says when it is ready.
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"server exited with {process.returncode}: {log.read_text()}")
-        try:
-            if httpx.get(f"{url}/health/ready", timeout=5).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
+    with httpx.Client(timeout=5) as http:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"server exited with {process.returncode}: {log.read_text()}")
+            try:
+                if http.get(f"{url}/health/ready").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
     raise TimeoutError(f"not ready within {START_SECONDS} s: {log.read_text()}")
 
 

@@ -1,0 +1,67 @@
+"""The bits of a row in a batch of one size: at every position, with any neighbours."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.subjects import Subject
+from service.contracts import Array
+from service.engines.selection import EngineSelection
+
+PART = "bits in a bucket"
+# Of engines without buckets of their own: what batches of a fixed size have.
+DEFAULT_SIZES = (32,)
+
+
+def check_bits(
+    results: Results, subject: Subject, name: str, selection: EngineSelection, *, is_quick: bool
+) -> None:
+    """Compute one row in many batches of each size, and compare what comes out bit by bit.
+
+    Args:
+        is_quick: NaN are its neighbours in the middle alone.
+    """
+    engine = selection.engine
+    if not selection.is_neighbour_invariant:
+        results.skip(PART, f"{subject.name}, {name}", "the engine does not promise it")
+        return
+    calls = {"encode": (engine.encode, subject.rows.x), "decode": (engine.decode, subject.rows.z)}
+    for size in getattr(engine, "buckets", DEFAULT_SIZES):
+        for what, (call, rows) in calls.items():
+            found: dict[str, tuple[bytes, bytes]] = {}
+            batches = _batches(rows, subject.rows.context, size, is_quick=is_quick)
+            for label, batch, context, index in batches:
+                value, log_det, *_ = call(batch, context)
+                found[label] = value[index].tobytes(), log_det[index].tobytes()
+            first = found["alone"]
+            different = [label for label, got in found.items() if got != first]
+            label = f"{subject.name}, {name}, {what}, {size} rows"
+            detail = f"other bits where the row was {', '.join(different)}" if different else ""
+            results.check(PART, label, f"{len(found)} batches", not different, detail)
+
+
+def _batches(
+    rows: Array, context: Array | None, size: int, *, is_quick: bool
+) -> Iterator[tuple[str, Array, Array | None, int]]:
+    """Batches that hold the first row, and where.
+
+    Padding is with copies, as batches of a fixed size are; then with other rows, then with rows
+    that are not numbers.
+    """
+    taken = np.zeros(size, int)
+    yield "alone", rows[taken], _take(context, taken), 0
+    for place, index in {"first": 0, "middle": size // 2, "last": size - 1}.items():
+        others = np.minimum(1 + np.arange(size) % max(1, len(rows) - 1), len(rows) - 1)
+        others[index] = 0
+        yield f"{place} among others", rows[others], _take(context, others), index
+        if is_quick and place != "middle":
+            continue
+        lost = rows[others].copy()
+        lost[np.arange(size) != index] = np.nan
+        yield f"{place} among NaN", lost, _take(context, others), index
+
+
+def _take(context: Array | None, taken: NDArray[np.int_]) -> Array | None:
+    return None if context is None else context[taken]

@@ -1,0 +1,158 @@
+"""`python -m benchmarks.gpu` where there is no GPU, as on a machine that has one: the same checks.
+
+The environment is such a machine's: the libraries, but no distribution of ours and no test tool.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.__main__ import EXIT_USAGE, main
+from benchmarks.gpu.results import Measurement, Results
+from benchmarks.gpu.subjects import ZOO_NAMES
+from tests.cases import CASES
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a machine without our distribution and without tests lacks, by the start of the names.
+ABSENT = ("pushforward", "__editable__", "pytest", "_pytest", "xdist", "hypothesis", "schemathesis")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """An interpreter with the libraries on `PYTHONPATH`, and its variables."""
+    folder = tmp_path_factory.mktemp("machine")
+    made = [sys.executable, "-m", "venv", "--without-pip", str(folder / "env")]
+    subprocess.run(made, check=True)
+    (folder / "site").mkdir()
+    for path in map(
+        Path, {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *_added()}
+    ):
+        for entry in path.iterdir():
+            link = folder / "site" / entry.name
+            if not entry.name.startswith(ABSENT) and entry.suffix != ".pth" and not link.exists():
+                link.symlink_to(entry)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    variables = {"PYTHONPATH": f"{ROOT}:{folder / 'site'}", "OMP_NUM_THREADS": "1"}
+    return folder / "env/bin/python", kept | variables
+
+
+def _added() -> set[str]:
+    """Folders of libraries that a .pth file added."""
+    return {path for path in sys.path if path.endswith("site-packages")}
+
+
+@pytest.fixture(scope="module")
+def found(
+    python: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A quick run on the CPU, and the folder of what it wrote."""
+    folder = tmp_path_factory.mktemp("gpu")
+    words = ("-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--out", str(folder))
+    run = subprocess.run(
+        [str(python[0]), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=python[1],
+        timeout=240,
+    )
+    return run, folder
+
+
+def test_nothing_of_ours_is_installed_there(python: tuple[Path, dict[str, str]]) -> None:
+    code = "from importlib import metadata; metadata.version('pushforward')"
+    run = subprocess.run(
+        [str(python[0]), "-c", code], capture_output=True, text=True, env=python[1]
+    )
+    assert "PackageNotFoundError" in run.stderr
+    code = "import pytest"
+    run = subprocess.run(
+        [str(python[0]), "-c", code], capture_output=True, text=True, env=python[1]
+    )
+    assert "ModuleNotFoundError" in run.stderr
+
+
+def test_every_check_passes_on_a_cpu(
+    found: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    run, folder = found
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    report = json.loads((folder / "gpu.json").read_text("utf-8"))
+    assert report["is_passed"]
+    checked = {(one["part"], one["subject"].partition(",")[0]) for one in report["checks"]}
+    for name in ZOO_NAMES:
+        assert {("correctness, zoo", name), ("bits in a bucket", name), ("HTTP", name)} <= checked
+    assert {("HTTP", what) for what in ("overload", "reload", "drain")} <= checked
+    assert report["machine"]["device"] == "cpu"
+    # What did not fit is told; on cores that others use too there may be something.
+    run_cases = {subject for part, subject in checked if part == "correctness, cases"}
+    left_out = {one["subject"] for one in report["not_run"] if one["part"] == "correctness, cases"}
+    assert run_cases | left_out == set(CASES)
+
+
+def test_results_are_written_as_lines_and_as_a_table(
+    found: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    _, folder = found
+    lines = [json.loads(line) for line in (folder / "gpu.jsonl").read_text("utf-8").splitlines()]
+    report = json.loads((folder / "gpu.json").read_text("utf-8"))
+    checks = [{**line} for line in lines if line.pop("kind") == "check"]
+    assert checks == report["checks"]
+    table = (folder / "gpu.md").read_text("utf-8")
+    assert f"- torch: {report['machine']['torch']}" in table
+    assert "| bits in a bucket |" in table
+
+
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cuda:7"])
+    assert main() == EXIT_USAGE
+    assert capsys.readouterr().err.startswith("benchmarks.gpu: --device cuda:7: expected one of ")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Iterator[Results]:
+    """Results of which nothing is there yet; their clock stands."""
+    with closing(Results(tmp_path / "lines", 10.0, lambda: 0.0)) as made:
+        yield made
+
+
+def test_a_check_that_fails_fails_the_run(results: Results) -> None:
+    assert not results.is_passed, "nothing was checked"
+    results.check_error("part", "flow", "z", 1.0, 2.0)
+    assert results.is_passed
+    results.check_error("part", "flow", "z", float("nan"), 2.0)
+    assert not results.is_passed
+
+
+def test_what_is_raised_is_a_check_that_failed(results: Results) -> None:
+    with results.guard("part", "flow"):
+        raise ValueError("no such device")
+    (failed,) = results.failed
+    assert (failed.what, failed.detail.splitlines()[-1]) == (
+        "ValueError",
+        "ValueError: no such device",
+    )
+
+
+def test_what_does_not_fit_is_told(results: Results) -> None:
+    assert results.has_time("part", "first", 10.0)
+    assert not results.has_time("part", "second", 11.0)
+    assert [(one.subject, one.reason) for one in results.not_run] == [
+        ("second", "no time left of 10 s")
+    ]
+
+
+def test_lines_hold_numbers_that_json_does_not(results: Results, tmp_path: Path) -> None:
+    results.measure(Measurement("table", "flow", "torch", {"ms": float("inf")}))
+    (line,) = (tmp_path / "lines").read_text("utf-8").splitlines()
+    assert json.loads(line)["values"] == {"ms": "inf"}
