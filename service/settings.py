@@ -152,7 +152,9 @@ class Settings(BaseSettings):
         "that a row has the same bits alone and beside others.",
     )
     max_batch_size: PositiveInt | None = Field(
-        None, description="Rows in a batch; unset: chosen from the size of the model's rows."
+        None,
+        description="Rows in a batch; unset: chosen from the size of the model's rows, larger on a "
+        "GPU.",
     )
     max_batch_delay_seconds: NonNegativeFloat = Field(
         0.0, description="How long a row may wait for others; 0: load alone makes the batches."

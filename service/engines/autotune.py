@@ -82,7 +82,8 @@ def _select_fastest(config: EngineConfig, time_call: TimeCall) -> EngineSelectio
         else:
             return replace(certified, comparison={"seconds_a_call": {}, "refused": {}})
     rows = _GoldenRows.of(config)
-    first, *others = ENGINES
+    device = config.flow.device.type
+    first, *others = (name for name, spec in ENGINES.items() if spec.serves(device))
     rivals = [name for name in others if name not in refused]
     candidates: dict[str, EngineSelection] = {first: ENGINES[first].load()(config)}
     calls = rows.calls(candidates[first].engine, 1)
@@ -93,13 +94,28 @@ def _select_fastest(config: EngineConfig, time_call: TimeCall) -> EngineSelectio
             candidates[name] = ENGINES[name].load()(replace(config, row_seconds=row_seconds))
         except (ValueError, RuntimeError) as error:
             refused[name] = _refuse(config, name, error)
-    most = max(1, min(config.max_rows, int(_MAX_SECONDS_A_CALL / row_seconds)))
-    if len(candidates) == 1 and most == 1:  # measured already, and one call may take seconds
+    sizes = _sizes(candidates, config, row_seconds)
+    if len(candidates) == 1 and sizes == [1]:  # measured already, and one call may take seconds
         seconds = {first: measured}
     else:
-        seconds = _compare(candidates, rows, sorted({1, most}), time_call)
-    comparison = {"seconds_a_call": seconds, "refused": refused}
-    return replace(candidates[best(seconds)], comparison=comparison)
+        seconds = _compare(candidates, rows, sizes, time_call)
+    fastest = candidates[best(seconds)]
+    comparison = {**fastest.comparison, "seconds_a_call": seconds, "refused": refused}
+    return replace(fastest, comparison=comparison)
+
+
+def _sizes(
+    candidates: Mapping[str, EngineSelection], config: EngineConfig, row_seconds: float
+) -> list[int]:
+    """The batch sizes at which engines are compared: one row, and a batch that is not too long.
+
+    On a device a row takes as long as many, so its time says nothing of a full batch: where an
+    engine computes batches of some sizes alone, these are compared, else one row and a full batch.
+    """
+    if config.flow.device.type == "cpu":
+        return sorted({1, max(1, min(config.max_rows, int(_MAX_SECONDS_A_CALL / row_seconds)))})
+    captured = {size for one in candidates.values() for size in one.batch_sizes}
+    return sorted(captured or {1, config.max_rows})
 
 
 def _has_graphs(config: EngineConfig) -> bool:
@@ -153,11 +169,23 @@ def _compare(
     found: dict[str, dict[str, float]] = {name: {} for name in candidates}
     for size in sizes:
         calls = {name: rows.calls(one.engine, size) for name, one in candidates.items()}
+        _warm_up(calls, candidates)
         for _ in range(_ROUNDS):
             for name, points in calls.items():
                 for point, call in points.items():
                     found[name][point] = min(time_call(call), found[name].get(point, math.inf))
     return found
+
+
+def _warm_up(
+    calls: Mapping[str, Mapping[str, Callable[[], object]]],
+    candidates: Mapping[str, EngineSelection],
+) -> None:
+    """Call all on a device once: it takes memory and chooses algorithms for each new size."""
+    for name, points in calls.items():
+        if candidates[name].engine.device != "cpu":
+            for call in points.values():
+                call()
 
 
 def best_seconds(call: Callable[[], object]) -> float:

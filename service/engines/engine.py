@@ -1,5 +1,6 @@
 """The one interface every engine implements, and how it says that its device failed."""
 
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from service.contracts import Array, EngineOutput
@@ -82,6 +83,17 @@ class PendingBatch(Protocol):
             EngineOutOfMemory, EngineLost: as the engine's functions do.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedBatch:
+    """A batch that was computed at once; see `PendingBatch`."""
+
+    output: EngineOutput
+
+    def finish(self) -> EngineOutput:
+        """Give what was computed."""
+        return self.output
 
 
 @runtime_checkable

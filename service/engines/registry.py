@@ -15,11 +15,17 @@ class EngineSpec:
     module: in `service.engines`; its `make_engine` is a `service.engines.selection.MakeEngine`.
     description: what computes, as the help of the settings says it.
     lead: how many times faster than this engine another must be to be taken in its place.
+    device: the only kind of device it is for, "cuda"; empty for one that computes on any.
     """
 
     module: str
     description: str
     lead: float = 1.0
+    device: str = ""
+
+    def serves(self, device: str) -> bool:
+        """Whether it is for a kind of device: "cpu", "cuda"."""
+        return self.device in ("", device)
 
     def load(self) -> Any:
         """Import the engine: its `make_engine`."""
@@ -32,6 +38,9 @@ ENGINES = {
     "folded": EngineSpec("service.engines.folded", "torch on the folded flow"),
     # It gives every row the same bits in every batch, and minds busy neighbours less.
     "onnx": EngineSpec("service.engines.onnx", "onnx", lead=1.05),
+    "graphs": EngineSpec(
+        "service.engines.cuda.graphs", "the folded flow in CUDA graphs", device="cuda"
+    ),
 }
 # What a setting may name.
 CHOICES = (AUTO, *ENGINES)

@@ -41,7 +41,9 @@ class EngineSelection:
     """An engine, and what is known of it.
 
     certificate: of an engine's graphs, empty where it has none.
-    comparison: where engines were compared, the seconds a call of each, and why one was left out.
+    comparison: where engines were compared, the seconds a call of each, and why one was left out;
+        of an engine in CUDA graphs, what was captured.
+    batch_sizes: of an engine that computes batches of a few sizes alone, these.
     is_batch_invariant: whether a row has the same bits in every batch.
     is_neighbour_invariant: whether it has in every batch of one fixed size.
     """
@@ -49,6 +51,7 @@ class EngineSelection:
     engine: Engine
     certificate: dict[str, Any] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)
+    batch_sizes: tuple[int, ...] = ()
     is_batch_invariant: bool = False
     is_neighbour_invariant: bool = True
 

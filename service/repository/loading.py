@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ from models.datasets.schema import class_names, discrete_names, feature_names
 from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
-from service.engines.engine import Engine
+from service.engines.engine import Engine, Operation, PipelinedEngine
 from service.engines.selection import EngineSelection
 from service.errors import ServiceError
 from service.launch.exits import StartupError
+from service.repository.batch_policy import make_policy
 from service.repository.calibrations import FoundCalibration, digest_weights, find_calibration
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.engine_loading import load_engine
@@ -29,15 +31,6 @@ from service.repository.overrides import read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
 
-# A batch of about this many numbers keeps an engine busy and is still answered soon.
-_VALUES_IN_BATCH = 3 * 2**16
-_MIN_ROWS_IN_BATCH = 16
-_MAX_ROWS_IN_BATCH = 1024
-# A batch of a continuous flow is there when its hardest row is.
-_MAX_ROWS_IN_SOLVE = 128
-# A batch of one fixed size costs a lone row as much as a full batch, so it is small.
-_ROWS_IN_FIXED_BATCH = 32
-_BATCHES_IN_QUEUE = 32
 # Half a batch of all operations together.
 SLOW_BATCH_SECONDS = 1.0
 # The same, where a full batch would take half of a start.
@@ -135,7 +128,9 @@ async def _load(
 
     def policy_of(facts: ModelFacts) -> QueuePolicy:
         chosen = overrides.settings
-        policy = make_policy(chosen, facts.features, is_solved=facts.is_continuous)
+        policy = make_policy(
+            chosen, facts.features, is_solved=facts.is_continuous, device=overrides.device
+        )
         share = share_cpu(chosen.instances, chosen.num_threads, chosen.workers)
         is_one = chosen.instances == "auto" and overrides.device != "cpu"
         if overrides.device != "cpu":
@@ -249,24 +244,6 @@ def make_card(
     )
 
 
-def make_policy(settings: Settings, features: int, *, is_solved: bool = False) -> QueuePolicy:
-    """Choose the limits of a model's batchers where the settings leave them open."""
-    is_fixed = settings.batching == "invariant"
-    fitting = max(1, _VALUES_IN_BATCH // features)
-    most = _MAX_ROWS_IN_SOLVE if is_solved else _MAX_ROWS_IN_BATCH
-    chosen = min(max(2 ** int(math.log2(fitting)), _MIN_ROWS_IN_BATCH), most)
-    rows = settings.max_batch_size or (min(chosen, _ROWS_IN_FIXED_BATCH) if is_fixed else chosen)
-    queue_rows = settings.max_queue_rows or _BATCHES_IN_QUEUE * max(rows, chosen)
-    return QueuePolicy(
-        max_batch_rows=min(rows, queue_rows),
-        max_queue_rows=queue_rows,
-        max_delay_seconds=settings.max_batch_delay_seconds,
-        is_fixed=is_fixed,
-        max_queue_seconds=settings.max_queue_seconds,
-        max_inline_seconds=settings.max_inline_seconds,
-    )
-
-
 class _Queues(NamedTuple):
     """What all queues of a model have in common."""
 
@@ -286,12 +263,13 @@ def _connect(
     data, latent = card.event_shape, (card.features,)
 
     def batcher(
-        name: str,
+        name: Operation,
         call: Callable[[Array, Array | None], EngineOutput],
         *shapes: tuple[int, ...],
     ) -> Batcher:
         takes, gives = shapes
-        engine_call = EngineCall(call, takes, gives, card.context_shape, card.dtype)
+        start = partial(engine.start, name) if isinstance(engine, PipelinedEngine) else None
+        engine_call = EngineCall(call, takes, gives, card.context_shape, card.dtype, start)
         counters = queues.metrics.queue(card.name, name, card.engine)
         full_name = f"{card.name}.{name}"
         return Batcher(engine_call, queues.policy, counters, name=full_name, slots=queues.slots)

@@ -3,8 +3,10 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ import models
 from models.checkpoints.folder import load_checkpoint
 from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
+from service.contracts import Array, EngineOutput
 from service.engines.autotune import best, select_engine
 from service.engines.registry import CHOICES, ENGINES, EngineSpec
 from service.engines.replay import Misfit
@@ -244,10 +247,88 @@ def test_an_unknown_engine_is_an_error_that_lists_those_there_are(folders: Path)
         select_engine("cuda", config(folders / "plain"))
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [name for name, spec in ENGINES.items() if spec.serves("cpu")])
 def test_every_engine_of_the_table_can_be_made_and_is_called_so(name: str, folders: Path) -> None:
     made = ENGINES[name].load()(config(folders / "exported"))
     assert made.engine.name == name
+
+
+@pytest.mark.parametrize("name", [name for name, spec in ENGINES.items() if spec.device == "cuda"])
+def test_an_engine_of_cuda_says_so_on_a_cpu(name: str, folders: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=rf"^engine {name}: .* CUDA devices, .* is on cpu"):
+        select_engine(name, config(folders / "plain"))
+
+
+def test_engines_of_cuda_are_not_looked_at_on_a_cpu(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, spec in list(ENGINES.items()):
+        if spec.device == "cuda":
+            monkeypatch.setitem(ENGINES, name, EngineSpec("no.such.module", "none", device="cuda"))
+    comparison = select_engine("auto", config(folders / "plain")).comparison
+    assert set(comparison["seconds_a_call"]) == {"torch", "folded", "onnx"}
+    assert comparison["refused"] == {}
+
+
+class OnCuda:
+    """An engine that says it computes on a device; logs the batches it is given."""
+
+    device, dtype = "cuda:0", "float32"
+
+    def __init__(self, name: str, log: list[tuple[str, int]]) -> None:
+        self.name, self._log = name, log
+
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
+        self._log.append((self.name, len(x)))
+        return x, x[:, 0]
+
+    decode = generate = encode
+
+
+def test_engines_are_compared_on_a_device_warm_and_at_the_sizes_that_were_captured(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[tuple[str, int]] = []
+    made = {
+        name: EngineSelection(OnCuda(name, log), batch_sizes=(4, 8) if name == "graphs" else ())
+        for name in ENGINES
+    }
+    captured = {"graphs": {"encode": {"batch_sizes": [4, 8]}}}
+    made["graphs"] = replace(made["graphs"], comparison=captured)
+    for name, spec in list(ENGINES.items()):
+        monkeypatch.setitem(ENGINES, name, replace(spec, module=f"made.{name}"))
+    monkeypatch.setattr(EngineSpec, "load", lambda self: lambda config: made[self.module[5:]])
+    on_cuda = cast(
+        EngineConfig,
+        SimpleNamespace(
+            checkpoint=load_checkpoint(folders / "plain"),
+            flow=SimpleNamespace(device=torch.device("cuda:0"), dtype=torch.float32),
+            threads=1,
+            max_rows=8,
+            row_seconds=None,
+        ),
+    )
+    monkeypatch.setattr("service.engines.autotune.replace", _replace_namespace)
+
+    def time_call(call: Callable[[], object]) -> float:
+        before = len(log)
+        call()
+        name, size = log[before]
+        assert size == 1 or log[:before].count((name, size)) >= 2, "expected a warm engine"
+        return 1.0 if name == "graphs" else 2.0
+
+    selection = select_engine("auto", on_cuda, time_call=time_call)
+    assert selection.engine.name == "graphs"
+    assert selection.comparison["graphs"] == captured["graphs"]
+    points = {"encode_4", "decode_4", "encode_8", "decode_8"}
+    assert all(set(one) == points for one in selection.comparison["seconds_a_call"].values())
+    assert set(selection.comparison["seconds_a_call"]) == set(ENGINES)
+
+
+def _replace_namespace(value: Any, **changes: Any) -> Any:
+    if isinstance(value, SimpleNamespace):
+        return SimpleNamespace(**(vars(value) | changes))
+    return replace(value, **changes)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -256,7 +337,9 @@ def test_a_setting_may_name_every_engine(name: str) -> None:
 
 
 def test_a_setting_may_name_no_other_engine() -> None:
-    with pytest.raises(ValueError, match="Input should be 'auto', 'torch', 'folded' or 'onnx'"):
+    with pytest.raises(
+        ValueError, match=r"Input should be 'auto', 'torch', 'folded', 'onnx'.* 'graphs'"
+    ):
         Settings(engine="cuda")
 
 

@@ -27,9 +27,10 @@ from service.engines.torch import make_engine
 from service.errors import ModelNotFound, NotReady
 from service.launch.exits import StartupError
 from service.repository import FolderRepository, ModelLocation, find_models, zoo_folder
+from service.repository.batch_policy import make_policy
 from service.repository.engine_loading import needs_torch
 from service.repository.folders import stamp
-from service.repository.loading import make_card, make_policy
+from service.repository.loading import make_card
 from service.repository.overrides import ModelOverrides
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -430,6 +431,17 @@ def test_limits_follow_the_size_of_a_row(
 def test_batches_that_wait_for_their_hardest_row_are_smaller() -> None:
     policy = make_policy(Settings(), 2, is_solved=True)
     assert (policy.max_batch_rows, policy.max_queue_rows) == (128, 32 * 128)
+
+
+@pytest.mark.parametrize(
+    ("features", "is_solved", "batch_rows"),
+    [(2, False, 8192), (3072, False, 256), (12288, False, 64), (10**6, False, 16), (2, True, 1024)],
+)
+def test_batches_are_larger_on_a_device(features: int, is_solved: bool, batch_rows: int) -> None:
+    policy = make_policy(Settings(), features, is_solved=is_solved, device="cuda:1")
+    assert policy.max_batch_rows == batch_rows
+    chosen = Settings(max_batch_size=5, batching="invariant")
+    assert make_policy(chosen, features, device="cuda:1").max_batch_rows == 5
 
 
 def test_the_card_names_columns_of_whole_numbers(tmp_path: Path) -> None:
