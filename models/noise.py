@@ -5,7 +5,10 @@ without torch scores it.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,39 @@ LOG_TWO_PI = math.log(2 * math.pi)
 # Rows that share one stretch of the generator: drawing row n costs at most this many rows before
 # it. Part of the contract: another number gives other samples.
 _ROWS_IN_BLOCK = 256
+# Numbers of a block from which on it is worth a thread: less is drawn before one has begun.
+_VALUES_FOR_THREAD = 2**15
+
+
+class _Drawers:
+    """The threads that draw blocks, beside the one that asks; started when first needed."""
+
+    def __init__(self) -> None:
+        self.threads = 1
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def pool(self) -> ThreadPoolExecutor:
+        """The threads, all but one."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads - 1, "noise")
+            return self._pool
+
+    def resize(self, threads: int) -> None:
+        """Let so many draw from now on."""
+        with self._lock:
+            pool, self._pool, self.threads = self._pool, None, threads
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+_drawers = _Drawers()
+
+
+def set_noise_threads(threads: int) -> None:
+    """Set how many threads draw the blocks of a call; 1 at first. The numbers are the same."""
+    _drawers.resize(threads)
 
 
 def base_noise(
@@ -45,21 +81,57 @@ def base_noise(
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed: expected 0 .. {MAX_SEED}, got {seed}")
     philox = np.random.Philox(seed)
-    generator = np.random.Generator(philox)
     if first_row + rows <= _ROWS_IN_BLOCK:
+        generator = np.random.Generator(philox)
         return temperature * generator.standard_normal((first_row + rows, features))[first_row:]
-    start = philox.state
     noise = np.empty((rows, features))
-    row = first_row
-    while row < first_row + rows:
-        block, skipped = divmod(row, _ROWS_IN_BLOCK)
-        count = min(_ROWS_IN_BLOCK - skipped, first_row + rows - row)
-        start["state"]["counter"][2] = block
-        philox.state = start
-        drawn = generator.standard_normal((skipped + count, features))
-        noise[row - first_row : row - first_row + count] = drawn[skipped:]
-        row += count
-    return temperature * noise
+    key = philox.state["state"]["key"]
+    parts = list(_parts(rows, first_row))
+    threads = min(_drawers.threads, len(parts))
+    if features * _ROWS_IN_BLOCK < _VALUES_FOR_THREAD:
+        threads = 1
+    shares = [parts[first::threads] for first in range(threads)]
+    others = [_drawers.pool().submit(_draw, noise, share, key, temperature) for share in shares[1:]]
+    _draw(noise, shares[0], key, temperature)
+    for other in others:
+        other.result()
+    return noise
+
+
+class _Part(NamedTuple):
+    """Rows of one block: those after `skipped` ones, to lie in rows start .. stop - 1."""
+
+    block: int
+    skipped: int
+    start: int
+    stop: int
+
+
+def _parts(rows: int, first_row: int) -> Iterator[_Part]:
+    """Split rows by the blocks they lie in."""
+    start = 0
+    while start < rows:
+        block, skipped = divmod(first_row + start, _ROWS_IN_BLOCK)
+        stop = min(start + _ROWS_IN_BLOCK - skipped, rows)
+        yield _Part(block, skipped, start, stop)
+        start = stop
+
+
+def _draw(
+    noise: NDArray[np.float64], parts: list[_Part], key: NDArray[np.uint64], temperature: float
+) -> None:
+    """Draw parts into their place; the interpreter is free for others meanwhile."""
+    philox = np.random.Philox(0)
+    generator = np.random.Generator(philox)
+    state = philox.state
+    state["state"]["key"] = key
+    for block, skipped, start, stop in parts:
+        state["state"]["counter"][2] = block
+        philox.state = state
+        if skipped:
+            generator.standard_normal((skipped, noise.shape[1]))
+        generator.standard_normal(out=noise[start:stop])
+        noise[start:stop] *= temperature
 
 
 def draw_seed() -> int:
