@@ -1,5 +1,6 @@
 """Convolutional vector fields, with the probes that give their exact trace."""
 
+from functools import partial
 from itertools import pairwise
 from typing import cast, get_args
 
@@ -90,11 +91,12 @@ class ConvDynamics(Dynamics):
         """
         channels, height, width = self.event_shape
         spacings = zip((height, width), self._spacings, strict=True)
+        # Made where they are used: a copy from the host has no place in a captured graph.
+        place = partial(torch.arange, device=like.device)
         rows, columns = (
-            (torch.arange(n)[None] % step == torch.arange(step)[:, None]).to(like)
-            for n, step in spacings
+            (place(n)[None] % step == place(step)[:, None]).to(like) for n, step in spacings
         )
-        eye = torch.eye(channels).to(like)
+        eye = torch.eye(channels, device=like.device).to(like)
         probes: Tensor = torch.einsum("kc,ah,bw->kabchw", eye, rows, columns).flatten(0, 2)
         return probes
 

@@ -25,7 +25,7 @@ def checkpoint(name: str) -> Checkpoint:
 @cache
 def folded(name: str) -> Flow:
     """A case in float32, folded."""
-    return fold(checkpoint(name).flow)
+    return fold(make_flow(name).float())
 
 
 def golden_rows(name: str) -> tuple[Array, Array, Array | None]:

@@ -1,0 +1,111 @@
+"""No folded flow does what a CUDA graph cannot hold, or launches more kernels than it may.
+
+Budgets are what was counted, rounded up to the next ten: who needs more raises them, and knows.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.flow import Flow
+from models.ode.fixed_batch import FixedBatch, FixedBatchCall, OpenSolve
+from tests.cases import CASES
+
+from .flows import DISCRETE, folded
+from .meta_scan import scan
+
+pytestmark = pytest.mark.xdist_group("folded")
+
+ROWS = 4
+# Kernels of a call: encode, decode.
+BUDGETS = {
+    "glow": (100, 100),
+    "glow_additive_plain": (40, 40),
+    "glow_batch_norm_image_latents": (70, 70),
+    "glow_middle_padding_pixels": (100, 100),
+    "glow_class_conditional_logit": (120, 100),
+    "realnvp_image": (300, 310),
+    "realnvp_image_three_scales": (180, 170),
+    "nice": (30, 30),
+    "nice_logistic_halves": (510, 130),
+    "nice_image": (30, 30),
+    "realnvp": (60, 70),
+    "realnvp_pair_batch_norm": (50, 50),
+    "realnvp_discrete_columns": (40, 40),
+    "realnvp_resnet_context": (90, 90),
+    "realnvp_classes_linear": (50, 50),
+    "realnvp_additive_qr": (30, 30),
+    "realnvp_soft_clamp": (70, 70),
+    "maf": (40, 50),
+    "maf_one_feature": (20, 20),
+    "maf_resnet_added_context": (70, 270),
+    "maf_mlp_classes": (40, 110),
+    "maf_two_passes_pair": (50, 80),
+    "iaf": (230, 70),
+    "nsf": (220, 330),
+    "nsf_unconditional_mixing": (410, 650),
+    "nsf_autoregressive": (230, 670),
+    "nsf_autoregressive_context": (260, 740),
+    "chain": (630, 630),
+}
+# Kernels of a continuous flow from the start of a call until its first step is taken.
+STEP_BUDGETS = {
+    "ffjord": 190,
+    "ffjord_stack": 210,
+    "ffjord_fourier_context": 260,
+    "ffjord_flow_matching_classes": 240,
+    "ffjord_squash": 170,
+    "ffjord_blend": 330,
+    "ffjord_hyper": 240,
+    "ffjord_image": 390,
+    "ffjord_image_strides": 460,
+}
+
+
+def on_meta(name: str) -> Flow:
+    return copy.deepcopy(folded(name)).to("meta")
+
+
+def empty(flow: Flow, row: tuple[int, ...]) -> Tensor:
+    return torch.empty((ROWS, *row), device="meta", dtype=flow.dtype)
+
+
+@pytest.mark.parametrize("operation", ["encode", "decode"])
+@pytest.mark.parametrize("name", DISCRETE)
+def test_a_graph_can_hold_every_folded_flow(name: str, operation: str) -> None:
+    flow = on_meta(name)
+    value = empty(flow, flow.event_shape if operation == "encode" else (flow.features,))
+    context = None if flow.context_shape is None else empty(flow, flow.context_shape)
+    found = scan(lambda: getattr(flow, operation)(value, context))
+    assert found.faults == {}
+    assert 0 < found.kernels.total() <= BUDGETS[name][operation == "decode"], found.kernels
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in DISCRETE])
+def test_a_graph_can_hold_a_step_of_every_continuous_flow(name: str) -> None:
+    flow = on_meta(name)
+    value = empty(flow, flow.event_shape)
+    context = None if flow.context_shape is None else empty(flow, flow.context_shape)
+    is_row = torch.ones((ROWS, 1), device="meta", dtype=torch.bool)
+
+    def step() -> None:
+        opened = FixedBatchCall(flow.encode).proceed(FixedBatch(value, context, is_row))
+        assert isinstance(opened, OpenSolve)
+        opened.body(opened.carry, opened.given)
+
+    found = scan(step)
+    assert found.faults == {}
+    assert 0 < found.kernels.total() <= STEP_BUDGETS[name], found.kernels
+
+
+def test_what_no_graph_can_hold_is_seen() -> None:
+    value = torch.ones(3, device="meta")
+    host = torch.ones(3)
+    assert "waits: _local_scalar_dense" in scan(lambda: bool(value.sum())).faults
+    assert "waits: nonzero" in scan(lambda: value.nonzero()).faults
+    assert "waits: index by booleans" in scan(lambda: value[value > 0]).faults
+    assert "copies from the host: _to_copy" in scan(lambda: host.to("meta")).faults
+    assert "a tensor of the host in mul" in scan(lambda: value * host.sum()).faults
+    assert scan(lambda: (2 * value).view(3, 1)).kernels == {"mul": 1}
