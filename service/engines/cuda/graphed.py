@@ -15,7 +15,7 @@ from service.engines.cuda.runtime import CudaRuntime, Event
 from service.engines.engine import EngineOutOfMemory
 
 # A batch computes while the next one is assembled: each has memory of its own.
-LANES = 2
+BATCHES_A_SIZE = 2
 
 
 class FlowFunction(Protocol):
@@ -71,7 +71,7 @@ class GraphedFunction:
     """Captured batches of some sizes: a batch is computed by the smallest that holds it.
 
     Args:
-        batches: `LANES` of each size.
+        batches: `BATCHES_A_SIZE` of each size.
     """
 
     def __init__(self, batches: Sequence[GraphedBatch]) -> None:

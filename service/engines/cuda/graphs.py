@@ -17,7 +17,7 @@ from service.contracts import Array, EngineOutput
 from service.engines.cuda.buckets import candidate_sizes, choose_sizes
 from service.engines.cuda.buffers import RowShapes
 from service.engines.cuda.capture import CaptureFailed
-from service.engines.cuda.graphed import LANES, FlowFunction, GraphedBatch, GraphedFunction
+from service.engines.cuda.graphed import BATCHES_A_SIZE, FlowFunction, GraphedBatch, GraphedFunction
 from service.engines.cuda.proof import ProofFailed, prove
 from service.engines.cuda.runtime import CudaRuntime, TorchCudaRuntime
 from service.engines.engine import ComputedBatch, Engine, Operation, PendingBatch
@@ -158,7 +158,7 @@ class _Capturing:
         batches = []
         for size in reversed(sizes):
             batches.append(measured[size][0])
-            for _ in range(LANES - 1):
+            for _ in range(BATCHES_A_SIZE - 1):
                 batches.append(GraphedBatch(function, shapes, size, self.runtime))
         for batch in batches:
             prove(batch, golden, self.rows.context)
