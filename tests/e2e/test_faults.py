@@ -74,15 +74,17 @@ class StuckServer:
     def post(self, rows: int = 1, features: int = 2) -> "Future[httpx.Response]":
         """Ask for rows on a connection of its own."""
         body = {"x": [[1.0] * features] * rows}
-        return self._pool.submit(httpx.post, f"{self.url}/encode", json=body, timeout=60)
+        url = f"{self.url}/encode"
+        return self._pool.submit(httpx.post, url, json=body, timeout=60, verify=False)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=PATIENCE_SECONDS)
+        return httpx.get(f"{self.url}{path}", timeout=PATIENCE_SECONDS, verify=False)
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.005)
 
     def metric(self, line: str) -> float:
         """The value of a metric, by its whole name and labels."""
@@ -132,7 +134,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -
     server.signal()
     server.until(lambda: server.get("/health/ready").status_code == 503)
     assert server.get("/health/live").status_code == 200
-    refused = httpx.post(f"{server.url}/encode", json=BODY, timeout=PATIENCE_SECONDS)
+    refused = httpx.post(f"{server.url}/encode", json=BODY, timeout=PATIENCE_SECONDS, verify=False)
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.headers["connection"] == "close"
