@@ -16,7 +16,7 @@ TESTED  := pushforward models service tools tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format gpu bench show zoo lock clean
+.PHONY: help serve test check lint format gpu bench show zoo lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -25,16 +25,22 @@ help: ## list the targets
 serve: $(VENV)/.installed ## serve the zoo on http://127.0.0.1:8000
 	@$(BIN)/pushforward serve --host $(HOST) --port $(PORT)
 
-test: check ## run the checks and all tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet \
-		--durations 25
+# The types are checked beside the tests, in what processor time they leave.
+test: lint ## run the checks and all tests
+	@types=$$(mktemp); nice $(BIN)/mypy >"$$types" 2>&1 & checking=$$!; \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet \
+		--durations 25; tested=$$?; \
+	wait $$checking; checked=$$?; cat "$$types"; rm "$$types"; exit $$((tested || checked))
 
-check: $(VENV)/.installed-dev ## check format, lint, types, imports, private names and version
+check: lint ## check format, lint, types, imports, private names and version
+	@$(BIN)/mypy & checking=$$!; \
+	$(BIN)/python -m pytest --quiet tests/test_project.py tests/test_imports.py \
+		tests/test_private_names.py; tested=$$?; \
+	wait $$checking; checked=$$?; exit $$((tested || checked))
+
+lint: $(VENV)/.installed-dev ## check format and lint
 	@$(BIN)/ruff format --check --quiet $(TESTED)
 	@$(BIN)/ruff check --quiet $(TESTED)
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --quiet tests/test_project.py tests/test_imports.py \
-		tests/test_private_names.py
 
 format: $(VENV)/.installed-dev ## format the code and fix what lint can fix
 	@$(BIN)/ruff check --quiet --fix $(TESTED); $(BIN)/ruff format $(TESTED)
