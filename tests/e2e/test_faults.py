@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ import torch
 
 import models
 from benchmarks.process import command, free_port, wait_until_ready
+from tests.e2e.stuck_server import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30.0
@@ -48,13 +48,9 @@ class StuckServer:
         self._pool = ThreadPoolExecutor()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        settings = [f"{name}={value}" for name, value in {"port": self.port, **fields}.items()]
-        module = [sys.executable, "-m", "tests.e2e.stuck_server", str(folder), str(model)]
+        settings = {"model_repository": model, "port": self.port, **fields}
         self.log = folder / "server.log"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [*module, *settings], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
-            )
+        self.process = ServerProcess(folder, {name: str(one) for name, one in settings.items()})
 
     def arm(self) -> None:
         """Let the engine wait from now on."""
