@@ -1,0 +1,1 @@
+"""The examples that compute rows in other engines give what the commands over files give."""

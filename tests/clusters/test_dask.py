@@ -1,0 +1,23 @@
+"""`examples/dask_rows.py`: frames in partitions."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from examples import dask_rows
+from tests.clusters.rows import ALPHA, make_rows, read_rows
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of Dask, by pandas 3.1
+def test_partitions_have_the_rows_of_the_command(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, "moons", 6_000, files=3)
+    out = tmp_path / "out"
+    dask_rows.score(str(rows.model), rows.pattern, str(out), keep=["id"], alpha=ALPHA)
+    assert len([*out.glob("*.parquet")]) == 3
+    got, expected = read_rows(out), rows.expected
+    # A frame of pandas has one word for null and for what is no number.
+    told = pc.replace_substring(expected.column("status"), ": nan", ": missing")
+    expected = expected.set_column(5, "status", told).combine_chunks()
+    assert got.cast(pa.schema(expected.schema)).equals(expected)
