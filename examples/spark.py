@@ -15,11 +15,18 @@ from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.functions import array
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+from pyspark.sql.types import DoubleType, FloatType, StringType, StructField, StructType
 
 from pushforward.batch import Scorer
 
 # What `score_columns` gives.
-SCORES = "score double, log_prob float, status string"
+SCORES = StructType(
+    [
+        StructField("score", DoubleType()),
+        StructField("log_prob", FloatType()),
+        StructField("status", StringType()),
+    ]
+)
 
 
 def score_rows(
@@ -52,7 +59,7 @@ def score_columns(model: str, columns: Sequence[str], **fields: Any) -> Column:
 
         def score(x: Any) -> dict[str, Any]:
             answer = scorer({"x": x})
-            return {name: answer[name] for name in ("score", "log_prob", "status")}
+            return {name: answer[name] for name in SCORES.names}
 
         return score
 

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.client",
     ),
     ("pushforward.cli",),
+    ("pushforward.mlflow",),
     ("pushforward.asgi", "pushforward.batch"),
     ("pushforward",),
     ("pushforward.client",),

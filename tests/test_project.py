@@ -129,7 +129,7 @@ def test_every_dependency_is_imported_and_every_import_declared() -> None:
     third_party = _imported() - sys.stdlib_module_names - {"pushforward", "models", "service"}
     assert third_party - modules == set(), "imported, in no extra of pyproject.toml"
     # uvicorn finds uvloop; Ray calls what is shipped, and is called by the examples.
-    assert modules - third_party == {"uvloop", "ray", "mlflow"}, "declared, imported by nothing"
+    assert modules - third_party == {"uvloop", "ray"}, "declared, imported by nothing"
 
 
 def test_ci_runs_the_readme_commands() -> None:

@@ -56,6 +56,11 @@ class Session:
         model: its folder.
         instances, num_threads: as the settings of these names.
 
+    Attributes:
+        location: of the model.
+        folders: by name, of all models that are loaded: this one, and that which scores are
+            ratios to.
+
     Raises:
         ValueError: there is no model, or it cannot be loaded.
     """
@@ -75,6 +80,7 @@ class Session:
         self._served: dict[str, ServedModel] = {}
         try:
             self.location = locate(model)
+            self.folders = {self.location.name: self.location.folder}
             self._main = self._load(self.location)
             self._load_background()
         except StartupError as error:
@@ -188,7 +194,9 @@ class Session:
         folder = self.location.folder
         beside = folder.parent if folder.name != self.location.version else folder.parent.parent
         if name is not None and (beside / name).is_dir():
-            self._load(locate(beside / name))
+            location = locate(beside / name)
+            self._load(location)
+            self.folders[name] = location.folder
 
     def _find(self, name: str) -> ServedModel:
         if name not in self._served:
