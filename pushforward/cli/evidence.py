@@ -63,8 +63,11 @@ def _by_graphs(folder: Path, overrides: ModelOverrides) -> tuple[ModelFacts, Eng
 def _by_torch(folder: Path, overrides: ModelOverrides) -> tuple[ModelFacts, Engine]:
     from models.checkpoints.facts import facts_of
     from models.checkpoints.loading import DTYPES, load_checkpoint
+    from service.engines.tf32 import forbid_tf32
     from service.engines.torch import TorchEngine
 
+    if overrides.device != "cpu":
+        forbid_tf32()
     dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
     flow = load_checkpoint(folder, dtype=dtype, device=overrides.device).flow
     return facts_of(flow), TorchEngine(flow)

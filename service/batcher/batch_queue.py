@@ -16,6 +16,9 @@ from service.batcher.throughput import ThroughputEstimator
 
 # For how long a thread beyond the first is kept that finds nothing to do.
 IDLE_SECONDS = 10.0
+# A batch that takes longer than this, and than so many times what was predicted, is stuck.
+_STUCK_SECONDS = 10.0
+_STUCK_TIMES = 20.0
 # A batch that takes so much longer than predicted may have been held up by the machine alone.
 _PAUSE_SECONDS = 1.0
 # Of the time between two requests, what a batch is held to have been late in: for longer than that
@@ -30,12 +33,16 @@ class RunningBatch:
     rows: of all its parts. ends: when its instance is predicted to be free. slot: of the thread
     budget, None where the batch that its instance computes next has it.
     late: for how long it has been seen to take longer than that, when it was looked at last.
+    predicted: seconds that it takes; 0 where nothing is known.
+    seen: for how long it has been seen to run, by `stuck_seconds`.
     """
 
     rows: int
     ends: float
     slot: int | None
     late: float = 0.0
+    predicted: float = 0.0
+    seen: float = 0.0
 
 
 class BatchQueue:
@@ -78,6 +85,7 @@ class BatchQueue:
         self._is_flushing = False
         self._is_closed = False
         self._looked_at = clock()  # by the event loop alone
+        self.computed_batches = 0
         # Off while a model is warmed up: a batch is then what one instance takes for it.
         self.is_spreading = instances > 1
 
@@ -131,6 +139,23 @@ class BatchQueue:
         free = min((_seconds_left(batch, since, now) for batch in busy), default=0.0)
         full = self._queue.max_rows
         return free + self.throughput.seconds_for(waiting // full * full)
+
+    def stuck_seconds(self, passed: float) -> float:
+        """Look at what runs, for a watch over the device.
+
+        Args:
+            passed: seconds since it was looked at before.
+
+        Returns:
+            For how long a batch has run that takes far longer than predicted; 0 where none does, or
+            where nothing is known of what a batch takes.
+        """
+        stuck = 0.0
+        for batch in list(self._running.values()):
+            batch.seen += passed
+            if batch.predicted and batch.seen > max(_STUCK_SECONDS, _STUCK_TIMES * batch.predicted):
+                stuck = max(stuck, batch.seen)
+        return stuck
 
     def put(self, entry: QueueEntry) -> bool:
         """Append an entry.
@@ -336,6 +361,7 @@ class BatchQueue:
         """
         with self._lock:
             batch = self._running.pop(id(parts))
+            self.computed_batches += rows > 0
             self._learn(rows, seconds)
             is_backlogged = self._queue.rows >= self._queue.max_rows
             self.throughput.complete(rows, self._clock(), is_backlogged=is_backlogged)
@@ -403,8 +429,9 @@ class BatchQueue:
         waiting = self._queue.rows
         parts = self._queue.take(rows) if rows < waiting else self._queue.take()
         taken = waiting - self._queue.rows
-        ends = max(after, self._clock()) + self._cost.seconds(taken)
-        self._running[id(parts)] = RunningBatch(taken, ends, slot)
+        predicted = self._cost.seconds(taken)
+        ends = max(after, self._clock()) + predicted
+        self._running[id(parts)] = RunningBatch(taken, ends, slot, predicted=predicted)
         return parts
 
     def _fall_asleep(self) -> "SimpleQueue[None]":

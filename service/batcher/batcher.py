@@ -103,6 +103,15 @@ class Batcher:
             return False
         return self._loop is None or self._queue.threads > 0
 
+    @property
+    def computed_batches(self) -> int:
+        """Batches that the engine has computed, but for those of single rows that never waited."""
+        return self._queue.computed_batches
+
+    def stuck_seconds(self, passed: float) -> float:
+        """For how long a batch runs that takes far longer than its pace; see `BatchQueue`."""
+        return self._queue.stuck_seconds(passed)
+
     def start(self) -> None:
         """Begin to take requests, on the running event loop."""
         self._loop = asyncio.get_running_loop()

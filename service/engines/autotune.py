@@ -10,7 +10,9 @@ import numpy as np
 
 from models.onnx.load import has_export
 from service.contracts import Array
+from service.engines.device_errors import device_fault
 from service.engines.engine import Engine
+from service.engines.probe import PROBES
 from service.engines.registry import AUTO, CHOICES, ENGINES
 from service.engines.selection import (
     EngineConfig,
@@ -43,6 +45,7 @@ def select_engine(
 
     Raises:
         EngineUnavailable: there is no such engine, or it cannot serve this model.
+        EngineOutOfMemory, EngineLost: no engine can, on this device.
     """
     if name == AUTO:
         return _select_fastest(config, time_call or best_seconds)
@@ -51,6 +54,7 @@ def select_engine(
     try:
         selection: EngineSelection = ENGINES[name].load()(config)
     except (ValueError, RuntimeError) as error:
+        _raise_fault(config, error)
         raise EngineUnavailable(f"engine {name}: {error}") from error
     return selection
 
@@ -118,13 +122,28 @@ def _sizes(
     return sorted(captured or {1, config.max_rows})
 
 
+def _raise_fault(config: EngineConfig, error: Exception) -> None:
+    """Raise what is no reason against an engine: too little memory on a device, or a lost one.
+
+    On a CPU another engine may take less.
+    """
+    device = str(config.flow.device)
+    if device != "cpu" and (fault := device_fault(error, PROBES.of(device))) is not None:
+        raise fault from None
+
+
 def _has_graphs(config: EngineConfig) -> bool:
     """Whether the folder's own graphs are taken uncompared: on CPUs none was ever slower."""
     return config.flow.device.type == "cpu" and has_export(config.checkpoint.folder)
 
 
 def _refuse(config: EngineConfig, name: str, error: Exception) -> str:
-    """Log why an engine is no candidate; give the reason."""
+    """Log why an engine is no candidate; give the reason.
+
+    Raises:
+        EngineOutOfMemory, EngineLost: the device is at fault.
+    """
+    _raise_fault(config, error)
     _log.info("%s: engine %s is no candidate: %s", config.checkpoint.folder.name, name, error)
     return str(error)
 

@@ -1,9 +1,13 @@
 """Which device a setting means: torch is asked only where there may be a GPU."""
 
 import ctypes
+import os
 import sys
+import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # The library of NVIDIA's driver, by platform, and what AMD's shows: without them there is no GPU
 # that torch could use.
@@ -20,13 +24,23 @@ def resolve_device(device: str) -> str:
     """
     if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         return "cpu"
-    devices = _count_devices()
+    devices, reason = _find_devices()
     if device == "auto":
         return "cuda:0" if devices else "cpu"
     index = int(device.partition(":")[2] or 0)
     if index >= devices:
-        raise ValueError(f"expected one of {devices} CUDA devices, got {device}; cpu always works")
+        why = f" ({reason})" * bool(reason)
+        raise ValueError(
+            f"expected one of {devices} CUDA devices, got {device}{why}; cpu always works"
+        )
     return f"cuda:{index}"
+
+
+def why_cpu() -> str:
+    """Say why "auto" means the CPU; empty where it means a GPU."""
+    if not has_gpu_driver():
+        return f"no GPU driver is installed ({_CUDA_DRIVERS.get(sys.platform, _CUDA_DRIVER)})"
+    return _find_devices()[1]
 
 
 @cache
@@ -39,9 +53,33 @@ def has_gpu_driver() -> bool:
     return True
 
 
-def _count_devices() -> int:
+def count_devices(torch: Any, environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
+    """Count the devices that torch can use.
+
+    Args:
+        torch: the module.
+        environ: where the devices may be hidden.
+
+    Returns:
+        Their number, and why there is none.
+    """
+    with warnings.catch_warnings(record=True) as said:  # of a driver that is too old, say
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count:
+        return count, ""
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        return 0, f"torch {torch.__version__} is built without CUDA"
+    if said:
+        return 0, str(said[0].message).partition("\n")[0]
+    hidden = environ.get("CUDA_VISIBLE_DEVICES")
+    shown = "" if hidden is None else f" with CUDA_VISIBLE_DEVICES={hidden!r}"
+    return 0, f"torch finds no device{shown}"
+
+
+def _find_devices() -> tuple[int, str]:
     try:
         import torch
     except ModuleNotFoundError:
-        return 0
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return 0, "torch is not installed"
+    return count_devices(torch)

@@ -165,6 +165,7 @@ class Worker:
         self._server.should_exit = True
 
     async def _watch_engines(self) -> None:
+        self._repository.watch_devices()
         if not self._repository.is_alive:
             _log.critical("an engine was lost: only a new process can help")
             self._give_up(EXIT_FAILED)

@@ -16,9 +16,13 @@ from models.extras import install_command
 from models.onnx.certified import has_certified_facts
 from models.onnx.load import has_export
 from service.engines.cpu import share_cpu
+from service.engines.device_errors import device_fault, release_frames
+from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.probe import PROBES
 from service.engines.registry import AUTO
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
-from service.engines.torch_library import import_torch
+from service.engines.tf32 import Tf32Error, forbid_tf32
+from service.engines.torch_library import import_torch, release_memory
 from service.launch.exits import StartupError
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.folders import ModelLocation
@@ -67,6 +71,19 @@ async def load_engine(
         raise StartupError(str(error)) from None
     except EngineUnavailable as error:
         raise StartupError(f"{location.folder}: {error}") from None
+    except Tf32Error as error:
+        raise StartupError(f"{location.folder}: {overrides.device}: {error}") from None
+    except EngineOutOfMemory as error:
+        raise StartupError(
+            f"{location.folder}: {overrides.device} has too little memory for it: "
+            f"{_first_line(error)}"
+        ) from None
+    except EngineLost as error:
+        raise StartupError(f"{location.folder}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def takes_graphs(overrides: ModelOverrides) -> bool:
@@ -95,10 +112,40 @@ def _open_certified(
 def _open_with_torch(
     location: ModelLocation, overrides: ModelOverrides, max_rows: Callable[[ModelFacts], int]
 ) -> tuple[ModelFacts, EngineSelection]:
-    """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
-    settings = overrides.settings
+    """Read the folder and select an engine, where the device computes.
+
+    Raises:
+        EngineOutOfMemory, EngineLost: it does not; whatever was there of the model is gone.
+    """
+    settings, device = overrides.settings, overrides.device
     threads = share_cpu(settings.instances, settings.num_threads, settings.workers).threads
     import_torch(threads)
+    probe = PROBES.of(device)
+    if probe is not None:
+        if reason := probe.ask():
+            raise EngineLost(reason)
+        tf32 = forbid_tf32()
+        _log.info("%s: float32 on %s without TF32: %s", location.name, device, tf32)
+    try:
+        return _read_and_select(location, overrides, threads, max_rows)
+    except EngineUnavailable:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        fault = device_fault(error, probe)
+        if fault is None:
+            raise
+        release_frames(error)
+    release_memory(device)
+    raise fault
+
+
+def _read_and_select(
+    location: ModelLocation,
+    overrides: ModelOverrides,
+    threads: int,
+    max_rows: Callable[[ModelFacts], int],
+) -> tuple[ModelFacts, EngineSelection]:
+    """Read the folder, once, and select an engine; the float64 copy for that ends with it."""
     from models.checkpoints.loading import DTYPES, load_checkpoint
     from service.engines.autotune import select_engine
 
@@ -106,4 +153,4 @@ def _open_with_torch(
     checkpoint = load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
     facts = facts_of(checkpoint.flow)
     config = EngineConfig(checkpoint, threads, max_rows(facts))
-    return facts, select_engine(settings.engine, config)
+    return facts, select_engine(overrides.settings.engine, config)

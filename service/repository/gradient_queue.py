@@ -38,6 +38,11 @@ class GradientQueue:
         """Requests for gradients are not joined: one is much work."""
         return 1
 
+    @property
+    def batcher(self) -> Batcher | None:
+        """Its batcher; None until it is asked for the first time."""
+        return self._batcher
+
     def check(self, rows: int, deadline: float) -> None:
         """Refuse what has no gradients, from any thread; `enqueue` looks at the rows themselves.
 

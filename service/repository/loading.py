@@ -19,15 +19,17 @@ from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
 from service.engines.engine import Engine, Operation, PipelinedEngine
 from service.engines.selection import EngineSelection
+from service.engines.tf32 import tf32_facts
 from service.errors import ServiceError
 from service.launch.exits import StartupError
 from service.repository.batch_policy import make_policy
 from service.repository.calibrations import FoundCalibration, digest_weights, find_calibration
 from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.device_turns import DeviceTurns
 from service.repository.engine_loading import load_engine
 from service.repository.folders import ModelLocation, Stamp, stamp
 from service.repository.gradient_queue import GradientQueue, open_gradients
-from service.repository.overrides import read_overrides
+from service.repository.overrides import ModelOverrides, read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
 
@@ -69,6 +71,12 @@ class LoadedModel:
         two = (self.encode, self.decode)
         return two if self.generate is None else (*two, self.generate)
 
+    @property
+    def watched_batchers(self) -> tuple[Batcher, ...]:
+        """All of them, and that of the gradients as soon as there is one."""
+        gradient = None if self.gradient is None else self.gradient.batcher
+        return self.batchers if gradient is None else (*self.batchers, gradient)
+
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones, end the threads."""
         await asyncio.gather(*(batcher.drain() for batcher in self.batchers))
@@ -88,6 +96,8 @@ async def load_model(
     settings: Settings,
     metrics: Metrics,
     slots: ComputeSlots | None = None,
+    *,
+    turns: DeviceTurns | None = None,
 ) -> LoadedModel:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
@@ -96,14 +106,22 @@ async def load_model(
         settings: of the service.
         metrics: where its batchers count.
         slots: the thread budget of the process.
+        turns: of the models that are loaded on one device.
 
     Raises:
         StartupError: the folder or the engine cannot be had, the engine fails on the warm-up, or
             all of this takes too long.
     """
+    # Before the files are read: a change while they are makes another stamp.
+    seen = stamp(location)
+    overrides = read_overrides(location.folder, settings)
     try:
-        async with asyncio.timeout(settings.load_timeout_seconds):
-            return await _load(location, settings, metrics, slots)
+        # To wait for others is no part of what loading may take.
+        async with (
+            (turns or DeviceTurns()).of(overrides.device),
+            asyncio.timeout(settings.load_timeout_seconds),
+        ):
+            return await _load(location, overrides, metrics, slots, seen)
     except TimeoutError:
         raise StartupError(
             f"{location.folder}: not loaded within {settings.load_timeout_seconds:g} s "
@@ -119,12 +137,13 @@ async def load_model(
 
 
 async def _load(
-    location: ModelLocation, settings: Settings, metrics: Metrics, slots: ComputeSlots | None
+    location: ModelLocation,
+    overrides: ModelOverrides,
+    metrics: Metrics,
+    slots: ComputeSlots | None,
+    seen: Stamp,
 ) -> LoadedModel:
     began = time.monotonic()
-    # Before the files are read: a change while they are makes another stamp.
-    seen = stamp(location)
-    overrides = read_overrides(location.folder, settings)
 
     def policy_of(facts: ModelFacts) -> QueuePolicy:
         chosen = overrides.settings
@@ -219,6 +238,8 @@ def make_card(
     }
     if facts.is_continuous and (warning := broken_promise(facts.accuracy)):
         promise["warning"] = warning
+    if engine.device != "cpu":
+        promise["tf32"] = tf32_facts()
     if selection.certificate:
         promise["certificate"] = selection.certificate
     return ModelCard(

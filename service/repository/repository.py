@@ -10,12 +10,15 @@ from contextlib import asynccontextmanager, suppress
 from service.batcher import ComputeSlots
 from service.contracts import ModelIndexEntry, ServedModel
 from service.engines.cpu import share_cpu, usable_cores
-from service.engines.device import resolve_device
+from service.engines.device import resolve_device, why_cpu
+from service.engines.probe import PROBES, ProbeTable
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
 from service.repository.calibrations import is_recalibrated, why_not_in_its_place
 from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.device_turns import DeviceTurns
+from service.repository.device_watch import DeviceWatch
 from service.repository.engine_loading import needs_torch
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
 from service.repository.loading import LoadedModel, load_model, recalibrate
@@ -47,7 +50,9 @@ class FolderRepository:
                              └────────────┴────────────┴──> refused, with the reason
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, *, probes: ProbeTable = PROBES
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._folders = settings.model_repository or (zoo_folder(),)
@@ -56,6 +61,8 @@ class FolderRepository:
         )
         self._share = share_cpu(settings.instances, settings.num_threads, settings.workers)
         self._slots = ComputeSlots(self._share.budget)
+        self._devices = DeviceWatch(probes)
+        self._turns = DeviceTurns()
         self._has_started = False
         self._is_draining = False
         # Models that were refused at the start: they count where a request names none.
@@ -78,8 +85,15 @@ class FolderRepository:
 
     @property
     def is_alive(self) -> bool:
-        """Whether every batcher's worker runs, or was stopped."""
-        return self._is_draining or all(batcher.is_alive for batcher in self._table.batchers)
+        """Whether every batcher's worker runs, or was stopped, and no device is lost."""
+        if self._is_draining:
+            return True
+        return not self._devices.lost and all(one.is_alive for _, one in self._table.batchers)
+
+    def watch_devices(self) -> None:
+        """Look whether the devices compute; called every second or so, and waits for nothing."""
+        if self._has_started and not self._is_draining:
+            self._devices.look(self._table.batchers)
 
     def get(self, name: str | None) -> ServedModel:
         """Find a model by name; None is the default or the only one.
@@ -153,9 +167,11 @@ class FolderRepository:
                 f"found: {', '.join(names)}"
             )
         try:
-            resolve_device(settings.device)
+            device = resolve_device(settings.device)
         except ValueError as error:
             raise StartupError(f"{flag_name('device')}: {error}") from None
+        if settings.device == "auto" and device == "cpu":
+            _log.info("%s auto is cpu: %s", flag_name("device"), why_cpu())
         async with self._starting:
             # The zoo is part of the installed package, which does not change. The watch begins
             # before the loading: what changes meanwhile is loaded anew after it.
@@ -163,7 +179,12 @@ class FolderRepository:
                 await self._watcher.start()
             try:
                 skip = self._skip if settings.on_bad_model == "skip" else None
-                for loaded in await load_all(locations, self._load, skip):
+                found = await load_all(locations, self._load, skip)
+                if self._devices.lost:
+                    for loaded in found:
+                        loaded.abort("the service does not start")
+                    raise StartupError(self._devices.lost)
+                for loaded in found:
                     self._table.serve(loaded)
             except BaseException:
                 await self._watcher.stop()
@@ -172,7 +193,12 @@ class FolderRepository:
 
     async def _load(self, location: ModelLocation) -> LoadedModel:
         async with self._cores:
-            return await load_model(location, self._settings, self._metrics, self._slots)
+            return await self._load_model(location)
+
+    async def _load_model(self, location: ModelLocation) -> LoadedModel:
+        return await load_model(
+            location, self._settings, self._metrics, self._slots, turns=self._turns
+        )
 
     def _skip(self, location: ModelLocation, reason: str) -> None:
         _log.error("%s %s is not served: %s", location.name, location.version, reason)
@@ -322,7 +348,7 @@ class FolderRepository:
             NotReady: the service is shutting down.
         """
         try:
-            loaded = await load_model(location, self._settings, self._metrics, self._slots)
+            loaded = await self._load_model(location)
         except Exception as error:
             reason = self._without_paths(reason_of(location, error))
             self._table.refuse(location, reason)

@@ -40,9 +40,13 @@ class ModelTable:
         return sorted(self._loaded)
 
     @property
-    def batchers(self) -> list[Batcher]:
-        """Of the served models."""
-        return [batcher for loaded in self._loaded.values() for batcher in loaded.batchers]
+    def batchers(self) -> list[tuple[str, Batcher]]:
+        """Of the served models, each with the device it computes on."""
+        return [
+            (loaded.served.card.device, batcher)
+            for loaded in self._loaded.values()
+            for batcher in loaded.watched_batchers
+        ]
 
     def get(self, name: str) -> LoadedModel | None:
         """The served version of a model, if any."""

@@ -1,5 +1,6 @@
 """The engine that is named, or the fastest that works; nothing that is not the model."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from models.onnx.export import export_folder
 from models.onnx.runtime import RuntimeMissing
 from service.contracts import Array, EngineOutput
 from service.engines.autotune import best, select_engine
+from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.registry import CHOICES, ENGINES, EngineSpec
 from service.engines.replay import Misfit
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
@@ -346,6 +348,38 @@ def test_a_setting_may_name_no_other_engine() -> None:
 def test_the_help_names_every_engine() -> None:
     described = Settings.model_fields["engine"].description or ""
     assert all(spec.description in described for spec in ENGINES.values())
+
+
+class FailingSpec(EngineSpec):
+    """A line of the table whose engine cannot be made: its description says why."""
+
+    def load(self) -> Any:
+        def fail(_: EngineConfig) -> EngineSelection:
+            raise RuntimeError(self.description)
+
+        return fail
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", EngineOutOfMemory),
+        ("CUDA error: device-side assert triggered", EngineLost),
+    ],
+)
+@pytest.mark.parametrize("name", ["auto", "folded"])
+def test_a_device_at_fault_is_no_reason_against_an_engine(
+    name: str, text: str, kind: type[Exception], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "folded", FailingSpec("", text))
+    made = config(folders / "plain")
+    elsewhere = replace(made.checkpoint, flow=copy.deepcopy(made.flow).to("meta"))
+    with pytest.raises(kind, match=text):
+        select_engine(name, replace(made, checkpoint=elsewhere), time_call=lambda _: 1e-3)
+    # On a CPU another engine may take less memory.
+    if name == "auto":
+        refused = select_engine(name, made, time_call=lambda _: 1e-3).comparison["refused"]
+        assert refused["folded"] == text
 
 
 def make_engine(config: EngineConfig) -> EngineSelection:

@@ -1,5 +1,9 @@
 """The torch engine: the flow's own numbers, arrays nobody shares, failures distinguished."""
 
+import re
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,7 @@ from torch import Tensor
 import models
 from models.flow import Flow
 from models.transforms.transform import Transform
-from service.engines.device import resolve_device
+from service.engines.device import count_devices, resolve_device, why_cpu
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.torch import TorchEngine
 
@@ -124,6 +128,59 @@ def test_the_device_is_chosen_or_checked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert resolve_device("cuda:1") == "cuda:1"
     with pytest.raises(ValueError, match="got cuda:2"):
         resolve_device("cuda:2")
+
+
+class FakeTorch:
+    """What is asked of torch: its devices, its build, and what it warns of."""
+
+    def __init__(self, devices: int, *, cuda: str | None = "13.0", warning: str = "") -> None:
+        self._devices, self._warning = devices, warning
+        self.__version__ = "2.11.0"
+        self.version = SimpleNamespace(cuda=cuda, hip=None)
+        self.cuda = self
+
+    def is_available(self) -> bool:
+        if self._warning:
+            warnings.warn(self._warning, stacklevel=1)
+        return self._devices > 0
+
+    def device_count(self) -> int:
+        return self._devices
+
+
+@pytest.mark.parametrize(
+    ("fake", "environ", "expected"),
+    [
+        (FakeTorch(2), {}, (2, "")),
+        (FakeTorch(0, cuda=None), {}, (0, "torch 2.11.0 is built without CUDA")),
+        (
+            FakeTorch(0, warning="The NVIDIA driver on your system is too old (found 11040).\nX"),
+            {},
+            (0, "The NVIDIA driver on your system is too old (found 11040)."),
+        ),
+        (FakeTorch(0), {}, (0, "torch finds no device")),
+        (
+            FakeTorch(0),
+            {"CUDA_VISIBLE_DEVICES": ""},
+            (0, "torch finds no device with CUDA_VISIBLE_DEVICES=''"),
+        ),
+    ],
+)
+def test_it_is_said_why_there_is_no_device(
+    fake: FakeTorch, environ: dict[str, str], expected: tuple[int, str]
+) -> None:
+    assert count_devices(fake, environ) == expected
+
+
+def test_auto_says_why_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engines.device.has_gpu_driver", lambda: False)
+    assert why_cpu().startswith("no GPU driver is installed (")
+    monkeypatch.setattr("service.engines.device.has_gpu_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reason = why_cpu()
+    assert "torch" in reason
+    with pytest.raises(ValueError, match=re.escape(f"got cuda ({reason}); cpu always works")):
+        resolve_device("cuda")
 
 
 @pytest.mark.gpu
