@@ -212,10 +212,10 @@ def test_a_fault_that_no_one_foresaw_is_skipped_and_logged(
 
     load = module.load_model
 
-    async def fail(location: Any, *rest: Any) -> Any:
+    async def fail(location: Any, *rest: Any, **named: Any) -> Any:
         if location.name == "bad":
             raise KeyError("no one foresaw it")
-        return await load(location, *rest)
+        return await load(location, *rest, **named)
 
     monkeypatch.setattr(module, "load_model", fail)
 

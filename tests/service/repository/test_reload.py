@@ -413,7 +413,7 @@ def test_a_model_loaded_while_the_service_ends_is_dropped(
     (tmp_path / "toy" / "config.json").write_text("{}")
     served = FolderRepository(Settings(model_repository=(tmp_path,)), Metrics())
 
-    async def load_late(*_: object) -> Late:
+    async def load_late(*_: object, **__: object) -> Late:
         await served.drain()
         return late
 
