@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.ode.call import SolveCall, SolveReport, SolveStatus, join_reports
-from models.ode.solver import RowProblem, RowsUnderWay
+from models.ode.solver import Field, RowProblem, RowsUnderWay
 from models.ode.steps import EVALUATIONS_PER_STEP, FIRST_STEP, StepRule, all_finite
 from models.ode.while_loop import Body, Carry, keeping_places
 
@@ -91,41 +91,52 @@ def ended_status(solved: Tensor, error: Tensor, is_too_small: Tensor) -> Tensor:
 
 
 class FixedSolve:
-    """The body of a loop over the rows of a `RowProblem`, and what its end means.
+    """The body of a loop over the rows of a batch, and what its end means.
+
+    Nothing of a call is kept here: all that a step needs of it is carried or given.
 
     Args:
-        problem: whose field takes the context that `given` holds, if any.
+        field: dx/dt.
+        rule: of the steps.
         max_evaluations: of the field, for one row.
     """
 
-    def __init__(self, problem: RowProblem, max_evaluations: int) -> None:
-        self._problem = problem
+    def __init__(self, field: Field, rule: StepRule, max_evaluations: int) -> None:
+        self._field = field
+        self._rule = rule
         self._max_evaluations = max_evaluations
 
-    def start(self, state: Tensor, context: Tensor | None) -> Carry:
-        """What is carried before the first step, from states (B, M)."""
-        times = self._problem.start.expand(state.shape[0], 1)
-        slope = self._problem.field(times, state, context)
+    def start(self, state: Tensor, context: Tensor | None, interval: Tensor) -> tuple[Carry, Carry]:
+        """Begin with states (B, M) at the first end of an interval (2,).
+
+        Returns:
+            What is carried before the first step, and what is given to all of them.
+        """
+        start, end = (edge.expand(state.shape[0], 1) for edge in interval)
+        slope = self._field(start, state, context)
         finite = all_finite(state) & all_finite(slope)
-        return start_rows(state, slope, finite, self._max_evaluations)
+        carry = start_rows(state, slope, finite, self._max_evaluations)
+        given = (start, end - start)
+        return carry, given if context is None else (*given, context)
 
     def body(self, carry: Carry, given: Carry) -> Carry:
         """One step of every row under way: a `models.ode.while_loop.Body`."""
-        context = given[0] if given else None
+        start, span, *context = given
+        problem = RowProblem(self._field, start, span, self._rule)
 
         def attempt(
             position: Tensor, step: Tensor, state: Tensor, slope: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
-            rows = RowsUnderWay(carry[0], state, slope, position, step, context)
-            return self._problem.attempt(rows)
+            rows = RowsUnderWay(carry[0], state, slope, position, step, next(iter(context), None))
+            return problem.attempt(rows)
 
-        return step_rows(carry, attempt, self._problem.rule, self._max_evaluations)
+        return step_rows(carry, attempt, self._rule, self._max_evaluations)
 
     def finish(self, ended: Carry) -> tuple[Tensor, Tensor, Tensor]:
         """The states (B, M), NaN where a row failed, its status (B,) and its evaluations (B,)."""
         _, position, step, state, _, error, evaluations = ended
         solved = position == 1
-        status = ended_status(solved, error, self._problem.rule.is_too_small(step))
+        status = ended_status(solved, error, self._rule.is_too_small(step))
         return torch.where(solved, state, torch.nan), status, evaluations[:, 0].long()
 
 

@@ -18,7 +18,7 @@ from models.ode.divergence import (
 from models.ode.fields.dynamics import Dynamics
 from models.ode.fixed_batch import FixedSolve
 from models.ode.regularization import CostWeights, cost_rate
-from models.ode.solver import Field, RowProblem, Solution, SolverSettings, solve
+from models.ode.solver import Field, Solution, SolverSettings, solve
 from models.ode.steps import StepRules
 from models.ode.while_loop import keeps_places, repeat_while_any
 from models.transforms.transform import SolvingTransform
@@ -190,11 +190,8 @@ class ContinuousTransform(ODETransform):
         self, field: Field, state: Tensor, context: Tensor | None, interval: Tensor
     ) -> Solution:
         """As `models.ode.solver.solve`, with every row in its place to the end."""
-        start, end = interval.unbind()
-        problem = RowProblem(field, start, end - start, self._rules.of(state))
-        fixed = FixedSolve(problem, self.solver.max_evaluations)
-        given = () if context is None else (context,)
-        ended = repeat_while_any(fixed.body, fixed.start(state, context), given)
+        fixed = FixedSolve(field, self._rules.of(state), self.solver.max_evaluations)
+        ended = repeat_while_any(fixed.body, *fixed.start(state, context, interval))
         return Solution(*fixed.finish(ended))
 
     def _rows_at_once(self, device: torch.device, *, traced: bool) -> int:
