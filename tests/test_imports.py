@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.contracts",),
     # The lazy names of `import models`.
     ("models",),
-    ("models.importers", "models.onnx", "models.training"),
+    ("models.importers", "models.kernels", "models.onnx", "models.training"),
     ("models.scoring",),
     ("models.datasets", "models.fold"),
     ("models.checkpoints",),

@@ -1,6 +1,7 @@
 """Runge-Kutta steps: the method's table, which steps are kept and how long the next ones are."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,34 @@ _SMALLEST_STEP = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 _ROUNDING_UNITS = 4
 
 
+def step_factors() -> list[float]:
+    """What a step may be multiplied by, the largest first."""
+    return [2.0**n for n in range(_MOST_GROWTH, _MOST_SHRINKING - 1, -1)]
+
+
+def error_limits() -> list[float]:
+    """The largest error after which a step is multiplied by each factor but the last.
+
+    It is multiplied by the largest factor that leaves the error of the next, which goes with its
+    fifth power, below 1 with some to spare.
+    """
+    factors = step_factors()[:-1]
+    return [(_SAFETY / factor) ** _ORDER if factor != 1 else 1.0 for factor in factors]
+
+
+class StepLimits(NamedTuple):
+    """What bounds steps in a dtype.
+
+    rtol, atol: the tolerances, no smaller than rounding. smallest: below this step, positions would
+    no longer be exact. largest: finite number.
+    """
+
+    rtol: float
+    atol: float
+    smallest: float
+    largest: float
+
+
 class StepRule:
     """Which steps are kept, and how long the next ones are.
 
@@ -53,24 +82,30 @@ class StepRule:
     """
 
     def __init__(self, rtol: float, atol: float, *, like: Tensor) -> None:
-        if like.dtype not in _SMALLEST_STEP:
-            raise ValueError(f"state: expected float32 or float64, got {like.dtype}")
         self.nodes = like.new_tensor(NODES)
-        facts = torch.finfo(like.dtype)
-        self._largest = facts.max
-        self._smallest_step = _SMALLEST_STEP[like.dtype]
-        self._rtol = max(rtol, _ROUNDING_UNITS * facts.eps)
-        self._atol = max(atol, _ROUNDING_UNITS * facts.eps)
-        # A step is multiplied by the largest factor that leaves the error of the next, which goes
-        # with its fifth power, below 1 with some to spare.
-        factors = [2.0**n for n in range(_MOST_GROWTH, _MOST_SHRINKING - 1, -1)]
-        limits = [(_SAFETY / factor) ** _ORDER if factor != 1 else 1.0 for factor in factors[:-1]]
+        limits = self.limits(rtol, atol, like.dtype)
+        self._rtol, self._atol, self._smallest_step, self._largest = limits
+        factors = step_factors()
+        limits = error_limits()
         drops = [[after - before] for before, after in pairwise(factors)]
         self._limits, self._drops = like.new_tensor(limits), like.new_tensor(drops)
         self._growth = factors[0]
         growths = factors[: factors.index(1.0)][::-1]
         self._shares = 1 / like.new_tensor(growths)
         self._rises = like.new_tensor([[growth / 2] for growth in growths])
+
+    @staticmethod
+    def limits(rtol: float, atol: float, dtype: torch.dtype) -> StepLimits:
+        """What bounds the steps of states of a dtype.
+
+        Raises:
+            ValueError: if it is not float32 or float64.
+        """
+        if dtype not in _SMALLEST_STEP:
+            raise ValueError(f"state: expected float32 or float64, got {dtype}")
+        facts = torch.finfo(dtype)
+        least = _ROUNDING_UNITS * facts.eps
+        return StepLimits(max(rtol, least), max(atol, least), _SMALLEST_STEP[dtype], facts.max)
 
     def error(self, difference: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """The error of a step relative to the tolerance, in the max norm of the row.

@@ -1,0 +1,1 @@
+"""Parts of flows as single kernels, written in Triton; imported only where that is installed."""
