@@ -242,7 +242,7 @@ class ContinuousTransform(ODETransform):
 
 def is_continuous(module: nn.Module) -> bool:
     """Whether any part of it solves an equation."""
-    return any(isinstance(part, ContinuousTransform) for part in module.modules())
+    return any(isinstance(part, ODETransform) for part in module.modules())
 
 
 def _report(solutions: list[Solution], estimates: Tensor | None) -> SolveReport:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.contracts import Array
+from service.contracts import Array, EngineOutput
 from service.engines.cuda.runtime import CudaRuntime
 
 
@@ -51,7 +51,7 @@ class BatchBuffers:
                 raise RuntimeError("context: a conditional model's rows came without it")
             _fill(self.context.numpy(), context)
 
-    def read(self, count: int) -> tuple[Array, Array]:
+    def read(self, count: int) -> EngineOutput:
         """Copy the results of the first rows out: value and log_det."""
         return self.value.numpy()[:count].copy(), self.log_det.numpy()[:count].copy()
 

@@ -24,6 +24,23 @@ class FlowFunction(Protocol):
     def __call__(self, value: Tensor, context: Tensor | None, /) -> tuple[Tensor, Tensor]: ...
 
 
+class CapturedBatch(Protocol):
+    """A batch of one size in graphs, with the memory of its rows and of what comes of them."""
+
+    @property
+    def buffers(self) -> BatchBuffers:
+        """Its inputs and outputs on the host."""
+        ...
+
+    def replay(self) -> Event:
+        """Compute what is in the buffers; they are the device's until the event has come."""
+        ...
+
+    def compute_uncaptured(self) -> None:
+        """Compute what is in the buffers by the same kernels, launched one by one."""
+        ...
+
+
 class GraphedBatch:
     """A captured batch of one size: copies in, kernels and copies out are one graph.
 
@@ -74,9 +91,9 @@ class GraphedFunction:
         batches: `BATCHES_A_SIZE` of each size.
     """
 
-    def __init__(self, batches: Sequence[GraphedBatch]) -> None:
+    def __init__(self, batches: Sequence[CapturedBatch]) -> None:
         self.sizes = tuple(sorted({batch.buffers.size for batch in batches}))
-        self._free: dict[int, SimpleQueue[GraphedBatch]] = {
+        self._free: dict[int, SimpleQueue[CapturedBatch]] = {
             size: SimpleQueue() for size in self.sizes
         }
         for batch in batches:
@@ -112,10 +129,10 @@ class PendingReplay:
 
     def __init__(
         self,
-        batch: GraphedBatch,
+        batch: CapturedBatch,
         event: Event,
         rows: int,
-        give_back: Callable[[GraphedBatch], None],
+        give_back: Callable[[CapturedBatch], None],
     ) -> None:
         self._batch, self._event, self._rows = batch, event, rows
         self._give_back = give_back

@@ -17,9 +17,15 @@ from service.contracts import Array, EngineOutput
 from service.engines.cuda.buckets import candidate_sizes, choose_sizes
 from service.engines.cuda.buffers import RowShapes
 from service.engines.cuda.capture import CaptureFailed
-from service.engines.cuda.graphed import BATCHES_A_SIZE, FlowFunction, GraphedBatch, GraphedFunction
+from service.engines.cuda.graphed import (
+    BATCHES_A_SIZE,
+    CapturedBatch,
+    GraphedBatch,
+    GraphedFunction,
+)
 from service.engines.cuda.proof import ProofFailed, prove
 from service.engines.cuda.runtime import CudaRuntime, TorchCudaRuntime
+from service.engines.cuda.solved import SolvedBatch
 from service.engines.engine import ComputedBatch, Engine, Operation, PendingBatch
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.torch import TorchEngine
@@ -27,7 +33,7 @@ from service.engines.torch import TorchEngine
 # Replays that are timed: the least of them counts.
 _TIMED_REPLAYS = 5
 
-TimeReplay = Callable[[GraphedBatch], float]
+TimeReplay = Callable[[CapturedBatch], float]
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +46,6 @@ def make_engine(config: EngineConfig) -> EngineSelection:
             f"CUDA graphs are for CUDA devices, and the model is on {device}: choose device cuda, "
             "or another engine"
         )
-    if is_continuous(config.flow):
-        raise EngineUnavailable("continuous flows take steps until their last row is done")
     return capture_flow(fold(config.flow), config, "graphs", TorchCudaRuntime(device))
 
 
@@ -75,7 +79,7 @@ def capture_flow(
     capturing = _Capturing(flow, rows, runtime, config.max_rows, time_replay or best_seconds)
     functions: dict[Operation, GraphedFunction] = {}
     facts: dict[str, Any] = {}
-    for operation in ("encode", "decode"):
+    for operation in capturing.operations:
         try:
             functions[operation] = capturing.capture(operation)
             facts[operation] = {"batch_sizes": list(functions[operation].sizes)}
@@ -148,10 +152,20 @@ class _Capturing:
     max_rows: int
     time_replay: TimeReplay
 
+    @property
+    def solves(self) -> bool:
+        """Whether the flow solves equations."""
+        return is_continuous(self.flow)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What is captured: to leave the log-dets out is cheaper for continuous flows alone."""
+        return ("encode", "decode", "generate") if self.solves else ("encode", "decode")
+
     def capture(self, operation: Operation) -> GraphedFunction:
         """Capture a direction at the sizes that pay, the largest first, and prove each batch."""
-        function, shapes, golden = self._direction(operation)
-        measured = self._measure(function, shapes, golden)
+        make, golden = self._direction(operation)
+        measured = self._measure(make, golden)
         if not measured:
             raise torch.OutOfMemoryError("no memory for a captured batch of a single row")
         sizes = choose_sizes({size: seconds for size, (_, seconds) in measured.items()})
@@ -159,26 +173,37 @@ class _Capturing:
         for size in reversed(sizes):
             batches.append(measured[size][0])
             for _ in range(BATCHES_A_SIZE - 1):
-                batches.append(GraphedBatch(function, shapes, size, self.runtime))
+                batches.append(make(size))
         for batch in batches:
             prove(batch, golden, self.rows.context)
         return GraphedFunction(batches)
 
-    def _direction(self, operation: Operation) -> tuple[FlowFunction, RowShapes, Array]:
+    def _direction(self, operation: Operation) -> tuple[Callable[[int], CapturedBatch], Array]:
+        """What makes a batch of some size, and the golden rows for it."""
         flow = self.flow
-        data, latent = flow.event_shape, (flow.features,)
-        if operation == "encode":
-            return flow.encode, RowShapes(data, latent, flow.context_shape, flow.dtype), self.rows.x
-        return flow.decode, RowShapes(latent, data, flow.context_shape, flow.dtype), self.rows.z
+        takes, gives = flow.event_shape, (flow.features,)
+        if operation != "encode":
+            takes, gives = gives, takes
+        shapes = RowShapes(takes, gives, flow.context_shape, flow.dtype)
+        golden = self.rows.x if operation == "encode" else self.rows.z
+        function = flow.encode if operation == "encode" else flow.decode
+
+        def make(size: int) -> CapturedBatch:
+            if not self.solves:
+                return GraphedBatch(function, shapes, size, self.runtime)
+            wants_log_det = operation != "generate"
+            return SolvedBatch(function, shapes, size, self.runtime, wants_log_det=wants_log_det)
+
+        return make, golden
 
     def _measure(
-        self, function: FlowFunction, shapes: RowShapes, golden: Array
-    ) -> dict[int, tuple[GraphedBatch, float]]:
+        self, make: Callable[[int], CapturedBatch], golden: Array
+    ) -> dict[int, tuple[CapturedBatch, float]]:
         """Capture all candidate sizes that the device has memory for, and time them."""
         measured = {}
         for size in candidate_sizes(self.max_rows):
             try:
-                batch = GraphedBatch(function, shapes, size, self.runtime)
+                batch = make(size)
             except torch.OutOfMemoryError as error:
                 _log.warning("no memory for a captured batch of %d rows: %s", size, error)
                 continue
@@ -189,7 +214,7 @@ class _Capturing:
         return measured
 
 
-def best_seconds(batch: GraphedBatch) -> float:
+def best_seconds(batch: CapturedBatch) -> float:
     """The least time of a replay, from its launch until it is computed."""
     batch.replay().synchronize()
     least = float("inf")

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from service.contracts import Array
-from service.engines.cuda.graphed import GraphedBatch
+from service.contracts import Array, EngineOutput
+from service.engines.cuda.graphed import CapturedBatch
 
 # Graphs and single launches of the same kernels differ by the choice of algorithms at most: units
 # of the last place.
 _ROUNDING_UNITS = 2**10
+_NAMES = ("value", "log_det", "status", "evaluations")
 # Golden rows that are replayed alone: what is left of one would be seen in the other.
 _ISOLATED_ROWS = 2
 
@@ -22,7 +23,7 @@ class ProofFailed(RuntimeError):
     """A captured batch does not compute what it should; the message says what it does."""
 
 
-def prove(batch: GraphedBatch, rows: Array, context: Array | None) -> None:
+def prove(batch: CapturedBatch, rows: Array, context: Array | None) -> None:
     """Replay golden rows: all together, then one alone first, in the middle and last among NaN.
 
     Outputs are NaN before each replay. Together they must be what the same kernels give that are
@@ -51,28 +52,38 @@ def prove(batch: GraphedBatch, rows: Array, context: Array | None) -> None:
 
 
 def _check_together(
-    batch: GraphedBatch, rows: Array, context: Array | None, *, first: int
-) -> tuple[Array, Array]:
+    batch: CapturedBatch, rows: Array, context: Array | None, *, first: int
+) -> list[Array]:
     """Replay golden rows, from one of them on, and compare them with single launches."""
     taken = np.arange(first, first + batch.buffers.size) % len(rows)
     batch.buffers.write(rows[taken], None if context is None else context[taken])
     batch.buffers.poison_outputs()
     batch.compute_uncaptured()
-    wanted = batch.buffers.read(len(taken))
+    wanted = _arrays(batch.buffers.read(len(taken)))
     got = _replay(batch)
-    for name, found, expected in zip(("value", "log_det"), got, wanted, strict=True):
+    for name, found, expected in zip(_NAMES, got, wanted, strict=False):
         _compare(name, found, expected)
     return got
 
 
-def _replay(batch: GraphedBatch) -> tuple[Array, Array]:
+def _replay(batch: CapturedBatch) -> list[Array]:
     batch.buffers.poison_outputs()
     batch.replay().synchronize()
-    return batch.buffers.read(batch.buffers.size)
+    return _arrays(batch.buffers.read(batch.buffers.size))
+
+
+def _arrays(output: EngineOutput) -> list[Array]:
+    """What is compared: `_NAMES`; the error of an estimated log-det may be no number."""
+    value, log_det, *stats = output
+    return [value, log_det, *(part for one in stats for part in one[:2])]
 
 
 def _compare(name: str, got: Array, wanted: Array) -> None:
-    allowed = _ROUNDING_UNITS * np.finfo(wanted.dtype).eps * np.maximum(np.abs(wanted), 1)
+    allowed = (
+        _ROUNDING_UNITS
+        * np.finfo(np.result_type(wanted, np.float32)).eps
+        * np.maximum(np.abs(wanted), 1)
+    )
     # Not "is larger than": a NaN is no number that was computed.
     is_wrong = ~(np.abs(got - wanted) <= allowed)
     if (row := next(_rows_where(is_wrong), None)) is not None:
