@@ -127,7 +127,8 @@ def test_every_dependency_is_imported_and_every_import_declared() -> None:
     declared = _names([*PROJECT["dependencies"], *(f"pushforward[{name}]" for name in shipped)])
     modules = {_MODULES.get(name, name.replace("-", "_")) for name in declared}
     third_party = _imported() - sys.stdlib_module_names - {"pushforward", "models", "service"}
-    assert third_party - modules == set(), "imported, in no extra of pyproject.toml"
+    # torch's builds for CUDA bring Triton, and kernels are imported where it is.
+    assert third_party - modules == {"triton"}, "imported, in no extra of pyproject.toml"
     # uvicorn finds uvloop; Ray calls what is shipped, and is called by the examples.
     assert modules - third_party == {"uvloop", "ray"}, "declared, imported by nothing"
 

@@ -1,6 +1,5 @@
 """Continuous flows with small dense fields, solved by one kernel: `models.kernels.solve_kernel`."""
 
-import math
 from itertools import pairwise
 from typing import Any, cast
 
@@ -83,7 +82,7 @@ class FusedContinuous(ODETransform):
         self, x: Tensor, extra: Tensor | None, *, traced: bool, onwards: bool
     ) -> tuple[Tensor, ...]:
         rows = len(x)
-        units = 2 ** math.ceil(math.log2(self.field.features)) if traced else 1
+        units = _power_of_two(self.field.features) if traced else 1
         tile = max(1, _LEAST_SIDE // units)
         limits = StepRule.limits(self.solver.rtol, self.solver.atol, x.dtype)
         y, columns = torch.empty_like(x), [x.new_zeros(rows) for _ in range(5)]
@@ -167,4 +166,9 @@ def _name(one: Activation) -> str:
 
 
 def _side(width: int) -> int:
-    return max(_LEAST_SIDE, 2 ** math.ceil(math.log2(width)))
+    return max(_LEAST_SIDE, _power_of_two(width))
+
+
+def _power_of_two(number: int) -> int:
+    """The least that is not below."""
+    return 1 << (number - 1).bit_length()

@@ -86,9 +86,9 @@ class StepRule:
         limits = self.limits(rtol, atol, like.dtype)
         self._rtol, self._atol, self._smallest_step, self._largest = limits
         factors = step_factors()
-        limits = error_limits()
+        boundaries = error_limits()
         drops = [[after - before] for before, after in pairwise(factors)]
-        self._limits, self._drops = like.new_tensor(limits), like.new_tensor(drops)
+        self._limits, self._drops = like.new_tensor(boundaries), like.new_tensor(drops)
         self._growth = factors[0]
         growths = factors[: factors.index(1.0)][::-1]
         self._shares = 1 / like.new_tensor(growths)
