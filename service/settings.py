@@ -30,12 +30,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from service.engines.registry import AUTO, CHOICES, ENGINES
+from service.engines.registry import AUTO, CHOICES, ENGINES, FLOAT32, PRECISIONS
 
 if TYPE_CHECKING:
     EngineName = str
+    Precision = str
 else:
     EngineName = Literal[CHOICES]
+    Precision = Literal[PRECISIONS]
 
 PREFIX = "PUSHFORWARD_"
 # Names the file of settings.
@@ -113,6 +115,11 @@ class Settings(BaseSettings):
         AUTO,
         description=f"What computes: {', '.join(one.description for one in ENGINES.values())}, or "
         f"{AUTO}: certified graphs in the model's folder, else the fastest on the model itself.",
+    )
+    precision: Precision = Field(
+        FLOAT32,
+        description="What networks compute in, log-dets apart: float32, tf32, tf32x3, bf16 or "
+        "fp16; refused for a model where log_prob would be off by more than its bound.",
     )
     default_model: str | None = Field(
         None, description="Model of requests that name none; unset: the only one that is served."

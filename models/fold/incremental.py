@@ -35,6 +35,7 @@ class IncrementalNetwork(nn.Module):
 
     Attributes:
         narrows: whether what comes in is of a wider dtype than the weights.
+        widens_to: the dtype of what goes out, where it is not that of the weights.
     """
 
     def __init__(self, turns: Sequence[Sequence[Step]], *, takes_context: bool) -> None:
@@ -42,6 +43,7 @@ class IncrementalNetwork(nn.Module):
         self.turns = nn.ModuleList(nn.ModuleList(turn) for turn in turns)
         self.takes_context = takes_context
         self.narrows = False
+        self.widens_to: torch.dtype | None = None
 
     def take_turn(
         self, turn: int, news: Tensor | None, memory: Memory, context: Tensor | None, rows: int
@@ -62,7 +64,8 @@ class IncrementalNetwork(nn.Module):
         value = context if news is None and self.takes_context else news
         for step in cast(nn.ModuleList, self.turns[turn]):
             value = step(value, memory, context, rows)
-        return cast(Tensor, value)
+        found = cast(Tensor, value)
+        return found if self.widens_to is None else found.to(self.widens_to)
 
 
 def incremental(

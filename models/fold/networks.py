@@ -25,19 +25,22 @@ class Network(nn.Module):
 
     Attributes:
         narrows: whether what comes in is of a wider dtype than the weights.
+        widens_to: the dtype of what goes out, where it is not that of the weights.
     """
 
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
         self.narrows = False
+        self.widens_to: torch.dtype | None = None
 
     def forward(self, x: Tensor, context: Tensor | None) -> Raw:
         """Compute raw parameters.   x (B, C, ...), context (B, K) -> tensors (B, C', ...)."""
         if self.narrows:
             dtype = next(self.parameters()).dtype
             x, context = x.to(dtype), None if context is None else context.to(dtype)
-        return tuple(net(x, context) for net in self.nets)
+        raw = tuple(net(x, context) for net in self.nets)
+        return raw if self.widens_to is None else tuple(part.to(self.widens_to) for part in raw)
 
 
 class Stack(nn.Sequential):

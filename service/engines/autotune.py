@@ -13,7 +13,7 @@ from service.contracts import Array
 from service.engines.device_errors import device_fault
 from service.engines.engine import Engine
 from service.engines.probe import PROBES
-from service.engines.registry import AUTO, CHOICES, ENGINES
+from service.engines.registry import AUTO, CHOICES, ENGINES, FLOAT32
 from service.engines.selection import (
     EngineConfig,
     EngineSelection,
@@ -47,6 +47,8 @@ def select_engine(
         EngineUnavailable: there is no such engine, or it cannot serve this model.
         EngineOutOfMemory, EngineLost: no engine can, on this device.
     """
+    if config.precision != FLOAT32:
+        return _select_in_precision(name, config)
     if name == AUTO:
         return _select_fastest(config, time_call or best_seconds)
     if name not in ENGINES:
@@ -57,6 +59,27 @@ def select_engine(
         _raise_fault(config, error)
         raise EngineUnavailable(f"engine {name}: {error}") from error
     return selection
+
+
+def _select_in_precision(name: str, config: EngineConfig) -> EngineSelection:
+    """Make the engine that is named, or the first that can compute networks in that precision."""
+    device = config.flow.device.type
+    able = [one for one, spec in ENGINES.items() if spec.takes_precision and spec.serves(device)]
+    if name not in (AUTO, *able):
+        raise EngineUnavailable(
+            f"engine {name} computes in the model's own precision: for {config.precision} choose "
+            f"{', '.join(able)} or {AUTO}"
+        )
+    reasons = []
+    # Captured graphs and kernels come behind plain torch in the table, and before it here.
+    for one in reversed(able) if name == AUTO else [name]:
+        try:
+            selection: EngineSelection = ENGINES[one].load()(config)
+        except EngineUnavailable as error:
+            reasons.append(str(error))
+        else:
+            return selection
+    raise EngineUnavailable(reasons[-1])
 
 
 def best(seconds: Mapping[str, Mapping[str, float]]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.engines.engine import Engine
+from service.engines.registry import FLOAT32
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +24,14 @@ class EngineConfig:
     threads: of one call, where the engine has threads of its own. max_rows: the largest batch.
     row_seconds: where engines are compared, what the first of them takes for a row: one that takes
         long to make for such a model refuses. None where this engine was asked for.
+    precision: of networks, one of `PRECISIONS`.
     """
 
     checkpoint: "Checkpoint"
     threads: int
     max_rows: int
     row_seconds: float | None = None
+    precision: str = FLOAT32
 
     @property
     def flow(self) -> "Flow":
@@ -44,6 +47,7 @@ class EngineSelection:
     comparison: where engines were compared, the seconds a call of each, and why one was left out;
         of an engine in CUDA graphs, what was captured.
     batch_sizes: of an engine that computes batches of a few sizes alone, these.
+    precision: of another precision than float32, what was measured; else empty.
     is_batch_invariant: whether a row has the same bits in every batch.
     is_neighbour_invariant: whether it has in every batch of one fixed size.
     """
@@ -52,6 +56,7 @@ class EngineSelection:
     certificate: dict[str, Any] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)
     batch_sizes: tuple[int, ...] = ()
+    precision: dict[str, Any] = field(default_factory=dict)
     is_batch_invariant: bool = False
     is_neighbour_invariant: bool = True
 

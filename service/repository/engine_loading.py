@@ -19,7 +19,7 @@ from service.engines.cpu import share_cpu
 from service.engines.device_errors import device_fault, release_frames
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.probe import PROBES
-from service.engines.registry import AUTO
+from service.engines.registry import AUTO, FLOAT32
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.tf32 import Tf32Error, forbid_tf32
 from service.engines.torch_library import import_torch, release_memory
@@ -88,7 +88,9 @@ def _first_line(error: Exception) -> str:
 
 def takes_graphs(overrides: ModelOverrides) -> bool:
     """Whether certified graphs in the folder would be served alone."""
-    return overrides.settings.engine in (AUTO, ONNX) and overrides.device == "cpu"
+    settings = overrides.settings
+    is_plain = settings.engine in (AUTO, ONNX) and settings.precision == FLOAT32
+    return is_plain and overrides.device == "cpu"
 
 
 def needs_torch(folder: Path, overrides: ModelOverrides) -> bool:
@@ -152,5 +154,6 @@ def _read_and_select(
     dtype = None if overrides.dtype is None else DTYPES[overrides.dtype]
     checkpoint = load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
     facts = facts_of(checkpoint.flow)
-    config = EngineConfig(checkpoint, threads, max_rows(facts))
-    return facts, select_engine(overrides.settings.engine, config)
+    settings = overrides.settings
+    config = EngineConfig(checkpoint, threads, max_rows(facts), precision=settings.precision)
+    return facts, select_engine(settings.engine, config)

@@ -240,6 +240,8 @@ def make_card(
         promise["warning"] = warning
     if engine.device != "cpu":
         promise["tf32"] = tf32_facts()
+    if selection.precision:
+        promise["precision"] = selection.precision
     if selection.certificate:
         promise["certificate"] = selection.certificate
     return ModelCard(

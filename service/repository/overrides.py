@@ -26,6 +26,7 @@ MAX_BYTES = 64 * 1024
 _SETTINGS = (
     "engine",
     "device",
+    "precision",
     "batching",
     "max_batch_size",
     "max_batch_delay_seconds",

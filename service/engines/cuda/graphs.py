@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from models.flow import Flow
-from models.fold import fold
 from models.ode.transform import is_continuous
 from models.onnx.replay import ReplayRows
 from service.contracts import Array, EngineOutput
@@ -27,6 +26,7 @@ from service.engines.cuda.proof import ProofFailed, prove
 from service.engines.cuda.runtime import CudaRuntime, TorchCudaRuntime
 from service.engines.cuda.solved import SolvedBatch
 from service.engines.engine import ComputedBatch, Engine, Operation, PendingBatch
+from service.engines.precision import fold_in_precision
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.torch import TorchEngine
 
@@ -46,7 +46,9 @@ def make_engine(config: EngineConfig) -> EngineSelection:
             f"CUDA graphs are for CUDA devices, and the model is on {device}: choose device cuda, "
             "or another engine"
         )
-    return capture_flow(fold(config.flow), config, "graphs", TorchCudaRuntime(device))
+    flow, precision = fold_in_precision(config)
+    selection = capture_flow(flow, config, "graphs", TorchCudaRuntime(device))
+    return replace(selection, precision=precision)
 
 
 def capture_flow(

@@ -308,6 +308,7 @@ def test_engines_are_compared_on_a_device_warm_and_at_the_sizes_that_were_captur
             threads=1,
             max_rows=8,
             row_seconds=None,
+            precision="float32",
         ),
     )
     monkeypatch.setattr("service.engines.autotune.replace", _replace_namespace)
