@@ -55,7 +55,8 @@ class Flow(nn.Module):
         facts: what users are told about the data the flow expects.
 
     `family` and `config` are set by `models.build` and say how to build the same flow again;
-    `provenance` and `accuracy` come from a checkpoint.
+    `provenance` and `accuracy` come from a checkpoint. `takes`, where it is set, is the dtype of
+    inputs though some weights have a narrower one.
 
     Reference: Rezende & Mohamed 2015, eq. 5 (arXiv 1505.05770); Papamakarios et al. 2021,
     eq. 6 (arXiv 1912.02762).
@@ -78,6 +79,7 @@ class Flow(nn.Module):
         self.context_shape = None if context_shape is None else tuple(context_shape)
         self.context_embedding = context_embedding
         self.facts = facts or Facts()
+        self.takes: torch.dtype | None = None
         self.family = ""
         self.config: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}
@@ -108,6 +110,8 @@ class Flow(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The floating dtype of the weights; inputs are expected in it."""
+        if self.takes is not None:
+            return self.takes
         for tensor in (*self.parameters(), *self.buffers()):
             if tensor.is_floating_point() and tensor is not self._like:
                 return tensor.dtype

@@ -43,6 +43,7 @@ def set_precision(folded: Flow, precision: str) -> None:
     if torch.float64 in dtypes:
         raise ValueError("expected networks in float32, and the model is served in float64")
     if precision in NARROW:
+        folded.takes = folded.dtype
         for part in networks:
             part.to(NARROW[precision])
             part.narrows, part.widens_to = True, torch.float32

@@ -121,7 +121,7 @@ def test_a_model_in_float64_keeps_it() -> None:
 def test_engines_that_compute_so_are_chosen() -> None:
     for name in ("auto", "folded"):
         selection = select_engine(name, config(GOOD, "fp16"))
-        assert selection.engine.name == "folded"
+        assert (selection.engine.name, selection.engine.dtype) == ("folded", "float32")
         assert selection.precision["name"] == "fp16"
     for name in ("torch", "onnx"):
         with pytest.raises(EngineUnavailable, match="for fp16 choose folded or auto"):
