@@ -46,13 +46,16 @@ class RayCluster:
 
 
 @contextmanager
-def serving_by_ray(log: Path, arguments: str, cpus: int = 3) -> Iterator[RayCluster]:
+def serving_by_ray(
+    log: Path, arguments: str, cpus: int = 3, env: dict[str, str] | None = None
+) -> Iterator[RayCluster]:
     """Start a cluster with `ray_serve.build(arguments)` on a free port; wait until it is ready.
 
     Args:
         log: where its output goes.
         arguments: of the builder, as JSON.
         cpus: that Ray may give to replicas.
+        env: variables beside those of this process.
     """
     port = free_port()
     # Not in a folder of the test's: paths of sockets may have 107 bytes.
@@ -64,7 +67,7 @@ def serving_by_ray(log: Path, arguments: str, cpus: int = 3) -> Iterator[RayClus
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", **(env or {})},
             text=True,
         )
         try:

@@ -59,12 +59,14 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Describe the replicas to Ray.
 
     Args:
-        arguments: num_cpus of a replica (1), min_replicas (2), max_replicas (8), and settings.
+        arguments: num_cpus of a replica (1), min_replicas (2), max_replicas (8),
+            target_ongoing_requests (16), and settings.
     """
     settings = dict(arguments)
     num_cpus = float(settings.pop("num_cpus", 1))
     min_replicas = int(settings.pop("min_replicas", 2))
     max_replicas = int(settings.pop("max_replicas", 8))
+    target = float(settings.pop("target_ongoing_requests", 16))
 
     def make_app() -> ASGIApp:
         granted = ray.get_runtime_context().get_assigned_resources()
@@ -76,8 +78,10 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         autoscaling_config={
             "min_replicas": min_replicas,
             "max_replicas": max_replicas,
-            # The queue of a replica: requests that wait or are computed.
-            "target_ongoing_requests": 64,
+            # The queue of a replica: requests that wait or are computed. What is refused is gone at
+            # once: the target is to be less than the server takes in max_queue_seconds.
+            "target_ongoing_requests": target,
+            "upscale_delay_s": 10,
         },
         # No bound of Ray's before those of the server: what waits there makes its batches, and
         # what it cannot take in time it refuses.
