@@ -32,6 +32,7 @@ class ModelCard:
     class_names: of the labels 0, 1, ... of a class-conditional model; None where not known.
     weights: SHA-256 of the weights file; empty where not known.
     calibration: of anomaly scores; None where there is none.
+    memory: on a GPU, what it took there and of which card; empty on a CPU.
     discrete: columns of whole numbers, by name, or by index where names are not known: log_prob is
         the density at the middle of their bins of one unit, samples are to be rounded.
     """
@@ -57,6 +58,7 @@ class ModelCard:
     discrete: tuple[str, ...] | tuple[int, ...] = ()
     weights: str = field(default="", repr=False)
     calibration: Calibration | None = field(default=None, repr=False, compare=False)
+    memory: dict[str, Any] = field(default_factory=dict, compare=False)
     # Asked for several times a request, so not computed each time.
     features: int = field(init=False)
     numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
@@ -70,6 +72,8 @@ class ModelCard:
         calibration = self.calibration
         facts = asdict(replace(self, calibration=None))
         del facts["numpy_dtype"], facts["weights"]
+        if not self.memory:
+            del facts["memory"]
         return {**facts, "calibration": None if calibration is None else calibration.facts()}
 
 

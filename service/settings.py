@@ -108,8 +108,9 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:N; auto is cuda where there is one.",
+        pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?)$",
+        description="auto, cpu, cuda (every GPU that is visible, one process each), cuda:N or "
+        "cuda:N,M; auto is cuda where there is one.",
     )
     engine: EngineName = Field(
         AUTO,

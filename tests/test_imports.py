@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pushforward",),
     ("pushforward.client",),
     ("service.launch.main",),
+    ("service.launch.processes",),
     ("service.launch.supervisor",),
     ("service.launch.worker_process",),
     ("service.launch.worker",),

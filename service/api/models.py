@@ -11,12 +11,12 @@ def models_router(repository: Repository) -> APIRouter:
     """Make the routes that describe the served models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="All served models")
+    @router.get("/models", summary="All served models", response_model_exclude_defaults=True)
     async def models() -> ModelList:
         served = [ModelInfo(**model.card.describe()) for model in repository.models()]
         return ModelList(models=served, default=_default(repository))
 
-    @router.get("/models/{name}", summary="One served model")
+    @router.get("/models/{name}", summary="One served model", response_model_exclude_defaults=True)
     async def model(name: str) -> ModelInfo:
         return ModelInfo(**repository.get(name).card.describe())
 

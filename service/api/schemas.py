@@ -62,6 +62,11 @@ class ModelInfo(Wire):
         description="Of anomaly scores (POST /score): thresholds and what they promise; null if "
         "none."
     )
+    memory: dict[str, Any] | None = Field(
+        None,
+        description="On a GPU: taken_bytes, what loading the model took of it, and the card; "
+        "absent on a CPU.",
+    )
 
 
 class ModelList(Wire):

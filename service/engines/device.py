@@ -11,35 +11,35 @@ from typing import Any
 
 # The library of NVIDIA's driver, by platform, and what AMD's shows: without them there is no GPU
 # that torch could use.
-_CUDA_DRIVERS = {"win32": "nvcuda.dll"}
-_CUDA_DRIVER = "libcuda.so.1"
+CUDA_DRIVERS = {"win32": "nvcuda.dll"}
+CUDA_DRIVER = "libcuda.so.1"
 _ROCM_DEVICE = Path("/dev/kfd")
 
 
 def resolve_device(device: str) -> str:
-    """Turn "auto" into the device there is, and check one that was named.
+    """Turn "auto" into the device there is, and check those that were named: the first computes.
 
     Raises:
-        ValueError: if the device is not there.
+        ValueError: if a device is not there.
     """
     if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         return "cpu"
     devices, reason = _find_devices()
     if device == "auto":
         return "cuda:0" if devices else "cpu"
-    index = int(device.partition(":")[2] or 0)
-    if index >= devices:
+    indices = [int(index) for index in (device.partition(":")[2] or "0").split(",")]
+    if max(indices) >= devices:
         why = f" ({reason})" * bool(reason)
         raise ValueError(
             f"expected one of {devices} CUDA devices, got {device}{why}; cpu always works"
         )
-    return f"cuda:{index}"
+    return f"cuda:{indices[0]}"
 
 
 def why_cpu() -> str:
     """Say why "auto" means the CPU; empty where it means a GPU."""
     if not has_gpu_driver():
-        return f"no GPU driver is installed ({_CUDA_DRIVERS.get(sys.platform, _CUDA_DRIVER)})"
+        return f"no GPU driver is installed ({CUDA_DRIVERS.get(sys.platform, CUDA_DRIVER)})"
     return _find_devices()[1]
 
 
@@ -47,7 +47,7 @@ def why_cpu() -> str:
 def has_gpu_driver() -> bool:
     """Whether it is worth asking torch, which takes a second to import."""
     try:
-        ctypes.CDLL(_CUDA_DRIVERS.get(sys.platform, _CUDA_DRIVER))
+        ctypes.CDLL(CUDA_DRIVERS.get(sys.platform, CUDA_DRIVER))
     except OSError:
         return _ROCM_DEVICE.exists()
     return True

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from service.launch import limits
 from service.launch.exits import EXIT_NO_START, EXIT_OK, StartupError, hard_exit
+from service.launch.processes import plan_processes
 from service.settings import Settings, flag_name, unknown_variables
 from service.telemetry import access_log
 
@@ -69,12 +70,14 @@ def _serve(settings: Settings) -> int:
     with ExitStack() as stack:
         # Bound before the models are loaded, so that a port in use is reported at once.
         first = stack.enter_context(_bind(settings))
-        if settings.workers == 1:
+        plan = plan_processes(settings)
+        if len(plan.cards) == 1:
             with limits.enough_memory():
                 from service.launch.worker import Worker
                 from service.telemetry import Metrics
 
-            return Worker(settings, Metrics()).run(first)
+            return Worker(settings, Metrics(), gpus=plan.spread).run(first)
+        settings = settings.model_copy(update={"workers": len(plan.cards)})
         with limits.enough_memory():
             from service.launch.supervisor import Supervisor
 
@@ -83,11 +86,13 @@ def _serve(settings: Settings) -> int:
         # connections evenly over them; processes that accept from one socket do not, the first to
         # wake takes most of those that come together.
         first.close()
-        listeners = [
-            stack.enter_context(_bind(settings, port, is_shared=True))
-            for _ in range(settings.workers)
-        ]
-        return Supervisor(settings, listeners, lambda: _bind(settings, port, is_shared=True)).run()
+        listeners = [stack.enter_context(_bind(settings, port, is_shared=True)) for _ in plan.cards]
+        return Supervisor(
+            settings,
+            listeners,
+            lambda: _bind(settings, port, is_shared=True),
+            cards=plan.cards,
+        ).run()
 
 
 def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = False) -> socket.socket:

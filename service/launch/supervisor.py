@@ -9,9 +9,10 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -19,8 +20,9 @@ from pathlib import Path
 from socket import socket
 from types import FrameType
 
+from service.engines.gpus import Gpu
 from service.launch.exits import EXIT_FAILED, EXIT_OK, StartupError
-from service.launch.worker_process import BEGIN, PROBLEM, run_worker
+from service.launch.worker_process import BEGIN, PROBLEM, run_on_card, run_worker
 from service.settings import Settings, flag_name
 from service.telemetry.aggregation import Peers
 
@@ -49,6 +51,7 @@ class WorkerState:
     """The state of one worker across its restarts.
 
     listener: bound to the address, not listening yet.
+    card: the GPU that it has to itself, also when it is started anew; None where it has none.
     losses: in a row, none of which came after enough seconds of service.
     restarts: in all.
     serving_since: when its process began to serve; None while it does not.
@@ -57,6 +60,7 @@ class WorkerState:
 
     index: int
     listener: socket
+    card: Gpu | None = None
     losses: int = 0
     restarts: int = 0
     serving_since: float | None = None
@@ -91,6 +95,7 @@ class Supervisor:
         bind: makes another of them, for a worker that is started anew.
         run_worker: what a worker's process runs, as `service.launch.worker_process.run_worker`.
         policy: of restarts.
+        cards: of each worker the GPU that it has to itself.
     """
 
     def __init__(
@@ -101,12 +106,14 @@ class Supervisor:
         *,
         run_worker: Callable[[Settings, socket, Connection, Peers, int], None] = run_worker,
         policy: RestartPolicy | None = None,
+        cards: Sequence[Gpu | None] = (),
     ) -> None:
         self._settings = settings
         self._bind = bind
         self._run_worker = run_worker
         self._policy = policy or RestartPolicy()
-        self._workers = [WorkerState(*numbered) for numbered in enumerate(listeners)]
+        given = zip_longest(listeners, cards)
+        self._workers = [WorkerState(index, *both) for index, both in enumerate(given)]
         self._processes: dict[SpawnProcess, tuple[Connection, WorkerState]] = {}
         self._starting: set[Connection] = set()
         self._has_begun = False
@@ -145,8 +152,11 @@ class Supervisor:
         ours, theirs = spawn.Pipe()
         peers = Peers(folder, worker.index, len(self._workers))
         process = spawn.Process(
-            target=self._run_worker,
-            args=(self._settings, worker.listener, theirs, peers, worker.restarts),
+            target=run_on_card,
+            args=(
+                *(worker.card, self._run_worker),
+                *(self._settings, worker.listener, theirs, peers, worker.restarts),
+            ),
             daemon=False,
         )
         process.start()

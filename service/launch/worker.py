@@ -6,11 +6,12 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 
 from service.app import create_app
+from service.engines.gpus import Gpu
 from service.launch import limits
 from service.launch.exits import EXIT_FAILED, EXIT_OK, hard_exit
 from service.launch.uvicorn_server import Server
@@ -41,6 +42,7 @@ class Worker:
         metrics: where this process counts.
         ready_barrier: awaited once the models are loaded and warm, before the server listens.
         number: of this one in the log, where there are several.
+        gpus: over which its models are spread; none: they are where the settings say.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Worker:
         ready_barrier: Callable[[], Awaitable[None]] | None = None,
         *,
         number: int | None = None,
+        gpus: Sequence[Gpu] = (),
     ) -> None:
         # Its own start and stop lines; ours say more.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -58,7 +61,7 @@ class Worker:
         tracer = tracing.start() if settings.traces else None
         access_log.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
         self._access = access_log.AccessLog(settings.log_format, worker=number)
-        self._repository = FolderRepository(settings, metrics)
+        self._repository = FolderRepository(settings, metrics, gpus)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
         self._shared = SharedState(settings, app.endpoints, metrics)
         config = uvicorn.Config(

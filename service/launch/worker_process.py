@@ -1,13 +1,16 @@
 """The process of a worker under a supervisor: how it starts, and what the two say to each other."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from socket import socket
+from typing import Any
 
+from service.engines.gpus import VISIBLE, Gpu
 from service.launch.exits import EXIT_FAILED, StartupError, hard_exit
 from service.settings import Settings
 from service.telemetry import Metrics, access_log
@@ -17,6 +20,29 @@ from service.telemetry.aggregation import Peers
 READY = b"r"
 BEGIN = b"b"
 PROBLEM = b"p"
+
+_log = logging.getLogger(__name__)
+
+
+def run_on_card(
+    card: Gpu | None,
+    run: Callable[[Settings, socket, Connection, Peers, int], None],
+    settings: Settings,
+    *rest: Any,
+) -> None:
+    """Run a worker that sees one GPU alone.
+
+    Args:
+        card: the GPU; None: those of the process that started this one.
+        run: runs the worker, as `run_worker`.
+        settings: of the service, and then what else `run` takes.
+    """
+    if card is not None:
+        # Before any library asks the driver what there is.
+        os.environ[VISIBLE] = card.visible
+        if settings.device != "auto":
+            settings = settings.model_copy(update={"device": "cuda:0"})
+    run(settings, *rest)
 
 
 def run_worker(
@@ -38,6 +64,8 @@ def run_worker(
     os.setpgid(0, 0)
     number = peers.index + 1
     access_log.configure(settings.log_level, settings.log_format, worker=number)
+    if VISIBLE in os.environ and settings.device != "cpu":
+        _log.info("sees GPU %s", os.environ[VISIBLE])
     metrics = Metrics(peers)
     metrics.worker_restarts.labels().inc(restarts)
 

@@ -18,6 +18,14 @@ from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
 from service.engines.engine import Engine, Operation, PipelinedEngine
+from service.engines.gpu_memory import (
+    GpuMemory,
+    MemoryOf,
+    MemoryReader,
+    memory_of,
+    reading,
+    taken_bytes,
+)
 from service.engines.selection import EngineSelection
 from service.engines.tf32 import tf32_facts
 from service.errors import ServiceError
@@ -98,6 +106,7 @@ async def load_model(
     slots: ComputeSlots | None = None,
     *,
     turns: DeviceTurns | None = None,
+    reader_of: MemoryOf = memory_of,
 ) -> LoadedModel:
     """Load a model, replay its golden rows, start its batchers and warm them up.
 
@@ -107,6 +116,7 @@ async def load_model(
         metrics: where its batchers count.
         slots: the thread budget of the process.
         turns: of the models that are loaded on one device.
+        reader_of: gives what reads the memory of a device; None of a CPU.
 
     Raises:
         StartupError: the folder or the engine cannot be had, the engine fails on the warm-up, or
@@ -121,7 +131,10 @@ async def load_model(
             (turns or DeviceTurns()).of(overrides.device),
             asyncio.timeout(settings.load_timeout_seconds),
         ):
-            return await _load(location, overrides, metrics, slots, seen)
+            reader = reader_of(overrides.device)
+            before = reading(reader)
+            loaded = await _load(location, overrides, metrics, slots, seen)
+            return loaded if reader is None else _with_memory(loaded, metrics, reader, before)
     except TimeoutError:
         raise StartupError(
             f"{location.folder}: not loaded within {settings.load_timeout_seconds:g} s "
@@ -134,6 +147,19 @@ async def load_model(
             f"{location.folder}: the machine grants no further thread: see its limits on memory "
             "and on processes (ulimit -a)"
         ) from None
+
+
+def _with_memory(
+    loaded: LoadedModel, metrics: Metrics, reader: MemoryReader, before: GpuMemory | None
+) -> LoadedModel:
+    """Say of a model what it took of which GPU."""
+    after = reading(reader)
+    if before is None or after is None:
+        return loaded
+    metrics.gpu.watch(reader.device, reader.card, reader.read)
+    taken = {"taken_bytes": taken_bytes(before, after), "card": reader.card}
+    served = loaded.served
+    return replace(loaded, served=replace(served, card=replace(served.card, memory=taken)))
 
 
 async def _load(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from models.checkpoints.files import check_regular
 from service.engines.device import resolve_device
@@ -39,6 +39,8 @@ _fields: dict[str, Any] = {
     name: (Settings.model_fields[name].annotation, Settings.model_fields[name])
     for name in _SETTINGS
 }
+# A model is on one of them.
+_fields["device"] = (str, Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$"))
 _fields["dtype"] = (Literal["float32", "float64"], None)
 # Strict: "64" is no number. The checks are those of the settings themselves.
 _ServingFile = create_model(
@@ -75,6 +77,15 @@ def read_overrides(folder: Path, settings: Settings) -> ModelOverrides:
     except ValueError as error:
         where = f"{path}: device" if "device" in given else flag_name("device")
         raise StartupError(f"{where}: {error}") from None
+
+
+def own_device(folder: Path) -> str:
+    """The device that a model's own settings name; empty where they name none.
+
+    Raises:
+        StartupError: naming the file and the first field that is wrong.
+    """
+    return str(_read(folder / SERVING_FILE).get("device", ""))
 
 
 def _read(path: Path) -> dict[str, Any]:

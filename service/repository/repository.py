@@ -4,13 +4,14 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from service.batcher import ComputeSlots
 from service.contracts import ModelIndexEntry, ServedModel
 from service.engines.cpu import share_cpu, usable_cores
 from service.engines.device import resolve_device, why_cpu
+from service.engines.gpus import Gpu
 from service.engines.probe import PROBES, ProbeTable
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
@@ -23,6 +24,7 @@ from service.repository.engine_loading import needs_torch
 from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
 from service.repository.loading import LoadedModel, load_model, recalibrate
 from service.repository.overrides import read_overrides
+from service.repository.placement import ModelPlacement
 from service.repository.startup import load_all, reason_of
 from service.repository.table import ModelTable
 from service.repository.watcher import FolderWatcher
@@ -51,9 +53,15 @@ class FolderRepository:
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, *, probes: ProbeTable = PROBES
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        gpus: Sequence[Gpu] = (),
+        *,
+        probes: ProbeTable = PROBES,
     ) -> None:
         self._settings = settings
+        self._placement = ModelPlacement(gpus) if gpus else None
         self._metrics = metrics
         self._folders = settings.model_repository or (zoo_folder(),)
         self._table = ModelTable(
@@ -179,6 +187,8 @@ class FolderRepository:
                 await self._watcher.start()
             try:
                 skip = self._skip if settings.on_bad_model == "skip" else None
+                if self._placement is not None:
+                    self._placement.place(locations)
                 found = await load_all(locations, self._load, skip)
                 if self._devices.lost:
                     for loaded in found:
@@ -196,9 +206,12 @@ class FolderRepository:
             return await self._load_model(location)
 
     async def _load_model(self, location: ModelLocation) -> LoadedModel:
-        return await load_model(
-            location, self._settings, self._metrics, self._slots, turns=self._turns
-        )
+        settings = self._settings
+        if self._placement is not None:
+            # What its own settings say wins over this too.
+            device = self._placement.device_of(location)
+            settings = settings.model_copy(update={"device": device})
+        return await load_model(location, settings, self._metrics, self._slots, turns=self._turns)
 
     def _skip(self, location: ModelLocation, reason: str) -> None:
         _log.error("%s %s is not served: %s", location.name, location.version, reason)

@@ -96,6 +96,9 @@ class ModelTable:
             engine=card.engine,
             device=card.device,
         )
+        if card.memory:
+            taken = card.memory["taken_bytes"]
+            self._metrics.gpu.serve(card.name, card.device, card.memory["card"], taken)
         log_calibration(card, loaded.calibration_fault)
         self._test_drift(card)
         if former is not None:

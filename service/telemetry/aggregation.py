@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import LOG_MARTINGALE, LOG_MARTINGALE_MAX
+from service.telemetry.gpu import GPU_MODEL, GPU_RESERVED
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -24,6 +25,8 @@ _SUMMED = frozenset(
     (
         "pushforward_queue_rows",
         "pushforward_requests_running",
+        GPU_RESERVED,
+        GPU_MODEL,
         "process_resident_memory_bytes",
         "process_virtual_memory_bytes",
         "process_open_fds",

@@ -23,6 +23,7 @@ from pushforward.version import package_version
 from service.telemetry.aggregation import Peers
 from service.telemetry.collectors import Counter, CounterSeries, Histogram, HistogramSeries
 from service.telemetry.drift import DriftMetrics
+from service.telemetry.gpu import GpuMetrics
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
 disable_created_metrics()
@@ -151,6 +152,7 @@ class Metrics:
         build = self._gauge("build_info", "Version of the service", "version")
         build.labels(package_version()).set(1)
         self.drift = DriftMetrics(self.registry)
+        self.gpu = GpuMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -177,6 +179,7 @@ class Metrics:
     def retire(self, model: str) -> None:
         """Remove the version of a model that was served, and its gauges."""
         self.drift.forget(model)
+        self.gpu.retire(model)
         labels = self._served.pop(model, None)
         if labels is not None:
             self.model_info.remove(model, *labels)
