@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 #
 #   docker build -t pushforward .                   CPU (onnxruntime)
-#   docker build -t pushforward --target gpu .      CUDA (onnxruntime-gpu)
+#   docker build -t pushforward --target gpu .      CUDA 13 (onnxruntime-gpu)
 #   docker build -t pushforward --target slim .     CPU without PyTorch: models with their graphs
 #
 # It listens on all addresses of its container, so it does not start without keys:
@@ -44,6 +44,8 @@ RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 FROM build AS build-gpu
 RUN pip install '.[gpu,otel]' -c constraints.txt
+# Both bring code for one major version of CUDA: torch's own libraries serve onnxruntime too.
+RUN python -c "import onnxruntime as o, torch as t; built = t.version.cuda or 'none', o.cuda_version or 'none'; assert built[0].split('.')[0] == built[1].split('.')[0], f'torch and onnxruntime are built for CUDA {built}'"
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 
@@ -72,9 +74,11 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
 ENTRYPOINT ["pushforward"]
 CMD ["serve", "/models", "--host", "0.0.0.0", "--port", "8000"]
 
+# Without a GPU it does not start, rather than compute on a CPU that nobody meant.
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PUSHFORWARD_DEVICE=cuda
 COPY --from=build-gpu /opt/venv /opt/venv
 
 FROM runtime AS slim

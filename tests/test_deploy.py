@@ -107,6 +107,17 @@ def test_compose_mounts_what_is_there_and_starts_the_service_alone() -> None:
         assert f" AS {services[name]['build']['target']}\n" in DOCKERFILE
 
 
+def test_the_gpu_image_computes_on_every_gpu_by_one_version_of_cuda() -> None:
+    stage = DOCKERFILE.partition(" AS build-gpu\n")[2].partition("\nFROM ")[0]
+    assert stage.index("pip install '.[gpu,otel]' -c") < stage.index("assert built[0]")
+    stage = DOCKERFILE.partition(" AS gpu\n")[2].partition("\nFROM ")[0]
+    assert "PUSHFORWARD_DEVICE=cuda\n" in stage
+    (devices,) = COMPOSE["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    # That of the build says which; these are the defaults that it chooses from.
+    assert "PIP_EXTRA_INDEX_URL" not in str(COMPOSE["services"]["gpu"])
+
+
 def test_the_slim_image_has_no_torch() -> None:
     stage = DOCKERFILE.partition(" AS build-slim\n")[2].partition("\nFROM ")[0]
     assert "pip install '.[onnx,otel]'" in stage

@@ -28,10 +28,13 @@ def check_bits(
         results.skip(PART, f"{subject.name}, {name}", "the engine does not promise it")
         return
     calls = {"encode": (engine.encode, subject.rows.x), "decode": (engine.decode, subject.rows.z)}
-    for size in getattr(engine, "buckets", DEFAULT_SIZES):
+    sizes = selection.batch_sizes or DEFAULT_SIZES
+    for smaller, size in zip((0, *sizes), sizes, strict=False):
         for what, (call, rows) in calls.items():
             found: dict[str, tuple[bytes, bytes]] = {}
-            batches = _batches(rows, subject.rows.context, size, is_quick=is_quick)
+            batches = [*_batches(rows, subject.rows.context, size, is_quick=is_quick)]
+            if selection.batch_sizes:
+                batches.append(_padded(rows, subject.rows.context, smaller + 1))
             for label, batch, context, index in batches:
                 value, log_det, *_ = call(batch, context)
                 found[label] = value[index].tobytes(), log_det[index].tobytes()
@@ -61,6 +64,14 @@ def _batches(
         lost = rows[others].copy()
         lost[np.arange(size) != index] = np.nan
         yield f"{place} among NaN", lost, _take(context, others), index
+
+
+def _padded(
+    rows: Array, context: Array | None, fewest: int
+) -> tuple[str, Array, Array | None, int]:
+    """The fewest rows that a batch of a size is taken for: the engine itself pads them."""
+    taken = np.minimum(np.arange(fewest)[::-1] % len(rows), fewest - 1)
+    return "padded by the engine", rows[taken], _take(context, taken), fewest - 1
 
 
 def _take(context: Array | None, taken: NDArray[np.int_]) -> Array | None:

@@ -6,6 +6,7 @@ what the precision costs.
 """
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from benchmarks.gpu.subjects import Subject
 from models.ode.transform import is_continuous
 from models.onnx.replay import ReplayAnswers, exact_answers, replay
 from models.onnx.tolerance import CONTINUOUS, TOLERANCES
+from service.contracts import SolverStats
 from service.engines.engine import Engine
 from service.engines.torch import TorchEngine
 
 PART = "correctness"
 # Other kernels round otherwise: by how much more than eager torch on a CPU.
 _TIMES_CPU = 8.0
+
+# The part of the rows that may take other steps than eager torch on a CPU does: where an error is
+# at its limit, rounding decides.
+_OTHER_EVALUATIONS = 0.1
 
 # Of each kind of answer: the largest error in units of max(1, |exact|).
 Errors = dict[str, float]
@@ -33,8 +39,34 @@ def answers_in_float64(subject: Subject) -> ReplayAnswers:
     return exact_answers(subject.exact, subject.rows)
 
 
-def allowed_errors(subject: Subject, exact: ReplayAnswers) -> Errors:
-    """What an engine may be off by."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an engine should answer to the rows of a subject.
+
+    exact: the answers in float64. allowed: what it may be off by.
+    stats: how eager torch solves the rows on a CPU, of a continuous flow.
+    """
+
+    exact: ReplayAnswers
+    allowed: Errors
+    stats: SolverStats | None
+
+
+def wanted_of(subject: Subject) -> Wanted:
+    """Compute what is wanted, on the CPU."""
+    exact = answers_in_float64(subject)
+    eager = TorchEngine(copy.deepcopy(subject.flow).to("cpu"))
+    return Wanted(exact, _allowed(subject, eager, exact), _solver_stats(subject, eager))
+
+
+def _solver_stats(subject: Subject, engine: Engine) -> SolverStats | None:
+    if not is_continuous(subject.flow):
+        return None
+    _, _, *stats = engine.encode(subject.rows.x, subject.rows.context)
+    return stats[0] if stats else None
+
+
+def _allowed(subject: Subject, eager: Engine, exact: ReplayAnswers) -> Errors:
     tolerance = CONTINUOUS if is_continuous(subject.flow) else TOLERANCES["float32"]
     base = {
         "log_prob": tolerance.log_prob,
@@ -43,7 +75,6 @@ def allowed_errors(subject: Subject, exact: ReplayAnswers) -> Errors:
         "samples": tolerance.x,
         "log_prob of samples": tolerance.sample_log_prob,
     }
-    eager = TorchEngine(copy.deepcopy(subject.flow).to("cpu"))
     own = errors_of(subject, replay(eager, subject.rows), exact)
     return {what: max(base[what], _TIMES_CPU * own[what]) for what in base}
 
@@ -62,22 +93,21 @@ def errors_of(subject: Subject, got: ReplayAnswers, exact: ReplayAnswers) -> Err
 
 
 def check_engine(
-    results: Results,
-    subject: Subject,
-    name: str,
-    engine: Engine,
-    wanted: tuple[ReplayAnswers, Errors],
+    results: Results, subject: Subject, name: str, engine: Engine, wanted: Wanted
 ) -> None:
-    """Check what an engine answers to the rows of a subject.
-
-    Args:
-        wanted: the exact answers, and what an engine may be off by.
-    """
-    exact, allowed = wanted
-    label = f"{subject.name}, {name}"
-    errors = errors_of(subject, replay(engine, subject.rows), exact)
+    """Check what an engine answers to the rows of a subject."""
+    part, label = f"{PART}, {subject.group}", f"{subject.name}, {name}"
+    errors = errors_of(subject, replay(engine, subject.rows), wanted.exact)
     for what, error in errors.items():
-        results.check_error(f"{PART}, {subject.group}", label, what, error, allowed[what])
+        results.check_error(part, label, what, error, wanted.allowed[what])
+    stats = _solver_stats(subject, engine)
+    if wanted.stats is not None and stats is not None:
+        same = bool((stats.status == wanted.stats.status).all())
+        results.check(part, label, "status of solves as on a CPU", same)
+        other = int((stats.evaluations != wanted.stats.evaluations).sum())
+        most = max(1, int(_OTHER_EVALUATIONS * len(stats.evaluations)))
+        detail = f"{other} of {len(stats.evaluations)} rows, at most {most}"
+        results.check(part, label, "evaluations as on a CPU", other <= most, detail)
 
 
 def _worst(got: NDArray[np.float64], exact: NDArray[np.float64]) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.gpu.correctness import Errors, errors_of
+from benchmarks.gpu.correctness import Wanted, errors_of
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.subjects import SAMPLE_SEED, ZOO, Subject
 from benchmarks.open_loop import Load
@@ -38,8 +38,8 @@ _CONNECTIONS = 48
 _LOAD_SECONDS = 0.4
 _RELOAD_SECONDS = 60.0
 
-# A subject with its exact answers and what an engine may be off by.
-Wanted = Mapping[str, tuple[Subject, ReplayAnswers, Errors]]
+# A subject, and what it should answer.
+Known = Mapping[str, tuple[Subject, Wanted]]
 
 
 @contextmanager
@@ -63,12 +63,12 @@ def served(
         yield server
 
 
-def check_answers(results: Results, server: RunningServer, device: str, wanted: Wanted) -> None:
+def check_answers(results: Results, server: RunningServer, device: str, known: Known) -> None:
     """Check the four operations on every model of the zoo, and what is said of the device."""
     with server.client() as http:
-        for name, known in wanted.items():
+        for name, (subject, wanted) in known.items():
             with results.guard(PART, name):
-                _check_model(results, http, device, name, known)
+                _check_model(results, http, device, subject, wanted)
         with results.guard(PART, "metrics"):
             lines = http.get("/metrics").text.splitlines()
             shown = any(line.startswith("pushforward_gpu_") for line in lines)
@@ -79,10 +79,10 @@ def _check_model(
     results: Results,
     http: httpx.Client,
     device: str,
-    name: str,
-    known: tuple[Subject, ReplayAnswers, Errors],
+    subject: Subject,
+    wanted: Wanted,
 ) -> None:
-    subject, exact, allowed = known
+    name, exact = subject.name, wanted.exact
     card = http.get(f"/models/{name}").json()
     computes = card["device"].partition(":")[0]
     results.check(PART, name, "device", computes == device.partition(":")[0], card["device"])
@@ -100,7 +100,7 @@ def _check_model(
         sample_log_prob=np.concatenate([exact.sample_log_prob[:stored], _array(drawn["log_prob"])]),
     )
     for what, error in errors_of(subject, got, exact).items():
-        results.check_error(PART, name, what, error, allowed[what])
+        results.check_error(PART, name, what, error, wanted.allowed[what])
 
 
 def check_behaviour(results: Results, folder: Path, device: str) -> None:
