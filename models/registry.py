@@ -23,6 +23,12 @@ from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, bui
 from models.flow import Flow
 
 
+# Arguments that came when graphs had been exported already: left out where they have these values,
+# so that the configuration of such a model stays what it was.
+_LATER: dict[str, Any] = {"context_embedding": []}
+_ALWAYS = object()
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One architecture.
@@ -75,7 +81,7 @@ def build(family: str, config: Mapping[str, Any]) -> Flow:
     if flow.needs_float64:
         flow.double()
     flow.family = family
-    flow.config = validated.model_dump(mode="json")
+    flow.config = _configuration(validated)
     return flow
 
 
@@ -103,6 +109,12 @@ def check_arguments(family: str, config: Mapping[str, Any]) -> None:
         faults = [item for item in error.errors() if item["type"] != "missing"]
         if faults:
             raise ValueError(_explain(family, faults)) from None
+
+
+def _configuration(validated: FamilyConfig) -> dict[str, Any]:
+    """The configuration as it is kept; digests of it bind graphs to their model."""
+    config = validated.model_dump(mode="json")
+    return {name: value for name, value in config.items() if _LATER.get(name, _ALWAYS) != value}
 
 
 def _validate(family: Family, config: Mapping[str, Any]) -> FamilyConfig:
