@@ -37,7 +37,7 @@ def _markdown(results: Results, machine: dict[str, Any]) -> str:
     if results.failed:
         lines += ["", "## Failed", ""]
         lines += [
-            f"- {check.part}: {check.subject}: {check.what}: `{check.detail.splitlines()[-1:]}`"
+            f"- {check.part}: {check.subject}: {check.what}: {_last_line(check.detail)}"
             for check in results.failed
         ]
     for table in dict.fromkeys(one.table for one in results.measurements):
@@ -47,6 +47,12 @@ def _markdown(results: Results, machine: dict[str, Any]) -> str:
         lines += ["", "## Not run", "", "| part | what | why |", "|---|---|---|"]
         lines += [f"| {one.part} | {one.subject} | {one.reason} |" for one in results.not_run]
     return "\n".join([*lines, ""])
+
+
+def _last_line(text: str) -> str:
+    """What a traceback says at its end."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f"`{lines[-1]}`" if lines else ""
 
 
 def _machine_lines(machine: dict[str, Any]) -> list[str]:
