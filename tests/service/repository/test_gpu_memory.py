@@ -9,6 +9,7 @@ import pytest
 
 from service.app import create_app
 from service.engines.gpu_memory import GpuMemory
+from service.engines.gpus import Gpu
 from service.repository import FolderRepository
 from service.repository.folders import ModelLocation
 from service.repository.loading import LoadedModel, load_model
@@ -85,3 +86,21 @@ def test_clients_see_it_where_there_is_a_gpu(memory: dict[str, object]) -> None:
         assert listed["calibration"] is None
 
     asyncio.run(test())
+
+
+def test_a_model_is_loaded_where_it_was_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process that sees several GPUs: each model has the device that it was given."""
+    gpus = (Gpu(0, "0", 8 * 2**30), Gpu(1, "1", 16 * 2**30))
+    devices = {}
+
+    async def load_as_told(
+        location: ModelLocation, settings: Settings, *_: object, **__: object
+    ) -> None:
+        devices[location.name] = settings.device
+
+    monkeypatch.setattr("service.repository.repository.load_model", load_as_told)
+    for given in ((), gpus):
+        settings = Settings(model_repository=(MOONS,), device="cuda:0,1")
+        repository = FolderRepository(settings, Metrics(), given)
+        asyncio.run(repository._load(ModelLocation(f"{len(given)} GPUs", "1", MOONS)))
+    assert devices == {"0 GPUs": "cuda:0,1", "2 GPUs": "cuda:1"}
