@@ -58,7 +58,8 @@ def test_what_is_not_there_or_twice_is_refused(device: str, message: str) -> Non
 
 
 def test_in_a_process_the_first_of_several_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engines.device._count_devices", lambda: 3)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert resolve_device("cuda:2,0") == "cuda:2"
     with pytest.raises(ValueError, match="expected one of 3 CUDA devices, got cuda:0,3"):
         resolve_device("cuda:0,3")

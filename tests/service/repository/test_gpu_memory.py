@@ -10,9 +10,11 @@ import pytest
 from service.app import create_app
 from service.engines.gpu_memory import GpuMemory
 from service.engines.gpus import Gpu
+from service.launch.exits import StartupError
 from service.repository import FolderRepository
 from service.repository.folders import ModelLocation
 from service.repository.loading import LoadedModel, load_model
+from service.repository.table import ModelTable
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -53,8 +55,7 @@ def test_a_model_is_told_with_what_it_took() -> None:
         loaded = await load(metrics, Reader())
         assert loaded.served.card.memory == {"taken_bytes": 30, "card": "GPU-a"}
         assert loaded.served.card.describe()["memory"] == {"taken_bytes": 30, "card": "GPU-a"}
-        repository = FolderRepository(Settings(model_repository=(MOONS,)), metrics)
-        repository._table.serve(loaded)
+        ModelTable(metrics, 1000, 1000.0).serve(loaded)
         text = metrics.render().decode()
         assert 'pushforward_gpu_memory_bytes{card="GPU-a",device="cuda:0"} 100.0' in text
         assert 'model_memory_bytes{card="GPU-a",device="cpu",model="moons"} 30.0' in text
@@ -90,17 +91,15 @@ def test_clients_see_it_where_there_is_a_gpu(memory: dict[str, object]) -> None:
 
 def test_a_model_is_loaded_where_it_was_placed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process that sees several GPUs: each model has the device that it was given."""
-    gpus = (Gpu(0, "0", 8 * 2**30), Gpu(1, "1", 16 * 2**30))
-    devices = {}
+    devices = []
 
-    async def load_as_told(
-        location: ModelLocation, settings: Settings, *_: object, **__: object
-    ) -> None:
-        devices[location.name] = settings.device
+    async def refuse(_: ModelLocation, settings: Settings, *__: object, **___: object) -> None:
+        devices.append(settings.device)
+        raise StartupError("seen")
 
-    monkeypatch.setattr("service.repository.repository.load_model", load_as_told)
-    for given in ((), gpus):
-        settings = Settings(model_repository=(MOONS,), device="cuda:0,1")
-        repository = FolderRepository(settings, Metrics(), given)
-        asyncio.run(repository._load(ModelLocation(f"{len(given)} GPUs", "1", MOONS)))
-    assert devices == {"0 GPUs": "cuda:0,1", "2 GPUs": "cuda:1"}
+    monkeypatch.setattr("service.repository.repository.load_model", refuse)
+    for gpus in ((), (Gpu(0, "0", 8 * 2**30), Gpu(1, "1", 16 * 2**30))):
+        repository = FolderRepository(Settings(model_repository=(MOONS,)), Metrics(), gpus)
+        with pytest.raises(StartupError, match="seen"):
+            asyncio.run(repository.start())
+    assert devices == ["auto", "cuda:1"]
