@@ -89,7 +89,7 @@ def solve(
 
     All rows take the same steps, chosen by the RMS over the batch or, `by_worst_row`, the maximum.
     """
-    ends = torch.tensor([1.0, 0.0] if decoding else [0.0, 1.0], dtype=x.dtype)
+    ends = torch.tensor([1.0, 0.0] if decoding else [0.0, 1.0], dtype=x.dtype, device=x.device)
     options = {"norm": worst_row} if by_worst_row else {}
     with torch.no_grad():
         values, traces = odeint(

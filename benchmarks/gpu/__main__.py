@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def main() -> int:
     except ValueError as error:
         print(f"benchmarks.gpu: --device {options.device}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    machine.require_float32()
     torch.set_num_threads(1 if device == "cpu" else os.cpu_count() or 1)
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,11 +113,19 @@ def _end_when_stuck(results: Results, folder: Path, facts: dict[str, Any], secon
     def end() -> None:
         results.check("time", "the run", "ends in time", passed=False, detail=f"{seconds:g} s")
         report.write(results, folder, facts)
+        _kill_children()
         os._exit(EXIT_FAILED)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+def _kill_children() -> None:
+    """End the servers that this process has started."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text("ascii").split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 if __name__ == "__main__":

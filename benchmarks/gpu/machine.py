@@ -1,5 +1,6 @@
 """The machine of a run: card, driver, and the versions of what computes."""
 
+import os
 import shutil
 import subprocess
 from typing import Any
@@ -37,6 +38,7 @@ def describe(device: str) -> dict[str, Any]:
         "onnxruntime_providers": runtime.get_available_providers(),
         "libraries": _versions(),
         "gpus": _gpus(),
+        "tf32_override": os.environ.get(_TF32_OVERRIDE, ""),
     }
     if device != "cpu":
         properties = torch.cuda.get_device_properties(device)
@@ -44,6 +46,12 @@ def describe(device: str) -> dict[str, Any]:
         facts["card_memory_bytes"] = properties.total_memory
         facts["multiprocessors"] = properties.multi_processor_count
     return facts
+
+
+def require_float32() -> None:
+    """Have products and convolutions on a GPU computed in float32: torch's default is TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _versions() -> dict[str, str]:

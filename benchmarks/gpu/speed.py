@@ -148,7 +148,6 @@ def _public(checkpoint: Checkpoint, given: Array) -> Callable[[], object]:
 
 def _matrix_rate(device: str) -> float:
     """Operations a second of a large product in float32, without TF32."""
-    torch.backends.cuda.matmul.allow_tf32 = False
     left = torch.randn(_MATRIX, _MATRIX, device=device)
     left @ left
     torch.cuda.synchronize(device)
@@ -162,8 +161,9 @@ def _matrix_rate(device: str) -> float:
 @torch.no_grad()
 def _flops(checkpoint: Checkpoint) -> int:
     """Operations of one row of a discrete flow."""
+    flow = checkpoint.flow
     with FlopCounterMode(display=False) as counter:
-        checkpoint.flow.encode(checkpoint.record["x"][:1].to(checkpoint.flow._like))
+        flow.encode(checkpoint.record["x"][:1].to(flow.device, flow.dtype))
     return int(counter.get_total_flops())
 
 
