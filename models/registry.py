@@ -22,7 +22,6 @@ from models.families.realnvp import REALNVP, RealNVPConfig, build_realnvp
 from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
 
-
 # Arguments that came when graphs had been exported already: left out where they have these values,
 # so that the configuration of such a model stays what it was.
 _LATER: dict[str, Any] = {"context_embedding": []}
