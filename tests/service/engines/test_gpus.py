@@ -3,7 +3,7 @@
 import pytest
 
 from service.engines.device import resolve_device
-from service.engines.gpu_memory import GpuMemory, memory_of, taken_bytes
+from service.engines.gpu_memory import GpuMemory, memory_of, reading, taken_bytes
 from service.engines.gpus import VISIBLE, Gpu, chosen_gpus, find_gpus
 
 GIB = 2**30
@@ -76,3 +76,15 @@ def test_what_a_model_took_shows_in_the_card_or_in_the_allocator() -> None:
 
 def test_a_cpu_has_no_memory_to_read() -> None:
     assert memory_of("cpu") is None
+
+
+def test_a_lost_device_has_no_memory_to_read() -> None:
+    class Lost:
+        device = "cuda:0"
+        card = "GPU-a"
+
+        def read(self) -> GpuMemory:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    assert reading(Lost()) is None
+    assert reading(None) is None
