@@ -20,6 +20,7 @@ EXCUSED = {
         "docs/deploying.md",
         "docker compose",
     ): "it needs Docker; tests/test_deploy.py reads the files",
+    ("docs/gpu.md", "python -m benchmarks.gpu"): "tests/test_gpu_benchmark.py runs it on the CPU",
 }
 
 # (page, text, what is run in its place, why).
