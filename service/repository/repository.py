@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from models.noise import set_noise_threads
 from service.batcher import ComputeSlots
 from service.contracts import ModelIndexEntry, ServedModel
 from service.engines.cpu import share_cpu, usable_cores
@@ -167,6 +168,7 @@ class FolderRepository:
         if self._has_started:
             return
         settings = self._settings
+        set_noise_threads(self._share.budget)
         locations = self._find_all()
         names = [location.name for location in locations]
         if settings.default_model is not None and settings.default_model not in names:

@@ -1,6 +1,7 @@
 """The base: one seed gives one endless table of noise; its log-density is the same everywhere."""
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.noise import (
     base_log_prob_of_row,
     base_log_prob_torch,
     base_noise,
+    set_noise_threads,
 )
 
 
@@ -52,6 +54,19 @@ def test_the_first_block_is_numpys_own_stream(table: np.ndarray) -> None:
 
 def test_temperature_scales(table: np.ndarray) -> None:
     np.testing.assert_array_equal(base_noise(1000, 3, seed=5, temperature=0.5), 0.5 * table)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_draw_the_same_bits(threads: int) -> None:
+    alone = base_noise(900, 130, seed=5, first_row=200, temperature=0.7)
+    set_noise_threads(threads)
+    try:
+        together = base_noise(900, 130, seed=5, first_row=200, temperature=0.7)
+        names = [thread.name for thread in threading.enumerate()]
+    finally:
+        set_noise_threads(1)
+    np.testing.assert_array_equal(together, alone)
+    assert any(name.startswith("noise") for name in names)
 
 
 def test_without_a_seed_every_draw_differs() -> None:

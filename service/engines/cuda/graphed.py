@@ -12,7 +12,9 @@ from service.engines.cuda.buckets import size_for
 from service.engines.cuda.buffers import BatchBuffers, RowShapes
 from service.engines.cuda.capture import capture
 from service.engines.cuda.runtime import CudaRuntime, Event
+from service.engines.device_errors import device_fault
 from service.engines.engine import EngineOutOfMemory
+from service.engines.probe import DeviceProbe
 
 # A batch computes while the next one is assembled: each has memory of its own.
 BATCHES_A_SIZE = 2
@@ -89,9 +91,11 @@ class GraphedFunction:
 
     Args:
         batches: `BATCHES_A_SIZE` of each size.
+        probe: of the device.
     """
 
-    def __init__(self, batches: Sequence[CapturedBatch]) -> None:
+    def __init__(self, batches: Sequence[CapturedBatch], probe: DeviceProbe | None = None) -> None:
+        self._probe = probe
         self.sizes = tuple(sorted({batch.buffers.size for batch in batches}))
         self._free: dict[int, SimpleQueue[CapturedBatch]] = {
             size: SimpleQueue() for size in self.sizes
@@ -111,10 +115,14 @@ class GraphedFunction:
         try:
             batch.buffers.write(rows, context)
             event = batch.replay()
-        except BaseException:
+        except BaseException as error:
             free.put(batch)
-            raise
-        return PendingReplay(batch, event, len(rows), free.put)
+            fault = device_fault(error, self._probe)
+            if fault is None:
+                raise
+        else:
+            return PendingReplay(batch, event, len(rows), free.put, self._probe)
+        raise fault
 
 
 class PendingReplay:
@@ -125,6 +133,7 @@ class PendingReplay:
         event: comes when it is computed.
         rows: of it that are no padding.
         give_back: lets others have the batch.
+        probe: of the device.
     """
 
     def __init__(
@@ -133,14 +142,20 @@ class PendingReplay:
         event: Event,
         rows: int,
         give_back: Callable[[CapturedBatch], None],
+        probe: DeviceProbe | None,
     ) -> None:
         self._batch, self._event, self._rows = batch, event, rows
-        self._give_back = give_back
+        self._give_back, self._probe = give_back, probe
 
     def finish(self) -> EngineOutput:
         """Wait for it, and copy what came of it."""
         try:
             self._event.synchronize()
             return self._batch.buffers.read(self._rows)
+        except RuntimeError as error:
+            fault = device_fault(error, self._probe)
+            if fault is None:
+                raise
         finally:
             self._give_back(self._batch)
+        raise fault

@@ -27,6 +27,7 @@ from service.engines.cuda.runtime import CudaRuntime, TorchCudaRuntime
 from service.engines.cuda.solved import SolvedBatch
 from service.engines.engine import ComputedBatch, Engine, Operation, PendingBatch
 from service.engines.precision import fold_in_precision
+from service.engines.probe import PROBES
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.torch import TorchEngine
 
@@ -74,7 +75,7 @@ def capture_flow(
         EngineUnavailable: engines are compared, and neither direction can be captured.
         torch.OutOfMemoryError: the device has no memory for a single row.
     """
-    eager = TorchEngine(flow, name=name)
+    eager = TorchEngine(flow, name=name, probe=PROBES.of(str(flow.device)))
     rows = ReplayRows.of(
         {key: tensor.numpy() for key, tensor in config.checkpoint.record.items()}, eager.dtype
     )
@@ -178,7 +179,7 @@ class _Capturing:
                 batches.append(make(size))
         for batch in batches:
             prove(batch, golden, self.rows.context)
-        return GraphedFunction(batches)
+        return GraphedFunction(batches, PROBES.of(str(self.flow.device)))
 
     def _direction(self, operation: Operation) -> tuple[Callable[[int], CapturedBatch], Array]:
         """What makes a batch of some size, and the golden rows for it."""

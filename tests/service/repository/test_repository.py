@@ -22,6 +22,7 @@ from models.checkpoints.promise import LOG_PROB_ERRORS
 from models.flow import Flow
 from models.onnx.export import export_folder
 from service.contracts import Repository
+from service.engines.cpu import share_cpu
 from service.engines.selection import EngineConfig
 from service.engines.torch import make_engine
 from service.errors import ModelNotFound, NotReady
@@ -431,6 +432,22 @@ def test_limits_follow_the_size_of_a_row(
 def test_batches_that_wait_for_their_hardest_row_are_smaller() -> None:
     policy = make_policy(Settings(), 2, is_solved=True)
     assert (policy.max_batch_rows, policy.max_queue_rows) == (128, 32 * 128)
+
+
+def test_noise_is_drawn_by_as_many_threads_as_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr("service.repository.repository.set_noise_threads", threads.append)
+    models.save(make_flow(), tmp_path / "toy")
+    repository, _ = serving(tmp_path, instances=3, num_threads=1)
+
+    async def test() -> None:
+        await repository.start()
+        await repository.drain()
+
+    run(test())
+    assert threads == [share_cpu(3, 1).budget]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from models.flow import Flow
 from service.engines.cuda.buffers import RowShapes
-from service.engines.cuda.graphed import GraphedBatch
+from service.engines.cuda.graphed import GraphedBatch, GraphedFunction
 from service.engines.cuda.graphs import best_seconds, capture_flow, make_engine
 from service.engines.cuda.proof import prove
-from service.engines.engine import EngineOutOfMemory, PipelinedEngine
+from service.engines.engine import EngineLost, EngineOutOfMemory, PipelinedEngine
+from service.engines.probe import DeviceProbe
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 from service.engines.torch import TorchEngine
 
-from .fakes import FakeRuntime
+from .fakes import FakeEvent, FakeRuntime
 from .flows import DISCRETE, checkpoint, folded, golden_rows
 
 pytestmark = pytest.mark.xdist_group("folded")
@@ -206,6 +207,41 @@ def test_rows_of_nan_disturb_no_flow(name: str) -> None:
         value, log_det = batch.buffers.read(3)
         assert np.isfinite(value[1]).all()
         assert np.isfinite(log_det[1])
+
+
+@pytest.mark.parametrize("fails_at", ["launch", "wait"])
+def test_what_fails_on_the_device_is_told_as_of_any_engine(fails_at: str) -> None:
+    class Failing(FakeRuntime):
+        text = ""
+
+        def mark(self) -> FakeEvent:
+            if self.text and fails_at == "launch":
+                raise RuntimeError(self.text)
+            return super().mark()
+
+        def compute(self, until: int) -> None:
+            super().compute(until)
+            if self.text:
+                raise RuntimeError(self.text)
+
+    def lose() -> None:
+        raise RuntimeError("the device fell off the bus")
+
+    runtime, probe = Failing(), DeviceProbe("cuda:0", lose)
+    shapes = RowShapes((2,), (2,), None, torch.float32)
+    batch = GraphedBatch(lambda rows, context: (rows, rows.sum(1)), shapes, 2, runtime)
+    function, given = GraphedFunction([batch], probe), np.ones((2, 2), np.float32)
+    runtime.text = "CUDA error: out of memory"
+    with pytest.raises(EngineOutOfMemory):
+        function.start(given, None).finish()
+    runtime.text = "expected another shape"
+    with pytest.raises(RuntimeError, match="expected another shape"):
+        function.start(given, None).finish()
+    runtime.text = ""
+    assert_same(function.start(given, None).finish(), (given, given.sum(1)))
+    runtime.text = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(EngineLost, match="fell off the bus"):
+        function.start(given, None).finish()
 
 
 def test_a_replay_is_timed_when_it_is_computed() -> None:
