@@ -11,6 +11,7 @@ from models.extras import install_command
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
+from service.engines.cuda_version import require_same_cuda
 from service.engines.device_errors import device_fault
 from service.engines.probe import PROBES
 from service.engines.replay import worst_misfit
@@ -40,6 +41,10 @@ def make_engine(config: EngineConfig) -> EngineSelection:
     """Serve graphs that reproduce the golden rows; see `service.engines.selection.MakeEngine`."""
     from service.engines.onnx_graphs import find_graphs  # torch makes them where there are none
 
+    if config.flow.device.type == "cuda":
+        import torch
+
+        require_same_cuda(torch.version.cuda, load_runtime().cuda_version)
     graphs = find_graphs(config)
     precision, dtype = graphs.certificate["precision"], dtype_name(config.flow.dtype)
     if precision != dtype:
