@@ -21,7 +21,7 @@ def require_same_cuda(torch_cuda: str | None, runtime_cuda: str) -> None:
     wanted, got = torch_cuda.partition(".")[0], runtime_cuda.partition(".")[0]
     if wanted != got:
         raise EngineUnavailable(
-            f"expected onnxruntime for CUDA {wanted}, that of torch ({torch_cuda}), got one for CUDA "
-            f"{got} ({runtime_cuda}): install the onnxruntime-gpu that was built for CUDA {wanted}, "
-            "or choose engine graphs or torch"
+            f"expected onnxruntime for CUDA {wanted}, that of torch ({torch_cuda}), got one for "
+            f"CUDA {got} ({runtime_cuda}): install the onnxruntime-gpu that was built for CUDA "
+            f"{wanted}, or choose engine graphs or torch"
         )
