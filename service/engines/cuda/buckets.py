@@ -23,13 +23,14 @@ def choose_sizes(seconds: Mapping[int, float]) -> tuple[int, ...]:
     """Choose two to four sizes by what a batch of each takes; one where all cost the same.
 
     Args:
-        seconds: size -> what a batch takes; with 1 and the largest batch.
+        seconds: size -> what a batch takes.
 
     Returns:
         The sizes, the smallest first.
     """
     largest = max(seconds)
-    smallest = max(size for size in seconds if seconds[size] <= SMALLEST_COST * seconds[1])
+    most = SMALLEST_COST * seconds[min(seconds)]
+    smallest = max(size for size in seconds if seconds[size] <= most)
     if smallest == largest:
         return (largest,)
     ratio = seconds[largest] / seconds[smallest]

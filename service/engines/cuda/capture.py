@@ -63,6 +63,7 @@ def capture(
     """
     with runtime.lock, torch.inference_mode():
         try:
+            runtime.synchronize()  # what was made on another stream, weights among it, is there
             with runtime.on_stream():
                 for _ in range(WARM_UPS):
                     step(*inputs)

@@ -172,11 +172,16 @@ class _Capturing:
         if not measured:
             raise torch.OutOfMemoryError("no memory for a captured batch of a single row")
         sizes = choose_sizes({size: seconds for size, (_, seconds) in measured.items()})
-        batches = []
+        batches: list[CapturedBatch] = []
         for size in reversed(sizes):
-            batches.append(measured[size][0])
-            for _ in range(BATCHES_A_SIZE - 1):
-                batches.append(make(size))
+            try:
+                more = [make(size) for _ in range(BATCHES_A_SIZE - 1)]
+            except torch.OutOfMemoryError as error:
+                _log.warning("no memory for two captured batches of %d rows: %s", size, error)
+                continue
+            batches += [measured[size][0], *more]
+        if not batches:
+            raise torch.OutOfMemoryError("no memory for two captured batches of a single row")
         for batch in batches:
             prove(batch, golden, self.rows.context)
         return GraphedFunction(batches, PROBES.of(str(self.flow.device)))

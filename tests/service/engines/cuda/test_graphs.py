@@ -96,7 +96,7 @@ def test_more_rows_than_were_captured_are_to_be_halved() -> None:
         engine.encode(np.zeros((7, 2), np.float32), None)
 
 
-def test_sizes_that_do_not_fit_are_left_out() -> None:
+def test_sizes_that_the_device_has_no_memory_for_are_left_out() -> None:
     class Small(FakeRuntime):
         def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             if shape[0] > 3:
@@ -104,6 +104,18 @@ def test_sizes_that_do_not_fit_are_left_out() -> None:
             return super().pinned(shape, dtype)
 
     assert captured(config(), Small()).batch_sizes == (2,)
+
+    class OnlyOnce(FakeRuntime):
+        """Has memory for one batch of six rows of each direction."""
+
+        def record(self, step: Any) -> Any:
+            rows = len(self.buffers[-1])
+            made = sum(len(buffer) == rows for buffer in self.buffers) // 3
+            if rows == MAX_ROWS and made % 2 == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(step)
+
+    assert captured(config(), OnlyOnce()).batch_sizes == (2, 4)
 
 
 def stale_rows(before: list[Tensor], after: list[Tensor]) -> None:
