@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r'"/?sample"|Sample|def [Ss]ample')
 
 
+pytestmark = pytest.mark.xdist_group("tools")
+
+
 @pytest.fixture(scope="module")
 def counted() -> Any:
     command = [sys.executable, "-m", "tools.follow_request", "--json"]

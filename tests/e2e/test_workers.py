@@ -34,6 +34,16 @@ def server(tmp_path: Path, model: Path) -> Iterator[RunningServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def asked_server(
+    tmp_path_factory: pytest.TempPathFactory, model: Path
+) -> Iterator[tuple[RunningServer, int]]:
+    """A server all of whose processes have answered, and how many requests they were."""
+    log = tmp_path_factory.mktemp("asked") / "log"
+    with serving(log, str(model), "--workers", str(WORKERS)) as server:
+        yield server, ask_all(server)
+
+
 def worker_pids(server: RunningServer) -> list[int]:
     """The processes that have the port."""
     tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
@@ -56,8 +66,9 @@ def ask_all(server: RunningServer) -> int:
     return asked
 
 
-def test_all_answer_and_their_metrics_add_up(server: RunningServer) -> None:
-    asked = ask_all(server)
+@pytest.mark.xdist_group("asked_server")
+def test_all_answer_and_their_metrics_add_up(asked_server: tuple[RunningServer, int]) -> None:
+    server, asked = asked_server
     text = httpx.get(f"{server.url}/metrics", verify=False).text
     (count,) = re.findall(r'^pushforward_requests_total\{.*op="encode".*\} (.+)$', text, re.M)
     assert float(count) == asked
@@ -66,13 +77,14 @@ def test_all_answer_and_their_metrics_add_up(server: RunningServer) -> None:
     assert 'pushforward_model_ready{model="toy"} 1.0' in text
     pids = worker_pids(server)
     assert len(pids) == WORKERS
+
+
+@pytest.mark.xdist_group("asked_server")
+def test_each_line_says_whose_it_is(asked_server: tuple[RunningServer, int], model: Path) -> None:
+    server, _ = asked_server
+    pids = worker_pids(server)
     assert server.terminate() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def test_each_line_says_whose_it_is(server: RunningServer, model: Path) -> None:
-    ask_all(server)
-    assert server.terminate() == 0
     first, *others = (line.partition(" ")[2] for line in server.log.read_text().splitlines())
     port = server.url.rpartition(":")[2]
     assert first.startswith(
