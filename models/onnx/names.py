@@ -24,9 +24,19 @@ MIN_OPSET = 18
 MAX_OPSET = 23
 
 
+# Arguments of a family that came later, with what flows of before have: graphs exported before are
+# of the same flows still.
+_CAME_LATER: Mapping[str, Any] = {"context_embedding": []}
+
+
 def architecture_digest(family: str, config: Mapping[str, Any]) -> str:
     """SHA-256 of family and config in canonical JSON, in hex."""
-    return _digest([family, config])
+    told = {
+        name: value
+        for name, value in config.items()
+        if name not in _CAME_LATER or value != _CAME_LATER[name]
+    }
+    return _digest([family, told])
 
 
 def manifest_digest(manifest: Manifest) -> str:
