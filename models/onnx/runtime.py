@@ -5,9 +5,10 @@ use to their makers unless they are told not to before they are imported.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module, metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,14 +35,16 @@ def load_runtime() -> ModuleType:
     """Import onnxruntime without telemetry; the first call takes time: it looks what is installed.
 
     Raises:
-        RuntimeMissing: if neither build is installed, or both are: they overwrite each other's
-            files, and the one that wins may have no CUDA.
+        RuntimeMissing: if neither build is installed, or both are in one folder: they overwrite
+            each other's files, and the one that wins may have no CUDA. Of two folders the first on
+            the path counts.
     """
-    found = [name for name in _BUILDS if _is_installed(name)]
-    if len(found) > 1:
+    found = [folder for name in _BUILDS if (folder := _folder_of(name)) is not None]
+    if len(set(found)) < len(found):
         raise RuntimeMissing(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run "
-            "pip uninstall onnxruntime onnxruntime-gpu, then install one of the extras cpu, gpu"
+            f"onnxruntime and onnxruntime-gpu are both installed in {found[0]} and overwrite each "
+            "other; run pip uninstall onnxruntime onnxruntime-gpu, then install one of the extras "
+            "cpu, gpu"
         )
     os.environ.update([_NO_TELEMETRY])  # processes that this one starts inherit it
     try:
@@ -71,6 +74,7 @@ def open_session(
     *,
     threads: int = 1,
     providers: Sequence[str | tuple[str, dict[str, Any]]] = ("CPUExecutionProvider",),
+    entries: Mapping[str, str] | None = None,
 ) -> Any:
     """Open an `onnxruntime.InferenceSession`.
 
@@ -81,6 +85,7 @@ def open_session(
         model: a serialised graph, or the path of one.
         threads: for the operators of one call.
         providers: in order of preference.
+        entries: of the session's configuration, by their names in onnxruntime.
 
     Raises:
         SessionError: if the graph is broken, or has operators that the providers have not.
@@ -94,15 +99,18 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, value in (entries or {}).items():
+        options.add_session_config_entry(name, value)
     try:
         return runtime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # onnxruntime's own have no common base but this
         raise SessionError(f"onnxruntime refuses the graph: {error}") from error
 
 
-def _is_installed(name: str) -> bool:
+def _folder_of(name: str) -> Path | None:
+    """Where a distribution lies, the first of that name on the path."""
     try:
-        metadata.version(name)
+        found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
+    return Path(str(found.locate_file(""))).resolve()

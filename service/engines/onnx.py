@@ -1,7 +1,8 @@
 """The onnx engine: certified graphs in onnxruntime behind arrays."""
 
+import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,20 @@ from models.onnx.runtime import load_runtime, open_session
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.cuda_version import require_same_cuda
 from service.engines.device_errors import device_fault
+from service.engines.onnx_cuda import (
+    CUDA,
+    CUDA_OPSET,
+    RECORDS_PLACEMENT,
+    DeviceBuffers,
+    ProviderMissing,
+    for_cuda,
+    free_bytes_of,
+    imported_torch,
+    load_libraries,
+    provider_options,
+    row_nodes,
+    rows_on_cpu,
+)
 from service.engines.probe import PROBES
 from service.engines.replay import worst_misfit
 from service.engines.selection import (
@@ -26,15 +41,14 @@ from service.engines.selection import (
 # would rather not be copied.
 _MAX_KEPT_VALUES = 2**16
 KEPT_SIZES = 32
+# On a device all are kept: memory takes longer to get there. It is beside what the arena may take.
+_DEVICE_SIZES = 8
 
 _NUMPY = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
-_CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
-
-class ProviderMissing(RuntimeError):
-    """onnxruntime has no provider for the device, or fell back to another in silence."""
+_log = logging.getLogger(__name__)
 
 
 def make_engine(config: EngineConfig) -> EngineSelection:
@@ -54,12 +68,23 @@ def make_engine(config: EngineConfig) -> EngineSelection:
         )
     engine = OnnxEngine(graphs, str(config.flow.device), config.threads)
     checkpoint = config.checkpoint
+    if engine.rows_on_cpu:
+        _log.warning(
+            "%s: onnxruntime computes these of its rows on the CPU, and copies them there and back "
+            "in each call: %s",
+            checkpoint.folder.name,
+            ", ".join(f"{count} {name}" for name, count in engine.rows_on_cpu.items()),
+        )
     misfit = worst_misfit(engine, checkpoint.exact, checkpoint.record, graphs.certificate)
     if not misfit.is_allowed:
         raise EngineUnavailable(misfit.describe())
     is_same = bool(graphs.certificate["is_batch_invariant"])
     is_same = is_same and engine.device == "cpu" and config.threads == 1
-    return EngineSelection(engine, graphs.certificate, is_batch_invariant=is_same)
+    certificate, comparison = graphs.certificate, {}
+    if engine.device != "cpu":
+        certificate = {**certificate, "opset": min(certificate["opset"], CUDA_OPSET)}
+        comparison = {"rows_on_cpu": engine.rows_on_cpu}
+    return EngineSelection(engine, certificate, comparison, is_batch_invariant=is_same)
 
 
 class OnnxEngine:
@@ -87,6 +112,12 @@ class OnnxEngine:
             self._generate = _Graph(export.generate, "x", device, threads)
 
     @property
+    def rows_on_cpu(self) -> dict[str, int]:
+        """On a device, the operators that onnxruntime computes on the CPU, and how many of each."""
+        graphs = (self._encode, self._decode, self._generate)
+        return dict(sum((one.rows_on_cpu for one in graphs if one is not None), Counter()))
+
+    @property
     def device(self) -> str:
         return self._device
 
@@ -111,16 +142,24 @@ class _Graph:
 
     def __init__(self, model: bytes, value: str, device: str, threads: int) -> None:
         wanted = providers(device)
-        self._session = open_session(_lean(model), threads=threads, providers=wanted)
+        lean, entries = _lean(model), None
+        if device != "cpu":
+            lean, entries = for_cuda(lean), RECORDS_PLACEMENT
+        content = lean.SerializeToString()
+        options: dict[str, Any] = {"threads": threads, "providers": wanted, "entries": entries}
+        self._session = open_session(content, **options)
         _require_provider(self._session.get_providers(), wanted)
+        self.rows_on_cpu: Counter[str] = Counter()
+        if device != "cpu":
+            self.rows_on_cpu.update(rows_on_cpu(self._session, row_nodes(lean)))
         self._device = device
         self._value = value
         self._inputs = [given.name for given in self._session.get_inputs()]
         known = {output.name: output for output in self._session.get_outputs()}
         wanted_outputs = (value, "log_det", "status", "evaluations")
         self._outputs = {name: known[name] for name in wanted_outputs if name in known}
-        self._keeps = device == "cpu"
-        self._kept: OrderedDict[int, list[_Buffers]] = OrderedDict()
+        self._most_sizes = KEPT_SIZES if device == "cpu" else _DEVICE_SIZES
+        self._kept: OrderedDict[int, list[_Buffers | DeviceBuffers]] = OrderedDict()
         self._kept_lock = threading.Lock()
 
     def run(self, rows: Array, context: Array | None) -> EngineOutput:
@@ -145,7 +184,7 @@ class _Graph:
         )
 
     def _run(self, given: list[Array]) -> list[Array]:
-        if self._keeps and given[0].size <= _MAX_KEPT_VALUES:
+        if given[0].size <= _MAX_KEPT_VALUES or self._device != "cpu":
             buffers = self._borrow(given)
             try:
                 return buffers.run(given)
@@ -155,19 +194,22 @@ class _Graph:
         found: list[Array] = self._session.run(list(self._outputs), feed)
         return found
 
-    def _borrow(self, given: list[Array]) -> "_Buffers":
+    def _borrow(self, given: list[Array]) -> "_Buffers | DeviceBuffers":
         with self._kept_lock:
             kept = self._kept.get(len(given[0]))
             if kept:
                 return kept.pop()
         inputs = dict(zip(self._inputs, given, strict=True))
-        return _Buffers(self._session, inputs, self._outputs)
+        if self._device == "cpu":
+            return _Buffers(self._session, inputs, self._outputs)
+        values = load_runtime().OrtValue
+        return DeviceBuffers(self._session, inputs, self._outputs, self._device, values)
 
-    def _give_back(self, rows: int, buffers: "_Buffers") -> None:
+    def _give_back(self, rows: int, buffers: "_Buffers | DeviceBuffers") -> None:
         with self._kept_lock:
             self._kept.setdefault(rows, []).append(buffers)
             self._kept.move_to_end(rows)
-            if len(self._kept) > KEPT_SIZES:
+            if len(self._kept) > self._most_sizes:
                 self._kept.popitem(last=False)
 
 
@@ -202,38 +244,35 @@ class _Buffers:
         return [array.copy() for array in self._outputs]
 
 
-def _lean(model: bytes) -> bytes:
+def _lean(model: bytes) -> onnx.ModelProto:
     """Drop the log_prob: the service adds the base density itself, to log_det."""
-    parsed = onnx.ModelProto.FromString(model)
+    parsed: onnx.ModelProto = onnx.ModelProto.FromString(model)
     kept = [output for output in parsed.graph.output if output.name != "log_prob"]
     del parsed.graph.output[:]
     parsed.graph.output.extend(kept)
-    return bytes(parsed.SerializeToString())
+    return parsed
 
 
 def providers(device: str) -> list[str | tuple[str, dict[str, Any]]]:
     """What onnxruntime should compute with on a device, in order of preference.
 
     Raises:
-        ProviderMissing: if the installed onnxruntime has no provider for the device.
+        ProviderMissing: if the installed onnxruntime has no provider for the device, or is built
+            for another CUDA than torch.
     """
     if device == "cpu":
         return [_CPU]
-    available = load_runtime().get_available_providers()
-    if _CUDA not in available:
+    runtime = load_runtime()
+    available = runtime.get_available_providers()
+    if CUDA not in available:
         raise ProviderMissing(
             f"{device}: the installed onnxruntime has {', '.join(available)} alone; choose engine "
             "torch or device cpu, or install the extra gpu in the place of cpu: pip uninstall "
             f"onnxruntime, then {install_command('gpu')}"
         )
-    # TF32 keeps 10 bits of every factor: that is no float32, and no certificate holds with it. A
-    # search for the fastest convolution may choose another one, with other bits, next time.
-    options = {
-        "device_id": device.partition(":")[2] or "0",
-        "use_tf32": "0",
-        "cudnn_conv_algo_search": "HEURISTIC",
-    }
-    return [(_CUDA, options), _CPU]
+    torch = imported_torch()
+    load_libraries(runtime, torch)
+    return [(CUDA, provider_options(device, free_bytes_of(torch))), _CPU]
 
 
 def _require_provider(used: list[str], wanted: list[str | tuple[str, dict[str, Any]]]) -> None:

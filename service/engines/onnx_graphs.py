@@ -6,6 +6,8 @@ from models.checkpoints.folder import digest
 from models.ode.transform import is_continuous
 from models.onnx.export import PRECISIONS, export
 from models.onnx.load import SerialisedExport, has_export, read_export
+from models.onnx.names import DEFAULT_OPSET
+from service.engines.onnx_cuda import CUDA_OPSET
 from service.engines.selection import EngineConfig, EngineUnavailable, dtype_name
 
 # A graph that is not in the folder is made and certified on the spot, unless torch takes longer
@@ -56,6 +58,7 @@ def _make_graphs(config: EngineConfig) -> SerialisedExport:
     made = export(
         config.checkpoint.exact,
         precision=precision,
+        opset=DEFAULT_OPSET if config.flow.device.type == "cpu" else CUDA_OPSET,
         record=config.checkpoint.record,
         random_rows=_RANDOM_ROWS,
     )

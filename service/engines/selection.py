@@ -45,7 +45,7 @@ class EngineSelection:
 
     certificate: of an engine's graphs, empty where it has none.
     comparison: where engines were compared, the seconds a call of each, and why one was left out;
-        of an engine in CUDA graphs, what was captured.
+        of an engine in CUDA graphs, what was captured; of onnx on a device, what a CPU computes.
     batch_sizes: of an engine that computes batches of a few sizes alone, these.
     precision: of another precision than float32, what was measured; else empty.
     is_batch_invariant: whether a row has the same bits in every batch.

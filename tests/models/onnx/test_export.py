@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -315,10 +316,27 @@ def test_what_cannot_be_a_graph_is_named(transform: Transform, message: str) -> 
         export(Flow([Scale(3), transform], (3,)))
 
 
+def distribution_in(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have these distributions installed, in folders of these names."""
+
+    def distribution(name: str) -> Any:
+        if name not in folders:
+            raise PackageNotFoundError(name)
+        return SimpleNamespace(locate_file=lambda _: f"/{folders[name]}")
+
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+
+
+def test_two_onnxruntimes_may_be_installed_in_two_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution_in({"onnxruntime": "one", "onnxruntime-gpu": "two"}, monkeypatch)
+    load_runtime.cache_clear()
+    assert load_runtime().get_available_providers()
+
+
 @pytest.mark.parametrize(
     ("installed", "message"),
     [
-        ({"onnxruntime", "onnxruntime-gpu"}, "both installed and overwrite each other"),
+        ({"onnxruntime", "onnxruntime-gpu"}, r"both installed in /one and overwrite each other"),
         (set(), r"needs the extra cpu or gpu: pip install --editable '\.\[cpu\]"),
     ],
     ids=["both", "neither"],
@@ -326,12 +344,7 @@ def test_what_cannot_be_a_graph_is_named(transform: Transform, message: str) -> 
 def test_one_onnxruntime_must_be_installed(
     installed: set[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def version(name: str) -> str:
-        if name not in installed:
-            raise PackageNotFoundError(name)
-        return "1.0"
-
-    monkeypatch.setattr("importlib.metadata.version", version)
+    distribution_in(dict.fromkeys(installed, "one"), monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     load_runtime.cache_clear()
     with pytest.raises(RuntimeMissing, match=message):
