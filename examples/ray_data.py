@@ -26,6 +26,7 @@ def score(
     keep: Sequence[str] = (),
     actors: int,
     blocks: int | None = None,
+    cores: float = 0.5,
     **fields: Any,
 ) -> None:
     """Score files of rows into a folder.
@@ -38,6 +39,8 @@ def score(
         actors: worker processes that compute.
         blocks: parts to read; left out, Ray decides by size, and a small file is one: work for one
             actor.
+        cores: reserved for an actor. Actors that take all cores of a cluster leave none to read
+            with, and Ray waits for ever.
         fields: of the operation, as in a request.
     """
     ray.data.read_parquet(rows, override_num_blocks=blocks).map_batches(
@@ -46,8 +49,7 @@ def score(
         # A process for each core: one batch at a time in each.
         fn_constructor_kwargs={"keep": list(keep), "instances": 1, **fields},
         compute=ray.data.ActorPoolStrategy(size=actors),
-        # Actors that take all cores of the cluster leave none to read with: Ray waits for ever.
-        num_cpus=0.5,
+        num_cpus=cores,
         # Blocks of Ray are tables of Arrow: nothing is copied, and null stays null.
         batch_format="pyarrow",
         batch_size=16_384,
@@ -64,9 +66,10 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, help="share of ordinary rows that may be flagged")
     parser.add_argument("--actors", type=int, default=2, help="worker processes")
     parser.add_argument("--blocks", type=int, help="parts to read; Ray decides by size")
+    parser.add_argument("--cores", type=float, default=0.5, help="reserved for an actor")
     given = parser.parse_args()
     fields = {} if given.alpha is None else {"alpha": given.alpha}
-    numbers = {"actors": given.actors, "blocks": given.blocks}
+    numbers = {"actors": given.actors, "blocks": given.blocks, "cores": given.cores}
     score(given.model, given.rows, given.out, keep=given.keep, **numbers, **fields)
 
 

@@ -45,7 +45,7 @@ class LoadedScorer:
             raise ValueError(
                 f"params: expected none, got {', '.join(params)}; name it when logging"
             )
-        return self._scorer(rows)
+        return _with_objects(self._scorer(rows))
 
 
 def log_model(
@@ -79,7 +79,7 @@ def log_model(
 
     settings = {**(scorer or {}), **fields}
     example = example_of(Path(folder), operation, settings)
-    answer = Scorer(folder, operation, **settings)(example.frame)
+    answer = LoadedScorer(Scorer(folder, operation, **settings)).predict(example.frame)
     with tempfile.TemporaryDirectory() as made:
         data = Path(made) / "models"
         for model, path in example.folders.items():
@@ -94,6 +94,15 @@ def log_model(
             pip_requirements=[_requirement(example.engine)],
             registered_model_name=registered_model_name,
         )
+
+
+def _with_objects(answer: Any) -> Any:
+    """Truth values as objects, None where there is none: `spark_udf` knows no missing ones."""
+    truths = answer.select_dtypes("boolean")
+    objects = {
+        name: truths[name].astype(object).where(truths[name].notna(), None) for name in truths
+    }
+    return answer.assign(**objects)
 
 
 def _load_pyfunc(data: str, model_config: dict[str, Any]) -> LoadedScorer:

@@ -27,6 +27,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_what_is_loaded_is_a_scorer(told: dict[str, Any]) -> None:
     assert told["is_equal"]
+    assert told["is_anomaly"] == [True, None, None, True]
     assert told["status"] == ["", "invalid_input: missing", "invalid_input: infinite", ""]
 
 
