@@ -53,10 +53,11 @@ bench: $(VENV)/.installed-dev ## run every benchmark (see benchmarks/README.md)
 		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; \
 	done
 
-show: $(VENV)/.installed-dev ## try what docs/reliability.md and docs/scoring.md state, at full length
+show: $(VENV)/.installed-dev ## try at full length what docs/ state
 	@$(BIN)/python -m tests.random_flows
 	@$(BIN)/python -m tests.reliability
 	@RELOADS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_reload.py
+	@RAY_ROWS=1000000 $(BIN)/python -m pytest --quiet tests/clusters/test_ray_data.py
 	@$(BIN)/python -m benchmarks.scoring.train && $(BIN)/python -m benchmarks.bench_scoring
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards

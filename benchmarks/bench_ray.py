@@ -83,7 +83,7 @@ class RayJobs:
         begun = time.time()
         with _cpu_seconds() as used:
             ray_data.score(
-                str(_MODEL), self._rows, str(out), actors=actors, blocks=4 * _FILES, cores=0.25
+                str(_MODEL), self._rows, str(out), actors=actors, block_rows=65_536, cores=0.25
             )
         ended = time.time()
         first = min(float(file.read_text()) for file in self._folder.glob("started.*"))

@@ -25,7 +25,7 @@ def score(
     *,
     keep: Sequence[str] = (),
     actors: int,
-    blocks: int | None = None,
+    block_rows: int = 131_072,
     cores: float = 0.5,
     **fields: Any,
 ) -> None:
@@ -37,13 +37,14 @@ def score(
         out: the folder to write.
         keep: columns that are carried along.
         actors: worker processes that compute.
-        blocks: parts to read; left out, Ray decides by size, and a small file is one: work for one
-            actor.
+        block_rows: at most, that an actor is given at a time. Ray's own blocks have 128 MiB, and a
+            small file is one: work for one actor.
         cores: reserved for an actor. Actors that take all cores of a cluster leave none to read
             with, and Ray waits for ever.
         fields: of the operation, as in a request.
     """
-    ray.data.read_parquet(rows, override_num_blocks=blocks).map_batches(
+    blocks = ray.data.read_parquet(rows).repartition(target_num_rows_per_block=block_rows)
+    blocks.map_batches(
         Scorer,
         fn_constructor_args=(str(Path(model).resolve()), "score"),
         # A process for each core: one batch at a time in each.
@@ -65,11 +66,10 @@ def main() -> None:
     parser.add_argument("--keep", nargs="*", default=[], help="columns to carry along")
     parser.add_argument("--alpha", type=float, help="share of ordinary rows that may be flagged")
     parser.add_argument("--actors", type=int, default=2, help="worker processes")
-    parser.add_argument("--blocks", type=int, help="parts to read; Ray decides by size")
     parser.add_argument("--cores", type=float, default=0.5, help="reserved for an actor")
     given = parser.parse_args()
     fields = {} if given.alpha is None else {"alpha": given.alpha}
-    numbers = {"actors": given.actors, "blocks": given.blocks, "cores": given.cores}
+    numbers = {"actors": given.actors, "cores": given.cores}
     score(given.model, given.rows, given.out, keep=given.keep, **numbers, **fields)
 
 

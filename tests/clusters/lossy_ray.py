@@ -55,7 +55,9 @@ def main() -> None:
     )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        ray_data.score(model, rows, out, keep=["id"], actors=2, blocks=8, alpha=float(alpha))
+        ray_data.score(
+            model, rows, out, keep=["id"], actors=2, block_rows=12_500, alpha=float(alpha)
+        )
     finally:
         ray.shutdown()
 

@@ -70,3 +70,24 @@ def test_columns_have_their_numbers(rows: ScoredRows, spark: Any) -> None:
     for name in ("score", "log_prob"):
         assert scored[name].equals(expected[name]), name
     assert (scored["status"] == expected["status"].str.replace("missing", "nan")).all()
+
+
+def test_a_logged_model_is_a_function_of_columns(
+    rows: ScoredRows, spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    import mlflow
+
+    from pushforward.mlflow import log_model
+
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    with mlflow.start_run():
+        logged = log_model(rows.model, operation="score", alpha=ALPHA)
+    function = mlflow.pyfunc.spark_udf(spark, logged.model_uri, env_manager="local")
+    frame = spark.read.parquet(str(rows.files[0]))
+    found = frame.withColumn("found", function()).select("id", "found.*")
+    scored = found.orderBy("id").toPandas()
+    expected = rows.expected.slice(0, len(scored)).to_pandas()
+    for name in ("score", "log_prob", "p_value"):
+        assert scored[name].equals(expected[name]), name
