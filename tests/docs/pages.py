@@ -16,6 +16,11 @@ EXCUSED = {
     ("docs/architecture.md", '"""POST /latent_norm'): "tests/test_architecture.py serves it",
     ("docs/architecture.md", ".venv/bin/python -m pytest"): "it runs tests",
     ("docs/architecture.md", "make check"): "it runs tests",
+    ("docs/clusters.md", "blocks = ray.data"): "tests/clusters/test_ray_data.py runs it",
+    ("docs/clusters.md", "python examples/ray_data.py"): "tests/clusters/test_ray_data.py runs it",
+    ("docs/clusters.md", "spark-submit"): "tests/clusters/test_spark.py runs it, where Spark is",
+    ("docs/clusters.md", "python examples/dask_rows.py"): "tests/clusters/test_dask.py runs it",
+    ("docs/clusters.md", "import mlflow"): "tests/pushforward/test_mlflow.py runs it",
     (
         "docs/deploying.md",
         "docker compose",
