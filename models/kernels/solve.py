@@ -9,7 +9,7 @@ from torch import Tensor
 from models.fold.continuous import FoldedContinuous
 from models.fold.field import FoldedField
 from models.kernels.refusal import NotFused
-from models.kernels.solve_kernel import solve_kernel
+from models.kernels.solve_kernel import solve_kernel, stage_weights
 from models.ode.call import SolveCall, SolveReport
 from models.ode.fields.activations import Activation, Fixed, Swish
 from models.ode.fixed_batch import ended_status
@@ -36,6 +36,7 @@ class FusedContinuous(ODETransform):
     """
 
     weights: Tensor
+    stage_weights: Tensor
     frequencies: Tensor
 
     def __init__(self, continuous: FoldedContinuous, *, precision: str = "ieee") -> None:
@@ -58,6 +59,7 @@ class FusedContinuous(ODETransform):
         self.hidden = _side(max(field.widths[:-1]))
         self.num_frequencies = 0 if field.frequencies is None else len(field.frequencies)
         self.register_buffer("weights", self._pack(field))
+        self.register_buffer("stage_weights", torch.tensor(stage_weights()).to(self.weights))
         frequencies = torch.zeros(1) if field.frequencies is None else field.frequencies
         self.register_buffer("frequencies", frequencies.to(self.weights))
 
@@ -108,7 +110,7 @@ class FusedContinuous(ODETransform):
         }
         if rows:
             solve_kernel[(-(-rows // tile),)](
-                x, beside, self.weights, self.frequencies, y, *columns, rows,
+                x, beside, self.weights, self.stage_weights, self.frequencies, y, *columns, rows,
                 0.0 if onwards else self.end_time, self.end_time if onwards else -self.end_time,
                 limits.rtol, limits.atol, limits.smallest, limits.largest,
                 float(self.solver.max_evaluations), **options,

@@ -21,19 +21,28 @@ from models.ode.steps import (
 )
 
 _FIRST_STEP = tl.constexpr(FIRST_STEP)
-# Nodes, weights of the stages, and the difference of the two results: Dormand & Prince.
-_C2, _C3, _C4, _C5, _, _ = (tl.constexpr(node) for node in NODES)
-_A21 = tl.constexpr(STAGES[0][0])
-_A31, _A32 = (tl.constexpr(weight) for weight in STAGES[1])
-_A41, _A42, _A43 = (tl.constexpr(weight) for weight in STAGES[2])
-_A51, _A52, _A53, _A54 = (tl.constexpr(weight) for weight in STAGES[3])
-_A61, _A62, _A63, _A64, _A65 = (tl.constexpr(weight) for weight in STAGES[4])
-_B1, _, _B3, _B4, _B5, _B6 = (tl.constexpr(weight) for weight in STAGES[5])
-_E1, _, _E3, _E4, _E5, _E6, _E7 = (tl.constexpr(weight) for weight in STEP_ERROR)
+# The weights of the first slope in all stages and in the error of the step: Dormand & Prince.
+_A21, _A31, _A41, _A51, _A61, _B1 = (tl.constexpr(stage[0]) for stage in STAGES)
+_E1 = tl.constexpr(STEP_ERROR[0])
+STAGES_AFTER_FIRST = tl.constexpr(len(NODES))
+# Of each other slope: its node, its weights in the error and in the result, and those in the
+# stages behind it, the next one first.
+WEIGHTS_A_STAGE = tl.constexpr(3 + len(NODES) - 1)
 # The largest error after which a step is multiplied by four, by two and so on.
 _LIMIT_4, _LIMIT_2, _, _LIMIT_HALF, _LIMIT_QUARTER, _LIMIT_EIGHTH = (
     tl.constexpr(limit) for limit in error_limits()
 )
+
+
+def stage_weights() -> list[list[float]]:
+    """The table that the kernel reads: a row of WEIGHTS_A_STAGE numbers for each slope but one."""
+    rows = []
+    for slope, node in enumerate(NODES, start=1):
+        behind = [stage[slope] if slope < len(stage) else 0.0 for stage in STAGES[slope:]]
+        result = STAGES[-1][slope] if slope < len(STAGES[-1]) else 0.0
+        rows.append([node, STEP_ERROR[slope], result, *behind])
+        rows[-1] += [0.0] * (WEIGHTS_A_STAGE.value - len(rows[-1]))
+    return rows
 
 
 @triton.jit
@@ -144,8 +153,8 @@ def _next_step(position, step, error):
 
 @triton.jit
 def solve_kernel(
-    x, extra, weights, frequencies, y, log_det, position_out, step_out, error_out,
-    evaluations_out, rows, start, span, rtol, atol, smallest_step, largest, max_evaluations,
+    x, extra, weights, weights_of_stages, frequencies, y, log_det, position_out, step_out,
+    error_out, evaluations_out, rows, start, span, rtol, atol, smallest_step, largest, max_evaluations,
     FEATURES: tl.constexpr, COLUMNS: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr,
     ACTIVATION: tl.constexpr, IS_GATED: tl.constexpr, FREQUENCIES: tl.constexpr,
     IS_RESIDUAL: tl.constexpr, HAS_EXTRA: tl.constexpr, TRACED: tl.constexpr,
@@ -185,52 +194,39 @@ def solve_kernel(
     error = tl.where(finite, 0.0, float("inf"))
     while tl.sum(active.to(tl.int32)) > 0:
         length = step * span
-        at = position * span + start
         long = length[:, None]
-        moved = state + long * (_A21 * k1)
-        k2, _ = _field(
-            moved, at + _C2 * length, beside, weights, frequencies, unit, is_unit, FEATURES,
-            COLUMNS, HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, False, UNITS,
-            ROWS, PRECISION,
-        )  # fmt: skip
-        moved = state + long * (_A31 * k1 + _A32 * k2)
-        k3, q3 = _field(
-            moved, at + _C3 * length, beside, weights, frequencies, unit, is_unit, FEATURES,
-            COLUMNS, HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, TRACED, UNITS,
-            ROWS, PRECISION,
-        )  # fmt: skip
-        moved = state + long * (_A41 * k1 + _A42 * k2 + _A43 * k3)
-        k4, q4 = _field(
-            moved, at + _C4 * length, beside, weights, frequencies, unit, is_unit, FEATURES,
-            COLUMNS, HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, TRACED, UNITS,
-            ROWS, PRECISION,
-        )  # fmt: skip
-        moved = state + long * (_A51 * k1 + _A52 * k2 + _A53 * k3 + _A54 * k4)
-        k5, q5 = _field(
-            moved, at + _C5 * length, beside, weights, frequencies, unit, is_unit, FEATURES,
-            COLUMNS, HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, TRACED, UNITS,
-            ROWS, PRECISION,
-        )  # fmt: skip
-        moved = state + long * (_A61 * k1 + _A62 * k2 + _A63 * k3 + _A64 * k4 + _A65 * k5)
-        k6, q6 = _field(
-            moved, at + length, beside, weights, frequencies, unit, is_unit, FEATURES, COLUMNS,
-            HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, TRACED, UNITS, ROWS,
-            PRECISION,
-        )  # fmt: skip
-        moved = state + long * (_B1 * k1 + _B3 * k3 + _B4 * k4 + _B5 * k5 + _B6 * k6)
-        k7, q7 = _field(
-            moved, at + length, beside, weights, frequencies, unit, is_unit, FEATURES, COLUMNS,
-            HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES, IS_RESIDUAL, TRACED, UNITS, ROWS,
-            PRECISION,
-        )  # fmt: skip
-        miss = long * (_E1 * k1 + _E3 * k3 + _E4 * k4 + _E5 * k5 + _E6 * k6 + _E7 * k7)
+        at = position * span + start
+        # The weighted sums of slopes that the stages to come begin with, the next one in front: the
+        # field is compiled once for all stages.
+        a1, a2, a3 = _A21 * k1, _A31 * k1, _A41 * k1
+        a4, a5, a6 = _A51 * k1, _A61 * k1, _B1 * k1
+        miss, miss_of_sum, gain = _E1 * k1, _E1 * q1, _B1 * q1
+        moved, k7, q7 = state, k1, q1
+        for stage in range(STAGES_AFTER_FIRST):
+            row_of_weights = weights_of_stages + stage * WEIGHTS_A_STAGE
+            moved = state + long * a1
+            k7, q7 = _field(
+                moved, at + tl.load(row_of_weights) * length, beside, weights, frequencies, unit,
+                is_unit, FEATURES, COLUMNS, HIDDEN, LAYERS, ACTIVATION, IS_GATED, FREQUENCIES,
+                IS_RESIDUAL, TRACED, UNITS, ROWS, PRECISION,
+            )  # fmt: skip
+            a1 = a2 + tl.load(row_of_weights + 3) * k7
+            a2 = a3 + tl.load(row_of_weights + 4) * k7
+            a3 = a4 + tl.load(row_of_weights + 5) * k7
+            a4 = a5 + tl.load(row_of_weights + 6) * k7
+            a5 = a6 + tl.load(row_of_weights + 7) * k7
+            error_weight = tl.load(row_of_weights + 1)
+            miss += error_weight * k7
+            miss_of_sum += error_weight * q7
+            gain += tl.load(row_of_weights + 2) * q7
+        miss = long * miss
         size = tl.maximum(tl.abs(state), tl.abs(moved))
         errors = tl.abs(miss) / (atol + rtol * size)
         found = tl.max(tl.where(errors <= largest, errors, float("inf")), axis=1)
         summed = total
         if TRACED:
-            summed = total + length * (_B1 * q1 + _B3 * q3 + _B4 * q4 + _B5 * q5 + _B6 * q6)
-            miss_of_sum = length * (_E1 * q1 + _E3 * q3 + _E4 * q4 + _E5 * q5 + _E6 * q6 + _E7 * q7)
+            summed = total + length * gain
+            miss_of_sum = length * miss_of_sum
             size_of_sum = tl.maximum(tl.abs(total), tl.abs(summed))
             other = tl.abs(miss_of_sum) / (atol + rtol * size_of_sum)
             found = tl.maximum(found, tl.where(other <= largest, other, float("inf")))
