@@ -154,7 +154,8 @@ def _next_step(position, step, error):
 @triton.jit
 def solve_kernel(
     x, extra, weights, weights_of_stages, frequencies, y, log_det, position_out, step_out,
-    error_out, evaluations_out, rows, start, span, rtol, atol, smallest_step, largest, max_evaluations,
+    error_out, evaluations_out, rows, start, span, rtol, atol, smallest_step, largest,
+    max_evaluations,
     FEATURES: tl.constexpr, COLUMNS: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr,
     ACTIVATION: tl.constexpr, IS_GATED: tl.constexpr, FREQUENCIES: tl.constexpr,
     IS_RESIDUAL: tl.constexpr, HAS_EXTRA: tl.constexpr, TRACED: tl.constexpr,

@@ -43,6 +43,8 @@ def fuse_flow(config: EngineConfig) -> tuple[Flow, dict[str, Any]]:
     Raises:
         EngineUnavailable: nothing of it has a kernel, or the kernels are off.
     """
+    from triton.errors import TritonError
+
     from models.kernels.fuse import fuse
     from models.kernels.refusal import NotFused
 
@@ -54,5 +56,8 @@ def fuse_flow(config: EngineConfig) -> tuple[Flow, dict[str, Any]]:
         flow = fuse(fold(config.flow), precision=_OF_KERNELS[config.precision])
     except NotFused as error:
         raise EngineUnavailable(f"no kernel: {error}") from None
-    certificate = certify(flow, config)
+    try:
+        certificate = certify(flow, config)
+    except TritonError as error:
+        raise EngineUnavailable(f"its kernels cannot be compiled: {error}") from error
     return flow, {} if config.precision == FLOAT32 else certificate.describe()
