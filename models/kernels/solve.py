@@ -16,9 +16,10 @@ from models.ode.fixed_batch import ended_status
 from models.ode.steps import StepRule
 from models.ode.transform import ODETransform
 
-# A tile holds each row as often as it has features, all of its layers at once.
-MOST_FEATURES = 64
+# A tile holds each row as often as it has features, a whole layer at once: so many numbers, beyond
+# which the compiler takes minutes.
 MOST_WIDTH = 128
+MOST_NUMBERS = 64 * 64
 # The least sides of the products of matrices.
 _LEAST_SIDE = 16
 _SMALL_TILE = 1024
@@ -44,10 +45,11 @@ class FusedContinuous(ODETransform):
         field = continuous.field
         if continuous.fixed_steps is not None:
             raise NotFused("steps of one length for every row")
-        if field.features > MOST_FEATURES or max(field.widths) > MOST_WIDTH:
+        tile = max(_LEAST_SIDE, _power_of_two(field.features)) * _side(max(field.widths))
+        if max(field.widths) > MOST_WIDTH or tile > MOST_NUMBERS:
             raise NotFused(
-                f"a field of {field.features} features, {max(field.widths)} wide: up to "
-                f"{MOST_FEATURES} and {MOST_WIDTH} fuse"
+                f"a field of {field.features} features, {max(field.widths)} wide: up to 64 "
+                f"features at 64 units, or 32 at {MOST_WIDTH}, fuse"
             )
         self.field = field
         self.data_time = continuous.data_time
