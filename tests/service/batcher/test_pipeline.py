@@ -117,13 +117,14 @@ def test_a_batch_is_waited_for_when_all_its_clients_have_left() -> None:
         engine = Pipelined(Doubling())
         queue = batcher(engine.function, start=engine.start)
         queue.start()
-        (task,) = await submitted(queue, rows(1))
-        await engine.has_started()
-        task.cancel()
+        first, second = await submitted(queue, rows(*range(8)), rows(*range(8)))
+        assert [await engine.has_started(), await engine.has_started()] == [8, 8]
+        second.cancel()
         await asyncio.sleep(0)
-        engine.permit(2)
+        engine.permit(3)
+        assert_is_answer(await first, rows(*range(8)))
         assert_is_answer(await queue.submit(rows(2), None, later()), rows(2))
-        assert engine.log == ["start 1", "finish 1"] * 2
+        assert engine.log[2:] == ["finish 8", "finish 8", "start 1", "finish 1"]
         await queue.drain()
 
     run(test())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.flow import Flow
-from service.engines.cuda.buffers import RowShapes
+from service.engines.cuda.buffers import BatchBuffers, RowShapes
 from service.engines.cuda.graphed import GraphedBatch, GraphedFunction
 from service.engines.cuda.graphs import best_seconds, capture_flow, make_engine
 from service.engines.cuda.proof import prove
@@ -20,7 +20,7 @@ from service.engines.selection import EngineConfig, EngineSelection, EngineUnava
 from service.engines.torch import TorchEngine
 
 from .fakes import FakeEvent, FakeRuntime
-from .flows import DISCRETE, checkpoint, folded, golden_rows
+from .flows import DISCRETE, RowByRow, checkpoint, folded, golden_rows, row_by_row
 
 pytestmark = pytest.mark.xdist_group("folded")
 
@@ -39,7 +39,7 @@ def square(batch: GraphedBatch) -> float:
 def captured(
     one: EngineConfig, runtime: FakeRuntime | None = None, flow: Flow | None = None
 ) -> EngineSelection:
-    flow = flow or folded(one.checkpoint.folder.name)
+    flow = flow or row_by_row(one.checkpoint.folder.name)
     return capture_flow(flow, one, "graphs", runtime or FakeRuntime(), time_replay=square)
 
 
@@ -50,7 +50,7 @@ def assert_same(got: Sequence[Any], wanted: Sequence[Any]) -> None:
 
 @pytest.mark.parametrize("name", ["realnvp", "maf_mlp_classes"])
 def test_graphs_give_the_numbers_of_the_flow(name: str) -> None:
-    selection, eager = captured(config(name)), TorchEngine(folded(name))
+    selection, eager = captured(config(name)), TorchEngine(row_by_row(name))
     assert selection.comparison["graphs"] == {
         "encode": {"batch_sizes": [2, 4, 6]},
         "decode": {"batch_sizes": [2, 4, 6]},
@@ -84,10 +84,20 @@ def test_two_batches_are_pending_and_each_gets_its_own() -> None:
     given[:] = np.nan
     results = [first.finish(), second.finish()]
     kept = [[part.copy() for part in result] for result in results]
-    engine.encode(x[1:3], None)  # what was given is never touched again
-    for result, rows, copies in zip(results, (x[:2], x[2:4]), kept, strict=True):
-        assert_same(result, engine.encode(rows, None))
+    for _ in range(2):  # what was given is never touched again
+        engine.encode(x[1:3], None)
+    for result, copies in zip(results, kept, strict=True):
         assert_same(result, copies)
+    for copies, rows in zip(kept, (x[:2], x[2:4]), strict=True):
+        assert_same(copies, engine.encode(rows, None))
+
+
+def test_a_batch_is_filled_up_with_copies_of_its_first_row() -> None:
+    buffers = BatchBuffers(4, RowShapes((2,), (2,), (1,), torch.float32), FakeRuntime())
+    buffers.write(np.array([[1, 2], [3, 4]], np.float32), np.array([[5], [6]], np.float32))
+    assert buffers.rows.tolist() == [[1, 2], [3, 4], [1, 2], [1, 2]]
+    assert buffers.context is not None
+    assert buffers.context.tolist() == [[5], [6], [5], [5]]
 
 
 def test_more_rows_than_were_captured_are_to_be_halved() -> None:
@@ -170,7 +180,7 @@ def test_graphs_at_fault_are_not_used_and_the_reason_is_shown(
         assert f"realnvp: {operation} is not captured" in caplog.text
     assert selection.batch_sizes == ()
     x, z, _ = golden_rows("realnvp")
-    eager = TorchEngine(folded("realnvp"))
+    eager = TorchEngine(row_by_row("realnvp"))
     assert_same(selection.engine.encode(x, None), eager.encode(x, None))
     assert_same(selection.engine.decode(z, None), eager.decode(z, None))
 
@@ -182,7 +192,7 @@ def test_graphs_at_fault_are_no_candidate_where_engines_are_compared() -> None:
 
 
 def test_a_direction_that_cannot_be_captured_is_computed_without_graphs() -> None:
-    class Waits(Flow):
+    class Waits(RowByRow):
         def decode(self, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
             if decoded and not uses_eager:
                 raise RuntimeError("operation not permitted when stream is capturing")
@@ -191,7 +201,7 @@ def test_a_direction_that_cannot_be_captured_is_computed_without_graphs() -> Non
 
     decoded: list[int] = []
     uses_eager: list[int] = []
-    plain = folded("realnvp")
+    plain = row_by_row("realnvp")
     flow = Waits(plain.chain, plain.event_shape)
     selection = captured(config(), flow=flow)
     uses_eager.append(1)
