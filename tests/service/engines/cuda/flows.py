@@ -50,8 +50,10 @@ class RowByRow(Flow):
 def _row_by_row(
     function: Callable[..., tuple[Tensor, Tensor]], value: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    contexts = [None] * len(value) if context is None else context.split(1)
-    found = [function(*row) for row in zip(value.split(1), contexts, strict=True)]
+    # In memory of its own: processors compute rows that begin at other places by other steps.
+    rows = [row.clone() for row in value.split(1)]
+    contexts = [None] * len(rows) if context is None else [row.clone() for row in context.split(1)]
+    found = [function(*given) for given in zip(rows, contexts, strict=True)]
     return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
 

@@ -64,7 +64,9 @@ def test_graphs_give_the_numbers_of_the_flow(name: str) -> None:
 
 
 def test_a_row_has_the_same_bits_with_any_neighbours() -> None:
-    engine = captured(config()).engine
+    selection = captured(config())
+    engine = selection.engine
+    assert selection.batch_sizes == (2, 4, 6)
     x, _, _ = golden_rows("realnvp")
     wanted = engine.encode(x[:3], None)
     for others in (x[3:4], 100 * x[3:4]):
@@ -73,8 +75,9 @@ def test_a_row_has_the_same_bits_with_any_neighbours() -> None:
 
 
 def test_two_batches_are_pending_and_each_gets_its_own() -> None:
-    runtime = FakeRuntime()
-    engine = captured(config(), runtime).engine
+    selection = captured(config())
+    engine = selection.engine
+    assert selection.batch_sizes == (2, 4, 6)
     assert isinstance(engine, PipelinedEngine)
     x, _, _ = golden_rows("realnvp")
     given = x[:2].copy()
