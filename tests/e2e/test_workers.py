@@ -90,7 +90,7 @@ def test_each_line_says_whose_it_is(asked_server: tuple[RunningServer, int], mod
     assert first.startswith(
         f"INFO    settings: --model-repository {model} --port {port} --workers 2 "
     )
-    found = [re.match(r"INFO    worker (\d): (\w+)", line) for line in others]
+    found = [re.match(r"INFO    worker (\d): (?:--)?(\w+)", line) for line in others]
     assert None not in found, others
     said = {match.groups() for match in found if match is not None}
     words = ("ready", "serving", "POST", "SIGTERM")
