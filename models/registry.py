@@ -22,11 +22,6 @@ from models.families.realnvp import REALNVP, RealNVPConfig, build_realnvp
 from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
 
-# Arguments that came when graphs had been exported already: left out where they have these values,
-# so that the configuration of such a model stays what it was.
-_LATER: dict[str, Any] = {"context_embedding": []}
-_ALWAYS = object()
-
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -80,7 +75,7 @@ def build(family: str, config: Mapping[str, Any]) -> Flow:
     if flow.needs_float64:
         flow.double()
     flow.family = family
-    flow.config = _configuration(validated)
+    flow.config = validated.model_dump(mode="json")
     return flow
 
 
@@ -108,12 +103,6 @@ def check_arguments(family: str, config: Mapping[str, Any]) -> None:
         faults = [item for item in error.errors() if item["type"] != "missing"]
         if faults:
             raise ValueError(_explain(family, faults)) from None
-
-
-def _configuration(validated: FamilyConfig) -> dict[str, Any]:
-    """The configuration as it is kept; digests of it bind graphs to their model."""
-    config = validated.model_dump(mode="json")
-    return {name: value for name, value in config.items() if _LATER.get(name, _ALWAYS) != value}
 
 
 def _validate(family: Family, config: Mapping[str, Any]) -> FamilyConfig:

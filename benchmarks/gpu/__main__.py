@@ -15,6 +15,7 @@ from benchmarks.gpu import bits, correctness, machine, over_http, report, speed,
 from benchmarks.gpu.candidates import engines_of
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.subjects import Made, Sizes
+from models.importers.report import ImportRefused
 from service.engines.device import resolve_device
 
 EXIT_PASSED, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -96,7 +97,11 @@ def _check_flows(
         if not results.has_time(f"{correctness.PART}, {group}", name):
             continue
         with results.guard(f"{correctness.PART}, {group}", name):
-            subject = make()
+            try:
+                subject = make()
+            except ImportRefused as reason:
+                results.skip(f"{correctness.PART}, {group}", name, str(reason))
+                continue
             wanted = correctness.wanted_of(subject)
             for engine, selection in engines_of(
                 results, group, subject.checkpoint, _MAX_ROWS[group]
