@@ -170,5 +170,7 @@ def base_log_prob_torch(z: "Tensor") -> "Tensor":
     Returns:
         (B,), in the dtype of z.
     """
+    from models.row_sum import row_sum
+
     wide = z.double()
-    return (-0.5 * (wide.square().sum(1) + z.shape[1] * LOG_TWO_PI)).to(z.dtype)
+    return (-0.5 * (row_sum(wide.square(), 1) + z.shape[1] * LOG_TWO_PI)).to(z.dtype)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.fold.networks import Network
 from models.fold.scalar import Scalar, Slopes
+from models.row_sum import event_sum
 from models.transforms.coupling import checkerboard
 from models.transforms.elementwise import Elementwise
 from models.transforms.transform import Transform, constant_log_det, sum_event
@@ -129,7 +130,7 @@ def _total(log_slopes: list[Tensor], like: Tensor) -> Tensor:
     if not log_slopes:
         return constant_log_det(0, like)
     if len(log_slopes) == 1:
-        return log_slopes[0].sum(tuple(range(1, like.dim())))
+        return event_sum(log_slopes[0])
     return sum_event(torch.cat([_shorten(slopes) for slopes in log_slopes], 1).double())
 
 
@@ -137,7 +138,7 @@ def _shorten(slopes: Tensor) -> Tensor:
     """Sum what is long; every sum is two operators, and a few numbers cost less than these."""
     if slopes.dim() == 2 and slopes.shape[1] <= _FEW_SLOPES:
         return slopes
-    return slopes.sum(tuple(range(1, slopes.dim())), keepdim=True)
+    return event_sum(slopes, keepdim=True)
 
 
 class FoldedCheckerboard(Transform):

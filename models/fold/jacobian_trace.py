@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.ode.fields.dense import trace_of_product
 from models.ode.fields.dense_layers import Affine
+from models.row_sum import row_sum
 
 # Products of weights are kept up to this many numbers: beyond, reading them costs more than the
 # fewer operations save.
@@ -74,4 +75,4 @@ class _Paired(nn.Module):
             pairs = pairs * (slopes[2] @ self.right)
         pairs = pairs.view(len(pairs), *self.shape)
         diagonal = (pairs @ slopes[1].unsqueeze(2)).squeeze(2)
-        return (diagonal if gate is None else diagonal * gate).sum(1)
+        return row_sum(diagonal if gate is None else diagonal * gate, 1)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from models.ode.call import SolveCall
+from models.row_sum import row_sum
 
 
 class Transform(nn.Module, ABC):
@@ -73,7 +74,7 @@ def apply(
 
 def sum_event(values: Tensor) -> Tensor:
     """Sum everything but the batch axis.   (B, ...) -> (B,)."""
-    return values.flatten(1).sum(1)
+    return row_sum(values.flatten(1), 1)
 
 
 def constant_log_det(value: Tensor | float, like: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from models.ode.fields.conv_layers import (
     kernel_size,
 )
 from models.ode.fields.dynamics import Dynamics
+from models.row_sum import row_sum
 
 
 class ConvDynamics(Dynamics):
@@ -134,7 +135,7 @@ class ConvDynamics(Dynamics):
         tangents = tangents.unflatten(0, (rows, count))
         if self.residual:
             h, tangents = h - x, tangents - probes
-        return h, (tangents * probes).flatten(2).sum(2)
+        return h, row_sum((tangents * probes).flatten(2), 2)
 
     @property
     def _stack(self) -> tuple[list[ConvLayer], list[Activation]]:

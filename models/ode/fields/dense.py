@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.ode.fields.activations import Activation, Nonlinearity, activation
 from models.ode.fields.dense_layers import Affine, DenseLayer, DenseLayerType, dense_layer
 from models.ode.fields.dynamics import Dynamics
+from models.row_sum import row_sum
 
 TimeInput = Literal["none", "fourier", "last"]
 
@@ -135,7 +136,7 @@ class DenseDynamics(Dynamics):
             tangents = tangents * gate.unsqueeze(1)
         if self.residual:
             dx, tangents = dx - x, tangents - probes
-        forms = (tangents * probes).sum(-1)
+        forms = row_sum(tangents * probes)
         return dx, forms.expand(x.shape[0], -1)
 
     def _inputs(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
@@ -183,18 +184,18 @@ def trace_of_product(layers: list[Affine], slopes: list[Tensor], columns: slice)
     gate = layers[-1].gate
     if not slopes:
         diagonal = first.diagonal(dim1=-2, dim2=-1)
-        return (diagonal if gate is None else diagonal * gate).sum(-1)
+        return row_sum(diagonal if gate is None else diagonal * gate)
     if len(slopes) == 2 and gate is None and layers[1].weight.dim() == 2 == first.dim():
         # s_2^T (W_2 o (W_1 W_3)^T) s_1: the D axis is summed out before any row is looked at.
         mixing = layers[1].weight * (first @ last).T
-        return ((slopes[0] @ mixing.T) * slopes[1]).sum(1)
+        return row_sum((slopes[0] @ mixing.T) * slopes[1], 1)
     tangents = first.mT
     for slope, layer in zip(slopes, layers[1:-1], strict=False):
         tangents = _push(tangents * slope.unsqueeze(1), layer.weight)
     # Only the diagonal of the last product is wanted: D H operations instead of D^2 H.
     mixing = tangents * last
     if gate is None:
-        return (mixing.sum(-2) * slopes[-1]).sum(1)
+        return row_sum(mixing.sum(-2) * slopes[-1], 1)
     if mixing.dim() == 2:
-        return ((slopes[-1] @ mixing.T) * gate).sum(1)
-    return ((mixing @ slopes[-1].unsqueeze(2)).squeeze(2) * gate).sum(1)
+        return row_sum((slopes[-1] @ mixing.T) * gate, 1)
+    return row_sum((mixing @ slopes[-1].unsqueeze(2)).squeeze(2) * gate, 1)

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from models.row_sum import row_sum
+
 
 class Dynamics(nn.Module, ABC):
     """dx/dt = f(t, x, context), where every row has its own time.
@@ -70,7 +72,7 @@ class Dynamics(nn.Module, ABC):
             (products,) = torch.autograd.grad(
                 dx, x, vectors, is_grads_batched=True, create_graph=differentiable
             )
-            forms = (products * vectors).flatten(2).sum(2).T
+            forms = row_sum((products * vectors).flatten(2), 2).T
         return (dx, forms) if differentiable else (dx.detach(), forms.detach())
 
     def velocity_and_trace(
@@ -82,4 +84,4 @@ class Dynamics(nn.Module, ABC):
             (B, *event_shape), (B,).
         """
         dx, forms = self.velocity_and_forms(t, x, self.exact_probes(x), context)
-        return dx, forms.sum(1)
+        return dx, row_sum(forms, 1)
