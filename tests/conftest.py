@@ -23,11 +23,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") is not None:
+    marker = item.get_closest_marker("gpu")
+    if marker is not None:
         import torch
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device on this machine")
+        provider = marker.kwargs.get("provider")
+        if provider is not None:
+            import onnxruntime
+
+            if provider not in onnxruntime.get_available_providers():
+                pytest.skip(f"the onnxruntime of this machine has no {provider}")
 
 
 @pytest.fixture

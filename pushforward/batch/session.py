@@ -50,7 +50,8 @@ class Session:
 
     The loading, and a device beside the processors, are waited for by an event loop in a thread.
     Rows have the bits that they have in any batch: certified graphs give them as they are; another
-    engine is loaded with `batching = invariant`.
+    engine is loaded with `batching = invariant`. Continuous flows on torch and other engines on a
+    GPU do not promise that: the card says so.
 
     Args:
         model: its folder.

@@ -14,4 +14,8 @@ def make_engine(config: EngineConfig) -> EngineSelection:
         raise EngineUnavailable("continuous flows fold for onnx alone")
     flow, precision = fold_in_precision(config)
     probe = PROBES.of(str(config.flow.device))
-    return EngineSelection(TorchEngine(flow, name="folded", probe=probe), precision=precision)
+    return EngineSelection(
+        TorchEngine(flow, name="folded", probe=probe),
+        is_neighbour_invariant=config.flow.device.type == "cpu",  # as for the torch engine
+        precision=precision,
+    )

@@ -26,8 +26,9 @@ class _FlowCall(Protocol):
 def make_engine(config: EngineConfig) -> EngineSelection:
     """Serve the flow as it is; see `service.engines.selection.MakeEngine`."""
     # The solver takes rows that are done out of its batch: the sizes of its matrices, and with them
-    # last bits, depend on neighbours in batches of a fixed size too.
-    is_invariant = not is_continuous(config.flow)
+    # last bits, depend on neighbours in batches of a fixed size too. On a GPU libraries choose how
+    # the parts of a batch are summed, and promise nothing of its places.
+    is_invariant = not is_continuous(config.flow) and config.flow.device.type == "cpu"
     probe = PROBES.of(str(config.flow.device))
     return EngineSelection(
         TorchEngine(config.flow, probe=probe), is_neighbour_invariant=is_invariant

@@ -26,6 +26,7 @@ from service.engines.gpu_memory import (
     reading,
     taken_bytes,
 )
+from service.engines.judged import judged_call, judged_start
 from service.engines.selection import EngineSelection
 from service.engines.tf32 import tf32_facts
 from service.errors import ServiceError
@@ -318,7 +319,14 @@ def _connect(
     ) -> Batcher:
         takes, gives = shapes
         start = partial(engine.start, name) if isinstance(engine, PipelinedEngine) else None
-        engine_call = EngineCall(call, takes, gives, card.context_shape, card.dtype, start)
+        engine_call = EngineCall(
+            judged_call(call, card.device),
+            takes,
+            gives,
+            card.context_shape,
+            card.dtype,
+            judged_start(start, card.device),
+        )
         counters = queues.metrics.queue(card.name, name, card.engine)
         full_name = f"{card.name}.{name}"
         return Batcher(engine_call, queues.policy, counters, name=full_name, slots=queues.slots)

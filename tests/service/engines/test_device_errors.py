@@ -11,8 +11,10 @@ from torch import Tensor
 
 from models.flow import Flow
 from models.transforms.transform import Transform
+from service.contracts import Array, EngineOutput
 from service.engines.device_errors import device_fault, release_frames
 from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.judged import judged_call, judged_start
 from service.engines.probe import DeviceProbe, ProbeTable
 from service.engines.torch import TorchEngine
 
@@ -194,3 +196,46 @@ def test_frames_that_an_error_came_through_let_go() -> None:
         assert all(reference() is not None for reference in kept)
         release_frames(error)
         assert [reference() for reference in kept] == [None, None]
+
+
+class Pending:
+    """A batch on a fake device that fails once it is waited for."""
+
+    def __init__(self, text: str, held: Tensor) -> None:
+        self._text, self._held = text, held
+
+    def finish(self) -> EngineOutput:
+        raise RuntimeError(self._text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [(MEMORY[0], EngineOutOfMemory), (DEVICE[0], EngineLost), (ORDINARY[0], RuntimeError)],
+)
+def test_whatever_computes_on_a_device_is_judged(text: str, kind: type[Exception]) -> None:
+    probes = ProbeTable(lambda _: dead)
+    held: list[weakref.ref[Tensor]] = []
+
+    def fail(rows: Array, context: Array | None) -> EngineOutput:
+        raise RuntimeError(text)
+
+    def begin(rows: Array, context: Array | None) -> Pending:
+        made = torch.zeros(3)
+        held.append(weakref.ref(made))
+        return Pending(text, made)
+
+    rows = np.zeros((1, 3), np.float32)
+    call = judged_call(fail, "cuda:0", probes)
+    start = judged_start(begin, "cuda:0", probes)
+    begin_to_fail = judged_start(fail, "cuda:0", probes)  # type: ignore[arg-type]
+    assert start is not None
+    assert begin_to_fail is not None
+    pending = start(rows, None)
+    for step in (lambda: call(rows, None), lambda: begin_to_fail(rows, None), pending.finish):
+        with pytest.raises(RuntimeError) as caught:
+            step()
+        assert type(caught.value) is kind
+    if kind is not RuntimeError:
+        assert held[0]() is None
+    assert judged_call(fail, "cpu", probes) is fail
+    assert judged_start(None, "cuda:0", probes) is None

@@ -215,7 +215,7 @@ def test_tf32_is_off_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (options["device_id"], options["use_tf32"]) == ("1", "0")
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(provider="CUDAExecutionProvider")
 def test_cuda_answers_as_float64_does() -> None:
     name = "glow"
     flow = make_flow(name)

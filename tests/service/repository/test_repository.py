@@ -365,6 +365,8 @@ def test_bits_are_claimed_only_where_they_hold(family: str, tmp_path: Path) -> N
     assert card.accuracy["is_bitwise_reproducible"] is (family == "realnvp")
     warning = card.accuracy.get("warning", "")
     assert ("2.0e-03" in warning) is (family == "ffjord")
+    elsewhere = replace(load_checkpoint(tmp_path / "m"), flow=flow.to("meta"))
+    assert not make_engine(EngineConfig(elsewhere, 1, 8)).is_neighbour_invariant
     certain = replace(selection, is_batch_invariant=True)
     card = make_card(ModelLocation("m", "1", Path("m")), facts_of(flow), certain, "fast")
     assert card.accuracy["is_bitwise_reproducible"] is True
