@@ -133,7 +133,8 @@ async def load_model(
             asyncio.timeout(settings.load_timeout_seconds),
         ):
             reader = reader_of(overrides.device)
-            before = reading(reader)
+            # In a thread: a hung device is not to hold up those who are served.
+            before = reader and await run_in_dedicated_thread(lambda: reading(reader))
             loaded = await _load(location, overrides, metrics, slots, seen)
             return loaded if reader is None else _with_memory(loaded, metrics, reader, before)
     except TimeoutError:
