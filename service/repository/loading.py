@@ -134,7 +134,9 @@ async def load_model(
         ):
             reader = reader_of(overrides.device)
             # In a thread: a hung device is not to hold up those who are served.
-            before = reader and await run_in_dedicated_thread(lambda: reading(reader))
+            before = None
+            if reader is not None:
+                before = await run_in_dedicated_thread(lambda: reading(reader))
             loaded = await _load(location, overrides, metrics, slots, seen)
             return loaded if reader is None else _with_memory(loaded, metrics, reader, before)
     except TimeoutError:
