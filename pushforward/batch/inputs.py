@@ -2,10 +2,11 @@
 
 import functools
 import glob
+import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,6 +17,7 @@ ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
 SUFFIXES = (".parquet", *ARROW_SUFFIXES, ".npy", *TEXT_SUFFIXES)
 
 _HEADER = re.compile(r"(.*)\?header=(yes|no)", re.DOTALL)
+_BLOCK_BYTES = 2**18
 _WILD = re.compile(r"[*?\[]")
 # What tells of a remote file that it has changed, by the names that file systems have for it.
 _VERSIONS = ("ETag", "etag", "md5", "LastModified", "last_modified", "mtime", "updated")
@@ -38,19 +40,31 @@ class InputName(NamedTuple):
         name = self.path.lower()
         return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
-    def version(self) -> list[Any]:
-        """What changes when the file does.
+    def check(self) -> None:
+        """See that it is there, where that is soon known.
+
+        Raises:
+            OSError: it is not.
+        """
+        if not self.is_remote:
+            os.stat(self.path)
+
+    def version(self, is_stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """What tells its content from another: of a remote file, what its file system says.
+
+        Args:
+            is_stopped: asked now and then; once it is so, nobody wants the answer any more.
 
         Raises:
             OSError: it is not there.
         """
+        header = {} if self.header is None else {"header": self.header}
         if not self.is_remote:
-            info = os.stat(self.path)
-            return [os.path.abspath(self.path), info.st_size, info.st_mtime_ns, self.header]
+            return {"name": self.path, **header, **_digest(self.path, is_stopped)}
         system, path = _remote(self.path)
         info = system.info(path)
         versions = [str(info[name]) for name in _VERSIONS if name in info]
-        return [self.path, info.get("size"), versions, self.header]
+        return {"url": self.path, **header, "bytes": info.get("size"), "versions": versions}
 
     def open(self) -> IO[bytes]:
         """Open it for reading anywhere in it."""
@@ -63,6 +77,16 @@ class InputName(NamedTuple):
     def local(self) -> Path:
         """Its path on this machine; what is remote is copied there, once."""
         return _copy(self) if self.is_remote else Path(self.path)
+
+
+def _digest(path: str, is_stopped: Callable[[], bool]) -> dict[str, Any]:
+    total, digest = 0, hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        block = memoryview(bytearray(_BLOCK_BYTES))
+        while (count := file.readinto(block)) and not is_stopped():
+            digest.update(block[:count])
+            total += count
+    return {"bytes": total, "sha256": digest.hexdigest()}
 
 
 @functools.cache

@@ -5,7 +5,9 @@
 One slab is computed while the next is read and the one before is written.
 """
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -13,13 +15,14 @@ import numpy as np
 
 from models.noise import draw_seed
 from pushforward.batch.calls import CallResult, PendingCall, RowCall
-from pushforward.batch.columns import check_types, rows_of_table
+from pushforward.batch.columns import rows_of_table
+from pushforward.batch.discoveries import Discoveries
 from pushforward.batch.inputs import InputName, find_inputs
-from pushforward.batch.layout import Layout, Wanted, find_layout
-from pushforward.batch.partial import PartialOutput, digest_key
+from pushforward.batch.layout import Layout, Wanted
+from pushforward.batch.partial import PartialOutput
 from pushforward.batch.plan import BadRow, FilePlan, FileSummary
-from pushforward.batch.provenance import make_facts, provenance, read_key
-from pushforward.batch.readers import open_input
+from pushforward.batch.provenance import key_of, make_facts, provenance, read_key
+from pushforward.batch.readers import kept_fields, layout_of, open_input
 from pushforward.batch.rows import Codes, InputRows
 from pushforward.batch.session import Session
 from pushforward.batch.slabs import InputFile, Slab
@@ -60,13 +63,21 @@ def run(plan: FilePlan, show: ShowProgress = lambda done, total: None) -> FileSu
     if plan.out.exists() and not plan.overwrite and not plan.resume:
         raise ValueError(f"{plan.out}: it exists; --overwrite replaces it")
     names = find_inputs(plan.inputs)
-    versions = [name.version() for name in names]
-    session = Session(plan.model, instances=plan.instances, num_threads=plan.num_threads)
-    try:
-        return _Run(plan, session, partial, show).complete(names, versions, suffix)
-    finally:
-        partial.release()
-        session.close()
+    for name in names:
+        name.check()
+    is_stopped = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        # A processor has nothing to do while the model is loaded.
+        versions = beside.submit(lambda: [name.version(is_stopped.is_set) for name in names])
+        try:
+            session = Session(plan.model, instances=plan.instances, num_threads=plan.num_threads)
+            try:
+                return _Run(plan, session, partial, show).complete(names, versions.result(), suffix)
+            finally:
+                partial.release()
+                session.close()
+        finally:
+            is_stopped.set()
 
 
 class _Run:
@@ -81,6 +92,8 @@ class _Run:
         self._show = show
         self._card = session.card
         self._fields = dict(plan.fields)
+        fdr = self._fields.get("fdr") if plan.operation == "score" else None
+        self._discoveries = None if fdr is None else Discoveries(fdr)
         self._total: int | None = None
         self._summary = FileSummary(str(plan.out))
 
@@ -88,12 +101,18 @@ class _Run:
         """Compute the parts that are not there yet, and make the file of all."""
         plan = self._plan
         facts = make_facts(plan, self._session, versions)
-        key = digest_key(facts)
+        key = key_of(facts)
         if self._is_complete(suffix, key):
             self._summary.is_done_before = True
             return self._summary
+        if self._discoveries is not None and self._fields.get("explain") is not None:
+            raise ValueError(
+                "explain: with fdr it is not known which rows are anomalies until all are scored; "
+                "name alpha or threshold in its place"
+            )
         self._prepare(key)
-        probe = self._session.try_fields(plan.operation, self._fields)
+        probe = self._session.try_fields(plan.operation, self._fields, is_file=True)
+        self._fields.pop("fdr", None)
         if plan.operation == "sample":
             facts["fields"] = self._fields
             columns = OutputColumns.of(probe.outputs, self._card.feature_names, ())
@@ -111,7 +130,7 @@ class _Run:
                 for name in names:
                     files.append(open_input(name, self._slab_rows()))
                     opened.callback(files[-1].close)
-                layouts = [_layout(file, wanted) for file in files]
+                layouts = [layout_of(file, wanted) for file in files]
                 columns = self._columns_of(files, wanted, probe)
                 slabs = self._slabs(files, layouts, wanted)
                 self._write(suffix, columns, provenance(facts, key), slabs)
@@ -123,7 +142,7 @@ class _Run:
         counts = [file.num_rows for file in files]
         known = [count for count in counts if count is not None]
         self._total = sum(known) if len(known) == len(counts) else None
-        kept = _kept_fields(files[0], wanted.keep)
+        kept = kept_fields(files[0], wanted.keep)
         return OutputColumns.of(probe.outputs, self._card.feature_names, kept)
 
     def _is_complete(self, suffix: str, key: str) -> bool:
@@ -211,17 +230,32 @@ class _Run:
     def _write(
         self, suffix: str, columns: OutputColumns, told: bytes, work: Iterator[_Work]
     ) -> None:
-        """Write slab by slab; each is begun before the one before is waited for."""
+        """Write slab by slab; where something decides over all of them, once all are there."""
         fresh = self._partial.whole(suffix)
         with table_writer(fresh, suffix, columns, told) as writer:
-            before: _Work | None = None
-            for current in work:
-                if before is not None:
-                    writer.write(self._finish(columns, before))
-                before = current
-            if before is not None:
-                writer.write(self._finish(columns, before))
+            places = []
+            for place, table in self._tables(columns, work):
+                if self._discoveries is None:
+                    writer.write(table)
+                else:
+                    self._discoveries.add(table)
+                    places.append(place)
+            for place in places:
+                assert self._discoveries is not None
+                writer.write(self._discoveries.decide(self._partial.table(*place)))
         self._partial.finish(fresh)
+
+    def _tables(
+        self, columns: OutputColumns, work: Iterator[_Work]
+    ) -> Iterator[tuple[tuple[int, int], Any]]:
+        """What comes of slab after slab; each is begun before the one before is waited for."""
+        before: _Work | None = None
+        for current in work:
+            if before is not None:
+                yield before[:2], self._finish(columns, before)
+            before = current
+        if before is not None:
+            yield before[:2], self._finish(columns, before)
 
     def _finish(self, columns: OutputColumns, work: _Work) -> Any:
         """Wait for some rows, and keep what came of them.
@@ -251,28 +285,3 @@ def _result(work: _Work, pending: PendingCall) -> CallResult:
     unknown = result.unknown.copy()
     unknown[list(work.rows.codes)] = True
     return result._replace(codes=work.rows.codes_with(result.codes), unknown=unknown)
-
-
-def _layout(file: InputFile, wanted: Wanted) -> Layout | None:
-    """Find the columns of a file; None where it has none.
-
-    Raises:
-        ValueError: they are not what is needed.
-    """
-    if file.schema is None and not file.names:
-        if wanted.context or wanted.keep or wanted.columns:
-            raise ValueError(f"{file.source}: an array has no columns to name")
-        return None
-    lists = frozenset() if file.schema is None else file.lists
-    layout = find_layout(file.names, wanted, file.source, lists)
-    if file.schema is not None:
-        check_types(file.schema, layout, wanted, file.source)
-    return layout
-
-
-def _kept_fields(file: InputFile, keep: tuple[str, ...]) -> tuple[Any, ...]:
-    import pyarrow
-
-    if file.schema is None:
-        return tuple(pyarrow.field(name, pyarrow.string()) for name in keep)
-    return tuple(file.schema.field(name).remove_metadata() for name in keep)

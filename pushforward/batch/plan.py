@@ -90,7 +90,7 @@ class FileSummary:
         """Count the rows of a table by its column of statuses."""
         import pyarrow.compute as compute
 
-        bad = compute.indices_nonzero(compute.not_equal(statuses, ""))
+        bad = compute.indices_nonzero(compute.binary_length(statuses))
         texts = statuses.take(bad).to_pylist()
         self.statuses.update(texts)
         missing = _MOST_LISTED - len(self.first_bad)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.datasets.dataset import optional_package
+from pushforward.batch.partial import digest_key
 from pushforward.batch.plan import FilePlan
 from pushforward.batch.session import Session
 from pushforward.batch.writers import PROVENANCE_KEY
@@ -39,7 +40,7 @@ def make_facts(plan: FilePlan, session: Session, inputs: Sequence[Any]) -> dict[
     Args:
         plan: what is asked for.
         session: of the model.
-        inputs: what changes when one of the input files does.
+        inputs: what tells the content of each input file from another.
     """
     return {
         "operation": plan.operation,
@@ -56,10 +57,18 @@ def make_facts(plan: FilePlan, session: Session, inputs: Sequence[Any]) -> dict[
     }
 
 
+def key_of(facts: dict[str, Any]) -> str:
+    """The key of a file: by what its inputs hold, whatever they are called."""
+    told = {name: value for name, value in facts.items() if name != "command"}
+    told["inputs"] = [
+        {name: value for name, value in each.items() if name != "name"} for each in facts["inputs"]
+    ]
+    return digest_key(told)
+
+
 def provenance(facts: dict[str, Any], key: str) -> bytes:
     """What stands in the schema of an output file."""
-    inputs = [version[0] for version in facts["inputs"]]
-    return json.dumps({**facts, "inputs": inputs, "key": key}, sort_keys=True).encode()
+    return json.dumps({**facts, "key": key}, sort_keys=True).encode()
 
 
 def read_key(path: Path) -> str | None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from models.datasets.dataset import optional_package
-from pushforward.batch.columns import is_list
+from pushforward.batch.columns import check_types, is_list
 from pushforward.batch.inputs import ARROW_SUFFIXES, InputName
-from pushforward.batch.layout import Layout
+from pushforward.batch.layout import Layout, Wanted, find_layout
 from pushforward.batch.slabs import InputFile, Slab, readable
 from pushforward.batch.text import TextFile
 from service.codec.tensors import Array
@@ -30,6 +30,32 @@ def open_input(name: InputName, slab_rows: int) -> InputFile:
         if name.suffix == ".npy":
             return NumpyFile(name, slab_rows)
         return TextFile(name)
+
+
+def layout_of(file: InputFile, wanted: Wanted) -> Layout | None:
+    """Find the columns of a file; None where it has none.
+
+    Raises:
+        ValueError: they are not what is needed.
+    """
+    if file.schema is None and not file.names:
+        if wanted.context or wanted.keep or wanted.columns:
+            raise ValueError(f"{file.source}: an array has no columns to name")
+        return None
+    lists = frozenset() if file.schema is None else file.lists
+    layout = find_layout(file.names, wanted, file.source, lists)
+    if file.schema is not None:
+        check_types(file.schema, layout, wanted, file.source)
+    return layout
+
+
+def kept_fields(file: InputFile, keep: tuple[str, ...]) -> tuple[Any, ...]:
+    """The columns that are carried along, as fields of Arrow; of text files all is text."""
+    pyarrow = optional_package("pyarrow", needed_for="files", extra="files")
+
+    if file.schema is None:
+        return tuple(pyarrow.field(name, pyarrow.string()) for name in keep)
+    return tuple(file.schema.field(name).remove_metadata() for name in keep)
 
 
 class _Columns:

@@ -130,14 +130,22 @@ class Session:
         """
         return self.start(call).result()
 
-    def try_fields(self, operation: str, fields: Mapping[str, Any]) -> CallResult:
+    def try_fields(
+        self, operation: str, fields: Mapping[str, Any], *, is_file: bool = False
+    ) -> CallResult:
         """Compute one row of zeros: what the fields are worth, and which outputs there are.
+
+        Args:
+            operation: its name.
+            fields: of the request.
+            is_file: whether all rows are there in the end: what decides over all of them may be
+                named.
 
         Raises:
             ValueError: the fields are not what the operation takes.
         """
         card, chosen = self.card, self.operation(operation)
-        if fields.get("fdr") is not None:
+        if fields.get("fdr") is not None and not is_file:
             raise ValueError(
                 "fdr: it decides over all rows together, and these come in pieces; name alpha or "
                 "threshold, or take q-values of the p-values that come out"

@@ -24,9 +24,11 @@ def arrow_texts_of(codes: Array) -> Any:
     """The statuses of codes, as an array of Arrow."""
     pyarrow = optional_package("pyarrow", needed_for="files", extra="files")
     if not codes.any():
-        return pyarrow.repeat("", len(codes))
-    texts = pyarrow.array(TEXTS, pyarrow.string())
-    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(codes), texts).cast(texts.type)
+        # As `pyarrow.repeat("", len(codes))`, which imports pandas where it is installed.
+        offsets = pyarrow.py_buffer(np.zeros(len(codes) + 1, np.int32))
+        buffers = [None, offsets, pyarrow.py_buffer(b"")]
+        return pyarrow.Array.from_buffers(pyarrow.string(), len(codes), buffers)
+    return pyarrow.array(TEXTS, pyarrow.string()).take(pyarrow.array(codes))
 
 
 def texts_of(codes: Array) -> Array:

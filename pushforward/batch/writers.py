@@ -82,13 +82,28 @@ class OutputColumns(NamedTuple):
                 columns += [pyarrow.nulls(len(result.codes), kind) for _ in parts]
                 continue
             flat = result.outputs[name].reshape(len(result.codes), -1)
-            mask = result.unknown if flat.dtype.kind in "biu" else None
-            columns += [
-                pyarrow.array(np.ascontiguousarray(column), mask=mask, from_pandas=True)
-                for column in flat.T
-            ]
+            columns += [_arrow_of(np.ascontiguousarray(c), result.unknown) for c in flat.T]
         columns.append(arrow_texts_of(result.codes))
         return pyarrow.table(columns, schema=self.schema)
+
+
+def _arrow_of(values: Array, unknown: Array) -> Any:
+    """Values as an array of Arrow, null where they are NaN, or unknown and of a kind without NaN.
+
+    Its buffers are made here: `pyarrow.array` imports pandas where it is installed, half a second.
+    """
+    pyarrow = optional_package("pyarrow", needed_for="files", extra="files")
+    if values.dtype == object:
+        return pyarrow.array(values.tolist(), pyarrow.string())
+    is_null = np.isnan(values) if values.dtype.kind == "f" else unknown
+    validity = pyarrow.py_buffer(_bits(~is_null)) if is_null.any() else None
+    kind = pyarrow.from_numpy_dtype(values.dtype)
+    data = _bits(values) if values.dtype.kind == "b" else values
+    return pyarrow.Array.from_buffers(kind, len(values), [validity, pyarrow.py_buffer(data)])
+
+
+def _bits(values: Array) -> Array:
+    return np.packbits(values, bitorder="little")
 
 
 def _column_names(name: str, values: Array, names: tuple[str, ...] | None) -> tuple[str, ...]:

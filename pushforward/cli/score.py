@@ -24,6 +24,10 @@ from pushforward.cli.file_jobs import (
 Alpha = Annotated[
     float | None, typer.Option(help="Flag rows with p <= alpha: so many false alarms a row.")
 ]
+Fdr = Annotated[
+    float | None,
+    typer.Option(help="Flag rows so that of those of the whole file this share are false alarms."),
+]
 Threshold = Annotated[float | None, typer.Option(help="Flag rows with a higher score.")]
 Explain = Annotated[
     int | None, typer.Option(min=1, help="How many features to name that explain a flagged row.")
@@ -36,6 +40,7 @@ def score(
     *,
     output: Output,
     alpha: Alpha = None,
+    fdr: Fdr = None,
     threshold: Threshold = None,
     explain: Explain = None,
     columns: Columns = None,
@@ -62,6 +67,6 @@ def score(
         resume=resume,
         instances=instances,
         num_threads=num_threads,
-        fields={"alpha": alpha, "threshold": threshold, "explain": explain},
+        fields={"alpha": alpha, "fdr": fdr, "threshold": threshold, "explain": explain},
     )
     run_plan(plan, as_json=json)

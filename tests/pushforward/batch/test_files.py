@@ -1,6 +1,7 @@
 """Commands over files: the same numbers from every kind, parts and resumption, bad rows."""
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import pushforward.batch.job
+from models.scoring.conformal import q_values
 from pushforward.batch import Scorer
 from pushforward.cli import app as cli
 
@@ -145,6 +147,34 @@ def test_scores_are_those_of_scorer_with_provenance(tmp_path: Path, parquet: Pat
     )
     assert len(told["model"]["weights_sha256"]) == 64
     assert {"pushforward", "numpy", "pyarrow"} <= told["versions"].keys()
+
+
+def test_discoveries_are_those_of_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushforward.batch.job, "MOST_ROWS", 64)
+    rows = np.random.default_rng(3).normal(size=(300, 2)) * 2
+    rows[7, 0] = np.nan
+    np.save(tmp_path / "in.npy", rows)
+    out = tmp_path / "out.parquet"
+    words = ("score", MOONS, tmp_path / "in.npy", "-o", out, "--fdr", "0.2")
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        with pytest.raises(Interrupted):
+            run(*words)
+    assert run(*words, "--resume").exit_code == 3
+    table = pq.read_table(out)
+    p = np.array(table["p_value"].to_pylist(), float)
+    q = q_values(p)
+    assert 0 < (q <= 0.2).sum() < (p <= 0.2).sum()
+    assert table.column_names[:5] == ["score", "log_prob", "p_value", "q_value", "is_anomaly"]
+    assert np.array_equal(np.array(table["q_value"].to_pylist(), float), q, equal_nan=True)
+    assert table["is_anomaly"].to_pylist() == [
+        None if np.isnan(value) else value <= 0.2 for value in q
+    ]
+    for more in (("--explain", "1"), ("--alpha", "0.1")):
+        done = run(*words, "--overwrite", *more)
+        assert (done.exit_code, more[0][2:] in done.output) == (2, True), done.output
+    done = run(*words[:-1], "2", "--overwrite")
+    assert (done.exit_code, "fdr" in done.output) == (2, True), done.output
 
 
 def test_an_array_of_the_first_output(tmp_path: Path, parquet: Path, wanted: np.ndarray) -> None:
@@ -311,12 +341,20 @@ def test_a_run_that_is_killed_is_resumed_to_the_same_bytes(tmp_path: Path) -> No
     assert not parts.exists()
 
 
-def test_a_changed_input_is_another(tmp_path: Path, parquet: Path, monkeypatch: object) -> None:
+def test_an_input_is_known_by_what_it_holds(tmp_path: Path, parquet: Path) -> None:
     out = tmp_path / "out.parquet"
     log_prob(parquet, out=out)
-    pq.write_table(TABLE.slice(0, 10), parquet)
-    done = run("log-prob", MOONS, parquet, "-o", out, "--resume")
-    assert done.exit_code == 2
+    before = parquet.stat()
+    told = json.loads(pq.read_schema(out).metadata[b"pushforward"])
+    digest = hashlib.sha256(parquet.read_bytes()).hexdigest()
+    assert told["inputs"] == [{"name": str(parquet), "bytes": before.st_size, "sha256": digest}]
+    moved = shutil.copy(parquet, tmp_path / "copy.parquet")
+    assert run("log-prob", MOONS, moved, "-o", out, "--resume").exit_code == 0
+    content = bytearray(parquet.read_bytes())
+    content[200] ^= 1  # of a page; what the footer tells is as it was
+    parquet.write_bytes(content)
+    os.utime(parquet, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run("log-prob", MOONS, parquet, "-o", out, "--resume").exit_code == 2
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path, parquet: Path) -> None:
