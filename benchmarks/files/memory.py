@@ -1,0 +1,56 @@
+"""The most memory that a command takes, with all that it starts."""
+
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psutil
+
+EVERY_SECONDS = 0.05
+
+
+class Run(NamedTuple):
+    """Of a command: how long it took, the most bytes that its processes held, by all samples."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def run(command: Sequence[str]) -> Run:
+    """Run a command to its end.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    began, peak = time.perf_counter(), 0
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        seen = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, _held(seen))
+            time.sleep(EVERY_SECONDS)
+        seconds = time.perf_counter() - began
+        assert process.stderr is not None
+        told = process.stderr.read()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=told)
+    return Run(seconds, peak)
+
+
+def _held(process: psutil.Process) -> int:
+    total = 0
+    for each in (process, *_children(process)):
+        try:
+            total += each.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
