@@ -19,6 +19,7 @@ class LogProb:
         self.flow = models.load(folder)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute the log-densities of a batch."""
         x = np.stack([*batch.values()], axis=1).astype(np.float32)
         with torch.no_grad():
             return {"log_prob": self.flow.log_prob(torch.from_numpy(x)).numpy()}

@@ -81,7 +81,8 @@ def test_ratios_are_to_the_model_beside(tmp_path: Path) -> None:
     folder = saved(flow_of(), tmp_path / "rare")
     saved(models.build("realnvp", {"num_layers": 1, "event_shape": [2]}), tmp_path / "broad")
     np.save(tmp_path / "x.npy", X)
-    done = run("calibrate", folder, "--data", tmp_path / "x.npy", "--statistic", "ratio:broad")
+    words = ("--statistic", "ratio:broad", "--background", tmp_path / "broad")
+    done = run("calibrate", folder, "--data", tmp_path / "x.npy", *words)
     assert done.exit_code == 0, done.output
     out = tmp_path / "out.parquet"
     done = run("score", folder, tmp_path / "x.npy", "-o", out)

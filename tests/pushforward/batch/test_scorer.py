@@ -24,11 +24,11 @@ X = np.random.default_rng(0).normal(size=(3000, 2))
 BATCH = {"x1": X[:, 0], "x2": X[:, 1]}
 
 
-def ask(operation: str, **fields: Any) -> dict[str, Any]:
-    """The JSON that a server of the model answers."""
+def ask(operation: str, model: Path = MOONS, /, **fields: Any) -> dict[str, Any]:
+    """The JSON that a server of a model answers."""
 
     async def exchange() -> httpx.Response:
-        metrics, settings = Metrics(), Settings(model_repository=(MOONS,), watch_models=False)
+        metrics, settings = Metrics(), Settings(model_repository=(model,), watch_models=False)
         repository = FolderRepository(settings, metrics)
         app = httpx.ASGITransport(create_app(settings, repository, metrics))
         await repository.start()
