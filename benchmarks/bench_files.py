@@ -4,9 +4,9 @@
 
 All read one Parquet file of `magic` (10 columns, float64) and write a value a row. Each is timed
 from the start of its process to its end; the engine alone has its rows in memory, in this process,
-one thread a core: it is what no command can pass. The server of the client loop runs before. PYTHON
-is an interpreter whose environment has pyod and pyarrow. --memory measures the most that the command
-holds of 1,000,000 and 10,000,000 rows, sampled every 50 ms with all its processes.
+one thread a core: it is what no command can pass. The server of the client loop runs before.
+PYTHON is an interpreter whose environment has pyod and pyarrow. --memory measures the most that
+the command holds of 1,000,000 and 10,000,000 rows, sampled every 50 ms with all its processes.
 """
 
 import argparse
