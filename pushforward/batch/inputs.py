@@ -72,7 +72,10 @@ class InputName(NamedTuple):
             return open(self.path, "rb")
         system, path = _remote(self.path)
         opened: IO[bytes] = system.open(path, "rb")
-        return opened
+        if opened.seekable():
+            return opened
+        opened.close()  # of a web server that gives whole files alone
+        return open(self.local(), "rb")
 
     def local(self) -> Path:
         """Its path on this machine; what is remote is copied there, once."""

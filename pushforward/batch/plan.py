@@ -1,5 +1,6 @@
 """What is asked of some files, and what is told when it is done."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,12 @@ class FilePlan:
         """
         name = self.out.name.lower()
         found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
-        if not found or "://" in str(self.out):
+        if re.match(r"\w+:/", str(self.out)):
+            raise ValueError(
+                f"{self.out}: expected a path of this machine: a file is given its name there once "
+                "it is whole; copy it to the URL then"
+            )
+        if not found:
             raise ValueError(f"{self.out}: expected a path that ends in {', '.join(SUFFIXES)}")
         return max(found, key=len)
 
