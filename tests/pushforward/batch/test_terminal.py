@@ -29,7 +29,7 @@ def read_all(terminal: int, shown: bytearray) -> None:
 
 
 def test_a_bar_is_shown_on_a_terminal_alone(tmp_path: Path) -> None:
-    np.save(tmp_path / "in.npy", np.zeros((400_000, 2)))
+    np.save(tmp_path / "in.npy", np.zeros((200_000, 2)))
     words = [sys.executable, "-c", CODE, "log-prob", MOONS, tmp_path / "in.npy", "--overwrite"]
     command = [*map(str, words), "-o", str(tmp_path / "out.npy")]
     ours, theirs = pty.openpty()
@@ -43,7 +43,7 @@ def test_a_bar_is_shown_on_a_terminal_alone(tmp_path: Path) -> None:
     reader.join()
     os.close(ours)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"log_prob .*\d+/400000 .*[\d,]+ rows/s \d:\d\d:\d\d", text), text
-    assert text.rstrip().endswith("400,000 rows")
+    assert re.search(r"log_prob .*\d+/200000 .*[\d,]+ rows/s \d:\d\d:\d\d", text), text
+    assert text.rstrip().endswith("200,000 rows")
     piped = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
-    assert piped.stderr == f"{tmp_path / 'out.npy'}: 400,000 rows\n"
+    assert piped.stderr == f"{tmp_path / 'out.npy'}: 200,000 rows\n"

@@ -15,10 +15,16 @@ import pytest
 from tests.pushforward.batch.test_files import MOONS, TABLE, run
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Whole files, as web servers give them that know no ranges; no log."""
+
+    def log_message(self, *told: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    handler.log_message = lambda *told: None  # type: ignore[attr-defined]
+    handler = functools.partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
