@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def kill_and_resume(folder: Path, rows: int) -> None:
-    """Kill a run once half of its parts are there, resume it, compare with one that went through."""
+    """Kill a run once half of its parts are there, resume it, compare with one not killed."""
     given, out, whole = (folder / f"{name}.parquet" for name in ("rows", "out", "whole"))
     write_rows(ZOO / "magic", given, rows)
     words = ["log-prob", str(ZOO / "magic"), str(given), "-o"]
