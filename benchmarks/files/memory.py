@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import psutil
+from benchmarks.process import tree_bytes
 
 EVERY_SECONDS = 0.05
 
@@ -27,9 +27,8 @@ def run(command: Sequence[str]) -> Run:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
-        seen = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, _held(seen))
+            peak = max(peak, _held(process.pid))
             time.sleep(EVERY_SECONDS)
         seconds = time.perf_counter() - began
         assert process.stderr is not None
@@ -39,18 +38,8 @@ def run(command: Sequence[str]) -> Run:
     return Run(seconds, peak)
 
 
-def _held(process: psutil.Process) -> int:
-    total = 0
-    for each in (process, *_children(process)):
-        try:
-            total += each.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _held(process: int) -> int:
     try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+        return tree_bytes(process)
+    except (OSError, ValueError):  # one of them has just ended
+        return 0
