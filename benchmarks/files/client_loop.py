@@ -16,7 +16,7 @@ def main(url: str, model: str, path: str, out: str) -> None:
     with Client(url, model=model) as client:
         for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_REQUEST):
             frame = batch.to_pandas()
-            parts.append(pandas.DataFrame({"log_prob": client.log_prob(frame).log_prob}))
+            parts.append(pandas.DataFrame({"log_prob": client.log_prob(frame)}))
     pandas.concat(parts).to_parquet(out)
 
 
