@@ -257,8 +257,7 @@ def providers(device: str) -> list[str | tuple[str, dict[str, Any]]]:
     """What onnxruntime should compute with on a device, in order of preference.
 
     Raises:
-        ProviderMissing: if the installed onnxruntime has no provider for the device, or is built
-            for another CUDA than torch.
+        ProviderMissing: if the installed onnxruntime has no provider for the device.
     """
     if device == "cpu":
         return [_CPU]

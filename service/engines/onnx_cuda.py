@@ -33,35 +33,20 @@ class ProviderMissing(RuntimeError):
     """onnxruntime has no provider for the device, or fell back to another in silence."""
 
 
-def load_libraries(runtime: ModuleType, torch: ModuleType | None = None) -> None:
-    """Have onnxruntime find the libraries of CUDA, those that torch has loaded where it has.
+def load_libraries(runtime: ModuleType, torch: ModuleType | None) -> None:
+    """Have onnxruntime find the libraries of CUDA where torch has not loaded its own.
 
     Args:
         runtime: onnxruntime with its provider for CUDA.
-        torch: where it is imported; it brings CUDA along.
-
-    Raises:
-        ProviderMissing: they were built for two major versions of CUDA.
+        torch: where it is imported.
     """
     if torch is None:
         runtime.preload_dlls()
-        return
-    built, loaded = _major(runtime.cuda_version), _major(torch.version.cuda)
-    if built and loaded and built != loaded:
-        raise ProviderMissing(
-            f"onnxruntime {runtime.__version__} is built for CUDA {built} and torch "
-            f"{torch.__version__} for CUDA {loaded}: expected builds for one major version of "
-            "CUDA; install others, or choose another engine than onnx"
-        )
 
 
 def imported_torch() -> ModuleType | None:
     """The module, if this process has imported it."""
     return sys.modules.get("torch")
-
-
-def _major(version: str | None) -> str:
-    return (version or "").partition(".")[0]
 
 
 def provider_options(device: str, free_bytes: Callable[[int], int] | None) -> dict[str, Any]:
