@@ -15,7 +15,6 @@ pytestmark = pytest.mark.xdist_group("golden")
 
 # What cannot be imported, and why the import says so.
 REFUSED = {
-    "normflows_mixed": "layers_per_step: not a hyper-parameter",
     "y0ast_shuffle": "cannot be recovered",
     "zuko_bpf": "BPF",
 }

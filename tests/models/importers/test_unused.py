@@ -164,7 +164,8 @@ MIXED = {
     **{name: value for name, value in load("normflows_mixed").config.items() if name != "_info"},
     "permute": "swap_between",
 }
-del MIXED["layers_per_step"]
+LINES = MIXED.pop("layers_per_step")
+EXCHANGED = [LINES[index] for index in (0, 3, 2, 1, 4, 5, 6, 7)]
 
 
 def test_layers_that_differ_take_a_list() -> None:
@@ -190,6 +191,24 @@ def test_layers_that_differ_take_a_list() -> None:
 def test_one_value_for_layers_that_differ_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ImportRefused, match=message):
         models.import_checkpoint(load("normflows_mixed").checkpoint, None, {**MIXED, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers_per_step": EXCHANGED}, "layers_per_step: .* the weights say"),
+        ({"layers_per_step": ["acb exp channel"] * 8}, "expected one line a flow, .* got 'acb"),
+        ({"layers_per_step": "acb"}, "expected one line a flow, .* got 'acb'"),
+        ({"layers_per_step": []}, r"expected one line a flow, .* got \[\]"),
+        ({"scale_map": ["exp"] * 4}, "scale_map: .* was given, and layers_per_step says"),
+        ({"permute": "swap"}, "permute: 'swap' was given, and layers_per_step says 'swap_between'"),
+    ],
+    ids=str,
+)
+def test_a_description_line_by_line_is_compared(changes: dict[str, Any], message: str) -> None:
+    case = load("normflows_mixed")
+    with pytest.raises(ImportRefused, match=message):
+        models.import_checkpoint(case.checkpoint, None, {**case.config, **changes})
 
 
 def test_polynomials_are_not_taken_for_splines() -> None:

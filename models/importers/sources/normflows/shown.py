@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 
 from models.importers.source import Inference
 from models.importers.sources.normflows import couplings as normflows_couplings
+from models.importers.sources.normflows import described
 from models.importers.sources.normflows.base import Base
 from models.importers.sources.normflows.layers import NETS
 from models.importers.weights import Weights
@@ -30,6 +31,7 @@ def show(weights: Weights, seen: Inference, kinds: Mapping[int, str], base: Base
     blocks = [place for place, kind in kinds.items() if kind in _BLOCKS]
     seen.show("K", len(blocks), reason=f"{len(blocks)} flows with networks")
     _show_classes(seen, kinds)
+    _show_lines(seen, kinds)
     _show_base(weights, seen, base)
     _show_permutes(seen, kinds)
     seen.show("actnorm", "actnorm" in kinds.values(), reason="ActNorm among the flows, or none")
@@ -53,6 +55,17 @@ def _show_classes(seen: Inference, kinds: Mapping[int, str]) -> None:
     chosen = [names for count in range(3) for names in combinations(sorted(beside), count)]
     lines = ["+".join(order) for names in chosen for order in permutations([*main, *names])]
     seen.show("layer", *lines, reason="classes of the flows")
+
+
+def _show_lines(seen: Inference, kinds: Mapping[int, str]) -> None:
+    """What stands at every place: a swap where there are no tensors, and perhaps at the end."""
+    words = {"coupling": described.BLOCK, "permutation": described.SHUFFLE}
+    words |= {"actnorm": described.NORM}
+    lines = [
+        words.get(kinds[place], kinds[place]) if place in kinds else described.SWAP
+        for place in range(max(kinds) + 1)
+    ]
+    seen.show(described.FIELD, lines, [*lines, described.SWAP], reason="keys of flows")
 
 
 def _show_base(weights: Weights, seen: Inference, base: Base) -> None:

@@ -27,6 +27,7 @@ from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.normflows import base as normflows_base
 from models.importers.sources.normflows import couplings as normflows_couplings
+from models.importers.sources.normflows import described as normflows_described
 from models.importers.sources.normflows import layers as normflows_layers
 from models.importers.sources.normflows import shown as normflows_shown
 from models.importers.sources.normflows.couplings import ScaleMap, Settings, SplitMode
@@ -243,7 +244,8 @@ def _reported() -> Reported:
 
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Take the word "Permute" in a description of the layers for swaps."""
+    """Take a description line by line apart; the word "Permute" in one of classes means swaps."""
+    settings = normflows_described.unfold(settings)
     if "permute" not in settings and "swap" in str(settings.get("layer", "")).lower():
         return {**settings, "permute": "swap"}
     return settings
