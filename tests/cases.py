@@ -292,6 +292,26 @@ CASES: dict[str, Case] = {
             "conditioner": {"kind": "mlp", "widths": [6]},
         },
     ),
+    "chain_bounded_and_centred": Case(
+        "chain",
+        {
+            "event_shape": [4],
+            "layers": [
+                {
+                    "kind": "coupling",
+                    "mask": [1, 0, 1, 0],
+                    "elementwise": {"kind": "affine", "scale": "atan", "centred": True},
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+                {
+                    "kind": "coupling",
+                    "mask": [0, 1, 0, 0],
+                    "elementwise": {"kind": "affine", "scale": "tanh", "centred": True},
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+            ],
+        },
+    ),
     "maf": Case(
         "maf",
         {"event_shape": [2], "num_layers": 3, "conditioner": {"kind": "mlp", "widths": [6]}},

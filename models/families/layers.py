@@ -51,6 +51,11 @@ class AffineConfig(FamilyConfig):
     kind: Literal["affine"] = "affine"
     scale: AffineScale = "exp"
     form: MapForm = "scale_then_shift"
+    centred: bool = Field(
+        False,
+        description="Take the mean of log s over the features away: the volume is kept (GIN). Not "
+        "in autoregressive maps.",
+    )
 
 
 class SplineConfig(FamilyConfig):
@@ -243,7 +248,8 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
         case AdditiveConfig():
             return Additive()
         case AffineConfig():
-            return Affine(config.scale, config.form, weight_shape=(features,))
+            shape = (features,)
+            return Affine(config.scale, config.form, weight_shape=shape, centred=config.centred)
         case SplineConfig():
             return RationalQuadratic(
                 config.num_bins,
@@ -271,6 +277,11 @@ def _coupling(layer: CouplingLayer, features: int, context_features: int) -> Tra
 
 def _autoregressive(layer: AutoregressiveLayer, features: int, context_features: int) -> Transform:
     _check_length("order", len(layer.order), features)
+    if isinstance(layer.elementwise, AffineConfig) and layer.elementwise.centred:
+        raise ValueError(
+            "centred: expected false in an autoregressive map, got true: the scale of every "
+            "feature would depend on later ones; take a coupling"
+        )
     elementwise = build_elementwise(layer.elementwise, features)
     wire = partial(Masked, layer.order, context_features=context_features)
     conditioner = build_conditioner(layer.conditioner, wire, elementwise.num_params)

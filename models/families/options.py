@@ -22,8 +22,9 @@ AffineScale = Annotated[
     ScaleFunction,
     Field(
         description="What makes log s of the network's output a. exp: a; tanh: w tanh(a), w "
-        "learned (RealNVP); sigmoid: log sigmoid(a + 2) (Glow); floored_sigmoid and "
-        "floored_softplus: s above 1e-3 (nflows); soft_clamp: |log s| < 6.9 (zuko)."
+        "learned (RealNVP); atan: w atan(a) (FrEIA); sigmoid: log sigmoid(a + 2) (Glow); "
+        "floored_sigmoid and floored_softplus: s above 1e-3 (nflows); soft_clamp: |log s| < 6.9 "
+        "(zuko)."
     ),
 ]
 MapForm = Annotated[

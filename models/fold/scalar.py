@@ -14,6 +14,7 @@ from models.transforms.elementwise import (
     SIGMOID_OFFSET,
     Affine,
     Elementwise,
+    centre,
     unpack_params,
 )
 
@@ -88,6 +89,7 @@ class FoldedAffine(Scalar):
         super().__init__()
         self.scale = affine.scale
         self.form = affine.form
+        self.centred = affine.centred
         if self.scale in ("sigmoid", "floored_sigmoid"):
             self.offsets = (0.0, SIGMOID_OFFSET)
         weight = affine.scale_weight
@@ -123,7 +125,9 @@ class FoldedAffine(Scalar):
         if self.offsets:
             value = value + self.offsets[1]
         log_scale: Tensor = _LOG_SCALES[self.scale](value)
-        return shift, log_scale if self.weight is None else log_scale * self.weight
+        if self.weight is not None:
+            log_scale = log_scale * self.weight
+        return shift, centre(log_scale) if self.centred else log_scale
 
 
 class Trailing(Scalar):

@@ -9,6 +9,7 @@ from models.importers.sources import chaiyujin, ikostrikov, rosinality, torchcfm
 from models.importers.sources.chrischute import glow as chrischute_glow
 from models.importers.sources.chrischute import realnvp as chrischute_realnvp
 from models.importers.sources.ffjord import vectors as ffjord
+from models.importers.sources.freia import flow as freia
 from models.importers.sources.kamenbliznashki import glow as kamenbliznashki_glow
 from models.importers.sources.kamenbliznashki import maf as kamenbliznashki_maf
 from models.importers.sources.nflows import flow as nflows
@@ -24,6 +25,7 @@ SOURCES: tuple[Source, ...] = (
     chrischute_glow.SOURCE,
     chrischute_realnvp.SOURCE,
     ffjord.SOURCE,
+    freia.SOURCE,
     ikostrikov.SOURCE,
     kamenbliznashki_glow.SOURCE,
     kamenbliznashki_maf.SOURCE,

@@ -14,7 +14,7 @@ _aten = torch.ops.aten
 # onnxruntime computes these with vector instructions, and the elements that do not fill a last
 # vector one by one, which rounds differently: an element's bits would depend on how many stand
 # before it, the rows of other callers among them. Rows of whole vectors are never cut.
-_UNEVEN = {"Log", "Elu", "Sin", "Cos"}
+_UNEVEN = {"Atan", "Log", "Elu", "Sin", "Cos"}
 
 
 def _apply(g: Graph, operator: str, name: str, out: Value, **attributes: Any) -> list[str]:
@@ -61,6 +61,7 @@ def _comparison(operator: str) -> Translate:
 
 for _operator, _overloads in {
     "Abs": [_aten.abs.default],
+    "Atan": [_aten.atan.default],
     "Cos": [_aten.cos.default],
     "Exp": [_aten.exp.default],
     "Floor": [_aten.floor.default],

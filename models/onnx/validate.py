@@ -21,6 +21,7 @@ from models.onnx.names import MAX_OPSET, MIN_OPSET
 OPERATORS = frozenset(
     {
         "Abs",
+        "Atan",
         "Add",
         "And",
         "BatchNormalization",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.transforms.softplus import softplus
 
 ScaleFunction = Literal[
-    "exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh"
+    "exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh", "atan"
 ]
 AffineForm = Literal["scale_then_shift", "shift_then_scale", "unshift_then_unscale"]
 
@@ -66,7 +66,19 @@ LOG_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "floored_softplus": lambda raw: torch.log(softplus(raw) + MIN_SCALE),
     "soft_clamp": _soft_clamp,
     "tanh": torch.tanh,
+    "atan": torch.atan,
 }
+# Functions with a bound, which a learned weight multiplies.
+_WEIGHTED = ("tanh", "atan")
+
+
+def centre(log_scale: Tensor) -> Tensor:
+    """Take the mean over an event away: what is scaled so keeps its volume.   (B, ...) -> same.
+
+    Reference: Sorrenson et al. 2020, GIN, section 4.1 (arXiv 2001.04872).
+    """
+    axes = tuple(range(1, log_scale.dim()))
+    return log_scale - log_scale.sum(axes, keepdim=True) / math.prod(log_scale.shape[1:])
 
 
 class Affine(Elementwise):
@@ -76,6 +88,7 @@ class Affine(Elementwise):
 
     - exp: a (RealNVP without its bound, MAF)
     - tanh: w tanh(a), with a learned w per element (RealNVP)
+    - atan: w atan(a), the same with longer tails (FrEIA)
     - sigmoid: log sigmoid(a + 2) (Glow)
     - floored_sigmoid: log(sigmoid(a + 2) + 1e-3) (nflows' couplings)
     - floored_softplus: log(softplus(a) + 1e-3) (nflows' autoregressive maps)
@@ -88,7 +101,9 @@ class Affine(Elementwise):
     - unshift_then_unscale: y = (x - t) / s (MAF eq. 4: the map is written from latents to data)
 
     Args:
-        weight_shape: for scale="tanh" the shape of the learned w, broadcast against x.
+        weight_shape: for tanh and atan the shape of the learned w, broadcast against x.
+        centred: take the mean of log s over the event away, see `centre`. All elements then see all
+            parameters: for couplings, not for autoregressive maps.
 
     Reference: Dinh et al. 2017, RealNVP (arXiv 1605.08803); Kingma & Dhariwal 2018, Glow, table 1
     (arXiv 1807.03039); Papamakarios et al. 2017, MAF (arXiv 1705.07057).
@@ -102,6 +117,7 @@ class Affine(Elementwise):
         form: AffineForm = "scale_then_shift",
         *,
         weight_shape: tuple[int, ...] = (),
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if scale not in LOG_SCALES:
@@ -110,7 +126,9 @@ class Affine(Elementwise):
             raise ValueError(f"form: expected one of {get_args(AffineForm)}, got {form!r}")
         self.scale = scale
         self.form = form
-        self.scale_weight = nn.Parameter(torch.ones(weight_shape)) if scale == "tanh" else None
+        self.centred = centred
+        has_weight = scale in _WEIGHTED
+        self.scale_weight = nn.Parameter(torch.ones(weight_shape)) if has_weight else None
 
     def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self._shift_and_log_scale(params)
@@ -133,7 +151,7 @@ class Affine(Elementwise):
         log_scale: Tensor = LOG_SCALES[self.scale](raw)
         if self.scale_weight is not None:
             log_scale = log_scale * self.scale_weight
-        return shift, log_scale
+        return shift, centre(log_scale) if self.centred else log_scale
 
 
 def unpack_params(raw: Tensor, num_params: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""FrEIA: sequences and graphs of coupling blocks and permutations over vectors."""
