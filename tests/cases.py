@@ -25,6 +25,7 @@ class Case:
         scale: standard deviation of the perturbation of the weights.
         pixels: inputs are values in 0..255 (not whole numbers) instead of standard normal ones.
         continuous: an ODE is solved, so tolerances are the solver's.
+        quadrature: error of values that are integrals by quadrature, whose log-dets are exact.
     """
 
     family: str
@@ -32,6 +33,7 @@ class Case:
     scale: float = 0.2
     pixels: bool = False
     continuous: bool = False
+    quadrature: float = 0.0
 
     @property
     def features(self) -> int:
@@ -311,6 +313,77 @@ CASES: dict[str, Case] = {
                 },
             ],
         },
+    ),
+    "chain_sums_of_squares": Case(
+        "chain",
+        {
+            "event_shape": [2],
+            "layers": [
+                {
+                    "kind": "autoregressive",
+                    "order": [0, 1],
+                    "elementwise": {"kind": "sum_of_squares", "degree": 2, "polynomials": 2},
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+                {"kind": "soft_clip", "bound": 20.0},
+                {
+                    "kind": "autoregressive",
+                    "order": [1, 0],
+                    "elementwise": {
+                        "kind": "sum_of_squares",
+                        "degree": 1,
+                        "polynomials": 1,
+                        "min_slope": 0.1,
+                        "scale": 2.0,
+                    },
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+            ],
+        },
+    ),
+    "chain_bernstein": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "context_features": 2,
+            "layers": [
+                {
+                    "kind": "coupling",
+                    "mask": [1, 0, 1],
+                    "elementwise": {"kind": "bernstein", "degree": 5, "bound": 4.0},
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+                {"kind": "pointwise", "chosen": [0, 2], "elementwise": {"kind": "bernstein"}},
+            ],
+        },
+    ),
+    "chain_monotone_networks": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "layers": [
+                {
+                    "kind": "autoregressive",
+                    "order": [0, 1, 1],
+                    "elementwise": {"kind": "monotone_network", "signal": 3, "widths": [4, 5]},
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+                {"kind": "permute", "indices": [2, 0, 1]},
+                {
+                    "kind": "autoregressive",
+                    "order": [2, 1, 0],
+                    "elementwise": {
+                        "kind": "monotone_integral",
+                        "signal": 2,
+                        "widths": [4],
+                        "activation": "tanh",
+                    },
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+            ],
+        },
+        scale=0.1,
+        quadrature=1e-7,
     ),
     "maf": Case(
         "maf",

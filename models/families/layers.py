@@ -8,13 +8,21 @@ from pydantic import Field
 
 from models.conditioners.dense import Dense, Wiring
 from models.conditioners.masked import Masked
-from models.families.config import LARGEST, FamilyConfig, NonNegativeFloat, PositiveFloat
-from models.families.nets import ConditionerConfig, MLPConfig, build_conditioner
+from models.families.config import (
+    LARGEST,
+    FamilyConfig,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Repeats,
+)
+from models.families.nets import ConditionerConfig, HiddenWidths, MLPConfig, build_conditioner
 from models.families.options import (
     ActNormStorage,
     AffineScale,
     Bound,
     Bounds,
+    HiddenActivation,
     MapForm,
     MinBin,
     MinSlope,
@@ -28,8 +36,11 @@ from models.transforms.coupling import Coupling
 from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
 from models.transforms.linear import Diagonal, InvertibleLinear, LULinear, PlainLinear, QRLinear
 from models.transforms.logistic import LogisticToNormal
+from models.transforms.monotone_network import MonotoneIntegral, MonotoneNetwork
 from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
+from models.transforms.polynomial import Bernstein, SumOfSquares
+from models.transforms.softclip import SoftClip
 from models.transforms.spline import RationalQuadratic
 from models.transforms.split import GaussianPrior
 from models.transforms.transform import Transform
@@ -70,8 +81,50 @@ class SplineConfig(FamilyConfig):
     divisor: PositiveFloat = Field(1.0, description="Of raw widths and heights of bins.")
 
 
+class SumOfSquaresConfig(FamilyConfig):
+    """The integral of a mean of squared polynomials; its inverse is solved for."""
+
+    kind: Literal["sum_of_squares"] = "sum_of_squares"
+    degree: Repeats = Field(4, description="Of the polynomials that are squared.")
+    polynomials: Repeats = Field(3, description="How many.")
+    min_slope: MinSlope = MIN_SCALE
+    scale: PositiveFloat = Field(10.0, description="What the argument is divided by.")
+
+
+class BernsteinConfig(FamilyConfig):
+    """A Bernstein polynomial on an interval, a line outside; its inverse is solved for."""
+
+    kind: Literal["bernstein"] = "bernstein"
+    degree: Repeats = Field(16, description="Free coefficients, less one.")
+    bound: Bound = 5.0
+
+
+class MonotoneNetworkConfig(FamilyConfig):
+    """A network with positive weights for every feature; its inverse is solved for."""
+
+    kind: Literal["monotone_network"] = "monotone_network"
+    signal: PositiveInt = Field(16, description="Numbers that the conditioner gives a feature.")
+    widths: HiddenWidths = Field((64, 64), description="Of the networks' hidden layers.")
+
+
+class MonotoneIntegralConfig(FamilyConfig):
+    """The integral of a positive network for every feature; its inverse is solved for."""
+
+    kind: Literal["monotone_integral"] = "monotone_integral"
+    signal: PositiveInt = Field(16, description="Numbers that the conditioner gives a feature.")
+    widths: HiddenWidths = Field((64, 64), description="Of the networks' hidden layers.")
+    activation: HiddenActivation = "elu"
+
+
 ElementwiseConfig = Annotated[
-    AdditiveConfig | AffineConfig | SplineConfig, Field(discriminator="kind")
+    AdditiveConfig
+    | AffineConfig
+    | SplineConfig
+    | SumOfSquaresConfig
+    | BernsteinConfig
+    | MonotoneNetworkConfig
+    | MonotoneIntegralConfig,
+    Field(discriminator="kind"),
 ]
 # Arguments of layers.
 ElementwiseMap = Annotated[ElementwiseConfig, Field(description="The map of each moving feature.")]
@@ -182,6 +235,13 @@ class GaussianLayer(FamilyConfig):
     conditional: bool = Field(False, description="They depend on the context.")
 
 
+class SoftClipLayer(FamilyConfig):
+    """y = x / (1 + |x / bound|)."""
+
+    kind: Literal["soft_clip"] = "soft_clip"
+    bound: PositiveFloat = Field(11.0, description="What |y| stays below.")
+
+
 class LogisticLayer(FamilyConfig):
     """A standard logistic base."""
 
@@ -197,6 +257,7 @@ Layer = Annotated[
     | ActNormLayer
     | BatchNormLayer
     | ScaleLayer
+    | SoftClipLayer
     | GaussianLayer
     | LogisticLayer,
     Field(discriminator="kind"),
@@ -233,6 +294,8 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
             )
         case ScaleLayer():
             return Scale(features)
+        case SoftClipLayer():
+            return SoftClip(layer.bound)
         case GaussianLayer():
             if layer.conditional and not context_features:
                 raise ValueError("gaussian: conditional needs context_features or num_classes")
@@ -259,6 +322,19 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
                 min_slope=config.min_slope,
                 divisor=config.divisor,
             )
+        case SumOfSquaresConfig():
+            return SumOfSquares(
+                config.degree,
+                config.polynomials,
+                min_slope=config.min_slope,
+                scale=config.scale,
+            )
+        case BernsteinConfig():
+            return Bernstein(config.degree, bound=config.bound)
+        case MonotoneNetworkConfig():
+            return MonotoneNetwork(features, config.signal, config.widths)
+        case MonotoneIntegralConfig():
+            return MonotoneIntegral(features, config.signal, config.widths, config.activation)
 
 
 def _coupling(layer: CouplingLayer, features: int, context_features: int) -> Transform:

@@ -139,6 +139,8 @@ def relabelled(transform: MaskedAutoregressive, indices: Tensor) -> bool:
         blocks = torch.arange(0, len(last.weight), features)
         keep_rows(last, (blocks[:, None] + back).flatten().tolist())
     transform.order = transform.order[back]
+    transform.elementwise = elementwise.only(back.tolist())
+    elementwise = transform.elementwise
     if isinstance(elementwise, Affine) and elementwise.scale_weight is not None:
         elementwise.scale_weight = nn.Parameter(elementwise.scale_weight[back])
     return True

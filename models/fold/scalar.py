@@ -149,6 +149,10 @@ class Trailing(Scalar):
     def rows(self, features: Sequence[int], total: int) -> list[int]:
         return [block * total + feature for feature in features for block in range(self.num_params)]
 
+    def only(self, features: Sequence[int]) -> Scalar:
+        elementwise = self.elementwise.only(features)
+        return self if elementwise is self.elementwise else Trailing(elementwise)
+
     def _params(self, raw: Raw) -> Tensor:
         params: Tensor = raw[0].unflatten(1, (-1, self.num_params))
         return params

@@ -192,8 +192,20 @@ def _elu(
 ) -> list[str]:
     if input_scale != 1:
         raise UnsupportedOperator(f"elu with input_scale = {input_scale}")
-    name = _apply(g, "Elu", g.ref(self), out[0], alpha=float(alpha))
+    if self.dtype == torch.float64:
+        name = _wide_elu(g, self, alpha)
+    else:
+        name = _apply(g, "Elu", g.ref(self), out[0], alpha=float(alpha))
     return name if scale == 1 else g.add("Mul", [*name, operand(g, scale, self.dtype)])
+
+
+def _wide_elu(g: Graph, x: Value, alpha: float) -> list[str]:
+    """max(x, 0) + alpha (exp(min(x, 0)) - 1): onnxruntime has Elu in float32 alone."""
+    zero = operand(g, 0.0, x.dtype)
+    exp = g.add("Exp", g.add("Min", [g.ref(x), zero]))
+    (bent,) = g.add("Sub", [*exp, operand(g, 1.0, x.dtype)])
+    scaled = g.add("Mul", [bent, operand(g, alpha, x.dtype)])
+    return g.add("Add", [*g.add("Max", [g.ref(x), zero]), *scaled])
 
 
 @on(_aten.silu.default)

@@ -6,8 +6,8 @@ each element is here. Parameters come with a trailing axis: x (...) and params (
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,10 @@ class Elementwise(nn.Module, ABC):
     @abstractmethod
     def decode(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """y (...), params (..., num_params) -> x (...), log|dx/dy| (...)."""
+
+    def only(self, features: Sequence[int]) -> Self:
+        """The map of some of the features alone, where features have weights of their own."""
+        return self
 
 
 class Additive(Elementwise):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from models.families.embedding import EmbeddingStep
 from models.families.layers import Layer
 from models.registry import FAMILIES
 
@@ -34,7 +35,10 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "num_steps": (1, 2),
     "num_blocks": (1, 2),
     "num_bins": (1, 2, 5),
-    "bound": (1.0, 3.0),
+    "degree": (1, 4),
+    "polynomials": (1, 3),
+    "signal": (1, 3),
+    "width": (1, 3),
     "min_bin": (1e-3, 0.05),
     "min_slope": (1e-3, 0.05),
     "divisor": (1.0, 2.5),
@@ -262,6 +266,24 @@ def _classes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
     return None if so_far.get("context_features") else d.rng.choice([None, 2, 3])
 
 
+def _embedding(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
+    if not (so_far.get("context_features") or so_far.get("num_classes")):
+        return []
+    steps = range(d.rng.randint(0, 3))
+    return [d.draw_from(EmbeddingStep, "VectorConfig.context_embedding") for _ in steps]
+
+
+def _bound(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> float:
+    # Latents beyond a clip have no data.
+    return d.rng.choice([12.0, 20.0] if kind.__name__ == "SoftClipLayer" else [1.0, 3.0])
+
+
+def _scale(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+    if kind.__name__ == "SumOfSquaresConfig":
+        return d.rng.choice([3.0, 10.0])
+    return d.draw_from(annotation, f"{kind.__name__}.scale")
+
+
 def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     so_far.setdefault("num_frequencies", 2 if so_far.get("time_input") == "fourier" else 0)
     return so_far["num_frequencies"]
@@ -269,6 +291,8 @@ def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
 
 # Name of an option -> how it is drawn, where that depends on what was drawn before.
 _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
+    "bound": _bound,
+    "context_embedding": _embedding,
     "event_shape": _event_shape,
     "preprocessing": _preprocessing,
     "num_levels": _scales,
@@ -276,6 +300,7 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "widths": _widths,
     "hidden_features": _widths,
     "hidden_channels": _hidden_channels,
+    "scale": _scale,
     "strides": _strides,
     "activation": _activation,
     "mask": lambda d, *_: d.mask(),

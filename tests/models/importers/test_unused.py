@@ -79,8 +79,8 @@ def test_what_is_given_matters_or_is_refused(name: str) -> None:
 
 
 UNUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no polynomials": ("zuko_nsf_a", {"degree": 16}, "degree: not a hyper-parameter of zuko that"),
-    "no monotone network": ("zuko_maf_a", {"signal": 8}, "signal: not a hyper-parameter"),
+    "no polynomials": ("zuko_nsf_a", {"degree": 16}, "degree: given, but nothing"),
+    "no monotone network": ("zuko_maf_a", {"signal": 8}, "signal: given, but nothing"),
     "no splines": ("nflows_maf_a", {"tail_bound": 3.0}, "tail_bound: given, but nothing in this"),
     "no encoder": ("nflows_realnvp_a", {"encoder_activation": "relu"}, "encoder_activation: given"),
     "no MADE": (
@@ -215,7 +215,7 @@ def test_polynomials_are_not_taken_for_splines() -> None:
     """A Bernstein polynomial of degree 16 has as many parameters as a spline of 6 bins."""
     case = load("zuko_bpf")
     settings = given(case)
-    with pytest.raises(ImportRefused, match="degree: not a hyper-parameter"):
+    with pytest.raises(ImportRefused, match="degree: given, but nothing"):
         models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "NSF"})
     del settings["degree"], settings["constructor"]
     with pytest.raises(HyperParametersMissing, match="Bernstein polynomial of degree 16"):
@@ -224,4 +224,28 @@ def test_polynomials_are_not_taken_for_splines() -> None:
         models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "MAF"})
     flow = models.import_checkpoint(case.checkpoint, None, {**settings, "constructor": "NSF"})
     (warning,) = (item for item in flow.provenance["findings"] if item["kind"] == "warning")
-    assert "Bernstein polynomial of degree 16" in warning["detail"]
+    assert "Bernstein polynomials of degree 16 (BPF) have as many" in warning["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("zuko_bpf", {"degree": 12}, "degree: 12 was given, but the weights say 16"),
+        ("zuko_sospf_a", {"degree": 3}, "degree 4 with polynomials 3"),
+        ("zuko_sospf_a", {"constructor": "NSF"}, "others without tensors, as in SOSPF"),
+        ("zuko_sospf_a", {"degree": None}, "give degree and polynomials: degree 14"),
+        ("zuko_naf_a", {"constructor": "MAF"}, 'the weights say "NAF"'),
+        ("zuko_naf_a", {"signal": 4}, "the weights say 8"),
+        ("zuko_naf_a", {"network": {"hidden_features": [9]}}, r"hidden_features \[12, 12\]"),
+        ("zuko_naf_a", {"network": {"activation": "ELU"}}, "for UNAF the activation"),
+        ("zuko_unaf_a", {"network": {"activation": "Sine"}}, "activation 'Sine' is not known"),
+    ],
+)
+def test_arguments_of_monotone_flows_are_compared(
+    name: str, changes: dict[str, Any], message: str
+) -> None:
+    case = load(name)
+    config = {**case.config, **changes}
+    given = {name: value for name, value in config.items() if value is not None}
+    with pytest.raises(ImportRefused, match=message):
+        models.import_checkpoint(case.checkpoint, None, given)

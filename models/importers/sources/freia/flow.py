@@ -193,7 +193,7 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     blocks = settings.get("blocks")
     if "GINCouplingBlock" not in str(blocks):
         return settings
-    names = [blocks] if isinstance(blocks, str) else list(blocks)
+    names = [blocks] if isinstance(blocks, str) else list(blocks or ())
     plain = [str(name).replace("GINCouplingBlock", "GLOWCouplingBlock") for name in names]
     as_given = plain[0] if isinstance(blocks, str) else plain
     return {"gin_block": True, **settings, "blocks": as_given}

@@ -24,12 +24,15 @@ from models.importers.report import HyperParametersMissing, ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.zuko import cnf as zuko_cnf
 from models.importers.sources.zuko import layers as zuko_layers
+from models.importers.sources.zuko import monotone as zuko_monotone
 from models.importers.sources.zuko import parts as zuko_parts
 from models.importers.sources.zuko import shown as zuko_shown
 from models.importers.sources.zuko.layers import Layer
 from models.importers.weights import Weights
 
-_REFUSED = ("NAF", "UNAF", "SOSPF", "BPF", "NCSF", "GF", "GMM")
+_REFUSED = ("NCSF", "GF", "GMM")
+# Constructors whose transforms have more than two parameters a feature.
+_CURVED = ("NSF", "BPF", "SOSPF")
 _Slope = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -45,6 +48,10 @@ class Config(SourceConfig):
     univariate: str | None
     slope: _Slope
     bound: Annotated[float, Field(gt=0)]
+    degree: Count | None
+    polynomials: Count | None
+    signal: Count | None
+    network: Mapping[str, Any] | None
 
 
 def infer(weights: Weights) -> Inference:
@@ -55,6 +62,8 @@ def infer(weights: Weights) -> Inference:
     """
     layers = zuko_layers.recognise(weights)
     seen = Inference()
+    for name in ("degree", "polynomials", "signal", "network"):
+        seen.suppose(name, None, "no transform has it")
     equations = [layer for layer in layers if layer.kind == "cnf"]
     if equations:
         zuko_cnf.infer(weights, seen, equations)
@@ -81,9 +90,14 @@ def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> Non
     seen.know("features", features.pop(), "networks, masks and constants")
     seen.know("context", max(layer.context for layer in layers), "inputs of the networks")
     seen.know("freqs", 0, "there is no differential equation")
+    if _infer_neural(weights, seen, layers):
+        return
     counts = sorted({layer.per_feature(seen.found["features"].value) for layer in layers})
     splines = [count for count in counts if count > 2]
-    bins = [zuko_layers.num_bins(count) for count in splines]
+    bins = [bins for count in splines if (bins := chain_layers.spline_bins(count))]
+    if any(layer.kind == zuko_layers.HOLE for layer in layers):
+        _ask_about_squares(seen, splines)
+        return
     if len(bins) > 1:
         seen.suppose("bins", None, f"the transforms have {bins}")
     else:
@@ -99,13 +113,36 @@ def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> Non
             seen.suppose("univariate", None, "parameters a feature, each transform its own")
 
 
+def _infer_neural(weights: Weights, seen: Inference, layers: list[Layer]) -> bool:
+    """Note what NAF and UNAF show, if it is one of them."""
+    found = [layer for layer in layers if layer.kind in zuko_monotone.NETWORKS]
+    if not found:
+        return False
+    seen.know("constructor", zuko_monotone.NETWORKS[found[0].kind], "keys of univariate")
+    signals = {layer.params - (layer.kind == "integral") for layer in found}
+    seen.know("signal", signals.pop() if len(signals) == 1 else None, "outputs of the networks")
+    for name in ("bins", "univariate"):
+        seen.suppose(name, None, "that of the constructor")
+    return True
+
+
+def _ask_about_squares(seen: Inference, counts: list[int]) -> None:
+    """A transform without tensors between all others: of those without networks SOSPF has it."""
+    seen.ask("constructor", "SOSPF, whose transforms have a SoftclipTransform between them")
+    fitting = " or ".join(zuko_monotone.splits(count) for count in counts)
+    seen.ask("degree", f"that of the polynomials that are squared: {fitting}")
+    seen.ask("polynomials", f"how many are added: {fitting}")
+    for name in ("bins", "univariate"):
+        seen.suppose(name, None, "that of the constructor")
+
+
 def _ask_about_splines(seen: Inference, counts: list[int]) -> None:
     others = " or ".join(f"{count} parameters a feature" for count in counts)
     degrees = " or ".join(str(count - 1) for count in counts)
     seen.ask(
         "constructor",
-        f"NSF, or another with rational-quadratic splines: {others} could also be a Bernstein "
-        f"polynomial of degree {degrees} (BPF, which cannot be imported)",
+        f"NSF, or another with rational-quadratic splines, or BPF: {others} could also be a "
+        f"Bernstein polynomial of degree {degrees}",
     )
     seen.suppose("univariate", None, "that of the constructor")
 
@@ -160,10 +197,21 @@ def _check(config: Config, layers: list[Layer]) -> None:
             f"are {', '.join(kinds)}"
         )
     found = {layer.per_feature(config.features) for layer in layers} - {0}
+    if config.constructor in zuko_monotone.NETWORKS.values():
+        return
     has_splines = any(count > 2 for count in found)
-    if config.constructor == "NSF" and not has_splines:
-        raise ImportRefused(f"constructor NSF: expected splines, got {found} parameters a feature")
-    if has_splines and config.constructor != "NSF" and config.univariate is None:
+    if config.constructor in _CURVED and not has_splines:
+        raise ImportRefused(
+            f"constructor {config.constructor}: expected three or more parameters a feature, got "
+            f"{found}"
+        )
+    has_holes = any(layer.kind == zuko_layers.HOLE for layer in layers)
+    if has_holes and config.constructor != "SOSPF":
+        raise ImportRefused(
+            f"constructor {config.constructor}: between the transforms stand others without "
+            "tensors, as in SOSPF; what they are is not known"
+        )
+    if has_splines and config.constructor not in _CURVED and config.univariate is None:
         raise HyperParametersMissing(
             f"zuko: univariate is not in the checkpoint; give it: with the constructor "
             f"{config.constructor} alone, {max(found)} parameters a feature could be "
@@ -189,14 +237,22 @@ def _check_univariate(name: str, found: set[int]) -> None:
 
 def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) -> None:
     """Say what a user's word decides: that many parameters fit splines and polynomials alike."""
+    if config.constructor in (*zuko_monotone.NETWORKS.values(), "SOSPF"):
+        return
     for count in sorted({layer.per_feature(config.features) for layer in layers}):
-        if count > 2:
-            weights.report.warning(
-                "constructor",
-                f"{config.constructor} was given, so {count} parameters a feature are splines of "
-                f"{zuko_layers.num_bins(count)} bins; a Bernstein polynomial of degree "
-                f"{count - 1} (BPF) has as many, and its numbers would be wrong",
-            )
+        bins = chain_layers.spline_bins(count)
+        if count < 3 or bins is None:
+            continue
+        names = [
+            f"splines of {bins} bins",
+            f"Bernstein polynomials of degree {count - 1} (BPF)",
+        ]
+        taken, other = names[::-1] if config.constructor == "BPF" else names
+        weights.report.warning(
+            "constructor",
+            f"{config.constructor} was given, so {count} parameters a feature are {taken}; {other} "
+            "have as many, and their numbers would be wrong",
+        )
 
 
 def _base(weights: Weights, features: int) -> list[Part]:
@@ -233,8 +289,8 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if settings.get("constructor") in _REFUSED:
         raise ImportRefused(
-            f"{settings['constructor']}: of zuko's flows MAF, NSF, NICE, RealNVP and CNF can be "
-            "imported"
+            f"{settings['constructor']}: of zuko's flows MAF, NSF, NICE, RealNVP, CNF, NAF, "
+            "UNAF, SOSPF and BPF can be imported"
         )
     if "constructor" not in settings and "RQS" in str(settings.get("univariate", "")):
         return {**settings, "constructor": "NSF"}

@@ -1,7 +1,7 @@
 """The transforms of zuko, one by one, recognised by their tensors."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.importers.layouts.chain_layers import spline_bins
 from models.importers.report import ImportRefused
@@ -9,7 +9,8 @@ from models.importers.weights import Weights
 
 # What a transform is, by a pattern that a key of it matches.
 _KINDS = {
-    r"univariate\..*": "neural",
+    r"univariate\.network\..*": "network",
+    r"univariate\.integrand\..*": "integral",
     r"loc": "affine",
     r"ode\.0\.weight": "cnf",
     r"hyper\.0\.mask": "autoregressive",
@@ -20,7 +21,11 @@ _KINDS = {
     r"LU": "lu",
     r"order": "permutation",
 }
-_NETS = ("cnf", "autoregressive", "coupling", "conditional")
+_NETS = ("cnf", "autoregressive", "coupling", "conditional", "network", "integral")
+
+
+# A transform without tensors.
+HOLE = "hole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,13 @@ def recognise(weights: Weights) -> list[Layer]:
     places = weights.indices(r"transform\.transforms\.(\d+)\.")
     if not places:
         return [_layer(weights, "transform.")]
-    missing = sorted(set(range(places[-1])) - set(places))
-    if missing:
-        raise ImportRefused(
-            f"transform.transforms.{missing[0]}: a transform without tensors, as SOSPF, NAF and "
-            "UNAF have between theirs (SoftclipTransform): the checkpoint does not say which, and "
-            "it cannot be imported"
-        )
-    layers = [_layer(weights, f"transform.transforms.{place}.") for place in places]
+    layers = [
+        _layer(weights, f"transform.transforms.{place}.")
+        if place in places
+        else Layer(f"transform.transforms.{place}.", HOLE)
+        for place in range(places[-1] + 1)
+    ]
+    _check_holes(layers)
     others = layers[1:] if layers[0].kind == "affine" else layers
     if len({layer.kind == "cnf" for layer in others}) > 1:
         raise ImportRefused(
@@ -75,12 +79,29 @@ def recognise(weights: Weights) -> list[Layer]:
     return layers
 
 
+def _check_holes(layers: list[Layer]) -> None:
+    """A transform without tensors may stand between two others, as SOSPF, NAF and UNAF have it.
+
+    Raises:
+        ImportRefused: if one stands elsewhere.
+    """
+    kinds = [layer.kind for layer in layers]
+    expected = kinds[0::2] if HOLE in kinds else []
+    if HOLE in kinds and (set(kinds[1::2]) != {HOLE} or HOLE in expected):
+        name = layers[kinds.index(HOLE)].name.rstrip(".")
+        raise ImportRefused(
+            f"{name}: a transform without tensors: the checkpoint does not say which, and it "
+            "cannot be imported; only between all transforms, where SOSPF, NAF and UNAF have a "
+            "SoftclipTransform, it is known"
+        )
+
+
 def _layer(weights: Weights, name: str) -> Layer:
     prefix = re.escape(name)
     kind = next((kind for key, kind in _KINDS.items() if weights.has(f"{prefix}({key})")), "")
     match kind:
-        case "autoregressive":
-            return _autoregressive_layer(weights, name)
+        case "autoregressive" | "network" | "integral":
+            return replace(_autoregressive_layer(weights, name), kind=kind)
         case "coupling":
             kept = int(weights.peek(f"{name}mask").sum())
             features = weights.shape(f"{name}mask")[0]
@@ -105,8 +126,7 @@ def _layer(weights: Weights, name: str) -> Layer:
         case "rotation" | "lu" | "permutation":
             key = {"rotation": "A", "lu": "LU", "permutation": "order"}[kind]
             return Layer(name, kind, weights.shape(f"{name}{key}")[0])
-    what = "a monotonic network (NAF, UNAF)" if kind else "a transform of unknown kind"
-    raise ImportRefused(f"{name.rstrip('.')}: {what} cannot be imported")
+    raise ImportRefused(f"{name.rstrip('.')}: a transform of unknown kind cannot be imported")
 
 
 def _autoregressive_layer(weights: Weights, name: str) -> Layer:
@@ -142,7 +162,7 @@ def num_bins(params: int) -> int:
     if bins is None:
         raise ImportRefused(
             f"{params} parameters a feature: expected 1 (AdditiveTransform), 2 "
-            "(MonotonicAffineTransform) or 3 K - 1 (MonotonicRQSTransform of K bins); polynomial "
-            "(SOSPF, BPF), neural (NAF, UNAF) and gaussianization flows (GF) cannot be imported"
+            "(MonotonicAffineTransform) or 3 K - 1 (MonotonicRQSTransform of K bins); of "
+            "polynomials say so: constructor=BPF or SOSPF"
         )
     return bins

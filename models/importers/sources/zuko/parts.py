@@ -1,7 +1,7 @@
 """The transforms of zuko as layers of the `chain` family."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.glow import check_invertible
 from models.importers.layouts.networks import Block, Linear, Net, parameter_rows
 from models.importers.report import ImportRefused
-from models.importers.sources.zuko.layers import Layer, num_bins, phi_shapes
+from models.importers.sources.zuko import monotone as zuko_monotone
+from models.importers.sources.zuko.layers import HOLE, Layer, num_bins, phi_shapes
 from models.importers.weights import Weights
 
 # The least slope that soft_clamp leaves, e^(log 1e-3).
@@ -35,6 +36,22 @@ class Settings(Protocol):
         """Of the networks."""
 
     @property
+    def constructor(self) -> str:
+        """Which class of the library made the flow."""
+
+    @property
+    def degree(self) -> int | None:
+        """Of polynomials."""
+
+    @property
+    def polynomials(self) -> int | None:
+        """How many squares SOSPF adds."""
+
+    @property
+    def network(self) -> Mapping[str, Any] | None:
+        """Arguments of the features' networks of NAF and UNAF."""
+
+    @property
     def slope(self) -> float:
         """The least slope of a univariate map."""
 
@@ -51,6 +68,9 @@ def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
         "conditional": _conditional,
         "elementwise": _elementwise,
         "affine": _affine,
+        "network": _neural,
+        "integral": _neural,
+        HOLE: lambda weights, layer, settings: zuko_monotone.softclip(),
         "rotation": _rotation,
         "lu": _lu,
         "permutation": _permutation,
@@ -68,6 +88,15 @@ def _univariate(params: int, settings: Settings) -> dict[str, Any]:
                 "library's default; another one cannot be expressed"
             )
         return dict(_AFFINE)
+    if settings.constructor == "BPF":
+        return zuko_monotone.bernstein(params, settings.degree, settings.bound)
+    if settings.constructor == "SOSPF":
+        degree, polynomials = settings.degree, settings.polynomials
+        if degree is None or polynomials is None:
+            raise ImportRefused(
+                f"SOSPF: give degree and polynomials: {zuko_monotone.splits(params)}"
+            )
+        return zuko_monotone.sum_of_squares(params, degree, polynomials, settings.slope)
     return {
         "kind": "spline",
         "num_bins": num_bins(params),
@@ -79,16 +108,25 @@ def _univariate(params: int, settings: Settings) -> dict[str, Any]:
 
 
 def _autoregressive(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    net = _hyper(weights, layer, settings)
+    return chain_layers.autoregressive(layer.features, _univariate(layer.params, settings), net)
+
+
+def _neural(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    net = _hyper(weights, layer, settings)
+    return zuko_monotone.neural(weights, layer, net, settings.network)
+
+
+def _hyper(weights: Weights, layer: Layer, settings: Settings) -> Net:
+    """The masked network of an autoregressive transform."""
     weights.skip(re.escape(f"{layer.name}order"), "the masks say the same")
     rows = parameter_rows(layer.features, range(layer.params))
     name = f"{layer.name}hyper"
     if weights.has(rf"{re.escape(name)}\.\d+\.0\.weight"):
-        net = _residual(weights, name, rows, settings.activation)
-    else:
-        linears = [_masked(weights, layer) for layer in _linears(weights, name)[0]]
-        linears[-1] = linears[-1].rows(rows)
-        net = networks.mlp(linears, settings.activation)
-    return chain_layers.autoregressive(layer.features, _univariate(layer.params, settings), net)
+        return _residual(weights, name, rows, settings.activation)
+    linears = [_masked(weights, inner) for inner in _linears(weights, name)[0]]
+    linears[-1] = linears[-1].rows(rows)
+    return networks.mlp(linears, settings.activation)
 
 
 def _residual(weights: Weights, name: str, rows: list[int], activation: str) -> Net:

@@ -4,12 +4,14 @@ import re
 from itertools import pairwise
 
 from models.importers.source import Inference
-from models.importers.sources.zuko.layers import Layer
+from models.importers.sources.zuko.layers import HOLE, Layer
 from models.importers.weights import Weights
 
 # Constructors whose flows have transforms of a kind, the usual one first.
 _CONSTRUCTORS = {
-    "autoregressive": ("MAF", "NSF"),
+    "autoregressive": ("MAF", "NSF", "BPF", "SOSPF"),
+    "network": ("NAF",),
+    "integral": ("UNAF",),
     "coupling": ("NICE", "RealNVP"),
     "cnf": ("CNF",),
 }
@@ -18,7 +20,7 @@ _CONSTRUCTORS = {
 def constructors(layers: list[Layer]) -> tuple[str, ...]:
     """What a flow of such transforms can have been made by; Flow is for any, by hand."""
     # An affine map with constants is put in front by hand, as sbi does, whatever made the others.
-    kinds = {layer.kind for layer in layers} - {"affine"}
+    kinds = {layer.kind for layer in layers} - {"affine", HOLE}
     own = _CONSTRUCTORS.get(kinds.pop(), ()) if len(kinds) == 1 else ()
     return (*own, "Flow")
 
@@ -36,7 +38,7 @@ def show(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     seen.show("transforms", len(nets), reason=f"{len(nets)} transforms with networks")
     _show_widths(weights, seen, nets)
     kinds = {layer.kind for layer in nets}
-    if kinds == {"autoregressive"}:
+    if kinds in ({"autoregressive"}, {"network"}, {"integral"}):
         _show_orders(weights, seen, nets)
         residual = weights.has(r".*hyper\.\d+\.0\.weight")
         seen.show("residual", residual, reason="blocks in the networks, or none")
