@@ -1,12 +1,13 @@
 """Monotone polynomials: sums of squares, integrated, and Bernstein polynomials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.transforms.elementwise import MIN_SCALE
 from models.transforms.monotone import Monotone
@@ -18,25 +19,45 @@ _BORDER = 1e-6
 _FIXED_ENDS = 2
 
 
-class Quadrature:
-    """Gauss-Legendre on [0, 1]: exact for polynomials of degree 2 n - 1.
+class ExactConstants(nn.Module):
+    """Plain numbers as float64 buffers, on the device of the flow whatever its dtype.
 
-    Attributes:
-        nodes, weights: plain numbers.
+    They are not saved: whoever has them made them.
     """
+
+    def __init__(self, **values: Sequence[float]) -> None:
+        super().__init__()
+        self._values = {name: tuple(numbers) for name, numbers in values.items()}
+        for name, numbers in self._values.items():
+            made = torch.tensor(numbers, dtype=torch.float64)
+            self.register_buffer(name, made, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # What was rounded on the way is made again.
+        for name, numbers in self._values.items():
+            device = self.get_buffer(name).device
+            setattr(self, name, torch.tensor(numbers, dtype=torch.float64, device=device))
+        return self
+
+
+class Quadrature(ExactConstants):
+    """Gauss-Legendre on [0, 1]: exact for polynomials of degree 2 n - 1."""
+
+    nodes: Tensor
+    weights: Tensor
 
     def __init__(self, count: int) -> None:
         nodes, weights = np.polynomial.legendre.leggauss(count)
-        self.nodes: list[float] = ((nodes + 1) / 2).tolist()
-        self.weights: list[float] = (weights / 2).tolist()
+        super().__init__(nodes=((nodes + 1) / 2).tolist(), weights=(weights / 2).tolist())
 
     def points(self, x: Tensor) -> Tensor:
         """The places on [0, x].   (...) -> (..., n)."""
-        return x[..., None] * _constant(self.nodes, x)
+        return x[..., None] * self.nodes.to(x.dtype)
 
     def integral(self, x: Tensor, values: Tensor) -> Tensor:
         """Of a function over [0, x], from its values (..., n) at `points`."""
-        return x * (values * _constant(self.weights, values)).sum(-1)
+        return x * (values * self.weights.to(values.dtype)).sum(-1)
 
 
 class SumOfSquares(Monotone):
@@ -103,8 +124,10 @@ class Bernstein(Monotone):
         self.num_params = degree + 1
         self.bound = bound
         self.order = self.num_params + 2 * _FIXED_ENDS
-        self._binomials = [float(math.comb(self.order, i)) for i in range(self.order + 1)]
-        self._inner_binomials = [float(math.comb(self.order - 1, i)) for i in range(self.order)]
+        self.binomials = ExactConstants(
+            value=[float(math.comb(self.order, i)) for i in range(self.order + 1)],
+            slope=[float(math.comb(self.order - 1, i)) for i in range(self.order)],
+        )
 
     def value_and_slope(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         width = 2 * self.bound
@@ -114,8 +137,10 @@ class Bernstein(Monotone):
         steps = self._steps(params)
         start = torch.full_like(steps[..., :1], -self.bound)
         coefficients = torch.cat((start, steps.cumsum(-1) - self.bound), -1)
-        value = (coefficients * _basis(safe, self._binomials)).sum(-1)
-        slope = self.order * (steps * _basis(safe, self._inner_binomials)).sum(-1) / width
+        value = (coefficients * _basis(safe, self.binomials.get_buffer("value"))).sum(-1)
+        slope = (
+            self.order * (steps * _basis(safe, self.binomials.get_buffer("slope"))).sum(-1) / width
+        )
         shift = torch.where(t < 0.5, -_BORDER * width, _BORDER * width)
         return torch.where(is_inside, value, x + shift), torch.where(is_inside, slope, 1.0)
 
@@ -127,15 +152,11 @@ class Bernstein(Monotone):
         return F.pad(inner, (_FIXED_ENDS, _FIXED_ENDS), value=fixed)
 
 
-def _basis(t: Tensor, binomials: Sequence[float]) -> Tensor:
+def _basis(t: Tensor, binomials: Tensor) -> Tensor:
     """Bernstein polynomials of an order, all of them.   (...) -> (..., order + 1)."""
     powers, complements = [torch.ones_like(t)], [torch.ones_like(t)]
-    for _ in binomials[1:]:
+    for _ in range(len(binomials) - 1):
         powers.append(powers[-1] * t)
         complements.append(complements[-1] * (1 - t))
     products = [a * b for a, b in zip(powers, reversed(complements), strict=True)]
-    return torch.stack(products, -1) * _constant(binomials, t)
-
-
-def _constant(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)
+    return torch.stack(products, -1) * binomials.to(t.dtype)

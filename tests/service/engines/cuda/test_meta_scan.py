@@ -1,7 +1,6 @@
 """No folded flow does what a CUDA graph cannot hold, or launches more kernels than it may.
 
-Budgets are what was counted, rounded up to the next ten: who needs more raises them, and knows. A
-flow without one may launch `UNCOUNTED` kernels.
+Budgets are what was counted, rounded up to the next ten: who needs more raises them, and knows.
 """
 
 import copy
@@ -20,7 +19,6 @@ from .meta_scan import scan
 pytestmark = pytest.mark.xdist_group("folded")
 
 ROWS = 4
-UNCOUNTED = 700
 # Kernels of a call: encode, decode.
 BUDGETS = {
     "glow": (100, 100),
@@ -51,7 +49,14 @@ BUDGETS = {
     "nsf_autoregressive": (230, 670),
     "nsf_autoregressive_context": (260, 740),
     "chain": (630, 630),
+    "chain_bernstein": (350, 20),
+    "chain_bounded_and_centred": (50, 50),
+    "chain_monotone_networks": (100, 20),
+    "chain_sums_of_squares": (80, 20),
+    "realnvp_embedded_context": (50, 50),
 }
+# Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
+SEARCHED = {"chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"}
 # Kernels of a continuous flow from the start of a call until its first step is taken.
 STEP_BUDGETS = {
     "ffjord": 190,
@@ -81,9 +86,9 @@ def test_a_graph_can_hold_every_folded_flow(name: str, operation: str) -> None:
     value = empty(flow, flow.event_shape if operation == "encode" else (flow.features,))
     context = None if flow.context_shape is None else empty(flow, flow.context_shape)
     found = scan(lambda: getattr(flow, operation)(value, context))
-    assert found.faults == {}
-    budget = BUDGETS.get(name, (UNCOUNTED, UNCOUNTED))[operation == "decode"]
-    assert 0 < found.kernels.total() <= budget, found.kernels
+    is_searched = name in SEARCHED and operation == "decode"
+    assert found.faults == ({"waits: nonzero": 1} if is_searched else {})
+    assert 0 < found.kernels.total() <= BUDGETS[name][operation == "decode"], found.kernels
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DISCRETE])
@@ -100,7 +105,7 @@ def test_a_graph_can_hold_a_step_of_every_continuous_flow(name: str) -> None:
 
     found = scan(step)
     assert found.faults == {}
-    assert 0 < found.kernels.total() <= STEP_BUDGETS.get(name, UNCOUNTED), found.kernels
+    assert 0 < found.kernels.total() <= STEP_BUDGETS[name], found.kernels
 
 
 def test_what_no_graph_can_hold_is_seen() -> None:
