@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.checkpoints",),
     ("models.registry",),
     ("models.families",),
+    ("models.monotone",),
     ("models.conditioners", "models.flow", "models.ode"),
     ("models.transforms",),
     ("models.extras", "models.noise", "models.ode.call", "models.zoo"),

@@ -28,6 +28,8 @@ from models.families.options import (
     MinSlope,
     NumBins,
 )
+from models.monotone.network import MonotoneIntegral, MonotoneNetwork
+from models.monotone.polynomial import Bernstein, SumOfSquares
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.autoregressive import MaskedAutoregressive, Swapped
@@ -36,10 +38,8 @@ from models.transforms.coupling import Coupling
 from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
 from models.transforms.linear import Diagonal, InvertibleLinear, LULinear, PlainLinear, QRLinear
 from models.transforms.logistic import LogisticToNormal
-from models.transforms.monotone_network import MonotoneIntegral, MonotoneNetwork
 from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
-from models.transforms.polynomial import Bernstein, SumOfSquares
 from models.transforms.softclip import SoftClip
 from models.transforms.spline import RationalQuadratic
 from models.transforms.split import GaussianPrior

@@ -26,17 +26,25 @@ MAX_OPSET = 23
 
 # Arguments of a family that came later, with what flows of before have: graphs exported before are
 # of the same flows still.
-_CAME_LATER: Mapping[str, Any] = {"context_embedding": []}
+_CAME_LATER: Mapping[str, Any] = {"centred": False, "context_embedding": []}
 
 
 def architecture_digest(family: str, config: Mapping[str, Any]) -> str:
     """SHA-256 of family and config in canonical JSON, in hex."""
-    told = {
-        name: value
-        for name, value in config.items()
-        if name not in _CAME_LATER or value != _CAME_LATER[name]
-    }
-    return _digest([family, told])
+    return _digest([family, _as_before(config)])
+
+
+def _as_before(value: Any) -> Any:
+    """A configuration without arguments that came later and change nothing, however deep."""
+    if isinstance(value, Mapping):
+        return {
+            name: _as_before(part)
+            for name, part in value.items()
+            if name not in _CAME_LATER or part != _CAME_LATER[name]
+        }
+    if isinstance(value, list | tuple):
+        return [_as_before(part) for part in value]
+    return value
 
 
 def manifest_digest(manifest: Manifest) -> str:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.conditioners.activations import Activation, pointwise
-from models.transforms.monotone import Monotone
-from models.transforms.polynomial import Quadrature
+from models.monotone.polynomial import Quadrature
+from models.monotone.solver import Monotone
 
 # Of zuko's UNAF: the logarithm of the integrand is bound to +-7, its integral has 32 points.
 _LOG_BOUND = 7.0

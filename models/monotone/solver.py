@@ -1,7 +1,7 @@
 """Inverses of monotone scalar functions that have no formula: one solver for all of them.
 
 Every element is solved by itself and stops by itself, at a point that depends on it alone: it has
-the same bits in any company.
+the same bits in any batch.
 """
 
 from abc import abstractmethod

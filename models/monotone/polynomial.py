@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.monotone.solver import Monotone
 from models.transforms.elementwise import MIN_SCALE
-from models.transforms.monotone import Monotone
 
 # Where zuko's Bernstein map goes over into a line: this share of its width from either end.
 _BORDER = 1e-6
