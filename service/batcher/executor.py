@@ -199,32 +199,50 @@ class BatchExecutor:
 
     def _compute(self, group: list[EntrySlice], result: BatchResult) -> list[QueueEntry]:
         rows, context, count = self._assemble(group)
-        batch = StartedBatch(group, count, len(rows), self._clock())
-        return self._add_results(batch, self._engine_call.call(rows, context), result)
+        began = self._clock()
+        output = self._engine_call.call(rows, context)
+        return self._add_results(group, output, result, rows=len(rows), count=count, began=began)
 
     def _finish(self, batch: StartedBatch, result: BatchResult) -> list[QueueEntry]:
         output = batch.finish()
         # The device came to it when it had done the one before: that is its pace.
-        batch.began = max(batch.began, self._finished)
+        began = max(batch.began, self._finished)
         self._finished = self._clock()
-        return self._add_results(batch, output, result)
+        return self._add_results(
+            batch.group, output, result, rows=batch.rows, count=batch.count, began=began
+        )
 
     def _add_results(
-        self, batch: StartedBatch, output: EngineOutput, result: BatchResult
+        self,
+        group: list[EntrySlice],
+        output: EngineOutput,
+        result: BatchResult,
+        *,
+        rows: int,
+        count: int,
+        began: float,
     ) -> list[QueueEntry]:
-        """Check what the engine gave, and share it out to the entries."""
+        """Check what the engine gave, and share it out to the entries.
+
+        Args:
+            group: the parts of the batch.
+            output: of the engine.
+            result: gets what the batch came to.
+            rows: of the batch, with padding.
+            count: of the parts.
+            began: when the engine came to it.
+        """
         value, log_det, *more = output
-        began, count = batch.began, batch.count
         seconds = self._clock() - began
-        self._check(value, log_det, batch.rows)
+        self._check(value, log_det, rows)
         result.non_finite_rows += _non_finite_rows(value[:count], log_det[:count])
         result.rows += count
         result.seconds += seconds
         finished, offset = [], 0
         with self._lock:
             if more:
-                self._add_stats(more[0], batch.group, count, result)
-            for entry, start, stop in batch.group:
+                self._add_stats(more[0], group, count, result)
+            for entry, start, stop in group:
                 end = offset + stop - start
                 if entry.started is None or began < entry.started:
                     entry.started = began
