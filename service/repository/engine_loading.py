@@ -18,6 +18,7 @@ from models.onnx.load import has_export
 from service.engines.cpu import share_cpu
 from service.engines.device_errors import device_fault, release_frames
 from service.engines.engine import EngineLost, EngineOutOfMemory
+from service.engines.places import prove_places
 from service.engines.probe import PROBES
 from service.engines.registry import AUTO, FLOAT32
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
@@ -155,5 +156,10 @@ def _read_and_select(
     checkpoint = load_checkpoint(location.folder, dtype=dtype, device=overrides.device)
     facts = facts_of(checkpoint.flow)
     settings = overrides.settings
-    config = EngineConfig(checkpoint, threads, max_rows(facts), precision=settings.precision)
-    return facts, select_engine(settings.engine, config)
+    rows = max_rows(facts)
+    config = EngineConfig(checkpoint, threads, rows, precision=settings.precision)
+    selection = select_engine(settings.engine, config)
+    if settings.batching == "invariant":
+        record = {name: tensor.numpy() for name, tensor in checkpoint.record.items()}
+        selection = prove_places(selection, record, rows, location.name)
+    return facts, selection
