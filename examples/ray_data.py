@@ -34,7 +34,7 @@ def score(
     Args:
         model: its folder, at this path on every machine.
         rows: Parquet, at paths or URLs that Ray reads.
-        out: the folder to write.
+        out: the folder to write; files in it are replaced.
         keep: columns that are carried along.
         actors: worker processes that compute.
         block_rows: at most, that an actor is given at a time. Ray's own blocks have 128 MiB, and a
@@ -54,7 +54,7 @@ def score(
         # Blocks of Ray are tables of Arrow: nothing is copied, and null stays null.
         batch_format="pyarrow",
         batch_size=16_384,
-    ).write_parquet(out)
+    ).write_parquet(out, mode=ray.data.SaveMode.OVERWRITE)
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ def main() -> None:
     model, out, _, alpha, *rows = sys.argv[1:]
     ray_data.Scorer = MortalScorer  # type: ignore[misc]
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=_STORE_BYTES,
