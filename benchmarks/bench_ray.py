@@ -28,7 +28,6 @@ from typing import Any
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import numpy as np
-import onnxruntime
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import ray
@@ -36,6 +35,7 @@ import ray
 from benchmarks.harness import take_turns
 from benchmarks.ray_cluster import descendants
 from examples import ray_data
+from models.onnx.runtime import load_runtime
 from pushforward.batch import Scorer
 from pushforward.batch.job import run
 from pushforward.batch.plan import FilePlan
@@ -152,9 +152,10 @@ def _command(folder: Path, rows: list[str]) -> Callable[[], float]:
 
 
 def _graph(rows: list[str]) -> Callable[[], float]:
-    options = onnxruntime.SessionOptions()
+    runtime = load_runtime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
+    session = runtime.InferenceSession(
         _MODEL / "encode.onnx", options, providers=["CPUExecutionProvider"]
     )
     tables = [pq.read_table(file) for file in rows]

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from models.onnx.runtime import load_runtime
+
 # A shell starts what runs in the background with Ctrl-C ignored; tests interrupt themselves.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,11 +32,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device on this machine")
         provider = marker.kwargs.get("provider")
-        if provider is not None:
-            import onnxruntime
-
-            if provider not in onnxruntime.get_available_providers():
-                pytest.skip(f"the onnxruntime of this machine has no {provider}")
+        if provider is not None and provider not in load_runtime().get_available_providers():
+            pytest.skip(f"the onnxruntime of this machine has no {provider}")
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ from benchmarks.gpu.results import Measurement, Results
 from benchmarks.gpu.subjects import ZOO_NAMES
 from tests.cases import CASES
 
+# One process for all: the command runs once.
+pytestmark = pytest.mark.xdist_group("gpu_benchmark")
+
 ROOT = Path(__file__).resolve().parent.parent
 # What a machine without our distribution and without tests lacks, by the start of the names.
 ABSENT = ("pushforward", "__editable__", "pytest", "_pytest", "xdist", "hypothesis", "schemathesis")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.row_sum import event_sum
 from models.transforms.softplus import softplus
 
 ScaleFunction = Literal[
@@ -81,8 +82,7 @@ def centre(log_scale: Tensor) -> Tensor:
 
     Reference: Sorrenson et al. 2020, GIN, section 4.1 (arXiv 2001.04872).
     """
-    axes = tuple(range(1, log_scale.dim()))
-    return log_scale - log_scale.sum(axes, keepdim=True) / math.prod(log_scale.shape[1:])
+    return log_scale - event_sum(log_scale, keepdim=True) / math.prod(log_scale.shape[1:])
 
 
 class Affine(Elementwise):

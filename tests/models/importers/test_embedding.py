@@ -105,14 +105,14 @@ def test_a_module_that_is_left_out_is_an_error() -> None:
 
 
 def test_what_stands_between_the_layers_is_asked_for() -> None:
-    case = load("nflows_embed_a")
+    case = load("nflows_maf_embedding_a")
     config = {name: value for name, value in case.config.items() if name != "embedding_net"}
     with pytest.raises(HyperParametersMissing, match=r"Sequential\(Linear\(7, 16\), \.\.\., Lin"):
         run(case.checkpoint, Request(None, config, "none"))
 
 
 def test_a_convolution_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    case = load("nflows_embed_a")
+    case = load("nflows_maf_embedding_a")
     state = torch.load(case.checkpoint, weights_only=True)
     state["_embedding_net.0.weight"] = torch.zeros(4, 1, 3)
     torch.save(state, tmp_path / "flow.pt")

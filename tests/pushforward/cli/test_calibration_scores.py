@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ ZOO = Path(__file__).resolve().parents[3] / "models" / "zoo"
 PLAN = CalibrationPlan("rows")
 MLP = {"kind": "mlp", "widths": [8]}
 RNG = np.random.default_rng(4)
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test draws does not depend on which ran before it in its process."""
+    monkeypatch.setattr(sys.modules[__name__], "RNG", np.random.default_rng(4))
 
 
 def flow_of(**config: Any) -> Flow:
