@@ -12,7 +12,6 @@ from models.datasets.dialect import Dialect, find_dialect
 from models.datasets.spec import Spec
 from pushforward.batch.inputs import InputName
 from pushforward.batch.layout import Layout
-from pushforward.batch.rows import Codes
 from pushforward.batch.slabs import Slab, readable
 from pushforward.batch.status import MALFORMED_ROW
 
@@ -116,7 +115,11 @@ class _Format(NamedTuple):
 
 
 def _parse(block: bytes, fmt: _Format, wanted: dict[str, str]) -> Slab:
-    """Read a block; rows with another number of cells, or of quotes, are null and malformed."""
+    """Read a block; rows with another number of cells, or an open quote, are null and malformed.
+
+    Raises:
+        ValueError: what was read are not the lines, row by row.
+    """
     pyarrow = optional_package("pyarrow", needed_for="reading .csv", extra="files")
     arrow_csv = optional_package("pyarrow.csv", needed_for="reading .csv")
     broken: list[int] = []
@@ -125,9 +128,8 @@ def _parse(block: bytes, fmt: _Format, wanted: dict[str, str]) -> Slab:
         broken.append(row.number - 1)
         return "skip"
 
-    codes: Codes = {}
     if b'"' in block:
-        block = _without_odd_quotes(block, codes)
+        block = _without_open_quotes(block, fmt)
     names = [f"c{index}" for index in range(fmt.width)]
     texts = dict.fromkeys(wanted.values(), pyarrow.string())
     table = arrow_csv.read_csv(
@@ -150,17 +152,26 @@ def _parse(block: bytes, fmt: _Format, wanted: dict[str, str]) -> Slab:
     table = table.rename_columns(list(wanted))
     if broken:
         table = _with_nulls(pyarrow, table, broken)
-        codes |= dict.fromkeys(broken, MALFORMED_ROW)
-    return Slab(table, None, codes)
+    lines = block.removesuffix(b"\n").count(b"\n") + 1
+    if table.num_rows != lines:
+        raise ValueError(f"expected a row a line, got {table.num_rows} rows of {lines} lines")
+    return Slab(table, None, dict.fromkeys(broken, MALFORMED_ROW))
 
 
-def _without_odd_quotes(block: bytes, codes: Codes) -> bytes:
-    """Take the quotes out of lines in which one is not closed: it would go on in the next line."""
+def _without_open_quotes(block: bytes, fmt: _Format) -> bytes:
+    """Replace lines in which a quote is not closed, which would go on in the next, by broken ones.
+
+    As for Arrow, a quote opens a cell at its start alone; elsewhere it is one of its characters.
+    """
+    separator = re.escape(fmt.dialect.separator.encode())
+    quoted = rb'"(?:[^"]++|"")*+'
+    cell = rb'(?:%b"[^%b]*+|(?!")[^%b]*+)' % (quoted, separator, separator)
+    is_open = re.compile(rb"(?:%b%b)*+%b" % (cell, separator, quoted)).fullmatch
+    too_many_cells = fmt.dialect.separator.encode() * fmt.width
     lines = block.split(b"\n")
     for row, line in enumerate(lines):
-        if line.count(b'"') % 2:
-            lines[row] = line.replace(b'"', b"")
-            codes[row] = MALFORMED_ROW
+        if b'"' in line and is_open(line):
+            lines[row] = too_many_cells
     return b"\n".join(lines)
 
 

@@ -9,6 +9,9 @@ KINDS = (
     ("1", "malformed_row"),
     ("1,2,3", "malformed_row"),
     ('"1,2', "malformed_row"),
+    ('12","7', "malformed_row"),
+    ('1,"2""', "malformed_row"),
+    ('"', "malformed_row"),
     ("1;2", "malformed_row"),
     (",2", "missing"),
     ("1,NA", "missing"),
@@ -19,6 +22,8 @@ KINDS = (
     ("1,0x10", "text"),
     ("1,2e", "text"),
     ('1,"2,5"', "text"),
+    ('12" pipe,2', "text"),
+    ('1,"2"""', "text"),
 )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,3 +29,14 @@ def test_each_broken_row_is_named_and_the_others_are_scored(
     wanted = Scorer(MOONS, "log_prob")({"x": x})["log_prob"].tolist()
     wanted = [None if row in broken else value for row, value in enumerate(wanted)]
     assert table["log_prob"].to_pylist() == wanted
+
+
+def test_lines_that_are_not_rows_one_by_one_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = pyarrow.csv.read_csv
+    monkeypatch.setattr(pyarrow.csv, "read_csv", lambda *given: read(*given).slice(1))
+    (tmp_path / "in.csv").write_text("x1,x2\n1,2\n1,7\n3,4\n")
+    done = run("log-prob", MOONS, tmp_path / "in.csv", "-o", tmp_path / "out.csv")
+    assert done.exit_code == 2
+    assert "in.csv: not readable: expected a row a line, got 2 rows of 3 lines" in done.output
