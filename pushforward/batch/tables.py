@@ -121,15 +121,15 @@ def answer_frame(
     """
     pandas = sys.modules["pandas"]  # there is a frame, so it is imported
     pyarrow = optional_package("pyarrow", needed_for="frames of pandas", extra="files")
-    kept = frame[list(keep)]
-    table = _table_of(frame, pyarrow)
-    answer = answer_table(session, operation, fields, table, keep=(), **named)
+    table, names = _table_of(frame, pyarrow), [str(name) for name in keep]
+    answer = answer_table(session, operation, fields, table, keep=names, **named)
+    answer = answer.drop_columns(names)
     nullable = {pyarrow.bool_(): pandas.BooleanDtype()} | {
         getattr(pyarrow, name.lower())(): getattr(pandas, f"{name}Dtype")() for name in _WHOLE
     }
     computed = answer.to_pandas(types_mapper=nullable.get)
     computed.index = frame.index
-    return pandas.concat([kept, computed], axis=1)
+    return pandas.concat([frame[list(keep)], computed], axis=1)
 
 
 def _table_of(frame: Any, pyarrow: Any) -> Any:

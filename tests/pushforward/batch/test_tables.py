@@ -117,6 +117,29 @@ def test_a_frame_keeps_its_index_and_one_type_a_column() -> None:
     assert parts[0]["is_anomaly"].isna().tolist() == [False, True, True, True, False, False]
 
 
+def test_kept_columns_of_a_frame_are_no_features() -> None:
+    latents = pd.DataFrame(
+        {
+            "kind": pd.Categorical(["a", "b", "a"]),
+            "first": X[:3, 0],
+            "second": X[:3, 1],
+            "day": pd.period_range("2026-01-01", periods=3),
+        }
+    )
+    decoded = Scorer(MOONS, "decode", keep=["day", "kind"])(latents)
+    assert [*decoded] == ["day", "kind", "x1", "x2", "log_det", "status"]
+    assert decoded[["day", "kind"]].equals(latents[["day", "kind"]])
+    wanted = Scorer(MOONS, "decode")({"z": X[:3]})["x"]
+    assert np.array_equal(decoded[["x1", "x2"]].to_numpy(), wanted)
+    drawn = Scorer(MOONS, "sample", seed=3, keep=["name"])(
+        pd.DataFrame({"name": ["a", "b"], "row": [7, 8]})
+    )
+    assert [*drawn] == ["name", "x1", "x2", "log_prob", "status"]
+    for name, told in (("status", "is called 'status' too"), ("ids", "there is no column 'ids'")):
+        with pytest.raises(ValueError, match=told):
+            Scorer(MOONS, "score", keep=[name])(TABLE.to_pandas().assign(status=0))
+
+
 def test_rows_of_a_draw_keep_their_numbers() -> None:
     draw = Scorer(MOONS, "sample", seed=3, keep=["id"])
     table = draw(pa.table({"id": [7, 8, 600]}))
