@@ -10,6 +10,7 @@ from models.datasets.dataset import optional_package
 from models.datasets.dialect import MISSING as MISSING_TEXTS
 from pushforward.batch.layout import Layout, Wanted
 from pushforward.batch.rows import Codes, InputRows, context_of
+from pushforward.batch.slabs import InputFile
 from pushforward.batch.status import TEXT, WRONG_LENGTH
 from service.codec.missing import MISSING
 from service.codec.tensors import Array
@@ -43,6 +44,47 @@ def check_types(schema: Any, layout: Layout, wanted: Wanted, source: str) -> Non
                 f"{source}: column {name!r} holds {kind}, not numbers; write it as numbers, or "
                 "name other columns by columns"
             )
+
+
+def check_kept(files: Sequence[InputFile], keep: Sequence[str]) -> None:
+    """Refuse files whose columns to keep are not of the types of the first file, or narrower ones.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for file in files[1:]:
+        for name in keep:
+            kind, expected = _kept_type(file, name), _kept_type(files[0], name)
+            if not _holds(expected, kind):
+                raise ValueError(
+                    f"{file.source}: keep: column {name!r} holds {kind}, and {expected} in the "
+                    f"first file, {files[0].source}; write one type, or name the wider one first"
+                )
+
+
+def _kept_type(file: InputFile, name: str) -> Any:
+    pyarrow = optional_package("pyarrow", needed_for="reading tables")
+    types = optional_package("pyarrow.types", needed_for="reading tables")
+    if file.schema is None:
+        return pyarrow.string()
+    kind = file.schema.field(name).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    is_text = types.is_large_string(kind) or types.is_string_view(kind)
+    return pyarrow.string() if is_text else kind
+
+
+def _holds(expected: Any, kind: Any) -> bool:
+    """Whether a column of a type has a place for all values of another: numbers as text do too."""
+    pyarrow = optional_package("pyarrow", needed_for="reading tables")
+    types = optional_package("pyarrow.types", needed_for="reading tables")
+    if types.is_string(expected) and types.is_primitive(kind):
+        return True
+    schemas = [pyarrow.schema([("column", each)]) for each in (expected, kind)]
+    try:
+        wider = pyarrow.unify_schemas(schemas, promote_options="permissive")
+    except pyarrow.ArrowTypeError:
+        return False
+    return bool(wider.field(0).type == expected)
 
 
 def is_list(kind: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.noise import draw_seed
 from pushforward.batch.calls import CallResult, PendingCall, RowCall
-from pushforward.batch.columns import rows_of_table
+from pushforward.batch.columns import check_kept, rows_of_table
 from pushforward.batch.discoveries import Discoveries
 from pushforward.batch.inputs import InputName, find_inputs
 from pushforward.batch.layout import Layout, Wanted
@@ -131,6 +131,7 @@ class _Run:
                     files.append(open_input(name, self._slab_rows()))
                     opened.callback(files[-1].close)
                 layouts = [layout_of(file, wanted) for file in files]
+                check_kept(files, wanted.keep)
                 columns = self._columns_of(files, wanted, probe)
                 slabs = self._slabs(files, layouts, wanted)
                 self._write(suffix, columns, provenance(facts, key), slabs)

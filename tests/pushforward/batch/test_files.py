@@ -100,6 +100,24 @@ def test_globs_folders_and_urls_in_order_of_name(tmp_path: Path, wanted: np.ndar
         assert np.array_equal(out["log_prob"].to_numpy(), wanted)
 
 
+def test_columns_to_keep_have_one_type_in_all_files(tmp_path: Path) -> None:
+    def kept(first: pa.DataType, second: pa.DataType) -> str:
+        for name, kind in (("a", first), ("b", second)):
+            ids = pa.nulls(ROWS) if kind == pa.null() else TABLE["id"].cast(kind)
+            pq.write_table(TABLE.set_column(0, "id", ids), tmp_path / f"{name}.parquet")
+        words = (tmp_path / "a.parquet", tmp_path / "b.parquet", "--keep", "id", "--overwrite")
+        done = run("log-prob", MOONS, *words, "-o", tmp_path / "out.parquet")
+        assert done.exit_code in (0, 2), done.output
+        return done.output if done.exit_code else ""
+
+    narrower = [(pa.int64(), pa.int32()), (pa.int64(), pa.null()), (pa.string(), pa.int64())]
+    assert [kept(*pair) for pair in narrower] == [""] * 3
+    told = kept(pa.int64(), pa.string())
+    assert f"{tmp_path}/b.parquet: keep: column 'id' holds string, and int64 in the first" in told
+    assert "holds int64, and null in the first file" in kept(pa.null(), pa.int64())
+    assert not (tmp_path / ".out.parquet.partial" / "0-0.arrow").exists()
+
+
 def test_copies_of_remote_files_go_with_the_process(tmp_path: Path, wanted: np.ndarray) -> None:
     copies = tmp_path / "tmp"
     copies.mkdir()
