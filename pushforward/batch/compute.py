@@ -40,7 +40,9 @@ def draw_rows(
         )
     if not len(numbers):
         return _empty(session, operation, fields)
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    # The difference alone is 1 too where it wraps: of uint8, from 255 to 0.
+    is_next = (np.diff(numbers) == 1) & (numbers[1:] > numbers[:-1])
+    runs = np.split(numbers, np.flatnonzero(~is_next) + 1)
     started = [session.start(RowCall(operation, fields, {}, len(run), int(run[0]))) for run in runs]
     return join([each.result() for each in started])
 

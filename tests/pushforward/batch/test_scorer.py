@@ -67,6 +67,13 @@ def test_decode_takes_latents_and_sample_takes_row_numbers() -> None:
     assert np.array_equal(drawn["x"], np.array(told["x"], np.float32)[[7, 8, 9, 600, 2]])
 
 
+def test_numbers_of_rows_of_a_draw_may_be_unsigned() -> None:
+    draw = Scorer(MOONS, "sample", seed=3)
+    numbers = np.array([255, 0, 1, 200], np.uint8)  # 255 and one more is 0
+    wanted = draw({"id": numbers.astype(np.int64)})["x"]
+    assert np.array_equal(draw({"id": numbers})["x"], wanted)
+
+
 def test_bad_rows_are_named_and_spoil_no_other() -> None:
     given = {name: values[:8].astype(object) for name, values in BATCH.items()}
     given["x1"][1:6] = [None, float("nan"), float("inf"), 1e300, "many"]
