@@ -10,6 +10,10 @@ from service.codec.missing import INVALID, NULL
 from service.codec.tensors import Array
 
 
+class ComputeError(RuntimeError):
+    """Rows that could not be computed for no fault of theirs, nor of what was asked of them."""
+
+
 class CallResult(NamedTuple):
     """What came of some rows, in their order.
 
@@ -64,6 +68,7 @@ class PendingCall:
 
         Raises:
             ValueError: the call is refused.
+            ComputeError: the engine failed.
         """
         return join([part.result() for part in self._parts])
 

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Coroutine, Mapping
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from models.scoring.statistics import parse_statistic
-from pushforward.batch.calls import CallResult, PendingCall, RowCall, finite
+from pushforward.batch.calls import CallResult, ComputeError, PendingCall, RowCall, finite
 from pushforward.batch.direct_queue import served_directly
 from pushforward.batch.locate import locate
 from pushforward.batch.workers import LoopWorkers, ThreadWorkers, Workers
@@ -127,6 +128,7 @@ class Session:
 
         Raises:
             ValueError: the fields are not what the operation takes, or the rows not the model's.
+            ComputeError: the engine failed.
         """
         return self.start(call).result()
 
@@ -227,12 +229,14 @@ class Session:
 
         Raises:
             ValueError: it is refused.
+            ComputeError: the engine failed.
         """
         try:
             model, given, result = await self._infer(operation, fields)
             return _result_of(operation, model.card, given, result)
         except ServiceError as error:
-            raise ValueError(error.detail) from None
+            is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            raise (ComputeError if is_ours else ValueError)(error.detail) from None
 
     async def _infer(
         self, operation: Operation, fields: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pushforward.cli.client_progress import progress_bar
-from pushforward.cli.plain_errors import fail, interruptible, plain_errors, warn
+from pushforward.cli.plain_errors import FAULT_EXIT_CODE, fail, interruptible, plain_errors, warn
 
 if TYPE_CHECKING:
     from pushforward.batch.plan import FilePlan, FileSummary
@@ -128,9 +128,10 @@ def run_plan(plan: "FilePlan", *, as_json: bool) -> None:
     """Run a command over files, and exit as it went.
 
     Raises:
-        Exit: with 3 where rows have no answer.
+        Exit: with 3 where rows have no answer, 1 where the engine failed.
     """
     with plain_errors(), interruptible(), progress_bar(plan.operation) as show:
+        from pushforward.batch.calls import ComputeError
         from pushforward.batch.job import run
         from pushforward.batch.plan import BadRow
 
@@ -138,6 +139,8 @@ def run_plan(plan: "FilePlan", *, as_json: bool) -> None:
             summary = run(plan, show)
         except BadRow as error:
             fail(f"{error} (--on-bad-row fail)", BAD_ROWS_EXIT_CODE)
+        except ComputeError as error:
+            fail(str(error), FAULT_EXIT_CODE)
     _tell(summary, as_json=as_json)
     if summary.bad_rows:
         raise typer.Exit(BAD_ROWS_EXIT_CODE)

@@ -23,6 +23,7 @@ import pushforward.batch.job
 from models.scoring.conformal import q_values
 from pushforward.batch import Scorer
 from pushforward.cli import app as cli
+from service.errors import EngineError
 
 ZOO = Path(__file__).resolve().parents[3] / "models" / "zoo"
 MOONS = ZOO / "moons"
@@ -116,6 +117,17 @@ def test_columns_to_keep_have_one_type_in_all_files(tmp_path: Path) -> None:
     assert f"{tmp_path}/b.parquet: keep: column 'id' holds string, and int64 in the first" in told
     assert "holds int64, and null in the first file" in kept(pa.null(), pa.int64())
     assert not (tmp_path / ".out.parquet.partial" / "0-0.arrow").exists()
+
+
+def test_an_engine_that_fails_is_no_fault_of_the_command(
+    tmp_path: Path, parquet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*arguments: object) -> None:
+        raise EngineError("the engine failed on these rows")
+
+    monkeypatch.setattr("pushforward.batch.session.infer", fail)
+    done = run("log-prob", MOONS, parquet, "-o", tmp_path / "out.parquet")
+    assert (done.exit_code, done.output) == (1, "error: the engine failed on these rows\n")
 
 
 def test_copies_of_remote_files_go_with_the_process(tmp_path: Path, wanted: np.ndarray) -> None:
