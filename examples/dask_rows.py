@@ -9,6 +9,7 @@ workers of `dask.distributed` load it once each.
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dask.dataframe
@@ -27,7 +28,7 @@ def score(model: str, rows: str, out: str, *, keep: Sequence[str] = (), **fields
         fields: of the operation, as in a request.
     """
     frame = dask.dataframe.read_parquet(rows)
-    scorer = Scorer(model, "score", keep=keep, **fields)
+    scorer = Scorer(Path(model).resolve(), "score", keep=keep, **fields)
     # Dask learns the columns by a call with two rows of its own.
     frame.map_partitions(scorer).to_parquet(out, write_index=False)
 

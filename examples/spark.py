@@ -9,6 +9,7 @@ Spark has one for each core: one batch at a time in each.
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pyspark.ml.functions import predict_batch_udf
@@ -40,7 +41,7 @@ def score_rows(
         keep: columns that are carried along.
         fields: of the operation, as in a request.
     """
-    scorer = Scorer(model, "score", keep=keep, instances=1, **fields)
+    scorer = Scorer(Path(model).resolve(), "score", keep=keep, instances=1, **fields)
     schema = from_arrow_schema(scorer.output_schema(to_arrow_schema(frame.schema)))
     return frame.mapInArrow(scorer.map_in_arrow, schema)
 
@@ -55,7 +56,7 @@ def score_columns(model: str, columns: Sequence[str], **fields: Any) -> Column:
     """
 
     def load() -> Callable[[Any], dict[str, Any]]:
-        scorer = Scorer(model, "score", instances=1, **fields)
+        scorer = Scorer(Path(model).resolve(), "score", instances=1, **fields)
 
         def score(x: Any) -> dict[str, Any]:
             answer = scorer({"x": x})
