@@ -96,6 +96,7 @@ class Scorer:
         Raises:
             ValueError: the model cannot be loaded, the fields are not what the operation takes, or
                 the columns are not the model's.
+            RuntimeError: the engine failed.
         """
         session = self._open()
         kind = _kind_of(batch)
