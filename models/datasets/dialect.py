@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _read_sample(path: Path) -> tuple[str, list[str]]:
                 f"{path}: expected UTF-8 text, got UTF-16; save it as UTF-8"
             ) from error
         encoding = "latin-1"
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: not a readable .csv file: {error}") from error
     with raw(path, "rt", encoding=encoding, newline="") as file:
         lines = [line for line, _ in zip(file, range(SAMPLE_LINES), strict=False)]

@@ -10,7 +10,6 @@ from models.datasets.dataset import optional_package
 from models.datasets.dialect import MISSING as MISSING_TEXTS
 from pushforward.batch.layout import Layout, Wanted
 from pushforward.batch.rows import Codes, InputRows, context_of
-from pushforward.batch.slabs import InputFile
 from pushforward.batch.status import TEXT, WRONG_LENGTH
 from service.codec.missing import MISSING
 from service.codec.tensors import Array
@@ -46,28 +45,30 @@ def check_types(schema: Any, layout: Layout, wanted: Wanted, source: str) -> Non
             )
 
 
-def check_kept(files: Sequence[InputFile], keep: Sequence[str]) -> None:
+def check_kept(files: Sequence[tuple[str, Sequence[Any]]]) -> None:
     """Refuse files whose columns to keep are not of the types of the first file, or narrower ones.
+
+    Args:
+        files: of each its name, for messages, and its columns to keep as fields of Arrow.
 
     Raises:
         ValueError: naming the first of them.
     """
-    for file in files[1:]:
-        for name in keep:
-            kind, expected = _kept_type(file, name), _kept_type(files[0], name)
-            if not _holds(expected, kind):
+    (first, wanted), *others = files
+    for source, fields in others:
+        for field, expected in zip(fields, wanted, strict=True):
+            kind, wider = _kept_type(field.type), _kept_type(expected.type)
+            if not _holds(wider, kind):
                 raise ValueError(
-                    f"{file.source}: keep: column {name!r} holds {kind}, and {expected} in the "
-                    f"first file, {files[0].source}; write one type, or name the wider one first"
+                    f"{source}: keep: column {field.name!r} holds {kind}, and {wider} in the first "
+                    f"file, {first}; write one type, or name the wider one first"
                 )
 
 
-def _kept_type(file: InputFile, name: str) -> Any:
+def _kept_type(kind: Any) -> Any:
+    """A type without how it is stored: dictionaries, and long or viewed text."""
     pyarrow = optional_package("pyarrow", needed_for="reading tables")
     types = optional_package("pyarrow.types", needed_for="reading tables")
-    if file.schema is None:
-        return pyarrow.string()
-    kind = file.schema.field(name).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     is_text = types.is_large_string(kind) or types.is_string_view(kind)
     return pyarrow.string() if is_text else kind

@@ -20,7 +20,11 @@ _HEADER = re.compile(r"(.*)\?header=(yes|no)", re.DOTALL)
 _BLOCK_BYTES = 2**18
 _WILD = re.compile(r"[*?\[]")
 # What tells of a remote file that it has changed, by the names that file systems have for it.
-_VERSIONS = ("ETag", "etag", "md5", "LastModified", "last_modified", "mtime", "updated")
+_VERSIONS = (
+    *("ETag", "etag", "md5", "md5Hash", "Content-MD5", "Digest", "generation"),
+    *("LastModified", "last_modified", "Last-Modified", "mtime", "modify", "updated", "created"),
+)
+_WEB = ("http://", "https://")
 
 
 class InputName(NamedTuple):
@@ -37,7 +41,7 @@ class InputName(NamedTuple):
     @property
     def suffix(self) -> str:
         """The end of its name by which its kind is told."""
-        name = self.path.lower()
+        name = without_query(self.path).lower()
         return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
     def check(self) -> None:
@@ -50,7 +54,9 @@ class InputName(NamedTuple):
             os.stat(self.path)
 
     def version(self, is_stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """What tells its content from another: of a remote file, what its file system says.
+        """What tells its content from another: of a remote file, what its file system says of it.
+
+        Where that says nothing, the file is copied, and what it holds is digested.
 
         Args:
             is_stopped: asked now and then; once it is so, nobody wants the answer any more.
@@ -63,8 +69,11 @@ class InputName(NamedTuple):
             return {"name": self.path, **header, **_digest(self.path, is_stopped)}
         system, path = _remote(self.path)
         info = system.info(path)
-        versions = [str(info[name]) for name in _VERSIONS if name in info]
-        return {"url": self.path, **header, "bytes": info.get("size"), "versions": versions}
+        versions = [str(info[name]) for name in _VERSIONS if info.get(name)]
+        told = {"url": without_query(self.path), **header}
+        if not versions:
+            return {**told, **_digest(str(self.local()), is_stopped)}
+        return {**told, "bytes": info.get("size"), "versions": versions}
 
     def open(self) -> IO[bytes]:
         """Open it for reading anywhere in it."""
@@ -80,6 +89,11 @@ class InputName(NamedTuple):
     def local(self) -> Path:
         """Its path on this machine; what is remote is copied there, once."""
         return _copy(self) if self.is_remote else Path(self.path)
+
+
+def without_query(path: str) -> str:
+    """A web address without its query, which may hold a signature; anything else as it is."""
+    return path.partition("?")[0] if path.startswith(_WEB) else path
 
 
 def _digest(path: str, is_stopped: Callable[[], bool]) -> dict[str, Any]:
@@ -138,11 +152,12 @@ def _matches(pattern: str) -> list[InputName]:
 
 
 def _remote_matches(path: str) -> list[str]:
-    if not _WILD.search(path):
+    if not _WILD.search(without_query(path)):
         return [path]
     system, inner = _remote(path)
     protocol = path.partition("://")[0]
-    return [f"{protocol}://{name}" for name in sorted(system.glob(inner))]
+    found = sorted(system.glob(inner))
+    return [name if "://" in name else f"{protocol}://{name}" for name in found]
 
 
 def _remote(path: str) -> tuple[Any, str]:

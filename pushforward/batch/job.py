@@ -5,10 +5,12 @@
 One slab is computed while the next is read and the one before is written.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,13 @@ from pushforward.batch.inputs import InputName, find_inputs
 from pushforward.batch.layout import Layout, Wanted
 from pushforward.batch.partial import PartialOutput
 from pushforward.batch.plan import BadRow, FilePlan, FileSummary
-from pushforward.batch.provenance import key_of, make_facts, provenance, read_key
+from pushforward.batch.provenance import (
+    command_of,
+    key_of,
+    make_facts,
+    provenance,
+    read_key,
+)
 from pushforward.batch.readers import kept_fields, layout_of, open_input
 from pushforward.batch.rows import Codes, InputRows
 from pushforward.batch.session import Session
@@ -34,6 +42,15 @@ _MOST_VALUES = 2**22
 
 # Told how many rows are done, and how many there are; None where that is not known.
 ShowProgress = Callable[[int, int | None], None]
+
+
+class _Look(NamedTuple):
+    """What is known of an input before it is read: its columns, and which are carried along."""
+
+    name: InputName
+    layout: Layout | None
+    num_rows: int | None
+    kept: tuple[Any, ...]
 
 
 class _Work(NamedTuple):
@@ -65,6 +82,8 @@ def run(plan: FilePlan, show: ShowProgress = lambda done, total: None) -> FileSu
     names = find_inputs(plan.inputs)
     for name in names:
         name.check()
+        if not name.is_remote and plan.out.exists() and os.path.samefile(name.path, plan.out):
+            raise ValueError(f"{plan.out}: it is one of the files that are read; write another")
     is_stopped = threading.Event()
     with ThreadPoolExecutor(1) as beside:
         # A processor has nothing to do while the model is loaded.
@@ -110,13 +129,16 @@ class _Run:
                 "explain: with fdr it is not known which rows are anomalies until all are scored; "
                 "name alpha or threshold in its place"
             )
-        self._prepare(key)
+        # What cannot be used is said before anything of a run before is thrown away.
         probe = self._session.try_fields(plan.operation, self._fields, is_file=True)
-        self._fields.pop("fdr", None)
         if plan.operation == "sample":
-            facts["fields"] = self._fields
+            self._prepare(key)
+            facts |= {
+                "fields": self._fields,
+                "command": command_of(replace(plan, fields=self._fields)),
+            }
             columns = OutputColumns.of(probe.outputs, self._card.feature_names, ())
-            self._write(suffix, columns, provenance(facts, key), self._draws())
+            self._write(suffix, columns, (facts, key), self._draws())
         else:
             wanted = Wanted.of(
                 self._session,
@@ -125,26 +147,22 @@ class _Run:
                 context=plan.context,
                 keep=plan.keep,
             )
-            with ExitStack() as opened:
-                files = []
-                for name in names:
-                    files.append(open_input(name, self._slab_rows()))
-                    opened.callback(files[-1].close)
-                layouts = [layout_of(file, wanted) for file in files]
-                check_kept(files, wanted.keep)
-                columns = self._columns_of(files, wanted, probe)
-                slabs = self._slabs(files, layouts, wanted)
-                self._write(suffix, columns, provenance(facts, key), slabs)
+            looks = [self._look(name, wanted) for name in names]
+            check_kept([(look.name.path, look.kept) for look in looks])
+            self._prepare(key)
+            self._fields.pop("fdr", None)
+            counts = [look.num_rows for look in looks]
+            known = [count for count in counts if count is not None]
+            self._total = sum(known) if len(known) == len(counts) else None
+            columns = OutputColumns.of(probe.outputs, self._card.feature_names, looks[0].kept)
+            self._write(suffix, columns, (facts, key), self._slabs(looks, wanted))
         return self._summary
 
-    def _columns_of(
-        self, files: list[InputFile], wanted: Wanted, probe: CallResult
-    ) -> OutputColumns:
-        counts = [file.num_rows for file in files]
-        known = [count for count in counts if count is not None]
-        self._total = sum(known) if len(known) == len(counts) else None
-        kept = kept_fields(files[0], wanted.keep)
-        return OutputColumns.of(probe.outputs, self._card.feature_names, kept)
+    def _look(self, name: InputName, wanted: Wanted) -> _Look:
+        """See what is in a file; it is opened again when its turn has come."""
+        with closing(open_input(name, self._slab_rows())) as file:
+            layout = layout_of(file, wanted)
+            return _Look(name, layout, file.num_rows, kept_fields(file, wanted.keep))
 
     def _is_complete(self, suffix: str, key: str) -> bool:
         """Whether there is nothing to go on with, since the file is whole.
@@ -155,9 +173,10 @@ class _Run:
         plan = self._plan
         if not plan.resume or plan.overwrite or not plan.out.exists():
             return False
-        if self._partial.stored() is not None:
+        stored = self._partial.stored()
+        if stored is not None and stored["key"] == key:
             return False
-        if suffix == ".parquet" and read_key(plan.out) != key:
+        if read_key(plan.out, self._partial) != key:
             raise ValueError(
                 f"{plan.out}: it is complete, and of other rows, another model or other options; "
                 "--overwrite begins anew"
@@ -202,16 +221,15 @@ class _Run:
             call = RowCall("sample", self._fields, {}, min(size, total - start), start)
             yield _Work(0, index, self._session.start(call))
 
-    def _slabs(
-        self, files: list[InputFile], layouts: list[Layout | None], wanted: Wanted
-    ) -> Iterator[_Work]:
-        for number, (file, layout) in enumerate(zip(files, layouts, strict=True)):
+    def _slabs(self, looks: list[_Look], wanted: Wanted) -> Iterator[_Work]:
+        for number, look in enumerate(looks):
             skip = self._partial.count(number)
             yield from (_Work(number, index) for index in range(skip))
-            for index, slab in enumerate(file.slabs(layout, skip), skip):
-                rows = self._read(slab, file, layout, wanted)
-                call = rows.call(self._plan.operation, self._fields, wanted.tensor)
-                yield _Work(number, index, self._session.start(call), rows, slab.table)
+            with closing(open_input(look.name, self._slab_rows())) as file:
+                for index, slab in enumerate(file.slabs(look.layout, skip), skip):
+                    rows = self._read(slab, file, look.layout, wanted)
+                    call = rows.call(self._plan.operation, self._fields, wanted.tensor)
+                    yield _Work(number, index, self._session.start(call), rows, slab.table)
 
     def _read(
         self, slab: Slab, file: InputFile, layout: Layout | None, wanted: Wanted
@@ -229,11 +247,15 @@ class _Run:
         return InputRows(slab.values.reshape(-1, *wanted.shape), None, {})
 
     def _write(
-        self, suffix: str, columns: OutputColumns, told: bytes, work: Iterator[_Work]
+        self,
+        suffix: str,
+        columns: OutputColumns,
+        told: tuple[dict[str, Any], str],
+        work: Iterator[_Work],
     ) -> None:
         """Write slab by slab; where something decides over all of them, once all are there."""
-        fresh = self._partial.whole(suffix)
-        with table_writer(fresh, suffix, columns, told) as writer:
+        fresh, key = self._partial.whole(suffix), told[1]
+        with table_writer(fresh, suffix, columns, provenance(*told)) as writer:
             places = []
             for place, table in self._tables(columns, work):
                 if self._discoveries is None:
@@ -244,7 +266,7 @@ class _Run:
             for place in places:
                 assert self._discoveries is not None
                 writer.write(self._discoveries.decide(self._partial.table(*place)))
-        self._partial.finish(fresh)
+        self._partial.finish(fresh, None if suffix == ".parquet" else key)
 
     def _tables(
         self, columns: OutputColumns, work: Iterator[_Work]

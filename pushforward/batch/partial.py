@@ -3,6 +3,7 @@
     .OUT.partial/key.json          what the parts are of
     .OUT.partial/00000-0000007.arrow   rows of the slab 7 of input 0
     .OUT.partial/whole.parquet         the file as far as this run has come
+    .OUT.key                       what a finished file is of that has no schema to say so
 
 A run that is killed leaves them; one that goes on has the same parts, and makes the same file.
 """
@@ -39,6 +40,7 @@ class PartialOutput:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.folder = out.parent / f".{out.name}.partial"
+        self._key_path = out.parent / f".{out.name}.key"
         self._lock: Any = None
 
     def stored(self) -> dict[str, Any] | None:
@@ -101,10 +103,31 @@ class PartialOutput:
         """Where the file is written to until it is whole."""
         return self.folder / f"whole{suffix}"
 
-    def finish(self, fresh: Path) -> None:
-        """Put the whole file in its place, and remove the parts."""
+    def finish(self, fresh: Path, key: str | None = None) -> None:
+        """Put the whole file in its place, and remove the parts.
+
+        Args:
+            fresh: the file.
+            key: what it is of, where it cannot say so itself.
+        """
+        self._key_path.unlink(missing_ok=True)
         os.replace(fresh, self.out)
+        if key is not None:
+            write_file(self._key_path, json.dumps({"key": key, "file": self._state()}).encode())
         self.remove()
+
+    def finished_key(self) -> str | None:
+        """What a finished file is of; None where nothing tells, or it was written to since."""
+        try:
+            found = json.loads(self._key_path.read_text("utf-8"))
+            return str(found["key"]) if found["file"] == self._state() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _state(self) -> list[int]:
+        """What changes when somebody writes the file."""
+        found = self.out.stat()
+        return [found.st_size, found.st_mtime_ns]
 
     def remove(self) -> None:
         """Remove the parts."""

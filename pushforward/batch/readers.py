@@ -110,6 +110,8 @@ class ParquetFile(_Columns):
         total = 0
         for index in range(self._file.num_row_groups):
             rows = self._file.metadata.row_group(index).num_rows
+            if not rows:
+                continue
             if groups and total + rows > self._slab_rows:
                 yield groups, total
                 groups, total = [], 0

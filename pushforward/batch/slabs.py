@@ -4,6 +4,7 @@ What a slab holds depends on the file and on how it is opened: whoever reads it 
 and gets the same ones after them.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -56,7 +57,7 @@ def readable(name: InputName) -> Iterator[None]:
     pyarrow = optional_package("pyarrow", needed_for=f"reading {name.suffix}", extra="files")
     try:
         yield
-    except (pyarrow.ArrowException, EOFError, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, EOFError, OSError, ValueError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         text = " ".join(str(error).split())

@@ -19,6 +19,8 @@ BLOCK_BYTES = 2**21
 _MOST_BYTES_OF_LINE = 2**26
 _BOM = b"\xef\xbb\xbf"
 _EMPTY_LINES = re.compile(rb"(?:(?<=\n)|\A)[ \t]*\n+")
+# Between tabs stand cells: a line of tabs is a row whose values are missing.
+_EMPTY_LINES_OF_TABS = re.compile(rb"(?:(?<=\n)|\A) *\n+")
 
 
 class TextFile:
@@ -74,13 +76,14 @@ class TextFile:
     def _blocks(self) -> Iterator[bytes]:
         """Whole lines, without the header, empty ones left out, each ended by a line feed."""
         has_header = self._dialect.header is not None
+        is_tabs = self._dialect.separator == "\t"
         is_first = True
         for block in self._raw_blocks():
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             if is_first:
                 block = block.removeprefix(_BOM)
-            block = _EMPTY_LINES.sub(b"", block)
+            block = (_EMPTY_LINES_OF_TABS if is_tabs else _EMPTY_LINES).sub(b"", block)
             if is_first and block:
                 is_first = False
                 if has_header:

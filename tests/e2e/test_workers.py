@@ -105,12 +105,16 @@ def until(condition: Callable[[], object], server: RunningServer) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process has ended, its sockets closed: it is gone, or waits to be asked for."""
+    """Whether a process has ended, its sockets closed: it is gone, or waits to be asked for.
+
+    The first thread may wait while others end, which share its sockets.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except FileNotFoundError:
         return True
-    return state in ("Z", "X")
+    return state in ("Z", "X") and threads == 1
 
 
 def ready(server: RunningServer) -> dict[str, Any]:
