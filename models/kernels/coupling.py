@@ -116,12 +116,14 @@ class FusedCouplings(Transform):
             "TILE": TILE,
             "BLOCK": BLOCK,
             "PRECISION": self.precision,
+            "num_stages": 1,
         }
-        couplings_kernel[(programs,)](
-            value, found, log_det, given, self.weights, self.gains, self.keeps_first, scratch,
-            rows, len(self.keeps_first), self.cut, features,
-            0 if context is None else context.shape[1], self.offset, **options,
-        )  # fmt: skip
+        with torch.cuda.device_of(value):  # Triton launches on the current device
+            couplings_kernel[(programs,)](
+                value, found, log_det, given, self.weights, self.gains, self.keeps_first, scratch,
+                rows, len(self.keeps_first), self.cut, features,
+                0 if context is None else context.shape[1], self.offset, **options,
+            )  # fmt: skip
         return found, log_det
 
 

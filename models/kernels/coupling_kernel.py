@@ -117,7 +117,8 @@ def _move(
     return total
 
 
-@triton.jit
+# Else a batch of one row, or of a multiple of 16, would be compiled anew, at whatever time.
+@triton.jit(do_not_specialize=["rows"])
 def couplings_kernel(
     x, y, log_det, context, weights, gains, keeps_first, scratch,
     rows, moves, cut, features, context_features, offset,

@@ -109,14 +109,17 @@ class FusedContinuous(ODETransform):
             "ROWS": tile,
             "PRECISION": self.precision,
             "num_warps": 4 if units * tile * self.hidden <= _SMALL_TILE else 8,
+            "num_stages": 1,
         }
         if rows:
-            solve_kernel[(-(-rows // tile),)](
-                x, beside, self.weights, self.stage_weights, self.frequencies, y, *columns, rows,
-                0.0 if onwards else self.end_time, self.end_time if onwards else -self.end_time,
-                limits.rtol, limits.atol, limits.smallest, limits.largest,
-                float(self.solver.max_evaluations), **options,
-            )  # fmt: skip
+            with torch.cuda.device_of(x):  # Triton launches on the current device
+                solve_kernel[(-(-rows // tile),)](
+                    x, beside, self.weights, self.stage_weights, self.frequencies, y, *columns,
+                    rows, 0.0 if onwards else self.end_time,
+                    self.end_time if onwards else -self.end_time,
+                    limits.rtol, limits.atol, limits.smallest, limits.largest,
+                    float(self.solver.max_evaluations), **options,
+                )  # fmt: skip
         return y, *columns
 
     def _pack(self, field: FoldedField) -> Tensor:

@@ -151,7 +151,8 @@ def _next_step(position, step, error):
     return step * tl.minimum(factor, most)
 
 
-@triton.jit
+# Else a batch of one row, or of a multiple of 16, would be compiled anew, at whatever time.
+@triton.jit(do_not_specialize=["rows"])
 def solve_kernel(
     x, extra, weights, weights_of_stages, frequencies, y, log_det, position_out, step_out,
     error_out, evaluations_out, rows, start, span, rtol, atol, smallest_step, largest,

@@ -75,7 +75,8 @@ def _select_in_precision(name: str, config: EngineConfig) -> EngineSelection:
     for one in reversed(able) if name == AUTO else [name]:
         try:
             selection: EngineSelection = ENGINES[one].load()(config)
-        except EngineUnavailable as error:
+        except (ValueError, RuntimeError) as error:
+            _raise_fault(config, error)
             reasons.append(str(error))
         else:
             return selection
@@ -141,8 +142,12 @@ def _sizes(
     """
     if config.flow.device.type == "cpu":
         return sorted({1, max(1, min(config.max_rows, int(_MAX_SECONDS_A_CALL / row_seconds)))})
-    captured = {size for one in candidates.values() for size in one.batch_sizes}
-    return sorted(captured or {1, config.max_rows})
+    captured = [one.batch_sizes for one in candidates.values() if one.batch_sizes]
+    if not captured:
+        return sorted({1, config.max_rows})
+    # One may have found less memory than another.
+    most = min(map(max, captured))
+    return sorted({size for sizes in captured for size in sizes if size <= most})
 
 
 def _raise_fault(config: EngineConfig, error: Exception) -> None:

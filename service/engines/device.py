@@ -53,6 +53,15 @@ def has_gpu_driver() -> bool:
     return True
 
 
+def is_torch_for_gpus() -> bool:
+    """Whether torch is there, and is no build for CPUs; whether there is a GPU is not asked."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return bool(torch.version.cuda or getattr(torch.version, "hip", None))
+
+
 def count_devices(torch: Any, environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
     """Count the devices that torch can use.
 

@@ -110,7 +110,9 @@ class TinyAddition:
         try:
             if self._made is None:
                 cell = torch.zeros(1, device=self._device)
-                self._made = cell, torch.cuda.Stream(self._device)
+                # torch hands the same 32 streams of a priority out in turns: one of the usual
+                # priority may be one that a graph is being captured on.
+                self._made = cell, torch.cuda.Stream(self._device, priority=-1)
             cell, stream = self._made
             with torch.cuda.stream(stream):
                 cell.add_(1)

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from socket import socket
 from typing import Any
 
+from service.engines.device import is_torch_for_gpus
 from service.engines.gpus import VISIBLE, Gpu
 from service.launch.exits import EXIT_FAILED, StartupError, hard_exit
 from service.settings import Settings
@@ -40,7 +41,8 @@ def run_on_card(
     if card is not None:
         # Before any library asks the driver what there is.
         os.environ[VISIBLE] = card.visible
-        if settings.device != "auto":
+        # "auto" would take the CPU, unseen, in the place of a GPU that has failed.
+        if settings.device != "auto" or is_torch_for_gpus():
             settings = settings.model_copy(update={"device": "cuda:0"})
     run(settings, *rest)
 

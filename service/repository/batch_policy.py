@@ -1,9 +1,11 @@
 """How large batches and queues are, where the settings leave it open."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from service.batcher import QueuePolicy
+from service.engines.selection import EngineSelection
 from service.settings import Settings
 
 _MIN_ROWS_IN_BATCH = 16
@@ -58,3 +60,11 @@ def make_policy(
         max_queue_seconds=settings.max_queue_seconds,
         max_inline_seconds=settings.max_inline_seconds,
     )
+
+
+def fit_policy(policy: QueuePolicy, selection: EngineSelection) -> QueuePolicy:
+    """Lower the size that all batches have to the largest that the engine computes as one."""
+    if not (policy.is_fixed and selection.batch_sizes):
+        return policy
+    most = max(selection.batch_sizes)
+    return replace(policy, max_batch_rows=min(policy.max_batch_rows, most))

@@ -161,5 +161,7 @@ def _read_and_select(
     selection = select_engine(settings.engine, config)
     if settings.batching == "invariant":
         record = {name: tensor.numpy() for name, tensor in checkpoint.record.items()}
+        # Where the device has memory for fewer, batches are of as many.
+        rows = min(rows, max(selection.batch_sizes, default=rows))
         selection = prove_places(selection, record, rows, location.name)
     return facts, selection

@@ -31,7 +31,7 @@ from service.engines.selection import EngineSelection
 from service.engines.tf32 import tf32_facts
 from service.errors import ServiceError
 from service.launch.exits import StartupError
-from service.repository.batch_policy import make_policy
+from service.repository.batch_policy import fit_policy, make_policy
 from service.repository.calibrations import FoundCalibration, digest_weights, find_calibration
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.device_turns import DeviceTurns
@@ -189,7 +189,7 @@ async def _load(
     facts, selection = await load_engine(
         location, overrides, lambda known: policy_of(known).max_batch_rows
     )
-    policy = policy_of(facts)
+    policy = fit_policy(policy_of(facts), selection)
     chosen = overrides.settings
     threads = share_cpu(chosen.instances, chosen.num_threads, chosen.workers).threads
     card = make_card(location, facts, selection, overrides.settings.batching)

@@ -61,23 +61,34 @@ def capture(
         CaptureFailed: it cannot be captured; the device goes on.
         torch.OutOfMemoryError: the device has too little memory.
     """
-    with runtime.lock, torch.inference_mode():
-        try:
-            runtime.synchronize()  # what was made on another stream, weights among it, is there
-            with runtime.on_stream():
-                for _ in range(WARM_UPS):
-                    step(*inputs)
-            runtime.synchronize()
-            graph, outputs = runtime.record(lambda: step(*inputs))
-        except RuntimeError as error:
-            if out_of_memory := _out_of_memory(error):
-                raise out_of_memory from None
-            reason = str(error)
-        else:
-            return CapturedGraph(tuple(inputs), outputs, graph, runtime)
-        # Where the device itself is at fault this raises, and that is what the caller gets to see.
+    try:
+        with torch.inference_mode():
+            _warm_up(step, inputs, runtime)
+            with runtime.lock:
+                runtime.synchronize()
+                graph, outputs = runtime.record(lambda: step(*inputs))
+    except Exception as error:  # kernels are compiled in the first calls: that may raise anything
+        if out_of_memory := _out_of_memory(error):
+            raise out_of_memory from None
+        # A capture that failed says as it ends that it did; what went before says why.
+        cause = error.__context__ or error
+        reason = str(cause) or type(cause).__name__
+    else:
+        return CapturedGraph(tuple(inputs), outputs, graph, runtime)
+    # Where the device itself is at fault this raises, and that is what the caller gets to see.
+    with runtime.lock:
         runtime.synchronize()
     raise CaptureFailed(reason)
+
+
+def _warm_up(step: Callable[..., T], inputs: Sequence[Tensor], runtime: CudaRuntime) -> None:
+    """Call it a few times; others launch meanwhile, since a first call may compile for seconds."""
+    # To wait for a whole device is an error while anybody records there: hence the lock.
+    with runtime.lock:
+        runtime.synchronize()  # what was made on another stream, weights among it, is there
+    with runtime.on_stream():
+        for _ in range(WARM_UPS):
+            step(*inputs)
 
 
 def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:

@@ -8,7 +8,9 @@ from models.flow import Flow
 from models.fold import fold
 from service.engines.cuda.graphs import capture_flow
 from service.engines.cuda.runtime import TorchCudaRuntime
+from service.engines.device_errors import device_fault
 from service.engines.precision import PrecisionRefused, certify
+from service.engines.probe import PROBES
 from service.engines.registry import FLOAT32
 from service.engines.selection import EngineConfig, EngineSelection, EngineUnavailable
 
@@ -41,10 +43,9 @@ def fuse_flow(config: EngineConfig) -> tuple[Flow, dict[str, Any]]:
         The flow, and the certificate of a precision for the card; empty for float32.
 
     Raises:
-        EngineUnavailable: nothing of it has a kernel, or the kernels are off.
+        EngineUnavailable: nothing of it has a kernel, or the kernels are off or cannot be made.
+        EngineOutOfMemory, EngineLost: the device is at fault.
     """
-    from triton.errors import TritonError
-
     from models.kernels.fuse import fuse
     from models.kernels.refusal import NotFused
 
@@ -58,6 +59,12 @@ def fuse_flow(config: EngineConfig) -> tuple[Flow, dict[str, Any]]:
         raise EngineUnavailable(f"no kernel: {error}") from None
     try:
         certificate = certify(flow, config)
-    except TritonError as error:
-        raise EngineUnavailable(f"its kernels cannot be compiled: {error}") from error
+    except EngineUnavailable:
+        raise
+    except Exception as error:  # no compiler, one that fails, or one that Triton does not know
+        fault = device_fault(error, PROBES.of(str(config.flow.device)))
+        if fault is None:
+            reason = str(error) or type(error).__name__
+            raise EngineUnavailable(f"its kernels cannot be compiled: {reason}") from error
+        raise fault from None
     return flow, {} if config.precision == FLOAT32 else certificate.describe()

@@ -73,9 +73,10 @@ class GraphedBatch:
 
     def compute_uncaptured(self) -> None:
         """Compute what is in the buffers by the same kernels, launched one by one."""
-        with self._runtime.lock, self._runtime.on_stream(), torch.inference_mode():
+        with self._runtime.on_stream(), torch.inference_mode():
             self._step(*self.buffers.inputs)
-        self._runtime.synchronize()
+        with self._runtime.lock:
+            self._runtime.synchronize()
 
     def _step(self, rows: Tensor, context: Tensor | None = None) -> None:
         device, buffers = self._runtime.device, self.buffers

@@ -95,11 +95,15 @@ def capture_flow(
         raise EngineUnavailable(
             "; ".join(f"{key}: {one['uncaptured']}" for key, one in facts.items())
         )
+    most = min((function.sizes[-1] for function in functions.values()), default=0)
     sizes = sorted({size for function in functions.values() for size in function.sizes})
     return EngineSelection(
         GraphsEngine(eager, functions),
         comparison={"graphs": facts},
-        batch_sizes=tuple(sizes),
+        # Beyond, a direction has no memory.
+        batch_sizes=tuple(size for size in sizes if size <= most),
+        # Of what is not captured, nothing is proved.
+        is_neighbour_invariant=len(functions) == len(capturing.operations),
     )
 
 

@@ -3,13 +3,21 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+
+# What ends the recording of allocations in a pool of a device, and then lets go of the pool. torch
+# has no public names for these.
+LEAVE_POOL: tuple[Callable[[int, Any], None], ...] = tuple(
+    getattr(torch._C, name)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool")
+    if hasattr(torch._C, name)
+)
 
 # One thread a device launches or captures at a time, whatever the model.
 _launch_locks: dict[torch.device, threading.Lock] = defaultdict(threading.Lock)
@@ -95,13 +103,17 @@ class TorchCudaRuntime:
         graph = torch.cuda.CUDAGraph()
         # A failed capture leaves the stream of its own context current: this one sets it back.
         # thread_local: what other threads do meanwhile on other streams is no error of ours.
-        with (
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ),
-        ):
-            result = step()
+        try:
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
+            ):
+                result = step()
+        except BaseException:
+            self._leave_pool()
+            raise
         return graph, result
 
     def mark(self) -> Event:
@@ -113,3 +125,14 @@ class TorchCudaRuntime:
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
+
+    def _leave_pool(self) -> None:
+        """End what a failed capture left begun: the allocator would go on granting from its pool.
+
+        The graphs that were recorded before keep that pool; the next ones get another.
+        """
+        pool, self._pool = self._pool, torch.cuda.graph_pool_handle()
+        index = self._stream.device_index
+        with suppress(RuntimeError):  # it had ended, and then let go of the pool by itself
+            for call in LEAVE_POOL:
+                call(index, pool)

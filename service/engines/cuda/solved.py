@@ -153,9 +153,10 @@ class SolvedBatch:
 
     def compute_uncaptured(self) -> None:
         """Compute what is in the buffers by the same kernels, launched one by one."""
-        with self._runtime.lock, self._runtime.on_stream(), torch.inference_mode():
+        with self._runtime.on_stream(), torch.inference_mode():
             self._write(self._call.run(self._on_device(*self.buffers.inputs)))
-        self._runtime.synchronize()
+        with self._runtime.lock:
+            self._runtime.synchronize()
 
     def _capture(self) -> None:
         """Capture all up to the first solve, its steps, all up to the next, and so on."""

@@ -3,6 +3,8 @@
 They run on a CUDA device or, with TRITON_INTERPRET=1, in Triton's interpreter on a CPU.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -193,3 +195,23 @@ def test_a_solve_may_leave_out_the_log_det(device: torch.device) -> None:
 def test_what_has_no_kernel_is_told(name: str, reason: str, device: torch.device) -> None:
     with pytest.raises(ValueError, match=reason):
         fused(make_flow(name), device)
+
+
+@pytest.mark.parametrize("name", ["realnvp", "ffjord"])
+@torch.inference_mode()
+def test_kernels_are_launched_on_the_device_of_their_rows(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, x, _ = case(name)
+    kernels = fused(copy_of(flow), device)
+    entered: list[torch.device] = []
+
+    @contextmanager
+    def device_of(value: Tensor) -> Iterator[None]:
+        entered.append(value.device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    kernels.encode(x.float().to(device))
+    assert entered
+    assert {one.type for one in entered} == {device.type}

@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -287,12 +287,21 @@ class OnCuda:
     decode = generate = encode
 
 
+@pytest.mark.parametrize(
+    ("fused", "compared"),
+    [((), (4, 8)), ((2, 4), (2, 4))],
+    ids=["one-is-captured", "another-had-less-memory"],
+)
 def test_engines_are_compared_on_a_device_warm_and_at_the_sizes_that_were_captured(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
+    fused: tuple[int, ...],
+    compared: tuple[int, ...],
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log: list[tuple[str, int]] = []
+    sizes = {"graphs": (4, 8), "fused": fused}
     made = {
-        name: EngineSelection(OnCuda(name, log), batch_sizes=(4, 8) if name == "graphs" else ())
+        name: EngineSelection(OnCuda(name, log), batch_sizes=sizes.get(name, ()))
         for name in ENGINES
     }
     captured = {"graphs": {"encode": {"batch_sizes": [4, 8]}}}
@@ -323,7 +332,7 @@ def test_engines_are_compared_on_a_device_warm_and_at_the_sizes_that_were_captur
     selection = select_engine("auto", on_cuda, time_call=time_call)
     assert selection.engine.name == "graphs"
     assert selection.comparison["graphs"] == captured["graphs"]
-    points = {"encode_4", "decode_4", "encode_8", "decode_8"}
+    points = {f"{name}_{size}" for name in ("encode", "decode") for size in compared}
     assert all(set(one) == points for one in selection.comparison["seconds_a_call"].values())
     assert set(selection.comparison["seconds_a_call"]) == set(ENGINES)
 
@@ -393,3 +402,26 @@ def test_an_engine_is_one_line_more(folders: Path, monkeypatch: pytest.MonkeyPat
     assert select_engine("further", config(folders / "plain")).engine.name == "further"
     seconds = select_engine("auto", config(folders / "plain")).comparison["seconds_a_call"]
     assert set(seconds) == {"torch", "folded", "onnx", "further"}
+
+
+def test_a_precision_goes_to_the_next_engine_where_one_cannot_be_made(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = FailingSpec("", "no compiler", takes_precision=True)
+    monkeypatch.setitem(ENGINES, "further", spec)
+    made = replace(config(folders / "plain"), precision="bf16")
+    with pytest.raises(EngineUnavailable, match="no compiler"):
+        select_engine("further", made)
+    monkeypatch.setattr("service.engines.precision.certify", lambda *_: _Certified())
+    assert select_engine("auto", made).engine.name == "folded"
+
+
+@dataclass(frozen=True)
+class _Certified:
+    name: str = "bf16"
+    max_error_nats: float = 0.0
+    bound_nats: float = 0.01
+    rows: int = 1
+
+    def describe(self) -> dict[str, Any]:
+        return {}

@@ -18,6 +18,7 @@ from service.launch.processes import ProcessPlan, plan_processes
 from service.launch.supervisor import RestartPolicy, Supervisor
 from service.launch.worker_process import READY, run_on_card
 from service.repository.folders import ModelLocation
+from service.repository.overrides import read_overrides
 from service.repository.placement import ModelPlacement
 from service.settings import Settings, SettingsError, read
 from service.telemetry.aggregation import Peers
@@ -206,9 +207,19 @@ def test_a_worker_without_a_gpu_of_its_own_sees_what_there_is(
         seen.append((os.environ[VISIBLE], settings.device))
 
     run_on_card(None, run, read({"device": "cuda:1"}))
-    # `auto` stays: torch may be a build that cannot use the GPU.
+    module = "service.launch.worker_process.is_torch_for_gpus"
+    # `auto` stays where torch is a build that cannot use the GPU.
+    monkeypatch.setattr(module, lambda: False)
     run_on_card(GPUS[2], run, read({}))
-    assert seen == [("GPU-a,GPU-b", "cuda:1"), ("GPU-c", "auto")]
+    # Else the GPU is used, or it is an error.
+    monkeypatch.setattr(module, lambda: True)
+    run_on_card(GPUS[2], run, read({}))
+    assert seen == [("GPU-a,GPU-b", "cuda:1"), ("GPU-c", "auto"), ("GPU-c", "cuda:0")]
+
+
+def test_a_model_on_the_cpu_stays_there_beside_a_gpu(tmp_path: Path) -> None:
+    (tmp_path / "serving.toml").write_text('device = "cpu"')
+    assert read_overrides(tmp_path, read({"device": "cuda:0"})).device == "cpu"
 
 
 def test_the_plan_is_told(caplog: pytest.LogCaptureFixture) -> None:

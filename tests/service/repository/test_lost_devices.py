@@ -11,6 +11,7 @@ import torch
 import models
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.facts import facts_of
+from service.contracts import Array, EngineOutput
 from service.engines.probe import ProbeTable
 from service.engines.registry import ENGINES, EngineSpec
 from service.engines.selection import EngineConfig, EngineSelection
@@ -19,7 +20,7 @@ from service.engines.torch import TorchEngine
 from service.launch.exits import StartupError
 from service.repository import FolderRepository
 from service.repository.folders import ModelLocation
-from service.repository.loading import make_card
+from service.repository.loading import load_model, make_card
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.batcher.batching import run
@@ -184,3 +185,32 @@ def test_auto_logs_why_it_is_the_cpu(
     with caplog.at_level(logging.INFO):
         run(test())
     assert "--device auto is cpu: no GPU driver is installed" in caplog.text
+
+
+class InSizes(EngineSpec):
+    """A line of the table whose engine computes batches of a few sizes alone."""
+
+    def load(self) -> object:
+        return lambda config: EngineSelection(FourRows(config.flow), batch_sizes=(2, 4))
+
+
+class FourRows(TorchEngine):
+    """Has memory for four rows."""
+
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
+        assert len(x) == 4, f"expected batches of 4 rows, got {len(x)}"
+        return super().encode(x, context)
+
+
+def test_batches_of_one_size_are_no_larger_than_the_device_has_memory_for(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        settings = Settings(engine="torch", batching="invariant", max_batch_size=8)
+        location = ModelLocation("a", "1", library / "a")
+        loaded = await load_model(location, settings, Metrics())
+        await loaded.drain()
+        assert loaded.served.card.accuracy["is_bitwise_reproducible"]
+
+    monkeypatch.setitem(ENGINES, "torch", InSizes("", ""))
+    run(test())

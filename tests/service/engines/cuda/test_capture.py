@@ -1,5 +1,7 @@
 """The capture of a function of static buffers: warmed up, recorded, replayed, refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,3 +80,31 @@ def test_a_device_at_fault_is_no_failed_capture() -> None:
     with pytest.raises(RuntimeError, match="launch failure") as caught:
         capture(lambda x: x, [torch.zeros(1)], Lost())
     assert not isinstance(caught.value, CaptureFailed)
+
+
+def test_others_launch_while_it_is_warmed_up() -> None:
+    runtime = FakeRuntime()
+    held: list[bool] = []
+    capture(lambda x: held.append(runtime.lock.locked()), [torch.zeros(1)], runtime)
+    assert held == [False] * WARM_UPS + [True]
+
+
+@pytest.mark.parametrize("error", [AssertionError(), OSError("no C compiler")])
+def test_what_cannot_be_compiled_is_not_captured(error: Exception) -> None:
+    def step(x: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(CaptureFailed, match=r"AssertionError|no C compiler"):
+        capture(step, [torch.zeros(1)], FakeRuntime())
+
+
+def test_the_reason_is_what_failed_before_the_capture_did() -> None:
+    class Invalidated(FakeRuntime):
+        def record(self, step: Any) -> Any:
+            try:
+                raise RuntimeError("a copy to pageable memory")
+            finally:
+                raise RuntimeError("capture was invalidated")
+
+    with pytest.raises(CaptureFailed, match=r"^a copy to pageable memory$"):
+        capture(lambda x: x, [torch.zeros(1)], Invalidated())

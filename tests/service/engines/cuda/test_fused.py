@@ -1,6 +1,8 @@
 """The fused engine: what it refuses, and in Triton's interpreter what it computes."""
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ import torch
 
 from service.engines.cuda import fused
 from service.engines.cuda.graphs import capture_flow
+from service.engines.engine import EngineOutOfMemory
 from service.engines.precision import PrecisionRefused
 from service.engines.selection import EngineConfig, EngineUnavailable
 
@@ -71,3 +74,35 @@ def test_what_has_no_kernel_is_told(
 ) -> None:
     with pytest.raises((EngineUnavailable, PrecisionRefused), match=reason):
         fused.fuse_flow(config(name, precision))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (
+            RuntimeError("Failed to find C compiler"),
+            EngineUnavailable,
+            "cannot be compiled: Failed to find C compiler",
+        ),
+        (
+            subprocess.CalledProcessError(1, "gcc"),
+            EngineUnavailable,
+            "cannot be compiled: Command 'gcc' returned",
+        ),
+        (AssertionError(), EngineUnavailable, "cannot be compiled: AssertionError"),
+        (PrecisionRefused("off by 3 nats"), PrecisionRefused, "^off by 3 nats$"),
+        (RuntimeError("CUDA out of memory"), EngineOutOfMemory, "^CUDA out of memory$"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_kernels_that_cannot_be_compiled_are_no_engine(
+    error: Exception, kind: type[Exception], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    module = SimpleNamespace(fuse=lambda flow, precision: flow)
+    monkeypatch.setitem(sys.modules, "models.kernels.fuse", module)
+    monkeypatch.setattr(fused, "certify", fail)
+    with pytest.raises(kind, match=reason):
+        fused.fuse_flow(config("realnvp"))

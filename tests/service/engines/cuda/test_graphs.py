@@ -130,6 +130,18 @@ def test_sizes_that_the_device_has_no_memory_for_are_left_out() -> None:
 
     assert captured(config(), OnlyOnce()).batch_sizes == (2, 4)
 
+    class OnlyEncode(FakeRuntime):
+        """Has memory for two batches of six rows."""
+
+        def record(self, step: Any) -> Any:
+            if len(self.buffers[-1]) == MAX_ROWS and self.recorded > MAX_ROWS:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(step)
+
+    selection = captured(config(), OnlyEncode())
+    assert selection.comparison["graphs"]["encode"]["batch_sizes"][-1] == MAX_ROWS
+    assert selection.batch_sizes == (2, 4)
+
 
 def stale_rows(before: list[Tensor], after: list[Tensor]) -> None:
     """The first row of every buffer stays as it was."""
@@ -211,6 +223,8 @@ def test_a_direction_that_cannot_be_captured_is_computed_without_graphs() -> Non
     facts = selection.comparison["graphs"]
     assert facts["encode"] == {"batch_sizes": [2, 4, 6]}
     assert "not permitted" in facts["decode"]["uncaptured"]
+    assert not selection.is_neighbour_invariant
+    assert captured(config()).is_neighbour_invariant
     _, z, _ = golden_rows("realnvp")
     assert isinstance(selection.engine, PipelinedEngine)
     got = selection.engine.start("decode", z, None).finish()
@@ -280,3 +294,18 @@ def test_a_replay_is_timed_when_it_is_computed() -> None:
 def test_a_cpu_has_no_graphs() -> None:
     with pytest.raises(EngineUnavailable, match="the model is on cpu: choose device cuda, or"):
         make_engine(config())
+
+
+def test_rows_are_computed_uncaptured_while_others_launch() -> None:
+    runtime, held = FakeRuntime(), []
+
+    def function(rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        held.append(runtime.lock.locked())
+        return rows, rows.sum(1)
+
+    shapes = RowShapes((2,), (2,), None, torch.float32)
+    batch = GraphedBatch(function, shapes, 2, runtime)
+    held.clear()
+    batch.compute_uncaptured()
+    assert held == [False]
+    assert not runtime.lock.locked()
