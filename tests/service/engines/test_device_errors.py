@@ -3,6 +3,8 @@
 import gc
 import threading
 import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from service.contracts import Array, EngineOutput
 from service.engines.device_errors import device_fault, release_frames
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.judged import judged_call, judged_start
-from service.engines.probe import DeviceProbe, ProbeTable
+from service.engines.probe import DeviceProbe, ProbeTable, TinyAddition
 from service.engines.torch import TorchEngine
 
 
@@ -239,3 +241,18 @@ def test_whatever_computes_on_a_device_is_judged(text: str, kind: type[Exception
         assert held[0]() is None
     assert judged_call(fail, "cpu", probes) is fail
     assert judged_start(None, "cuda:0", probes) is None
+
+
+def test_a_device_is_asked_on_a_stream_that_nothing_is_captured_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def stream(device: str, priority: int = 0) -> SimpleNamespace:
+        made.append((device, priority))
+        return SimpleNamespace(synchronize=lambda: None)
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    TinyAddition("cpu")()
+    assert made == [("cpu", -1)]
