@@ -36,7 +36,8 @@ def main(folder: str, path: str, out: str) -> None:
         fn_constructor_args=(folder,),
         batch_size=8192,
         compute=ray.data.ActorPoolStrategy(size=cores),
-        num_cpus=1,
+        # Actors that take all cores leave none to read with, and Ray waits for ever.
+        num_cpus=0.5,
     ).write_parquet(out)
 
 
