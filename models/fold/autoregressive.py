@@ -20,7 +20,6 @@ from models.fold.networks import (
 )
 from models.fold.scalar import Scalar
 from models.transforms.autoregressive import MaskedAutoregressive
-from models.transforms.elementwise import Affine
 from models.transforms.transform import Transform, constant_log_det, sum_event
 
 
@@ -123,7 +122,7 @@ def relabelled(transform: MaskedAutoregressive, indices: Tensor) -> bool:
     Returns:
         Whether the conditioner is of a kind that is known here; if not, nothing is changed.
     """
-    conditioner, elementwise = transform.conditioner, transform.elementwise
+    conditioner = transform.conditioner
     nets = (
         [conditioner.shift, conditioner.scale] if isinstance(conditioner, Pair) else [conditioner]
     )
@@ -139,8 +138,5 @@ def relabelled(transform: MaskedAutoregressive, indices: Tensor) -> bool:
         blocks = torch.arange(0, len(last.weight), features)
         keep_rows(last, (blocks[:, None] + back).flatten().tolist())
     transform.order = transform.order[back]
-    transform.elementwise = elementwise.only(back.tolist())
-    elementwise = transform.elementwise
-    if isinstance(elementwise, Affine) and elementwise.scale_weight is not None:
-        elementwise.scale_weight = nn.Parameter(elementwise.scale_weight[back])
+    transform.elementwise = transform.elementwise.only(back.tolist())
     return True

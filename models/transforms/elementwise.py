@@ -4,6 +4,7 @@ Couplings and autoregressive maps differ in *what* their parameters may depend o
 each element is here. Parameters come with a trailing axis: x (...) and params (..., num_params).
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -149,6 +150,14 @@ class Affine(Elementwise):
         if self.form == "shift_then_scale":
             return y * (-log_scale).exp() - shift, -log_scale
         return y * log_scale.exp() + shift, log_scale
+
+    def only(self, features: Sequence[int]) -> Self:
+        if self.scale_weight is None:
+            return self
+        part = copy.deepcopy(self)
+        kept = self.scale_weight.detach()[list(features)]
+        part.scale_weight = nn.Parameter(kept, requires_grad=self.scale_weight.requires_grad)
+        return part
 
     def _shift_and_log_scale(self, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = params.unbind(-1)
