@@ -263,8 +263,29 @@ CASES: dict[str, Case] = {
             "event_shape": [3],
             "num_layers": 2,
             "coupling": "additive",
-            "linear": {"kind": "linear", "matrix": "qr"},
+            "linear": {"kind": "linear", "matrix": "qr", "num_reflections": 2},
             "conditioner": {"kind": "mlp", "widths": [6], "activation": "sigmoid"},
+        },
+    ),
+    "chain_householder": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "layers": [
+                {"kind": "linear", "matrix": "svd", "num_reflections": 2},
+                {
+                    "kind": "coupling",
+                    "mask": [1, 0, 1],
+                    "conditioner": {"kind": "mlp", "widths": [4]},
+                },
+                {"kind": "linear", "matrix": "householder", "bias": False},
+                {
+                    "kind": "coupling",
+                    "mask": [0, 1, 1],
+                    "conditioner": {"kind": "mlp", "widths": [4]},
+                },
+                {"kind": "linear", "matrix": "svd", "diagonal": "exp", "bias": False},
+            ],
         },
     ),
     "realnvp_soft_clamp": Case(

@@ -36,7 +36,15 @@ from models.transforms.autoregressive import MaskedAutoregressive, Swapped
 from models.transforms.batchnorm import BatchNorm, NormScale, NormStatistics
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
-from models.transforms.linear import Diagonal, InvertibleLinear, LULinear, PlainLinear, QRLinear
+from models.transforms.linear import (
+    Diagonal,
+    HouseholderLinear,
+    InvertibleLinear,
+    LULinear,
+    PlainLinear,
+    QRLinear,
+    SVDLinear,
+)
 from models.transforms.logistic import LogisticToNormal
 from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
@@ -183,17 +191,22 @@ class PermuteLayer(FamilyConfig):
 class LinearLayer(FamilyConfig):
     """y = W x [+ b], with W invertible.
 
-    See `PlainLinear`, `LULinear` and `QRLinear`.
+    See `PlainLinear`, `LULinear`, `QRLinear`, `SVDLinear` and `HouseholderLinear`.
     """
 
     kind: Literal["linear"] = "linear"
-    matrix: Literal["plain", "lu", "qr"] = Field(
-        "lu", description="W itself, or as L U (with P, see `diagonal`), or as Q R."
+    matrix: Literal["plain", "lu", "qr", "svd", "householder"] = Field(
+        "lu",
+        description="W itself; as L U (with P, see `diagonal`); as Q R; as Q diag(d) P; or Q alone "
+        "(Q and P: products of Householder reflections).",
     )
     diagonal: Diagonal = Field(
         "softplus",
-        description="Of lu. softplus: starts at the identity (nflows); exp: at a random rotation, "
-        "with a permutation P (Glow).",
+        description="Of lu and svd: softplus or exp of what is trained. lu starts at the identity "
+        "with softplus (nflows), at a random rotation, with a permutation P, with exp (Glow).",
+    )
+    num_reflections: Repeats | None = Field(
+        None, description="In each product of qr, svd and householder; null: one a feature."
     )
     bias: bool = Field(True, description="Whether b is added.")
 
@@ -379,7 +392,9 @@ def _linear(layer: LinearLayer, features: int) -> Transform:
     makers: dict[str, Callable[[], InvertibleLinear]] = {
         "plain": lambda: PlainLinear(features, bias=layer.bias),
         "lu": lambda: LULinear(features, layer.diagonal, bias=layer.bias),
-        "qr": lambda: QRLinear(features, bias=layer.bias),
+        "qr": lambda: QRLinear(features, layer.num_reflections, bias=layer.bias),
+        "svd": lambda: SVDLinear(features, layer.num_reflections, layer.diagonal, bias=layer.bias),
+        "householder": lambda: HouseholderLinear(features, layer.num_reflections, bias=layer.bias),
     }
     return makers[layer.matrix]()
 

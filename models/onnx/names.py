@@ -26,7 +26,11 @@ MAX_OPSET = 23
 
 # Arguments of a family that came later, with what flows of before have: graphs exported before are
 # of the same flows still.
-_CAME_LATER: Mapping[str, Any] = {"centred": False, "context_embedding": []}
+_CAME_LATER: Mapping[str, Any] = {
+    "centred": False,
+    "context_embedding": [],
+    "num_reflections": None,
+}
 
 
 def architecture_digest(family: str, config: Mapping[str, Any]) -> str:

@@ -96,17 +96,14 @@ class LULinear(InvertibleLinear):
 
     def __init__(self, channels: int, diagonal: Diagonal = "exp", *, bias: bool = False) -> None:
         super().__init__(channels, bias=bias)
-        if diagonal not in get_args(Diagonal):
-            raise ValueError(f"diagonal: expected one of {get_args(Diagonal)}, got {diagonal!r}")
-        self.diagonal = diagonal
+        self.diagonal = _checked(diagonal)
         if diagonal == "exp":
             permutation, lower, upper = torch.linalg.lu(_random_rotation(channels))
             raw, sign = upper.diagonal().abs().log(), upper.diagonal().sign()
             indices = permutation.argmax(1).tolist()
         else:
             lower, upper = torch.zeros(channels, channels), torch.zeros(channels, channels)
-            # softplus(raw) + 1e-3 = 1, as nflows starts
-            raw = torch.full((channels,), 1 - MIN_SCALE).expm1().log()
+            raw = _raw_one(channels, diagonal)  # d = 1, as nflows starts
             sign, indices = torch.ones(channels), list(range(channels))
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
@@ -137,32 +134,32 @@ class LULinear(InvertibleLinear):
         return lower, self.upper.triu(1) + self._diagonal().diag()
 
     def _diagonal(self) -> Tensor:
-        if self.diagonal == "exp":
-            return self.sign * self.raw_diagonal.exp()
-        return softplus(self.raw_diagonal) + MIN_SCALE
+        return self.sign * _positive(self.raw_diagonal, self.diagonal)
 
 
 class QRLinear(InvertibleLinear):
     """W = Q (R + diag(exp(log_diagonal))), with R strictly upper triangular.
 
-    Q = H_1 H_2 ... H_C is a product of Householder reflections H_i = 1 - 2 v_i v_i^T / |v_i|^2,
-    so it is orthogonal whatever the v_i: |det Q| = 1 and Q^-1 = Q^T.
+    Q is a product of Householder reflections, see `householder_product`. It starts at a random
+    rotation, R at 0.
 
     Reference: Hoogeboom et al. 2019, section 3.2.2 (arXiv 1901.11137); Tomczak & Welling 2016,
     eq. 8 (arXiv 1611.09630).
     """
 
-    def __init__(self, channels: int, *, bias: bool = False) -> None:
+    def __init__(
+        self, channels: int, num_reflections: int | None = None, *, bias: bool = False
+    ) -> None:
         super().__init__(channels, bias=bias)
-        self.reflections = nn.Parameter(torch.randn(channels, channels))
+        self.reflections = _random_reflections(channels, num_reflections)
         self.upper = nn.Parameter(torch.zeros(channels, channels))
         self.log_diagonal = nn.Parameter(torch.zeros(channels))
 
     def matrix(self) -> Tensor:
-        return self._orthogonal(self.reflections) @ self._triangle()
+        return householder_product(self.reflections) @ self._triangle()
 
     def inverse_matrix(self) -> Tensor:
-        transposed = self._orthogonal(self.reflections.double()).T
+        transposed = householder_product(self.reflections.double()).T
         triangle = self._triangle().double()
         inverse: Tensor = torch.linalg.solve_triangular(triangle, transposed, upper=True)
         return inverse.to(self.upper.dtype)
@@ -173,12 +170,81 @@ class QRLinear(InvertibleLinear):
     def _triangle(self) -> Tensor:
         return self.upper.triu(1) + self.log_diagonal.exp().diag()
 
-    def _orthogonal(self, reflections: Tensor) -> Tensor:
-        units = F.normalize(reflections, dim=1)
-        product = torch.eye(self.channels, dtype=units.dtype, device=units.device)
-        for unit in units:
-            product = product - 2 * torch.outer(product @ unit, unit)
-        return product
+
+class SVDLinear(InvertibleLinear):
+    """W = Q diag(d) P, with Q and P products of Householder reflections; d is exp(raw) or softplus.
+
+    It starts with Q = P^T a random rotation and d = 1: at the identity. Its condition is that of d,
+    so it inverts well whatever Q and P have become.
+
+    Reference: Zhang et al. 2018 (arXiv 1803.09327).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_reflections: int | None = None,
+        diagonal: Diagonal = "softplus",
+        *,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(channels, bias=bias)
+        self.diagonal = _checked(diagonal)
+        self.reflections = _random_reflections(channels, num_reflections)
+        self.right_reflections = nn.Parameter(self.reflections.detach().flip(0))
+        self.raw_diagonal = nn.Parameter(_raw_one(channels, diagonal))
+
+    def matrix(self) -> Tensor:
+        right = householder_product(self.right_reflections)
+        return householder_product(self.reflections) @ (self._diagonal()[:, None] * right)
+
+    def inverse_matrix(self) -> Tensor:
+        left = householder_product(self.reflections.double())
+        right = householder_product(self.right_reflections.double())
+        inverse = (right.T / self._diagonal().double()) @ left.T
+        return inverse.to(self.reflections.dtype)
+
+    def log_abs_det(self) -> Tensor:
+        log_diagonal = self.raw_diagonal if self.diagonal == "exp" else self._diagonal().log()
+        return log_diagonal.sum()
+
+    def _diagonal(self) -> Tensor:
+        return _positive(self.raw_diagonal, self.diagonal)
+
+
+class HouseholderLinear(InvertibleLinear):
+    """W = Q, a product of Householder reflections: it turns and mirrors, and keeps volume.
+
+    Reference: Tomczak & Welling 2016 (arXiv 1611.09630).
+    """
+
+    def __init__(
+        self, channels: int, num_reflections: int | None = None, *, bias: bool = False
+    ) -> None:
+        super().__init__(channels, bias=bias)
+        self.reflections = _random_reflections(channels, num_reflections)
+
+    def matrix(self) -> Tensor:
+        return householder_product(self.reflections)
+
+    def inverse_matrix(self) -> Tensor:
+        return householder_product(self.reflections.double()).T.to(self.reflections.dtype)
+
+    def log_abs_det(self) -> Tensor:
+        return self.reflections.new_zeros(())
+
+
+def householder_product(reflections: Tensor) -> Tensor:
+    """H_1 H_2 ... H_K with H_i = 1 - 2 v_i v_i^T / |v_i|^2.   (K, C) -> (C, C).
+
+    Orthogonal whatever the v_i: its determinant is (-1)^K, and its inverse the transpose. It is
+    multiplied in float64, so that only its rounding is lost.
+    """
+    units = F.normalize(reflections.double(), dim=1)
+    product = torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
+    for unit in units:
+        product = product - 2 * torch.outer(product @ unit, unit)
+    return product.to(reflections.dtype)
 
 
 def mix_channels(matrix: Tensor, value: Tensor) -> Tensor:
@@ -191,3 +257,25 @@ def mix_channels(matrix: Tensor, value: Tensor) -> Tensor:
 def _random_rotation(channels: int) -> Tensor:
     rotation: Tensor = torch.linalg.qr(torch.randn(channels, channels)).Q
     return rotation.contiguous()
+
+
+def _random_reflections(channels: int, count: int | None) -> nn.Parameter:
+    """Vectors of K reflections, C where no count is given."""
+    return nn.Parameter(torch.randn(channels if count is None else count, channels))
+
+
+def _checked(diagonal: Diagonal) -> Diagonal:
+    if diagonal not in get_args(Diagonal):
+        raise ValueError(f"diagonal: expected one of {get_args(Diagonal)}, got {diagonal!r}")
+    return diagonal
+
+
+def _raw_one(channels: int, diagonal: Diagonal) -> Tensor:
+    """What `_positive` makes ones of."""
+    if diagonal == "exp":
+        return torch.zeros(channels)
+    return torch.full((channels,), 1 - MIN_SCALE).expm1().log()
+
+
+def _positive(raw: Tensor, diagonal: Diagonal) -> Tensor:
+    return raw.exp() if diagonal == "exp" else softplus(raw) + MIN_SCALE

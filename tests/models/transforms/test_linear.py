@@ -3,13 +3,24 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from models.transforms.linear import InvertibleLinear, LULinear, PlainLinear, QRLinear
+from models.transforms.linear import (
+    HouseholderLinear,
+    InvertibleLinear,
+    LULinear,
+    PlainLinear,
+    QRLinear,
+    SVDLinear,
+    householder_product,
+)
 
 KINDS: dict[str, Callable[[int], InvertibleLinear]] = {
     "plain": PlainLinear,
     "lu_exp": LULinear,
     "lu_softplus": lambda channels: LULinear(channels, "softplus"),
     "qr": QRLinear,
+    "svd_exp": lambda channels: SVDLinear(channels, diagonal="exp"),
+    "svd_softplus": lambda channels: SVDLinear(channels, 3),
+    "householder": lambda channels: HouseholderLinear(channels, 2),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -65,15 +76,16 @@ def test_decode_in_float32_loses_rounding_only(kind: str) -> None:
     assert error <= 3 * condition * torch.finfo(torch.float32).eps
 
 
-@pytest.mark.parametrize("kind", ["plain", "lu_exp", "qr"])
+@pytest.mark.parametrize("kind", ["plain", "lu_exp", "qr", "householder"])
 def test_a_new_layer_is_a_rotation(kind: str) -> None:
     matrix = make(kind, scale=0.0).matrix()
     assert torch.allclose(matrix @ matrix.T, torch.eye(5).double(), atol=1e-5)
     assert not torch.allclose(matrix, torch.eye(5).double(), atol=0.1)
 
 
-def test_a_new_softplus_layer_is_the_identity() -> None:
-    matrix = make("lu_softplus", scale=0.0).matrix()
+@pytest.mark.parametrize("kind", ["lu_softplus", "svd_softplus", "svd_exp"])
+def test_a_new_layer_is_the_identity(kind: str) -> None:
+    matrix = make(kind, scale=0.0).matrix()
     assert torch.allclose(matrix, torch.eye(5).double(), atol=1e-6)
 
 
@@ -124,3 +136,18 @@ def test_qr_is_a_rotation_times_a_triangle() -> None:
 def test_an_unknown_diagonal_is_named() -> None:
     with pytest.raises(ValueError, match="diagonal: expected one of"):
         LULinear(3, "tanh")
+
+
+def test_reflections_are_multiplied_in_order() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 3.0]])
+    mirrored, exchanged = torch.tensor([[-1.0, 0], [0, 1]]), torch.tensor([[0.0, -1], [-1, 0]])
+    assert torch.allclose(householder_product(vectors), mirrored @ exchanged, atol=1e-6)
+
+
+def test_the_singular_values_of_an_svd_are_its_diagonal() -> None:
+    layer = SVDLinear(4).double()
+    with torch.no_grad():
+        layer.reflections.normal_()
+        layer.raw_diagonal.copy_(torch.tensor([3.0, 1.0, -1.0, -4.0]))
+    expected = torch.nn.functional.softplus(layer.raw_diagonal) + 1e-3
+    assert torch.allclose(torch.linalg.svdvals(layer.matrix()), expected, rtol=1e-12)

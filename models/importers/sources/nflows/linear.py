@@ -1,4 +1,8 @@
-"""The linear transforms of nflows, y = W x + b; all but LU are multiplied out."""
+"""The linear transforms of nflows, y = W x + b.
+
+They keep their own parameters; W is multiplied out of inverses, and of what is trained as it
+stands.
+"""
 
 from collections.abc import Callable
 
@@ -11,6 +15,7 @@ from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.glow import check_invertible
 from models.importers.layouts.nsf_parts import lu_linear
 from models.importers.weights import Weights
+from models.transforms.linear import householder_product
 
 _MIN_DIAGONAL = 1e-3
 
@@ -19,21 +24,70 @@ def convert(weights: Weights, kind: str, name: str, size: int, *, inverted: bool
     """Turn a linear transform into a layer; the matrix is computed in float64.
 
     Args:
-        kind: a key of `MATRICES`, or "lu".
+        kind: a key of `MATRICES`, or "householder".
         name: the prefix of its keys.
         size: D.
         inverted: whether data go through it backwards, x = W^-1 (y - b).
     """
-    if kind == "lu" and not inverted:
-        return lu_linear(weights, name)
-    matrix = (_lu if kind == "lu" else MATRICES[kind])(weights, name, size)
     if kind == "householder":
-        return chain_layers.linear(matrix.T if inverted else matrix)
+        return _householder(weights, name, inverted=inverted)
+    if not inverted and kind in _LAYERS:
+        return _LAYERS[kind](weights, name, size)
+    matrix = MATRICES[kind](weights, name, size)
     bias = weights.take(f"{name}bias", size)
     if not inverted:
         return chain_layers.linear(matrix, bias)
     inverse: Tensor = torch.linalg.inv(matrix)
     return chain_layers.linear(inverse, -(inverse @ bias))
+
+
+def _householder(weights: Weights, name: str, *, inverted: bool) -> Part:
+    reflections = _vectors(weights, name, inverted=inverted)
+    layer = {
+        "kind": "linear",
+        "matrix": "householder",
+        "num_reflections": len(reflections),
+        "bias": False,
+    }
+    return Part(layer, {"reflections": reflections})
+
+
+def _qr_layer(weights: Weights, name: str, size: int) -> Part:
+    reflections = _vectors(weights, f"{name}orthogonal.")
+    upper, log_diagonal = _triangle(weights, name, size)
+    state = {
+        "reflections": reflections,
+        "upper": upper,
+        "log_diagonal": log_diagonal,
+        "bias": weights.take(f"{name}bias", size),
+    }
+    return Part({"kind": "linear", "matrix": "qr", "num_reflections": len(reflections)}, state)
+
+
+def _svd_layer(weights: Weights, name: str, size: int) -> Part:
+    reflections = _vectors(weights, f"{name}orthogonal_1.")
+    state = {
+        "reflections": reflections,
+        "right_reflections": _vectors(weights, f"{name}orthogonal_2."),
+        "raw_diagonal": weights.take(f"{name}unconstrained_diagonal", size),
+        "bias": weights.take(f"{name}bias", size),
+    }
+    return Part({"kind": "linear", "matrix": "svd", "num_reflections": len(reflections)}, state)
+
+
+def _vectors(weights: Weights, name: str, *, inverted: bool = False) -> Tensor:
+    """The vectors of a HouseholderSequence, whose first acts first, as those of a product."""
+    vectors = weights.take(f"{name}q_vectors", *weights.shape(f"{name}q_vectors"))
+    return vectors if inverted else vectors.flip(0)
+
+
+def _triangle(weights: Weights, name: str, size: int) -> tuple[Tensor, Tensor]:
+    """The strict upper triangle of R, and the logarithms of its diagonal."""
+    entries = weights.take(f"{name}upper_entries", size * (size - 1) // 2)
+    upper = torch.zeros(size, size, dtype=torch.float64)
+    rows, columns = torch.triu_indices(size, size, 1)
+    upper[rows, columns] = entries
+    return upper, weights.take(f"{name}log_upper_diag", size)
 
 
 def _lu(weights: Weights, name: str, size: int) -> Tensor:
@@ -50,31 +104,27 @@ def _naive(weights: Weights, name: str, size: int) -> Tensor:
 
 
 def _qr(weights: Weights, name: str, size: int) -> Tensor:
-    entries = weights.take(f"{name}upper_entries", size * (size - 1) // 2)
-    upper = weights.take(f"{name}log_upper_diag", size).exp().diag()
-    rows, columns = torch.triu_indices(size, size, 1)
-    upper[rows, columns] = entries
-    return _reflections(weights, f"{name}orthogonal.", size) @ upper
+    upper, log_diagonal = _triangle(weights, name, size)
+    orthogonal = householder_product(_vectors(weights, f"{name}orthogonal."))
+    return orthogonal @ (upper + log_diagonal.exp().diag())
 
 
 def _svd(weights: Weights, name: str, size: int) -> Tensor:
     raw = weights.take(f"{name}unconstrained_diagonal", size)
-    left = _reflections(weights, f"{name}orthogonal_1.", size)
-    right = _reflections(weights, f"{name}orthogonal_2.", size)
+    left = householder_product(_vectors(weights, f"{name}orthogonal_1."))
+    right = householder_product(_vectors(weights, f"{name}orthogonal_2."))
     return left @ (F.softplus(raw) + _MIN_DIAGONAL).diag() @ right
 
 
-def _reflections(weights: Weights, name: str, size: int) -> Tensor:
-    """The matrix of a HouseholderSequence, whose first vector acts first."""
-    matrix = torch.eye(size, dtype=torch.float64)
-    for vector in weights.take(f"{name}q_vectors", *weights.shape(f"{name}q_vectors")):
-        matrix = matrix - torch.outer(2 / vector.square().sum() * vector, vector @ matrix)
-    return matrix
-
-
 MATRICES: dict[str, Callable[[Weights, str, int], Tensor]] = {
-    "householder": _reflections,
+    "lu": _lu,
     "naive": _naive,
     "qr": _qr,
     "svd": _svd,
+}
+# Those that have layers of our own.
+_LAYERS: dict[str, Callable[[Weights, str, int], Part]] = {
+    "lu": lambda weights, name, size: lu_linear(weights, name),
+    "qr": _qr_layer,
+    "svd": _svd_layer,
 }

@@ -51,6 +51,7 @@ BUDGETS = {
     "chain": (630, 630),
     "chain_bernstein": (350, 20),
     "chain_bounded_and_centred": (50, 50),
+    "chain_householder": (50, 50),
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
     "realnvp_embedded_context": (50, 50),
