@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from models.datasets.dialect import MISSING as MISSING_TEXTS
 from models.datasets.dialect import is_number
 from pushforward.batch.calls import CallResult
 from pushforward.batch.compute import compute_rows, draw_rows
@@ -144,8 +145,11 @@ def _number(value: Any, row: int, codes: Codes) -> float:
     if value is None:
         return MISSING
     if isinstance(value, str):
-        if is_number(value):
-            return float(value)
+        text = value.strip()
+        if text in MISSING_TEXTS:
+            return MISSING
+        if is_number(text) and "_" not in text:
+            return float(text)
     elif not isinstance(value, bool):
         try:
             return float(value)

@@ -94,6 +94,14 @@ def test_bad_rows_are_named_and_spoil_no_other() -> None:
         assert np.array_equal(answer[name][6:], whole[name][6:8])
 
 
+def test_texts_of_a_column_are_read_as_in_a_file() -> None:
+    given = {name: values[:6].astype(object) for name, values in BATCH.items()}
+    given["x1"][1:6] = ["", " NA ", "0.5 ", "1_0", "+0.5"]
+    answer = Scorer(MOONS, "log_prob")(given)
+    missing, text = "invalid_input: missing", "invalid_input: text"
+    assert answer["status"].tolist() == ["", missing, missing, "", text, ""]
+
+
 def test_order_of_columns_extra_columns_and_other_names() -> None:
     wanted = Scorer(MOONS, "log_prob")(BATCH)["log_prob"]
     swapped = {"other": np.array(["a"] * len(X)), "x2": X[:, 1], "x1": X[:, 0]}
