@@ -20,8 +20,27 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """How often an operation on a row evaluates each network of a flow.
+
+    A number, D for the number of features, or a word for what each row needs in its own way; first
+    for the example of the family, then for other arguments.
+
+    encode: of `encode`, `log_prob` and `score`.
+    decode: of `decode` and `sample`.
+    """
+
+    encode: str
+    decode: str
+
+
+SOLVER = Cost(encode="evaluations", decode="evaluations")
+ONE_PASS = Cost(encode="1", decode="1")
+
+
+@dataclass(frozen=True, slots=True)
 class About:
-    """One line: what the architecture is, which data it models, when to take it.
+    """What the architecture is, which data it models, when to take it, what it costs.
 
     Its arguments are described where they are declared, by the fields of its configuration.
     """
@@ -29,4 +48,5 @@ class About:
     what: str
     data: str
     when: str
+    cost: Cost
     example: Example

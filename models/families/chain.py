@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import About, Example
+from models.families.about import ONE_PASS, About, Example
 from models.families.config import LARGEST, FamilyConfig, PositiveInt
 from models.families.embedding import EmbeddingSteps, build_embedding, embedded_features
 from models.families.layers import Layer, build_layer
@@ -20,6 +20,7 @@ CHAIN = About(
     what="any flow over vectors, layer by layer",
     data="tables",
     when="no other family has the layers, or the order of layers, that you want",
+    cost=ONE_PASS,
     example=Example(
         data="two_moons",
         event_shape=(2,),

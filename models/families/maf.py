@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from models.families.about import About, Example
+from models.families.about import About, Cost, Example
 from models.families.chain import assemble
 from models.families.layers import AffineConfig, AutoregressiveLayer, OnePass
 from models.families.nets import ConditionerConfig, MLPConfig
@@ -14,6 +14,7 @@ MAF = About(
     what="affine maps, each feature given those before it (IAF: one_pass=decode)",
     data="tables",
     when="you score far more than you sample: a sample takes D passes of the networks",
+    cost=Cost(encode="1", decode="D (one_pass=decode: the other way round)"),
     example=Example(
         data="wine",
         event_shape=(13,),

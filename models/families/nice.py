@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.families.about import About, Example
+from models.families.about import ONE_PASS, About, Example
 from models.families.chain import VectorConfig, assemble
 from models.families.config import Repeats
 from models.families.layers import AdditiveConfig, CouplingLayer, Layer, LogisticLayer, ScaleLayer
@@ -17,6 +17,7 @@ NICE = About(
     what="additive couplings, then one scale a dimension",
     data="tables of two columns or more, small images",
     when="you want the simplest flow, a baseline; realnvp bends more with fewer weights",
+    cost=ONE_PASS,
     example=Example(
         data="two_moons",
         event_shape=(2,),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.families.about import About, Example
+from models.families.about import About, Cost, Example
 from models.families.chain import assemble
 from models.families.layers import (
     AutoregressiveLayer,
@@ -33,6 +33,7 @@ NSF = About(
     what="couplings or autoregressive maps that bend with splines",
     data="tables of two columns or more",
     when="realnvp is too stiff: several modes, sharp edges; its layers cost more",
+    cost=Cost(encode="1", decode="1 (structure=autoregressive: D)"),
     example=Example(data="checkerboard", event_shape=(2,), arguments={"num_layers": 6}),
 )
 

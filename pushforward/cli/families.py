@@ -6,6 +6,7 @@ of its configuration as pydantic's JSON schema has them.
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,10 @@ Schema = Mapping[str, Any]
 _WIDTH_OF_LIST = 1000
 _WIDTH_OF_ARGUMENTS = 180
 _REFERENCE = "#/$defs/"
+_COST = (
+    "encode (log_prob, score) and decode (sample): passes of each network; D: the number of "
+    "features; evaluations: as many as a row needs, told by `evaluations`."
+)
 
 
 def families(name: Name = None, *, json: Json = False) -> None:
@@ -71,9 +76,15 @@ def describe(name: str, family: "Family") -> dict[str, Any]:
     }
 
 
-def _summary(name: str, family: "Family") -> dict[str, str]:
+def _summary(name: str, family: "Family") -> dict[str, Any]:
     about = family.about
-    return {"name": name, "what": about.what, "data": about.data, "when": about.when}
+    return {
+        "name": name,
+        "what": about.what,
+        "data": about.data,
+        "when": about.when,
+        "cost": asdict(about.cost),
+    }
 
 
 def _train(name: str, example: "Example") -> str:
@@ -218,19 +229,23 @@ def _show_list(facts: Mapping[str, Any]) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("family", style="bold", no_wrap=True)
-    for heading in ("what it is", "of what", "take it when"):
+    for heading in ("what it is", "of what", "take it when", "encode", "decode"):
         table.add_column(heading, overflow="fold")
     for family in facts["families"]:
-        table.add_row(family["name"], family["what"], family["data"], family["when"])
+        texts = [family[key] for key in ("name", "what", "data", "when")]
+        table.add_row(*texts, *family["cost"].values())
     console = _console(_WIDTH_OF_LIST)
     console.print(table)
+    console.print(f"\n{_COST}")
     console.print("\nArguments of one: pushforward families NAME")
 
 
 def _show_family(facts: Mapping[str, Any]) -> None:
     console = _console(_WIDTH_OF_ARGUMENTS)
     console.print(f"{facts['name']}: {facts['what']}; for {facts['data']}")
-    console.print(f"Take it when {facts['when']}.\n")
+    console.print(f"Take it when {facts['when']}.")
+    cost = facts["cost"]
+    console.print(f"encode: {cost['encode']}; decode: {cost['decode']}. {_COST}\n")
     console.print(facts["description"])
     console.print("\nArguments, for --set NAME=VALUE or a JSON file for --config:")
     _show_arguments(console, facts["arguments"])

@@ -1,6 +1,7 @@
 """`pushforward families`: every family, every argument, examples that run; unknown keys."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -77,12 +78,15 @@ def test_an_argument_without_description_is_found() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_one_line(name: str) -> None:
     about = FAMILIES[name].about
-    for text in (about.what, about.data, about.when):
+    for text in (about.what, about.data, about.when, about.cost.encode, about.cost.decode):
         assert 0 < len(text) <= MOST_LETTERS
         assert text == " ".join(text.split())
     lines = invoke("families").stdout.splitlines()
     (line,) = (line for line in lines if line.split()[:1] == [name])
     assert all(text in line for text in (about.what, about.data, about.when))
+    assert re.fullmatch(
+        f".* {re.escape(about.cost.encode)} +{re.escape(about.cost.decode)}", line.rstrip()
+    )
 
 
 def test_the_list_speaks_json() -> None:
@@ -90,7 +94,8 @@ def test_the_list_speaks_json() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     listed = json.loads(result.stdout)["families"]
     assert [family["name"] for family in listed] == list(FAMILIES)
-    assert all(set(family) == {"name", "what", "data", "when"} for family in listed)
+    assert all(set(family) == {"name", "what", "data", "when", "cost"} for family in listed)
+    assert listed[list(FAMILIES).index("maf")]["cost"]["encode"] == "1"
 
 
 def every_argument(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,54 @@
+"""What a family is said to cost is what it costs: passes of its networks, counted."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from models.families.about import SOLVER
+from models.flow import Flow
+from models.noise import base_noise
+from models.ode.transform import ODETransform
+from models.registry import FAMILIES
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "training.md"
+
+
+def count_passes(flow: Flow) -> tuple[set[int], set[int]]:
+    """How often encode and decode of two rows evaluate each of a flow's networks."""
+    counts: Counter[str] = Counter()
+    networks = [name for name, _ in flow.named_modules() if name.endswith(".conditioner")]
+    for name in networks:
+        flow.get_submodule(name).register_forward_hook(lambda *_, name=name: counts.update([name]))
+    found = []
+    z = torch.from_numpy(base_noise(2, flow.features, seed=0)).to(next(flow.parameters()).dtype)
+    with torch.no_grad():
+        x, _ = flow.decode(z)
+        found.append({counts[name] for name in networks})
+        counts.clear()
+        flow.encode(x)
+        found.append({counts[name] for name in networks})
+    return found[1], found[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_example_takes_the_passes_that_are_stated(name: str) -> None:
+    about = FAMILIES[name].about
+    flow = models.build(name, {"event_shape": about.example.event_shape, **about.example.arguments})
+    if about.cost == SOLVER:
+        assert any(isinstance(module, ODETransform) for module in flow.modules())
+        return
+    stated = (about.cost.encode, about.cost.decode)
+    for counted, text in zip(count_passes(flow), stated, strict=True):
+        expected = flow.features if text.startswith("D") else int(text.split()[0])
+        assert counted <= {expected}
+        assert counted or expected == 0
+
+
+def test_the_manual_has_the_costs_of_all() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.+) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    stated = [(name, family.about.cost) for name, family in FAMILIES.items()]
+    assert rows == [(name, cost.encode, cost.decode) for name, cost in stated]
