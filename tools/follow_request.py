@@ -27,8 +27,9 @@ re-wrapping
     it leads to the body's bytes, the row, an array, the answer's bytes or the request's headers.
     Errors are none. An instance is new when it was not seen in the requests of the warm-up.
 
-Something belongs to the request when it was seen in each of several requests of one kind: what a
-timer does beside one of them does not.
+Something belongs to the request when it was seen in each of several requests of one kind that went
+one way: what a timer does beside one of them does not. All wait in the queue: whether a row is
+computed without waiting depends on what else the machine does.
 
 Beside that: lines of the two folders (`pushforward/` was a part of `service/` once), and what a
 further operation, engine, field or output format costs. An edit is a statement outside classes, or
