@@ -406,6 +406,20 @@ CASES: dict[str, Case] = {
         scale=0.1,
         quadrature=1e-7,
     ),
+    "chain_uniform_base": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "layers": [
+                {
+                    "kind": "coupling",
+                    "mask": [1, 0, 0],
+                    "conditioner": {"kind": "mlp", "widths": [4], "activation": "tanh"},
+                },
+                {"kind": "uniform", "chosen": [0, 2], "low": [-5.0, -7.0], "high": [6.0]},
+            ],
+        },
+    ),
     "maf": Case(
         "maf",
         {"event_shape": [2], "num_layers": 3, "conditioner": {"kind": "mlp", "widths": [6]}},

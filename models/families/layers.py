@@ -52,10 +52,18 @@ from models.transforms.softclip import SoftClip
 from models.transforms.spline import RationalQuadratic
 from models.transforms.split import GaussianPrior
 from models.transforms.transform import Transform
+from models.transforms.uniform import UniformToNormal
 
 Index = Annotated[int, Field(ge=0, le=LARGEST)]
 Mask = tuple[Literal[0, 1], ...]
 Order = tuple[Index, ...]
+Ends = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    Field(
+        min_length=1,
+        description="Ends of the intervals, one number for all chosen features or one each.",
+    ),
+]
 
 
 class AdditiveConfig(FamilyConfig):
@@ -261,6 +269,15 @@ class LogisticLayer(FamilyConfig):
     kind: Literal["logistic"] = "logistic"
 
 
+class UniformLayer(FamilyConfig):
+    """A uniform base for some features; the others keep theirs."""
+
+    kind: Literal["uniform"] = "uniform"
+    chosen: tuple[Index, ...] = Field(description="Which features, from 0.")
+    low: Ends = (-1.0,)
+    high: Ends = (1.0,)
+
+
 Layer = Annotated[
     CouplingLayer
     | AutoregressiveLayer
@@ -272,7 +289,8 @@ Layer = Annotated[
     | ScaleLayer
     | SoftClipLayer
     | GaussianLayer
-    | LogisticLayer,
+    | LogisticLayer
+    | UniformLayer,
     Field(discriminator="kind"),
 ]
 
@@ -316,6 +334,8 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
             return GaussianPrior((features,), context_features=conditioned_on)
         case LogisticLayer():
             return LogisticToNormal()
+        case UniformLayer():
+            return UniformToNormal(features, layer.chosen, layer.low, layer.high)
 
 
 def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:

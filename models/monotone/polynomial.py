@@ -1,44 +1,21 @@
 """Monotone polynomials: sums of squares, integrated, and Bernstein polynomials."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.monotone.solver import Monotone
 from models.transforms.elementwise import MIN_SCALE
+from models.transforms.exact import ExactConstants
 
 # Where zuko's Bernstein map goes over into a line: this share of its width from either end.
 _BORDER = 1e-6
 # Slopes of a Bernstein map that are 1 at its ends, and how many of them: one at each end and the
 # next, so that the curvature is 0 there too.
 _FIXED_ENDS = 2
-
-
-class ExactConstants(nn.Module):
-    """Plain numbers as float64 buffers, on the device of the flow whatever its dtype.
-
-    They are not saved: whoever has them made them.
-    """
-
-    def __init__(self, **values: Sequence[float]) -> None:
-        super().__init__()
-        self._values = {name: tuple(numbers) for name, numbers in values.items()}
-        for name, numbers in self._values.items():
-            made = torch.tensor(numbers, dtype=torch.float64)
-            self.register_buffer(name, made, persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # What was rounded on the way is made again.
-        for name, numbers in self._values.items():
-            device = self.get_buffer(name).device
-            setattr(self, name, torch.tensor(numbers, dtype=torch.float64, device=device))
-        return self
 
 
 class Quadrature(ExactConstants):

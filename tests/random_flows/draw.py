@@ -285,6 +285,11 @@ def _scale(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     return d.draw_from(annotation, f"{kind.__name__}.scale")
 
 
+def _end(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[float]:
+    # Nothing is drawn outside the box.
+    return [d.rng.choice([50.0, 100.0]) * (1 if "low" in so_far else -1)]
+
+
 def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     so_far.setdefault("num_frequencies", 2 if so_far.get("time_input") == "fourier" else 0)
     return so_far["num_frequencies"]
@@ -309,6 +314,8 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "order": _order,
     "indices": _indices,
     "chosen": _chosen,
+    "low": _end,
+    "high": _end,
     "layers": _layers,
     "passes": _passes,
     "context_features": _context,

@@ -29,7 +29,7 @@ BUDGETS = {
     "realnvp_image": (300, 310),
     "realnvp_image_three_scales": (180, 170),
     "nice": (30, 30),
-    "nice_logistic_halves": (510, 130),
+    "nice_logistic_halves": (600, 150),
     "nice_image": (30, 30),
     "realnvp": (60, 70),
     "realnvp_pair_batch_norm": (50, 50),
@@ -54,6 +54,7 @@ BUDGETS = {
     "chain_householder": (50, 50),
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
+    "chain_uniform_base": (280, 150),
     "realnvp_embedded_context": (50, 50),
 }
 # Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
