@@ -15,6 +15,7 @@ from models.families.ffjord import FFJORD, FFJORDConfig, build_ffjord
 from models.families.ffjord_image import FFJORD_IMAGE, FFJORDImageConfig, build_ffjord_image
 from models.families.glow import GLOW, GlowConfig, build_glow
 from models.families.maf import MAF, MAFConfig, build_maf
+from models.families.naf import NAF, NAFConfig, build_naf
 from models.families.nice import NICE, NICEConfig, build_nice
 from models.families.nsf import NSF, NSFConfig, build_nsf
 from models.families.preprocessing import PixelScale
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Family] = {
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image, FFJORD_IMAGE),
     "glow": Family(GlowConfig, build_glow, GLOW, pixel_scale="centred"),
     "maf": Family(MAFConfig, build_maf, MAF),
+    "naf": Family(NAFConfig, build_naf, NAF),
     "nice": Family(NICEConfig, build_nice, NICE),
     "nsf": Family(NSFConfig, build_nsf, NSF),
     "realnvp": Family(RealNVPConfig, build_realnvp, REALNVP),

@@ -420,6 +420,29 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "naf": Case(
+        "naf",
+        {
+            "event_shape": [2],
+            "num_layers": 2,
+            "map": {"kind": "monotone_network", "signal": 2, "widths": [4]},
+            "conditioner": {"kind": "mlp", "widths": [6]},
+        },
+    ),
+    "naf_squares_context": Case(
+        "naf",
+        {
+            "event_shape": [3],
+            "num_layers": 2,
+            "context_features": 2,
+            "map": {"kind": "sum_of_squares", "degree": 1, "polynomials": 2},
+            "soft_clip": 20.0,
+            "order": "ascending",
+            "passes": 2,
+            "linear": {"kind": "linear", "matrix": "householder"},
+            "conditioner": {"kind": "resnet", "widths": [6]},
+        },
+    ),
     "maf": Case(
         "maf",
         {"event_shape": [2], "num_layers": 3, "conditioner": {"kind": "mlp", "widths": [6]}},

@@ -38,6 +38,7 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "degree": (1, 4),
     "polynomials": (1, 3),
     "signal": (1, 3),
+    "soft_clip": (None, 12.0),
     "num_reflections": (None, 1, 3),
     "width": (1, 3),
     "min_bin": (1e-3, 0.05),

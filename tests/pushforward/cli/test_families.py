@@ -210,7 +210,7 @@ def test_an_unknown_family_is_named_with_those_there_are() -> None:
             "nsf",
             'linear={"matrx":"lu"}',
             "linear.matrx: no such argument (did you mean 'matrix'?); expected one of kind, "
-            "matrix, diagonal, bias",
+            "matrix, diagonal, num_reflections, bias",
         ),
         (
             "ffjord",

@@ -44,6 +44,8 @@ BUDGETS = {
     "maf_mlp_classes": (40, 110),
     "maf_two_passes_pair": (50, 80),
     "iaf": (230, 70),
+    "naf": (80, 20),
+    "naf_squares_context": (100, 30),
     "nsf": (220, 330),
     "nsf_unconditional_mixing": (410, 650),
     "nsf_autoregressive": (230, 670),
@@ -58,7 +60,10 @@ BUDGETS = {
     "realnvp_embedded_context": (50, 50),
 }
 # Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
-SEARCHED = {"chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"}
+SEARCHED = {
+    *("chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"),
+    *("naf", "naf_squares_context"),
+}
 # Kernels of a continuous flow from the start of a call until its first step is taken.
 STEP_BUDGETS = {
     "ffjord": 190,
