@@ -18,7 +18,9 @@ from models.families.maf import MAF, MAFConfig, build_maf
 from models.families.naf import NAF, NAFConfig, build_naf
 from models.families.nice import NICE, NICEConfig, build_nice
 from models.families.nsf import NSF, NSFConfig, build_nsf
+from models.families.planar import PLANAR, PlanarConfig, build_planar
 from models.families.preprocessing import PixelScale
+from models.families.radial import RADIAL, RadialConfig, build_radial
 from models.families.realnvp import REALNVP, RealNVPConfig, build_realnvp
 from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
@@ -49,6 +51,8 @@ FAMILIES: dict[str, Family] = {
     "naf": Family(NAFConfig, build_naf, NAF),
     "nice": Family(NICEConfig, build_nice, NICE),
     "nsf": Family(NSFConfig, build_nsf, NSF),
+    "planar": Family(PlanarConfig, build_planar, PLANAR),
+    "radial": Family(RadialConfig, build_radial, RADIAL),
     "realnvp": Family(RealNVPConfig, build_realnvp, REALNVP),
     "realnvp_image": Family(RealNVPImageConfig, build_realnvp_image, REALNVP_IMAGE),
 }

@@ -589,6 +589,42 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "planar": Case("planar", {"event_shape": [2], "num_layers": 3}, scale=0.3),
+    "planar_leaky": Case(
+        "planar",
+        {
+            "event_shape": [2],
+            "num_layers": 3,
+            "activation": "leaky_relu",
+            "negative_slope": 0.2,
+            "formula": "decode",
+            "actnorm": {"kind": "actnorm"},
+        },
+        scale=0.3,
+    ),
+    "planar_from_latents": Case(
+        "planar",
+        {
+            "event_shape": [3],
+            "num_layers": 2,
+            "context_features": 2,
+            "formula": "decode",
+            "linear": {"kind": "linear"},
+            "base": "conditional",
+        },
+        scale=0.3,
+    ),
+    "radial": Case("radial", {"event_shape": [2], "num_layers": 3}, scale=0.3),
+    "radial_from_latents": Case(
+        "radial",
+        {
+            "event_shape": [3],
+            "num_layers": 2,
+            "formula": "decode",
+            "batch_norm": {"kind": "batch_norm"},
+        },
+        scale=0.3,
+    ),
     "ffjord": Case(
         "ffjord",
         {"event_shape": [2], "hidden_features": [6], "end_time": 0.5, "solver": TIGHT},

@@ -26,9 +26,11 @@ from models.families.options import (
     MapForm,
     MinBin,
     MinSlope,
+    NegativeSlope,
     NumBins,
 )
 from models.monotone.network import MonotoneIntegral, MonotoneNetwork
+from models.monotone.planar import Planar, PlanarActivation
 from models.monotone.polynomial import Bernstein, SumOfSquares
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
@@ -48,6 +50,7 @@ from models.transforms.linear import (
 from models.transforms.logistic import LogisticToNormal
 from models.transforms.permute import Permute, reverse, shuffle
 from models.transforms.pointwise import Pointwise
+from models.transforms.radial import Radial
 from models.transforms.softclip import SoftClip
 from models.transforms.spline import RationalQuadratic
 from models.transforms.split import GaussianPrior
@@ -151,6 +154,16 @@ OnePass = Annotated[
         "fast to sample and slow to score."
     ),
 ]
+Formula = Annotated[
+    Literal["encode", "decode"],
+    Field(
+        description="The direction in which the formula holds; the other one is its inverse. "
+        "encode: from data to latents; decode: from latents to data (Rezende & Mohamed, normflows)."
+    ),
+]
+Bend = Annotated[
+    PlanarActivation, Field(description="h. The inverse of tanh is solved for, at about 8 steps.")
+]
 
 
 class CouplingLayer(FamilyConfig):
@@ -184,6 +197,22 @@ class PointwiseLayer(FamilyConfig):
     kind: Literal["pointwise"] = "pointwise"
     chosen: tuple[Index, ...] = Field(description="Which features, from 0.")
     elementwise: ElementwiseMap = AffineConfig()
+
+
+class PlanarLayer(FamilyConfig):
+    """y = x + u h(w x + b): space moves along u, by a bend across one hyperplane."""
+
+    kind: Literal["planar"] = "planar"
+    activation: Bend = "tanh"
+    negative_slope: NegativeSlope = 0.01
+    formula: Formula = "encode"
+
+
+class RadialLayer(FamilyConfig):
+    """y = x + beta (x - c) / (a + |x - c|): space is drawn towards a point, or pushed away."""
+
+    kind: Literal["radial"] = "radial"
+    formula: Formula = "encode"
 
 
 class PermuteLayer(FamilyConfig):
@@ -282,6 +311,8 @@ Layer = Annotated[
     CouplingLayer
     | AutoregressiveLayer
     | PointwiseLayer
+    | PlanarLayer
+    | RadialLayer
     | PermuteLayer
     | LinearLayer
     | ActNormLayer
@@ -309,6 +340,12 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
         case PointwiseLayer():
             elementwise = build_elementwise(layer.elementwise, len(layer.chosen))
             return Pointwise(features, layer.chosen, elementwise)
+        case PlanarLayer():
+            slope = layer.negative_slope
+            planar = Planar(features, layer.activation, negative_slope=slope)
+            return _in_direction(planar, layer.formula)
+        case RadialLayer():
+            return _in_direction(Radial(features), layer.formula)
         case PermuteLayer():
             return _permute(layer, features)
         case LinearLayer():
@@ -395,7 +432,11 @@ def _autoregressive(layer: AutoregressiveLayer, features: int, context_features:
     wire = partial(Masked, layer.order, context_features=context_features)
     conditioner = build_conditioner(layer.conditioner, wire, elementwise.num_params)
     transform = MaskedAutoregressive(layer.order, conditioner, elementwise)
-    return transform if layer.one_pass == "encode" else Swapped(transform)
+    return _in_direction(transform, layer.one_pass)
+
+
+def _in_direction(transform: Transform, direction: Literal["encode", "decode"]) -> Transform:
+    return transform if direction == "encode" else Swapped(transform)
 
 
 _PERMUTATIONS: dict[str, Callable[[int], Permute]] = {"reverse": reverse, "shuffle": shuffle}

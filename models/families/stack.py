@@ -87,6 +87,19 @@ def stack(config: StackConfig, maps: Sequence[Sequence[Layer]]) -> list[Layer]:
     return layers
 
 
+def check_base_takes_context(config: StackConfig) -> None:
+    """Refuse a context that would be ignored: for families whose maps take none.
+
+    Raises:
+        ValueError: if the flow is conditional and its base is not.
+    """
+    if config.context_size and config.base != "conditional":
+        raise ValueError(
+            "the maps of this family take no context, and the base was left unconditional: give "
+            "base=conditional, or take another family, such as realnvp, maf or nsf"
+        )
+
+
 def make_masks(masks: Masks, features: int, count: int) -> list[Mask]:
     """One mask a coupling, 1 = kept.
 

@@ -9,10 +9,14 @@ from models.fold.chain import FoldedChain
 from models.fold.coupling import ConstantMove, FoldedPrior
 from models.fold.incremental import IncrementalNetwork
 from models.fold.networks import Network
+from models.fold.planar import FoldedPlanar, FoldedRadial
 from models.fold.rules import fold_chain
 from models.fold.scalar import Trailing
 
 __all__ = ["fold"]
+
+# Maps between which values stay float64.
+_WIDE = (Trailing, ConstantMove, FoldedPlanar, FoldedRadial)
 
 
 @torch.no_grad()
@@ -45,16 +49,17 @@ def fold(flow: Flow, *, dtype: torch.dtype | None = None, is_exact: bool = False
 
 
 def _cast(chain: FoldedChain, dtype: torch.dtype, *, is_exact: bool) -> None:
-    """Let a chain compute in `dtype`; values between splines stay float64.
+    """Let a chain compute in `dtype`; values between splines and the like stay float64.
 
     A spline is steep where its bins are narrow: rounding a value between two of them to float32
-    costs up to 1e-4 nats, rounding what the networks say a hundredth of that.
+    costs up to 1e-4 nats, rounding what the networks say a hundredth of that. Planar and radial
+    maps are as steep, and have no networks.
     """
-    has_splines = any(isinstance(part, Trailing | ConstantMove) for part in chain.modules())
-    chain.is_wide = is_exact or has_splines
+    is_steep = any(isinstance(part, _WIDE) for part in chain.modules())
+    chain.is_wide = is_exact or is_steep
     if is_exact:
         return
-    if not has_splines:
+    if not is_steep:
         chain.to(dtype)
         return
     for part in chain.modules():

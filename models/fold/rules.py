@@ -16,6 +16,8 @@ from models.fold.constant import ConstantMap, Dense, Monomial, compose
 from models.fold.continuous import fold_continuous
 from models.fold.coupling import ConstantMove, FoldedCheckerboard, FoldedPrior, HalfCouplings, Move
 from models.fold.networks import fold_conditioner, lay_out, plain
+from models.fold.planar import FoldedPlanar, FoldedRadial
+from models.monotone.planar import PlanarMap
 from models.ode.transform import ContinuousTransform
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
@@ -26,6 +28,7 @@ from models.transforms.linear import InvertibleLinear
 from models.transforms.permute import Permute
 from models.transforms.pointwise import Pointwise
 from models.transforms.preprocess import Dequantise, ShiftScale, Standardise
+from models.transforms.radial import RadialMap
 from models.transforms.split import Chain, FactorOut, GaussianPrior
 from models.transforms.squeeze import Flatten, Squeeze, Unsqueeze
 from models.transforms.transform import Transform
@@ -99,6 +102,16 @@ def _(transform: CheckerboardCoupling, shape: Shape) -> list[Transform]:
 def _(transform: MaskedAutoregressive, shape: Shape) -> list[Transform]:
     transform.conditioner = plain(transform.conditioner, ())
     return [transform]
+
+
+@pieces.register
+def _(transform: PlanarMap, shape: Shape) -> list[Transform]:
+    return [FoldedPlanar(transform)]
+
+
+@pieces.register
+def _(transform: RadialMap, shape: Shape) -> list[Transform]:
+    return [FoldedRadial(transform)]
 
 
 @pieces.register

@@ -178,7 +178,12 @@ def _bend(g: Graph, x: Value, out: Value) -> str:
 
 @on(_aten.leaky_relu.default)
 def _leaky_relu(g: Graph, out: list[Value], self: Value, negative_slope: float = 0.01) -> list[str]:
-    return g.add("LeakyRelu", [g.ref(self)], alpha=float(negative_slope))
+    if self.dtype != torch.float64:
+        return g.add("LeakyRelu", [g.ref(self)], alpha=float(negative_slope))
+    # onnxruntime has LeakyRelu in float32 alone.
+    name, zero = g.ref(self), operand(g, 0.0, self.dtype)
+    left = g.add("Mul", [*g.add("Min", [name, zero]), operand(g, negative_slope, self.dtype)])
+    return g.add("Add", [*g.add("Max", [name, zero]), *left])
 
 
 @on(_aten.elu.default)

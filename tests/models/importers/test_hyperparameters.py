@@ -20,6 +20,8 @@ ASKED: dict[str, set[str]] = {
     "kamenbliznashki_glow_a": {"input_dims", "n_bits"},
     "normflows_glow_a": {"scale_map", "split_mode", "leaky", "logit_alpha"},
     "normflows_glow_additive_shift": {"input_shape", "split_mode", "leaky", "logit_alpha"},
+    "normflows_planar_radial_mixed": {"act"},
+    "normflows_radial_one_feature": set(),
     "rosinality_glow_a": {"img_size", "n_bits"},
     "y0ast_glow_a": set(),
     "y0ast_glow_b": set(),

@@ -23,7 +23,7 @@ CASES = (
     ),
     *("normflows_glow_a", "normflows_block_swap_sigmoid", "normflows_nsf_ar_context_encoded_base"),
     *("rosinality_glow_a", "torchcfm_mlp_a", "y0ast_reverse", "zuko_cnf_a", "zuko_mixture"),
-    "zuko_nsf_context_slope_passes",
+    *("zuko_nsf_context_slope_passes", "normflows_planar_radial_mixed"),
 )
 # Arguments that every call of a constructor has and that another one switches off.
 IDLE = {
@@ -100,6 +100,12 @@ UNUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "transforms": ("zuko_maf_a", {"transforms": 4}, "transforms: 4 was given, .* say 3"),
     "layers": ("nflows_maf_a", {"num_layers": 5}, "num_layers: 5 was given, .* say 3"),
     "blocks": ("normflows_nsf_coupling_a", {"num_blocks": 3}, "num_blocks: 3 was given, .* say 2"),
+    "planar maps": (
+        "normflows_planar_radial_mixed",
+        {"act": ["tanh"]},
+        "act: expected one value for all, or 2, one for each of flows.0, flows.3; got 1",
+    ),
+    "no planar map": ("normflows_radial_a", {"act": "tanh"}, "act: given, but nothing"),
     "affine slope": ("zuko_maf_a", {"slope": 0.01}, "slope 0.01: expected 0.001 for affine maps"),
     "affine univariate": ("zuko_nice_a", {"univariate": "AdditiveTransform"}, "univariate: .* say"),
     "another base": (

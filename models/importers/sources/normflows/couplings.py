@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from models.importers.layouts import chain_layers, networks
 from models.importers.layouts.chain_layers import Part
@@ -12,7 +12,10 @@ from models.importers.layouts.nsf_parts import Spline, dense
 from models.importers.report import ImportRefused
 from models.importers.weights import Weights
 
+T = TypeVar("T")
+
 ScaleMap = Literal["exp", "sigmoid", "sigmoid_inv"]
+PlanarAct = Literal["tanh", "leaky_relu"]
 SplitMode = Literal["channel", "channel_inv", "checkerboard", "checkerboard_inv"]
 
 # Bins and derivatives of splines are at least this, whatever the constructor is given.
@@ -43,6 +46,10 @@ class Arguments(Protocol):
     def split_mode(self) -> SplitMode | tuple[SplitMode, ...]:
         """Of every AffineCouplingBlock, or of each."""
 
+    @property
+    def act(self) -> PlanarAct | tuple[PlanarAct, ...]:
+        """Of every Planar, or of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -52,12 +59,14 @@ class Settings:
         features: D.
         given: arguments of the constructors.
         blocks: names of the AffineCouplingBlocks, in the order of the library.
+        planars: names of the Planar flows, likewise.
         unused_context: length of a context that only the base takes.
     """
 
     features: int
     given: Arguments
     blocks: Sequence[str]
+    planars: Sequence[str]
     unused_context: int
 
     @property
@@ -73,20 +82,27 @@ class Settings:
     def scale_map(self, name: str) -> ScaleMap:
         """Of one block."""
         value = self.given.scale_map
-        return value if isinstance(value, str) else value[self._place("scale_map", value, name)]
+        return value if isinstance(value, str) else _own("scale_map", value, self.blocks, name)
 
     def split_mode(self, name: str) -> SplitMode:
         """Of one block."""
         value = self.given.split_mode
-        return value if isinstance(value, str) else value[self._place("split_mode", value, name)]
+        return value if isinstance(value, str) else _own("split_mode", value, self.blocks, name)
 
-    def _place(self, argument: str, values: Sequence[str], name: str) -> int:
-        if len(values) != len(self.blocks):
-            raise ImportRefused(
-                f"{argument}: expected one value for all blocks, or {len(self.blocks)}, one for "
-                f"each of {', '.join(self.blocks)}; got {len(values)}"
-            )
-        return self.blocks.index(name)
+    def act(self, name: str) -> PlanarAct:
+        """Of one Planar."""
+        value = self.given.act
+        return value if isinstance(value, str) else _own("act", value, self.planars, name)
+
+
+def _own(argument: str, values: Sequence[T], names: Sequence[str], name: str) -> T:
+    """The value of one of the flows that are given one each."""
+    if len(values) != len(names):
+        raise ImportRefused(
+            f"{argument}: expected one value for all, or {len(names)}, one for each of "
+            f"{', '.join(names)}; got {len(values)}"
+        )
+    return values[names.index(name)]
 
 
 def read_blocks(weights: Weights, names: Sequence[str]) -> Mapping[str, tuple[int, int]]:

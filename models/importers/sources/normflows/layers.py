@@ -18,6 +18,7 @@ from models.importers.layouts.nsf_parts import (
     unconditional,
 )
 from models.importers.report import ImportRefused
+from models.importers.source import prefixed
 from models.importers.sources.normflows import couplings as normflows_couplings
 from models.importers.sources.normflows.couplings import Settings
 from models.importers.weights import Weights
@@ -27,6 +28,8 @@ _MADE = MADE(enters_active=False, gates=True)
 
 # What a flow is, by a pattern that a key of it matches.
 _KINDS = {
+    r"u": "planar",
+    r"z_0": "radial",
     r"b": "masked",
     r"flows\.1\.param_map\..*": "coupling",
     r"prqct\.transform_net\..*": "spline_coupling",
@@ -38,12 +41,12 @@ _KINDS = {
     r"s": "actnorm",
 }
 _REFUSED = {
-    r"u": "Planar: its inverse is not known in closed form",
-    r"z_0": "Radial: its inverse is not known in closed form",
     r"iresblock\..*": "Residual: its log-determinant is an estimate that draws noise",
     r"eps": "BatchNorm: it normalises with the statistics of the batch it sees",
     r"s_cc": "CCAffineConst: it takes classes, which the layers of a flow are not given",
 }
+# Of a Planar with act="leaky_relu".
+_PLANAR_SLOPE = 0.2
 NETS = ("spline_coupling", "spline_autoregressive", "autoregressive")
 SPLINES = ("spline_coupling", "spline_autoregressive")
 
@@ -82,6 +85,7 @@ def features(weights: Weights, kinds: Mapping[int, str]) -> int:
         case "spline_autoregressive" | "autoregressive":
             return weights.shape(f"{_net(name, kind)}.initial_layer.weight")[1]
     keys = {"masked": "b", "actnorm": "s", "lu": "linear.bias", "permutation": "perm"}
+    keys |= {"planar": "u", "radial": "z_0"}
     if kind == "matrix":
         return weights.shape(f"{name}.{'W' if f'{name}.W' in weights else 'P'}")[0]
     return weights.shape(f"{name}.{keys[kind]}")[-1]
@@ -124,6 +128,8 @@ def convert(weights: Weights, name: str, settings: Settings) -> list[Part]:
         "permutation": _permutation,
         "matrix": _matrix,
         "actnorm": _actnorm,
+        "planar": _planar,
+        "radial": _radial,
     }
     return makers[kind_of(weights, name)](weights, name, settings)
 
@@ -211,3 +217,29 @@ def _actnorm(weights: Weights, name: str, settings: Settings) -> list[Part]:
         "shift": weights.take(f"{name}.t", 1, settings.features)[0],
     }
     return [Part({"kind": "actnorm", "form": "unshift_then_unscale", "storage": "log"}, state)]
+
+
+def _planar(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    size = settings.features
+    state = {
+        "w": weights.take(f"{name}.w", 1, size)[0],
+        "v": weights.take(f"{name}.u", 1, size)[0],
+        "b": weights.take(f"{name}.b", 1),
+    }
+    activation = settings.act(name)
+    options = {"negative_slope": _PLANAR_SLOPE} if activation == "leaky_relu" else {}
+    layer = {"kind": "planar", "activation": activation, "formula": "decode", **options}
+    return [Part(layer, prefixed("transform.", state))]
+
+
+def _radial(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    size = settings.features
+    dimension = int(weights.take_integers(f"{name}.d"))
+    if dimension != size:
+        weights.problem(f"{name}.d", f"expected {size}, the length of z_0, got {dimension}")
+    state = {
+        "point": weights.take(f"{name}.z_0", 1, size)[0],
+        "alpha": weights.take(f"{name}.alpha", 1),
+        "beta": weights.take(f"{name}.beta", 1),
+    }
+    return [Part({"kind": "radial", "formula": "decode"}, prefixed("transform.", state))]

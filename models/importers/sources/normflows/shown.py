@@ -21,15 +21,17 @@ _CLASSES = {
     "permutation": "Permute",
     "matrix": "InvertibleAffine",
     "actnorm": "ActNorm",
+    "planar": "Planar",
+    "radial": "Radial",
 }
-_BLOCKS = ("masked", "coupling", *NETS)
+_BLOCKS = ("masked", "coupling", "planar", "radial", *NETS)
 _INNER = {"spline_coupling": "prqct.transform_net", "spline_autoregressive": "mprqat."}
 
 
 def show(weights: Weights, seen: Inference, kinds: Mapping[int, str], base: Base) -> None:
     """Note what the keys show of the arguments that a conversion does without."""
     blocks = [place for place, kind in kinds.items() if kind in _BLOCKS]
-    seen.show("K", len(blocks), reason=f"{len(blocks)} flows with networks")
+    seen.show("K", len(blocks), reason=f"{len(blocks)} flows that are no mixing")
     _show_classes(seen, kinds)
     _show_lines(seen, kinds)
     _show_base(weights, seen, base)

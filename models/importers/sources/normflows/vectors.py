@@ -5,10 +5,11 @@ through them from the last to the first. From data to latents: MaskedAffineFlow 
 where b is 0; AffineCouplingBlock the same with (shift, scale) as even and odd outputs and the scale
 by `scale_map`; ActNorm (x - t) exp(-s); InvertibleAffine x W; LULinearPermute L U x[perm] + b;
 spline flows as in nflows; MaskedAffineAutoregressive is an inverse autoregressive flow, fast from
-latents to data.
+latents to data. Planar and Radial are written from latents to data; from data to latents are their
+inverses, which the library lacks but for act="leaky_relu".
 
 Not in a checkpoint: activations, the bound of splines, `scale_map`, `split_mode`, and the places of
-Permute(mode="swap"), the one flow over vectors without tensors.
+Permute(mode="swap"), the one flow over vectors without tensors; h of Planar flows (`act`).
 
 Reference: normflows 1.7.3, flows/, nets/, distributions/base.py, core.py.
 """
@@ -30,7 +31,12 @@ from models.importers.sources.normflows import couplings as normflows_couplings
 from models.importers.sources.normflows import described as normflows_described
 from models.importers.sources.normflows import layers as normflows_layers
 from models.importers.sources.normflows import shown as normflows_shown
-from models.importers.sources.normflows.couplings import ScaleMap, Settings, SplitMode
+from models.importers.sources.normflows.couplings import (
+    PlanarAct,
+    ScaleMap,
+    Settings,
+    SplitMode,
+)
 from models.importers.weights import Weights
 
 Swaps = Literal["none", "swap", "swap_between"]
@@ -49,6 +55,7 @@ class Config(SourceConfig):
     output_fn: str | None
     scale_map: ScaleMap | tuple[ScaleMap, ...]
     split_mode: SplitMode | tuple[SplitMode, ...]
+    act: PlanarAct | tuple[PlanarAct, ...]
     permute: Swaps
     encoder_activation: ActivationName
 
@@ -71,6 +78,7 @@ def infer(weights: Weights) -> Inference:
     seen.suppose("leaky", 0.0, "the default of nets.MLP: plain ReLU")
     seen.suppose("output_fn", None, "the default of nets.MLP")
     _infer_blocks(weights, seen, kinds, features)
+    _infer_planars(seen, kinds)
     normflows_shown.show(weights, seen, kinds, base)
     if len(places) == places[-1] + 1:
         note = seen.know if seen.shown["K"].fitting[0] > 1 else seen.suppose
@@ -122,7 +130,7 @@ def _infer_blocks(
     weights: Weights, seen: Inference, kinds: Mapping[int, str], features: int
 ) -> None:
     """Ask what AffineCouplingBlocks do with their scales and which half they keep."""
-    sizes = normflows_couplings.read_blocks(weights, _blocks(kinds))
+    sizes = normflows_couplings.read_blocks(weights, _named(kinds, "coupling"))
     if not sizes:
         for name, default in (("scale_map", "exp"), ("split_mode", "channel")):
             seen.suppose(name, default, "there is no AffineCouplingBlock")
@@ -156,8 +164,18 @@ def _infer_blocks(
         )
 
 
-def _blocks(kinds: Mapping[int, str]) -> list[str]:
-    return [f"flows.{place}" for place, kind in kinds.items() if kind == "coupling"]
+def _infer_planars(seen: Inference, kinds: Mapping[int, str]) -> None:
+    """Ask for h of Planar flows."""
+    names = _named(kinds, "planar")
+    if not names:
+        seen.suppose("act", "tanh", "there is no Planar")
+        return
+    more = f", or a list of {len(names)}, one each" if len(names) > 1 else ""
+    seen.ask("act", f"tanh (the default of Planar) or leaky_relu: the weights fit both{more}")
+
+
+def _named(kinds: Mapping[int, str], wanted: str) -> list[str]:
+    return [f"flows.{place}" for place, kind in kinds.items() if kind == wanted]
 
 
 def _check_blocks(config: "Config", weights: Weights, settings: Settings) -> None:
@@ -204,7 +222,13 @@ def convert(config: Config, weights: Weights) -> Conversion:
     weights.skip(r"p\..*", "the target of the reverse Kullback-Leibler loss")
     places = weights.indices(r"flows\.(\d+)\.")
     kinds = {place: normflows_layers.kind_of(weights, f"flows.{place}") for place in places}
-    settings = Settings(config.D, config, _blocks(kinds), unused_context=config.num_classes or 0)
+    settings = Settings(
+        config.D,
+        config,
+        blocks=_named(kinds, "coupling"),
+        planars=_named(kinds, "planar"),
+        unused_context=config.num_classes or 0,
+    )
     _check_blocks(config, weights, settings)
     parts: list[Part] = []
     for place in _order(weights, config.permute):
