@@ -1,6 +1,6 @@
 """Planar flows: space bends across one hyperplane after the other."""
 
-from models.families.about import About, Example
+from models.families.about import About, Cost, Example
 from models.families.chain import assemble
 from models.families.layers import Bend, Formula, PlanarLayer
 from models.families.options import NegativeSlope
@@ -11,6 +11,9 @@ PLANAR = About(
     what="a bend across one hyperplane a map, without a network",
     data="tables of few columns",
     when="you want few weights, or the flow of Rezende & Mohamed; realnvp models far more",
+    cost=Cost(
+        encode="0", decode="0 and a search a map (leaky_relu: none; formula=decode: in encode)"
+    ),
     example=Example(
         data="two_moons",
         event_shape=(2,),
