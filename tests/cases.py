@@ -378,6 +378,45 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "chain_mixtures": Case(
+        "chain",
+        {
+            "event_shape": [2],
+            "layers": [
+                {"kind": "gaussian_mixture", "components": 2, "offset": 0.01},
+            ],
+        },
+    ),
+    "chain_mixtures_context": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "context_features": 2,
+            "layers": [
+                {
+                    "kind": "autoregressive",
+                    "order": [1, 0, 2],
+                    "elementwise": {
+                        "kind": "normal_mixture",
+                        "components": 2,
+                        "deviation": "softplus",
+                        "offset": 0.01,
+                    },
+                    "conditioner": {"kind": "mlp", "widths": [6]},
+                },
+                {"kind": "gaussian_mixture", "components": 2, "covariance": "diagonal"},
+                {"kind": "permute"},
+                {
+                    "kind": "gaussian_mixture",
+                    "components": 2,
+                    "factor": "precision",
+                    "deviation": "inverse_softplus",
+                    "offset": 0.1,
+                    "network": {"kind": "mlp", "widths": [5]},
+                },
+            ],
+        },
+    ),
     "chain_monotone_networks": Case(
         "chain",
         {

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from models.conditioners.activations import Activation, pointwise
 
-ContextMode = Literal["concatenate", "gate", "add"]
+ContextMode = Literal["concatenate", "gate", "add", "concatenate_and_add"]
+# Those in which every residual block adds a linear map of the context.
+ADDING_MODES = ("add", "concatenate_and_add")
 
 # nflows' choice for the batch norms inside a residual block (torch's own default is 1e-5).
 _BATCH_NORM_EPS = 1e-3
@@ -171,7 +173,7 @@ class ResidualBlock(nn.Module):
             from_context = self.context_layer(context)
         value: Tensor = self.norms[0](h)
         value = self.first(self.activation(value) if self.pre_activation else value)
-        if from_context is not None and self.context_mode == "add":
+        if from_context is not None and self.context_mode in ADDING_MODES:
             value = value + from_context
         value = self.second(self.activation(self.norms[1](value)))
         if from_context is not None and self.context_mode == "gate":
@@ -190,7 +192,8 @@ class ResNet(nn.Module):
         context_mode: `concatenate`: the context joins the inputs, behind them (zuko); `gate`: it
             does, and every block's change is multiplied by sigmoid(V context + d) (nflows);
             `add`: a(V context + d) is added after the entry, V context + d inside every block
-            (nflows' residual MADE).
+            (nflows' residual MADE); `concatenate_and_add`: it joins the inputs, and V context + d
+            is added inside every block (nflows' mixtures).
 
     Reference: Durkan et al. 2019, appendix B.1 (arXiv 1906.04032).
     """

@@ -16,6 +16,13 @@ from models.families.config import (
     PositiveInt,
     Repeats,
 )
+from models.families.mixtures import (
+    GaussianMixtureLayer,
+    NormalMixtureConfig,
+    build_gaussian_mixture,
+    build_normal_mixture,
+    start_at_first_params,
+)
 from models.families.nets import ConditionerConfig, HiddenWidths, MLPConfig, build_conditioner
 from models.families.options import (
     ActNormStorage,
@@ -142,7 +149,8 @@ ElementwiseConfig = Annotated[
     | SumOfSquaresConfig
     | BernsteinConfig
     | MonotoneNetworkConfig
-    | MonotoneIntegralConfig,
+    | MonotoneIntegralConfig
+    | NormalMixtureConfig,
     Field(discriminator="kind"),
 ]
 # Arguments of layers.
@@ -320,6 +328,7 @@ Layer = Annotated[
     | ScaleLayer
     | SoftClipLayer
     | GaussianLayer
+    | GaussianMixtureLayer
     | LogisticLayer
     | UniformLayer,
     Field(discriminator="kind"),
@@ -369,6 +378,8 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
                 raise ValueError("gaussian: conditional needs context_features or num_classes")
             conditioned_on = context_features if layer.conditional else None
             return GaussianPrior((features,), context_features=conditioned_on)
+        case GaussianMixtureLayer():
+            return build_gaussian_mixture(layer, features, context_features)
         case LogisticLayer():
             return LogisticToNormal()
         case UniformLayer():
@@ -405,6 +416,8 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
             return MonotoneNetwork(features, config.signal, config.widths)
         case MonotoneIntegralConfig():
             return MonotoneIntegral(features, config.signal, config.widths, config.activation)
+        case NormalMixtureConfig():
+            return build_normal_mixture(config)
 
 
 def _coupling(layer: CouplingLayer, features: int, context_features: int) -> Transform:
@@ -418,6 +431,7 @@ def _coupling(layer: CouplingLayer, features: int, context_features: int) -> Tra
         return Dense(kept, num_params * (features - kept), context_features)
 
     conditioner = build_conditioner(layer.conditioner, wire, elementwise.num_params)
+    start_at_first_params(conditioner, elementwise)
     return Coupling(layer.mask, conditioner, elementwise)
 
 
@@ -431,6 +445,7 @@ def _autoregressive(layer: AutoregressiveLayer, features: int, context_features:
     elementwise = build_elementwise(layer.elementwise, features)
     wire = partial(Masked, layer.order, context_features=context_features)
     conditioner = build_conditioner(layer.conditioner, wire, elementwise.num_params)
+    start_at_first_params(conditioner, elementwise)
     transform = MaskedAutoregressive(layer.order, conditioner, elementwise)
     return _in_direction(transform, layer.one_pass)
 

@@ -59,7 +59,8 @@ class ResNetConfig(FamilyConfig):
     batch_norm: bool = Field(False, description="Batch norms inside the blocks.")
     context_mode: ContextMode = Field(
         "gate",
-        description="The context joins the inputs, gates what every block adds, or is added.",
+        description="The context joins the inputs, gates what every block adds, is added, or joins "
+        "the inputs and is added inside every block.",
     )
 
 

@@ -12,11 +12,12 @@ from models.fold.networks import Network
 from models.fold.planar import FoldedPlanar, FoldedRadial
 from models.fold.rules import fold_chain
 from models.fold.scalar import Trailing
+from models.monotone.mixture import GaussianMixture
 
 __all__ = ["fold"]
 
 # Maps between which values stay float64.
-_WIDE = (Trailing, ConstantMove, FoldedPlanar, FoldedRadial)
+_WIDE = (Trailing, ConstantMove, FoldedPlanar, FoldedRadial, GaussianMixture)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.conditioners.dense import MLP, Bridge, ResidualBlock, ResNet
+from models.conditioners.dense import ADDING_MODES, MLP, Bridge, ResidualBlock, ResNet
 from models.fold.affine import scale_and_shift
 from models.fold.network_steps import (
     BEFORE_ALL,
@@ -151,7 +151,7 @@ def _block_steps(block: ResidualBlock) -> list[Step]:
         *_norm(block.norms[0]),
         *([activate] if block.pre_activation else []),
         _linear(block.first),
-        *(_add_context(layer, None) if block.context_mode == "add" else []),
+        *(_add_context(layer, None) if block.context_mode in ADDING_MODES else []),
         *_norm(block.norms[1]),
         Pointwise(block.activation),
         _linear(block.second),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.conditioners.activations import pointwise
 from models.conditioners.conv import GlowNet, RealNVPResNet, ScaledConv2d, WeightNormConv2d
-from models.conditioners.dense import MLP, Pair, ResidualBlock, ResNet
+from models.conditioners.dense import ADDING_MODES, MLP, Pair, ResidualBlock, ResNet
 from models.conditioners.masked import MaskedLinear
 from models.fold.affine import EvaluatedBatchNorm, Norm, scale_and_shift
 from models.fold.scalar import FoldedAdditive, FoldedAffine, Raw, Scalar, Trailing, Unchanged
@@ -233,7 +233,7 @@ def _(module: ResidualBlock, size: Size) -> nn.Module:
     if isinstance(second, EvaluatedBatchNorm):
         scale, shift = scale_and_shift(second)
         _rescale(module.first, scale, shift)
-        if module.context_layer is not None and module.context_mode == "add":
+        if module.context_layer is not None and module.context_mode in ADDING_MODES:
             _rescale(module.context_layer, scale, torch.zeros_like(shift))
         module.norms[1] = nn.Identity()
     return module

@@ -18,6 +18,7 @@ from models.importers.sources.normflows import vectors as normflows_vectors
 from models.importers.sources.sbi import nflows_built as sbi_nflows
 from models.importers.sources.sbi import zuko_built as sbi_zuko
 from models.importers.sources.zuko import flow as zuko
+from models.importers.sources.zuko import gmm as zuko_gmm
 
 # One line a source; several may share a name, then the keys tell them apart.
 SOURCES: tuple[Source, ...] = (
@@ -38,6 +39,7 @@ SOURCES: tuple[Source, ...] = (
     torchcfm.SOURCE,
     y0ast.SOURCE,
     zuko.SOURCE,
+    zuko_gmm.SOURCE,
 )
 NAMES = sorted({source.name for source in SOURCES})
 

@@ -41,6 +41,10 @@ class Elementwise(nn.Module, ABC):
     def decode(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """y (...), params (..., num_params) -> x (...), log|dx/dy| (...)."""
 
+    def first_params(self) -> list[float]:
+        """The parameters of an element before training."""
+        return [0.0] * self.num_params
+
     def only(self, features: Sequence[int]) -> Self:
         """The map of some of the features alone, where features have weights of their own."""
         return self

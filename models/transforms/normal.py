@@ -97,8 +97,14 @@ def log_normal_density(z: Tensor) -> Tensor:
 
 def log_normal_tail(z: Tensor) -> Tensor:
     """log(1 - Phi(z)), exact far out too."""
-    far, _ = _log_tail_and_hazard(z.abs())
-    return torch.where(z < 0, torch.log1p(-far.exp()), far)
+    return log_normal_cdfs(z)[1]
+
+
+def log_normal_cdfs(z: Tensor) -> tuple[Tensor, Tensor]:
+    """log Phi(z) and log(1 - Phi(z)), both exact far out too."""
+    far, _ = _log_tail_and_hazard(sign_of(z) * z)
+    near = torch.log1p(-far.exp())
+    return torch.where(z < 0, far, near), torch.where(z < 0, near, far)
 
 
 def normal_quantile(log_tail: Tensor) -> Tensor:

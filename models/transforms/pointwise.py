@@ -33,7 +33,8 @@ class Pointwise(Transform):
             )
         self.register_buffer("chosen", torch.tensor(chosen), persistent=False)
         self.elementwise = elementwise
-        self.params = nn.Parameter(torch.zeros(elementwise.num_params, len(chosen)))
+        first = torch.tensor(elementwise.first_params())
+        self.params = nn.Parameter(first[:, None].repeat(1, len(chosen)))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         moved, params = self._moved_and_params(x)

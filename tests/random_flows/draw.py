@@ -39,6 +39,8 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "polynomials": (1, 3),
     "signal": (1, 3),
     "soft_clip": (None, 12.0),
+    "components": (1, 3),
+    "offset": (0.0, 0.1),
     "num_reflections": (None, 1, 3),
     "width": (1, 3),
     "min_bin": (1e-3, 0.05),

@@ -153,10 +153,13 @@ class MADE:
     Attributes:
         enters_active: whether a feed-forward MADE applies its activation behind the first layer.
         gates: whether the context gates the residual blocks, as in `ResidualNet`; else it is added.
+        enters_straight: whether the context is added to the first layer as it is, in front of the
+            activation.
     """
 
     enters_active: bool
     gates: bool
+    enters_straight: bool = False
 
 
 def made(
@@ -167,16 +170,22 @@ def made(
     *,
     rows: list[int],
     unused_context: int = 0,
+    zero_inputs: int = 0,
 ) -> Net:
     """A `MADE` with residual or feed-forward blocks; its masks are stored.
 
     Args:
         rows: the order of the outputs.
         unused_context: length of a context that the flow has and this network does not take.
+        zero_inputs: how many inputs in front of the features are always zero.
     """
     entry = masked(weights, f"{name}.initial_layer").with_unused_context(unused_context)
+    if zero_inputs:
+        entry = entry.columns(range(zero_inputs, entry.weight.shape[1]))
     key = f"{name}.context_layer"
     context = dense(weights, key) if f"{key}.weight" in weights else None
+    if context is not None and (style.gates or style.enters_straight):
+        entry, context = entry.with_context(context.weight, context.bias), None
     count = weights.count(rf"{name}\.blocks\.(\d+)\.")
     last = masked(weights, f"{name}.final_layer").rows(rows)
     if weights.has(rf"{name}\.blocks\.0\.linear\.weight"):
@@ -185,9 +194,9 @@ def made(
         acts = [first, *[activation] * count]
         return networks.mlp([entry, *hidden, last], acts, context=context)
     blocks = [_residual_block(weights, f"{name}.blocks.{index}", masked) for index in range(count)]
-    mode = "concatenate" if context is None else "gate" if style.gates else "add"
-    if context is not None and style.gates:
-        entry, context = entry.with_context(context.weight, context.bias), None
+    mode = "gate" if style.gates else "concatenate_and_add" if style.enters_straight else "add"
+    if not (blocks and blocks[0].context):
+        mode = "concatenate" if context is None else "add"
     return networks.resnet(entry, blocks, last, activation, context=context, context_mode=mode)
 
 

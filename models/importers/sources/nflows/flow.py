@@ -27,6 +27,7 @@ from models.importers.likelihood import Reported
 from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.nflows import layers as nflows_layers
+from models.importers.sources.nflows import mixture as nflows_mixture
 from models.importers.sources.nflows import shown as nflows_shown
 from models.importers.sources.nflows.leaves import Leaf, recognise
 from models.importers.weights import Weights
@@ -60,9 +61,14 @@ def infer(weights: Weights) -> Inference:
     """Read the sizes off the weights; ask for activation and bound where they are used."""
     found = leaves(weights)
     seen = Inference()
-    seen.know("features", _features(weights, found), f"{found[0].name}*")
+    seen.know("features", _features(weights, found), "the transforms, or the base")
     nets = [leaf for leaf in found if leaf.has_net]
     widths = {weights.shape(leaf.first_weight)[0] for leaf in nets}
+    has_mixture = nflows_mixture.is_base(weights)
+    if has_mixture:
+        widths.add(weights.shape(f"{nflows_mixture.NET}.initial_layer.weight")[0])
+        count = nflows_mixture.components(weights)
+        seen.show("num_mixture_components", count, reason="outputs of the base's network")
     _know_the_one(seen, "hidden_features", widths, "width of the first layers")
     bins = {num_bins(count, leaf.name) for leaf in nets if (count := leaf.params) > 2}
     bins |= {
@@ -73,11 +79,12 @@ def infer(weights: Weights) -> Inference:
     _know_the_one(seen, "num_bins", bins, "outputs of the networks")
     context = {leaf.context for leaf in nets} | {_base_context(weights)}
     _infer_context(weights, seen, max(context))
-    if any(leaf.kind != "context_spline" for leaf in nets):
+    if has_mixture or any(leaf.kind != "context_spline" for leaf in nets):
         seen.ask("activation", f"{ACTIVATIONS} (the library's default is relu)")
     else:
         seen.suppose("activation", "relu", "there is no network that needs it")
-    if not any(weights.has(rf"{re.escape(leaf.net)}\.blocks\..*") for leaf in nets):
+    names = [*(leaf.net for leaf in nets), nflows_mixture.NET]
+    if not any(weights.has(rf"{re.escape(name)}\.blocks\..*") for name in names):
         seen.mark_idle("activation", "not used: no network has blocks")
     if bins:
         seen.ask("tail_bound", "a positive number (the library's default is 1)")
@@ -146,6 +153,8 @@ def leaves(weights: Weights) -> list[Leaf]:
     Raises:
         ImportRefused: if a transform has no tensors, or is not known.
     """
+    if nflows_mixture.is_base(weights) and not weights.has(r"_transforms?\..*"):
+        return []
     return _leaves(weights, _root(weights))
 
 
@@ -183,6 +192,8 @@ def _leaves(weights: Weights, prefix: str, *, inverted: bool = False) -> list[Le
 
 def _features(weights: Weights, transforms: list[Leaf]) -> int:
     found = {leaf.features for leaf in transforms if leaf.features}
+    if not found and nflows_mixture.is_base(weights):
+        return nflows_mixture.inputs(weights)
     if len(found) != 1:
         raise ImportRefused(f"features: expected one number for all transforms, got {found}")
     return found.pop()
@@ -199,6 +210,8 @@ def _encoder(weights: Weights) -> list[str]:
 
 def _base_context(weights: Weights) -> int:
     layers = _encoder(weights)
+    if nflows_mixture.is_base(weights):
+        return nflows_mixture.context(weights)
     return weights.shape(f"{layers[0]}.weight")[1] if layers else 0
 
 
@@ -211,11 +224,13 @@ def _base(weights: Weights, config: Config) -> list[Part]:
     layers = _encoder(weights)
     if layers:
         return [encoded_gaussian(weights, layers, features, config.encoder_activation)]
+    if nflows_mixture.is_base(weights):
+        return [nflows_mixture.convert(weights, features, config.activation)]
     if weights.has(r"_distribution\..*"):
         raise ImportRefused(
-            "_distribution: expected StandardNormal, DiagonalNormal, or ConditionalDiagonalNormal "
-            "with a linear layer or a Sequential of them as its encoder; other bases cannot be "
-            "imported"
+            "_distribution: expected StandardNormal, DiagonalNormal, MADEMoG, or "
+            "ConditionalDiagonalNormal with a linear layer or a Sequential of them as its encoder; "
+            "other bases cannot be imported"
         )
     return []
 
@@ -226,8 +241,9 @@ SOURCE = Source(
     signature=(
         r"(_transform\.)*(_transforms\.\d+\.)*(_transform\.)?(_transforms\.\d+\.)*"
         r"(identity_features|autoregressive_net\.initial_layer\.mask|_permutation|lower_entries|"
-        r"(orthogonal(_1)?\.)?q_vectors|_weight|unconstrained_weight|initialized|_scale)$",
-        r"_transform",
+        r"(orthogonal(_1)?\.)?q_vectors|_weight|unconstrained_weight|initialized|_scale)$|"
+        r"_distribution\._made\.initial_layer\.mask$",
+        r"_transform|_distribution",
     ),
     config=Config,
     infer=infer,

@@ -6,10 +6,13 @@ from typing import Protocol
 
 from models.importers.layouts import chain_layers
 from models.importers.layouts.chain_layers import Part
+from models.importers.layouts.mixtures import Mixture
 from models.importers.layouts.nsf_parts import encoded_gaussian
 from models.importers.report import ImportRefused
 from models.importers.weights import Weights
 
+# Logits of the weights of a mixture.
+_MIXTURE = "q0.weight_scores"
 _ENCODER = r"q0\.context_encoder\.(net\.)?(\d+)\.weight"
 
 
@@ -22,12 +25,14 @@ class Base:
         context: length of the context that its encoder takes.
         encoder: names of the encoder's linear layers.
         is_library_mlp: whether the encoder is a `nets.MLP`, whose activation is known.
+        components: how many, of a mixture of Gaussians.
     """
 
     num_classes: int | None = None
     context: int = 0
     encoder: tuple[str, ...] = ()
     is_library_mlp: bool = False
+    components: int | None = None
 
 
 def features(weights: Weights) -> int | None:
@@ -43,11 +48,13 @@ def recognise(weights: Weights, size: int) -> Base:
     Raises:
         ImportRefused: if it is none that can be imported.
     """
-    if weights.has(r"q0\.(weight_scores|W|ind|low|high|scale)"):
+    if _MIXTURE in weights:
+        return Base(components=weights.shape(_MIXTURE)[-1])
+    if weights.has(r"q0\.(W|ind|low|high|scale)"):
         raise ImportRefused(
-            "q0: expected DiagGaussian, ClassCondDiagGaussian, AffineGaussian or "
-            "ConditionalDiagGaussian; a mixture, GaussianPCA, Uniform or UniformGaussian base "
-            "cannot be imported"
+            "q0: expected DiagGaussian, GaussianMixture, ClassCondDiagGaussian, AffineGaussian or "
+            "ConditionalDiagGaussian; a GaussianPCA, Uniform or UniformGaussian base cannot be "
+            "imported"
         )
     if "q0.transform.s_cc" in weights:
         return Base(num_classes=weights.shape("q0.transform.s_cc")[0])
@@ -80,6 +87,8 @@ def convert(weights: Weights, size: int, given: Arguments) -> list[Part]:
     """Turn the base into a layer, unless it is the standard normal."""
     if "q0.transform.s" in weights:
         return [_affine(weights, size)]
+    if _MIXTURE in weights:
+        return [_mixture(weights, size)]
     if "q0.loc" in weights:
         return _diagonal(weights, size)
     layers = _encoder(weights)
@@ -117,6 +126,14 @@ def _diagonal(weights: Weights, size: int) -> list[Part]:
     )
     zeros = of_class[0].new_zeros(size)
     return [chain_layers.gaussian(zeros, zeros, of_class)]
+
+
+def _mixture(weights: Weights, size: int) -> Part:
+    """A GaussianMixture: K Gaussians with variances of their own."""
+    count = weights.shape(_MIXTURE)[-1]
+    logits = weights.take(_MIXTURE, 1, count)[0]
+    means, log_stds = (weights.take(f"q0.{key}", 1, count, size)[0] for key in ("loc", "log_scale"))
+    return Mixture(size, count, is_full=False, options={}).constant(logits, means, log_stds, None)
 
 
 def _affine(weights: Weights, size: int) -> Part:

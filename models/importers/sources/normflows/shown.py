@@ -71,7 +71,11 @@ def _show_lines(seen: Inference, kinds: Mapping[int, str]) -> None:
 
 
 def _show_base(weights: Weights, seen: Inference, base: Base) -> None:
-    if base.num_classes is not None:
+    if base.components is not None:
+        names = ["GaussianMixture"]
+        for name in ("n_modes", "components"):
+            seen.show(name, base.components, reason="q0.weight_scores")
+    elif base.num_classes is not None:
         names = ["ClassCondDiagGaussian", "AffineGaussian"]
     elif base.encoder:
         names = ["ConditionalDiagGaussian"]

@@ -23,6 +23,7 @@ from models.importers.likelihood import Reported
 from models.importers.report import HyperParametersMissing, ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.zuko import cnf as zuko_cnf
+from models.importers.sources.zuko import gmm as zuko_gmm
 from models.importers.sources.zuko import layers as zuko_layers
 from models.importers.sources.zuko import monotone as zuko_monotone
 from models.importers.sources.zuko import parts as zuko_parts
@@ -258,11 +259,13 @@ def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) 
 def _base(weights: Weights, features: int) -> list[Part]:
     """The base distribution as a layer, unless it is the standard normal."""
     names = next((names for names in _BASES if f"base.{names[0]}" in weights), None)
+    if zuko_gmm.is_base(weights):
+        return [zuko_gmm.constant(weights, "base.", zuko_gmm.EPSILON)]
     if names is None:
         if weights.has(r"base\..*"):
             raise ImportRefused(
-                "base: expected a DiagNormal (loc, scale); uniform (NCSF), mixture and other bases "
-                "cannot be imported"
+                "base: expected a DiagNormal (loc, scale) or a GMM without a context; uniform "
+                "(NCSF) and other bases cannot be imported"
             )
         return []
     mean, std = (weights.take(f"base.{name}", features) for name in names)

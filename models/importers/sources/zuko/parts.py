@@ -176,6 +176,12 @@ def _mlp(weights: Weights, layer: Layer, moved: int, settings: Settings) -> Net:
     return networks.mlp(linears, settings.activation, **options)
 
 
+def mlp_layers(weights: Weights, name: str) -> tuple[list[Linear], dict[str, Any]]:
+    """The layers of a zuko.nn.MLP, and further fields of `MLPConfig`."""
+    names, options = _linears(weights, name)
+    return [_dense(weights, inner) for inner in names], options
+
+
 def _linears(weights: Weights, name: str) -> tuple[list[str], dict[str, Any]]:
     """The linear layers of a network, and whether its hidden units are normalised."""
     places = weights.indices(rf"{re.escape(name)}\.(\d+)\.weight")

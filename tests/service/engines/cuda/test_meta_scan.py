@@ -54,6 +54,8 @@ BUDGETS = {
     "chain_bernstein": (350, 20),
     "chain_bounded_and_centred": (50, 50),
     "chain_householder": (50, 50),
+    "chain_mixtures": (680, 140),
+    "chain_mixtures_context": (2060, 150),
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
     "chain_uniform_base": (280, 150),
@@ -68,6 +70,7 @@ BUDGETS = {
 SEARCHED = {
     *("chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"),
     *("naf", "naf_squares_context"),
+    *("chain_mixtures", "chain_mixtures_context"),
     "planar",
 }
 # Maps from latents to data whose inverse is searched for.
