@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from models.conditioners.activations import Activation
-from models.families.config import PositiveFloat, PositiveInt, UnitFloat
+from models.families.config import NonNegativeFloat, PositiveFloat, PositiveInt, UnitFloat
 from models.ode.fields.activations import Nonlinearity
 from models.transforms.actnorm import ScaleStorage
 from models.transforms.elementwise import AffineForm, ScaleFunction
@@ -48,10 +48,10 @@ Bounds = Annotated[
     ),
 ]
 MinBin = Annotated[
-    PositiveFloat,
+    NonNegativeFloat,
     Field(description="Smallest width and height of a bin, relative to the whole."),
 ]
-MinSlope = Annotated[PositiveFloat, Field(description="Smallest slope of a spline at a knot.")]
+MinSlope = Annotated[NonNegativeFloat, Field(description="Smallest slope of a spline at a knot.")]
 
 # Of dense networks.
 HiddenActivation = Annotated[Activation, Field(description="Between the layers of the networks.")]

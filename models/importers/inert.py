@@ -27,6 +27,8 @@ _RECORDS = re.compile(
     r"|torch\.(device|Generator|dtype|Tensor|nn\.parameter\.Parameter|serialization\._get_layout)"
     r"|torch\.(b?float|int|uint|bool|complex|double|half|long|short)\w*"
     r"|torch\.(storage\.)?(Typed|Untyped|[A-Z]\w+)Storage"
+    # Flows of pzflow, and the functions that stand beside their numbers by name.
+    r"|pzflow\.[\w.]+"
 )
 _DTYPE = re.compile(r"[<>=|]?[biufc?](1|2|4|8|16)?|[<>=|]?[SU]\d{1,6}")
 
@@ -170,6 +172,13 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> Array
     return array
 
 
+def _jax_array(_: Any, __: Any, state: Any, *___: Any) -> Array:
+    """An array of jax is a numpy array, whose state it brings, with facts about devices."""
+    array = Array()
+    array.build(state)
+    return array
+
+
 def _newobj(symbol: Any, *args: Any) -> Any:
     return make(symbol, args)
 
@@ -201,6 +210,8 @@ BUILDERS: Mapping[str, Callable[..., Any]] = {
     "collections.deque": lambda content=(), *_: list(content),
     "copyreg.__newobj__": _newobj,
     "copyreg._reconstructor": _reconstructor,
+    "jax._src.array._reconstruct_array": _jax_array,
+    "jax._src.device_array.reconstruct_device_array": _jax_array,
     "numpy._core.multiarray._reconstruct": lambda *_: Array(),
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _frombuffer,

@@ -55,13 +55,20 @@ class Interpreter:
     Args:
         make: the inert value of a listed name that is called with arguments.
         persistent: the value of a persistent id, such as a storage of torch.
+        every_name: take names that are not listed too; they and what they are called with stay
+            inert as the others do.
     """
 
     def __init__(
-        self, make: Callable[[Any, Any], Any], persistent: Callable[[Any], Any] | None = None
+        self,
+        make: Callable[[Any, Any], Any],
+        persistent: Callable[[Any], Any] | None = None,
+        *,
+        every_name: bool = False,
     ) -> None:
         self._make = make
         self._persistent = persistent
+        self._every_name = every_name
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self.names: set[str] = set()
@@ -127,7 +134,7 @@ class Interpreter:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Malformed("a name that is no text")
         full = canonical(module, name)
-        if not is_listed(full):
+        if not self._every_name and not is_listed(full):
             raise Refused(full)
         self.names.add(full)
         return Symbol(full)

@@ -9,6 +9,7 @@ import argparse
 import pickle
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from safetensors.torch import load_file
 
 from models.importers.inert import Malformed
 from models.importers.pickles import Refused
+from models.importers.pytrees import is_flow
 from models.importers.report import ImportRefused, Report
-from models.importers.torch_files import read_file
+from models.importers.torch_files import Content, read_file
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 # First bytes of files that people take for checkpoints.
@@ -136,7 +138,7 @@ def _read_torch(path: Path, report: Report, *, allow_pickle: bool) -> Any:
         report.recognised("file", "torch.save: read with weights_only=True")
         return content
     try:
-        found = read_file(path)
+        found = _read_inert(path)
     except (Malformed, zipfile.BadZipFile, OSError) as error:
         raise _unreadable(path, str(error) or "it is no pickle") from None
     except Refused as error:
@@ -149,6 +151,18 @@ def _read_torch(path: Path, report: Report, *, allow_pickle: bool) -> Any:
     names = ", ".join(sorted(name for name in found.names if not name.startswith("torch")))
     report.recognised("file", f"a pickle: read without calling anything{_beside(names)}")
     return found.value
+
+
+def _read_inert(path: Path) -> Content:
+    """Read by our own reader; in a flow with its structure any function may stand by its name."""
+    try:
+        return read_file(path)
+    except Refused:
+        with suppress(Malformed):
+            found = read_file(path, every_name=True)
+            if is_flow(found.value):
+                return found
+        raise
 
 
 def _beside(names: str) -> str:

@@ -15,6 +15,7 @@ from models.importers.sources.kamenbliznashki import maf as kamenbliznashki_maf
 from models.importers.sources.nflows import flow as nflows
 from models.importers.sources.normflows import glow as normflows_glow
 from models.importers.sources.normflows import vectors as normflows_vectors
+from models.importers.sources.pzflow import flow as pzflow
 from models.importers.sources.sbi import nflows_built as sbi_nflows
 from models.importers.sources.sbi import zuko_built as sbi_zuko
 from models.importers.sources.zuko import flow as zuko
@@ -33,6 +34,7 @@ SOURCES: tuple[Source, ...] = (
     nflows.SOURCE,
     normflows_glow.SOURCE,
     normflows_vectors.SOURCE,
+    pzflow.SOURCE,
     rosinality.SOURCE,
     sbi_nflows.SOURCE,
     sbi_zuko.SOURCE,

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from models.checkpoints.files import sha256
 from models.checkpoints.tensor_file import contiguous
+from models.datasets.schema import COLUMNS_KEY, named, to_json
 from models.flow import Flow
+from models.importers import pytrees
 from models.importers.hyperparameters import HyperparameterSources, refuse_unused, resolve
 from models.importers.layouts.images import log_det
 from models.importers.likelihood import Term, describe_likelihood
@@ -128,15 +130,19 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
         )
     content = read(path, report, allow_pickle=request.allow_pickle)
     report.sha256 = sha256(path)
-    state, stored = extract_state_dict(
-        content, report, names_of, prefer=request.weights, prefix=request.prefix
-    )
+    if pytrees.is_flow(content):
+        state, stored = pytrees.extract(content, report, request.prefix)
+    else:
+        state, stored = extract_state_dict(
+            content, report, names_of, prefer=request.weights, prefix=request.prefix
+        )
     name = request.source or request.config.get("source")
     source = choose(name, state)
     report.source = source.name
     how = "named" if name else "recognised by its keys"
     report.recognised("source", f"{source.name}: {how}")
-    weights = Weights({source.plain_key(key): value for key, value in state.items()}, report)
+    tensors = {source.plain_key(key): value for key, value in state.items()}
+    weights = Weights(tensors, report, stored)
     inference = source.infer(weights)
     config = resolve(source, HyperparameterSources(request.config, stored, inference), report)
     conversion = _convert(source, config, weights)
@@ -144,6 +150,9 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     refuse_unused(source, config, inference, report)
     flow = _assemble(conversion, request.preprocessing, report)
     flow.provenance = report.provenance()
+    if conversion.feature_names:
+        names = named(conversion.feature_names, flow.features)
+        flow.provenance[COLUMNS_KEY] = to_json(names)
     return flow
 
 

@@ -113,6 +113,7 @@ class Conversion:
             of its own, as for tabular data.
         data: what x is, in words.
         reported: the source's own number.
+        feature_names: of the columns of x, where the source knows them.
     """
 
     family: str
@@ -123,6 +124,7 @@ class Conversion:
     inputs: tuple[Step, ...] = ()
     pixels: tuple[Step, ...] = ()
     data: str = "the inputs of the source"
+    feature_names: tuple[str, ...] = ()
 
 
 def _as_given(settings: Mapping[str, Any]) -> Mapping[str, Any]:

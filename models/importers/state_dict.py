@@ -82,7 +82,7 @@ def extract_state_dict(
         plain = under(plain, prefix, report)
     states = _split_averages(plain, report)
     state = states[_choose(states, report, recognise, prefer)]
-    _check_tensors(state, report)
+    check_tensors(state, report)
     return without_common(state, report, recognise), found.stored
 
 
@@ -222,7 +222,7 @@ def _is_average(name: str) -> bool:
     return any(word in _AVERAGE_WORDS for word in words)
 
 
-def _check_tensors(state: State, report: Report) -> None:
+def check_tensors(state: State, report: Report) -> None:
     """Refuse what no conversion can use: tensors that are not plain, finite numbers.
 
     Half precision is widened, which is exact.

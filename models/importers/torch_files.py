@@ -47,8 +47,12 @@ class Content:
     names: frozenset[str]
 
 
-def read_file(path: Path) -> Content:
+def read_file(path: Path, *, every_name: bool = False) -> Content:
     """Read a file of any of the three forms; nothing that it names is imported or called.
+
+    Args:
+        path: the file.
+        every_name: take names that are not on the allow-list too, as inert values.
 
     Raises:
         Refused: if it names what is not on the allow-list.
@@ -60,15 +64,15 @@ def read_file(path: Path) -> Content:
             warnings.simplefilter("ignore", DeprecationWarning)
             if zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
-                    return _read_zip(archive)
-            return _read_stream(path.read_bytes(), depth=0)
+                    return _read_zip(archive, every_name=every_name)
+            return _read_stream(path.read_bytes(), depth=0, every_name=every_name)
     except (Refused, Malformed):
         raise
     except (ValueError, TypeError, LookupError, OverflowError, RuntimeError) as error:
         raise Malformed(str(error).partition("\n")[0]) from None
 
 
-def _read_zip(archive: zipfile.ZipFile) -> Content:
+def _read_zip(archive: zipfile.ZipFile, *, every_name: bool) -> Content:
     pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
     if pickled is None:
         raise Malformed("a zip file without data.pkl")
@@ -82,13 +86,13 @@ def _read_zip(archive: zipfile.ZipFile) -> Content:
             raise Malformed(f"storage {key} is not as long as it says")
         return _numbers(archive.read(info), dtype, numel)
 
-    reader = _Reader(load)
+    reader = _Reader(load, every_name=every_name)
     with archive.open(pickled) as file:
         value = reader.interpreter.read(io.BytesIO(file.read()))
     return Content(value, frozenset(reader.interpreter.names))
 
 
-def _read_stream(data: bytes, *, depth: int) -> Content:
+def _read_stream(data: bytes, *, depth: int, every_name: bool = False) -> Content:
     """The older form of torch.save, or a plain pickle."""
     file = io.BytesIO(data)
     storages: dict[str, Tensor] = {}
@@ -98,7 +102,7 @@ def _read_stream(data: bytes, *, depth: int) -> Content:
             raise Malformed(f"storage {key} is longer than the file")
         return storages.setdefault(key, torch.zeros(numel, dtype=dtype))
 
-    reader = _Reader(reserve, depth=depth)
+    reader = _Reader(reserve, depth=depth, every_name=every_name)
     first = reader.interpreter.read(file)
     if not isinstance(first, int) or first != _MAGIC:
         return Content(first, frozenset(reader.interpreter.names))
@@ -134,12 +138,19 @@ class _Reader:
     Args:
         load: gives the numbers of a storage by key, dtype and count.
         depth: how many files this one is inside of.
+        every_name: as `read_file`.
     """
 
-    def __init__(self, load: Callable[[str, torch.dtype, int], Tensor], *, depth: int = 0) -> None:
+    def __init__(
+        self,
+        load: Callable[[str, torch.dtype, int], Tensor],
+        *,
+        depth: int = 0,
+        every_name: bool = False,
+    ) -> None:
         self._load = load
         self._depth = depth
-        self.interpreter = Interpreter(self._make, self._storage)
+        self.interpreter = Interpreter(self._make, self._storage, every_name=every_name)
 
     def _storage(self, pid: Any) -> Tensor:
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":

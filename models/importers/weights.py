@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,17 @@ class Weights:
     Args:
         tensors: the state dict.
         report: where what is set aside or mended is noted.
+        stored: plain values that the file holds beside them.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], report: Report | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        report: Report | None = None,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
         self._tensors = dict(tensors)
+        self.stored: Mapping[str, Any] = stored or {}
         self._taken: set[str] = set()
         self._answers: dict[str, bool] = {}
         self._problems: list[str] = []

@@ -99,6 +99,11 @@ class RationalQuadratic(Elementwise):
             raise ValueError(f"num_bins: expected at least 2, got {num_bins}")
         if bounds == "floor" and num_bins * min_bin >= 1:
             raise ValueError(f"min_bin: expected less than 1 / {num_bins}, got {min_bin}")
+        if bounds == "soft_clamp" and not (0 < min_bin < 1 and 0 < min_slope < 1):
+            raise ValueError(
+                f"min_bin, min_slope: expected numbers between 0 and 1 with soft_clamp, which "
+                f"bounds their logarithms, got {min_bin} and {min_slope}"
+            )
         self.num_bins = num_bins
         self.num_params = 3 * num_bins - 1
         self.bound = bound

@@ -1,0 +1,1 @@
+"""Flows of jfcrenshaw/pzflow."""
