@@ -482,6 +482,31 @@ CASES: dict[str, Case] = {
             "conditioner": {"kind": "resnet", "widths": [6]},
         },
     ),
+    "chain_positive_beta_base": Case(
+        "chain",
+        {
+            "event_shape": [2],
+            "preprocessing": [
+                {"kind": "shift_scale", "shift": 9.0},
+                {"kind": "inverse_softplus", "columns": [1], "sharpness": [0.5]},
+                {"kind": "shift_scale", "shift": -9.0},
+            ],
+            "layers": [
+                {
+                    "kind": "coupling",
+                    "mask": [0, 1],
+                    "elementwise": {
+                        "kind": "spline",
+                        "num_bins": 3,
+                        "min_bin": 0.0,
+                        "min_slope": 0.0,
+                    },
+                    "conditioner": {"kind": "mlp", "widths": [4], "activation": "tanh"},
+                },
+                {"kind": "beta", "chosen": [0, 1], "low": [-6.0, -7.0], "high": [6.5]},
+            ],
+        },
+    ),
     "maf": Case(
         "maf",
         {"event_shape": [2], "num_layers": 3, "conditioner": {"kind": "mlp", "widths": [6]}},

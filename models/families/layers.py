@@ -43,6 +43,7 @@ from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.autoregressive import MaskedAutoregressive, Swapped
 from models.transforms.batchnorm import BatchNorm, NormScale, NormStatistics
+from models.transforms.beta import BetaToNormal
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
 from models.transforms.linear import (
@@ -315,6 +316,16 @@ class UniformLayer(FamilyConfig):
     high: Ends = (1.0,)
 
 
+class BetaLayer(FamilyConfig):
+    """A symmetric beta base for some features; the others keep theirs."""
+
+    kind: Literal["beta"] = "beta"
+    chosen: tuple[Index, ...] = Field(description="Which features, from 0.")
+    low: Ends = (-1.0,)
+    high: Ends = (1.0,)
+    exponent: int = Field(13, ge=1, le=64, description="Both exponents; 1 is a uniform base.")
+
+
 Layer = Annotated[
     CouplingLayer
     | AutoregressiveLayer
@@ -330,7 +341,8 @@ Layer = Annotated[
     | GaussianLayer
     | GaussianMixtureLayer
     | LogisticLayer
-    | UniformLayer,
+    | UniformLayer
+    | BetaLayer,
     Field(discriminator="kind"),
 ]
 
@@ -384,6 +396,10 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
             return LogisticToNormal()
         case UniformLayer():
             return UniformToNormal(features, layer.chosen, layer.low, layer.high)
+        case BetaLayer():
+            return BetaToNormal(
+                features, layer.chosen, layer.low, layer.high, exponent=layer.exponent
+            )
 
 
 def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from models.families.config import FamilyConfig, PositiveFloat
 from models.flow import Facts, Support
+from models.transforms.inverse_softplus import InverseSoftplus
 from models.transforms.preprocess import (
     PIXEL_BITS,
     Dequantise,
@@ -82,13 +83,26 @@ class LogitStep(FamilyConfig):
     )
 
 
+class InverseSoftplusStep(FamilyConfig):
+    """log(exp(k x) - 1) / k on columns that are positive."""
+
+    kind: Literal["inverse_softplus"]
+    columns: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="Indices of the positive features, ascending."
+    )
+    sharpness: tuple[PositiveFloat, ...] = Field(
+        (1.0,), description="k, one for all of these or one each."
+    )
+
+
 Step = Annotated[
     StandardiseStep
     | ReduceBitsStep
     | DequantiseStep
     | DequantiseColumnsStep
     | ShiftScaleStep
-    | LogitStep,
+    | LogitStep
+    | InverseSoftplusStep,
     Field(discriminator="kind"),
 ]
 Preprocessing = Annotated[
@@ -178,6 +192,10 @@ def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -
             if any(isinstance(other, LogitStep) for other in before):
                 raise ValueError("logit: expected it once, got it twice")
             return Logit(alpha)
+        case InverseSoftplusStep(columns=columns, sharpness=sharpness):
+            if len(event_shape) > 1:
+                raise ValueError("inverse_softplus: it acts on columns of a table, not on images")
+            return InverseSoftplus(event_shape[0], columns, sharpness)
 
 
 def _dequantise_columns(

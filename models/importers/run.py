@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from models.checkpoints.files import sha256
@@ -25,6 +26,7 @@ from models.importers.source import (
     Fragment,
     Source,
     SourceConfig,
+    Step,
     numbered,
     prefixed,
 )
@@ -173,6 +175,7 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
         flow = build(conversion.family, config)
         state = prefixed("transforms.", numbered(conversion.layers, start=len(steps)))
         state |= prefixed("context_embedding.", conversion.embedding)
+        state |= _statistics(steps)
         flow.double().load_state_dict(_complete(state, flow.state_dict(), len(steps)), assign=True)
     except (ValueError, RuntimeError) as error:
         raise ImportRefused(f"the checkpoint does not make a flow: {error}") from error
@@ -190,6 +193,16 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
         flow.features,
     )
     return flow
+
+
+def _statistics(steps: Sequence[Step]) -> Fragment:
+    """What standardising steps hold, in the digits of the source: flows are built in float32."""
+    return {
+        f"transforms.{index}.{name}": torch.tensor(step[name], dtype=torch.float64)
+        for index, step in enumerate(steps)
+        if step["kind"] == "standardise"
+        for name in ("mean", "std")
+    }
 
 
 def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> Fragment:

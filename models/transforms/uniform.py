@@ -68,9 +68,10 @@ class UniformToNormal(Transform):
         below, above = wide - low, high - wide
         share = torch.minimum(below, above) / (high - low)
         # Outsiders are taken for an end: finite latents, and no NaN in gradients.
-        size = normal_quantile(share.clamp(min=_LEAST_TAIL).log())
+        inner = share.clamp(min=_LEAST_TAIL)
+        size = normal_quantile(self._log_tail(inner))
         z = sign_of(below - above) * size
-        log_slope = -(high - low).log() - log_normal_density(z)
+        log_slope = self._log_density(inner) - (high - low).log() - log_normal_density(z)
         log_slope = torch.where(share < 0, -math.inf, log_slope)
         y = torch.where(self.chosen, z, wide).to(x.dtype)
         return y, sum_event(torch.where(self.chosen, log_slope, 0.0))
@@ -78,8 +79,21 @@ class UniformToNormal(Transform):
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         low, high, wide = self.box.get_buffer("low"), self.box.get_buffer("high"), y.double()
         sign = sign_of(wide)
-        inward = (high - low) * log_normal_tail(sign * wide).exp()
+        share = self._share(log_normal_tail(sign * wide))
+        inward = (high - low) * share
         x = torch.where(sign < 0, low + inward, high - inward)
-        log_slope = (high - low).log() + log_normal_density(wide)
+        log_slope = (high - low).log() + log_normal_density(wide) - self._log_density(share)
         x = torch.where(self.chosen, x, wide).to(y.dtype)
         return x, sum_event(torch.where(self.chosen, log_slope, 0.0))
+
+    def _log_tail(self, share: Tensor) -> Tensor:
+        """log of the probability of the nearer end, for the share of the box up to there."""
+        return share.log()
+
+    def _share(self, log_tail: Tensor) -> Tensor:
+        """Its inverse."""
+        return log_tail.exp()
+
+    def _log_density(self, share: Tensor) -> Tensor:
+        """log of the density over shares."""
+        return torch.zeros_like(share)

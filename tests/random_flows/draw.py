@@ -42,6 +42,7 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "components": (1, 3),
     "offset": (0.0, 0.1),
     "num_reflections": (None, 1, 3),
+    "exponent": (1, 2, 13),
     "width": (1, 3),
     "min_bin": (1e-3, 0.05),
     "min_slope": (1e-3, 0.05),

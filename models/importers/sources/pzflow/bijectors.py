@@ -6,6 +6,7 @@ the parameters. Data go through a Chain in order.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,14 +52,34 @@ class Layers:
     """What bijectors become.
 
     Attributes:
+        features: D.
         inputs: steps of preprocessing, in front of all layers.
         parts: the layers.
         is_noisy: whether whole numbers are dequantised.
+        origins: for every column behind the layers, the column behind the preprocessing that it
+            still is; None for those that have changed.
     """
 
+    features: int
     inputs: list[Step] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     is_noisy: bool = False
+    origins: list[int | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.origins = list(range(self.features))
+
+    def add(self, part: Part, origins: Sequence[int | None] | None = None) -> None:
+        """Add a layer.
+
+        Args:
+            part: the layer.
+            origins: which columns it leaves alone but for their place: for every column that comes
+                out, the one that went in; None for those that are changed.
+        """
+        places = [None] * self.features if origins is None else origins
+        self.origins = [None if place is None else self.origins[place] for place in places]
+        self.parts.append(part)
 
 
 def flatten(info: Any, key: str, depth: int = 0) -> Iterator[Bijector]:
@@ -94,22 +115,27 @@ def convert(
     Raises:
         ImportRefused: names the first that cannot be expressed.
     """
-    made = Layers()
+    made = Layers(features)
     for bijector in bijectors:
         name, arguments = bijector.name, bijector.arguments
         if name == COUPLING:
             part = convert_spline(weights, bijector.coupling, features, conditions)
-            made.parts += [] if part is None else [part]
+            if part is not None:
+                kept = bijector.coupling.kept(features)
+                made.add(part, [*range(kept), *[None] * (features - kept)])
         elif name in _SHIFTS:
             mean, std = _shift_and_scale(name, arguments, features)
             if made.parts:
-                made.parts.append(_actnorm(mean, std))
+                made.add(_actnorm(mean, std))
             else:
                 made.inputs.append({"kind": "standardise", "mean": mean, "std": std})
         elif name in _PERMUTATIONS:
-            made.parts.append(chain_layers.permute(_permutation(name, arguments, features)))
+            places = _permutation(name, arguments, features)
+            made.add(chain_layers.permute(places), places)
         elif name == "ColorTransform":
-            made.parts.append(_colours(*arguments, features=features))
+            made.add(*_colours(bijector, features))
+        elif name == "InvSoftplus":
+            _soften(made, bijector)
         elif name.endswith("Dequantizer"):
             _dequantise(made, bijector, features)
         else:
@@ -173,17 +199,51 @@ def _permutation(name: str, arguments: Sequence[Any], features: int) -> list[int
     return [(index - int(arguments[0])) % features for index in range(features)]
 
 
-def _colours(reference: int, magnitudes: Sequence[int], *, features: int) -> Part:
-    """The other columns, the reference magnitude, then differences of neighbours: a matrix."""
+def _colours(bijector: Bijector, features: int) -> tuple[Part, list[int | None]]:
+    """The other columns, the reference magnitude, then differences of neighbours: a matrix.
+
+    Raises:
+        ImportRefused: if it names columns that are none.
+    """
+    reference, magnitudes = bijector.arguments
     others = [index for index in range(features) if index not in magnitudes]
+    if reference not in magnitudes or len(others) + len(magnitudes) != features:
+        raise ImportRefused(
+            f"{bijector.key}: ColorTransform: expected different columns below {features}, the "
+            f"reference among them, got {reference} and {magnitudes}"
+        )
     weight = torch.zeros(features, features, dtype=torch.float64)
-    for row, index in enumerate((*others, reference)):
+    unchanged = [*others, reference]
+    for row, index in enumerate(unchanged):
         weight[row, index] = 1.0
-    for row, (left, right) in enumerate(
-        zip(magnitudes, magnitudes[1:], strict=False), len(others) + 1
-    ):
+    for row, (left, right) in enumerate(pairwise(magnitudes), len(unchanged)):
         weight[row, left], weight[row, right] = 1.0, -1.0
-    return chain_layers.linear(weight)
+    colours = [None] * (features - len(unchanged))
+    return chain_layers.linear(weight), [*unchanged, *colours]
+
+
+def _soften(made: Layers, bijector: Bijector) -> None:
+    """The inverse softplus on positive columns, in front of the layers, which leave them alone.
+
+    Raises:
+        ImportRefused: if a layer in front of it does not.
+    """
+    columns, sharpness = (torch.tensor(value).flatten() for value in bijector.arguments)
+    places = [made.origins[column] for column in columns.tolist()]
+    if None in places or len(set(places)) != len(places):
+        raise ImportRefused(
+            f"{bijector.key}: InvSoftplus behind bijectors that change its columns, or on one "
+            "twice; expected it in front of them"
+        )
+    factors = sharpness.double().expand(len(places)).tolist()
+    ordered = sorted(zip(places, factors, strict=True))
+    made.inputs.append(
+        {
+            "kind": "inverse_softplus",
+            "columns": [place for place, _ in ordered],
+            "sharpness": [factor for _, factor in ordered],
+        }
+    )
 
 
 def _dequantise(made: Layers, bijector: Bijector, features: int) -> None:

@@ -10,6 +10,8 @@ are numbers like others, in float64.
 Reference: github.com/jfcrenshaw/pzflow 4.0.0, bijectors.py, distributions.py, utils.py.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -126,7 +128,7 @@ def _condition(weights: Weights, name: str, conditions: int) -> Tensor:
 
 def _reported(latents: list[pzflow_latents.Latent], *, is_noisy: bool) -> Reported:
     terms = []
-    if any(latent.bound is not None for latent in latents):
+    if any(math.isfinite(latent.bound) for latent in latents):
         terms.append(
             Term(
                 "support",

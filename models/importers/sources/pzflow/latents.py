@@ -1,5 +1,6 @@
 """Latent distributions of pzflow as layers: what makes their latents standard normal."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from models.importers.layouts.chain_layers import Part
 from models.importers.report import ImportRefused
 
 _BOUNDED = ("Uniform", "CentBeta13")
+_EXPONENT = 13
 _REFUSED = {
     "CentBeta": "exponents that were trained with the flow; CentBeta13 can be imported",
     "Tdist": (
@@ -24,16 +26,16 @@ class Latent:
     Attributes:
         name: its class.
         features: how many latents.
-        bound: they lie in [-bound, bound]; None for all numbers.
+        bound: they lie in [-bound, bound]; infinity for all numbers.
     """
 
     name: str
     features: int
-    bound: float | None = None
+    bound: float = math.inf
 
     def shown(self) -> tuple[str, ...]:
         """As users write it."""
-        if self.bound is None:
+        if math.isinf(self.bound):
             return f"{self.name}({self.features})", self.name
         bound = f"{self.bound:g}"
         forms = [
@@ -59,7 +61,7 @@ def convert(latents: list[Latent]) -> list[Part]:
     for latent in latents:
         chosen = list(range(start, start + latent.features))
         start += latent.features
-        if latent.bound is not None:
+        if math.isfinite(latent.bound):
             parts.append(_bounded(latent, chosen))
     return parts
 
@@ -85,4 +87,7 @@ def _flatten(info: Any) -> Iterator[Latent]:
 
 
 def _bounded(latent: Latent, chosen: list[int]) -> Part:
-    raise ImportRefused(f"latent_info: {latent.name}: not yet")
+    layer: dict[str, Any] = {"kind": "uniform"}
+    if latent.name == "CentBeta13":
+        layer = {"kind": "beta", "exponent": _EXPONENT}
+    return Part({**layer, "chosen": chosen, "low": [-latent.bound], "high": [latent.bound]}, {})

@@ -7,6 +7,7 @@ slopes. Bins are shares of 2 B without a least size, slopes softplus without one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -93,13 +94,12 @@ def convert_spline(
         "min_bin": 0.0,
         "min_slope": 0.0,
     }
-    options = {"negative_slope": _SLOPE}
     if kept:
-        net = networks.mlp(linears, _ACTIVATION, **options)
+        net = networks.mlp(linears, _ACTIVATION, negative_slope=_SLOPE)
         return chain_layers.coupling(range(kept), features, elementwise, net)
     if conditions:
         alone = networks.of_context_alone(linears, features)
-        net = networks.mlp(alone, _ACTIVATION, **options)
+        net = networks.mlp(alone, _ACTIVATION, negative_slope=_SLOPE)
         return chain_layers.autoregressive(features, elementwise, net)
     # Nothing to see: the same spline for every row.
     hidden = linears[0].bias
@@ -133,7 +133,7 @@ def _network(
             weights.take(f"{coupling.key}.{2 * index}.0", before, after).T.contiguous(),
             weights.take(f"{coupling.key}.{2 * index}.1", after),
         )
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+        for index, (before, after) in enumerate(pairwise(widths))
     ]
     first = linears[0]
     unseen = torch.zeros(len(first.bias), max(conditions - seen, 0), dtype=torch.float64)

@@ -64,6 +64,7 @@ BUDGETS = {
     "planar_from_latents": (20, 50),
     "radial": (90, 130),
     "radial_from_latents": (100, 70),
+    "chain_positive_beta_base": (450, 700),
     "realnvp_embedded_context": (50, 50),
 }
 # Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
