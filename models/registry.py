@@ -14,6 +14,7 @@ from models.families.config import FamilyConfig
 from models.families.ffjord import FFJORD, FFJORDConfig, build_ffjord
 from models.families.ffjord_image import FFJORD_IMAGE, FFJORDImageConfig, build_ffjord_image
 from models.families.glow import GLOW, GlowConfig, build_glow
+from models.families.iaf import IAF, IAFConfig, build_iaf
 from models.families.maf import MAF, MAFConfig, build_maf
 from models.families.naf import NAF, NAFConfig, build_naf
 from models.families.nice import NICE, NICEConfig, build_nice
@@ -47,6 +48,7 @@ FAMILIES: dict[str, Family] = {
     "ffjord": Family(FFJORDConfig, build_ffjord, FFJORD),
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image, FFJORD_IMAGE),
     "glow": Family(GlowConfig, build_glow, GLOW, pixel_scale="centred"),
+    "iaf": Family(IAFConfig, build_iaf, IAF),
     "maf": Family(MAFConfig, build_maf, MAF),
     "naf": Family(NAFConfig, build_naf, NAF),
     "nice": Family(NICEConfig, build_nice, NICE),

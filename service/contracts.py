@@ -78,10 +78,11 @@ class ModelCard:
 
 
 class SolverStats(NamedTuple):
-    """How the equations of a continuous flow were solved, one entry a row.
+    """How the equations of a flow were solved, one entry a row.
 
     status: 0 where solved, else why not, as numbered by `models.ode.solver.SolveStatus`.
-    evaluations: of the vector field.
+    evaluations: of the vector field of a continuous flow, or passes of the networks of one that
+        counts them.
     log_det_se: standard error of log_det in nats, 0 where the trace is exact, NaN where it is
         estimated with one probe, which tells nothing of its error.
     """
@@ -91,7 +92,8 @@ class SolverStats(NamedTuple):
     log_det_se: Array
 
 
-# What an engine gives for a batch: value, log_det and, of a continuous flow, how it was solved.
+# What an engine gives for a batch: value, log_det and, of a flow that counts evaluations, what its
+# rows took.
 EngineOutput = tuple[Array, Array] | tuple[Array, Array, SolverStats]
 
 
@@ -102,7 +104,7 @@ class InferenceResult(NamedTuple):
     log_det: (B,), in nats.
     queue_seconds: from submission to the start of the entry's first batch.
     compute_seconds: the engine's, summed over the batches that the entry took part in.
-    solver_stats: of continuous flows only.
+    solver_stats: of flows that count their evaluations only.
     errors: of rows that have no numbers, by index: in an entry of several requests, those on which
         the engine failed.
     """

@@ -568,6 +568,26 @@ CASES: dict[str, Case] = {
             "conditioner": {"kind": "resnet", "widths": [8, 10], "batch_norm": True},
         },
     ),
+    "iaf_jacobi": Case(
+        "iaf",
+        {
+            "event_shape": [2],
+            "num_layers": 2,
+            "decoding": "jacobi",
+            "conditioner": {"kind": "mlp", "widths": [6]},
+        },
+    ),
+    "maf_jacobi_context": Case(
+        "maf",
+        {
+            "event_shape": [4],
+            "num_layers": 2,
+            "context_features": 2,
+            "scale": "tanh",
+            "decoding": "jacobi",
+            "conditioner": {"kind": "mlp", "widths": [8]},
+        },
+    ),
     "nsf": Case(
         "nsf",
         {

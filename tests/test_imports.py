@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.monotone",),
     ("models.conditioners", "models.flow", "models.ode"),
     ("models.transforms",),
-    ("models.extras", "models.noise", "models.ode.call", "models.zoo"),
+    ("models.extras", "models.noise", "models.ode.call", "models.ode.while_loop", "models.zoo"),
     ("models.row_sum",),
 )
 # Rows that stand for a package's `__init__` alone: what is below has rows of its own.

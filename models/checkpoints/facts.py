@@ -13,6 +13,7 @@ class ModelFacts:
     """The facts of one model; see `models.flow.Facts` for those that users are told.
 
     config: with its defaults filled in. is_continuous: whether it solves equations.
+    counts_evaluations: whether it says how many evaluations of its networks each row took.
     accuracy: as it is served, see `models.checkpoints.accuracy`.
     """
 
@@ -26,6 +27,7 @@ class ModelFacts:
     support: tuple[float, float] | None
     num_parameters: int
     is_continuous: bool
+    counts_evaluations: bool
     provenance: dict[str, Any]
     accuracy: dict[str, float]
 
@@ -38,6 +40,7 @@ class ModelFacts:
 def facts_of(flow: "Flow") -> ModelFacts:
     """Read the facts off a loaded flow."""
     from models.ode.transform import is_continuous
+    from models.transforms.transform import counts_evaluations
 
     support = flow.facts.support
     return ModelFacts(
@@ -51,6 +54,7 @@ def facts_of(flow: "Flow") -> ModelFacts:
         support=None if support is None else (support.low, support.high),
         num_parameters=sum(parameter.numel() for parameter in flow.parameters()),
         is_continuous=is_continuous(flow),
+        counts_evaluations=counts_evaluations(flow),
         provenance=dict(flow.provenance),
         accuracy=dict(flow.accuracy),
     )

@@ -39,6 +39,7 @@ from models.families.options import (
 from models.monotone.network import MonotoneIntegral, MonotoneNetwork
 from models.monotone.planar import Planar, PlanarActivation
 from models.monotone.polynomial import Bernstein, SumOfSquares
+from models.monotone.solver import Monotone
 from models.transforms.actnorm import ActNorm
 from models.transforms.affine import Scale
 from models.transforms.autoregressive import MaskedAutoregressive, Swapped
@@ -46,6 +47,7 @@ from models.transforms.batchnorm import BatchNorm, NormScale, NormStatistics
 from models.transforms.beta import BetaToNormal
 from models.transforms.coupling import Coupling
 from models.transforms.elementwise import MIN_SCALE, Additive, Affine, Elementwise
+from models.transforms.jacobi import Decoding
 from models.transforms.linear import (
     Diagonal,
     HouseholderLinear,
@@ -173,6 +175,15 @@ Formula = Annotated[
 Bend = Annotated[
     PlanarActivation, Field(description="h. The inverse of tanh is solved for, at about 8 steps.")
 ]
+DecodingOption = Annotated[
+    Decoding,
+    Field(
+        description="How the direction that takes many passes of the network is computed. "
+        "sequential: feature by feature, when served with no more of the network than each needs; "
+        "jacobi: all at once, again until nothing changes (Song et al. 2021): fewer passes, and "
+        "answers can say how many; passes: D whole passes, the same bits as jacobi."
+    ),
+]
 
 
 class CouplingLayer(FamilyConfig):
@@ -195,6 +206,7 @@ class AutoregressiveLayer(FamilyConfig):
     )
     one_pass: OnePass = "encode"
     elementwise: ElementwiseMap = AffineConfig()
+    decoding: DecodingOption = "sequential"
     conditioner: ConditionerConfig = Field(
         MLPConfig(), description="The masked network that gives the map's parameters."
     )
@@ -462,7 +474,12 @@ def _autoregressive(layer: AutoregressiveLayer, features: int, context_features:
     wire = partial(Masked, layer.order, context_features=context_features)
     conditioner = build_conditioner(layer.conditioner, wire, elementwise.num_params)
     start_at_first_params(conditioner, elementwise)
-    transform = MaskedAutoregressive(layer.order, conditioner, elementwise)
+    if layer.decoding != "sequential" and isinstance(elementwise, Monotone):
+        raise ValueError(
+            f"decoding: expected sequential for {layer.elementwise.kind} maps, got "
+            f"{layer.decoding}: their inverse is itself searched for, one search in another"
+        )
+    transform = MaskedAutoregressive(layer.order, conditioner, elementwise, decoding=layer.decoding)
     return _in_direction(transform, layer.one_pass)
 
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from models.families.about import About, Cost, Example
 from models.families.chain import assemble
-from models.families.layers import AffineConfig, AutoregressiveLayer, OnePass
+from models.families.layers import AffineConfig, AutoregressiveLayer, DecodingOption, OnePass
 from models.families.nets import ConditionerConfig, MLPConfig
 from models.families.options import AffineScale, MapForm
 from models.families.stack import Orders, Passes, StackConfig, make_orders, stack
@@ -37,6 +37,7 @@ class MAFConfig(StackConfig):
     order: Orders = "alternating"
     passes: Passes = None
     one_pass: OnePass = "encode"
+    decoding: DecodingOption = "sequential"
     conditioner: ConditionerConfig = Field(
         MLPConfig(), description="A masked network (MADE), or a pair of them for shift and scale."
     )
@@ -54,6 +55,7 @@ def build_maf(config: MAFConfig) -> Flow:
             AutoregressiveLayer(
                 order=order,
                 one_pass=config.one_pass,
+                decoding=config.decoding,
                 elementwise=AffineConfig(scale=config.scale, form=config.form),
                 conditioner=config.conditioner,
             )

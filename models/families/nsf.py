@@ -10,6 +10,7 @@ from models.families.chain import assemble
 from models.families.layers import (
     AutoregressiveLayer,
     CouplingLayer,
+    DecodingOption,
     Layer,
     Mask,
     PointwiseLayer,
@@ -42,7 +43,7 @@ class NSFConfig(StackConfig):
     """Monotone rational-quadratic splines on [-bound, bound], the identity outside.
 
     Data should be standardised (`preprocessing`), so that they fall where the splines bend. `masks`
-    and `unconditional` are for couplings, `order` and `passes` for autoregressive maps.
+    and `unconditional` are for couplings, `order`, `passes` and `decoding` for autoregressive maps.
 
     Reference: Durkan et al. 2019 (arXiv 1906.04032).
     """
@@ -68,6 +69,7 @@ class NSFConfig(StackConfig):
     )
     order: Orders = "alternating"
     passes: Passes = None
+    decoding: DecodingOption = "sequential"
     conditioner: NetConfig = Field(
         ResNetConfig(),
         description="The network of a coupling, or, masked, of an autoregressive map.",
@@ -90,6 +92,7 @@ def build_nsf(config: NSFConfig) -> Flow:
             [
                 AutoregressiveLayer(
                     order=order,
+                    decoding=config.decoding,
                     elementwise=_spline(config, inside_net=True),
                     conditioner=config.conditioner,
                 )

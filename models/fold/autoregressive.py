@@ -19,12 +19,16 @@ from models.fold.networks import (
     lay_out,
 )
 from models.fold.scalar import Scalar
+from models.ode.call import SolveCall
 from models.transforms.autoregressive import MaskedAutoregressive
-from models.transforms.transform import Transform, constant_log_det, sum_event
+from models.transforms.jacobi import Decoding, Inversion, report_passes
+from models.transforms.transform import SolvingTransform, constant_log_det, sum_event
 
 
-class FoldedAutoregressive(Transform):
+class FoldedAutoregressive(SolvingTransform):
     """`MaskedAutoregressive`: encode is one pass of the network, and so is a decode, in D pieces.
+
+    With decoding="passes" or "jacobi" a decode takes whole passes, and counts them.
 
     Args:
         network: all outputs at once, in the order in which `scalar` reads them.
@@ -32,6 +36,7 @@ class FoldedAutoregressive(Transform):
         order: of each feature, 0 .. P - 1.
         pieces: the same networks in turns; None where they cannot be cut, then decode takes P
             passes of `network`.
+        decoding: as `MaskedAutoregressive`.
     """
 
     order: Tensor
@@ -44,8 +49,11 @@ class FoldedAutoregressive(Transform):
         scalar: Scalar,
         order: Tensor,
         pieces: Sequence[IncrementalNetwork] | None,
+        *,
+        decoding: Decoding = "sequential",
     ) -> None:
         super().__init__()
+        self.decoding = decoding
         self.network = network
         self.scalar = scalar
         self.register_buffer("order", order)
@@ -56,11 +64,23 @@ class FoldedAutoregressive(Transform):
         self.pieces = None if pieces is None else nn.ModuleList(pieces)
         self.turns = nn.ModuleList(scalar.only(features) for features in turns_of(order))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def counts_evaluations(self) -> bool:
+        return self.decoding != "sequential"
+
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         y, slopes = self.scalar.encode(x, self.network(x, context))
+        if self.counts_evaluations:
+            report_passes(call, torch.ones_like(x[:, 0]))
         return y, constant_log_det(0, x) if slopes is None else sum_event(slopes)
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.counts_evaluations:
+            return self._decode_and_count(y, context, call)
         if self.pieces is None:
             return self._decode_in_passes(y, context)
         pieces = cast(Sequence[IncrementalNetwork], self.pieces)
@@ -80,10 +100,21 @@ class FoldedAutoregressive(Transform):
         x = torch.cat(found, 1).index_select(1, self.restore)
         return x, sum_event(torch.cat(log_slopes, 1)) if log_slopes else constant_log_det(0, y)
 
+    def _decode_and_count(
+        self, y: Tensor, context: Tensor | None, call: SolveCall | None
+    ) -> tuple[Tensor, Tensor]:
+        inversion = Inversion(self._pass, self.order, guesses=self.decoding == "jacobi")
+        x, slopes, passes = inversion.solve(y, context, len(self.sizes))
+        report_passes(call, passes)
+        return x, constant_log_det(0, y) if slopes is None else sum_event(slopes)
+
+    def _pass(self, x: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.scalar.decode(y, self.network(x, context))
+
     def _decode_in_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_slopes = torch.zeros_like(y), torch.zeros_like(y)
         for turn in range(len(self.sizes)):
-            found, slopes = self.scalar.decode(y, self.network(x, context))
+            found, slopes = self._pass(x, y, context)
             now = self.order == turn
             x = torch.where(now, found, x)
             if slopes is not None:
@@ -101,9 +132,10 @@ def fold_autoregressive(transform: MaskedAutoregressive) -> FoldedAutoregressive
     order = transform.order
     shape = (len(order),)
     network, scalar = fold_conditioner(transform.conditioner, transform.elementwise, shape)
-    pieces = _pieces(network, scalar, order)
+    decoding = transform.decoding
+    pieces = _pieces(network, scalar, order) if decoding == "sequential" else None
     lay_out(network, scalar, len(order))
-    return FoldedAutoregressive(network, scalar, order, pieces)
+    return FoldedAutoregressive(network, scalar, order, pieces, decoding=decoding)
 
 
 def _pieces(network: Network, scalar: Scalar, order: Tensor) -> list[IncrementalNetwork] | None:

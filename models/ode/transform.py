@@ -67,6 +67,10 @@ class ODETransform(SolvingTransform):
 
     data_time: DataTime
 
+    @property
+    def counts_evaluations(self) -> bool:
+        return True
+
     def encode(
         self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,23 @@ def repeat_while_any(body: Body, carry: Carry, given: Carry = ()) -> Carry:
     return _loop.get()(body, carry, given)
 
 
+def _run_in_place(body: Body, carry: Carry, given: Carry) -> Carry:
+    while bool(carry[0].any()):
+        carry = body(carry, given)
+    return carry
+
+
+def repeat_in_place_while_any(body: Body, carry: Carry, given: Carry = ()) -> Carry:
+    """As `repeat_while_any`, with all rows in their places until the last of them is done.
+
+    Sums inside a matrix product may round differently in batches of other sizes: here each
+    application of the body has the same size, which costs those of rows that are done. In a graph,
+    where a row has the same bits in every batch, they leave it.
+    """
+    loop = _loop.get()
+    return (_run_in_place if loop is _run else loop)(body, carry, given)
+
+
 # Whether rows must stay where they are in their batch, also when they are done.
 _keeps_places: ContextVar[bool] = ContextVar("keeps_places", default=False)
 

@@ -61,6 +61,7 @@ def bind(checkpoint: Checkpoint, precision: str) -> Binding | None:
             support=facts.support,
             num_parameters=facts.num_parameters,
             is_continuous=facts.is_continuous,
+            counts_evaluations=facts.counts_evaluations,
             accuracy=facts.accuracy,
         ),
         answers,

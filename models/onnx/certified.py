@@ -53,6 +53,7 @@ class CertifiedFacts(BaseModel):
 
     manifest_sha256: of what config.json says is computed. dtype: what the model is served in.
     config: with its defaults filled in, where config.json leaves some out; else None.
+    counts_evaluations: of discrete flows; certificates of before do not say it.
     The others are those of `models.checkpoints.facts.ModelFacts`.
     """
 
@@ -71,6 +72,7 @@ class CertifiedFacts(BaseModel):
     support: tuple[float, float] | None
     num_parameters: Annotated[int, Field(ge=0)]
     is_continuous: bool
+    counts_evaluations: bool = False
     accuracy: dict[str, float]
 
 
@@ -171,6 +173,7 @@ def _facts(manifest: Manifest, certified: CertifiedFacts, precision: str) -> Mod
         support=certified.support,
         num_parameters=certified.num_parameters,
         is_continuous=certified.is_continuous,
+        counts_evaluations=certified.is_continuous or certified.counts_evaluations,
         provenance=manifest.provenance,
         accuracy=_accuracy(manifest, certified, precision),
     )
@@ -193,6 +196,7 @@ def _identity(facts: ModelFacts, certified: CertifiedFacts) -> ExportIdentity:
         event_shape=facts.event_shape,
         context_shape=facts.context_shape,
         is_continuous=facts.is_continuous,
+        counts_evaluations=facts.counts_evaluations,
     )
 
 

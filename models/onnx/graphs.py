@@ -24,9 +24,9 @@ class Graphs:
     """encode: x[, context] -> z, log_det, log_prob; decode: z[, context] -> x, log_det.
 
     Log-dets and log_prob are summed in float64 and given in the dtype of the flow, in nats. The
-    graphs of a continuous flow also give status (of `models.ode.solver.SolveStatus`) and
-    evaluations, int64, one a row; and there is a third, generate: z[, context] -> x, without the
-    traces that are most of the work of a decode.
+    graphs of a flow that counts its evaluations also give status (of `SolveStatus`) and
+    evaluations, int64, one a row; and of a continuous flow there is a third, generate: z[, context]
+    -> x, without the traces that are most of the work of a decode.
     """
 
     encode: onnx.ModelProto

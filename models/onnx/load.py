@@ -65,24 +65,24 @@ class ExportIdentity:
     event_shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None
     is_continuous: bool
+    counts_evaluations: bool
 
     @property
     def signatures(self) -> dict[str, Signature]:
         """What each graph takes and gives, by file name."""
         context = {} if self.context_shape is None else {"context": self.context_shape}
         data, latent = self.event_shape, (math.prod(self.event_shape),)
+        counts: dict[str, tuple[int, ...]] = {}
+        if self.counts_evaluations:
+            counts = {"status": (), "evaluations": ()}
         encoded, decoded = {"z": latent, "log_det": (), "log_prob": ()}, {"x": data, "log_det": ()}
-        if not self.is_continuous:
-            return {
-                ENCODE_FILE: Signature({"x": data} | context, encoded),
-                DECODE_FILE: Signature({"z": latent} | context, decoded),
-            }
-        solver = {"status": (), "evaluations": ()}
-        return {
-            ENCODE_FILE: Signature({"x": data} | context, encoded | solver),
-            DECODE_FILE: Signature({"z": latent} | context, decoded | solver),
-            GENERATE_FILE: Signature({"z": latent} | context, {"x": data} | solver),
+        two = {
+            ENCODE_FILE: Signature({"x": data} | context, encoded | counts),
+            DECODE_FILE: Signature({"z": latent} | context, decoded | counts),
         }
+        if not self.is_continuous:
+            return two
+        return two | {GENERATE_FILE: Signature({"z": latent} | context, {"x": data} | counts)}
 
 
 def read_export(folder: Path, flow: "Flow", weights_digest: str) -> SerialisedExport:
@@ -97,6 +97,7 @@ def read_export(folder: Path, flow: "Flow", weights_digest: str) -> SerialisedEx
         GraphRefused: if a graph is missing, not made here, of another model or of other weights.
     """
     from models.ode.transform import is_continuous
+    from models.transforms.transform import counts_evaluations
 
     identity = ExportIdentity(
         family=flow.family,
@@ -105,6 +106,7 @@ def read_export(folder: Path, flow: "Flow", weights_digest: str) -> SerialisedEx
         event_shape=flow.event_shape,
         context_shape=flow.context_shape,
         is_continuous=is_continuous(flow),
+        counts_evaluations=counts_evaluations(flow),
     )
     return read_graphs(folder, identity)
 

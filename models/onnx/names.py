@@ -30,6 +30,7 @@ _CAME_LATER: Mapping[str, Any] = {
     "centred": False,
     "context_embedding": [],
     "num_reflections": None,
+    "decoding": "sequential",
 }
 
 

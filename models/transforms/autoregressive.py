@@ -1,19 +1,23 @@
 """Autoregressive maps: every feature is moved as the features before it say."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from models.ode.call import SolveCall
 from models.transforms.elementwise import Elementwise, unpack_params
+from models.transforms.jacobi import Decoding, Inversion, report_passes, with_implicit_gradient
 from models.transforms.transform import SolvingTransform, Transform, apply, sum_event
 
 
-class MaskedAutoregressive(Transform):
+class MaskedAutoregressive(SolvingTransform):
     """y_i = f(x_i; net_i(x_<i, context)) for vectors (B, D), where "<" is a given order.
 
-    Cost: encode takes one pass of the network, decode one pass an order, D as a rule.
+    Cost: encode takes one pass of the network, decode one pass an order, D as a rule; with
+    decoding="jacobi" as many as it takes until nothing changes, that number at most (one more where
+    a guess overflows). In training it does so always, and keeps one pass for the gradient.
 
     Args:
         order: of each feature, 0 .. passes - 1. Features of one order move together and do not see
@@ -21,6 +25,9 @@ class MaskedAutoregressive(Transform):
         conditioner: (B, D), context -> (B, num_params * D), where the outputs for a feature depend
             on features of smaller order alone; see `models.conditioners.masked`.
         elementwise: the scalar map f.
+        decoding: "sequential", one order after the other; "passes", likewise, and a folded flow
+            too takes whole passes of the network; "jacobi", see `models.transforms.jacobi`: the
+            same bits as "passes". These two report the passes that each row took (`SolveCall`).
 
     Raises:
         ValueError: if a number between the first and the last order is nobody's.
@@ -31,9 +38,15 @@ class MaskedAutoregressive(Transform):
     order: Tensor
 
     def __init__(
-        self, order: Sequence[int], conditioner: nn.Module, elementwise: Elementwise
+        self,
+        order: Sequence[int],
+        conditioner: nn.Module,
+        elementwise: Elementwise,
+        *,
+        decoding: Decoding = "sequential",
     ) -> None:
         super().__init__()
+        self.decoding = decoding
         self.passes = 1 + max(order)
         if set(order) != set(range(self.passes)):
             raise ValueError(f"order: expected every number of 0 .. max, got {list(order)}")
@@ -41,18 +54,45 @@ class MaskedAutoregressive(Transform):
         self.conditioner = conditioner
         self.elementwise = elementwise
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def counts_evaluations(self) -> bool:
+        return self.decoding != "sequential"
+
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
         y, log_slope = self.elementwise.encode(x, self._params(x, context))
+        if self.counts_evaluations:
+            report_passes(call, torch.ones_like(x[:, 0]))
         return y, sum_event(log_slope)
 
-    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.decoding == "sequential" and not (self.training and torch.is_grad_enabled()):
+            return self._decode_in_turns(y, context)
+        inversion = Inversion(self._pass, self.order, guesses=self.decoding != "passes")
+        with torch.no_grad():
+            x, log_slope, passes = inversion.solve(y, context, self.passes)
+        if torch.is_grad_enabled():
+            x = with_implicit_gradient(self._pass, x, y, context)
+            _, log_slope = self._pass(x, y, context)
+        if self.counts_evaluations:
+            report_passes(call, passes)
+        return x, sum_event(cast(Tensor, log_slope))
+
+    def _decode_in_turns(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_slope = torch.zeros_like(y), torch.zeros_like(y)
         for turn in range(self.passes):
             # Features whose turn is yet to come are computed from zeros and thrown away.
-            found, slope = self.elementwise.decode(y, self._params(x, context))
+            found, slope = self._pass(x, y, context)
             now = self.order == turn
             x, log_slope = torch.where(now, found, x), torch.where(now, slope, log_slope)
         return x, sum_event(log_slope)
+
+    def _pass(self, x: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Every feature of f^-1(y), as if those before it were the ones of x."""
+        return self.elementwise.decode(y, self._params(x, context))
 
     def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
         return unpack_params(self.conditioner(x, context), self.elementwise.num_params)

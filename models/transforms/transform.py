@@ -43,6 +43,11 @@ class SolvingTransform(Transform):
     Its `encode` and `decode` also take the `call` that they are part of: see `SolveCall`.
     """
 
+    @property
+    def counts_evaluations(self) -> bool:
+        """Whether each of its calls reports what its rows took."""
+        return False
+
     @abstractmethod
     def encode(
         self, x: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
@@ -70,6 +75,12 @@ def apply(
         return solve(value, context, call=call)
     step = transform.decode if decoding else transform.encode
     return step(value, context)
+
+
+def counts_evaluations(module: nn.Module) -> bool:
+    """Whether any part of it reports how many evaluations of a network each row took."""
+    parts = module.modules()
+    return any(isinstance(part, SolvingTransform) and part.counts_evaluations for part in parts)
 
 
 def sum_event(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from models.flow import Flow
 from models.ode.call import SolveCall, SolveReport, join_reports
 from models.ode.transform import is_continuous
+from models.transforms.transform import counts_evaluations
 from service.contracts import Array, EngineOutput, SolverStats
 from service.engines.device_errors import device_fault, release_frames
 from service.engines.probe import PROBES, DeviceProbe
@@ -51,7 +52,7 @@ class TorchEngine:
         self._probe = probe
         self._flow = flow.eval()
         self._device = flow.device
-        self._solves = is_continuous(flow)
+        self._counts = counts_evaluations(flow)
 
     @property
     def device(self) -> str:
@@ -94,7 +95,7 @@ class TorchEngine:
             value, log_det = step(given.to(self._device), condition, call=call)
             if not wants_log_det:
                 log_det = torch.zeros_like(log_det)
-            if not self._solves:
+            if not self._counts:
                 return _own_array(value, given), _own_array(log_det, given)
             stats = _solver_stats(join_reports(call.reports))
             return _own_array(value, given), _own_array(log_det, given), stats
@@ -102,7 +103,7 @@ class TorchEngine:
 
 def _solver_stats(report: SolveReport | None) -> SolverStats:
     if report is None:
-        raise RuntimeError("flow: expected its continuous transforms to report")
+        raise RuntimeError("flow: expected its transforms to report")
     columns = (report.status, report.evaluations, report.log_det_error)
     return SolverStats(*(column.cpu().numpy() for column in columns))
 

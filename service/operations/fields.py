@@ -191,6 +191,7 @@ INVALID = Field(
 )
 RETURN_EVALUATIONS = flag(
     "return_evaluations",
-    "Continuous flows: say how often each row's field was evaluated.",
+    "Say how often each row's field was evaluated (continuous flows), or how many passes of the "
+    "networks it took (decoding=jacobi or passes).",
     default=False,
 )

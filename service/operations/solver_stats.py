@@ -18,7 +18,8 @@ SOLVER_OUTPUTS = (
         {
             "type": "array",
             "items": {"type": "integer"},
-            "description": "Of the vector field of a continuous flow, a row each, if asked for.",
+            "description": "Of the vector field of a continuous flow, or passes of the networks of "
+            "one with decoding=jacobi, a row each, if asked for.",
         },
         is_always=False,
     ),
@@ -44,13 +45,16 @@ def add_solver_stats(
         The scalars that there are to add.
 
     Raises:
-        InvalidParameter: evaluations were asked of a flow that solves no equations.
+        InvalidParameter: evaluations were asked of a flow that counts none.
     """
     stats = result.solver_stats
     if stats is None:
         if with_evaluations:
             name = RETURN_EVALUATIONS.name
-            raise InvalidParameter(f"{name}: this model is no continuous flow", at=f"/{name}")
+            raise InvalidParameter(
+                f"{name}: this model is no continuous flow, nor one with decoding=jacobi",
+                at=f"/{name}",
+            )
         return {}
     scalars: dict[str, Any] = {}
     errors = stats.log_det_se[stats.status == 0]

@@ -292,7 +292,7 @@ class Operation(ABC):
             media: the media type of the answer: some say of failed rows what others do not hold.
 
         Raises:
-            InvalidParameter: evaluations were asked of a flow that solves no equations.
+            InvalidParameter: evaluations were asked of a flow that counts none.
         """
         outputs, scalars = self.compute_outputs(card, given, result), given.scalars
         if given.column_order is not None:

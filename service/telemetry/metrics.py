@@ -143,7 +143,10 @@ class Metrics:
         )
         self.anomalies = self._counter("anomalies", "Rows that POST /score flagged", "model")
         self.ode_evaluations = self._histogram(
-            "ode_evaluations", "Field evaluations a row", "model op", _EVALUATIONS
+            "ode_evaluations",
+            "Evaluations of a field, or of networks, a row",
+            "model op",
+            _EVALUATIONS,
         )
         self.model_info = self._gauge(
             "model_info", "Facts of a served model", "model version family engine device"

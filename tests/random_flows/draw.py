@@ -294,6 +294,13 @@ def _end(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[float]:
     return [d.rng.choice([50.0, 100.0]) * (1 if "low" in so_far else -1)]
 
 
+def _decoding(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> str:
+    # An inverse that is searched for is not searched for inside another search.
+    one = so_far.get("elementwise", {}).get("kind", "affine")
+    words = get_args(_named(annotation))
+    return d.rng.choice(words) if one in ("additive", "affine", "spline") else "sequential"
+
+
 def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
     so_far.setdefault("num_frequencies", 2 if so_far.get("time_input") == "fourier" else 0)
     return so_far["num_frequencies"]
@@ -303,6 +310,7 @@ def _frequencies(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
 _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "bound": _bound,
     "context_embedding": _embedding,
+    "decoding": _decoding,
     "event_shape": _event_shape,
     "preprocessing": _preprocessing,
     "num_levels": _scales,

@@ -12,6 +12,7 @@ import torch
 from models.flow import Flow
 from models.ode.transform import is_continuous
 from models.onnx.replay import ReplayRows
+from models.transforms.transform import counts_evaluations
 from service.contracts import Array, EngineOutput
 from service.engines.cuda.buckets import candidate_sizes, choose_sizes
 from service.engines.cuda.buffers import RowShapes
@@ -160,14 +161,16 @@ class _Capturing:
     time_replay: TimeReplay
 
     @property
-    def solves(self) -> bool:
-        """Whether the flow solves equations."""
-        return is_continuous(self.flow)
+    def searches(self) -> bool:
+        """Whether values say how often a part of the flow is computed."""
+        return counts_evaluations(self.flow)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
         """What is captured: to leave the log-dets out is cheaper for continuous flows alone."""
-        return ("encode", "decode", "generate") if self.solves else ("encode", "decode")
+        return (
+            ("encode", "decode", "generate") if is_continuous(self.flow) else ("encode", "decode")
+        )
 
     def capture(self, operation: Operation) -> GraphedFunction:
         """Capture a direction at the sizes that pay, the largest first, and prove each batch."""
@@ -201,7 +204,7 @@ class _Capturing:
         function = flow.encode if operation == "encode" else flow.decode
 
         def make(size: int) -> CapturedBatch:
-            if not self.solves:
+            if not self.searches:
                 return GraphedBatch(function, shapes, size, self.runtime)
             wants_log_det = operation != "generate"
             return SolvedBatch(function, shapes, size, self.runtime, wants_log_det=wants_log_det)

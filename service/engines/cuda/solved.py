@@ -96,7 +96,7 @@ class _Loop:
 
 
 class SolvedBatch:
-    """A captured batch of one size of a continuous flow; see `CapturedBatch`.
+    """A captured batch of one size of a flow that counts its evaluations; see `CapturedBatch`.
 
     Args:
         function: `encode` or `decode` of a flow.

@@ -32,7 +32,7 @@ from models.onnx.graphs import build_graphs
 from models.onnx.names import MAX_OPSET, MIN_OPSET
 from models.onnx.runtime import RuntimeMissing, load_runtime, open_session
 from models.transforms.affine import Scale
-from models.transforms.transform import Transform
+from models.transforms.transform import Transform, counts_evaluations
 from tests.cases import DISCRETE, make_flow, make_inputs, perturb
 
 # One process for all: what they share takes longer to make than they take.
@@ -132,6 +132,8 @@ def test_graphs_are_standard_and_self_contained(name: str, direction: str) -> No
     expected |= {"z": latent, "log_prob": ["batch"]} if direction == "encode" else {"x": data}
     if flow.context_shape is not None:
         expected["context"] = ["batch", *flow.context_shape]
+    if counts_evaluations(flow):
+        expected |= {"status": ["batch"], "evaluations": ["batch"]}
     assert sizes == expected
 
 

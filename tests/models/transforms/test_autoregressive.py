@@ -30,7 +30,7 @@ def make(order: list[int]) -> MaskedAutoregressive:
     net = MLP(Masked(order, 2), [12], "tanh")
     nn.init.normal_(net.layers[-1].weight, std=0.5)
     affine = Affine("exp", "unshift_then_unscale")
-    return MaskedAutoregressive(order, Counted(net), affine).double()
+    return MaskedAutoregressive(order, Counted(net), affine).double().eval()
 
 
 @pytest.mark.parametrize(

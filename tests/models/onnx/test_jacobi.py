@@ -1,0 +1,65 @@
+"""Fixed-point decoding in a graph: a row's bits alone, in company, and pass by pass."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.flow import Flow
+from models.fold import fold
+from models.noise import base_noise
+from models.onnx.export import export
+from models.onnx.graphs import build_graphs
+from models.onnx.runtime import open_session
+from models.registry import build
+from tests.cases import CASES, make_flow, perturb
+
+FEATURES, LAYERS = 6, 2
+# More than are worked on together, so that rows take the places of others that are done.
+ROWS = 150
+
+
+def flow(decoding: str) -> Flow:
+    torch.manual_seed(0)
+    config = {"event_shape": [FEATURES], "num_layers": LAYERS, "decoding": decoding}
+    config |= {"scale": "tanh", "conditioner": {"kind": "mlp", "widths": [12]}}
+    return perturb(build("maf", config).double(), 0.2).eval().float()
+
+
+def decode(session: Any, z: np.ndarray) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"z": z}), strict=True))
+
+
+def test_graphs_of_jacobi_and_of_passes_give_the_same_bits() -> None:
+    z = base_noise(ROWS, FEATURES, seed=0).astype(np.float32)
+    z[3] *= 1e30
+    z[4, 1] = np.nan
+    sessions, found = {}, {}
+    for decoding in ("passes", "jacobi"):
+        graph = build_graphs(fold(flow(decoding)), torch.float32).decode
+        sessions[decoding] = open_session(graph.SerializeToString())
+        found[decoding] = decode(sessions[decoding], z)
+    passes, jacobi = found["passes"], found["jacobi"]
+    assert jacobi["x"][0].any()
+    for name in ("x", "log_det", "status"):
+        np.testing.assert_array_equal(passes[name], jacobi[name])
+    assert (passes["evaluations"] == LAYERS * FEATURES).all()
+    ordinary = np.delete(jacobi["evaluations"], [3, 4])
+    assert ordinary.max() <= LAYERS * FEATURES
+    assert ordinary.mean() < LAYERS * FEATURES
+    for row in (0, 3, 4, 149):
+        alone = decode(sessions["jacobi"], z[row : row + 1])
+        for name, values in alone.items():
+            np.testing.assert_array_equal(values[0], jacobi[name][row], err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["iaf_jacobi", "maf_jacobi_context"])
+def test_exports_are_certified_with_bits_that_do_not_depend_on_the_batch(name: str) -> None:
+    assert CASES[name].config["decoding"] == "jacobi"
+    made = export(make_flow(name), precision="fp32", random_rows=8)
+    assert made.certificate.is_batch_invariant
+    assert made.graphs.generate is None
+    for graph in (made.graphs.encode, made.graphs.decode):
+        assert {"status", "evaluations"} <= {output.name for output in graph.graph.output}
