@@ -69,17 +69,22 @@ class MaskedAutoregressive(SolvingTransform):
     def decode(
         self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
     ) -> tuple[Tensor, Tensor]:
-        if self.decoding == "sequential" and not (self.training and torch.is_grad_enabled()):
+        differentiates = self._is_differentiated(y, context)
+        if self.decoding == "sequential" and not (self.training and differentiates):
             return self._decode_in_turns(y, context)
         inversion = Inversion(self._pass, self.order, guesses=self.decoding != "passes")
         with torch.no_grad():
             x, log_slope, passes = inversion.solve(y, context, self.passes)
-        if torch.is_grad_enabled():
+        if differentiates:
             x = with_implicit_gradient(self._pass, x, y, context)
             _, log_slope = self._pass(x, y, context)
         if self.counts_evaluations:
             report_passes(call, passes)
         return x, sum_event(cast(Tensor, log_slope))
+
+    def _is_differentiated(self, y: Tensor, context: Tensor | None) -> bool:
+        given = (y, *self.parameters(), *(() if context is None else (context,)))
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
 
     def _decode_in_turns(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_slope = torch.zeros_like(y), torch.zeros_like(y)

@@ -123,8 +123,6 @@ def with_implicit_gradient(step: Pass, x: Tensor, y: Tensor, context: Tensor | N
     guess = x.detach().requires_grad_()
     found, _ = step(guess, y, context)
     root = found.clone()
-    if not root.requires_grad:
-        return root
 
     def solve(gradient: Tensor) -> Tensor:
         total = gradient

@@ -206,7 +206,7 @@ def test_a_table_for_a_family_of_images_is_told_which_take_it(tmp_path: Path, fa
     table = write_table(tmp_path / "three.csv", 3)
     result = run("train", "--data", str(table), "--family", family, "--out", str(tmp_path / "m"))
     assert result.exit_code == 2
-    families = "chain, ffjord, maf, nice, nsf, realnvp"
+    families = "chain, ffjord, iaf, maf, nice, nsf, realnvp"
     assert f"choose a family for tables with --family: {families}; or" in result.stderr
     assert "Field required" not in result.stderr
 
