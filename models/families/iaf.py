@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from models.families.about import About, Example
+from models.families.about import About, Cost, Example
 from models.families.chain import assemble
 from models.families.layers import AffineConfig, AutoregressiveLayer, DecodingOption
 from models.families.nets import ConditionerConfig, MLPConfig
@@ -14,6 +14,7 @@ IAF = About(
     what="affine maps, each feature given the noise of those before it: a MAF exchanged",
     data="tables of few columns",
     when="you sample far more than you score: a score takes D passes, and so does training",
+    cost=Cost(encode="D (decoding=jacobi: D at most, until nothing changes)", decode="1"),
     example=Example(
         data="two_moons",
         event_shape=(2,),
