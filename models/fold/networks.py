@@ -97,7 +97,7 @@ def fold_conditioner(
             scalar = FoldedAffine(elementwise)
             if scalar.offsets and len(exits) == len(network.nets):
                 _take_over(exits, scalar)
-        case _ if len(event_shape) == 1 and exits:
+        case _ if len(event_shape) == 1 and exits and len(network.nets) == 1:
             scalar = Trailing(elementwise)
         case _:
             scalar = Unchanged(elementwise)

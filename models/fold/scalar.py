@@ -172,5 +172,9 @@ class Unchanged(Scalar):
     def decode(self, y: Tensor, raw: Raw) -> tuple[Tensor, Slopes]:
         return self.elementwise.decode(y, self._params(raw))
 
+    def only(self, features: Sequence[int]) -> Scalar:
+        elementwise = self.elementwise.only(features)
+        return self if elementwise is self.elementwise else Unchanged(elementwise)
+
     def _params(self, raw: Raw) -> Tensor:
         return unpack_params(torch.cat(raw, 1), self.num_params)
