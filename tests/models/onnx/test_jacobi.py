@@ -1,4 +1,4 @@
-"""Fixed-point decoding in a graph: a row's bits alone, in company, and pass by pass."""
+"""Fixed-point decoding in a graph: a row's bits alone, in a batch, and pass by pass."""
 
 from typing import Any
 
