@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from models.importers.report import ImportRefused, Report
+from models.importers.state import State
+from models.importers.wrappers import without_wrappers
 
-State = dict[str, Tensor]
 # The sources that recognise keys.
 Recognise = Callable[[Mapping[str, Tensor]], list[str]]
 
@@ -59,7 +60,7 @@ def under(states: Mapping[str, State], prefix: str, report: Report) -> dict[str,
     Raises:
         ImportRefused: if none has.
     """
-    start = f"{prefix.strip('.')}."
+    start = f"{without_wrappers(prefix.strip('.'))}."
     found: dict[str, State] = {}
     for name, state in states.items():
         inside = _below(state, start)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.importers.inert import Array, Record, Symbol
-from models.importers.prefixes import State
 from models.importers.report import ImportRefused, Report
+from models.importers.state import State
 from models.importers.state_dict import check_tensors
 
 PARAMS = "params"

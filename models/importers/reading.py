@@ -55,6 +55,11 @@ def read(path: Path, report: Report, *, allow_pickle: bool = False) -> Any:
     Raises:
         ImportRefused: says what the file is instead, or which class it asks for.
     """
+    if path.is_dir() and (path / ".metadata").exists():
+        raise ImportRefused(
+            f"{path}: a folder of shards (torch.distributed.checkpoint); join them first: python "
+            f"-m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pt"
+        )
     if path.is_dir():
         raise ImportRefused(
             f"{path}: expected a checkpoint file, got a folder (a model folder of ours needs no "
@@ -182,6 +187,12 @@ def _refusal(path: Path, name: str) -> ImportRefused:
             f'sbi is installed: python -c "import pickle, torch; torch.save(pickle.load(open('
             f"{path.name!r}, 'rb')).posterior_estimator.state_dict(), 'density_estimator.pt')\"; "
             "then: pushforward import sbi density_estimator.pt --out FOLDER"
+        )
+    if name.startswith(("torch.distributed.", "torch._utils._rebuild_wrapper_subclass")):
+        return ImportRefused(
+            f"{path}: tensors that are shards of several processes ({name}); expected a whole "
+            "state dict: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+            "options=StateDictOptions(full_state_dict=True, cpu_offload=True)), saved by rank 0"
         )
     return ImportRefused(
         f"{path}: the file asks for {name}, which is code and not data, so it was not "

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from models.importers.averages import is_average, split_averages
 from models.importers.inert import Array, as_mapping
-from models.importers.prefixes import Recognise, State, strippings, under, without_common
+from models.importers.prefixes import Recognise, strippings, under, without_common
 from models.importers.report import ImportRefused, Report
-from models.importers.spectral_norm import without_spectral_norm
+from models.importers.state import State, joined
+from models.importers.wrappers import plain_keys
 
 Prefer = Literal["model", "ema"]
 
@@ -25,21 +27,28 @@ _USUAL_NAMES = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "graph", "network"),
     *("flow", "generator", "module", "weights", "params"),
 )
-_AVERAGE_WORDS = ("ema", "shadow", "average", "averaged", "polyak", "swa")
-_WRAPPERS = ("module", "_orig_mod")
-_COUNTERS = ("total_ops", "total_params", "n_averaged")
 # Numbers of a tensor that says more of them than its storage has.
 _MAX_EXPANDED = 2**27
 _MAX_DEPTH = 4
 _MAX_NAMED = 4
+# Of torch_ema's ExponentialMovingAverage and its like.
+_NAMELESS = (
+    "{} is an average of {} tensors without names, which could be those of any parameters: copy it "
+    "to the model where it was made (ema.copy_to()) and save model.state_dict()"
+)
 
 
 @dataclass(slots=True)
 class StateDictReport:
-    """What a checkpoint holds: its state dicts by name, and the plain values beside them."""
+    """What a checkpoint holds: its state dicts by name, and the plain values beside them.
+
+    Attributes:
+        nameless: averages that are lists of tensors without names, and how long they are.
+    """
 
     states: dict[str, State] = field(default_factory=dict)
     stored: dict[str, Any] = field(default_factory=dict)
+    nameless: dict[str, int] = field(default_factory=dict)
 
 
 def extract_state_dict(
@@ -77,11 +86,11 @@ def extract_state_dict(
             "expected a state dict (names and tensors) in the file, got "
             f"{_describe(content)}; save module.state_dict()"
         )
-    plain = {name: _plain_keys(state, name, report) for name, state in found.states.items()}
+    plain = {name: plain_keys(state, name, report) for name, state in found.states.items()}
     if prefix:
         plain = under(plain, prefix, report)
-    states = _split_averages(plain, report)
-    state = states[_choose(states, report, recognise, prefer)]
+    states = split_averages(plain, report)
+    state = states[_choose(states, found.nameless, report, recognise, prefer)]
     check_tensors(state, report)
     return without_common(state, report, recognise), found.stored
 
@@ -93,6 +102,8 @@ def _unwrap(value: Any, name: str, found: StateDictReport, report: Report, *, de
     value = as_mapping(value)
     if isinstance(value, argparse.Namespace):
         _store(vars(value), name or "arguments", found, report)
+    elif is_average(name) and _is_list_of_tensors(value):
+        found.nameless[name] = len(value)
     elif not isinstance(value, Mapping):
         if depth:
             report.ignored(name, f"{_describe(value)}: not weights")
@@ -102,15 +113,15 @@ def _unwrap(value: Any, name: str, found: StateDictReport, report: Report, *, de
         found.states[name] = tensors
         for key, item in value.items():
             if not isinstance(item, Tensor) and depth < _MAX_DEPTH:
-                _unwrap(item, _join(name, key), found, report, depth=depth + 1)
+                _unwrap(item, joined(name, key), found, report, depth=depth + 1)
     elif depth and value and all(_is_plain(item, mappings=True) for item in value.values()):
         _store(value, name, found, report)
         for key, item in value.items():
             if isinstance(item, Mapping):
-                _unwrap(item, _join(name, key), found, report, depth=depth + 1)
+                _unwrap(item, joined(name, key), found, report, depth=depth + 1)
     elif depth < _MAX_DEPTH:
         for key, item in value.items():
-            _unwrap(item, _join(name, key), found, report, depth=depth + 1)
+            _unwrap(item, joined(name, key), found, report, depth=depth + 1)
 
 
 def _as_tensors(value: Any, depth: int = 0) -> Any:
@@ -130,56 +141,9 @@ def _store(values: Mapping[str, Any], name: str, found: StateDictReport, report:
     report.recognised(name, f"{len(plain)} arguments: used where the source knows their names")
 
 
-def _plain_keys(state: State, name: str, report: Report) -> State:
-    """Drop wrappers and counters from keys, and write weight norm in its old style."""
-    plain: State = {}
-    wrapped: set[str] = set()
-    for key, tensor in state.items():
-        parts = key.split(".")
-        if parts[-1] in _COUNTERS:
-            report.ignored(_join(name, key), "a counter")
-            continue
-        wrapped |= {part for part in parts[:-1] if part in _WRAPPERS}
-        short = ".".join(part for part in parts if part not in _WRAPPERS)
-        short = _old_weight_norm(short)
-        if short in plain:
-            raise ImportRefused(f"{key}: the file holds {short} twice, with and without a wrapper")
-        plain[short] = tensor
-    for part in sorted(wrapped):
-        maker = "DataParallel" if part == "module" else "torch.compile"
-        report.mended(name or "keys", f"`{part}.` ({maker}) was taken off the keys")
-    if any(key.endswith(".parametrizations.weight.original0") for key in state):
-        report.mended(name or "keys", "weight norm is written in its old style")
-    return without_spectral_norm(plain, name, report)
-
-
-def _old_weight_norm(key: str) -> str:
-    return key.replace("parametrizations.weight.original0", "weight_g").replace(
-        "parametrizations.weight.original1", "weight_v"
-    )
-
-
-def _split_averages(states: dict[str, State], report: Report) -> dict[str, State]:
-    """Give averages that sit in one state dict beside the weights a name of their own."""
-    split: dict[str, State] = {}
-    for name, state in states.items():
-        heads = {key.split(".")[0] for key in state}
-        averages = {head for head in heads if _is_average(head)} if len(heads) > 1 else set()
-        rest = {key: value for key, value in state.items() if key.split(".")[0] not in averages}
-        if rest:
-            split[name] = rest
-        for head in sorted(averages):
-            split[_join(name, head)] = {
-                key.partition(".")[2]: value
-                for key, value in state.items()
-                if key.split(".")[0] == head and "." in key
-            }
-            report.recognised(_join(name, head), "a moving average beside the weights")
-    return {name: state for name, state in split.items() if state}
-
-
 def _choose(
     states: dict[str, State],
+    nameless: Mapping[str, int],
     report: Report,
     recognise: Recognise,
     prefer: Prefer,
@@ -191,35 +155,44 @@ def _choose(
         usual = _USUAL_NAMES.index(last) if last in _USUAL_NAMES else len(_USUAL_NAMES)
         return (
             not any(recognise(stripped) for stripped in strippings(states[name])),
-            _is_average(name) != (prefer == "ema"),
+            is_average(name) != (prefer == "ema"),
             usual,
         )
 
     chosen = min(states, key=rank)
-    if prefer == "ema" and not _is_average(chosen):
+    if prefer == "ema" and not is_average(chosen):
+        lists = "".join(f"; {_NAMELESS.format(name, nameless[name])}" for name in nameless)
         raise ImportRefused(
             "a moving average of the weights was asked for (--weights ema), but the file holds "
-            f"none; it holds {', '.join(name or 'a state dict' for name in states)}"
+            f"none; it holds {', '.join(name or 'a state dict' for name in states)}{lists}"
         )
     if len(states) > 1 or chosen:
         report.recognised(chosen or "file", f"the weights: {len(states[chosen])} tensors")
+    _say_what_was_left(states, nameless, chosen, report)
+    return chosen
+
+
+def _say_what_was_left(
+    states: dict[str, State], nameless: Mapping[str, int], chosen: str, report: Report
+) -> None:
     for name in states.keys() - {chosen}:
         count = len(states[name])
-        if _is_average(name) and not _is_average(chosen):
+        if is_average(name) and not is_average(chosen):
             report.warning(
                 name,
                 f"a moving average of the weights ({count} tensors) stands in the file, and was "
                 "not taken: samples and likelihoods are as a rule better with it, --weights ema",
             )
             continue
-        hint = "; --weights model takes it instead" if _is_average(chosen) else ""
+        hint = "; --weights model takes it instead" if is_average(chosen) else ""
         report.ignored(name or "file", f"other tensors ({count}){hint}")
-    return chosen
+    for name, count in nameless.items():
+        report.warning(name, f"not taken: {_NAMELESS.format(name, count)}")
 
 
-def _is_average(name: str) -> bool:
-    words = name.lower().replace(".", "_").split("_")
-    return any(word in _AVERAGE_WORDS for word in words)
+def _is_list_of_tensors(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple) and bool(value)
+    return is_list and all(isinstance(item, Tensor) for item in value)
 
 
 def check_tensors(state: State, report: Report) -> None:
@@ -270,10 +243,6 @@ def _is_plain(value: Any, depth: int = 0, *, mappings: bool = False) -> bool:
             _is_plain(item, depth + 1, mappings=mappings) for item in value
         )
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _join(name: str, key: object) -> str:
-    return f"{name}.{key}" if name else str(key)
 
 
 def _describe(value: Any) -> str:

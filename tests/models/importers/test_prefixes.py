@@ -44,9 +44,10 @@ def test_the_prefix_takes_the_flow_alone(tmp_path: Path, prefix: str) -> None:
     assert "x_mean, x_std, critic.0.weight" in warning.detail
 
 
-def test_a_wrapper_in_front_of_a_prefix_is_taken_off(tmp_path: Path) -> None:
-    path = lightning(tmp_path, "module.model.flow.")
-    flow = models.import_checkpoint(path, None, CASE.config, prefix="model.flow")
+@pytest.mark.parametrize("prefix", ["model.flow", "module.model._orig_mod.flow"])
+def test_a_wrapper_in_front_of_a_prefix_is_taken_off(tmp_path: Path, prefix: str) -> None:
+    path = lightning(tmp_path, "module.model._orig_mod.flow.")
+    flow = models.import_checkpoint(path, None, CASE.config, prefix=prefix)
     assert torch.equal(flow.log_prob(CASE.arrays["x"]), CASE.flow().log_prob(CASE.arrays["x"]))
 
 

@@ -150,3 +150,9 @@ def test_broken_safetensors_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{broken}")
     with pytest.raises(ImportRefused, match="not a readable safetensors file"):
         read(path, Report())
+
+
+def test_a_folder_of_shards_is_told_how_to_be_joined(tmp_path: Path) -> None:
+    (tmp_path / ".metadata").touch()
+    with pytest.raises(ImportRefused, match="format_utils dcp_to_torch"):
+        read(tmp_path, Report("model"))
