@@ -445,6 +445,30 @@ CASES: dict[str, Case] = {
         scale=0.1,
         quadrature=1e-7,
     ),
+    "chain_gaussianization": Case(
+        "chain",
+        {
+            "event_shape": [3],
+            "layers": [
+                {
+                    "kind": "pointwise",
+                    "chosen": [0, 1, 2],
+                    "elementwise": {"kind": "gaussianization", "components": 3},
+                },
+                {"kind": "linear", "matrix": "plain", "bias": False},
+                {
+                    "kind": "autoregressive",
+                    "order": [0, 1, 1],
+                    "elementwise": {
+                        "kind": "gaussianization",
+                        "components": 2,
+                        "margin": 1e-12,
+                    },
+                    "conditioner": {"kind": "mlp", "widths": [4]},
+                },
+            ],
+        },
+    ),
     "chain_uniform_base": Case(
         "chain",
         {

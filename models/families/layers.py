@@ -15,6 +15,7 @@ from models.families.config import (
     PositiveFloat,
     PositiveInt,
     Repeats,
+    UnitFloat,
 )
 from models.families.mixtures import (
     GaussianMixtureLayer,
@@ -36,6 +37,7 @@ from models.families.options import (
     NegativeSlope,
     NumBins,
 )
+from models.monotone.gaussianization import Gaussianization
 from models.monotone.network import MonotoneIntegral, MonotoneNetwork
 from models.monotone.planar import Planar, PlanarActivation
 from models.monotone.polynomial import Bernstein, SumOfSquares
@@ -128,6 +130,18 @@ class BernsteinConfig(FamilyConfig):
     bound: Bound = 5.0
 
 
+class GaussianizationConfig(FamilyConfig):
+    """A mixture of normals becomes a normal; the inverse is solved for."""
+
+    kind: Literal["gaussianization"] = "gaussianization"
+    components: Repeats = Field(8, description="Of the mixture.")
+    margin: UnitFloat = Field(
+        0.0,
+        description="Probabilities are squeezed to [margin / 2, 1 - margin / 2] (zuko: 1e-6); with "
+        "0 every latent has its x.",
+    )
+
+
 class MonotoneNetworkConfig(FamilyConfig):
     """A network with positive weights for every feature; its inverse is solved for."""
 
@@ -151,6 +165,7 @@ ElementwiseConfig = Annotated[
     | SplineConfig
     | SumOfSquaresConfig
     | BernsteinConfig
+    | GaussianizationConfig
     | MonotoneNetworkConfig
     | MonotoneIntegralConfig
     | NormalMixtureConfig,
@@ -440,6 +455,8 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
             )
         case BernsteinConfig():
             return Bernstein(config.degree, bound=config.bound)
+        case GaussianizationConfig():
+            return Gaussianization(config.components, margin=config.margin)
         case MonotoneNetworkConfig():
             return MonotoneNetwork(features, config.signal, config.widths)
         case MonotoneIntegralConfig():

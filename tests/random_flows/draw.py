@@ -37,6 +37,8 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "num_bins": (1, 2, 5),
     "degree": (1, 4),
     "polynomials": (1, 3),
+    "components": (1, 3),
+    "margin": (0.0,),
     "signal": (1, 3),
     "soft_clip": (None, 12.0),
     "components": (1, 3),

@@ -59,7 +59,7 @@ def noise(case: Golden) -> Tensor | None:
 
 
 # Sources that search for their samples by bisection: where from, how far, and to which error.
-SEARCHED = ("zuko_bpf", "zuko_naf", "zuko_sospf", "zuko_unaf")
+SEARCHED = ("zuko_bpf", "zuko_gf", "zuko_naf", "zuko_sospf", "zuko_unaf")
 SEARCHED_RANGE, SEARCHED_ERROR = 9.0, 1e-4
 LATENTS = [name for name in IMPORTED if is_standard(load(name))]
 SAMPLES = [

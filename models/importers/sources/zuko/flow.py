@@ -31,7 +31,7 @@ from models.importers.sources.zuko import shown as zuko_shown
 from models.importers.sources.zuko.layers import Layer
 from models.importers.weights import Weights
 
-_REFUSED = ("NCSF", "GF", "GMM")
+_REFUSED = ("NCSF", "GMM")
 # Constructors whose transforms have more than two parameters a feature.
 _CURVED = ("NSF", "BPF", "SOSPF")
 _Slope = Annotated[float, Field(gt=0, lt=1)]
@@ -85,13 +85,13 @@ def infer(weights: Weights) -> Inference:
 def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     features = {layer.features for layer in layers if layer.features}
     if not features:  # every transform sees the context alone
-        features = {weights.shape("base.loc")[0]}
+        features = {zuko_layers.base_features(weights)}
     if len(features) != 1:
         raise ImportRefused(f"features: expected one number for all transforms, got {features}")
     seen.know("features", features.pop(), "networks, masks and constants")
     seen.know("context", max(layer.context for layer in layers), "inputs of the networks")
     seen.know("freqs", 0, "there is no differential equation")
-    if _infer_neural(weights, seen, layers):
+    if _infer_neural(weights, seen, layers) or _infer_gaussianization(seen, layers):
         return
     counts = sorted({layer.per_feature(seen.found["features"].value) for layer in layers})
     splines = [count for count in counts if count > 2]
@@ -104,7 +104,8 @@ def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> Non
     else:
         seen.know("bins", bins[0] if bins else None, "parameters a feature")
     if splines:
-        _ask_about_splines(seen, splines)
+        has_tables = any(layer.kind == "conditional" for layer in layers)
+        _ask_about_splines(seen, splines, ", or GF of shifts and log scales" * has_tables)
     else:
         seen.suppose("constructor", zuko_shown.constructors(layers)[0], "its transforms")
         univariates = [_UNIVARIATE[count] for count in counts if count]
@@ -127,6 +128,16 @@ def _infer_neural(weights: Weights, seen: Inference, layers: list[Layer]) -> boo
     return True
 
 
+def _infer_gaussianization(seen: Inference, layers: list[Layer]) -> bool:
+    """Note what GF shows, if it is one: without a context, its tables."""
+    if not any(layer.kind == zuko_layers.GAUSSIANIZATION for layer in layers):
+        return False
+    seen.suppose("constructor", zuko_shown.constructors(layers)[0], "shifts and log scales")
+    for name in ("bins", "univariate"):
+        seen.suppose(name, None, "that of the constructor")
+    return True
+
+
 def _ask_about_squares(seen: Inference, counts: list[int]) -> None:
     """A transform without tensors between all others: of those without networks SOSPF has it."""
     seen.ask("constructor", "SOSPF, whose transforms have a SoftclipTransform between them")
@@ -137,13 +148,13 @@ def _ask_about_squares(seen: Inference, counts: list[int]) -> None:
         seen.suppose(name, None, "that of the constructor")
 
 
-def _ask_about_splines(seen: Inference, counts: list[int]) -> None:
+def _ask_about_splines(seen: Inference, counts: list[int], also: str = "") -> None:
     others = " or ".join(f"{count} parameters a feature" for count in counts)
     degrees = " or ".join(str(count - 1) for count in counts)
     seen.ask(
         "constructor",
         f"NSF, or another with rational-quadratic splines, or BPF: {others} could also be a "
-        f"Bernstein polynomial of degree {degrees}",
+        f"Bernstein polynomial of degree {degrees}{also}",
     )
     seen.suppose("univariate", None, "that of the constructor")
 
@@ -198,7 +209,7 @@ def _check(config: Config, layers: list[Layer]) -> None:
             f"are {', '.join(kinds)}"
         )
     found = {layer.per_feature(config.features) for layer in layers} - {0}
-    if config.constructor in zuko_monotone.NETWORKS.values():
+    if config.constructor in (*zuko_monotone.NETWORKS.values(), "GF"):
         return
     has_splines = any(count > 2 for count in found)
     if config.constructor in _CURVED and not has_splines:
@@ -238,7 +249,7 @@ def _check_univariate(name: str, found: set[int]) -> None:
 
 def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) -> None:
     """Say what a user's word decides: that many parameters fit splines and polynomials alike."""
-    if config.constructor in (*zuko_monotone.NETWORKS.values(), "SOSPF"):
+    if config.constructor in (*zuko_monotone.NETWORKS.values(), "SOSPF", "GF"):
         return
     for count in sorted({layer.per_feature(config.features) for layer in layers}):
         bins = chain_layers.spline_bins(count)
@@ -293,7 +304,7 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if settings.get("constructor") in _REFUSED:
         raise ImportRefused(
             f"{settings['constructor']}: of zuko's flows MAF, NSF, NICE, RealNVP, CNF, NAF, "
-            "UNAF, SOSPF and BPF can be imported"
+            "UNAF, SOSPF, BPF and GF can be imported"
         )
     if "constructor" not in settings and "RQS" in str(settings.get("univariate", "")):
         return {**settings, "constructor": "NSF"}

@@ -24,6 +24,8 @@ _KINDS = {
 _NETS = ("cnf", "autoregressive", "coupling", "conditional", "network", "integral")
 
 
+# An element-wise transform with a table of shifts and one of log scales.
+GAUSSIANIZATION = "gaussianization"
 # A transform without tensors.
 HOLE = "hole"
 
@@ -113,10 +115,7 @@ def _layer(weights: Weights, name: str) -> Layer:
             shapes = phi_shapes(weights, name)
             params = sum(shape[1] if len(shape) > 1 else 1 for shape in shapes)
             if [len(shape) for shape in shapes] == [2, 2]:
-                raise ImportRefused(
-                    f"{name.rstrip('.')}: a GaussianizationTransform (GF) is inverted by bisection "
-                    "and cannot be imported"
-                )
+                kind = GAUSSIANIZATION
             return Layer(name, kind, shapes[0][0], 0, params)
         case "cnf":
             return Layer(name, kind, _ends(weights, f"{name}ode")[1])
@@ -135,8 +134,13 @@ def _autoregressive_layer(weights: Weights, name: str) -> Layer:
         features = weights.shape(f"{name}order")[0]
     else:
         # Made from an adjacency matrix, with no order to read D off; the base has it.
-        features = weights.shape("base.loc")[0]
+        features = base_features(weights)
     return Layer(name, "autoregressive", features, inputs - features, outputs // features)
+
+
+def base_features(weights: Weights) -> int:
+    """D, as the base has it."""
+    return weights.shape("base.lower" if "base.lower" in weights else "base.loc")[0]
 
 
 def phi_shapes(weights: Weights, name: str) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""zuko's monotone maps that are inverted by search: NAF, UNAF, SOSPF and BPF.
+"""zuko's monotone maps that are inverted by search: NAF, UNAF, SOSPF, BPF and GF.
 
 Between two transforms of NAF, UNAF and SOSPF stands a SoftclipTransform of bound 11, which has no
 tensors: a hole in the numbers of the transforms.
@@ -21,6 +21,8 @@ from models.importers.sources.zuko.layers import Layer
 from models.importers.weights import Weights
 
 SOFTCLIP = 11.0
+# What GaussianizationTransform takes off probabilities, half of it at either end.
+_MARGIN = 1e-6
 NETWORKS = {"network": "NAF", "integral": "UNAF"}
 _WIDTHS = "hidden_features"
 _ACTIVATION: TypeAdapter[Activation] = TypeAdapter(ActivationName)
@@ -113,6 +115,19 @@ def bernstein(params: int, degree: int | None, bound: float) -> dict[str, Any]:
             "feature); leave it out or correct it"
         )
     return {"kind": "bernstein", "degree": params - 1, "bound": bound}
+
+
+def gaussianization(params: int) -> dict[str, Any]:
+    """The map of GF.
+
+    Raises:
+        ImportRefused: if its shifts are not as many as its log scales.
+    """
+    if params % 2:
+        raise ImportRefused(
+            f"{params} parameters a feature: expected as many shifts as log scales for GF"
+        )
+    return {"kind": "gaussianization", "components": params // 2, "margin": _MARGIN}
 
 
 def _activation(given: Any) -> str:

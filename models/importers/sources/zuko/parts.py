@@ -14,7 +14,13 @@ from models.importers.layouts.glow import check_invertible
 from models.importers.layouts.networks import Block, Linear, Net, parameter_rows
 from models.importers.report import ImportRefused
 from models.importers.sources.zuko import monotone as zuko_monotone
-from models.importers.sources.zuko.layers import HOLE, Layer, num_bins, phi_shapes
+from models.importers.sources.zuko.layers import (
+    GAUSSIANIZATION,
+    HOLE,
+    Layer,
+    num_bins,
+    phi_shapes,
+)
 from models.importers.weights import Weights
 
 # The least slope that soft_clamp leaves, e^(log 1e-3).
@@ -67,6 +73,7 @@ def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
         "coupling": _coupling,
         "conditional": _conditional,
         "elementwise": _elementwise,
+        GAUSSIANIZATION: _gaussianization,
         "affine": _affine,
         "network": _neural,
         "integral": _neural,
@@ -79,6 +86,8 @@ def convert(weights: Weights, layer: Layer, settings: Settings) -> Part:
 
 
 def _univariate(params: int, settings: Settings) -> dict[str, Any]:
+    if settings.constructor == "GF":
+        return zuko_monotone.gaussianization(params)
     if params == 1:
         return {"kind": "additive"}
     if params == 2:
@@ -207,6 +216,14 @@ def _masked(weights: Weights, name: str) -> Linear:
 
 
 def _elementwise(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    return _pointwise(weights, layer, _univariate(layer.params, settings))
+
+
+def _gaussianization(weights: Weights, layer: Layer, settings: Settings) -> Part:
+    return _pointwise(weights, layer, zuko_monotone.gaussianization(layer.params))
+
+
+def _pointwise(weights: Weights, layer: Layer, elementwise: dict[str, Any]) -> Part:
     phi = [
         weights.take(f"{layer.name}phi.{index}", *shape).view(layer.features, -1)
         for index, shape in enumerate(phi_shapes(weights, layer.name))
@@ -215,7 +232,7 @@ def _elementwise(weights: Weights, layer: Layer, settings: Settings) -> Part:
         {
             "kind": "pointwise",
             "chosen": list(range(layer.features)),
-            "elementwise": _univariate(layer.params, settings),
+            "elementwise": elementwise,
         },
         {"params": torch.cat(phi, 1).T},
     )

@@ -4,12 +4,17 @@ import re
 from itertools import pairwise
 
 from models.importers.source import Inference
-from models.importers.sources.zuko.layers import HOLE, Layer
+from models.importers.sources.zuko.layers import GAUSSIANIZATION, HOLE, Layer
 from models.importers.weights import Weights
 
+_AUTOREGRESSIVE = ("MAF", "NSF", "NCSF", "BPF", "SOSPF")
 # Constructors whose flows have transforms of a kind, the usual one first.
 _CONSTRUCTORS = {
-    "autoregressive": ("MAF", "NSF", "BPF", "SOSPF"),
+    "autoregressive": _AUTOREGRESSIVE,
+    GAUSSIANIZATION: ("GF",),
+    # GF with a context, or a flow of one feature, which sees no other.
+    "conditional": ("Flow", "GF", *_AUTOREGRESSIVE),
+    "elementwise": ("Flow", *_AUTOREGRESSIVE),
     "network": ("NAF",),
     "integral": ("UNAF",),
     "coupling": ("NICE", "RealNVP"),
@@ -21,8 +26,10 @@ def constructors(layers: list[Layer]) -> tuple[str, ...]:
     """What a flow of such transforms can have been made by; Flow is for any, by hand."""
     # An affine map with constants is put in front by hand, as sbi does, whatever made the others.
     kinds = {layer.kind for layer in layers} - {"affine", HOLE}
+    if kinds & {GAUSSIANIZATION, "conditional"}:
+        kinds -= {"rotation"}  # stands between the transforms of GF
     own = _CONSTRUCTORS.get(kinds.pop(), ()) if len(kinds) == 1 else ()
-    return (*own, "Flow")
+    return own if "Flow" in own else (*own, "Flow")
 
 
 def has_hidden_layers(weights: Weights) -> bool:
@@ -32,6 +39,7 @@ def has_hidden_layers(weights: Weights) -> bool:
 
 def show(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     """Note what the keys show of the arguments that a conversion does without."""
+    _show_components(seen, layers)
     nets = [layer for layer in layers if layer.has_net]
     if not nets:
         return
@@ -44,6 +52,16 @@ def show(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
         seen.show("residual", residual, reason="blocks in the networks, or none")
     if kinds == {"coupling"}:
         _show_masks(weights, seen, nets)
+
+
+def _show_components(seen: Inference, layers: list[Layer]) -> None:
+    """What GF has: with a context its networks show it."""
+    maps = [layer for layer in layers if layer.kind in (GAUSSIANIZATION, "conditional")]
+    counts = {layer.per_feature(seen.found["features"].value) // 2 for layer in maps}
+    if len(counts) == 1:
+        seen.show("components", *counts, reason="parameters a feature")
+    if maps and not any(layer.has_net for layer in layers):
+        seen.show("transforms", len(maps), reason="element-wise transforms")
 
 
 def _show_widths(weights: Weights, seen: Inference, nets: list[Layer]) -> None:

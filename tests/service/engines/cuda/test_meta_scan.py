@@ -60,6 +60,7 @@ BUDGETS = {
     "chain_mixtures_context": (2060, 150),
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
+    "chain_gaussianization": (780, 140),
     "chain_uniform_base": (280, 150),
     "planar": (40, 20),
     "planar_leaky": (60, 60),
@@ -73,7 +74,7 @@ BUDGETS = {
 SEARCHED = {
     *("chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"),
     *("naf", "naf_squares_context"),
-    *("chain_mixtures", "chain_mixtures_context"),
+    *("chain_gaussianization", "chain_mixtures", "chain_mixtures_context"),
     "planar",
 }
 # Maps from latents to data whose inverse is searched for.
