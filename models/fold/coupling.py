@@ -176,6 +176,34 @@ class FoldedCheckerboard(Transform):
         return moved, sum_event(torch.where(self.mask, 0.0, slopes))
 
 
+class FoldedPointwise(Transform):
+    """`Pointwise` over all features of (B, D): nothing is put back among others.
+
+    Args:
+        params: (D, num_params).
+    """
+
+    params: Tensor
+
+    def __init__(self, elementwise: Elementwise, params: Tensor) -> None:
+        super().__init__()
+        self.elementwise = elementwise
+        self.register_buffer("params", params)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _constant_map(self.elementwise.encode, x, self.params)
+
+    def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _constant_map(self.elementwise.decode, y, self.params)
+
+
+def _constant_map(
+    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], value: Tensor, params: Tensor
+) -> tuple[Tensor, Tensor]:
+    found, slopes = step(value.double(), params.double())
+    return found.to(value.dtype), sum_event(slopes.expand_as(value))
+
+
 class FoldedPrior(Transform):
     """A conditional `GaussianPrior`, its tables as one linear layer.
 

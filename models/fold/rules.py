@@ -14,7 +14,14 @@ from models.fold.autoregressive import fold_autoregressive, relabelled
 from models.fold.chain import FoldedChain, Part
 from models.fold.constant import ConstantMap, Dense, Monomial, compose
 from models.fold.continuous import fold_continuous
-from models.fold.coupling import ConstantMove, FoldedCheckerboard, FoldedPrior, HalfCouplings, Move
+from models.fold.coupling import (
+    ConstantMove,
+    FoldedCheckerboard,
+    FoldedPointwise,
+    FoldedPrior,
+    HalfCouplings,
+    Move,
+)
 from models.fold.networks import fold_conditioner, lay_out, plain
 from models.fold.planar import FoldedPlanar, FoldedRadial
 from models.monotone.planar import PlanarMap
@@ -83,7 +90,7 @@ def _(transform: Pointwise, shape: Shape) -> list[Transform]:
     chosen = set(transform.chosen.tolist())
     others = [feature for feature in range(shape[0]) if feature not in chosen]
     if not others:
-        return [transform]
+        return [FoldedPointwise(transform.elementwise, transform.params.T)]
     moves_first = 0 in chosen
     parts = (transform.chosen, torch.tensor(others))
     move = ConstantMove(transform.elementwise, transform.params.T, keeps_first=not moves_first)

@@ -51,6 +51,6 @@ def test_components_start_apart_and_near_the_identity() -> None:
     maps = [{"kind": "pointwise", "chosen": [0], "elementwise": {"kind": "gaussianization"}}]
     flow = build("chain", {"event_shape": [1], "layers": maps}).double()
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
-    assert float((flow.encode(x)[0] - x).abs().max().detach()) < 0.15
+    assert float((flow.encode(x)[0] - x).abs().max().detach()) < 0.2
     (raw,) = flow.parameters()
     assert len(raw[:8].unique()) == 8
