@@ -41,7 +41,6 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "margin": (0.0,),
     "signal": (1, 3),
     "soft_clip": (None, 12.0),
-    "components": (1, 3),
     "offset": (0.0, 0.1),
     "num_reflections": (None, 1, 3),
     "exponent": (1, 2, 13),
