@@ -132,7 +132,7 @@ def _importing(block: Block, clone: Path) -> None:
     """The checkpoint that the block names, of the source that stands above it, and pictures."""
     from PIL import Image
 
-    (file,) = re.findall(r"\b[\w.]+\.(?:pt|pth|pkg|tar)\b", block.text)
+    (file,) = re.findall(r"\b[\w.]+\.(?:pt|pth|pkg|pkl|tar)\b", block.text)
     found = find_checkpoint(block.heading, file)
     (clone / file).write_bytes(found.read_bytes())
     for name in ("cat.png", "face.png"):
