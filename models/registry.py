@@ -25,6 +25,7 @@ from models.families.radial import RADIAL, RadialConfig, build_radial
 from models.families.realnvp import REALNVP, RealNVPConfig, build_realnvp
 from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, build_realnvp_image
 from models.flow import Flow
+from models.transforms.jacobi import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,27 @@ def check_arguments(family: str, config: Mapping[str, Any]) -> None:
         faults = [item for item in error.errors() if item["type"] != "missing"]
         if faults:
             raise ValueError(_explain(family, faults)) from None
+
+
+def choose_decoding(family: str, config: Mapping[str, Any], decoding: Decoding) -> dict[str, Any]:
+    """Say of every autoregressive map in a configuration how it is inverted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if family == "chain":
+        layers = [
+            {**layer, "decoding": decoding} if layer["kind"] == "autoregressive" else layer
+            for layer in config["layers"]
+        ]
+        if layers != list(config["layers"]):
+            return {**config, "layers": layers}
+    # A spline flow of couplings has the option, and no use for it.
+    elif "decoding" in FAMILIES[family].config.model_fields and (
+        family != "nsf" or config.get("structure") == "autoregressive"
+    ):
+        return {**config, "decoding": decoding}
+    raise ValueError(f"decoding: expected a flow with autoregressive maps, got a {family} without")
 
 
 def _validate(family: Family, config: Mapping[str, Any]) -> FamilyConfig:

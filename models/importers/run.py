@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,8 @@ from models.importers.source import (
 )
 from models.importers.state_dict import Prefer, extract_state_dict
 from models.importers.weights import Weights
-from models.registry import build
+from models.registry import build, choose_decoding
+from models.transforms.jacobi import Decoding
 
 Preprocessing = Literal["source", "none"]
 PREPROCESSING: tuple[Preprocessing, ...] = ("source", "none")
@@ -48,6 +49,7 @@ class Request:
     weights: Prefer = "model"
     allow_pickle: bool = False
     prefix: str | None = None
+    decoding: Decoding | None = None
 
 
 def import_checkpoint(
@@ -59,6 +61,7 @@ def import_checkpoint(
     weights: Prefer = "model",
     allow_pickle: bool = False,
     prefix: str | None = None,
+    decoding: Decoding | None = None,
 ) -> Flow:
     """Turn a checkpoint of public code into a flow with the same likelihood.
 
@@ -75,6 +78,8 @@ def import_checkpoint(
         allow_pickle: let the file run code while it is read, where the safe reader refuses it.
         prefix: where the flow is a part of a larger module, its name in there, such as
             "model.flow"; all other tensors are left out.
+        decoding: how autoregressive maps are inverted, see `MaskedAutoregressive`; left out,
+            "sequential".
 
     Returns:
         The flow in evaluation mode and float64, with `provenance` filled in: source, file and its
@@ -86,7 +91,7 @@ def import_checkpoint(
         ImportRefused: says what is wrong and what to do; `report` holds what was found.
     """
     given = config if isinstance(config, Mapping) else read_config(config)
-    request = Request(source, given, preprocessing, weights, allow_pickle, prefix)
+    request = Request(source, given, preprocessing, weights, allow_pickle, prefix, decoding)
     return run(Path(path), request)[0]
 
 
@@ -150,6 +155,8 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     conversion = _convert(source, config, weights)
     weights.finish()
     refuse_unused(source, config, inference, report)
+    if request.decoding is not None:
+        conversion = _decoded_by(conversion, request.decoding)
     flow = _assemble(conversion, request.preprocessing, report)
     flow.provenance = report.provenance()
     if conversion.feature_names:
@@ -165,6 +172,14 @@ def _convert(source: Source, config: SourceConfig, weights: Weights) -> Conversi
         raise
     except ValueError as error:  # of a family that does not know such a configuration
         raise ImportRefused(f"{source.name}: {error}") from error
+
+
+def _decoded_by(conversion: Conversion, decoding: Decoding) -> Conversion:
+    try:
+        config = choose_decoding(conversion.family, conversion.config, decoding)
+    except ValueError as error:
+        raise ImportRefused(str(error)) from None
+    return replace(conversion, config=config)
 
 
 def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Report) -> Flow:

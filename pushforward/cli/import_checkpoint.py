@@ -59,6 +59,14 @@ FeatureNames = Annotated[
         show_default=False,
     ),
 ]
+Decoding = Annotated[
+    Literal["sequential", "jacobi", "passes"] | None,
+    typer.Option(
+        help="How autoregressive maps are computed in their slow direction; jacobi: all features "
+        "at once, again until nothing changes, and answers can say how often.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report, and write nothing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Let the model take the place of another in --out.")
@@ -94,6 +102,7 @@ def import_checkpoint(
     preprocessing: Preprocessing = "source",
     weights: Weights = "model",
     prefix: Prefix = None,
+    decoding: Decoding = None,
     feature_names: FeatureNames = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -124,6 +133,7 @@ def import_checkpoint(
             "weights": weights,
             "prefix": prefix,
             "allow_pickle": allow_pickle,
+            "decoding": decoding,
         }
         with interruptible():
             names = None if feature_names is None else feature_names.split(",")
