@@ -145,7 +145,9 @@ def measure(flow: Flow, rows: int) -> list[dict[str, Any]]:
                 "table": found.table(),
             }
         )
-        print(f"\nD = {features}, {rows} rows, {form}: jacobi {lines[-1]['jacobi_mean']:.1f} passes")
+        print(
+            f"\nD = {features}, {rows} rows, {form}: jacobi {lines[-1]['jacobi_mean']:.1f} passes"
+        )
         print(f"a map and row (most {lines[-1]['jacobi_max']:.1f}) of {features}, the same bits;")
         print(f"x is {distance:.1e} from that of sequential\n{found.table()}", flush=True)
     return lines
