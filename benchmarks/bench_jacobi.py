@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from models.ode.call import SolveCall, join_reports
 from models.onnx.graphs import build_graphs
 from models.onnx.runtime import open_session
 from models.registry import build, choose_decoding
+from models.transforms.jacobi import Decoding
 
 OUT = Path("runs/benchmarks/jacobi.json")
 # Features -> data, their levels, layers, width, steps of training.
@@ -75,7 +76,7 @@ def trained(features: int) -> Flow:
     return flow.eval()
 
 
-def decoded_by(flow: Flow, decoding: str) -> Flow:
+def decoded_by(flow: Flow, decoding: Decoding) -> Flow:
     """The same flow, inverted in another way."""
     other = build("maf", choose_decoding("maf", flow.config, decoding))
     other.load_state_dict(flow.state_dict())
@@ -120,7 +121,7 @@ def measure(flow: Flow, rows: int) -> list[dict[str, Any]]:
     """Compare on one number of rows."""
     features, layers = flow.features, len(flow.transforms)
     z = torch.from_numpy(base_noise(rows, features, seed=0)).float()
-    kinds = {kind: decoded_by(flow, kind) for kind in ("sequential", "passes", "jacobi")}
+    kinds = {kind: decoded_by(flow, kind) for kind in get_args(Decoding)}
     folded = {kind: fold(one) for kind, one in kinds.items()}
     forms = {
         "torch": {kind: in_torch(one, z) for kind, one in kinds.items() if kind != "passes"},
