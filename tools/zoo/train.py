@@ -42,6 +42,7 @@ def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None)
     build = zoo / _BUILD / name
     if build.exists():
         shutil.rmtree(build)
+    build.parent.mkdir(parents=True, exist_ok=True)
     data = load(recipe.data)
     resume = state_path(build).exists()
     report = train(

@@ -21,7 +21,7 @@ from models.training.defaults import fill_defaults
 from models.training.ema import EMA
 from models.training.evaluate import area_under_roc, evaluate, log_probs
 from models.training.options import learning_rate_factor
-from models.training.pictures import to_bytes
+from models.training.pictures import few_colours, to_bytes
 from models.training.pixel_noise import redraw
 from models.training.progress import ProgressBar
 from models.training.run import Run
@@ -177,6 +177,14 @@ def test_pixels_are_reported_in_bits(tmp_path: Path, digits: Dataset) -> None:
     assert test.bits_per_dim_midpoint != test.bits_per_dim
     with Image.open(tmp_path / "m" / "samples.png") as image:
         assert image.mode == "L"
+
+
+def test_charts_have_few_bytes(tmp_path: Path) -> None:
+    chart = Image.effect_noise((320, 320), 30).convert("RGB")
+    chart.paste((255, 120, 0), (0, 0, 160, 320))
+    found = few_colours(chart)
+    assert found.mode == "P"
+    assert np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(chart, int)).mean() < 0.5
 
 
 def test_anomalies_are_held_out_and_ranked(tmp_path: Path) -> None:
