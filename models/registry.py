@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from models.families.about import About
 from models.families.chain import CHAIN, ChainConfig, build_chain
+from models.families.cnf_unet import CNF_UNET, CNFUNetConfig, build_cnf_unet
 from models.families.config import FamilyConfig
 from models.families.ffjord import FFJORD, FFJORDConfig, build_ffjord
 from models.families.ffjord_image import FFJORD_IMAGE, FFJORDImageConfig, build_ffjord_image
@@ -46,6 +47,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "chain": Family(ChainConfig, build_chain, CHAIN),
+    "cnf_unet": Family(CNFUNetConfig, build_cnf_unet, CNF_UNET, pixel_scale="centred"),
     "ffjord": Family(FFJORDConfig, build_ffjord, FFJORD),
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image, FFJORD_IMAGE),
     "glow": Family(GlowConfig, build_glow, GLOW, pixel_scale="centred"),

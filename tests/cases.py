@@ -835,6 +835,35 @@ CASES: dict[str, Case] = {
         },
         continuous=True,
     ),
+    "cnf_unet": Case(
+        "cnf_unet",
+        {
+            "event_shape": [1, 2, 4],
+            "hidden_channels": [4, 8],
+            "num_groups": 2,
+            "time_features": 3,
+            "attention_factors": [1],
+            "num_heads": 2,
+            "num_heads_up": 1,
+            "scale_shift_norm": True,
+            "num_classes": 2,
+            "solver": TIGHT,
+        },
+        continuous=True,
+    ),
+    "cnf_unet_residual_resampling": Case(
+        "cnf_unet",
+        {
+            "event_shape": [2, 2, 1],
+            "hidden_channels": [4],
+            "num_groups": 1,
+            "time_features": 2,
+            "num_residual_blocks": 0,
+            "head_channels": 2,
+            "solver": TIGHT,
+        },
+        continuous=True,
+    ),
 }
 
 DISCRETE = [name for name, case in CASES.items() if not case.continuous]

@@ -1,7 +1,7 @@
 """What a user who chooses among the families is told of each, beside its arguments."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -12,11 +12,13 @@ class Example:
     data: what it is trained on, as `train` reads it.
     event_shape: of these data.
     arguments: all others that are not left at their defaults.
+    options: of the training, the same.
     """
 
     data: str
     event_shape: tuple[int, ...]
     arguments: Mapping[str, Any]
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

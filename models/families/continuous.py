@@ -93,19 +93,13 @@ class TrainingConfig(FamilyConfig):
     )
 
 
-class ContinuousConfig(FamilyConfig):
-    """A number of ordinary differential equations, one after the other."""
+class EquationConfig(FamilyConfig):
+    """An ordinary differential equation and how it is solved, whatever its right side is."""
 
-    num_blocks: Repeats = Field(1, description="How many equations, each with a network f.")
-    nonlinearity: DynamicsNonlinearity = "tanh"
-    residual: bool = Field(False, description="The network's output minus x is f.")
     end_time: PositiveFloat = Field(1.0, description="T: an equation is solved over [0, T].")
     learn_end_time: bool = Field(False, description="Train T too; `end_time` is its start.")
     data_time: DataTime = Field(
         "start", description="The data are at time 0 (FFJORD), or at T (flow matching)."
-    )
-    batch_norm: bool = Field(
-        False, description="Moving batch norms, in the places where FFJORD's code has them."
     )
     solver: SolverConfig = Field(
         SolverConfig(), description="How exactly rows are solved outside training."
@@ -118,7 +112,18 @@ class ContinuousConfig(FamilyConfig):
     )
 
 
-def build_continuous(config: ContinuousConfig, dynamics: Dynamics) -> ContinuousTransform:
+class ContinuousConfig(EquationConfig):
+    """A number of ordinary differential equations, one after the other."""
+
+    num_blocks: Repeats = Field(1, description="How many equations, each with a network f.")
+    nonlinearity: DynamicsNonlinearity = "tanh"
+    residual: bool = Field(False, description="The network's output minus x is f.")
+    batch_norm: bool = Field(
+        False, description="Moving batch norms, in the places where FFJORD's code has them."
+    )
+
+
+def build_continuous(config: EquationConfig, dynamics: Dynamics) -> ContinuousTransform:
     """Build one block around its dynamics."""
     return ContinuousTransform(
         dynamics,

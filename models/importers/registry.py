@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from models.importers.report import ImportRefused
 from models.importers.source import Source
-from models.importers.sources import chaiyujin, ikostrikov, rosinality, torchcfm, y0ast
+from models.importers.sources import chaiyujin, ikostrikov, rosinality, y0ast
 from models.importers.sources.chrischute import glow as chrischute_glow
 from models.importers.sources.chrischute import realnvp as chrischute_realnvp
 from models.importers.sources.ffjord import vectors as ffjord
@@ -18,6 +18,8 @@ from models.importers.sources.normflows import vectors as normflows_vectors
 from models.importers.sources.pzflow import flow as pzflow
 from models.importers.sources.sbi import nflows_built as sbi_nflows
 from models.importers.sources.sbi import zuko_built as sbi_zuko
+from models.importers.sources.torchcfm import mlp as torchcfm_mlp
+from models.importers.sources.torchcfm import unet as torchcfm_unet
 from models.importers.sources.zuko import flow as zuko
 from models.importers.sources.zuko import gmm as zuko_gmm
 
@@ -38,7 +40,8 @@ SOURCES: tuple[Source, ...] = (
     rosinality.SOURCE,
     sbi_nflows.SOURCE,
     sbi_zuko.SOURCE,
-    torchcfm.SOURCE,
+    torchcfm_mlp.SOURCE,
+    torchcfm_unet.SOURCE,
     y0ast.SOURCE,
     zuko.SOURCE,
     zuko_gmm.SOURCE,

@@ -46,7 +46,7 @@ class Request:
     source: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = "source"
-    weights: Prefer = "model"
+    weights: Prefer | None = None
     allow_pickle: bool = False
     prefix: str | None = None
     decoding: Decoding | None = None
@@ -58,7 +58,7 @@ def import_checkpoint(
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing = "source",
     *,
-    weights: Prefer = "model",
+    weights: Prefer | None = None,
     allow_pickle: bool = False,
     prefix: str | None = None,
     decoding: Decoding | None = None,
@@ -74,7 +74,8 @@ def import_checkpoint(
         preprocessing: "source": the flow takes data as users have them (pixels 0..255) and does
             what the source does to them; "none": it takes the source's own inputs.
         weights: "model" takes the weights as trained, "ema" their moving average, where the file
-            holds both.
+            holds both; left out, those that the source's own script samples from: the average of
+            torchcfm's images (net_model, ema_model), else the weights as trained.
         allow_pickle: let the file run code while it is read, where the safe reader refuses it.
         prefix: where the flow is a part of a larger module, its name in there, such as
             "model.flow"; all other tensors are left out.

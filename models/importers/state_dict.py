@@ -27,6 +27,8 @@ _USUAL_NAMES = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "graph", "network"),
     *("flow", "generator", "module", "weights", "params"),
 )
+# Weights and their average as a script saves them that itself only ever samples from the average.
+_SAMPLED_FROM_AVERAGE = ("net_model", "ema_model")
 # Numbers of a tensor that says more of them than its storage has.
 _MAX_EXPANDED = 2**27
 _MAX_DEPTH = 4
@@ -56,7 +58,7 @@ def extract_state_dict(
     report: Report,
     recognise: Recognise,
     *,
-    prefer: Prefer = "model",
+    prefer: Prefer | None = None,
     prefix: str | None = None,
 ) -> tuple[State, dict[str, Any]]:
     """Find the weights in what a file holds.
@@ -65,8 +67,8 @@ def extract_state_dict(
         content: what was read.
         report: where every step is noted.
         recognise: the sources that recognise keys.
-        prefer: the weights as trained ("model", the default) or their moving average ("ema"),
-            where a file holds both.
+        prefer: the weights as trained ("model") or their moving average ("ema"), where a file holds
+            both; None for those that the script itself samples from: as a rule as trained.
         prefix: the name of the flow inside a larger module; without one all keys are the flow's.
 
     Returns:
@@ -146,9 +148,12 @@ def _choose(
     nameless: Mapping[str, int],
     report: Report,
     recognise: Recognise,
-    prefer: Prefer,
+    prefer: Prefer | None,
 ) -> str:
     """The name of the state dict to import: a known one, of the preferred sort, usually named."""
+    if prefer is None:
+        takes_average = set(_SAMPLED_FROM_AVERAGE) <= states.keys()
+        prefer = "ema" if takes_average else "model"
 
     def rank(name: str) -> tuple[bool, bool, int]:
         last = name.rpartition(".")[2]

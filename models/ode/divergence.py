@@ -1,9 +1,10 @@
 """The divergence of a vector field along a solve: exact, or estimated with given probes.
 
-The rule that picks, `is_exact`: the trace is exact where that takes at most MAX_EXACT_PROBES
-tangents (D for dense fields, a few dozen for convolutions: see `Dynamics.num_exact_probes`), or
-where it is asked for. Otherwise it is Hutchinson's estimate with probes that are part of the model,
-so that a row has one answer, whatever its neighbours and however often it is asked.
+The rule that picks, `is_exact`: the trace is exact where that takes at most
+`Dynamics.most_exact_probes` tangents (D for dense fields and U-Nets, a few dozen for convolutions:
+see `Dynamics.num_exact_probes`), or where it is asked for. Otherwise it is Hutchinson's estimate
+with probes that are part of the model, so that a row has one answer, whatever its neighbours and
+however often it is asked.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from models.ode.fields.dynamics import Dynamics
 
 Trace = Literal["auto", "exact", "hutchinson"]
 Noise = Literal["rademacher", "gaussian"]
-
-MAX_EXACT_PROBES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class DivergenceSettings:
 def is_exact(trace: Trace, dynamics: Dynamics) -> bool:
     """Whether the trace of this field is exact: asked for, or cheap enough."""
     if trace == "auto":
-        return dynamics.num_exact_probes <= MAX_EXACT_PROBES
+        return dynamics.num_exact_probes <= dynamics.most_exact_probes
     return trace == "exact"
 
 

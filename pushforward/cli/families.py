@@ -92,6 +92,8 @@ def _train(name: str, example: "Example") -> str:
     words = ["pushforward", "train", "--data", example.data, "--family", name]
     for argument, value in example.arguments.items():
         words += ["--set", f"{argument}={_text(value)}"]
+    for option, word in example.options.items():
+        words += [f"--{option.replace('_', '-')}", word]
     return shlex.join([*words, "--out", f"my-{name.replace('_', '-')}"])
 
 

@@ -41,8 +41,12 @@ Preprocessing = Annotated[
     ),
 ]
 Weights = Annotated[
-    Literal["model", "ema"],
-    typer.Option(help="The weights as trained, or their moving average, if the file has both."),
+    Literal["model", "ema"] | None,
+    typer.Option(
+        help="The weights as trained, or their moving average, if the file has both; left out, "
+        "those that the source's own script samples from.",
+        show_default=False,
+    ),
 ]
 Prefix = Annotated[
     str | None,
@@ -100,7 +104,7 @@ def import_checkpoint(
     config: Config = None,
     settings: Settings = None,
     preprocessing: Preprocessing = "source",
-    weights: Weights = "model",
+    weights: Weights = None,
     prefix: Prefix = None,
     decoding: Decoding = None,
     feature_names: FeatureNames = None,

@@ -57,7 +57,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--discrete", type=int, default=300, help="of each discrete family")
     parser.add_argument("--continuous", type=int, default=200, help="of ffjord")
-    parser.add_argument("--images", type=int, default=10, help="of ffjord_image, which is slow")
+    parser.add_argument(
+        "--images", type=int, default=10, help="of cnf_unet and ffjord_image, which are slow"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the first configuration")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,7 +68,8 @@ def main() -> int:
     print("| " + " | ".join(heads) + " |")
     print("|" + "---|" * len(heads), flush=True)
     counts = dict.fromkeys(DISCRETE, options.discrete)
-    counts |= {"ffjord": options.continuous, "ffjord_image": options.images}
+    counts |= {"ffjord": options.continuous}
+    counts |= dict.fromkeys(("cnf_unet", "ffjord_image"), options.images)
     for family, count in counts.items():
         row = run(family, count, options.seed)
         faults += row.wrong

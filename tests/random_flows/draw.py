@@ -17,9 +17,9 @@ from models.families.embedding import EmbeddingStep
 from models.families.layers import Layer
 from models.registry import FAMILIES
 
-CONTINUOUS = ("ffjord", "ffjord_image")
+CONTINUOUS = ("cnf_unet", "ffjord", "ffjord_image")
 DISCRETE = tuple(sorted(set(FAMILIES) - set(CONTINUOUS)))
-IMAGES = ("glow", "realnvp_image", "ffjord_image")
+IMAGES = ("cnf_unet", "glow", "realnvp_image", "ffjord_image")
 
 # Options that never change what is asked here, or would make it inexact, are fixed.
 FIXED: dict[str, Any] = {"solver": {"rtol": 1e-7, "atol": 1e-7}, "evaluation": "exact"}
@@ -34,6 +34,12 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "num_couplings": (1, 2, 3),
     "num_steps": (1, 2),
     "num_blocks": (1, 2),
+    "num_residual_blocks": (0, 1),
+    "num_heads": (1, 2),
+    "num_heads_up": (None, 1, 2),
+    "head_channels": (None, 1, 2),
+    "time_features": (2, 3),
+    "num_groups": (1, 2),
     "num_bins": (1, 2, 5),
     "degree": (1, 4),
     "polynomials": (1, 3),
@@ -67,7 +73,7 @@ _ALWAYS = frozenset(
         "event_shape", "num_layers", "num_couplings", "num_steps", "num_levels", "num_scales",
         "hidden_channels", "mid_channels", "num_blocks", "hidden_features", "widths", "layers",
         "mask", "order", "chosen", "conditioner", "shift", "scale", "preprocessing", "kind",
-        "solver", "divergence", "evaluation",
+        "solver", "divergence", "evaluation", "num_groups", "time_features",
     }
 )  # fmt: skip
 
@@ -167,7 +173,9 @@ class Drawer:
 
 
 def _event_shape(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
-    if d.family == "ffjord_image":
+    if d.family == "cnf_unet":
+        d.shape = d.rng.choice([[1, 2, 4], [2, 2, 2]])
+    elif d.family == "ffjord_image":
         d.shape = [d.rng.choice([1, 2]), *d.rng.choice([[2, 2], [4, 4], [2, 4]])]
     elif d.family in IMAGES:
         d.shape = d.rng.choice([[1, 4, 4], [2, 4, 4], [1, 4, 8], [3, 4, 4]])
@@ -210,7 +218,14 @@ def _widths(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
 def _hidden_channels(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if d.family == "glow":
         return d.rng.choice([2, 3])
+    if d.family == "cnf_unet":
+        return d.rng.choice([[4], [2, 4]])
     return [d.rng.choice([2, 3]) for _ in range(d.rng.randint(1, 2))]
+
+
+def _attention_factors(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
+    factors = [2**level for level in range(len(so_far["hidden_channels"]))]
+    return d.rng.sample(factors, d.rng.randint(0, len(factors)))
 
 
 def _strides(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int] | None:
@@ -322,6 +337,7 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "scale": _scale,
     "strides": _strides,
     "activation": _activation,
+    "attention_factors": _attention_factors,
     "mask": lambda d, *_: d.mask(),
     "masks": _turns(Drawer.mask),
     "order": _order,

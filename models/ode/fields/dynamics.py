@@ -18,7 +18,12 @@ class Dynamics(nn.Module, ABC):
 
     Args:
         event_shape: shape of one x.
+
+    Attributes:
+        most_exact_probes: up to how many probes the trace is exact where nothing else is asked for.
     """
+
+    most_exact_probes = 1024
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -36,13 +36,8 @@ def infer(weights: Weights) -> Inference:
     """Read everything off the shapes.
 
     Raises:
-        ImportRefused: for image models, and for fields that are gradients.
+        ImportRefused: for fields that are gradients.
     """
-    if weights.has(r"(model\.)?input_blocks\..*"):
-        raise ImportRefused(
-            "UNetModelWrapper: an image model (a guided-diffusion U-Net) has no exact likelihood "
-            "worth serving, its trace takes one pass a pixel; torchcfm.models.MLP can be imported"
-        )
     places = weights.indices(r"net\.(\d+)\.weight")
     width, inputs = weights.shape(f"net.{places[0]}.weight")
     dim = weights.shape(f"net.{places[-1]}.weight")[0]
@@ -100,10 +95,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
 SOURCE = Source(
     name="torchcfm",
     short_names=("atong01/conditional-flow-matching", "conditional-flow-matching"),
-    signature=(
-        r"(net\.0\.weight|(model\.)?input_blocks\.0\.0\.weight)$",
-        r"(net|(model\.)?out)\.[24]\.",
-    ),
+    signature=(r"net\.0\.weight$", r"net\.[24]\."),
     config=Config,
     infer=infer,
     convert=convert,

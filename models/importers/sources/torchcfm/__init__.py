@@ -1,0 +1,1 @@
+"""torchcfm (conditional flow matching): velocity fields over vectors and over images."""
