@@ -24,9 +24,9 @@ CNF_UNET = About(
         data="digits",
         event_shape=(1, 8, 8),
         arguments={
-            "hidden_channels": [16],
-            "num_groups": 8,
-            "divergence": {"evaluation": "hutchinson", "num_probes": 4},
+            "hidden_channels": [8],
+            "num_groups": 4,
+            "divergence": {"evaluation": "hutchinson", "num_probes": 2},
         },
         options={"objective": "flow_matching"},
     ),

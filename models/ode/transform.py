@@ -152,7 +152,7 @@ class ContinuousTransform(ODETransform):
             interval = interval.flip(0)
         run = self._solve_together if self.training else self._solve_alone
         value, traces = run(value, context, interval, call or SolveCall())
-        return value, traces.mean(1)
+        return value, traces[:, 0] if traces.shape[1] == 1 else traces.mean(1)
 
     def _solve_alone(
         self, value: Tensor, context: Tensor | None, interval: Tensor, call: SolveCall
@@ -175,9 +175,11 @@ class ContinuousTransform(ODETransform):
         rows = self._rows_at_once(state.device, traced=traced)
         chunks = state.split(rows)
         contexts = [None] * len(chunks) if context is None else context.split(rows)
-        # Keeping a solve differentiable takes a tenth of its time, in `no_grad` too.
-        with torch.inference_mode(mode=not torch.is_grad_enabled()):
-            if keeps_places():
+        # Keeping a solve differentiable takes a tenth of its time, in `no_grad` too. What is
+        # recorded or captured takes none, and inference mode does not take operations apart.
+        in_place = keeps_places()
+        with torch.inference_mode(mode=not (torch.is_grad_enabled() or in_place)):
+            if in_place:
                 solutions = [self._solve_in_place(field, state, context, interval)]
             else:
                 solutions = [

@@ -27,6 +27,7 @@ from models.checkpoints.folder import (
 from models.flow import Flow
 from models.fold import fold
 from models.fold.continuous import FoldedContinuous, fold_continuous
+from models.ode.fields import UNetDynamics
 from models.ode.transform import ContinuousTransform, is_continuous
 from models.onnx.binding import Binding, bind
 from models.onnx.certificate import RANDOM_ROWS, Certificate, CertificateError, certify
@@ -185,11 +186,24 @@ def _check_choices(flow: Flow, precision: str, fixed_steps: int | None) -> None:
         raise ExportError(f"fixed_steps: expected 1 .. {MAX_FIXED_STEPS}, got {fixed_steps}")
     if fixed_steps is not None and not is_continuous(flow):
         raise ExportError("fixed_steps: only continuous flows take steps")
-    continuous = [part for part in flow.modules() if isinstance(part, ContinuousTransform)]
-    if any(fold_continuous(part) is part for part in continuous):
+    for part in flow.modules():
+        if isinstance(part, ContinuousTransform):
+            _check_continuous(part, fixed_steps)
+
+
+def _check_continuous(part: ContinuousTransform, fixed_steps: int | None) -> None:
+    is_unet = isinstance(part.dynamics, UNetDynamics)
+    if is_unet and part.probes is not None:
         raise ExportError(
-            "continuous flows are exported where their fields are dense with an exact trace, and "
-            "this one's are not: serve it with torch"
+            "log_prob of this U-Net is Hutchinson's estimate, whose standard error graphs do not "
+            "give: serve it with torch, or build it with divergence.evaluation = 'exact'"
+        )
+    if is_unet and fixed_steps is not None:
+        raise ExportError("fixed_steps: expected a dense field, got a U-Net; leave it out")
+    if not is_unet and fold_continuous(part) is part:
+        raise ExportError(
+            "continuous flows are exported where their fields are dense or U-Nets, with an exact "
+            "trace, and this one's are not: serve it with torch"
         )
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from models.flow import Flow
 from models.fold.chain import FoldedChain
-from models.fold.continuous import FoldedContinuous
 from models.noise import LOG_TWO_PI
 from models.ode.call import SolveCall, join_reports
+from models.ode.transform import is_continuous
 from models.onnx.graph import Graph
 from models.onnx.names import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from models.onnx.trace import trace
@@ -107,7 +107,7 @@ def build_graphs(folded: Flow, dtype: torch.dtype, opset: int = DEFAULT_OPSET) -
 
     data: Shapes = {"x": folded.event_shape}
     latent: Shapes = {"z": (folded.features,)}
-    solves = any(isinstance(part, FoldedContinuous) for part in chain.transforms)
+    solves = is_continuous(chain)
     return Graphs(
         encode=traced("encode", _Encode(chain), data),
         decode=traced("decode", _Decode(chain), latent),

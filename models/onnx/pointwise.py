@@ -41,10 +41,11 @@ def _arithmetic(operator: str) -> Translate:
     def translate(
         g: Graph, out: list[Value], self: Operand, other: Operand, alpha: float = 1
     ) -> list[str]:
-        if alpha != 1:
-            raise UnsupportedOperator(f"{operator} with alpha = {alpha}")
         dtype = out[0].dtype
-        return g.add(operator, [operand(g, self, dtype), operand(g, other, dtype)])
+        name = operand(g, other, dtype)
+        if alpha != 1:
+            (name,) = g.add("Mul", [name, operand(g, alpha, dtype)])
+        return g.add(operator, [operand(g, self, dtype), name])
 
     return translate
 
@@ -102,6 +103,17 @@ for _operator, _overloads in {
 @on(_aten.rsub.Scalar)
 def _rsub(g: Graph, out: list[Value], self: Value, other: float, alpha: float = 1) -> list[str]:
     return OPERATORS[_aten.sub.Tensor](g, out, self=other, other=self, alpha=alpha)
+
+
+@on(_aten.addcmul.default)
+def _addcmul(
+    g: Graph, out: list[Value], self: Value, tensor1: Value, tensor2: Value, value: float = 1
+) -> list[str]:
+    if value != 1:
+        raise UnsupportedOperator(f"addcmul with value = {value}")
+    dtype = out[0].dtype
+    product = g.add("Mul", [g.ref(tensor1, dtype), g.ref(tensor2, dtype)])
+    return g.add("Add", [g.ref(self, dtype), *product])
 
 
 @on(_aten.pow.Tensor_Scalar)

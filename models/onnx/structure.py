@@ -64,6 +64,14 @@ def _permute(g: Graph, out: list[Value], self: Value, dims: list[int]) -> list[s
     return g.add("Transpose", [g.ref(self)], perm=[dim % len(self.shape) for dim in dims])
 
 
+@on(_aten.transpose.int)
+def _transpose(g: Graph, out: list[Value], self: Value, dim0: int, dim1: int) -> list[str]:
+    order = list(range(len(self.shape)))
+    first, second = _axis(dim0, self), _axis(dim1, self)
+    order[first], order[second] = second, first
+    return g.add("Transpose", [g.ref(self)], perm=order)
+
+
 @on(_aten.slice.Tensor)
 def _slice(
     g: Graph,

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # The modules are imported for the operations that they register.
-from models.ode.while_loop import Body, Carry, looping_by
+from models.ode.while_loop import Body, Carry, keeping_places
 from models.onnx import convolution, pointwise, structure  # noqa: F401
 from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
 from models.onnx.operators import OPERATORS
@@ -53,7 +53,7 @@ def trace(
         rows = (NO_ROWS, *shape)
         arguments[name] = torch.empty(rows, dtype=dtype)
         recorder.learn(arguments[name], graph.input(name, rows, dtype))
-    with recorder, looping_by(recorder.loop), warnings.catch_warnings():
+    with recorder, keeping_places(recorder.loop), warnings.catch_warnings():
         # Some operations warn that a batch is empty.
         warnings.simplefilter("ignore", UserWarning)
         outputs: dict[str, Tensor] = module(**arguments)

@@ -25,6 +25,8 @@ def initialise_actnorm(
     Reference: Kingma & Dhariwal 2018, section 3.1; Salimans & Kingma 2016 (arXiv 1602.07868).
     """
     layers = [module for module in flow.modules() if isinstance(module, ActNorm)]
+    if not layers:
+        return
     for layer in layers:
         layer.takes_statistics = True
     try:

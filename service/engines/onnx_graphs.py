@@ -3,6 +3,7 @@
 import logging
 
 from models.checkpoints.folder import digest
+from models.ode.fields import UNetDynamics
 from models.ode.transform import is_continuous
 from models.onnx.export import PRECISIONS, export
 from models.onnx.load import SerialisedExport, has_export, read_export
@@ -14,7 +15,8 @@ from service.engines.selection import EngineConfig, EngineUnavailable, dtype_nam
 # than this for a row: the certificate asks torch for a hundred rows in float64. Far above what a
 # Glow of 32 x 32 pixels takes on a busy machine: how busy it is should not choose the engine.
 SLOW_ROW_SECONDS = 0.1
-# The same of a continuous flow, whose row alone takes torch nearly as long as a hundred.
+# The same of a continuous flow, whose row alone takes torch nearly as long as a hundred. Those of a
+# U-Net are never made so: its loops are hundreds of nodes a layer.
 SLOW_SOLVE_SECONDS = 1.0
 _RANDOM_ROWS = 8
 
@@ -32,7 +34,8 @@ def find_graphs(config: EngineConfig) -> SerialisedExport:
     if found is not None:
         return found
     bound = SLOW_SOLVE_SECONDS if is_continuous(config.flow) else SLOW_ROW_SECONDS
-    if config.row_seconds is not None and config.row_seconds > bound:
+    is_unet = any(isinstance(module, UNetDynamics) for module in config.flow.modules())
+    if config.row_seconds is not None and (is_unet or config.row_seconds > bound):
         raise EngineUnavailable(
             "its folder holds no graphs, and they take long to make: run pushforward export"
         )

@@ -1,5 +1,6 @@
 """Forward-mode derivatives: a value and its derivatives along K directions, pushed on together."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,7 +68,9 @@ def normalise_groups(layer: nn.GroupNorm, h: Dual) -> Dual:
     Reference: Wu & He 2018, Group Normalization (arXiv 1803.08494), equations 1 to 7.
     """
     rows, channels, *size = h.value.shape
-    groups = h.value.reshape(rows, layer.num_groups, -1)
+    # Said in full: a batch of no rows, which a graph is recorded with, leaves -1 undetermined.
+    count = channels // layer.num_groups * math.prod(size)
+    groups = h.value.reshape(rows, layer.num_groups, count)
     variance, mean = torch.var_mean(groups, 2, correction=0, keepdim=True)
     precision = torch.rsqrt(variance + layer.eps)
     scaled = (groups - mean) * precision
@@ -75,9 +78,8 @@ def normalise_groups(layer: nn.GroupNorm, h: Dual) -> Dual:
     value = scaled.view(h.value.shape) * weight + bias
     if h.tangents is None:
         return Dual(value)
-    moving = h.tangents.reshape(rows, h.tangents.shape[1], layer.num_groups, -1)
+    moving = h.tangents.reshape(rows, h.tangents.shape[1], layer.num_groups, count)
     around = scaled.unsqueeze(1)
-    count = groups.shape[2]
     shift = row_sum(moving, 3).unsqueeze(3) / count
     stretch = row_sum(moving * around, 3).unsqueeze(3) / count
     tangents = (moving - shift - around * stretch) * precision.unsqueeze(1)

@@ -117,7 +117,7 @@ class UNetDynamics(Dynamics):
 
     def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """dx/dt.   t (B, 1), x (B, C, H, W), context (B, num_classes) -> (B, C, H, W)."""
-        return self._run(t, Dual(x), context).value
+        return self._run(t, convolve(self.first, Dual(x)), context).value
 
     def velocity_and_forms(
         self, t: Tensor, x: Tensor, probes: Tensor, context: Tensor | None = None
@@ -130,17 +130,26 @@ class UNetDynamics(Dynamics):
         Returns:
             (B, C, H, W) and (B, K).
         """
-        probes = probes.expand(x.shape[0], *probes.shape[-4:])
-        dx = self._run(t, Dual(x, probes), context)
+        dx = self._run(t, self._enter(x, probes), context)
         tangents = cast(Tensor, dx.tangents)
         return dx.value, row_sum((tangents * probes).flatten(2), 2)
 
-    def _run(self, t: Tensor, x: Dual, context: Tensor | None) -> Dual:
+    def _enter(self, x: Tensor, probes: Tensor) -> Dual:
+        """The first convolution of x and of the probes."""
+        if probes.dim() > x.dim():
+            return convolve(self.first, Dual(x, probes))
+        # The same for all rows, so they go through it once; 0 in every row, and known only from the
+        # rows: in a graph a constant would be one row.
+        value = self.first(x)
+        pushed = F.conv2d(probes, self.first.weight, None, padding=1)
+        return Dual(value, pushed + (0 * value).unsqueeze(1))
+
+    def _run(self, t: Tensor, h: Dual, context: Tensor | None) -> Dual:
+        """The rest, from what the first convolution gave."""
         embedding = self.time_embedding(t)
         if context is not None:
             embedding = embedding + self.class_embedding(context)
         embedding = F.silu(embedding)
-        h = convolve(self.first, x)
         joined = [h]
         for stage in self.down:
             h = _apply(stage, h, embedding)

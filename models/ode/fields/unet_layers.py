@@ -174,12 +174,13 @@ class Attention(UNetPart):
 
     def _heads(self, mixed: Dual, head: int) -> list[Dual]:
         """q, k and v, (B, heads, C / heads, H W) each."""
-        values = mixed.value.reshape(len(mixed.value), self.num_heads, 3 * head, -1)
+        size = (self.num_heads, 3 * head, math.prod(mixed.value.shape[2:]))
+        values = mixed.value.reshape(len(mixed.value), *size)
         parts = values.split(head, 2)
         if mixed.tangents is None:
             return [Dual(part) for part in parts]
         rows, count = mixed.tangents.shape[:2]
-        tangents = mixed.tangents.reshape(rows, count, self.num_heads, 3 * head, -1)
+        tangents = mixed.tangents.reshape(rows, count, *size)
         return [Dual(*both) for both in zip(parts, tangents.split(head, 3), strict=True)]
 
 

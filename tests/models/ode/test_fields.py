@@ -1,12 +1,12 @@
 """Vector fields: their traces and quadratic forms against autograd Jacobians, in float64."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.ode.fields import ConvDynamics, DenseDynamics, Dynamics
+from models.ode.fields import ConvDynamics, DenseDynamics, Dynamics, UNetDynamics, UNetSettings
 from models.ode.fields.activations import Nonlinearity
 from models.ode.fields.conv_layers import ConvLayerType, Stride
 from models.ode.fields.dense_layers import DenseLayerType
@@ -204,6 +204,34 @@ def test_probes_grow_with_the_reach_not_the_image(
         assert dynamics.num_exact_probes == probes
         assert dynamics.exact_probes(torch.empty(0)).shape == (probes, 1, side, side)
     assert ConvDynamics((2, 2, 2), hidden).num_exact_probes == 8
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((2, 4, 2), {"channels": (2, 4), "attention_factors": (1, 2), "residual_resampling": True}),
+        ((1, 2, 4), {"channels": (4, 2), "num_heads": 2, "num_heads_up": 1}),
+        ((1, 4, 4), {"channels": (2, 2, 2), "learned_resampling": False, "head_channels": 1}),
+    ],
+    ids=["residual", "learned", "plain"],
+)
+def test_unet_trace_and_forms_are_exact(
+    shape: tuple[int, int, int], settings: dict[str, Any]
+) -> None:
+    dynamics = perturbed(
+        UNetDynamics(shape, UNetSettings(time_features=3, num_groups=1, **settings))
+    )
+    check_trace(dynamics)
+    check_forms(dynamics)
+
+
+def test_the_width_of_a_unet_is_that_of_its_widest_place() -> None:
+    settings = UNetSettings(channels=(2, 8), time_features=2, num_groups=1)
+    # On the way up the finest resolution takes 8 channels and the 2 that were handed over.
+    assert UNetDynamics((1, 4, 4), settings).width == (8 + 2) * 4 * 4
+    # Attention over the 64 pixels of the finest resolution: each looks at each.
+    looking = UNetSettings(channels=(2,), time_features=2, num_groups=1, num_heads=2)
+    assert UNetDynamics((1, 8, 8), looking).width == 2 * 64 * 64
 
 
 def test_conv_layers_follow_their_formulas() -> None:

@@ -22,6 +22,8 @@ KERNEL = torch.linspace(-0.3, 0.4, 2 * 3 * 9).reshape(2, 3, 3, 3)
 
 # Rows of 5 features: no multiple of any vector's length.
 FEATURES: dict[str, Function] = {
+    "add_scaled": lambda x: torch.add(x, x.exp(), alpha=-0.3),
+    "addcmul": lambda x: torch.addcmul(x, x.exp(), x),
     "abs": torch.abs,
     "add": lambda x: x + CONSTANT,
     "add_wide": lambda x: x + CONSTANT.double(),
@@ -74,6 +76,7 @@ FEATURES: dict[str, Function] = {
     "sum_kept": lambda x: x.sum(1, keepdim=True),
     "sum_wide": lambda x: x.double().sum(1),
     "tanh": torch.tanh,
+    "transpose": lambda x: x[:, :4].unflatten(1, (2, 2)).mT.flatten(1),
     "unbind": lambda x: torch.stack(x.unbind(1)[::-1], 1),
     "unflatten": lambda x: x[:, :4].unflatten(1, (2, 2)).permute(0, 2, 1).flatten(1),
     "var_mean": lambda x: torch.cat(torch.var_mean(x, 1, keepdim=True), 1),
@@ -165,10 +168,10 @@ def test_equal_nodes_become_one_and_idle_ones_go() -> None:
         (lambda x: torch.cat((x, x), 0), "along the batch axis"),
         (lambda x: F.softplus(x, beta=2), "softplus with beta = 2"),
         (lambda x: F.gelu(x, approximate="tanh"), "gelu approximated by tanh"),
-        (lambda x: torch.add(x, x, alpha=2), "Add with alpha = 2"),
+        (lambda x: torch.addcmul(x, x, x, value=2), "addcmul with value = 2"),
         (lambda x: x.flip(1), r"aten\.flip\.default has no form"),
     ],
-    ids=["sum", "cat", "softplus", "gelu", "add", "flip"],
+    ids=["sum", "cat", "softplus", "gelu", "addcmul", "flip"],
 )
 def test_what_has_no_form_is_refused(function: Function, message: str) -> None:
     with pytest.raises(UnsupportedOperator, match=message):

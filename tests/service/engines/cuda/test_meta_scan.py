@@ -95,8 +95,7 @@ STEP_BUDGETS = {
     "ffjord_image_strides": 460,
     "iaf_jacobi": 80,
     "maf_jacobi_context": 80,
-    "cnf_unet": 1,
-    "cnf_unet_residual_resampling": 1,
+    "cnf_unet": 2000,
 }
 
 
