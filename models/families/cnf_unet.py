@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import About, Example
+from models.families.about import SOLVER, About, Example
 from models.families.config import MOST_REPEATS, PositiveInt, Widths
 from models.families.continuous import EquationConfig, build_continuous, note_trace
 from models.families.options import ImageShape
@@ -20,6 +20,7 @@ CNF_UNET = About(
     what="a differential equation whose right side is a U-Net with attention",
     data="images",
     when="samples matter most: train it by flow matching; beyond 64 values log_prob is an estimate",
+    cost=SOLVER,
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),
