@@ -1,11 +1,13 @@
-"""Estimators that sbi builds of nflows: `maf`, `maf_rqs` and `nsf`.
+"""Estimators that sbi builds of nflows: `maf`, `maf_rqs`, `nsf` and `made`.
 
 Activations are not in a checkpoint, but sbi has no argument for them: tanh in masked networks, relu
-in those of couplings. Its splines end at 3 and not, as the library's own, at 1.
+in those of couplings and of `made`. Its splines end at 3 and not, as the library's own, at 1. The
+network of `made` has one input in front of the features, which is zero.
 """
 
 from models.importers.source import Conversion, Inference, Source
 from models.importers.sources.nflows import flow as nflows
+from models.importers.sources.nflows import mixture as nflows_mixture
 from models.importers.sources.nflows.leaves import Leaf
 from models.importers.sources.sbi import common
 from models.importers.weights import Weights
@@ -21,17 +23,19 @@ def infer(weights: Weights) -> Inference:
     """Read what nflows' keys show, and add what sbi fixes."""
     leaves = nflows.leaves(weights)
     seen = nflows.infer(weights)
+    is_made = nflows_mixture.is_base(weights)
+    if is_made:
+        seen.know("features", nflows_mixture.inputs(weights) - 1, f"inputs of {nflows_mixture.NET}")
     is_masked = any(leaf.kind == "autoregressive" for leaf in leaves)
     seen.asked.pop("activation", None)
     seen.know("activation", "tanh" if is_masked else "relu", "sbi's builders fix it")
     if "tail_bound" in seen.asked:
         del seen.asked["tail_bound"]
         seen.suppose("tail_bound", _TAIL_BOUND, "sbi's default")
-    common.show_builder(seen, _model(leaves), reason="the transforms")
-    first = leaves[0]
-    common.show_standardising(
-        weights, seen, f"{first.name}_scale" if first.kind == "affine" else None
-    )
+    model = "made" if is_made else _model(leaves)
+    common.show_builder(seen, model, reason="the transforms and the base")
+    affine = [leaf for leaf in leaves[:1] if leaf.kind == "affine"]
+    common.show_standardising(weights, seen, f"{affine[0].name}_scale" if affine else None)
     for leaf in leaves:
         if leaf.kind == "context_spline":
             hidden = len(leaf.linears(weights)) - 2
@@ -65,7 +69,7 @@ def _model(leaves: list[Leaf]) -> str:
 SOURCE = Source(
     name=common.NAME,
     short_names=common.SHORT_NAMES,
-    signature=(r"(net\.)?_transform\._transforms\.\d+\.",),
+    signature=(r"(net\.)?(_transform\._transforms\.\d+|_distribution\._made)\.",),
     claims=(r"(net\.)?_embedding_net\.0\._mean$",),
     config=Config,
     infer=infer,

@@ -24,6 +24,8 @@ _CONSTRUCTORS = {
     f"zuko_{name.lower()}": name
     for name in ("NICE", "MAF", "NSF", "NCSF", "SOSPF", "NAF", "UNAF", "CNF", "GF", "BPF")
 }
+# Arguments of SOSPF that no weight shows by itself.
+_SQUARES = {"degree": 4, "polynomials": 3}
 
 
 class Config(zuko.Config):
@@ -50,6 +52,10 @@ def infer(weights: Weights) -> Inference:
         del seen.asked["activation"]
         is_cnf = any(layer.kind == "cnf" for layer in zuko_layers.recognise(weights))
         seen.suppose("activation", "elu" if is_cnf else "relu", "zuko's default, which sbi keeps")
+    for name, value in _SQUARES.items():
+        if name in seen.asked:
+            del seen.asked[name]
+            seen.suppose(name, value, "zuko's default, which sbi keeps")
     embedded = int(seen.found["context"].value)
     context = embedding.context_features(weights, EMBEDDING, embedded)
     seen.know("context", context, "inputs of the networks")

@@ -72,8 +72,8 @@ def recognise(weights: Weights) -> list[Layer]:
         else Layer(f"transform.transforms.{place}.", HOLE)
         for place in range(places[-1] + 1)
     ]
-    _check_holes(layers)
     others = layers[1:] if layers[0].kind == "affine" else layers
+    _check_holes(others)
     if len({layer.kind == "cnf" for layer in others}) > 1:
         raise ImportRefused(
             "FFJTransform beside other transforms: such a mixture cannot be imported"
@@ -130,6 +130,9 @@ def _layer(weights: Weights, name: str) -> Layer:
 
 def _autoregressive_layer(weights: Weights, name: str) -> Layer:
     inputs, outputs = _ends(weights, f"{name}hyper")
+    if not has_masks(weights, name):
+        # One feature, which has a network of its own and sees the context alone.
+        return Layer(name, "autoregressive", 1, inputs, outputs)
     if f"{name}order" in weights:
         features = weights.shape(f"{name}order")[0]
     else:
@@ -141,6 +144,11 @@ def _autoregressive_layer(weights: Weights, name: str) -> Layer:
 def base_features(weights: Weights) -> int:
     """D, as the base has it."""
     return weights.shape("base.lower" if "base.lower" in weights else "base.loc")[0]
+
+
+def has_masks(weights: Weights, name: str) -> bool:
+    """Whether the network of a transform sees features, and so is masked."""
+    return weights.has(rf"{re.escape(name)}hyper\.0\.mask")
 
 
 def phi_shapes(weights: Weights, name: str) -> list[tuple[int, ...]]:

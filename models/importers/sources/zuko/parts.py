@@ -18,6 +18,7 @@ from models.importers.sources.zuko.layers import (
     GAUSSIANIZATION,
     HOLE,
     Layer,
+    has_masks,
     num_bins,
     phi_shapes,
 )
@@ -122,7 +123,10 @@ def _autoregressive(weights: Weights, layer: Layer, settings: Settings) -> Part:
 
 
 def _neural(weights: Weights, layer: Layer, settings: Settings) -> Part:
-    net = _hyper(weights, layer, settings)
+    if has_masks(weights, layer.name):
+        net = _hyper(weights, layer, settings)
+    else:
+        net = _of_context(weights, layer, settings, features=1)
     return zuko_monotone.neural(weights, layer, net, settings.network)
 
 
@@ -168,14 +172,18 @@ def _coupling(weights: Weights, layer: Layer, settings: Settings) -> Part:
 def _conditional(weights: Weights, layer: Layer, settings: Settings) -> Part:
     """An element-wise map with parameters from the context alone: no feature sees another."""
     features = settings.features
-    params = layer.params // features
-    names, options = _linears(weights, f"{layer.name}hyper")
-    linears = [_dense(weights, name) for name in names]
-    linears[-1] = linears[-1].rows(parameter_rows(features, range(params)))
+    net = _of_context(weights, layer, settings, features)
+    elementwise = _univariate(layer.params // features, settings)
+    return chain_layers.autoregressive(features, elementwise, net)
+
+
+def _of_context(weights: Weights, layer: Layer, settings: Settings, features: int) -> Net:
+    linears, options = mlp_layers(weights, f"{layer.name}hyper")
+    linears[-1] = linears[-1].rows(parameter_rows(features, range(layer.params // features)))
     if len(linears) == 1:
         raise ImportRefused(f"{layer.name}hyper: expected hidden layers, got none")
-    net = networks.mlp(networks.of_context_alone(linears, features), settings.activation, **options)
-    return chain_layers.autoregressive(features, _univariate(params, settings), net)
+    masked = networks.of_context_alone(linears, features)
+    return networks.mlp(masked, settings.activation, **options)
 
 
 def _mlp(weights: Weights, layer: Layer, moved: int, settings: Settings) -> Net:

@@ -19,6 +19,9 @@ _CONSTRUCTORS = {
     "integral": ("UNAF",),
     "coupling": ("NICE", "RealNVP"),
     "cnf": ("CNF",),
+    # With one feature there is none to see, so these have no masks.
+    "conditional": ("MAF", "NSF", "BPF", "SOSPF", "NICE", "RealNVP"),
+    "elementwise": ("MAF", "NSF", "BPF", "SOSPF", "NICE", "RealNVP"),
 }
 
 
