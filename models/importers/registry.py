@@ -1,7 +1,8 @@
 """The registry of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from models.importers.report import ImportRefused
 from models.importers.source import Source
@@ -16,6 +17,7 @@ from models.importers.sources.nflows import flow as nflows
 from models.importers.sources.normflows import glow as normflows_glow
 from models.importers.sources.normflows import vectors as normflows_vectors
 from models.importers.sources.pzflow import flow as pzflow
+from models.importers.sources.sbi import mdn as sbi_mdn
 from models.importers.sources.sbi import nflows_built as sbi_nflows
 from models.importers.sources.sbi import zuko_built as sbi_zuko
 from models.importers.sources.torchcfm import mlp as torchcfm_mlp
@@ -38,6 +40,7 @@ SOURCES: tuple[Source, ...] = (
     normflows_vectors.SOURCE,
     pzflow.SOURCE,
     rosinality.SOURCE,
+    sbi_mdn.SOURCE,
     sbi_nflows.SOURCE,
     sbi_zuko.SOURCE,
     torchcfm_mlp.SOURCE,
@@ -51,18 +54,21 @@ NAMES = sorted({source.name for source in SOURCES})
 _KEYS_SHOWN = 3
 
 
-def names_of(keys: Iterable[str]) -> list[str]:
+def names_of(keys: Iterable[str], settings: Mapping[str, Any] | None = None) -> list[str]:
     """The sources that recognise these keys; none, as a rule, or one."""
-    return [source.name for source in _unnamed(SOURCES, keys)]
+    return [source.name for source in _unnamed(SOURCES, keys, settings)]
 
 
-def choose(name: str | None, keys: Iterable[str]) -> Source:
+def choose(
+    name: str | None, keys: Iterable[str], settings: Mapping[str, Any] | None = None
+) -> Source:
     """Find the source that a user names, or that keys belong to.
 
     Args:
         name: a full or short name; a name that several sources share leaves the choice to the
             keys; None leaves it to them altogether.
         keys: of the state dict.
+        settings: hyper-parameters that are given.
 
     Returns:
         The one source that fits.
@@ -71,7 +77,7 @@ def choose(name: str | None, keys: Iterable[str]) -> Source:
         ImportRefused: if no source fits, several do, or another than the named one does.
     """
     keys = list(keys)
-    others = _unnamed(SOURCES, keys)
+    others = _unnamed(SOURCES, keys, settings)
     candidates = _named(name, others) if name else others
     fitting = [source for source in candidates if source.knows(keys)]
     if len(fitting) == 1:
@@ -109,10 +115,16 @@ def _named(name: str, fitting: list[Source]) -> list[Source]:
     return found
 
 
-def _unnamed(sources: Iterable[Source], keys: Iterable[str]) -> list[Source]:
+def _unnamed(
+    sources: Iterable[Source], keys: Iterable[str], settings: Mapping[str, Any] | None
+) -> list[Source]:
     """The sources that know these keys; one that claims them goes before those it is built on."""
     keys = list(keys)
-    known = [source for source in sources if source.knows(keys) and source.is_claimed(keys)]
+    known = [
+        source
+        for source in sources
+        if source.knows(keys) and source.is_claimed(keys, settings or {})
+    ]
     return [source for source in known if source.claims] or known
 
 

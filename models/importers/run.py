@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,14 +139,15 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
         )
     content = read(path, report, allow_pickle=request.allow_pickle)
     report.sha256 = sha256(path)
+    recognise = partial(names_of, settings=request.config)
     if pytrees.is_flow(content):
         state, stored = pytrees.extract(content, report, request.prefix)
     else:
         state, stored = extract_state_dict(
-            content, report, names_of, prefer=request.weights, prefix=request.prefix
+            content, report, recognise, prefer=request.weights, prefix=request.prefix
         )
     name = request.source or request.config.get("source")
-    source = choose(name, state)
+    source = choose(name, state, request.config)
     report.source = source.name
     how = "named" if name else "recognised by its keys"
     report.recognised("source", f"{source.name}: {how}")

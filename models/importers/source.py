@@ -151,6 +151,8 @@ class Source:
         claims: of a source built on another: patterns of keys by which it is told from that one
             where no source is named.
         plain_key: a key as `infer` and `convert` know it.
+        builders: likewise, values of `model` or `builder` in the hyper-parameters that only this
+            source has.
     """
 
     name: str
@@ -163,14 +165,16 @@ class Source:
     unfold: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_given
     claims: tuple[str, ...] = ()
     plain_key: Callable[[str], str] = _as_stored
+    builders: frozenset[str] = frozenset()
 
     def knows(self, keys: Iterable[str]) -> bool:
         """Whether these are the keys of a checkpoint of this source."""
         return _all_match(self.signature, keys)
 
-    def is_claimed(self, keys: Iterable[str]) -> bool:
-        """Whether these keys are told from those of the source that this one is built on."""
-        return _all_match(self.claims, keys)
+    def is_claimed(self, keys: Iterable[str], settings: Mapping[str, Any]) -> bool:
+        """Whether these keys, or what is given, are told from the source that this is built on."""
+        named = {str(settings.get(name, "")) for name in ("model", "builder")}
+        return bool(named & self.builders) or _all_match(self.claims, keys)
 
     def goes_by(self, name: str) -> bool:
         """Whether a user's word means this source, alone or with others."""

@@ -27,6 +27,12 @@ REPORTED = Reported(
 _NET = "net."
 
 
+def builders_of(*models: str) -> frozenset[str]:
+    """What names builders: their functions, and those of zuko's flows by their models too."""
+    own = {model for model in models if model.startswith("zuko_")}
+    return frozenset({*own, *(f"build_{model}" for model in models)})
+
+
 def without_net(key: str) -> str:
     """A key as the library that the estimator is built of has it."""
     return key.removeprefix(_NET)

@@ -71,6 +71,7 @@ SOURCE = Source(
     short_names=common.SHORT_NAMES,
     signature=(r"(net\.)?(_transform\._transforms\.\d+|_distribution\._made)\.",),
     claims=(r"(net\.)?_embedding_net\.0\._mean$",),
+    builders=common.builders_of("maf", "maf_rqs", "nsf", "made"),
     config=Config,
     infer=infer,
     convert=convert,

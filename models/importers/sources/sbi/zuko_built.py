@@ -112,6 +112,7 @@ SOURCE = Source(
     short_names=common.SHORT_NAMES,
     signature=(r"(net\.)?transform\.(transforms\.\d+\.)?(hyper|ode|univariate|phi|loc)",),
     claims=(r"_embedding_net\.", r"net\.transform\."),
+    builders=common.builders_of(*_CONSTRUCTORS),
     config=Config,
     infer=infer,
     convert=convert,

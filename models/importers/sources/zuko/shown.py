@@ -13,15 +13,12 @@ _CONSTRUCTORS = {
     "autoregressive": _AUTOREGRESSIVE,
     GAUSSIANIZATION: ("GF",),
     # GF with a context, or a flow of one feature, which sees no other.
-    "conditional": ("Flow", "GF", *_AUTOREGRESSIVE),
-    "elementwise": ("Flow", *_AUTOREGRESSIVE),
+    "conditional": ("Flow", "GF", *_AUTOREGRESSIVE, "NICE", "RealNVP"),
+    "elementwise": ("Flow", *_AUTOREGRESSIVE, "NICE", "RealNVP"),
     "network": ("NAF",),
     "integral": ("UNAF",),
     "coupling": ("NICE", "RealNVP"),
     "cnf": ("CNF",),
-    # With one feature there is none to see, so these have no masks.
-    "conditional": ("MAF", "NSF", "BPF", "SOSPF", "NICE", "RealNVP"),
-    "elementwise": ("MAF", "NSF", "BPF", "SOSPF", "NICE", "RealNVP"),
 }
 
 
