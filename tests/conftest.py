@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 # Before torch is imported: the suite runs one process a core, each on one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +23,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where tests that take the `device` fixture run: cpu (default), cuda or cuda:N",
     )
+
+
+# What runs last, where several processes run the tests: short ones, so that none waits for another.
+_SHORT = ("models", "pushforward", "service", "contract")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    """Where a test's folder comes among those that run last; what starts processes runs first."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return _SHORT.index(folder) if folder in _SHORT else -1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

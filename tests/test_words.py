@@ -8,6 +8,7 @@ module was called is given up in its folder.
 """
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -146,9 +147,11 @@ _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _LOG_CALLS = ("critical", "debug", "error", "exception", "info", "log", "warning")
 
 
-def _parts(text: str) -> set[str]:
+@functools.cache
+def _parts(text: str) -> frozenset[str]:
     """The words of a text or an identifier, in the singular."""
-    return {_singular(part.lower()) for part in _PART.findall(text.replace("hand-off", "handoff"))}
+    found = _PART.findall(text.replace("hand-off", "handoff"))
+    return frozenset(_singular(part.lower()) for part in found)
 
 
 def _singular(word: str) -> str:
@@ -157,9 +160,9 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 
 
-def _identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def _identifiers(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every name that the module gives to something, or uses."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name):
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute):
@@ -184,9 +187,9 @@ def _class_names(node: ast.AST) -> Iterator[str]:
         yield from (name.id.lstrip("_") for name in node.targets if isinstance(name, ast.Name))
 
 
-def _docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def _docstrings(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, kinds) and ast.get_docstring(node) is not None:
             text = node.body[0]
             assert isinstance(text, ast.Expr)
@@ -201,9 +204,9 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-def _log_messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def _log_messages(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Texts in calls of loggers, which are called some kind of log here."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -220,20 +223,20 @@ Found = tuple[int, str, str, str]
 
 def _in_module(path: str, source: str) -> Iterator[Found]:
     """Line, word, what holds it, and the term for it."""
-    tree = ast.parse(source, path)
+    nodes = list(ast.walk(ast.parse(source, path)))
     for word in sorted(_parts(path) & METAPHORS.keys()):
         yield 0, word, "the file's name", METAPHORS[word]
     kinds = {
-        "an identifier": _identifiers(tree),
-        "a docstring": _docstrings(tree),
+        "an identifier": _identifiers(nodes),
+        "a docstring": _docstrings(nodes),
         "a comment": _comments(source),
-        "a log message": _log_messages(tree),
+        "a log message": _log_messages(nodes),
     }
     for kind, texts in kinds.items():
         for line, text in texts:
             for word in sorted(_parts(text) & METAPHORS.keys()):
                 yield line, word, kind, METAPHORS[word]
-    for node in ast.walk(tree):
+    for node in nodes:
         for name in _class_names(node):
             if name in CLASSES:
                 yield node.lineno, name, "a class", CLASSES[name]

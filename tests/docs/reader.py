@@ -59,9 +59,9 @@ class Reader:
             raise outcome
 
     def close(self) -> None:
-        """End the servers."""
+        """Kill the servers: how one ends is tested elsewhere."""
         for process in self._servers.values():
-            _end(process)
+            _kill(process)
 
     def _prepare(self) -> None:
         """What the page says that it needs, and the files that its reader has."""
@@ -206,9 +206,9 @@ class WarmProcesses:
                 self._started[folder] = _start_warm(folder)
 
     def close(self) -> None:
-        """End them."""
+        """Kill them, and what they have forked."""
         for process in self._started.values():
-            _end(process)
+            _kill(process)
 
 
 def _start_warm(folder: Path) -> subprocess.Popen[str]:
@@ -231,6 +231,13 @@ def _end(process: subprocess.Popen[str]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)
             return
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process that began a session, and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _make_clone(folder: Path) -> None:

@@ -121,7 +121,7 @@ def test_density_integrates_to_one(name: str) -> None:
     assert abs(float(mass) - 1) <= MASS
 
 
-def stretched_axis(values: Tensor, steps: int = 700) -> tuple[Tensor, Tensor]:
+def stretched_axis(values: Tensor, steps: int = 400) -> tuple[Tensor, Tensor]:
     """Nodes centre + width sinh(t), t evenly spaced, and their weights.
 
     Fine where the values crowd, and far out where a few of them are: exp-scaled flows have tails.

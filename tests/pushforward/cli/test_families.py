@@ -1,5 +1,6 @@
 """`pushforward families`: every family, every argument, examples that run; unknown keys."""
 
+import functools
 import json
 import re
 import shlex
@@ -32,6 +33,12 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli.build(words), words)
 
 
+@functools.cache
+def shown_of(*names: str) -> str:
+    """What `pushforward families` prints, always the same."""
+    return invoke("families", *names).stdout
+
+
 def refused(*arguments: str | Path) -> str:
     """The one line that a refusal is."""
     result = invoke(*arguments)
@@ -40,6 +47,7 @@ def refused(*arguments: str | Path) -> str:
     return line
 
 
+@functools.cache
 def facts_of(name: str) -> dict[str, Any]:
     result = invoke("families", name, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -81,7 +89,7 @@ def test_a_family_is_one_line(name: str) -> None:
     for text in (about.what, about.data, about.when, about.cost.encode, about.cost.decode):
         assert 0 < len(text) <= MOST_LETTERS
         assert text == " ".join(text.split())
-    lines = invoke("families").stdout.splitlines()
+    lines = shown_of().splitlines()
     (line,) = (line for line in lines if line.split()[:1] == [name])
     assert all(text in line for text in (about.what, about.data, about.when))
     assert re.fullmatch(
@@ -108,13 +116,14 @@ def every_argument(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_all_arguments_of_a_family_are_shown(name: str) -> None:
     config, facts = FAMILIES[name].config, facts_of(name)
     assert [argument["name"] for argument in facts["arguments"]] == list(config.model_fields)
-    shown = "".join(invoke("families", name).stdout.split())
+    text = shown_of(name)
+    shown = "".join(text.split())
     for argument in every_argument(facts):
         assert argument["required"] == ("default" not in argument)
         assert argument["name"] in shown
         assert all(len(argument[key]) > 2 for key in ("type", "meaning"))
     for part in facts["parts"]:
-        assert part["meaning"] in invoke("families", name).stdout
+        assert part["meaning"] in text
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -157,7 +166,7 @@ def test_the_examples_run_and_make_one_flow(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = facts_of(name)["examples"]
-    shown = invoke("families", name).stdout
+    shown = shown_of(name)
     assert all(text in shown for text in examples.values())
     monkeypatch.chdir(tmp_path)
     command, *words = shlex.split(examples["train"])
