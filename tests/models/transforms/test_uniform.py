@@ -51,7 +51,7 @@ def test_the_density_is_that_of_the_box() -> None:
     x = torch.linspace(LOW, HIGH, 1001, dtype=torch.float64)[:, None]
     expected = torch.full((1001,), -math.log(HIGH - LOW), dtype=torch.float64)
     torch.testing.assert_close(flow.log_prob(x), expected, rtol=0.0, atol=1e-12)
-    outside = torch.tensor([[LOW - 1e-9], [HIGH + 1e-9]]).double()
+    outside = torch.tensor([[LOW - 1e-9], [HIGH + 1e-9]], dtype=torch.float64)
     assert torch.equal(flow.log_prob(outside), torch.tensor([-math.inf, -math.inf]).double())
     assert flow.encode(outside)[0].isfinite().all()
 
