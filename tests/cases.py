@@ -445,6 +445,53 @@ CASES: dict[str, Case] = {
         scale=0.1,
         quadrature=1e-7,
     ),
+    "chain_circular": Case(
+        "chain",
+        {
+            "event_shape": [4],
+            "layers": [
+                {
+                    "kind": "coupling",
+                    "mask": [1, 0, 0, 1],
+                    "elementwise": {
+                        "kind": "circular_spline",
+                        "num_bins": 3,
+                        "bound": [6.0, 5.0],
+                        "circular": [0],
+                    },
+                    "conditioner": {
+                        "kind": "periodic",
+                        "angles": [1],
+                        "bound": [7.0],
+                        "mixes": True,
+                        "net": {"kind": "resnet", "widths": [6]},
+                    },
+                },
+                {"kind": "circular_shift", "chosen": [1, 3], "bound": [6.0, 7.0], "wraps": False},
+                {
+                    "kind": "autoregressive",
+                    "order": [1, 0, 2, 1],
+                    "elementwise": {
+                        "kind": "circular_spline",
+                        "num_bins": 2,
+                        "bound": [5.0, 6.0, 5.0, 7.0],
+                        "bounds": "soft_clamp",
+                        "circular": [1, 3],
+                        "ends": "unit",
+                        "half_turn": True,
+                    },
+                    "conditioner": {
+                        "kind": "periodic",
+                        "angles": [1, 3],
+                        "bound": [6.0, 7.0],
+                        "net": {"kind": "mlp", "widths": [6]},
+                    },
+                },
+                {"kind": "uniform", "chosen": [1, 3], "low": [-6.0, -7.0], "high": [6.0, 7.0]},
+            ],
+        },
+        scale=0.4,
+    ),
     "chain_gaussianization": Case(
         "chain",
         {

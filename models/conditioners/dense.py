@@ -5,7 +5,7 @@ ones for couplings (here), masked ones for autoregressive maps (`models.conditio
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, Protocol
 
@@ -33,6 +33,13 @@ class Wiring(Protocol):
     def context_features(self) -> int:
         """Length of the context vector, 0 for none."""
 
+    @property
+    def in_features(self) -> int:
+        """How many inputs there are, the context not among them."""
+
+    def with_more_of(self, inputs: Sequence[int]) -> "Wiring":
+        """The same with further inputs behind, which say more of some of them."""
+
     def entry(self, width: int, *, with_context: bool) -> nn.Linear:
         """First layer: the inputs (and the context, behind them) to `width` units."""
 
@@ -51,6 +58,10 @@ class Dense:
     out_features: int
     context_features: int = 0
     has_degrees: ClassVar[bool] = False
+
+    def with_more_of(self, inputs: Sequence[int]) -> "Dense":
+        """The same with further inputs behind."""
+        return replace(self, in_features=self.in_features + len(inputs))
 
     def entry(self, width: int, *, with_context: bool) -> nn.Linear:
         """First layer: (B, in_features [+ context_features]) -> (B, width)."""

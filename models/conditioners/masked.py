@@ -1,5 +1,6 @@
 """Masked layers: networks whose output for a feature depends on earlier features only (MADE)."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -44,12 +45,24 @@ class Masked:
 
     def __init__(self, order: Sequence[int], num_params: int, context_features: int = 0) -> None:
         self.order = torch.as_tensor(order)
+        self.seen = self.order
         self.num_params = num_params
         self.context_features = context_features
 
+    @property
+    def in_features(self) -> int:
+        """How many inputs there are."""
+        return len(self.seen)
+
+    def with_more_of(self, inputs: Sequence[int]) -> "Masked":
+        """The same with further inputs behind, seen by whom those are seen by that they are of."""
+        wider = copy.copy(self)
+        wider.seen = torch.cat((self.seen, self.seen[list(inputs)]))
+        return wider
+
     def entry(self, width: int, *, with_context: bool) -> nn.Linear:
-        """First layer: (B, D [+ context_features]) -> (B, width)."""
-        mask = self._degrees(width)[:, None] >= self.order
+        """First layer: (B, in_features [+ context_features]) -> (B, width)."""
+        mask = self._degrees(width)[:, None] >= self.seen
         if with_context:
             mask = F.pad(mask, (0, self.context_features), value=True)
         return MaskedLinear(mask)

@@ -11,6 +11,7 @@ MOST_REPEATS = 4096
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 # How often a part is repeated: each costs Python objects, before any weight is looked at.
 Repeats = Annotated[int, Field(gt=0, le=MOST_REPEATS)]
+Index = Annotated[int, Field(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 UnitFloat = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -8,9 +8,15 @@ from pydantic import Field
 
 from models.conditioners.dense import Dense, Wiring
 from models.conditioners.masked import Masked
+from models.families.circular import (
+    CircularShiftLayer,
+    CircularSplineConfig,
+    build_circular_shift,
+    build_circular_spline,
+)
 from models.families.config import (
-    LARGEST,
     FamilyConfig,
+    Index,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -69,7 +75,6 @@ from models.transforms.split import GaussianPrior
 from models.transforms.transform import Transform
 from models.transforms.uniform import UniformToNormal
 
-Index = Annotated[int, Field(ge=0, le=LARGEST)]
 Mask = tuple[Literal[0, 1], ...]
 Order = tuple[Index, ...]
 Ends = Annotated[
@@ -163,6 +168,7 @@ ElementwiseConfig = Annotated[
     AdditiveConfig
     | AffineConfig
     | SplineConfig
+    | CircularSplineConfig
     | SumOfSquaresConfig
     | BernsteinConfig
     | GaussianizationConfig
@@ -368,6 +374,7 @@ Layer = Annotated[
     | GaussianLayer
     | GaussianMixtureLayer
     | LogisticLayer
+    | CircularShiftLayer
     | UniformLayer
     | BetaLayer,
     Field(discriminator="kind"),
@@ -421,6 +428,8 @@ def build_layer(layer: Layer, features: int, context_features: int) -> Transform
             return build_gaussian_mixture(layer, features, context_features)
         case LogisticLayer():
             return LogisticToNormal()
+        case CircularShiftLayer():
+            return build_circular_shift(layer, features)
         case UniformLayer():
             return UniformToNormal(features, layer.chosen, layer.low, layer.high)
         case BetaLayer():
@@ -446,6 +455,8 @@ def build_elementwise(config: ElementwiseConfig, features: int) -> Elementwise:
                 min_slope=config.min_slope,
                 divisor=config.divisor,
             )
+        case CircularSplineConfig():
+            return build_circular_spline(config, features)
         case SumOfSquaresConfig():
             return SumOfSquares(
                 config.degree,

@@ -4,6 +4,7 @@ The same description makes a dense network for a coupling and a masked one for a
 map; the wiring decides.
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -12,8 +13,9 @@ from torch import nn
 
 from models.conditioners.activations import Activation
 from models.conditioners.dense import MLP, ContextMode, Pair, ResNet, Wiring
-from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt
-from models.families.options import HiddenActivation, NegativeSlope
+from models.conditioners.periodic import PeriodicInputs
+from models.families.config import MOST_REPEATS, FamilyConfig, Index, PositiveInt
+from models.families.options import CircleBounds, HiddenActivation, NegativeSlope
 
 HiddenWidths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=MOST_REPEATS)]
 
@@ -76,7 +78,30 @@ class PairConfig(FamilyConfig):
 
 
 NetConfig = Annotated[MLPConfig | ResNetConfig, Field(discriminator="kind")]
-ConditionerConfig = Annotated[MLPConfig | ResNetConfig | PairConfig, Field(discriminator="kind")]
+
+
+class PeriodicConfig(FamilyConfig):
+    """A network that sees angles by their sine and cosine.
+
+    See `PeriodicInputs`.
+    """
+
+    kind: Literal["periodic"] = "periodic"
+    angles: tuple[Index, ...] = Field(
+        min_length=1, description="Which inputs of the network are angles, from 0."
+    )
+    bound: CircleBounds = (math.pi,)
+    mixes: bool = Field(
+        False,
+        description="w1 sin + w2 cos stands for an angle, with learned w, and not both numbers "
+        "(normflows).",
+    )
+    net: NetConfig = Field(MLPConfig(), description="The network.")
+
+
+ConditionerConfig = Annotated[
+    MLPConfig | ResNetConfig | PairConfig | PeriodicConfig, Field(discriminator="kind")
+]
 
 
 def build_conditioner(
@@ -100,6 +125,8 @@ def build_conditioner(
                     f"element, got {num_params}; choose mlp or resnet"
                 )
             return Pair(*(build_conditioner(net, wire, 1) for net in (config.shift, config.scale)))
+        case PeriodicConfig():
+            return _periodic(config, wire, num_params)
         case MLPConfig():
             return MLP(
                 wire(num_params),
@@ -119,3 +146,17 @@ def build_conditioner(
                 batch_norm=config.batch_norm,
                 context_mode=config.context_mode,
             )
+
+
+def _periodic(
+    config: PeriodicConfig, wire: Callable[[int], Wiring], num_params: int
+) -> PeriodicInputs:
+    features = wire(num_params).in_features
+    if max(config.angles) >= features:
+        raise ValueError(f"angles: expected inputs below {features}, got {list(config.angles)}")
+
+    def wire_angles(count: int) -> Wiring:
+        return wire(count) if config.mixes else wire(count).with_more_of(config.angles)
+
+    net = build_conditioner(config.net, wire_angles, num_params)
+    return PeriodicInputs(features, config.angles, config.bound, net, mixes=config.mixes)

@@ -47,6 +47,14 @@ Bounds = Annotated[
         "soft_clamp: a bound on their logarithms (zuko)."
     ),
 ]
+CircleBounds = Annotated[
+    tuple[PositiveFloat, ...],
+    Field(
+        min_length=1,
+        description="Circles are [-bound, bound], whose ends are one point: one number for all or "
+        "one each.",
+    ),
+]
 MinBin = Annotated[
     NonNegativeFloat,
     Field(description="Smallest width and height of a bin, relative to the whole."),

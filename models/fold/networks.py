@@ -12,6 +12,7 @@ from models.conditioners.activations import pointwise
 from models.conditioners.conv import GlowNet, RealNVPResNet, ScaledConv2d, WeightNormConv2d
 from models.conditioners.dense import ADDING_MODES, MLP, Pair, ResidualBlock, ResNet
 from models.conditioners.masked import MaskedLinear
+from models.conditioners.periodic import PeriodicInputs
 from models.fold.affine import EvaluatedBatchNorm, Norm, scale_and_shift
 from models.fold.scalar import FoldedAdditive, FoldedAffine, Raw, Scalar, Trailing, Unchanged
 from models.transforms.elementwise import Additive, Affine, Elementwise
@@ -124,6 +125,8 @@ def exit_layer(net: nn.Module) -> Layer | None:
             return exit_layer(net.layers[-1])
         case ResNet():
             return exit_layer(net.exit)
+        case PeriodicInputs():
+            return exit_layer(net.net)
         case RealNVPResNet():
             return exit_layer(net.output_conv)
         case BorderedConv2d():

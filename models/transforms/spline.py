@@ -105,6 +105,7 @@ class RationalQuadratic(Elementwise):
                 f"bounds their logarithms, got {min_bin} and {min_slope}"
             )
         self.num_bins = num_bins
+        self.num_slopes = num_bins - 1
         self.num_params = 3 * num_bins - 1
         self.bound = bound
         self.bounds = bounds
@@ -131,9 +132,7 @@ class RationalQuadratic(Elementwise):
 
     def _pick(self, value: Tensor, params: Tensor, by: Literal["x", "y"]) -> _Bin:
         """Find the bin of each value (...) in the splines of params (..., num_params)."""
-        widths, heights, slopes = params.split(
-            (self.num_bins, self.num_bins, self.num_bins - 1), -1
-        )
+        widths, heights, slopes = params.split((self.num_bins, self.num_bins, self.num_slopes), -1)
         x_knots, y_knots, slopes = self._knots(widths), self._knots(heights), self._slopes(slopes)
         knots = x_knots if by == "x" else y_knots
         reached = value[..., None] >= knots[..., 1:-1]
@@ -155,19 +154,22 @@ class RationalQuadratic(Elementwise):
 
     def _knots(self, raw: Tensor) -> Tensor:
         """Where the bins meet.   raw (..., K) -> (..., K + 1), from -B to B exactly."""
-        raw = raw / self.divisor
-        if self.bounds == "floor":
-            shares = self.min_bin + (1 - self.min_bin * self.num_bins) * F.softmax(raw, -1)
-        else:
-            shares = F.softmax(raw / (1 + (2 * raw / math.log(self.min_bin)).abs()), -1)
-        inner = self.bound * (2 * shares[..., :-1].cumsum(-1) - 1)
+        inner = self.bound * (2 * self._shares(raw)[..., :-1].cumsum(-1) - 1)
         end = torch.full_like(raw[..., :1], self.bound)
         return torch.cat((-end, inner, end), -1)
 
+    def _shares(self, raw: Tensor) -> Tensor:
+        """How the bins divide the interval.   (..., K), which add up to 1."""
+        raw = raw / self.divisor
+        if self.bounds == "floor":
+            return self.min_bin + (1 - self.min_bin * self.num_bins) * F.softmax(raw, -1)
+        return F.softmax(raw / (1 + (2 * raw / math.log(self.min_bin)).abs()), -1)
+
     def _slopes(self, raw: Tensor) -> Tensor:
         """Slopes at the knots.   raw (..., K - 1) -> (..., K + 1), 1 at both ends."""
+        return F.pad(self._positive(raw), (1, 1), value=1.0)
+
+    def _positive(self, raw: Tensor) -> Tensor:
         if self.bounds == "floor":
-            inner = self.min_slope + softplus(raw)
-        else:
-            inner = (raw / (1 + (raw / math.log(self.min_slope)).abs())).exp()
-        return F.pad(inner, (1, 1), value=1.0)
+            return self.min_slope + softplus(raw)
+        return (raw / (1 + (raw / math.log(self.min_slope)).abs())).exp()

@@ -294,7 +294,9 @@ def _embedding(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
     return [d.draw_from(EmbeddingStep, "VectorConfig.context_embedding") for _ in steps]
 
 
-def _bound(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> float:
+def _bound(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+    if kind.__name__.startswith(("Circular", "Periodic")):
+        return [50.0]  # Nothing is drawn outside a circle.
     # Latents beyond a clip have no data.
     return d.rng.choice([12.0, 20.0] if kind.__name__ == "SoftClipLayer" else [1.0, 3.0])
 
@@ -303,6 +305,12 @@ def _scale(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if kind.__name__ == "SumOfSquaresConfig":
         return d.rng.choice([3.0, 10.0])
     return d.draw_from(annotation, f"{kind.__name__}.scale")
+
+
+def _shift(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+    if kind.__name__ == "CircularShiftLayer":
+        return [d.rng.choice([0.0, 0.7, 50.0])]
+    return d.draw_from(annotation, f"{kind.__name__}.shift")
 
 
 def _end(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[float]:
@@ -343,6 +351,9 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "order": _order,
     "indices": _indices,
     "chosen": _chosen,
+    "angles": lambda d, *_: [0],
+    "circular": lambda d, *_: d.rng.choice([None, [0]]),
+    "shift": _shift,
     "low": _end,
     "high": _end,
     "layers": _layers,

@@ -93,6 +93,12 @@ def gaussian(
     return Part({"kind": "gaussian", "conditional": of_context is not None}, state)
 
 
+def uniform(chosen: Sequence[int], low: Tensor, high: Tensor) -> Part:
+    """A uniform base for the chosen features; one end of an interval each."""
+    ends = {"low": low.tolist(), "high": high.tolist()}
+    return Part({"kind": "uniform", "chosen": list(chosen), **ends}, {})
+
+
 def spline_bins(num_parameters: int) -> int | None:
     """K of a rational-quadratic spline with linear tails, which has 3 K - 1 parameters a feature.
 

@@ -31,9 +31,9 @@ from models.importers.sources.zuko import shown as zuko_shown
 from models.importers.sources.zuko.layers import Layer
 from models.importers.weights import Weights
 
-_REFUSED = ("NCSF", "GMM")
+_REFUSED = ("GMM",)
 # Constructors whose transforms have more than two parameters a feature.
-_CURVED = ("NSF", "BPF", "SOSPF")
+_CURVED = ("NSF", "NCSF", "BPF", "SOSPF")
 _Slope = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -103,7 +103,10 @@ def _infer_layers(weights: Weights, seen: Inference, layers: list[Layer]) -> Non
         seen.suppose("bins", None, f"the transforms have {bins}")
     else:
         seen.know("bins", bins[0] if bins else None, "parameters a feature")
-    if splines:
+    if splines and "base.lower" in weights:
+        seen.suppose("constructor", "NCSF", "the base is uniform")
+        seen.suppose("univariate", None, "that of the constructor")
+    elif splines:
         has_tables = any(layer.kind == "conditional" for layer in layers)
         _ask_about_splines(seen, splines, ", or GF of shifts and log scales" * has_tables)
     else:
@@ -173,6 +176,12 @@ def convert(config: Config, weights: Weights) -> Conversion:
             raise ImportRefused("base: expected N(0, I) for a CNF, got other means and deviations")
         return _continuous(config, weights, layers)
     _warn_of_polynomials(config, weights, layers)
+    if config.constructor == "NCSF":
+        weights.report.warning(
+            "base",
+            "angles outside [-pi, pi) are turned into it, as the library does; but the networks "
+            "see them as they come, so give angles inside",
+        )
     parts = [zuko_parts.convert(weights, layer, config) for layer in layers] + base
     described, states = chain_layers.chain(parts, config.features, context_features=config.context)
     return Conversion(
@@ -256,7 +265,7 @@ def _warn_of_polynomials(config: Config, weights: Weights, layers: list[Layer]) 
         if count < 3 or bins is None:
             continue
         names = [
-            f"splines of {bins} bins",
+            f"{'circular ' * (config.constructor == 'NCSF')}splines of {bins} bins",
             f"Bernstein polynomials of degree {count - 1} (BPF)",
         ]
         taken, other = names[::-1] if config.constructor == "BPF" else names
@@ -272,11 +281,14 @@ def _base(weights: Weights, features: int) -> list[Part]:
     names = next((names for names in _BASES if f"base.{names[0]}" in weights), None)
     if zuko_gmm.is_base(weights):
         return [zuko_gmm.constant(weights, "base.", zuko_gmm.EPSILON)]
+    if "base.lower" in weights:
+        ends = (weights.take(f"base.{end}", features) for end in ("lower", "upper"))
+        return [chain_layers.uniform(range(features), *ends)]
     if names is None:
         if weights.has(r"base\..*"):
             raise ImportRefused(
-                "base: expected a DiagNormal (loc, scale) or a GMM without a context; uniform "
-                "(NCSF) and other bases cannot be imported"
+                "base: expected a DiagNormal (loc, scale), a BoxUniform (lower, upper) or a GMM "
+                "without a context; other bases cannot be imported"
             )
         return []
     mean, std = (weights.take(f"base.{name}", features) for name in names)
@@ -304,7 +316,7 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if settings.get("constructor") in _REFUSED:
         raise ImportRefused(
             f"{settings['constructor']}: of zuko's flows MAF, NSF, NICE, RealNVP, CNF, NAF, "
-            "UNAF, SOSPF, BPF and GF can be imported"
+            "UNAF, SOSPF, BPF, GF and NCSF can be imported"
         )
     if "constructor" not in settings and "RQS" in str(settings.get("univariate", "")):
         return {**settings, "constructor": "NSF"}

@@ -107,14 +107,15 @@ def _univariate(params: int, settings: Settings) -> dict[str, Any]:
                 f"SOSPF: give degree and polynomials: {zuko_monotone.splits(params)}"
             )
         return zuko_monotone.sum_of_squares(params, degree, polynomials, settings.slope)
-    return {
-        "kind": "spline",
+    spline = {
         "num_bins": num_bins(params),
-        "bound": settings.bound,
         "bounds": "soft_clamp",
         "min_bin": settings.slope,
         "min_slope": settings.slope,
     }
+    if settings.constructor == "NCSF":
+        return {**spline, "kind": "circular_spline", "ends": "unit", "half_turn": True}
+    return {**spline, "kind": "spline", "bound": settings.bound}
 
 
 def _autoregressive(weights: Weights, layer: Layer, settings: Settings) -> Part:

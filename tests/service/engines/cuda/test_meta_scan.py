@@ -60,6 +60,7 @@ BUDGETS = {
     "chain_mixtures_context": (2060, 150),
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
+    "chain_circular": (540, 910),
     "chain_gaussianization": (790, 140),
     "chain_uniform_base": (290, 160),
     "planar": (40, 20),
