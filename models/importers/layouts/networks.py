@@ -247,6 +247,18 @@ def pair(shift: Net, scale: Net) -> Net:
     )
 
 
+def periodic(net: Net, angles: Sequence[int], bound: Sequence[float], weights: Tensor) -> Net:
+    """A network that sees w1 sin + w2 cos in the place of angles; weights (angles, 2)."""
+    config = {
+        "kind": "periodic",
+        "angles": list(angles),
+        "bound": list(bound),
+        "mixes": True,
+        "net": net.config,
+    }
+    return Net(config, {"weights": weights, **prefixed("net.", net.state)}, net.reach)
+
+
 def _identity(like: Linear) -> Linear:
     width = like.weight.shape[1]
     eye = torch.eye(width, dtype=like.weight.dtype)

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from models.importers.layouts import chain_layers
 from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.mixtures import Mixture
@@ -13,6 +15,8 @@ from models.importers.weights import Weights
 
 # Logits of the weights of a mixture.
 _MIXTURE = "q0.weight_scores"
+# The uniform features of a UniformGaussian.
+_UNIFORM = "q0.ind"
 _ENCODER = r"q0\.context_encoder\.(net\.)?(\d+)\.weight"
 
 
@@ -26,6 +30,7 @@ class Base:
         encoder: names of the encoder's linear layers.
         is_library_mlp: whether the encoder is a `nets.MLP`, whose activation is known.
         components: how many, of a mixture of Gaussians.
+        is_uniform: whether some features of it are uniform.
     """
 
     num_classes: int | None = None
@@ -33,10 +38,13 @@ class Base:
     encoder: tuple[str, ...] = ()
     is_library_mlp: bool = False
     components: int | None = None
+    is_uniform: bool = False
 
 
 def features(weights: Weights) -> int | None:
     """D, where a diagonal Gaussian base shows it."""
+    if _UNIFORM in weights:
+        return weights.shape("q0.scale")[0]
     if "q0.loc" in weights and weights.shape("q0.loc")[0] == 1:
         return weights.shape("q0.loc")[-1]
     return weights.shape("q0.transform.s")[-1] if "q0.transform.s" in weights else None
@@ -50,10 +58,12 @@ def recognise(weights: Weights, size: int) -> Base:
     """
     if _MIXTURE in weights:
         return Base(components=weights.shape(_MIXTURE)[-1])
-    if weights.has(r"q0\.(W|ind|low|high|scale)"):
+    if _UNIFORM in weights:
+        return Base(is_uniform=True)
+    if weights.has(r"q0\.(W|low|high|scale)"):
         raise ImportRefused(
-            "q0: expected DiagGaussian, GaussianMixture, ClassCondDiagGaussian, AffineGaussian or "
-            "ConditionalDiagGaussian; a GaussianPCA, Uniform or UniformGaussian base cannot be "
+            "q0: expected DiagGaussian, GaussianMixture, ClassCondDiagGaussian, AffineGaussian, "
+            "ConditionalDiagGaussian or UniformGaussian; a GaussianPCA or Uniform base cannot be "
             "imported"
         )
     if "q0.transform.s_cc" in weights:
@@ -89,6 +99,8 @@ def convert(weights: Weights, size: int, given: Arguments) -> list[Part]:
         return [_affine(weights, size)]
     if _MIXTURE in weights:
         return [_mixture(weights, size)]
+    if _UNIFORM in weights:
+        return _uniform(weights, size)
     if "q0.loc" in weights:
         return _diagonal(weights, size)
     layers = _encoder(weights)
@@ -126,6 +138,21 @@ def _diagonal(weights: Weights, size: int) -> list[Part]:
     )
     zeros = of_class[0].new_zeros(size)
     return [chain_layers.gaussian(zeros, zeros, of_class)]
+
+
+def _uniform(weights: Weights, size: int) -> list[Part]:
+    """A UniformGaussian: of the features in ind scale is the width, of the others the deviation."""
+    weights.skip(r"q0\.(ind_|inv_perm)", "the other features")
+    chosen = weights.take_integers(_UNIFORM, *weights.shape(_UNIFORM)).sort().values
+    scale = weights.take("q0.scale", size)
+    half = scale[chosen] / 2
+    log_std = scale.log()
+    log_std[chosen] = 0.0
+    mean = torch.zeros_like(log_std)
+    parts = (
+        [] if chain_layers.is_standard(mean, log_std) else [chain_layers.gaussian(mean, log_std)]
+    )
+    return [*parts, chain_layers.uniform(chosen.tolist(), -half, half)] if len(chosen) else parts
 
 
 def _mixture(weights: Weights, size: int) -> Part:

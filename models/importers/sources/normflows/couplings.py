@@ -31,8 +31,20 @@ class Arguments(Protocol):
         """Of residual networks and MADEs."""
 
     @property
-    def tail_bound(self) -> float:
-        """Where splines end."""
+    def tail_bound(self) -> float | tuple[float, ...]:
+        """Where splines end; in tensors where it is one a feature."""
+
+    @property
+    def ind_circ(self) -> tuple[int, ...] | None:
+        """The circular features."""
+
+    @property
+    def bound(self) -> float:
+        """Of PeriodicShifts, where it is no tensor."""
+
+    @property
+    def shift(self) -> float:
+        """Of PeriodicShifts, where it is no tensor."""
 
     @property
     def leaky(self) -> float:
@@ -61,6 +73,7 @@ class Settings:
         blocks: names of the AffineCouplingBlocks, in the order of the library.
         planars: names of the Planar flows, likewise.
         unused_context: length of a context that only the base takes.
+        turns: whether flows without tensors are PeriodicShifts.
     """
 
     features: int
@@ -68,6 +81,7 @@ class Settings:
     blocks: Sequence[str]
     planars: Sequence[str]
     unused_context: int
+    turns: bool = False
 
     @property
     def activation(self) -> str:
@@ -76,8 +90,14 @@ class Settings:
 
     @property
     def spline(self) -> Spline:
-        """The arguments of splines."""
-        return Spline(self.given.tail_bound, _LEAST, _LEAST)
+        """The arguments of splines; a list of bounds stands in tensors."""
+        bound = self.given.tail_bound
+        return Spline(bound if isinstance(bound, float) else bound[0], _LEAST, _LEAST)
+
+    @property
+    def circular(self) -> tuple[int, ...]:
+        """The circular features."""
+        return self.given.ind_circ or ()
 
     def scale_map(self, name: str) -> ScaleMap:
         """Of one block."""

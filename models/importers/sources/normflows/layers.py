@@ -13,12 +13,11 @@ from models.importers.layouts.nsf_parts import (
     check_net,
     lu_linear,
     made,
-    num_bins,
     residual_net,
-    unconditional,
 )
 from models.importers.report import ImportRefused
 from models.importers.source import prefixed
+from models.importers.sources.normflows import circular as normflows_circular
 from models.importers.sources.normflows import couplings as normflows_couplings
 from models.importers.sources.normflows.couplings import Settings
 from models.importers.weights import Weights
@@ -39,6 +38,7 @@ _KINDS = {
     r"perm": "permutation",
     r"[WP]": "matrix",
     r"s": "actnorm",
+    normflows_circular.KEYS: "periodic",
 }
 _REFUSED = {
     r"iresblock\..*": "Residual: its log-determinant is an estimate that draws noise",
@@ -86,6 +86,8 @@ def features(weights: Weights, kinds: Mapping[int, str]) -> int:
             return weights.shape(f"{_net(name, kind)}.initial_layer.weight")[1]
     keys = {"masked": "b", "actnorm": "s", "lu": "linear.bias", "permutation": "perm"}
     keys |= {"planar": "u", "radial": "z_0"}
+    if kind == "periodic":  # whose tensors have one number a circular feature
+        return features(weights, dict(list(kinds.items())[1:]))
     if kind == "matrix":
         return weights.shape(f"{name}.{'W' if f'{name}.W' in weights else 'P'}")[0]
     return weights.shape(f"{name}.{keys[kind]}")[-1]
@@ -114,8 +116,10 @@ def outputs(weights: Weights, name: str, kind: str) -> int:
 
 
 def convert(weights: Weights, name: str, settings: Settings) -> list[Part]:
-    """Turn a flow into layers, from data to latents; one without tensors is a swap."""
+    """Turn a flow into layers, from data to latents; one without tensors is a swap, or a turn."""
     if not weights.under(f"{name}."):
+        if settings.turns:
+            return normflows_circular.shift(weights, name, settings)
         half = (settings.features + 1) // 2
         return [chain_layers.permute([*range(half, settings.features), *range(half)])]
     makers: dict[str, Callable[[Weights, str, Settings], list[Part]]] = {
@@ -130,6 +134,7 @@ def convert(weights: Weights, name: str, settings: Settings) -> list[Part]:
         "actnorm": _actnorm,
         "planar": _planar,
         "radial": _radial,
+        "periodic": normflows_circular.shift,
     }
     return makers[kind_of(weights, name)](weights, name, settings)
 
@@ -150,35 +155,45 @@ def _spline_coupling(weights: Weights, name: str, settings: Settings) -> list[Pa
     )
     net = f"{inner}.transform_net"
     count = outputs(weights, name, "spline_coupling")
-    rows = parameter_rows(len(moved), range(count))
+    tails = normflows_circular.read_tails(count, name)
+    rows = normflows_circular.parameter_rows(len(moved), count, tails)
     width = weights.shape(f"{net}.initial_layer.weight")[0]
-    elementwise = settings.spline.describe(num_bins(count, name), divisor=math.sqrt(width))
+    elementwise = normflows_circular.describe(
+        weights, f"{inner}.tail_bound", moved, tails, settings, divisor=math.sqrt(width)
+    )
     conditioner = residual_net(
         weights, net, settings.activation, rows=rows, unused_context=settings.unused_context
     )
+    conditioner = normflows_circular.with_angles(weights, net, conditioner, settings)
     parts = [chain_layers.coupling(kept, settings.features, elementwise, conditioner)]
     own = f"{inner}.unconditional_transform"
     if f"{own}.unnormalized_widths" in weights:
-        parts.append(unconditional(weights, own, kept, settings.spline))
+        parts.append(normflows_circular.own_splines(weights, own, kept, settings))
     return parts
 
 
 def _spline_autoregressive(weights: Weights, name: str, settings: Settings) -> list[Part]:
+    inner, chosen = f"{name}.mprqat", range(settings.features)
     count = outputs(weights, name, "spline_autoregressive")
-    elementwise = settings.spline.describe(num_bins(count, name))
-    net = _made(weights, f"{name}.mprqat.autoregressive_net", range(count), settings)
+    tails = normflows_circular.read_tails(count, name)
+    elementwise = normflows_circular.describe(
+        weights, f"{inner}.tail_bound", chosen, tails, settings
+    )
+    rows = normflows_circular.parameter_rows(settings.features, count, tails)
+    net = _made(weights, f"{inner}.autoregressive_net", rows, settings)
+    net = normflows_circular.with_angles(weights, f"{inner}.autoregressive_net", net, settings)
     return [chain_layers.autoregressive(settings.features, elementwise, net)]
 
 
 def _autoregressive(weights: Weights, name: str, settings: Settings) -> list[Part]:
     # (scale, shift) side by side a feature; the map goes from latents to data.
     elementwise = {"kind": "affine", "scale": "floored_sigmoid", "form": "scale_then_shift"}
-    net = _made(weights, f"{name}.autoregressive_net", [1, 0], settings)
+    rows = parameter_rows(settings.features, [1, 0])
+    net = _made(weights, f"{name}.autoregressive_net", rows, settings)
     return [chain_layers.autoregressive(settings.features, elementwise, net, one_pass="decode")]
 
 
-def _made(weights: Weights, name: str, parameters: range | list[int], settings: Settings) -> Net:
-    rows = parameter_rows(settings.features, parameters)
+def _made(weights: Weights, name: str, rows: list[int], settings: Settings) -> Net:
     return made(
         weights, name, settings.activation, _MADE, rows=rows, unused_context=settings.unused_context
     )

@@ -8,7 +8,7 @@ from models.importers.source import Inference
 from models.importers.sources.normflows import couplings as normflows_couplings
 from models.importers.sources.normflows import described
 from models.importers.sources.normflows.base import Base
-from models.importers.sources.normflows.layers import NETS
+from models.importers.sources.normflows.layers import NETS, SPLINES
 from models.importers.weights import Weights
 
 _CLASSES = {
@@ -23,6 +23,7 @@ _CLASSES = {
     "actnorm": "ActNorm",
     "planar": "Planar",
     "radial": "Radial",
+    "periodic": "PeriodicShift",
 }
 _BLOCKS = ("masked", "coupling", "planar", "radial", *NETS)
 _INNER = {"spline_coupling": "prqct.transform_net", "spline_autoregressive": "mprqat."}
@@ -44,14 +45,23 @@ def show(weights: Weights, seen: Inference, kinds: Mapping[int, str], base: Base
     if names:
         _show_scales(weights, seen, names)
     _show_mlps(weights, seen)
+    if _is_circular(seen):
+        _show_order(seen, kinds)
     _show_nets(weights, seen)
     _show_masks(weights, seen, kinds)
 
 
 def _show_classes(seen: Inference, kinds: Mapping[int, str]) -> None:
     """Classes of the flows, with a plus between; those without networks may be left out."""
-    main = list(dict.fromkeys(_CLASSES[kind] for kind in kinds.values() if kind in _BLOCKS))
-    beside = {_CLASSES[kind] for kind in kinds.values()} - set(main)
+    turns = "Circular" if _is_circular(seen) else ""
+    main = list(
+        dict.fromkeys(
+            f"{turns if kind in SPLINES else ''}{_CLASSES[kind]}"
+            for kind in kinds.values()
+            if kind in _BLOCKS
+        )
+    )
+    beside = {_CLASSES[kind] for kind in kinds.values() if kind not in _BLOCKS}
     if len(kinds) <= max(kinds):
         beside |= {"Permute", "Permute(swap)"}
     chosen = [names for count in range(3) for names in combinations(sorted(beside), count)]
@@ -70,8 +80,21 @@ def _show_lines(seen: Inference, kinds: Mapping[int, str]) -> None:
     seen.show(described.FIELD, lines, [*lines, described.SWAP], reason="keys of flows")
 
 
+def _is_circular(seen: Inference) -> bool:
+    return "ind_circ" in seen.asked or bool(seen.found["ind_circ"].value)
+
+
+def _show_order(seen: Inference, kinds: Mapping[int, str]) -> None:
+    """What stands at every place of a flow with circular parts, a comma between."""
+    names = {**_CLASSES, **dict.fromkeys(SPLINES, "spline")}
+    places = [names[kinds.get(place, "periodic")] for place in range(max(kinds) + 1)]
+    seen.show("layers", ", ".join(places), reason="keys of flows")
+
+
 def _show_base(weights: Weights, seen: Inference, base: Base) -> None:
-    if base.components is not None:
+    if base.is_uniform:
+        names = ["UniformGaussian"]
+    elif base.components is not None:
         names = ["GaussianMixture"]
         for name in ("n_modes", "components"):
             seen.show(name, base.components, reason="q0.weight_scores")
@@ -142,7 +165,8 @@ def _show_nets(weights: Weights, seen: Inference) -> None:
     context = seen.found["num_context_channels"].value
     seen.show("context_features", context, *([] if context else [None]), reason="inputs")
     seen.show("features", seen.found["D"].value, reason="D")
-    seen.show("tails", "linear", reason="outputs of every spline")
+    if not _is_circular(seen):
+        seen.show("tails", "linear", reason="outputs of every spline")
 
 
 def _show_masks(weights: Weights, seen: Inference, kinds: Mapping[int, str]) -> None:

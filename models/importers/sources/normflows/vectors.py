@@ -22,11 +22,11 @@ from pydantic import Field
 from models.importers.layouts import chain_layers
 from models.importers.layouts.chain_layers import Part
 from models.importers.layouts.networks import ACTIVATIONS, ActivationName
-from models.importers.layouts.nsf_parts import num_bins
 from models.importers.likelihood import Reported, Term
 from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Count, Inference, Source, SourceConfig
 from models.importers.sources.normflows import base as normflows_base
+from models.importers.sources.normflows import circular as normflows_circular
 from models.importers.sources.normflows import couplings as normflows_couplings
 from models.importers.sources.normflows import described as normflows_described
 from models.importers.sources.normflows import layers as normflows_layers
@@ -42,6 +42,9 @@ from models.importers.weights import Weights
 Swaps = Literal["none", "swap", "swap_between"]
 
 
+_Positive = Annotated[float, Field(gt=0)]
+
+
 class Config(SourceConfig):
     """Arguments of the library's constructors that decide about the function."""
 
@@ -49,7 +52,10 @@ class Config(SourceConfig):
     num_context_channels: Annotated[int, Field(ge=0)]
     num_classes: Count | None
     num_bins: Count | None
-    tail_bound: Annotated[float, Field(gt=0)]
+    tail_bound: _Positive | tuple[_Positive, ...]
+    ind_circ: tuple[Annotated[int, Field(ge=0)], ...] | None
+    bound: _Positive
+    shift: float
     activation: ActivationName
     leaky: Annotated[float, Field(ge=0, lt=1)]
     output_fn: str | None
@@ -80,7 +86,9 @@ def infer(weights: Weights) -> Inference:
     _infer_blocks(weights, seen, kinds, features)
     _infer_planars(seen, kinds)
     normflows_shown.show(weights, seen, kinds, base)
-    if len(places) == places[-1] + 1:
+    if seen.found["ind_circ"].value if "ind_circ" in seen.found else "ind_circ" in seen.asked:
+        seen.suppose("permute", "none", "flows without tensors are PeriodicShifts")
+    elif len(places) == places[-1] + 1:
         note = seen.know if seen.shown["K"].fitting[0] > 1 else seen.suppose
         note("permute", "none", "every flow has tensors")
     else:
@@ -101,8 +109,12 @@ def _infer_nets(
     contexts = [normflows_layers.context(weights, name, kind) for name, kind in nets.items()]
     seen.know("num_context_channels", max([0, base_context, *contexts]), "inputs of the networks")
     splines = {name: kind for name, kind in nets.items() if kind in normflows_layers.SPLINES}
-    outputs = {normflows_layers.outputs(weights, name, kind) for name, kind in splines.items()}
-    bins = sorted(num_bins(count, "the splines") for count in outputs)
+    tails = {
+        name: normflows_circular.read_tails(normflows_layers.outputs(weights, name, kind), name)
+        for name, kind in splines.items()
+    }
+    normflows_circular.infer(weights, seen, kinds, tails)
+    bins = sorted({one.num_bins for one in tails.values()})
     if len(bins) > 1:
         seen.suppose("num_bins", None, f"the splines have {bins}")
     else:
@@ -113,7 +125,10 @@ def _infer_nets(
         seen.know("activation", "relu", "of nets.MLP; a leaky one is given as leaky")
     else:
         seen.suppose("activation", "relu", "there is no network that needs it")
-    if bins:
+    bounds = normflows_circular.bounds(weights, list(splines))
+    if bounds:
+        seen.know("tail_bound", bounds, "tail_bound of every spline")
+    elif bins:
         seen.ask("tail_bound", "a positive number (the library's default is 3)")
     else:
         seen.suppose("tail_bound", 3.0, "there are no splines")
@@ -228,12 +243,14 @@ def convert(config: Config, weights: Weights) -> Conversion:
         blocks=_named(kinds, "coupling"),
         planars=_named(kinds, "planar"),
         unused_context=config.num_classes or 0,
+        turns=bool(config.ind_circ) and config.permute == "none",
     )
     _check_blocks(config, weights, settings)
     parts: list[Part] = []
     for place in _order(weights, config.permute):
         parts += normflows_layers.convert(weights, f"flows.{place}", settings)
     parts += normflows_base.convert(weights, config.D, config)
+    normflows_circular.check(weights, parts)
     described, layers = chain_layers.chain(
         parts,
         config.D,
