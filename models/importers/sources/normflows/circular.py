@@ -147,6 +147,9 @@ def infer(
     weights: Weights, seen: Inference, kinds: Mapping[int, str], tails: Mapping[str, Tails]
 ) -> None:
     """Note which features are circular, and ask for the plain numbers of PeriodicShifts."""
+    names = {one.kind for one in tails.values()}
+    if len(names) == 1 and names != {"list"}:
+        seen.show("tails", *names, reason="outputs of every spline")
     is_mixed = any(one.kind == "list" for one in tails.values())
     shifts = [f"flows.{place}" for place, kind in kinds.items() if kind == "periodic"]
     has_holes = len(kinds) <= max(kinds) and any(one.kind != "linear" for one in tails.values())

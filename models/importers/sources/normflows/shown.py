@@ -165,8 +165,6 @@ def _show_nets(weights: Weights, seen: Inference) -> None:
     context = seen.found["num_context_channels"].value
     seen.show("context_features", context, *([] if context else [None]), reason="inputs")
     seen.show("features", seen.found["D"].value, reason="D")
-    if not _is_circular(seen):
-        seen.show("tails", "linear", reason="outputs of every spline")
 
 
 def _show_masks(weights: Weights, seen: Inference, kinds: Mapping[int, str]) -> None:

@@ -17,6 +17,7 @@ Reference: normflows 1.7.3, flows/, nets/, distributions/base.py, core.py.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 
 from models.importers.layouts import chain_layers
@@ -287,6 +288,9 @@ def _reported() -> Reported:
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take a description line by line apart; the word "Permute" in one of classes means swaps."""
     settings = normflows_described.unfold(settings)
+    bounds = settings.get("tail_bound")
+    if isinstance(bounds, list | tuple):  # a tensor of the library, in float32
+        settings = {**settings, "tail_bound": torch.tensor(bounds, dtype=torch.float32).tolist()}
     if "permute" not in settings and "swap" in str(settings.get("layer", "")).lower():
         return {**settings, "permute": "swap"}
     return settings
