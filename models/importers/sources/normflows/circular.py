@@ -75,7 +75,7 @@ def describe(
     """The splines of the chosen features."""
     if bound_key not in weights and tails.kind == "linear":
         return settings.spline.describe(tails.num_bins, divisor)
-    turning = range(len(chosen))
+    turning: Sequence[int] = range(len(chosen))
     if tails.kind != "circular":
         turning = [place for place, feature in enumerate(chosen) if feature in settings.circular]
     plain = settings.spline.describe(tails.num_bins, divisor)
