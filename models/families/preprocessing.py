@@ -84,11 +84,12 @@ class LogitStep(FamilyConfig):
 
 
 class InverseSoftplusStep(FamilyConfig):
-    """log(exp(k x) - 1) / k on columns that are positive."""
+    """log(exp(k x) - 1) / k on features or channels that are positive."""
 
     kind: Literal["inverse_softplus"]
     columns: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        min_length=1, description="Indices of the positive features, ascending."
+        min_length=1,
+        description="Indices of the features or channels that are positive, ascending.",
     )
     sharpness: tuple[PositiveFloat, ...] = Field(
         (1.0,), description="k, one for all of these or one each."
@@ -193,8 +194,6 @@ def _build_step(step: Step, before: Preprocessing, event_shape: Sequence[int]) -
                 raise ValueError("logit: expected it once, got it twice")
             return Logit(alpha)
         case InverseSoftplusStep(columns=columns, sharpness=sharpness):
-            if len(event_shape) > 1:
-                raise ValueError("inverse_softplus: it acts on columns of a table, not on images")
             return InverseSoftplus(event_shape[0], columns, sharpness)
 
 

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from models.transforms.exact import ExactConstants
 from models.transforms.softplus import softplus
-from models.transforms.transform import Transform, sum_event
+from models.transforms.transform import Transform, per_channel, sum_event
 
 
 class InverseSoftplus(Transform):
-    """y = log(exp(k x) - 1) / k for the chosen features of (B, D), which are positive.
+    """y = log(exp(k x) - 1) / k for the chosen features or channels (axis 1), which are positive.
 
     The others pass. Far from 0 it is the identity: k says how near to 0 it begins to bend. A row
     with a chosen feature that is not positive gets log_det = -inf and finite y.
 
     Args:
-        features: D.
-        chosen: which features.
+        features: how many features or channels there are.
+        chosen: which of them.
         sharpness: k, one for all of these or one each.
 
     Raises:
@@ -51,20 +51,20 @@ class InverseSoftplus(Transform):
         self.constants = ExactConstants(sharpness=factors)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        k, inside = self._sharpness(x), x > 0
+        chosen, k, inside = per_channel(self.chosen, x), self._sharpness(x), x > 0
         # A harmless value in the place of the outsiders keeps NaN out of gradients too.
         size = k * torch.where(inside, x, 1.0)
         # 1 - exp(-size), which keeps its digits near 0.
         half = torch.tanh(size / 2)
         log_share = (2 * half / (1 + half)).log()
         log_slope = torch.where(inside, -log_share, -math.inf)
-        y = torch.where(self.chosen, (size + log_share) / k, x)
-        return y, sum_event(torch.where(self.chosen, log_slope, 0.0))
+        y = torch.where(chosen, (size + log_share) / k, x)
+        return y, sum_event(torch.where(chosen, log_slope, 0.0))
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        k = self._sharpness(y)
-        x = torch.where(self.chosen, softplus(k * y) / k, y)
-        return x, sum_event(torch.where(self.chosen, -softplus(-k * y), 0.0))
+        chosen, k = per_channel(self.chosen, y), self._sharpness(y)
+        x = torch.where(chosen, softplus(k * y) / k, y)
+        return x, sum_event(torch.where(chosen, -softplus(-k * y), 0.0))
 
     def _sharpness(self, like: Tensor) -> Tensor:
-        return self.constants.get_buffer("sharpness").to(like.dtype)
+        return per_channel(self.constants.get_buffer("sharpness").to(like.dtype), like)

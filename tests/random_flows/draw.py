@@ -72,8 +72,8 @@ _ALWAYS = frozenset(
     {
         "event_shape", "num_layers", "num_couplings", "num_steps", "num_levels", "num_scales",
         "hidden_channels", "mid_channels", "num_blocks", "hidden_features", "widths", "layers",
-        "mask", "order", "chosen", "conditioner", "shift", "scale", "preprocessing", "kind",
-        "solver", "divergence", "evaluation", "num_groups", "time_features",
+        "mask", "order", "chosen", "low", "high", "conditioner", "shift", "scale", "preprocessing",
+        "kind", "solver", "divergence", "evaluation", "num_groups", "time_features",
     }
 )  # fmt: skip
 
@@ -195,7 +195,11 @@ def _preprocessing(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[d
     shift_scale = {"kind": "shift_scale", "shift": d.rng.uniform(-1, 1), "scale": -0.7}
     if d.rng.random() < 0.5:
         columns = {"kind": "dequantise_columns", "columns": [channels - 1]}
-        return d.rng.choice([[], [standardise], [shift_scale, standardise], [columns, standardise]])
+        far = {"kind": "shift_scale", "shift": 30.0}
+        positive = {"kind": "inverse_softplus", "columns": [channels - 1], "sharpness": [0.3]}
+        back = {"kind": "standardise", "mean": [30.0], "std": [1.5]}
+        ways = [[standardise], [shift_scale, standardise], [columns, standardise]]
+        return d.rng.choice([[], *ways, [far, positive, back]])
     d.pixels = True
     steps: list[dict[str, Any]] = []
     if d.rng.random() < 0.5:
@@ -272,7 +276,12 @@ def _chosen(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
 
 
 def _layers(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
-    return [d.draw_from(Layer, "ChainConfig.layers") for _ in range(d.rng.randint(1, 4))]
+    layers = [d.draw_from(Layer, "ChainConfig.layers") for _ in range(d.rng.randint(1, 4))]
+    # A box is a base: the last layer, and none that stops short of its ends comes before it.
+    inner = [layer for layer in layers[:-1] if layer["kind"] not in ("uniform", "beta")]
+    is_box = layers[-1]["kind"] in ("uniform", "beta")
+    kept = [layer for layer in inner if not is_box or layer["kind"] != "soft_clip"]
+    return [*kept, layers[-1]]
 
 
 def _passes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
