@@ -16,6 +16,7 @@ from models.families.ffjord import FFJORD, FFJORDConfig, build_ffjord
 from models.families.ffjord_image import FFJORD_IMAGE, FFJORDImageConfig, build_ffjord_image
 from models.families.glow import GLOW, GlowConfig, build_glow
 from models.families.iaf import IAF, IAFConfig, build_iaf
+from models.families.jet import JET, JetConfig, build_jet
 from models.families.maf import MAF, MAFConfig, build_maf
 from models.families.naf import NAF, NAFConfig, build_naf
 from models.families.nice import NICE, NICEConfig, build_nice
@@ -25,6 +26,7 @@ from models.families.preprocessing import PixelScale
 from models.families.radial import RADIAL, RadialConfig, build_radial
 from models.families.realnvp import REALNVP, RealNVPConfig, build_realnvp
 from models.families.realnvp_image import REALNVP_IMAGE, RealNVPImageConfig, build_realnvp_image
+from models.families.tarflow import TARFLOW, TarFlowConfig, build_tarflow
 from models.flow import Flow
 from models.transforms.jacobi import Decoding
 
@@ -52,6 +54,7 @@ FAMILIES: dict[str, Family] = {
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image, FFJORD_IMAGE),
     "glow": Family(GlowConfig, build_glow, GLOW, pixel_scale="centred"),
     "iaf": Family(IAFConfig, build_iaf, IAF),
+    "jet": Family(JetConfig, build_jet, JET, pixel_scale="centred"),
     "maf": Family(MAFConfig, build_maf, MAF),
     "naf": Family(NAFConfig, build_naf, NAF),
     "nice": Family(NICEConfig, build_nice, NICE),
@@ -60,6 +63,7 @@ FAMILIES: dict[str, Family] = {
     "radial": Family(RadialConfig, build_radial, RADIAL),
     "realnvp": Family(RealNVPConfig, build_realnvp, REALNVP),
     "realnvp_image": Family(RealNVPImageConfig, build_realnvp_image, REALNVP_IMAGE),
+    "tarflow": Family(TarFlowConfig, build_tarflow, TARFLOW, pixel_scale="centred"),
 }
 
 

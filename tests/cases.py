@@ -899,6 +899,67 @@ CASES: dict[str, Case] = {
         scale=0.1,
         continuous=True,
     ),
+    "jet": Case(
+        "jet",
+        {
+            "event_shape": [1, 4, 4],
+            "patch_size": 2,
+            "coupling_layers": 3,
+            "coupling_types": ["channels", "spatial"],
+            "block_depth": 1,
+            "block_width": 4,
+            "num_heads": 2,
+        },
+    ),
+    "jet_pair": Case(
+        "jet",
+        {
+            "event_shape": [2, 1, 1],
+            "patch_size": 1,
+            "coupling_layers": 2,
+            "coupling_types": ["channels"],
+            "block_depth": 1,
+            "block_width": 4,
+            "num_heads": 1,
+            "scale_factor": 3.0,
+            "patch_order": "channel_first",
+        },
+    ),
+    "tarflow": Case(
+        "tarflow",
+        {
+            "event_shape": [1, 4, 4],
+            "patch_size": 2,
+            "channels": 4,
+            "num_blocks": 2,
+            "layers_per_block": 2,
+            "head_dim": 2,
+            "num_classes": 3,
+        },
+    ),
+    "tarflow_pair": Case(
+        "tarflow",
+        {
+            "event_shape": [1, 1, 2],
+            "patch_size": 1,
+            "channels": 4,
+            "num_blocks": 2,
+            "layers_per_block": 1,
+            "head_dim": 4,
+        },
+    ),
+    "tarflow_volume_preserving": Case(
+        "tarflow",
+        {
+            "event_shape": [2, 2, 4],
+            "patch_size": 2,
+            "channels": 4,
+            "num_blocks": 2,
+            "layers_per_block": 1,
+            "head_dim": 4,
+            "nvp": False,
+        },
+    ),
 }
 
 DISCRETE = [name for name, case in CASES.items() if not case.continuous]

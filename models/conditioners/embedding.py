@@ -52,8 +52,8 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden (B, n) -> (B, n)."""
-        variance, mean = torch.var_mean(hidden, dim=1, keepdim=True, correction=0)
+        """Hidden (B, ..., n) -> the same shape."""
+        variance, mean = torch.var_mean(hidden, dim=-1, keepdim=True, correction=0)
         return (hidden - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 

@@ -23,6 +23,7 @@ AffineScale = Annotated[
     Field(
         description="What makes log s of the network's output a. exp: a; tanh: w tanh(a), w "
         "learned (RealNVP); atan: w atan(a) (FrEIA); sigmoid: log sigmoid(a + 2) (Glow); "
+        "bounded_sigmoid: log(2 sigmoid(a)) (Jet); "
         "floored_sigmoid and floored_softplus: s above 1e-3 (nflows); soft_clamp: |log s| < 6.9 "
         "(zuko)."
     ),

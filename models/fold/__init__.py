@@ -7,7 +7,7 @@ import torch
 from models.flow import Flow
 from models.fold.chain import FoldedChain
 from models.fold.coupling import ConstantMove, FoldedPrior
-from models.fold.incremental import IncrementalNetwork
+from models.fold.incremental import Turns
 from models.fold.networks import Network
 from models.fold.planar import FoldedPlanar, FoldedRadial
 from models.fold.rules import fold_chain
@@ -64,7 +64,7 @@ def _cast(chain: FoldedChain, dtype: torch.dtype, *, is_exact: bool) -> None:
         chain.to(dtype)
         return
     for part in chain.modules():
-        if isinstance(part, Network | IncrementalNetwork | FoldedPrior):
+        if isinstance(part, Network | Turns | FoldedPrior):
             part.to(dtype)
-        if isinstance(part, Network | IncrementalNetwork):
+        if isinstance(part, Network | Turns):
             part.narrows = True

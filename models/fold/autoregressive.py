@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.conditioners.dense import Pair
-from models.fold.incremental import IncrementalNetwork, incremental
+from models.conditioners.transformer import Transformer
+from models.fold.incremental import Turns, incremental
 from models.fold.network_steps import Memory
 from models.fold.networks import (
     Network,
@@ -19,6 +20,7 @@ from models.fold.networks import (
     lay_out,
 )
 from models.fold.scalar import Scalar
+from models.fold.token_turns import TokenTurns
 from models.ode.call import SolveCall
 from models.transforms.autoregressive import MaskedAutoregressive
 from models.transforms.jacobi import Decoding, Inversion, report_passes
@@ -48,7 +50,7 @@ class FoldedAutoregressive(SolvingTransform):
         network: Network,
         scalar: Scalar,
         order: Tensor,
-        pieces: Sequence[IncrementalNetwork] | None,
+        pieces: Sequence[Turns] | None,
         *,
         decoding: Decoding = "sequential",
     ) -> None:
@@ -83,7 +85,7 @@ class FoldedAutoregressive(SolvingTransform):
             return self._decode_and_count(y, context, call)
         if self.pieces is None:
             return self._decode_in_passes(y, context)
-        pieces = cast(Sequence[IncrementalNetwork], self.pieces)
+        pieces = cast(Sequence[Turns], self.pieces)
         memories: list[Memory] = [{} for _ in pieces]
         found: list[Tensor] = []
         log_slopes: list[Tensor] = []
@@ -138,13 +140,15 @@ def fold_autoregressive(transform: MaskedAutoregressive) -> FoldedAutoregressive
     return FoldedAutoregressive(network, scalar, order, pieces, decoding=decoding)
 
 
-def _pieces(network: Network, scalar: Scalar, order: Tensor) -> list[IncrementalNetwork] | None:
+def _pieces(network: Network, scalar: Scalar, order: Tensor) -> list[Turns] | None:
     """Cut every network of a map into turns, if it can be."""
     turns = turns_of(order)
+    if [type(net) for net in network.nets] == [Transformer]:
+        return [TokenTurns(cast(Transformer, network.nets[0]))]
     # Two networks have one block of outputs each.
     wanted = [scalar.rows(now, len(order)) if len(network.nets) == 1 else now for now in turns]
     found = [incremental(net, order, wanted) for net in network.nets]
-    cut = [net for net in found if net is not None]
+    cut: list[Turns] = [net for net in found if net is not None]
     return cut if len(cut) == len(found) else None
 
 

@@ -5,6 +5,7 @@ unit that sees the features up to order m is the same from then on: it is comput
 is known, and remembered. So every weight is used once in the whole decode.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -26,22 +27,16 @@ from models.fold.network_steps import (
 )
 
 
-class IncrementalNetwork(nn.Module):
+class Turns(nn.Module, ABC):
     """A network in turns: turn g gives what is wanted when features of order < g are known.
-
-    Args:
-        turns: the parts of the steps that fall into each turn.
-        takes_context: whether the first layer sees the context beside the features.
 
     Attributes:
         narrows: whether what comes in is of a wider dtype than the weights.
         widens_to: the dtype of what goes out, where it is not that of the weights.
     """
 
-    def __init__(self, turns: Sequence[Sequence[Step]], *, takes_context: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.turns = nn.ModuleList(nn.ModuleList(turn) for turn in turns)
-        self.takes_context = takes_context
         self.narrows = False
         self.widens_to: torch.dtype | None = None
 
@@ -58,14 +53,48 @@ class IncrementalNetwork(nn.Module):
             rows: B.
         """
         if self.narrows:
-            dtype = next(self.buffers()).dtype
-            news = None if news is None else news.to(dtype)
-            context = None if context is None else context.to(dtype)
+            news, context = (
+                None if given is None else given.to(self.dtype) for given in (news, context)
+            )
+        found = self.compute(turn, news, memory, context, rows)
+        return found if self.widens_to is None else found.to(self.widens_to)
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+
+    @abstractmethod
+    def compute(
+        self, turn: int, news: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor:
+        """Compute one turn in the dtype of the weights: see `take_turn`."""
+
+
+class IncrementalNetwork(Turns):
+    """A masked network in turns.
+
+    Args:
+        turns: the parts of the steps that fall into each turn.
+        takes_context: whether the first layer sees the context beside the features.
+    """
+
+    def __init__(self, turns: Sequence[Sequence[Step]], *, takes_context: bool) -> None:
+        super().__init__()
+        self.turns = nn.ModuleList(nn.ModuleList(turn) for turn in turns)
+        self.takes_context = takes_context
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.buffers()).dtype
+
+    def compute(
+        self, turn: int, news: Tensor | None, memory: Memory, context: Tensor | None, rows: int
+    ) -> Tensor:
         value = context if news is None and self.takes_context else news
         for step in cast(nn.ModuleList, self.turns[turn]):
             value = step(value, memory, context, rows)
-        found = cast(Tensor, value)
-        return found if self.widens_to is None else found.to(self.widens_to)
+        return cast(Tensor, value)
 
 
 def incremental(

@@ -1,6 +1,6 @@
 """Networks of a folded flow in another precision than the rest.
 
-Only what `Network` and `IncrementalNetwork` hold changes: what they say comes back in the dtype of
+Only what `Network` and `Turns` hold changes: what they say comes back in the dtype of
 before, and moves, log-slopes and log-dets are computed from it as ever.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.flow import Flow
-from models.fold.incremental import IncrementalNetwork
+from models.fold.incremental import Turns
 from models.fold.networks import Network
 
 # Networks whose weights and activations are of a narrow dtype.
@@ -36,7 +36,7 @@ def set_precision(folded: Flow, precision: str) -> None:
     Raises:
         ValueError: the flow has no such networks, or the device cannot compute so.
     """
-    networks = [part for part in folded.modules() if isinstance(part, Network | IncrementalNetwork)]
+    networks = [part for part in folded.modules() if isinstance(part, Network | Turns)]
     if not networks:
         raise ValueError("expected a flow with couplings or autoregressive maps, which have some")
     dtypes = {tensor.dtype for part in networks for tensor in (*part.parameters(), *part.buffers())}
@@ -99,11 +99,11 @@ class TensorCoreLayer(nn.Module):
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C) or (B, C, H, W) -> (B, C') or (B, C', H, W)."""
-        value = self._product(x[:, :, None, None] if self.is_linear else x)
+        """x (..., C) or (B, C, H, W) -> (..., C') or (B, C', H, W)."""
+        value = self._product(x.reshape(-1, x.shape[-1], 1, 1) if self.is_linear else x)
         if self.bias is not None:
             value = value + self.bias[:, None, None]
-        return value[:, :, 0, 0] if self.is_linear else value
+        return value.reshape(*x.shape[:-1], -1) if self.is_linear else value
 
     def _product(self, x: Tensor) -> Tensor:
         if self.parts == 1:

@@ -90,6 +90,7 @@ class FoldedAffine(Scalar):
         self.scale = affine.scale
         self.form = affine.form
         self.centred = affine.centred
+        self.log_factor = affine.log_factor
         if self.scale in ("sigmoid", "floored_sigmoid"):
             self.offsets = (0.0, SIGMOID_OFFSET)
         weight = affine.scale_weight
@@ -127,6 +128,8 @@ class FoldedAffine(Scalar):
         log_scale: Tensor = _LOG_SCALES[self.scale](value)
         if self.weight is not None:
             log_scale = log_scale * self.weight
+        if self.log_factor:
+            log_scale = log_scale + self.log_factor
         return shift, centre(log_scale) if self.centred else log_scale
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from models.importers.report import ImportRefused
 from models.importers.source import Source
-from models.importers.sources import chaiyujin, ikostrikov, rosinality, y0ast
+from models.importers.sources import (
+    chaiyujin,
+    ikostrikov,
+    jet,
+    rosinality,
+    tarflow,
+    y0ast,
+)
 from models.importers.sources.chrischute import glow as chrischute_glow
 from models.importers.sources.chrischute import realnvp as chrischute_realnvp
 from models.importers.sources.ffjord import vectors as ffjord
@@ -33,6 +40,7 @@ SOURCES: tuple[Source, ...] = (
     ffjord.SOURCE,
     freia.SOURCE,
     ikostrikov.SOURCE,
+    jet.SOURCE,
     kamenbliznashki_glow.SOURCE,
     kamenbliznashki_maf.SOURCE,
     nflows.SOURCE,
@@ -43,6 +51,7 @@ SOURCES: tuple[Source, ...] = (
     sbi_mdn.SOURCE,
     sbi_nflows.SOURCE,
     sbi_zuko.SOURCE,
+    tarflow.SOURCE,
     torchcfm_mlp.SOURCE,
     torchcfm_unet.SOURCE,
     y0ast.SOURCE,

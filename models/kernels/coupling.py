@@ -30,6 +30,8 @@ _NAMES = {
     pointwise(name): name
     for name in ("relu", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "identity")
 }
+# What `log_scale` of `models.kernels.pointwise` knows.
+_SCALES = {"exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh"}
 
 
 class _Layout(NamedTuple):
@@ -142,6 +144,10 @@ def _kind(scalar: nn.Module) -> tuple[str, str, float, bool]:
     match scalar:
         case FoldedAdditive():
             return "", "", 0.0, False
+        case FoldedAffine(centred=True):
+            raise NotFused("couplings whose log-scales are centred")
+        case FoldedAffine() if scalar.scale not in _SCALES:
+            raise NotFused(f"a scale by {scalar.scale}: {', '.join(sorted(_SCALES))} fuse")
         case FoldedAffine():
             offset = scalar.offsets[1] if scalar.offsets else 0.0
             return scalar.scale, scalar.form, offset, scalar.weight is not None

@@ -15,12 +15,15 @@ _aten = torch.ops.aten
 # vector one by one, which rounds differently: an element's bits would depend on how many stand
 # before it, the rows of other callers among them. Rows of whole vectors are never cut.
 _UNEVEN = {"Atan", "Log", "Elu", "Sin", "Cos"}
+# Those that it computes itself in float32, and as above in float64.
+_UNEVEN_WIDE = _UNEVEN | {"Exp", "Sigmoid", "Tanh"}
 
 
 def _apply(g: Graph, operator: str, name: str, out: Value, **attributes: Any) -> list[str]:
     """Apply a function of one argument, every element with bits of its own."""
     width = math.prod(out.shape[1:])
-    if operator not in _UNEVEN or width % VECTOR == 0 or not out.has_rows:
+    uneven = _UNEVEN_WIDE if out.dtype == torch.float64 else _UNEVEN
+    if operator not in uneven or width % VECTOR == 0 or not out.has_rows:
         return g.add(operator, [name], **attributes)
     flat = g.add("Reshape", [name, g.ints((-1, width))])
     filler = g.constant(torch.ones((), dtype=out.dtype))
@@ -124,6 +127,11 @@ def _power(g: Graph, out: list[Value], self: Value, exponent: float) -> list[str
     return g.add("Pow", [name, operand(g, exponent, out[0].dtype)])
 
 
+@on(_aten.square.default)
+def _square(g: Graph, out: list[Value], self: Value) -> list[str]:
+    return g.add("Mul", [g.ref(self), g.ref(self)])
+
+
 @on(_aten.rsqrt.default)
 def _rsqrt(g: Graph, out: list[Value], self: Value) -> list[str]:
     return g.add("Reciprocal", g.add("Sqrt", [g.ref(self)]))
@@ -137,9 +145,8 @@ def _log1p(g: Graph, out: list[Value], self: Value) -> list[str]:
 
 @on(_aten.erf.default)
 def _erf(g: Graph, out: list[Value], self: Value) -> list[str]:
-    # onnxruntime has it in float32 alone; where the rest is float64 that costs 1e-7.
-    (name,) = g.add("Erf", [g.ref(self, torch.float32)])
-    return [g.ref(Value(self.shape, torch.float32, name), self.dtype)]
+    # In float64, which onnxruntime has not, `models.onnx.wide` traces another form.
+    return g.add("Erf", [g.ref(self, torch.float32)])
 
 
 @on(_aten.clamp.default)
@@ -184,7 +191,8 @@ def _bend(g: Graph, x: Value, out: Value) -> str:
     onnxruntime's Softplus takes five times as long and has no float64; its Sigmoid, of which one
     could take the log, has no digits left below e^-18.
     """
-    exp = g.add("Exp", g.add("Neg", g.add("Abs", [g.ref(x)])))
+    (distance,) = g.add("Neg", g.add("Abs", [g.ref(x)]))
+    exp = _apply(g, "Exp", distance, out)
     return _apply(g, "Log", g.add("Add", [*exp, operand(g, 1.0, x.dtype)])[0], out)[0]
 
 
@@ -210,16 +218,16 @@ def _elu(
     if input_scale != 1:
         raise UnsupportedOperator(f"elu with input_scale = {input_scale}")
     if self.dtype == torch.float64:
-        name = _wide_elu(g, self, alpha)
+        name = _wide_elu(g, self, alpha, out[0])
     else:
         name = _apply(g, "Elu", g.ref(self), out[0], alpha=float(alpha))
     return name if scale == 1 else g.add("Mul", [*name, operand(g, scale, self.dtype)])
 
 
-def _wide_elu(g: Graph, x: Value, alpha: float) -> list[str]:
+def _wide_elu(g: Graph, x: Value, alpha: float, out: Value) -> list[str]:
     """max(x, 0) + alpha (exp(min(x, 0)) - 1): onnxruntime has Elu in float32 alone."""
     zero = operand(g, 0.0, x.dtype)
-    exp = g.add("Exp", g.add("Min", [g.ref(x), zero]))
+    exp = _apply(g, "Exp", g.add("Min", [g.ref(x), zero])[0], out)
     (bent,) = g.add("Sub", [*exp, operand(g, 1.0, x.dtype)])
     scaled = g.add("Mul", [bent, operand(g, alpha, x.dtype)])
     return g.add("Add", [*g.add("Max", [g.ref(x), zero]), *scaled])
@@ -228,7 +236,7 @@ def _wide_elu(g: Graph, x: Value, alpha: float) -> list[str]:
 @on(_aten.silu.default)
 def _silu(g: Graph, out: list[Value], self: Value) -> list[str]:
     name = g.ref(self)
-    return g.add("Mul", [name, *g.add("Sigmoid", [name])])
+    return g.add("Mul", [name, *_apply(g, "Sigmoid", name, out[0])])
 
 
 @on(_aten.gelu.default)
@@ -236,7 +244,6 @@ def _gelu(g: Graph, out: list[Value], self: Value, approximate: str = "none") ->
     if approximate != "none":
         raise UnsupportedOperator(f"gelu approximated by {approximate}")
     name, dtype = g.ref(self), self.dtype
-    (scaled,) = g.add("Mul", [name, operand(g, math.sqrt(0.5), dtype)])
-    erf = _erf(g, out, Value(self.shape, dtype, scaled))
-    gate = g.add("Add", [*erf, operand(g, 1.0, dtype)])
+    scaled = g.add("Mul", [name, operand(g, math.sqrt(0.5), dtype)])
+    gate = g.add("Add", [*g.add("Erf", scaled), operand(g, 1.0, dtype)])
     return g.add("Mul", [*g.add("Mul", [name, operand(g, 0.5, dtype)]), *gate])

@@ -18,6 +18,7 @@ from models.onnx import convolution, pointwise, structure  # noqa: F401
 from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
 from models.onnx.operators import OPERATORS
 from models.onnx.while_loop import add_loop
+from models.onnx.wide import WIDE
 
 _aten = torch.ops.aten
 
@@ -112,6 +113,9 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func in WIDE and args[0].dtype == torch.float64:
+            with self:
+                return WIDE[func](*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         schema = func._schema
         if schema.is_mutable:

@@ -18,7 +18,14 @@ from models.row_sum import event_sum
 from models.transforms.softplus import softplus
 
 ScaleFunction = Literal[
-    "exp", "sigmoid", "floored_sigmoid", "floored_softplus", "soft_clamp", "tanh", "atan"
+    "exp",
+    "sigmoid",
+    "bounded_sigmoid",
+    "floored_sigmoid",
+    "floored_softplus",
+    "soft_clamp",
+    "tanh",
+    "atan",
 ]
 AffineForm = Literal["scale_then_shift", "shift_then_scale", "unshift_then_unscale"]
 
@@ -72,6 +79,7 @@ def _soft_clamp(raw: Tensor) -> Tensor:
 LOG_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda raw: raw,
     "sigmoid": lambda raw: F.logsigmoid(raw + SIGMOID_OFFSET),
+    "bounded_sigmoid": F.logsigmoid,
     "floored_sigmoid": lambda raw: torch.log(torch.sigmoid(raw + SIGMOID_OFFSET) + MIN_SCALE),
     "floored_softplus": lambda raw: torch.log(softplus(raw) + MIN_SCALE),
     "soft_clamp": _soft_clamp,
@@ -99,6 +107,7 @@ class Affine(Elementwise):
     - tanh: w tanh(a), with a learned w per element (RealNVP)
     - atan: w atan(a), the same with longer tails (FrEIA)
     - sigmoid: log sigmoid(a + 2) (Glow)
+    - bounded_sigmoid: log(k sigmoid(a)), with k the `scale_factor` (Jet)
     - floored_sigmoid: log(sigmoid(a + 2) + 1e-3) (nflows' couplings)
     - floored_softplus: log(softplus(a) + 1e-3) (nflows' autoregressive maps)
     - soft_clamp: a / (1 + |a / log 1e-3|), so |log s| < 6.9 (zuko)
@@ -111,6 +120,7 @@ class Affine(Elementwise):
 
     Args:
         weight_shape: for tanh and atan the shape of the learned w, broadcast against x.
+        scale_factor: for bounded_sigmoid, k.
         centred: take the mean of log s over the event away, see `centre`. All elements then see all
             parameters: for couplings, not for autoregressive maps.
 
@@ -126,6 +136,7 @@ class Affine(Elementwise):
         form: AffineForm = "scale_then_shift",
         *,
         weight_shape: tuple[int, ...] = (),
+        scale_factor: float = 2.0,
         centred: bool = False,
     ) -> None:
         super().__init__()
@@ -136,6 +147,7 @@ class Affine(Elementwise):
         self.scale = scale
         self.form = form
         self.centred = centred
+        self.log_factor = math.log(scale_factor) if scale == "bounded_sigmoid" else 0.0
         has_weight = scale in _WEIGHTED
         self.scale_weight = nn.Parameter(torch.ones(weight_shape)) if has_weight else None
 
@@ -168,6 +180,8 @@ class Affine(Elementwise):
         log_scale: Tensor = LOG_SCALES[self.scale](raw)
         if self.scale_weight is not None:
             log_scale = log_scale * self.scale_weight
+        if self.log_factor:
+            log_scale = log_scale + self.log_factor
         return shift, centre(log_scale) if self.centred else log_scale
 
 

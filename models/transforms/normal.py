@@ -81,13 +81,19 @@ def erfcx(y: Tensor) -> Tensor:
     """exp(y^2) erfc(y) for y >= 0, and a little below."""
     small, middle, large = y.clamp(max=_SMALL_Y), y.clamp(_SMALL_Y, _LARGE_Y), y.clamp(min=_LARGE_Y)
     square = small.square()
-    ratio = _polynomial(_NEAR_NUMERATOR, square) / _polynomial(_NEAR_DENOMINATOR, square)
+    ratio = polynomial(_NEAR_NUMERATOR, square) / polynomial(_NEAR_DENOMINATOR, square)
     near = square.exp() * (1 - small * ratio)
-    between = _polynomial(_MIDDLE_NUMERATOR, middle) / _polynomial(_MIDDLE_DENOMINATOR, middle)
+    between = polynomial(_MIDDLE_NUMERATOR, middle) / polynomial(_MIDDLE_DENOMINATOR, middle)
     flat = large.square().reciprocal()
-    ratio = _polynomial(_TAIL_NUMERATOR, flat) / _polynomial(_TAIL_DENOMINATOR, flat)
+    ratio = polynomial(_TAIL_NUMERATOR, flat) / polynomial(_TAIL_DENOMINATOR, flat)
     far = (1 / math.sqrt(math.pi) - flat * ratio) / large
     return torch.where(y < _SMALL_Y, near, torch.where(y < _LARGE_Y, between, far))
+
+
+def normal_distribution(z: Tensor) -> Tensor:
+    """Phi(z); small ones keep their digits."""
+    tail = 0.5 * erfcx(z.abs() * math.sqrt(0.5)) * (-0.5 * z.square()).exp()
+    return torch.where(z < 0, tail, 1 - tail)
 
 
 def log_normal_density(z: Tensor) -> Tensor:
@@ -115,7 +121,7 @@ def normal_quantile(log_tail: Tensor) -> Tensor:
     """
     with torch.no_grad():
         t = (-2 * log_tail).sqrt()
-        z = t - _polynomial(_START_NUMERATOR, t) / _polynomial(_START_DENOMINATOR, t)
+        z = t - polynomial(_START_NUMERATOR, t) / polynomial(_START_DENOMINATOR, t)
         # Halley's step leaves 1e-10, and the one below of Newton nothing.
         found, hazard = _log_tail_and_hazard(z)
         excess = log_tail - found
@@ -136,7 +142,7 @@ def _log_tail_and_hazard(z: Tensor) -> tuple[Tensor, Tensor]:
     return scaled_tail.log() - 0.5 * z.square(), hazard
 
 
-def _polynomial(coefficients: Sequence[float], y: Tensor) -> Tensor:
+def polynomial(coefficients: Sequence[float], y: Tensor) -> Tensor:
     """Horner's rule, highest power first."""
     value = torch.full_like(y, coefficients[0])
     for coefficient in coefficients[1:]:

@@ -22,7 +22,7 @@ ALLOWED = {
 }
 _ROWS = 3
 # Standard deviation of what is added to every weight: deep image flows explode at more.
-_SCALE = {"glow": 0.1, "realnvp_image": 0.1, "ffjord_image": 0.1}
+_SCALE = dict.fromkeys(("glow", "realnvp_image", "ffjord_image", "tarflow"), 0.1)
 _USUAL_SCALE = 0.2
 # Pixels that every `reduce_bits` leaves inside the support: the widest bin is 128.
 _LOW, _RANGE = 2.0, 120.0

@@ -19,7 +19,7 @@ from models.registry import FAMILIES
 
 CONTINUOUS = ("cnf_unet", "ffjord", "ffjord_image")
 DISCRETE = tuple(sorted(set(FAMILIES) - set(CONTINUOUS)))
-IMAGES = ("cnf_unet", "glow", "realnvp_image", "ffjord_image")
+IMAGES = ("cnf_unet", "glow", "realnvp_image", "ffjord_image", "jet", "tarflow")
 
 # Options that never change what is asked here, or would make it inexact, are fixed.
 FIXED: dict[str, Any] = {"solver": {"rtol": 1e-7, "atol": 1e-7}, "evaluation": "exact"}
@@ -57,6 +57,15 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "eps": (1e-5, 1e-2),
     "momentum": (0.0, 0.1, 1.0),
     "hidden_channels": (2, 3),
+    "channels": (4, 8),
+    "head_dim": (2, 4),
+    "layers_per_block": (1, 2),
+    "coupling_layers": (1, 2, 3),
+    "block_depth": (1, 2),
+    "block_width": (4, 8),
+    "num_heads": (1, 2),
+    "scale_factor": (2.0, 1.5),
+    "patch_size": (1, 2),
     "mid_channels": (2, 3),
     "log_scale_factor": (None, 1.0, 3.0, -0.5),
     "end_time": (0.3, 1.0),
@@ -72,8 +81,10 @@ _ALWAYS = frozenset(
     {
         "event_shape", "num_layers", "num_couplings", "num_steps", "num_levels", "num_scales",
         "hidden_channels", "mid_channels", "num_blocks", "hidden_features", "widths", "layers",
-        "mask", "order", "chosen", "low", "high", "conditioner", "shift", "scale", "preprocessing",
-        "kind", "solver", "divergence", "evaluation", "num_groups", "time_features",
+        "mask", "order", "chosen", "low", "high", "conditioner", "patch_size", "channels",
+        "head_dim", "layers_per_block", "coupling_layers", "block_depth", "block_width",
+        "num_heads", "shift", "scale", "preprocessing", "kind", "solver", "divergence",
+        "evaluation", "num_groups", "time_features",
     }
 )  # fmt: skip
 
@@ -284,6 +295,13 @@ def _layers(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[Any]:
     return [*kept, layers[-1]]
 
 
+def _coupling_types(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[str]:
+    # Patches of one value have no two halves.
+    halved = d.shape[0] * so_far["patch_size"] ** 2 > 1
+    kinds = ["channels", "spatial"] if halved else ["spatial"]
+    return [d.rng.choice(kinds) for _ in range(d.rng.randint(1, 3))]
+
+
 def _passes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
     return d.rng.choice([None, d.rng.randint(1, d.features)])
 
@@ -366,6 +384,7 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "low": _end,
     "high": _end,
     "layers": _layers,
+    "coupling_types": _coupling_types,
     "passes": _passes,
     "context_features": _context,
     "num_classes": _classes,

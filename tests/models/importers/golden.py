@@ -23,6 +23,8 @@ from tests.fixtures import CONFIG_FILE, EXPECTED_FILE, checkpoint_of, golden_cas
 
 FOLDERS = golden_cases()
 NAMES = sorted(FOLDERS)
+# Their images are (H, W, C), and everywhere here (C, H, W).
+CHANNELS_LAST = ("jet",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def load(name: str) -> Golden:
     with np.load(folder / EXPECTED_FILE) as file:
         arrays = {key: torch.from_numpy(np.asarray(file[key], np.float64)) for key in file.files}
     config = json.loads((folder / CONFIG_FILE).read_text())
+    if name.startswith(CHANNELS_LAST):
+        arrays |= {key: arrays[key].permute(0, 3, 1, 2).contiguous() for key in ("x", "x_gen")}
     return Golden(name, checkpoint_of(folder), config, arrays)
 
 

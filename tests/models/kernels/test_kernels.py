@@ -16,6 +16,7 @@ from models.flow import Flow
 from models.fold import fold
 from models.ode.call import SolveCall, SolveStatus
 from models.registry import build
+from models.transforms.elementwise import LOG_SCALES
 from tests.cases import CASES, make_flow, make_inputs, perturb
 
 # The interpreter computes with numpy, which warns of NaN in rows where it is to be.
@@ -48,6 +49,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "conditioner": {"kind": "mlp", "widths": [6, 6], "activation": "silu"},
     },
 }
+UNKNOWN_SCALES = {"atan"}
+SMALL = {"kind": "mlp", "widths": [6]}
 
 
 def fused(flow: Flow, device: torch.device) -> Flow:
@@ -190,11 +193,25 @@ def test_a_solve_may_leave_out_the_log_det(device: torch.device) -> None:
         ("maf", "neither couplings over vectors nor dense vector fields"),
         ("nsf", "float64 between the networks"),
         ("realnvp_soft_clamp", "normalises its rows"),
+        ("chain_bounded_and_centred", "log-scales are centred"),
     ],
 )
 def test_what_has_no_kernel_is_told(name: str, reason: str, device: torch.device) -> None:
     with pytest.raises(ValueError, match=reason):
         fused(make_flow(name), device)
+
+
+@pytest.mark.parametrize("scale", LOG_SCALES)
+@torch.inference_mode()
+def test_a_scale_is_known_or_refused(scale: str, device: torch.device) -> None:
+    config = {"event_shape": [4], "num_layers": 2, "scale": scale, "conditioner": SMALL}
+    flow = perturb(build("realnvp", config).double(), 0.3).eval().float().double()
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
+    if scale in UNKNOWN_SCALES:
+        with pytest.raises(ValueError, match=f"a scale by {scale}"):
+            fused(flow, device)
+        return
+    close(flow, fused(copy_of(flow), device), x, None, 2e-6, decoding=False)
 
 
 @pytest.mark.parametrize("name", ["realnvp", "ffjord"])

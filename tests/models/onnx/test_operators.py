@@ -27,6 +27,7 @@ FEATURES: dict[str, Function] = {
     "abs": torch.abs,
     "add": lambda x: x + CONSTANT,
     "add_wide": lambda x: x + CONSTANT.double(),
+    "atan": torch.atan,
     "clamp": lambda x: x.clamp(-0.5, 1.0),
     "clamp_below": lambda x: x.clamp(min=0.1),
     "cos": torch.cos,
@@ -35,7 +36,6 @@ FEATURES: dict[str, Function] = {
     "elu": lambda x: F.elu(x, 0.7),
     "equal": lambda x: torch.where(x.floor() == x, 1.0, x),
     "erf": torch.erf,
-    "erf_wide": lambda x: torch.erf(x.double()),
     "exp": torch.exp,
     "expand": lambda x: x[:, :1].expand(-1, 4) * 1,
     "floor": torch.floor,
@@ -81,6 +81,17 @@ FEATURES: dict[str, Function] = {
     "unflatten": lambda x: x[:, :4].unflatten(1, (2, 2)).permute(0, 2, 1).flatten(1),
     "var_mean": lambda x: torch.cat(torch.var_mean(x, 1, keepdim=True), 1),
 }
+# Functions that libraries compute by vectors of elements, in float64 too.
+CURVES = (
+    "atan", "cos", "elu", "erf", "exp", "gelu", "log", "log1p", "logsigmoid", "power", "selu",
+    "sigmoid", "silu", "sin", "softmax", "softplus", "sqrt", "tanh",
+)  # fmt: skip
+
+
+def in_float64(function: Function) -> Function:
+    return lambda x: function(x.double())
+
+
 # Images of 3 x 3 x 3, so rows of 27.
 IMAGES: dict[str, Function] = {
     "batch_norm": lambda x: torch.native_batch_norm(
@@ -103,6 +114,7 @@ IMAGES: dict[str, Function] = {
 }
 CASES = {
     **{f"features-{name}": ((5,), function) for name, function in FEATURES.items()},
+    **{f"features-{name}_wide": ((5,), in_float64(FEATURES[name])) for name in CURVES},
     **{f"images-{name}": ((3, 3, 3), function) for name, function in IMAGES.items()},
 }
 

@@ -70,6 +70,11 @@ BUDGETS = {
     "radial_from_latents": (100, 70),
     "chain_positive_beta_base": (450, 700),
     "realnvp_embedded_context": (50, 50),
+    "jet": (170, 170),
+    "jet_pair": (110, 110),
+    "tarflow": (170, 440),
+    "tarflow_pair": (90, 100),
+    "tarflow_volume_preserving": (90, 90),
 }
 # Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
 SEARCHED = {
