@@ -946,6 +946,7 @@ CASES: dict[str, Case] = {
             "num_blocks": 2,
             "layers_per_block": 1,
             "head_dim": 4,
+            "decoding": "jacobi",
         },
     ),
     "tarflow_volume_preserving": Case(

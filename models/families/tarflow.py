@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from models.conditioners.transformer import Transformer
 from models.families.about import About, Cost, Example
 from models.families.config import FamilyConfig, PositiveInt, Repeats
+from models.families.layers import DecodingOption
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
@@ -22,7 +23,7 @@ TARFLOW = About(
     what="autoregressive maps over the patches of an image, computed by transformers",
     data="images with sides divisible by patch_size",
     when="likelihood matters more than the time of a sample, which asks for a patch at a time",
-    cost=Cost(encode="1", decode="one a patch"),
+    cost=Cost(encode="1", decode="one a patch (decoding=jacobi: at most, until nothing changes)"),
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),
@@ -37,7 +38,8 @@ class TarFlowConfig(FamilyConfig):
     Latents are patches, row by row; inside one channel, row, column. The first patch of each block
     stays as it is.
 
-    Cost: decode takes as many passes of each transformer as there are patches.
+    Cost: decode takes as many passes of each transformer as there are patches, of one patch each;
+    with decoding="jacobi" as many as it takes until nothing changes, of all patches each.
 
     Reference: Zhai et al. 2024 (arXiv 2412.06329).
     """
@@ -50,6 +52,7 @@ class TarFlowConfig(FamilyConfig):
     head_dim: PositiveInt = Field(
         64, description="Width of a head of the attention; it divides `channels`."
     )
+    decoding: DecodingOption = "sequential"
     nvp: bool = Field(True, description="Scale and shift; false: shift alone, which keeps volume.")
     num_classes: PositiveInt | None = Field(
         None, description="Makes the flow conditional on the label: the context is one-hot."
@@ -103,4 +106,4 @@ def _block(config: TarFlowConfig, tokens: int, size: int) -> Transform:
     )
     elementwise = Affine("exp", "unshift_then_unscale") if config.nvp else Additive()
     order = [token for token in range(tokens) for _ in range(size)]
-    return MaskedAutoregressive(order, net, elementwise)
+    return MaskedAutoregressive(order, net, elementwise, decoding=config.decoding)

@@ -22,6 +22,7 @@ from models.onnx.wide import WIDE
 
 _aten = torch.ops.aten
 
+_VIEWS = {_aten.view.default, _aten._unsafe_view.default}
 # Their values do not depend on the tensor that they take shape and dtype from.
 _CREATORS = {
     _aten.empty.memory_format,
@@ -139,6 +140,8 @@ class _Recorder(TorchDispatchMode):
             return _computed(func, arguments, out)
         if func not in OPERATORS:
             raise UnsupportedOperator(f"{func} has no form in ONNX here: give it one in OPERATORS")
+        if any(_joins_rows(part) for part in used):
+            raise UnsupportedOperator(f"{func} of rows and of a constant with tokens for rows")
         if any(part.has_rows and not self._may_use(part) for part in used):
             raise UnsupportedOperator(f"{func} uses rows from outside the loop: give them to it")
         names = OPERATORS[func](self._graph, out, **arguments)
@@ -162,13 +165,23 @@ def _computed(func: Any, arguments: dict[str, Any], out: list[Value]) -> list[Va
         return torch.empty(_one_row(part.shape), dtype=part.dtype)
 
     concrete = tree_map(real, arguments)
-    if "size" in concrete:
+    if func in _VIEWS:
+        # A view may join the rows with another axis: of one row there are as many as that has.
+        func = torch.reshape
+        shape = [-1 if size == NO_ROWS else size for size in concrete["size"]]
+        concrete = {"input": concrete["self"], "shape": shape}
+    elif "size" in concrete:
         concrete["size"] = _one_row(concrete["size"])
     found = tree_leaves(func(**concrete))
     return [
         Value(blank.shape, blank.dtype, constant=tensor)
         for blank, tensor in zip(out, found, strict=True)
     ]
+
+
+def _joins_rows(part: Value) -> bool:
+    """Whether it is a constant whose batch axis was joined with another: it cannot be broadcast."""
+    return part.constant is not None and part.has_rows and len(part.constant) > 1
 
 
 def _one_row(shape: Sequence[int]) -> list[int]:

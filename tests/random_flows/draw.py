@@ -63,7 +63,6 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "coupling_layers": (1, 2, 3),
     "block_depth": (1, 2),
     "block_width": (4, 8),
-    "num_heads": (1, 2),
     "scale_factor": (2.0, 1.5),
     "patch_size": (1, 2),
     "mid_channels": (2, 3),
