@@ -67,7 +67,9 @@ def resolve(source: Source, sources: HyperparameterSources, report: Report) -> S
     for setting in report.settings:
         inferred = sources.inference.found.get(setting.name)
         if setting.origin == "given":
-            faults += _conflict(setting, inferred, fields[setting.name])
+            called = _called(source, setting.name, sources.given)
+            faults += _conflict(setting, called, inferred, fields[setting.name])
+            _compare_with_file(setting, stored, report)
         elif setting.origin == "missing":
             missing.append(
                 f"{setting.name} is not in the checkpoint; give it, it may be {setting.reason}"
@@ -148,7 +150,7 @@ def _clean(source: Source, sources: HyperparameterSources, report: Report) -> di
         elif name in source.training_only:
             report.ignored(name, "a setting of the training script: no part of the function")
         elif name in shown:
-            _compare(name, value, shown[name], report)
+            _compare(_called(source, name, sources.given), value, shown[name], report)
         elif name in sources.inference.idle:
             report.ignored(name, sources.inference.idle[name])
         elif name not in _LABELS:
@@ -176,11 +178,35 @@ def _compare(name: str, value: Any, shown: Shown, report: Report) -> None:
     report.recognised(name, f"as given: {shown.reason}")
 
 
-def _conflict(setting: Setting, inferred: Inferred | None, field: FieldInfo) -> list[str]:
+def _called(source: Source, name: str, given: Mapping[str, Any]) -> str:
+    """A name of the source as the user has it."""
+    others = (user for user, own in source.renamed.items() if own == name and user in given)
+    return name if name in given else next(others, name)
+
+
+def _compare_with_file(setting: Setting, stored: Mapping[str, Any], report: Report) -> None:
+    if setting.name in stored and _is_other(stored[setting.name], setting.value):
+        report.warning(
+            setting.name,
+            f"{json.dumps(setting.value)} was given and is taken; the file says "
+            f"{stored[setting.name]!r}",
+        )
+
+
+def _is_other(stored: Any, value: Any) -> bool:
+    try:
+        return bool(plain(stored) != value)
+    except (TypeError, ValueError):  # not JSON
+        return True
+
+
+def _conflict(
+    setting: Setting, called: str, inferred: Inferred | None, field: FieldInfo
+) -> list[str]:
     if inferred is None or not _contradicts(_as_field(setting.value, field), inferred):
         return []
     return [
-        f"{setting.name}: {json.dumps(setting.value)} was given, but the weights say "
+        f"{called}: {json.dumps(setting.value)} was given, but the weights say "
         f"{json.dumps(plain(inferred.value))} ({inferred.reason}); leave it out or correct it"
     ]
 

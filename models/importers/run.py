@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from models.checkpoints.tensor_file import contiguous
 from models.datasets.schema import COLUMNS_KEY, named, to_json
 from models.flow import Flow
 from models.importers import pytrees
+from models.importers.descriptions import check_family, check_version
 from models.importers.hyperparameters import HyperparameterSources, refuse_unused, resolve
 from models.importers.layouts.images import log_det
 from models.importers.likelihood import Term, describe_likelihood
@@ -151,6 +153,7 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     report.source = source.name
     how = "named" if name else "recognised by its keys"
     report.recognised("source", f"{source.name}: {how}")
+    check_version(request.config.get("version"), source, report)
     tensors = {source.plain_key(key): value for key, value in state.items()}
     weights = Weights(tensors, report, stored)
     inference = source.infer(weights)
@@ -160,6 +163,7 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     refuse_unused(source, config, inference, report)
     if request.decoding is not None:
         conversion = _decoded_by(conversion, request.decoding)
+    check_family(request.config.get("family"), conversion, report)
     flow = _assemble(conversion, request.preprocessing, report)
     flow.provenance = report.provenance()
     if conversion.feature_names:
@@ -196,7 +200,9 @@ def _assemble(conversion: Conversion, preprocessing: Preprocessing, report: Repo
         state |= _statistics(steps)
         flow.double().load_state_dict(_complete(state, flow.state_dict(), len(steps)), assign=True)
     except (ValueError, RuntimeError) as error:
-        raise ImportRefused(f"the checkpoint does not make a flow: {error}") from error
+        raise ImportRefused(
+            f"the checkpoint does not make a flow{_of_sizes(report)}: {error}"
+        ) from error
     flow.requires_grad_(False).eval()
     report.family, report.config = flow.family, flow.config
     scale = Term(
@@ -221,6 +227,16 @@ def _statistics(steps: Sequence[Step]) -> Fragment:
         if step["kind"] == "standardise"
         for name in ("mean", "std")
     }
+
+
+def _of_sizes(report: Report) -> str:
+    """The sizes of images that were given: what no weight shows and may not fit."""
+    given = [
+        f"{setting.name}={json.dumps(setting.value)}"
+        for setting in report.settings
+        if setting.origin == "given" and re.search("size|shape|dims", setting.name)
+    ]
+    return f" of {', '.join(given)}" if given else ""
 
 
 def _complete(state: Fragment, built: Mapping[str, Tensor], num_steps: int) -> Fragment:

@@ -153,6 +153,8 @@ class Source:
         plain_key: a key as `infer` and `convert` know it.
         builders: likewise, values of `model` or `builder` in the hyper-parameters that only this
             source has.
+        since: the first version whose layout this is, where an earlier one had another.
+        renamed: names of `unfold` by those that users give: messages have the latter.
     """
 
     name: str
@@ -166,6 +168,8 @@ class Source:
     claims: tuple[str, ...] = ()
     plain_key: Callable[[str], str] = _as_stored
     builders: frozenset[str] = frozenset()
+    since: tuple[int, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def knows(self, keys: Iterable[str]) -> bool:
         """Whether these are the keys of a checkpoint of this source."""

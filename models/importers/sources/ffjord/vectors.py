@@ -11,7 +11,7 @@ Reference: github.com/rtqichen/ffjord (2020-09-22), lib/, train_misc.py, train_c
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from models.importers.layouts.continuous import SOLVER, block, tolerance_term
 from models.importers.layouts.images import ImageSize, dequantisation, sides
@@ -34,6 +34,11 @@ from models.importers.weights import Weights
 # Sizes to which train_cnf.py brings the images of its data sets unless told otherwise.
 _SIZES = {"mnist": 28, "svhn": 32, "cifar10": 32, "celeba": 64, "lsun_church": 64}
 _LEVELS = {True: 256.0, False: 255.0}
+# Of train_misc.py, and what torchdiffeq has besides.
+Solver = Literal[
+    "dopri5", "bdf", "rk4", "midpoint", "adams", "explicit_adams", "fixed_adams", "dopri8",
+    "bosh3", "fehlberg2", "adaptive_heun", "euler", "implicit_adams",
+]  # fmt: skip
 _NONLINEARITIES = "tanh, relu, softplus, elu, square or identity"
 
 
@@ -53,8 +58,8 @@ class Config(SourceConfig):
     imagesize: ImageSize | None
     alpha: float | None
     add_noise: bool
-    divergence_fn: str
-    solver: str
+    divergence_fn: Literal["approximate", "brute_force"]
+    solver: Solver
     atol: float
     rtol: float
 
@@ -244,13 +249,21 @@ def _reported(config: Config, features: int, *, is_image: bool) -> Reported:
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Find the size of the images where the script has it: in its shape, or in the data set."""
     flat = {name: value for name, value in settings.items() if name != "input_shape"}
+    shape = list(settings.get("input_shape") or ())
+    if len(shape) not in (0, 1, 3):
+        raise ImportRefused(f"input_shape: expected [D] or [C, H, W], got {shape}")
     if flat.get("imagesize") is None:
         flat.pop("imagesize", None)
-        shape = settings.get("input_shape") or ()
         if len(shape) == 3:
-            flat["imagesize"] = list(shape[1:])
+            flat["imagesize"] = shape[1:]
         elif flat.get("data") in _SIZES:
             flat["imagesize"] = _SIZES[flat["data"]]
+    elif len(shape) == 3 and list(sides(flat["imagesize"])) != shape[1:]:
+        raise ImportRefused(
+            f"input_shape: {shape} was given, and imagesize {flat['imagesize']}; leave one out"
+        )
+    if len(shape) == 1 and flat.setdefault("D", shape[0]) != shape[0]:
+        raise ImportRefused(f"input_shape: {shape} was given, and D {flat['D']}; leave one out")
     return flat
 
 

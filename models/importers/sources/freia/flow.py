@@ -142,6 +142,10 @@ def _warn_of_gin(weights: Weights, found: Sequence[Block]) -> None:
 
 
 def _show(weights: Weights, seen: Inference, found: Sequence[Block]) -> None:
+    features, context = seen.found["D"].value, seen.found["context"].value
+    seen.show("dims_in", features, [features], [[features]], reason="D")
+    conditions = ([context], [[context]]) if context else ([], None)
+    seen.show("dims_c", *conditions, reason="context")
     seen.show("module", "SequenceINN", "GraphINN", reason="module_list")
     classes = [CLASSES[block.kind] for block in found]
     unique = list(dict.fromkeys(classes))

@@ -15,7 +15,8 @@ Reference: github.com/bayesiains/nflows 0.14.
 """
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -235,6 +236,13 @@ def _base(weights: Weights, config: Config) -> list[Part]:
     return []
 
 
+def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """No context is None in the library's constructors."""
+    if settings.get("context_features", 0) is None:
+        return {**settings, "context_features": 0}
+    return settings
+
+
 SOURCE = Source(
     name="nflows",
     short_names=("bayesiains/nflows",),
@@ -248,6 +256,8 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    since=(0, 11),
+    unfold=_unfold,
     training_only=frozenset(
         {
             *("dropout_probability", "using_cache", "identity_init", "orthogonal_initialization"),

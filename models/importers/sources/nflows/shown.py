@@ -35,6 +35,7 @@ _BASES = {
 def show(weights: Weights, seen: Inference, leaves: list[Leaf]) -> None:
     """Note what the keys show of the arguments that a conversion does without."""
     _show_steps(seen, leaves)
+    _show_constants(seen, {leaf.kind for leaf in leaves})
     base = next(
         (name for key, name in _BASES.items() if weights.has(rf"_distribution\.{key}")),
         "StandardNormal",
@@ -53,6 +54,22 @@ def show(weights: Weights, seen: Inference, leaves: list[Leaf]) -> None:
     nets = [leaf for leaf in leaves if leaf.kind in ("coupling", "autoregressive")]
     if nets:
         _show_nets(weights, seen, nets)
+
+
+def _show_constants(seen: Inference, kinds: set[str]) -> None:
+    """Arguments that are in no file, and of which the library's defaults can be imported."""
+    defaults = {"batch_norm": 1e-5, "lu": 1e-3, "svd": 1e-3}
+    found = dict.fromkeys(value for kind, value in defaults.items() if kind in kinds)
+    if found:
+        seen.show("eps", *found, reason="the defaults of its layers, the only ones known here")
+    if "batch_norm" in kinds:
+        seen.show("affine", True, reason="unconstrained_weight of BatchNorm")
+    if "permutation" in kinds:
+        seen.show("dim", 1, reason="permutations of features")
+    seen.show("img_shape", None, reason="networks over vectors")
+    seen.show("unconditional_transform", None, reason="no such transform in the file")
+    for name in ("mask", "transform_net_create_fn", "in_features", "out_features"):
+        seen.mark_idle(name, "what the constructor is given here is in the file")
 
 
 def _show_steps(seen: Inference, leaves: list[Leaf]) -> None:

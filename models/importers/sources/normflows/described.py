@@ -39,6 +39,7 @@ def unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
             "split_mode": [line[2] for line in blocks],
             "scale": [_SCALES[line[3]] for line in blocks],
         }
+    _check_modes(settings.get("permute_mode"), kinds)
     for name, value in told.items():
         given = settings.get(name, value)
         is_one_for_all = isinstance(value, list) and value == [given] * len(value)
@@ -47,6 +48,14 @@ def unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
                 f"{name}: {given!r} was given, and {FIELD} says {value!r}; leave one of them out"
             )
     return {**told, **settings, FIELD: kinds}
+
+
+def _check_modes(modes: Any, kinds: list[str]) -> None:
+    count = sum(kind in (SHUFFLE, SWAP) for kind in kinds)
+    if _is_list(modes) and len(modes) != count:
+        raise ImportRefused(
+            f"permute_mode: {list(modes)} was given, and {FIELD} has {count} permutations"
+        )
 
 
 def _is_list(lines: Any) -> bool:

@@ -10,6 +10,7 @@ Latents are ordered from the deepest level on.
 Reference: normflows 1.7.3, flows/affine/glow.py, core.py, distributions/base.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -89,6 +90,11 @@ def infer(weights: Weights) -> Inference:
     seen.ask("split_mode", "'channel' (the default of GlowBlock) or 'channel_inv'")
     seen.ask("leaky", "0.0 (the default of GlowBlock) up to 1: the slope of its LeakyReLU")
     seen.ask("logit_alpha", "null (no transforms.Logit) or its alpha, such as 0.05")
+    seen.show("logscale_factor", _BASE_FACTOR, reason="the default, which is in no file")
+    seen.show("actnorm", has_actnorm, reason="actNorm in the coupling networks, or not")
+    seen.show("channels", channels, reason=f"{finest}.flows.2.s")
+    for name in ("kernel_size", "shape", "weight_std"):
+        seen.mark_idle(name, "what the constructor is given here is in the file")
     return seen
 
 
@@ -284,6 +290,17 @@ def _glow_base(weights: Weights, name: str, channels: int, classes: int | None) 
     return fragment
 
 
+_BASES = {"DiagGaussian": "diag", "ClassCondDiagGaussian": "classcond", "GlowBase": "glow"}
+
+
+def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Classes of bases as the words for them."""
+    base = settings.get("base")
+    if isinstance(base, str) and base in _BASES:
+        return {**settings, "base": _BASES[base]}
+    return settings
+
+
 SOURCE = Source(
     name="normflows",
     short_names=("normflows/glow", "vincentstimper/normalizing-flows"),
@@ -295,4 +312,5 @@ SOURCE = Source(
     infer=infer,
     convert=convert,
     training_only=frozenset({"init_zeros"}),
+    unfold=_unfold,
 )

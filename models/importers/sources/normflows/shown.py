@@ -33,6 +33,7 @@ def show(weights: Weights, seen: Inference, kinds: Mapping[int, str], base: Base
     """Note what the keys show of the arguments that a conversion does without."""
     blocks = [place for place, kind in kinds.items() if kind in _BLOCKS]
     seen.show("K", len(blocks), reason=f"{len(blocks)} flows that are no mixing")
+    _show_sizes(seen, kinds, seen.found["D"].value)
     _show_classes(seen, kinds)
     _show_lines(seen, kinds)
     _show_base(weights, seen, base)
@@ -49,6 +50,19 @@ def show(weights: Weights, seen: Inference, kinds: Mapping[int, str], base: Base
         _show_order(seen, kinds)
     _show_nets(weights, seen)
     _show_masks(weights, seen, kinds)
+
+
+def _show_sizes(seen: Inference, kinds: Mapping[int, str], features: int) -> None:
+    """What constructors call D, and arguments that say what the tensors say."""
+    for name in ("features", "num_input_channels", "num_channels", "dim", "ndim"):
+        seen.show(name, features, reason="D")
+    seen.show("shape", features, [features], reason="D")
+    for name in ("score_scale", "output_scale"):
+        seen.show(name, None, reason="no networks with an output function can be imported")
+    seen.mark_idle("permute_mask", "the masks in the file hold the order")
+    seen.mark_idle("context_encoder", "its layers are in the file; see encoder_activation")
+    for name in ("param_map", "transform_net", "b", "s", "t", "u", "w", "z_0", "loc", "log_scale"):
+        seen.mark_idle(name, "what the constructor is given here is in the file")
 
 
 def _show_classes(seen: Inference, kinds: Mapping[int, str]) -> None:
@@ -118,7 +132,8 @@ def _show_permutes(seen: Inference, kinds: Mapping[int, str]) -> None:
         if kinds.get(place, "permutation") == "permutation"
     ]
     if modes:
-        seen.show("permute_mode", modes, [*modes, "swap"], *set(modes), reason="places of flows")
+        for name in ("permute_mode", "mode"):
+            seen.show(name, modes, [*modes, "swap"], *set(modes), reason="places of flows")
 
 
 def _show_scales(weights: Weights, seen: Inference, names: list[str]) -> None:
@@ -142,6 +157,9 @@ def _show_mlps(weights: Weights, seen: Inference) -> None:
         (size,) = sizes
         for argument in ("mlp", "layers"):
             seen.show(argument, list(size), reason="sizes of the networks")
+    else:
+        for argument in ("mlp", "layers"):
+            seen.mark_idle(argument, "each network has its own, as the weights say")
 
 
 def _show_nets(weights: Weights, seen: Inference) -> None:
@@ -164,7 +182,6 @@ def _show_nets(weights: Weights, seen: Inference) -> None:
     seen.show("use_batch_norm", norms, reason="batch norms in the networks, or none")
     context = seen.found["num_context_channels"].value
     seen.show("context_features", context, *([] if context else [None]), reason="inputs")
-    seen.show("features", seen.found["D"].value, reason="D")
 
 
 def _show_masks(weights: Weights, seen: Inference, kinds: Mapping[int, str]) -> None:

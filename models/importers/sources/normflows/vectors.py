@@ -291,6 +291,8 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     bounds = settings.get("tail_bound")
     if isinstance(bounds, list | tuple):  # a tensor of the library, in float32
         settings = {**settings, "tail_bound": torch.tensor(bounds, dtype=torch.float32).tolist()}
+    if settings.get("num_context_channels", 0) is None:
+        settings = {**settings, "num_context_channels": 0}
     if "permute" not in settings and "swap" in str(settings.get("layer", "")).lower():
         return {**settings, "permute": "swap"}
     return settings

@@ -10,6 +10,9 @@ default, divided by the share of mass inside it, which sbi estimates by sampling
 Reference: github.com/sbi-dev/sbi 0.27.0, neural_nets/net_builders/flow.py.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from models.importers.likelihood import Reported
 from models.importers.source import Inference
 from models.importers.sources.nflows.flow import EMBEDDING
@@ -38,6 +41,16 @@ def without_net(key: str) -> str:
     return key.removeprefix(_NET)
 
 
+def unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The z-scores of `posterior_nn`, of theta and x, as its builders have them, of x and y."""
+    if "z_score_theta" not in settings:
+        return settings
+    rest = {name: value for name, value in settings.items() if name != "z_score_theta"}
+    if "z_score_x" in rest and "z_score_y" not in rest:
+        rest["z_score_y"] = rest["z_score_x"]
+    return {**rest, "z_score_x": settings["z_score_theta"]}
+
+
 def show_builder(seen: Inference, *models: str, reason: str) -> None:
     """Note which of sbi's builders the keys show, under the names that its users give it."""
     seen.show("model", *models, reason=reason)
@@ -47,6 +60,8 @@ def show_builder(seen: Inference, *models: str, reason: str) -> None:
 def show_standardising(weights: Weights, seen: Inference, key_of_x: str | None) -> None:
     """Note how x and y are standardised; `key_of_x` is the scale of the first transform."""
     _show(seen, "z_score_x", None if key_of_x is None else weights.shape(key_of_x))
+    for name in ("num_components", "num_bins", "hidden_layers_spline_context"):
+        seen.mark_idle(name, "posterior_nn hands it to every builder; this one has no use for it")
     key = f"{EMBEDDING}0._mean"
     _show(seen, "z_score_y", weights.shape(key) if key in weights else None)
 

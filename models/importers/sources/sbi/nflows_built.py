@@ -26,6 +26,8 @@ def infer(weights: Weights) -> Inference:
     is_made = nflows_mixture.is_base(weights)
     if is_made:
         seen.know("features", nflows_mixture.inputs(weights) - 1, f"inputs of {nflows_mixture.NET}")
+    if seen.found["num_bins"].value is None:
+        seen.suppose("num_bins", None, "there are no splines")
     is_masked = any(leaf.kind == "autoregressive" for leaf in leaves)
     seen.asked.pop("activation", None)
     seen.know("activation", "tanh" if is_masked else "relu", "sbi's builders fix it")
@@ -76,5 +78,6 @@ SOURCE = Source(
     infer=infer,
     convert=convert,
     plain_key=common.without_net,
+    unfold=lambda settings: nflows.SOURCE.unfold(common.unfold(settings)),
     training_only=nflows.SOURCE.training_only | common.TRAINING_ONLY,
 )

@@ -63,6 +63,9 @@ def infer(weights: Weights) -> Inference:
         seen.ask(embedding.FIELD, embedding.fitting(weights, EMBEDDING))
     else:
         seen.suppose(embedding.FIELD, None, "the keys below _embedding_net show all of it, or none")
+    if seen.found["bins"].value is None:
+        seen.suppose("bins", None, "there are no splines")
+        seen.mark_idle("bins", "posterior_nn hands it to every builder; there are no splines")
     _show_widths(seen)
     key = f"{_FIRST}scale"
     common.show_standardising(weights, seen, key if key in weights else None)
@@ -94,9 +97,12 @@ def _show_widths(seen: Inference) -> None:
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The names of sbi's builders as those of zuko's constructors."""
+    settings = common.unfold(settings)
     renamed = {_NAMES.get(name, name): value for name, value in settings.items()}
-    for name in ("model", "builder"):
+    for name in ("model", "builder", "which_nf"):
         model = str(renamed.pop(name, "")).removeprefix("build_")
+        if name == "which_nf" and model:
+            model = f"zuko_{model.lower()}"
         if model:
             if model not in _CONSTRUCTORS:
                 raise ImportRefused(
@@ -119,4 +125,5 @@ SOURCE = Source(
     plain_key=common.without_net,
     training_only=zuko.SOURCE.training_only | common.TRAINING_ONLY,
     unfold=_unfold,
+    renamed=_NAMES,
 )
