@@ -100,7 +100,7 @@ def test_rows_outside_the_base_have_no_density(tmp_path: Path) -> None:
     assert inside.isfinite()
 
 
-PERIODIC = (COUPLING[0], (2, 3.0, 0, 4, None, 0, True))
+PERIODIC = (COUPLING[0], (1, 3.0, 0, 4, None, 0, True))
 CONDITIONED = (COUPLING[0], (2, 3.0, 0, 4, None, 2, False))
 SCALER = ("StandardScaler", (np.zeros(2), np.ones(2)))
 
@@ -109,7 +109,7 @@ SCALER = ("StandardScaler", (np.zeros(2), np.ones(2)))
     ("content", "message"),
     [
         (tree(("Shuffle", ()), COUPLING), r"params\.1\.0: Shuffle draws its permutation"),
-        (tree(PERIODIC), "periodic=True"),
+        (tree(PERIODIC), "2 bins or more of a periodic spline"),
         (tree(CONDITIONED), "n_conditions: expected at most 0"),
         (tree(("Mine", (1,)), COUPLING), "Mine is not a bijector"),
         (tree(COUPLING, ("UniformDequantizer", ([0],))), "expected it first"),

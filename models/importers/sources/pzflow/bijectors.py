@@ -56,6 +56,7 @@ class Layers:
         inputs: steps of preprocessing, in front of all layers.
         parts: the layers.
         is_noisy: whether whole numbers are dequantised.
+        is_circular: whether there are periodic splines.
         origins: for every column behind the layers, the column behind the preprocessing that it
             still is; None for those that have changed.
     """
@@ -64,6 +65,7 @@ class Layers:
     inputs: list[Step] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     is_noisy: bool = False
+    is_circular: bool = False
     origins: list[int | None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ def convert(
         name, arguments = bijector.name, bijector.arguments
         if name == COUPLING:
             part = convert_spline(weights, bijector.coupling, features, conditions)
+            made.is_circular |= bijector.coupling.periodic
             if part is not None:
                 kept = bijector.coupling.kept(features)
                 made.add(part, [*range(kept), *[None] * (features - kept)])

@@ -11,6 +11,7 @@ Reference: github.com/jfcrenshaw/pzflow 4.0.0, bijectors.py, distributions.py, u
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Fragment, Inference, Source, SourceConfig, numbered
 from models.importers.sources.pzflow import bijectors as pzflow_bijectors
 from models.importers.sources.pzflow import latents as pzflow_latents
-from models.importers.sources.pzflow.bijectors import COUPLING, Bijector
+from models.importers.sources.pzflow.bijectors import COUPLING, Bijector, Layers
 from models.importers.weights import Weights
 
 # Parameters are (those of the base, those of the bijectors).
@@ -90,7 +91,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
         family="chain",
         config=described,
         layers=state,
-        reported=_reported(latents, is_noisy=layers.is_noisy),
+        reported=Reported("log_prob of pzflow: nats", tuple(_terms(latents, layers))),
         embedding=numbered([embedding]) if embedding else {},
         inputs=tuple(layers.inputs),
         data=f"the columns {', '.join(config.data_columns)}",
@@ -126,22 +127,24 @@ def _condition(weights: Weights, name: str, conditions: int) -> Tensor:
     return values
 
 
-def _reported(latents: list[pzflow_latents.Latent], *, is_noisy: bool) -> Reported:
-    terms = []
+def _terms(latents: list[pzflow_latents.Latent], layers: Layers) -> Iterator[Term]:
+    """What cannot be put in one number."""
     if any(math.isfinite(latent.bound) for latent in latents):
-        terms.append(
-            Term(
-                "support",
-                0.0,
-                "rows whose latents leave the base's support: -inf here, the smallest finite "
-                "number there",
-            )
+        yield Term(
+            "support",
+            0.0,
+            "rows whose latents leave the base's support: -inf here, the smallest finite number "
+            "there",
         )
-    if is_noisy:
-        terms.append(
-            Term("noise", 0.0, "pzflow adds noise to whole numbers; here the middle of the bin")
+    if layers.is_noisy:
+        yield Term("noise", 0.0, "pzflow adds noise to whole numbers; here the middle of the bin")
+    if layers.is_circular:
+        yield Term(
+            "circles",
+            0.0,
+            "rows outside [-B, B] of a periodic spline: -inf here; pzflow takes them for rows "
+            "inside, two for one, which is no density",
         )
-    return Reported("log_prob of pzflow: nats", tuple(terms))
 
 
 def _show(
@@ -158,7 +161,15 @@ def _show(
         seen.show("latent", *latents[0].shown(), reason="latent_info")
     couplings = [bijector.coupling for bijector in bijectors if bijector.name == COUPLING]
     seen.show("nlayers", len(couplings), reason="bijector_info")
-    for name in ("K", "B", "hidden_layers", "hidden_dim", "transformed_dim", "n_conditions"):
+    for name in (
+        "K",
+        "B",
+        "hidden_layers",
+        "hidden_dim",
+        "transformed_dim",
+        "n_conditions",
+        "periodic",
+    ):
         values = {getattr(coupling, name) for coupling in couplings}
         if len(values) == 1:
             seen.show(name, *values, reason="bijector_info")

@@ -2,7 +2,8 @@
 
 Its network is Dense and LeakyReLU by turns, of jax: x W + b with W of shape (in, out). It ends in
 all the parameters of the first moved column, then those of the second: widths, heights, inner
-slopes. Bins are shares of 2 B without a least size, slopes softplus without one.
+slopes. Bins are shares of 2 B without a least size, slopes softplus without one. Periodic splines
+have one more slope, the last, for both ends.
 """
 
 from collections.abc import Sequence
@@ -76,24 +77,16 @@ def convert_spline(
     """Turn a coupling into a layer; None where it is the identity, which a single bin is.
 
     Raises:
-        ImportRefused: if it takes conditions that the flow has not, or is periodic.
+        ImportRefused: if it takes conditions that the flow has not, or is a circle of one bin.
     """
     linears = _network(weights, coupling, features, conditions)
     kept = coupling.kept(features)
     moved = features - kept
-    if coupling.K == 1:
+    if coupling.K == 1 and not coupling.periodic:
         return None
-    params = 3 * coupling.K - 1
-    rows = networks.parameter_rows(moved, range(params))
-    linears[-1] = linears[-1].rows(rows)
-    elementwise = {
-        "kind": "spline",
-        "num_bins": coupling.K,
-        "bound": float(coupling.B),
-        "bounds": "floor",
-        "min_bin": 0.0,
-        "min_slope": 0.0,
-    }
+    elementwise, places = _elementwise(coupling)
+    params = len(places)
+    linears[-1] = linears[-1].rows(networks.parameter_rows(moved, places))
     if kept:
         net = networks.mlp(linears, _ACTIVATION, negative_slope=_SLOPE)
         return chain_layers.coupling(range(kept), features, elementwise, net)
@@ -109,15 +102,27 @@ def convert_spline(
     return Part(layer, {"params": hidden.view(params, features)})
 
 
+def _elementwise(coupling: SplineCoupling) -> tuple[dict[str, Any], list[int]]:
+    """The map of a moved column, and which of its parameters comes where."""
+    bins = coupling.K
+    shared = {"num_bins": bins, "bounds": "floor", "min_bin": 0.0, "min_slope": 0.0}
+    if not coupling.periodic:
+        bound = float(coupling.B)
+        return {"kind": "spline", "bound": bound, **shared}, list(range(3 * bins - 1))
+    if bins == 1:
+        raise ImportRefused(
+            f"{coupling.key}: K: expected 2 bins or more of a periodic spline, got 1"
+        )
+    # The last slope is that of both ends, which comes first here.
+    slopes = [3 * bins - 1, *range(2 * bins, 3 * bins - 1)]
+    elementwise = {"kind": "circular_spline", "bound": [float(coupling.B)], **shared}
+    return elementwise, [*range(2 * bins), *slopes]
+
+
 def _network(
     weights: Weights, coupling: SplineCoupling, features: int, conditions: int
 ) -> list[Linear]:
     """Its linear layers, the context of the flow behind the columns that are kept."""
-    if coupling.periodic:
-        raise ImportRefused(
-            f"{coupling.key}: periodic=True: circular splines of pzflow send columns outside "
-            "[-B, B] to places inside, two to one, so its log_prob is no density there"
-        )
     # Without conditional columns pzflow gives its networks a single zero.
     seen = coupling.n_conditions
     if seen > max(conditions, 1):
@@ -126,7 +131,7 @@ def _network(
             f"of the flow, got {seen}"
         )
     kept = coupling.kept(features)
-    outputs = (features - kept) * (3 * coupling.K - 1)
+    outputs = (features - kept) * (3 * coupling.K - 1 + int(coupling.periodic))
     widths = [kept + seen, *[coupling.hidden_dim] * coupling.hidden_layers, outputs]
     linears = [
         Linear(
