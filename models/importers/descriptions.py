@@ -40,6 +40,7 @@ _FAMILIES = {
     "realnvp_image": ("realnvp", "coupling", "affine"),
     "ffjord": ("ffjord", "cnf", "ode", "continuous"),
     "ffjord_image": ("ffjord", "cnf", "ode", "continuous"),
+    "cnf_unet": ("cnf", "unet", "ode", "continuous"),
 }
 _OTHERS = ("coupling", "autoregressive", "ar", "iaf", "affine", "additive", "tarflow", "jet")
 _KNOWN = frozenset(

@@ -226,3 +226,11 @@ def test_another_architecture_is_refused(tmp_path: Path, source: str | None) -> 
     error = refusal(tmp_path, "rosinality_glow_b", state, source)
     assert "conv1.weight" in str(error)
     assert "another architecture" in str(error) or "no source has keys" in str(error)
+
+
+def test_residual_flows_are_told_what_is_exact_and_what_is_not(tmp_path: Path) -> None:
+    keys = {"q0.loc": torch.zeros(1, 2), "q0.log_scale": torch.zeros(1, 2)}
+    net = {"iresblock.nnet.net.1.weight": torch.ones(2, 2), "iresblock.geom_p": torch.zeros(())}
+    torch.save(keys | {f"flows.0.{key}": value for key, value in net.items()}, tmp_path / "m.pt")
+    with pytest.raises(ImportRefused, match=r"Residual: .* draws noise .*of two it is exact"):
+        models.import_checkpoint(tmp_path / "m.pt", "normflows")

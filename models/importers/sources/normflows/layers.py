@@ -41,7 +41,9 @@ _KINDS = {
     normflows_circular.KEYS: "periodic",
 }
 _REFUSED = {
-    r"iresblock\..*": "Residual: its log-determinant is an estimate that draws noise",
+    r"iresblock\..*": "Residual: there is no layer for x + g(x) here, and of more than two "
+    "features the library's own log-determinant is an estimate that draws noise (of two it is "
+    "exact in evaluation mode); train another flow, such as nsf or naf, on samples of it",
     r"eps": "BatchNorm: it normalises with the statistics of the batch it sees",
     r"s_cc": "CCAffineConst: it takes classes, which the layers of a flow are not given",
 }
