@@ -14,6 +14,7 @@ from models.families.cnf_unet import CNF_UNET, CNFUNetConfig, build_cnf_unet
 from models.families.config import FamilyConfig
 from models.families.ffjord import FFJORD, FFJORDConfig, build_ffjord
 from models.families.ffjord_image import FFJORD_IMAGE, FFJORDImageConfig, build_ffjord_image
+from models.families.gf import GF, GFConfig, build_gf
 from models.families.glow import GLOW, GlowConfig, build_glow
 from models.families.iaf import IAF, IAFConfig, build_iaf
 from models.families.jet import JET, JetConfig, build_jet
@@ -52,6 +53,7 @@ FAMILIES: dict[str, Family] = {
     "cnf_unet": Family(CNFUNetConfig, build_cnf_unet, CNF_UNET, pixel_scale="centred"),
     "ffjord": Family(FFJORDConfig, build_ffjord, FFJORD),
     "ffjord_image": Family(FFJORDImageConfig, build_ffjord_image, FFJORD_IMAGE),
+    "gf": Family(GFConfig, build_gf, GF),
     "glow": Family(GlowConfig, build_glow, GLOW, pixel_scale="centred"),
     "iaf": Family(IAFConfig, build_iaf, IAF),
     "jet": Family(JetConfig, build_jet, JET, pixel_scale="centred"),

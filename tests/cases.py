@@ -717,6 +717,29 @@ CASES: dict[str, Case] = {
         },
         scale=0.4,
     ),
+    "nsf_circular": Case(
+        "nsf",
+        {
+            "event_shape": [3],
+            "num_layers": 2,
+            "num_bins": 3,
+            "masks": [[1, 0, 0], [0, 0, 1]],
+            "unconditional": True,
+            "circular": [0, 2],
+            "conditioner": {"kind": "mlp", "widths": [6]},
+        },
+        scale=0.4,
+    ),
+    "gf_context": Case(
+        "gf",
+        {
+            "event_shape": [3],
+            "num_layers": 1,
+            "components": 2,
+            "context_features": 2,
+            "conditioner": {"kind": "mlp", "widths": [4]},
+        },
+    ),
     "chain": Case(
         "chain",
         {

@@ -7,12 +7,22 @@ from pydantic import Field
 
 from models.families.about import About, Cost, Example
 from models.families.chain import assemble
+from models.families.circles import (
+    check_circles,
+    closed,
+    half_turn,
+    seeing_angles,
+    uniform_base,
+    with_support,
+)
+from models.families.config import Index
 from models.families.layers import (
     AutoregressiveLayer,
     CouplingLayer,
     DecodingOption,
     Layer,
     Mask,
+    Order,
     PointwiseLayer,
     SplineConfig,
 )
@@ -45,7 +55,8 @@ class NSFConfig(StackConfig):
     Data should be standardised (`preprocessing`), so that they fall where the splines bend. `masks`
     and `unconditional` are for couplings, `order`, `passes` and `decoding` for autoregressive maps.
 
-    Reference: Durkan et al. 2019 (arXiv 1906.04032).
+    Reference: Durkan et al. 2019 (arXiv 1906.04032); of circular features Rezende et al. 2020
+    (arXiv 2002.02428).
     """
 
     structure: Literal["coupling", "autoregressive"] = Field(
@@ -74,6 +85,11 @@ class NSFConfig(StackConfig):
         ResNetConfig(),
         description="The network of a coupling, or, masked, of an autoregressive map.",
     )
+    circular: tuple[Index, ...] = Field(
+        (),
+        description="Features that are angles in radians, in [-pi, pi], from 0: their splines "
+        "close, and pi is -pi.",
+    )
 
 
 def build_nsf(config: NSFConfig) -> Flow:
@@ -82,38 +98,45 @@ def build_nsf(config: NSFConfig) -> Flow:
     Raises:
         ValueError: if the preprocessing, a mask, an order or the bins do not fit.
     """
+    check_circles(config, config.circular)
     maps: list[list[Layer]]
     if config.structure == "coupling":
         masks = make_masks(config.masks, config.features, config.num_layers)
         maps = [_coupling(config, mask) for mask in masks]
     else:
         orders = make_orders(config.order, config.features, config.num_layers, config.passes)
-        maps = [
-            [
-                AutoregressiveLayer(
-                    order=order,
-                    decoding=config.decoding,
-                    elementwise=_spline(config, inside_net=True),
-                    conditioner=config.conditioner,
-                )
-            ]
-            for order in orders
-        ]
-    return assemble(config, stack(config, maps))
+        maps = [_autoregressive(config, order) for order in orders]
+    turned = [[*layers, *half_turn(config.circular)] for layers in maps]
+    flow = assemble(config, [*stack(config, turned), *uniform_base(config.circular)])
+    return with_support(flow, config.circular, len(config.preprocessing))
 
 
 def _coupling(config: NSFConfig, mask: Mask) -> list[Layer]:
+    kept, moved = (
+        tuple(index for index, flag in enumerate(mask) if flag == wanted) for wanted in (1, 0)
+    )
     layers: list[Layer] = [
         CouplingLayer(
             mask=mask,
-            elementwise=_spline(config, inside_net=True),
-            conditioner=config.conditioner,
+            elementwise=closed(_spline(config, inside_net=True), config.circular, moved),
+            conditioner=seeing_angles(config.conditioner, config.circular, kept),
         )
     ]
     if config.unconditional:
-        kept = tuple(index for index, flag in enumerate(mask) if flag)
-        layers.append(PointwiseLayer(chosen=kept, elementwise=_spline(config, inside_net=False)))
+        own = closed(_spline(config, inside_net=False), config.circular, kept)
+        layers.append(PointwiseLayer(chosen=kept, elementwise=own))
     return layers
+
+
+def _autoregressive(config: NSFConfig, order: Order) -> list[Layer]:
+    features = range(config.features)
+    layer = AutoregressiveLayer(
+        order=order,
+        decoding=config.decoding,
+        elementwise=closed(_spline(config, inside_net=True), config.circular, features),
+        conditioner=seeing_angles(config.conditioner, config.circular, features),
+    )
+    return [layer]
 
 
 def _spline(config: NSFConfig, *, inside_net: bool) -> SplineConfig:

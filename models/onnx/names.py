@@ -31,6 +31,7 @@ _CAME_LATER: Mapping[str, Any] = {
     "context_embedding": [],
     "num_reflections": None,
     "decoding": "sequential",
+    "circular": [],
 }
 
 

@@ -1,6 +1,7 @@
 """What a configuration takes from the data: shapes and preprocessing."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,17 @@ from models.datasets import Dataset, DatasetError
 from models.families.preprocessing import pixel_steps
 from models.registry import FAMILIES, Family
 
+# Angles in float32 may lie beyond pi.
+_SLACK = 1e-6
+
 
 def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dict[str, Any]:
     """Complete `config` from the training rows; what it already says is kept.
 
     `event_shape` becomes that of the data. `preprocessing` becomes: for tables, standardisation
-    with the mean and standard deviation of each column, behind dequantization where it is marked as
-    discrete; for pixels, dequantization and the scale of
-    the family, see `Family.pixel_scale`.
+    with the mean and standard deviation of each column but angles (`circular`), behind
+    dequantization where it is marked as discrete; for pixels, dequantization and the scale of the
+    family, see `Family.pixel_scale`.
 
     Raises:
         DatasetError: if the family is of images and these are rows of a table, or a column to be
@@ -41,7 +45,9 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
             filled["preprocessing"] = pixel_steps(train.num_levels, entry.pixel_scale)
         elif len(train.event_shape) == 1:
             noise = {"kind": "dequantise_columns", "columns": list(train.discrete)}
-            filled["preprocessing"] = [*([noise] if train.discrete else []), _standardise(train)]
+            angles = _angles(train, config.get("circular", ()))
+            standardise = _standardise(train, angles)
+            filled["preprocessing"] = [*([noise] if train.discrete else []), standardise]
     return filled
 
 
@@ -49,7 +55,26 @@ def _is_of_images(entry: Family) -> bool:
     return len(entry.about.example.event_shape) == 3
 
 
-def _standardise(train: Dataset) -> dict[str, Any]:
+def _angles(train: Dataset, circular: Any) -> list[int]:
+    """Columns of angles, which stay as they are.
+
+    Raises:
+        DatasetError: if one holds other values than radians in [-pi, pi].
+    """
+    features = train.event_shape[0]
+    angles = [index for index in circular if isinstance(index, int) and 0 <= index < features]
+    for column in angles:
+        low, high = float(train.x[:, column].min()), float(train.x[:, column].max())
+        if max(-low, high) > math.pi * (1 + _SLACK):
+            raise DatasetError(
+                f"{train.name}: {train.column(column)} has values from {low:g} to {high:g}; "
+                "circular features are angles in radians, in [-pi, pi]: turn the values into "
+                "these, or say how in preprocessing"
+            )
+    return angles
+
+
+def _standardise(train: Dataset, angles: Sequence[int] = ()) -> dict[str, Any]:
     mean, std = train.x.mean(axis=0), train.x.std(axis=0)
     # Of the values themselves: the deviation of a column of 0.1 is 1e-17, by rounding.
     is_constant = train.x.min(axis=0) == train.x.max(axis=0)
@@ -63,4 +88,5 @@ def _standardise(train: Dataset) -> dict[str, Any]:
     noisy = list(train.discrete)
     mean[noisy] += 0.5
     std[noisy] = np.sqrt(std[noisy] ** 2 + 1 / 12)
+    mean[list(angles)], std[list(angles)] = 0.0, 1.0
     return {"kind": "standardise", "mean": mean.tolist(), "std": std.tolist()}

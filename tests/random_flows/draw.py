@@ -339,6 +339,17 @@ def _shift(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     return d.draw_from(annotation, f"{kind.__name__}.shift")
 
 
+def _circular(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
+    if kind.__name__ == "CircularSplineConfig":
+        return d.rng.choice([None, [0]])
+    if d.pixels or d.rng.random() < 0.7:
+        return []
+    # Angles are neither scaled nor mixed.
+    plain = {"preprocessing": [], "actnorm": None, "permutation": "none", "linear": None}
+    so_far.update(plain, batch_norm=None, final_mixing=False, base="normal")
+    return sorted(d.rng.sample(range(d.features), d.rng.randint(1, d.features)))
+
+
 def _end(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[float]:
     # Nothing is drawn outside the box.
     return [d.rng.choice([50.0, 100.0]) * (1 if "low" in so_far else -1)]
@@ -378,7 +389,7 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "indices": _indices,
     "chosen": _chosen,
     "angles": lambda d, *_: [0],
-    "circular": lambda d, *_: d.rng.choice([None, [0]]),
+    "circular": _circular,
     "shift": _shift,
     "low": _end,
     "high": _end,

@@ -52,6 +52,8 @@ BUDGETS = {
     "nsf_unconditional_mixing": (410, 650),
     "nsf_autoregressive": (230, 670),
     "nsf_autoregressive_context": (260, 740),
+    "nsf_circular": (720, 1100),
+    "gf_context": (500, 140),
     "chain": (630, 630),
     "chain_bernstein": (350, 20),
     "chain_bounded_and_centred": (50, 50),
@@ -80,7 +82,7 @@ BUDGETS = {
 SEARCHED = {
     *("chain_bernstein", "chain_monotone_networks", "chain_sums_of_squares"),
     *("naf", "naf_squares_context"),
-    *("chain_gaussianization", "chain_mixtures", "chain_mixtures_context"),
+    *("chain_gaussianization", "gf_context", "chain_mixtures", "chain_mixtures_context"),
     "planar",
 }
 # Maps from latents to data whose inverse is searched for.
