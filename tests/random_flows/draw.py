@@ -335,12 +335,14 @@ def _scale(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
 
 def _shift(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if kind.__name__ == "CircularShiftLayer":
+        so_far["bound"] = [50.0]
         return [d.rng.choice([0.0, 0.7, 50.0])]
     return d.draw_from(annotation, f"{kind.__name__}.shift")
 
 
 def _circular(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:
     if kind.__name__ == "CircularSplineConfig":
+        so_far["bound"] = [50.0]
         return d.rng.choice([None, [0]])
     if d.pixels or d.rng.random() < 0.7:
         return []
