@@ -68,6 +68,21 @@ def test_other_blocks_are_named(tmp_path: Path) -> None:
         run(tmp_path / "inn.pt", Request(None, case.config, "none"))
 
 
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [("haar_weights", "HaarDownsampling"), ("downsample_kernel", "IRevNetDownsampling")],
+)
+def test_flows_over_images_are_refused_by_their_downsampling(
+    tmp_path: Path, key: str, kind: str
+) -> None:
+    case = load("freia_glow_a")
+    state = torch.load(case.checkpoint, weights_only=True)
+    state[f"module_list.8.{key}"] = torch.ones(8, 1, 2, 2)
+    torch.save(state, tmp_path / "inn.pt")
+    with pytest.raises(ImportRefused, match=rf"module_list\.8: {kind}, of a flow over images"):
+        run(tmp_path / "inn.pt", Request(None, case.config, "none"))
+
+
 def test_convolutions_are_refused(tmp_path: Path) -> None:
     case = load("freia_glow_a")
     state = torch.load(case.checkpoint, weights_only=True)

@@ -141,6 +141,7 @@ def test_what_cannot_be_expressed_is_refused_with_the_reason(
         ({"data_columns": ["u", "redshift"]}, "data_columns: .* was given, but the weights say"),
         ({"latent": "Uniform(2, 5)"}, "latent"),
         ({"K": 16}, "K: 16 was given, but the weights say 2"),
+        ({"bijector": "Chain(ShiftBounds, RollingSplineCoupling)"}, "bijector: .*ShiftBounds"),
     ],
 )
 def test_what_contradicts_the_file_is_refused(
@@ -149,7 +150,10 @@ def test_what_contradicts_the_file_is_refused(
     path = save(tmp_path, tree(SCALER, COUPLING))
     with pytest.raises(ImportRefused, match=message):
         run(path, Request(config=given))
-    run(path, Request(config={"K": 2, "latent": "Normal(2)", "n_conditions": 0, "D": 2}))
+    fitting = {"K": 2, "latent": "Normal(2)", "n_conditions": 0, "D": 2}
+    run(
+        path, Request(config={**fitting, "bijector": "Chain(StandardScaler, NeuralSplineCoupling)"})
+    )
 
 
 def test_whole_numbers_are_dequantised_and_said_to_be(tmp_path: Path) -> None:

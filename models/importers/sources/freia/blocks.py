@@ -40,6 +40,8 @@ _SUBNETS = {
     "glow": ("subnet1", "subnet2"),
     "nice": ("F", "G"),
 }
+# A key of blocks that take images -> what they are.
+_OF_IMAGES = {"haar_weights": "HaarDownsampling", "downsample_kernel": "IRevNetDownsampling"}
 # What AllInOneBlock multiplies the output of its subnetwork by.
 _DAMPING = 0.1
 # The library's own approximation of 2 / pi.
@@ -160,6 +162,13 @@ def _block(weights: Weights, name: str) -> Block:
         return Block(name, "permutation")
     if f"{name}M_inv" in weights and len(weights.shape(f"{name}M")) == 2:
         return Block(name, "linear")
+    for key, kind in _OF_IMAGES.items():
+        if f"{name}{key}" in weights:
+            raise ImportRefused(
+                f"{name.rstrip('.')}: {kind}, of a flow over images; of FrEIA flows over vectors "
+                "can be imported: no family here couples both sides of channels by networks of "
+                "users' own"
+            )
     keys = ", ".join(weights.under(name)[:3])
     raise ImportRefused(
         f"{name.rstrip('.')}: with keys such as {keys} not a block of FrEIA that can be imported; "

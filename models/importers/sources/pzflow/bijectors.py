@@ -139,7 +139,7 @@ def convert(
             made.add(*_colours(bijector, features))
         elif name == "InvSoftplus":
             _soften(made, bijector)
-        elif name.endswith("Dequantizer"):
+        elif name in _DEQUANTIZERS:
             _dequantise(made, bijector, features)
         else:
             raise ImportRefused(f"{bijector.key}: {_REFUSED.get(name, _UNKNOWN).format(name)}")
@@ -148,6 +148,7 @@ def convert(
 
 _SHIFTS = ("ShiftBounds", "StandardScaler", "Scale")
 _PERMUTATIONS = ("Roll", "Reverse")
+_DEQUANTIZERS = ("UniformDequantizer", "Beta13Dequantizer")
 _UNKNOWN = "{} is not a bijector of pzflow 4.0, whose code would be needed to import it"
 _REFUSED = {
     "Shuffle": (
@@ -156,6 +157,13 @@ _REFUSED = {
         "Reverse or Roll in its place, and train again"
     ),
 }
+# All bijectors of the library.
+NAMES = frozenset(
+    {
+        *(COUPLING, "RollingSplineCoupling", "ColorTransform", "InvSoftplus"),
+        *(*_SHIFTS, *_PERMUTATIONS, *_DEQUANTIZERS, *_REFUSED),
+    }
+)
 
 
 def _shift_and_scale(

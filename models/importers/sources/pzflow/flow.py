@@ -11,7 +11,9 @@ Reference: github.com/jfcrenshaw/pzflow 4.0.0, bijectors.py, distributions.py, u
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -159,6 +161,7 @@ def _show(
     seen.show("autoscale_conditions", True, False, reason="the means that it found are stored")
     if len(latents) == 1:
         seen.show("latent", *latents[0].shown(), reason="latent_info")
+    seen.show("bijector", _classes(each.name for each in bijectors), reason="bijector_info")
     couplings = [bijector.coupling for bijector in bijectors if bijector.name == COUPLING]
     seen.show("nlayers", len(couplings), reason="bijector_info")
     for name in (
@@ -178,6 +181,19 @@ def _show(
         seen.show("shift", *rolls, reason="bijector_info")
 
 
+def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What users write of the bijectors, however they write it: the classes it names, in order."""
+    if "bijector" not in settings:
+        return settings
+    return {**settings, "bijector": _classes(re.findall(r"[A-Z]\w+", str(settings["bijector"])))}
+
+
+def _classes(words: Iterable[str]) -> list[str]:
+    """Names of bijectors alone; couplings and rolls by turns are a RollingSplineCoupling."""
+    found = "".join(f"{word} " for word in words if word in pzflow_bijectors.NAMES)
+    return re.sub(rf"({COUPLING} Roll )+", "RollingSplineCoupling ", found).split()
+
+
 SOURCE = Source(
     name="pzflow",
     short_names=("jfcrenshaw/pzflow",),
@@ -185,5 +201,6 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    unfold=_unfold,
     training_only=frozenset({"seed", "info", "data_error_model", "condition_error_model"}),
 )
