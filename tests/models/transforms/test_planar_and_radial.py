@@ -79,7 +79,7 @@ def test_the_centre_of_a_radial_map_has_a_density_and_gradients(decoding: bool) 
 
 @pytest.mark.parametrize("formula", ["encode", "decode"])
 @torch.no_grad()
-def test_a_row_has_the_same_bits_alone_and_in_company(formula: str) -> None:
+def test_a_row_keeps_its_bits_beside_others(formula: str) -> None:
     torch.manual_seed(3)
     layers = [
         {"kind": kind, "formula": formula} for kind in ("planar", "radial", "planar", "radial")
