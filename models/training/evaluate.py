@@ -51,6 +51,8 @@ class Evaluation:
             noise a row: importance-weighted, so tighter than `-nats`. Burda et al. 2016, eq. 8
             (arXiv 1509.00519).
         bound_draws: K.
+        trace: of a continuous flow, "exact" or which estimate of it makes every log_prob; None of
+            others.
         round_trip_max_error: |decode(encode(x)) - x| in float32, in units of the data, for x that
             were decoded once (so the pixel levels that `ReduceBits` drops do not count).
         non_finite_rows: rows whose log_prob is infinite or NaN.
@@ -74,6 +76,7 @@ class Evaluation:
     log_density_midpoint: float | None = None
     log_likelihood_bound: float | None = None
     bound_draws: int | None = None
+    trace: str | None = None
 
 
 def evaluate(
@@ -122,6 +125,7 @@ def evaluate(
         bits_per_dim_midpoint=_bits(flow, _mean(-served)[0]) if is_pixels else None,
         **_accuracy(flow, normal.take(np.arange(min(accuracy_rows, len(normal))))),
         non_finite_rows=int((~np.isfinite(served)).sum()),
+        trace=flow.facts.notes.get("trace"),
         auroc=auroc,
         anomalies=len(anomalous),
         accuracy_rows=min(accuracy_rows, len(normal)),

@@ -36,7 +36,10 @@ DENSE = (
     "ffjord_squash",
     "ffjord_stack",
 )
-OTHERS = sorted(name for name, case in CASES.items() if case.continuous and name not in DENSE)
+UNET = "cnf_unet"
+OTHERS = sorted(
+    name for name, case in CASES.items() if case.continuous and name not in (*DENSE, UNET)
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -111,6 +114,32 @@ def test_a_wrong_third_graph_is_found() -> None:
 def test_other_fields_are_refused(name: str) -> None:
     with pytest.raises(ExportError, match="serve it with torch"):
         export(make_flow(name))
+
+
+@torch.no_grad()
+def test_a_unet_is_the_flow_alone_and_among_others() -> None:
+    flow = make_flow(UNET).float()
+    graphs = build_graphs(fold(flow), torch.float32)
+    assert graphs.generate is not None
+    inputs = make_inputs(UNET, flow, 7)
+    assert inputs.context is not None
+    x, context = inputs.x.float(), inputs.context.float()
+    given: Arrays = {"x": x.numpy(), "context": context.numpy()}
+    session = open_session(graphs.encode.SerializeToString())
+    together = run(session, **given)
+    np.testing.assert_allclose(together["log_prob"], flow.log_prob(x, context), atol=PROMISE)
+    assert together["status"].tolist() == [SolveStatus.SOLVED] * 7
+    for row in range(7):
+        alone = run(session, **{name: values[row : row + 1] for name, values in given.items()})
+        assert all(np.array_equal(alone[name][0], together[name][row]) for name in together)
+
+
+def test_an_estimate_and_fixed_steps_are_refused_of_a_unet() -> None:
+    config = {**CASES[UNET].config, "divergence": {"evaluation": "hutchinson"}}
+    with pytest.raises(ExportError, match="Hutchinson's estimate, whose standard error"):
+        export(build(UNET, config))
+    with pytest.raises(ExportError, match="fixed_steps: expected a dense field, got a U-Net"):
+        export(make_flow(UNET), fixed_steps=8)
 
 
 @cache
