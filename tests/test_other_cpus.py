@@ -15,7 +15,9 @@ from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from models.datasets import load
 from models.datasets.toys import TOYS
+from models.importers.registry import NAMES as SOURCES
 from models.training import TrainingOptions, train
+from tests.fixtures import CONFIG_FILE, checkpoint_of, golden_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of what numpy was built to choose from, what it has chosen here: it refuses to leave out others.
@@ -71,13 +73,23 @@ def test_models_know_the_generated_rows_they_were_trained_on(tmp_path: Path) -> 
         assert json.loads(stdout)["rows"] == rows, name
 
 
-def test_the_readme_is_answered() -> None:
-    run_tests("tests/docs/test_blocks.py", "-k", "a_block_runs and README and console")
+def test_the_readme_is_answered_and_checkpoints_have_their_numbers() -> None:
+    """One checkpoint of every source: what numpy computes of it is the same for all of them."""
+    cases = " or ".join(f"[{name}]" for name in one_case_a_source())
+    elsewhere(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
+        *("tests/docs/test_blocks.py", "tests/models/importers/test_golden.py"),
+        *("-k", f"(a_block_runs and README and console) or (test_golden and ({cases}))"),
+    )
 
 
-def test_checkpoints_of_public_code_have_its_numbers() -> None:
-    run_tests("tests/models/importers/test_golden.py")
-
-
-def run_tests(*words: str) -> None:
-    elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *words)
+def one_case_a_source() -> list[str]:
+    """Names of golden cases: a small checkpoint of every source, a trained one."""
+    cases = golden_cases()
+    found: dict[str, str] = {}
+    for name in sorted(cases, key=lambda name: checkpoint_of(cases[name]).stat().st_size):
+        source = json.loads((cases[name] / CONFIG_FILE).read_text()).get("source")
+        if name.endswith("_a"):
+            found.setdefault(source, name)
+    assert set(SOURCES) <= set(found)
+    return list(found.values())
