@@ -25,11 +25,12 @@ help: ## list the targets
 serve: $(VENV)/.installed ## serve the zoo on http://127.0.0.1:8000
 	@$(BIN)/pushforward serve --host $(HOST) --port $(PORT)
 
-# The types are checked beside the tests, in what processor time they leave.
+# The types are checked beside the tests, in what processor time they leave. What Python compiles is
+# kept, also where the variable says otherwise: the tests start many processes.
 test: lint ## run the checks and all tests
 	@types=$$(mktemp); nice $(BIN)/mypy >"$$types" 2>&1 & checking=$$!; \
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --quiet \
-		--durations 25; tested=$$?; \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
+		--dist loadgroup --quiet --durations 25; tested=$$?; \
 	wait $$checking; checked=$$?; cat "$$types"; rm "$$types"; exit $$((tested || checked))
 
 check: lint ## check format, lint, types, imports, private names and version

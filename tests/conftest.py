@@ -1,8 +1,10 @@
 """What every test shares: one thread, a fixed seed, and the GPU switch. Imports no torch itself."""
 
+import gc
 import os
 import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 # Before torch is imported: the suite runs one process a core, each on one thread.
@@ -23,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where tests that take the `device` fixture run: cpu (default), cuda or cuda:N",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for garbage once: what is collected stays, and each look at it takes long."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 # What runs last, where several processes run the tests: short ones, so that none waits for another.

@@ -17,6 +17,7 @@ from models.datasets import load
 from models.datasets.toys import TOYS
 from models.importers.registry import NAMES as SOURCES
 from models.training import TrainingOptions, train
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.fixtures import CONFIG_FILE, checkpoint_of, golden_cases
 
 ROOT = Path(__file__).resolve().parents[1]

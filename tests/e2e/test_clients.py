@@ -30,6 +30,10 @@ def make_flow(seed: int, **config: Any) -> Flow:
     return flow.eval()
 
 
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("v2_clients")
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clients")

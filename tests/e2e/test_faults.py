@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30.0
 BODY = {"x": [[1.0, 2.0]]}
 
+# One process for all: what forks the servers is started once.
+pytestmark = pytest.mark.xdist_group("faults")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,9 @@ CLIENTS = 2
 SETTLED = RELOADS // 5
 MAX_GROWTH_BYTES = 40 * 2**20
 
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("reloads")
+
 
 @pytest.fixture(scope="module")
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,7 @@ from models.training.evaluate import evaluate
 from models.transforms.preprocess import ShiftScale, Standardise
 from service.engines.autotune import select_engine
 from service.engines.selection import EngineConfig
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.cases import perturb
 
 NOW = 1.7e9 + 0.3

@@ -14,6 +14,7 @@ from models.ode.transform import ContinuousTransform, TrainingSettings
 from models.registry import build
 from models.training import TrainingError, TrainingOptions, train
 from models.training.flow_matching import FlowMatching
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.models.ode.test_transform import draw, linear, log_prob, make, make_dynamics
 
 RATES = [0.5, -1.0]
@@ -65,6 +66,10 @@ def test_the_adjoint_has_the_gradient_of_direct_back_propagation() -> None:
 def test_training_heeds_them(cost: str, free_speed: float, tmp_path: Path) -> None:
     """A field whose paths cost too much stays near zero."""
     assert speed_trained_with(tmp_path, {cost: 1e3}) < 0.5 * free_speed
+
+
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("regularization")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from models.flow import Flow
 from models.registry import build
 from models.training import TrainingOptions, TrainingReport, train
 from models.training.evaluate import check_fits, evaluate, importance_weighted, noisy_log_probs
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.cases import perturb
 
 RNG = np.random.default_rng(0)
@@ -23,6 +24,9 @@ ROWS = 800
 SMOKER = RNG.random(ROWS) < 0.3
 TABLE = np.stack([SMOKER, RNG.random(ROWS) < np.where(SMOKER, 0.8, 0.1)], axis=1).astype(float)
 DATA = Dataset(name="habits", x=TABLE, columns=("smoker", "drinker"), discrete=(0, 1))
+
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("discrete")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from models.ode.transform import ContinuousTransform
 from models.registry import build
 from models.training import TrainingError, TrainingOptions, train
 from models.training.flow_matching import FlowMatching
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 
 
 def make(**config: Any) -> Flow:

@@ -21,6 +21,7 @@ from models.training.progress import Silence
 from models.training.report import Epoch
 from models.training.run import Run
 from models.training.state import state_path
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.disks import disk, fill
 from tests.models.training.test_train import VECTOR, assert_same_weights
 

@@ -28,6 +28,7 @@ from models.training.run import Run
 from models.training.state import State, read_state, state_path, write_state
 from models.transforms.actnorm import ActNorm
 from models.transforms.preprocess import Dequantise
+from tests.blank_pictures import blank_pictures, drawn_pictures  # noqa: F401  (fixtures)
 
 VECTOR = {"num_layers": 4, "conditioner": {"kind": "mlp", "widths": [16]}}
 GLOW = {"num_levels": 1, "num_steps": 2, "hidden_channels": 8}
@@ -91,6 +92,7 @@ class StopAfter:
 # ------------------------------------------------------------------ learning
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_it_learns_and_writes_a_complete_model_folder(tmp_path: Path, moons: Dataset) -> None:
     options = QUICK.model_copy(update={"epochs": 30, "learning_rate": 5e-3})
     out = tmp_path / "moons"
@@ -170,6 +172,7 @@ def test_class_conditional_training(tmp_path: Path, digits: Dataset) -> None:
     assert load_file(out / "golden.safetensors")["context"].sum(1).eq(1).all()
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_pixels_are_reported_in_bits(tmp_path: Path, digits: Dataset) -> None:
     report = train(digits, "glow", GLOW, tmp_path / "m", options=QUICK)
     test = report.test
@@ -453,6 +456,7 @@ def test_progress_shows_nats_and_bits(
     assert "bits/dim" in shown
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_pictures_of_many_channels_show_the_first(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(256, size=(40, 4, 4, 4), dtype=np.uint8)
     data = Dataset("bands", x, num_levels=256)

@@ -13,6 +13,7 @@ from models.datasets import load, split
 from models.scoring.storage import CALIBRATION_FILE, SCORES_FILE, read_calibration
 from models.training.card import CARD_FILE
 from pushforward.cli import app as cli
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.pushforward.cli.test_extras import run as run_with_extras
 
 ZOO = Path(__file__).resolve().parents[3] / "models" / "zoo"
@@ -38,6 +39,10 @@ def write_table(
     lines = [",".join(map(str, cells)) for cells in zip(*columns, strict=True)]
     path.write_text("\n".join([",".join([*names, *more]), *lines]))
     return path
+
+
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("cli_calibrate")
 
 
 @pytest.fixture(scope="module")

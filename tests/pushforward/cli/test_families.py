@@ -21,6 +21,7 @@ from models.datasets.toys import TOYS
 from models.families.config import FamilyConfig
 from models.registry import FAMILIES
 from pushforward.cli import app as cli
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.fixtures import case_folder, checkpoint_of
 
 ROSINALITY = checkpoint_of(case_folder("rosinality", "glow_b"))

@@ -14,6 +14,7 @@ from pushforward.cli import app as cli
 from pushforward.cli.main import main
 from pushforward.cli.plain_errors import plain_errors
 from pushforward.client import Client
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 from tests.cases import make_flow
 from tests.disks import disk, fill
 from tests.pushforward.cli import test_client

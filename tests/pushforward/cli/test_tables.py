@@ -49,6 +49,10 @@ def write(path: Path, names: list[str], order: np.ndarray | None = None) -> Path
     return path
 
 
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("cli_tables")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the columns, and beside it the table it was trained on."""

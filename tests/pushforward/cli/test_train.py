@@ -15,6 +15,7 @@ from models.onnx.certified import read_certified
 from models.training import TrainingOptions
 from pushforward.cli import app as cli
 from pushforward.cli.train import read_arguments, train
+from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 
 FLOW = [
     "--family",
@@ -29,6 +30,10 @@ DATA = "two_moons?rows=200"
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.build(arguments), list(arguments))
+
+
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("cli_train")
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +206,10 @@ def test_one_column_is_told_which_families_take_it(tmp_path: Path, family: str) 
     assert "mask" not in result.stderr
 
 
-@pytest.mark.parametrize("family", ["glow", "realnvp_image", "ffjord_image"])
+OF_IMAGES = ["glow", "realnvp_image", "ffjord_image"]
+
+
+@pytest.mark.parametrize("family", OF_IMAGES)
 def test_a_table_for_a_family_of_images_is_told_which_take_it(tmp_path: Path, family: str) -> None:
     table = write_table(tmp_path / "three.csv", 3)
     result = run("train", "--data", str(table), "--family", family, "--out", str(tmp_path / "m"))

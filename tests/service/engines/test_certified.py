@@ -22,6 +22,9 @@ from tests.models.onnx.test_validate import change, larger_constant
 WEIGHTS = "transforms.0.conditioner.layers.0.weight"
 CASES = ("realnvp", "glow_class_conditional_logit", "maf_resnet_added_context", "ffjord")
 
+# One process for all: what they share is made once.
+pytestmark = pytest.mark.xdist_group("certified")
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
