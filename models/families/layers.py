@@ -15,6 +15,8 @@ from models.families.circular import (
     build_circular_spline,
 )
 from models.families.config import (
+    LARGEST,
+    MOST_REPEATS,
     FamilyConfig,
     Index,
     NonNegativeFloat,
@@ -77,6 +79,11 @@ from models.transforms.uniform import UniformToNormal
 
 Mask = tuple[Literal[0, 1], ...]
 Order = tuple[Index, ...]
+# A single unit is bounded on one side, and then latents beyond have no data.
+TwoWayWidths = Annotated[
+    tuple[Annotated[int, Field(ge=2, le=LARGEST)], ...],
+    Field(min_length=1, max_length=MOST_REPEATS),
+]
 Ends = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
     Field(
@@ -152,7 +159,11 @@ class MonotoneNetworkConfig(FamilyConfig):
 
     kind: Literal["monotone_network"] = "monotone_network"
     signal: PositiveInt = Field(16, description="Numbers that the conditioner gives a feature.")
-    widths: HiddenWidths = Field((64, 64), description="Of the networks' hidden layers.")
+    widths: TwoWayWidths = Field(
+        (64, 64),
+        description="Of the networks' hidden layers, 2 or more: one half of the units goes on "
+        "upwards, the other downwards.",
+    )
 
 
 class MonotoneIntegralConfig(FamilyConfig):

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,8 +90,13 @@ def measure(flow: Flow, drawn: Drawn, seed: int) -> Errors:
     decoded, back = flow.decode(z, context)
     again, there = flow.encode(decoded, context)
     steepest = max(float(decoded.abs().max()), float(back.abs().max()))
-    # The solver gives up on fields that explode, and says so by NaN.
-    given_up = drawn.family in CONTINUOUS and math.isnan(steepest)
+    # The solver gives up on fields that explode, and says so by NaN; so does a clip of latents
+    # beyond its bound.
+    may_give_up = drawn.family in CONTINUOUS or _clips(drawn.config)
+    given_up = may_give_up and math.isnan(steepest)
+    # A positive column whose value was rounded to the end of its support.
+    is_finite = bool(again.isfinite().all() and there.isfinite().all())
+    given_up |= "inverse_softplus" in repr(drawn.config) and not is_finite
     is_beyond = given_up or steepest > _BEYOND or _touches_support(flow, decoded)
     # Its values are integrals by quadrature, its log-dets are not.
     has_quadrature = "monotone_integral" in repr(drawn.config)
@@ -104,6 +110,12 @@ def measure(flow: Flow, drawn: Drawn, seed: int) -> Errors:
         else _folded(flow, (x, encoded, log_det), (z, decoded, back), context),
         is_beyond=is_beyond,
     )
+
+
+def _clips(config: Any) -> bool:
+    layers = config.get("layers", [])
+    clipped = any(layer["kind"] == "soft_clip" for layer in layers)
+    return clipped or config.get("soft_clip") is not None
 
 
 def _touches_support(flow: Flow, x: Tensor) -> bool:

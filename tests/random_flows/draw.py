@@ -226,7 +226,8 @@ def _scales(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
 
 
 def _widths(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
-    return [d.rng.randint(1, 8) for _ in range(d.rng.randint(1, 3))]
+    least = 2 if kind.__name__ == "MonotoneNetworkConfig" else 1
+    return [max(least, d.rng.randint(1, 8)) for _ in range(d.rng.randint(1, 3))]
 
 
 def _hidden_channels(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> Any:

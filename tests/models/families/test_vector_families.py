@@ -271,6 +271,7 @@ def test_a_checkpoint_with_a_broken_permutation_is_refused(
         ("maf", {"order": [[0, 1]]}, "order: expected one entry a feature, 3, got 2"),
         ("maf", {"order": [[0, 2, 2]]}, "order: expected every number"),
         ("nsf", {"conditioner": {"kind": "pair"}}, "conditioner"),
+        ("naf", {"map": {"kind": "monotone_network", "widths": [4, 1]}}, "widths.*equal to 2"),
         ("nsf", {"num_bins": 1}, "num_bins: expected at least 2"),
         ("chain", {"layers": [{"kind": "permute", "indices": [0, 1]}]}, "layer 0 .permute."),
         ("chain", {"layers": [{"kind": "pointwise", "chosen": [7]}]}, "layer 0 .pointwise."),
