@@ -6,7 +6,7 @@ trained (torch), folded (the engine `folded`) and as graphs (the engine `onnx`).
 have the bits of whole passes, feature by feature (`decoding=passes`); what folding makes of
 `sequential` takes pieces of passes, so its last bits are others: their distance is printed.
 
-    python -m benchmarks.bench_jacobi train FOLDER    # a minute or two
+    python -m benchmarks.bench_jacobi train FOLDER [64|784]    # minutes: makes the graphs too
     python -m benchmarks.bench_jacobi FOLDER [64|784]
 
 Predicted before it was measured: a pass of every map changes bits until about a third of D = 64
@@ -14,10 +14,16 @@ passes are taken and a tenth of D = 784, since digits hang together over few pix
 passes Jacobi gains 2 to 3 times and about 10 times. Over the pieces of a folded decode, which are
 one pass in all, it gains at most at D = 784 and one row, where 784 turns cost their overhead; in
 batches it loses by the arithmetic, tens of passes against one.
+
+Found: 11 to 13 passes at either D, so 3 times over whole passes at D = 64 and 50 at D = 784; over
+the pieces 2 and 6 to 11 times at one row, and at 128 rows of D = 64 nothing (docs/serving.md). The
+prediction took the reach of correlations for the number of passes: it is how fast a guess's error
+shrinks, the bits of the mantissa over the bits a pass settles.
 """
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -43,7 +49,7 @@ OUT = Path("runs/benchmarks/jacobi.json")
 RECIPES = {64: ("digits", 17, 5, 128, 1500), 784: ("mnist", 256, 3, 256, 500)}
 BATCH_ROWS = 128
 ROWS = {64: (1, 16, 128), 784: (1, 16)}
-ROUNDS = {64: 9, 784: 5}
+ROUNDS = {64: 5, 784: 3}
 
 Decode = Callable[[], tuple[Any, Any, Any]]
 
@@ -97,9 +103,18 @@ def in_torch(flow: Flow, z: Tensor) -> Decode:
     return decode
 
 
-def in_onnx(folded: Flow, z: Tensor) -> Decode:
-    """Decode by the graph, on one thread."""
-    session = open_session(build_graphs(folded, torch.float32).decode.SerializeToString())
+def write_graphs(flow: Flow, folder: Path) -> None:
+    """Write the graph of decode for every way to compute it."""
+    for kind in get_args(Decoding):
+        began = time.perf_counter()
+        graph = build_graphs(fold(decoded_by(flow, kind)), torch.float32).decode
+        (folder / f"{kind}.onnx").write_bytes(graph.SerializeToString())
+        print(f"{kind}.onnx: made in {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def in_onnx(path: Path, z: Tensor) -> Decode:
+    """Decode by a graph, on one thread."""
+    session = open_session(path.read_bytes())
     names = [output.name for output in session.get_outputs()]
 
     def decode() -> tuple[Any, Any, Any]:
@@ -117,7 +132,7 @@ def same_bits(one: Decode, other: Decode) -> tuple[Any, Any]:
     return passes, counted
 
 
-def measure(flow: Flow, rows: int) -> list[dict[str, Any]]:
+def measure(flow: Flow, folder: Path, rows: int) -> list[dict[str, Any]]:
     """Compare on one number of rows."""
     features, layers = flow.features, len(flow.transforms)
     z = torch.from_numpy(base_noise(rows, features, seed=0)).float()
@@ -126,7 +141,7 @@ def measure(flow: Flow, rows: int) -> list[dict[str, Any]]:
     forms = {
         "torch": {kind: in_torch(one, z) for kind, one in kinds.items() if kind != "passes"},
         "folded": {kind: in_torch(one, z) for kind, one in folded.items()},
-        "onnx": {kind: in_onnx(one, z) for kind, one in folded.items()},
+        "onnx": {kind: in_onnx(folder / f"{kind}.onnx", z) for kind in kinds},
     }
     lines = []
     for form, decodes in forms.items():
@@ -162,10 +177,12 @@ def main() -> None:
     for features in chosen:
         path = Path(folder) / f"maf-{features}"
         if command == ["train"]:
-            models.save(trained(features), path, accuracy={})
+            if not path.exists():
+                models.save(trained(features), path, accuracy={})
+            write_graphs(models.load(path), path)
             continue
         flow = models.load(path)
-        lines = [line for rows in ROWS[features] for line in measure(flow, rows)]
+        lines = [line for rows in ROWS[features] for line in measure(flow, path, rows)]
         OUT.parent.mkdir(parents=True, exist_ok=True)
         facts = {"machine": machine(), "features": features, "lines": lines}
         OUT.with_stem(f"jacobi-{features}").write_text(json.dumps(facts, indent=2))

@@ -11,7 +11,7 @@ from models.families.stack import Orders, Passes, StackConfig, make_orders, stac
 from models.flow import Flow
 
 IAF = About(
-    what="affine maps, each feature given the noise of those before it: a MAF exchanged",
+    what="a MAF exchanged: each feature given the noise of those before it",
     data="tables of few columns",
     when="you sample far more than you score: a score takes D passes, and so does training",
     cost=Cost(encode="D (decoding=jacobi: D at most, until nothing changes)", decode="1"),
