@@ -151,10 +151,10 @@ def convert(config: Config, weights: Weights) -> Conversion:
 
 def _permutations(weights: Weights, kind: CouplingType, config: Config, count: int) -> list[Tensor]:
     """For each coupling of a kind, which value or patch comes first, second, ..."""
-    if not count:
-        return []
     side = config.patch_dim if kind == _CHANNELS else config.n_patches
     key = f"{_stem(kind)}_projections"
+    if key not in weights and not count:
+        return []
     matrices = weights.take(key, count, side, side)
     orders = matrices.argmax(1)
     ones = torch.zeros_like(matrices).scatter_(1, orders[:, None], 1.0)
@@ -209,4 +209,5 @@ SOURCE = Source(
     config=Config,
     infer=infer,
     convert=convert,
+    training_only=frozenset({"spatial_coupling_projs"}),  # their matrices are in the weights
 )
