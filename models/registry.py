@@ -22,6 +22,7 @@ from models.families.maf import MAF, MAFConfig, build_maf
 from models.families.naf import NAF, NAFConfig, build_naf
 from models.families.nice import NICE, NICEConfig, build_nice
 from models.families.nsf import NSF, NSFConfig, build_nsf
+from models.families.pixelcnn import PIXELCNN, PixelCNNConfig, build_pixelcnn
 from models.families.planar import PLANAR, PlanarConfig, build_planar
 from models.families.preprocessing import PixelScale
 from models.families.radial import RADIAL, RadialConfig, build_radial
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
     "naf": Family(NAFConfig, build_naf, NAF),
     "nice": Family(NICEConfig, build_nice, NICE),
     "nsf": Family(NSFConfig, build_nsf, NSF),
+    "pixelcnn": Family(PixelCNNConfig, build_pixelcnn, PIXELCNN, pixel_scale="unit"),
     "planar": Family(PlanarConfig, build_planar, PLANAR),
     "radial": Family(RadialConfig, build_radial, RADIAL),
     "realnvp": Family(RealNVPConfig, build_realnvp, REALNVP),

@@ -984,6 +984,31 @@ CASES: dict[str, Case] = {
             "nvp": False,
         },
     ),
+    "pixelcnn": Case(
+        "pixelcnn",
+        {
+            "event_shape": [2, 2, 2],
+            "levels": 4,
+            "width": 4,
+            "num_layers": 1,
+            "num_classes": 3,
+            "preprocessing": [{"kind": "shift_scale", "scale": 0.00390625}],
+        },
+        pixels=True,
+    ),
+    "pixelcnn_series": Case(
+        "pixelcnn",
+        {
+            "event_shape": [1, 1, 4],
+            "levels": 3,
+            "width": 8,
+            "num_layers": 2,
+            "dilations": [1, 2],
+            "decoding": "passes",
+            "preprocessing": [{"kind": "shift_scale", "scale": 0.00390625}],
+        },
+        pixels=True,
+    ),
 }
 
 DISCRETE = [name for name, case in CASES.items() if not case.continuous]

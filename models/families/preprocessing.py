@@ -116,7 +116,7 @@ Preprocessing = Annotated[
 
 # Pixels on the scale [-1/2, 1/2) (Kingma & Dhariwal 2018), or through the logit (Dinh et al. 2017,
 # section 4.1).
-PixelScale = Literal["centred", "logit"]
+PixelScale = Literal["centred", "logit", "unit"]
 PIXEL_ALPHA = 0.05
 
 
@@ -125,6 +125,7 @@ def pixel_steps(num_levels: int, scale: PixelScale) -> list[dict[str, Any]]:
     unit = {"kind": "shift_scale", "scale": 1 / num_levels}
     scales: dict[PixelScale, list[dict[str, Any]]] = {
         "centred": [{**unit, "shift": -0.5}],
+        "unit": [unit],
         "logit": [unit, {"kind": "logit", "alpha": PIXEL_ALPHA}],
     }
     return [{"kind": "dequantise", "levels": num_levels}, *scales[scale]]
@@ -158,7 +159,7 @@ def build_preprocessing(
         elif isinstance(step, DequantiseColumnsStep):
             discrete = step.columns
         elif isinstance(transform, Logit):
-            support = _pull_back(transform, transforms, event_shape)
+            support = pull_back((transform.low, transform.high), transforms, event_shape)
         transforms.append(transform)
     return transforms, Facts(num_levels=num_levels, discrete=discrete, support=support, notes=notes)
 
@@ -210,9 +211,11 @@ def _dequantise_columns(
     return Dequantise([float(index in columns) for index in range(features)])
 
 
-def _pull_back(logit: Logit, before: list[Transform], event_shape: Sequence[int]) -> Support:
-    """Find the data that reach the support of the logit; all maps before it are monotone."""
-    ends = torch.tensor([logit.low, logit.high], dtype=torch.float64)
+def pull_back(
+    interval: tuple[float, float], before: Sequence[Transform], event_shape: Sequence[int]
+) -> Support:
+    """Find the data that reach an interval; all maps before it are monotone."""
+    ends = torch.tensor(interval, dtype=torch.float64)
     values = ends.view(2, *[1] * len(event_shape)).expand(2, *event_shape)
     for transform in reversed(before):
         values, _ = transform.decode(values)

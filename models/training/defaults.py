@@ -20,7 +20,8 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
     `event_shape` becomes that of the data. `preprocessing` becomes: for tables, standardisation
     with the mean and standard deviation of each column but angles (`circular`), behind
     dequantization where it is marked as discrete; for pixels, dequantization and the scale of the
-    family, see `Family.pixel_scale`.
+    family, see `Family.pixel_scale`. `levels`, where a family asks for it, becomes the number of
+    the pixels'.
 
     Raises:
         DatasetError: if the family is of images and these are rows of a table, or a column to be
@@ -40,6 +41,8 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
         )
     if "event_shape" in fields:
         filled.setdefault("event_shape", list(train.event_shape))
+    if "levels" in fields and train.num_levels is not None:
+        filled.setdefault("levels", train.num_levels)
     if "preprocessing" in fields and "preprocessing" not in filled:
         if train.num_levels is not None:
             filled["preprocessing"] = pixel_steps(train.num_levels, entry.pixel_scale)

@@ -51,7 +51,7 @@ def test_every_option_is_drawn(family: str) -> None:
     kinds = {
         get_args(step.model_fields["kind"].annotation)[0] for step in get_args(get_args(Step)[0])
     }
-    if "preprocessing" in fields:
+    if "preprocessing" in fields and family != "pixelcnn":  # whose data lie in [0, 1]
         assert {repr(kind) for kind in kinds} <= seen["kind"]
 
 

@@ -19,7 +19,7 @@ from models.registry import FAMILIES
 
 CONTINUOUS = ("cnf_unet", "ffjord", "ffjord_image")
 DISCRETE = tuple(sorted(set(FAMILIES) - set(CONTINUOUS)))
-IMAGES = ("cnf_unet", "glow", "realnvp_image", "ffjord_image", "jet", "tarflow")
+IMAGES = ("cnf_unet", "glow", "realnvp_image", "ffjord_image", "jet", "pixelcnn", "tarflow")
 
 # Options that never change what is asked here, or would make it inexact, are fixed.
 FIXED: dict[str, Any] = {"solver": {"rtol": 1e-7, "atol": 1e-7}, "evaluation": "exact"}
@@ -50,7 +50,8 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "offset": (0.0, 0.1),
     "num_reflections": (None, 1, 3),
     "exponent": (1, 2, 13),
-    "width": (1, 3),
+    "levels": (2, 3, 5),
+    "kernel": (1, 3),
     "min_bin": (1e-3, 0.05),
     "min_slope": (1e-3, 0.05),
     "divisor": (1.0, 2.5),
@@ -82,8 +83,8 @@ _ALWAYS = frozenset(
         "hidden_channels", "mid_channels", "num_blocks", "hidden_features", "widths", "layers",
         "mask", "order", "chosen", "low", "high", "conditioner", "patch_size", "channels",
         "head_dim", "layers_per_block", "coupling_layers", "block_depth", "block_width",
-        "num_heads", "shift", "scale", "preprocessing", "kind", "solver", "divergence",
-        "evaluation", "num_groups", "time_features",
+        "num_heads", "width", "levels", "shift", "scale", "preprocessing", "kind", "solver",
+        "divergence", "evaluation", "num_groups", "time_features",
     }
 )  # fmt: skip
 
@@ -195,6 +196,9 @@ def _event_shape(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int
 
 
 def _preprocessing(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[dict[str, Any]]:
+    if d.family == "pixelcnn":  # whose data lie in [0, 1]
+        d.pixels = True
+        return [{"kind": "dequantise", "levels": 256}, {"kind": "shift_scale", "scale": 2.0**-8}]
     channels = d.shape[0]
     many = d.rng.choice([1, channels])
     standardise = {
@@ -302,6 +306,16 @@ def _coupling_types(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[
     return [d.rng.choice(kinds) for _ in range(d.rng.randint(1, 3))]
 
 
+def _width(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int:
+    # Hidden channels stand for channels of the image, equally many for each.
+    unit = d.shape[0] if kind.__name__ == "PixelCNNConfig" else 1
+    return unit * d.rng.choice([1, 3])
+
+
+def _dilations(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int]:
+    return [d.rng.choice([1, 2]) for _ in range(d.rng.randint(1, 2))]
+
+
 def _passes(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> int | None:
     return d.rng.choice([None, d.rng.randint(1, d.features)])
 
@@ -399,6 +413,8 @@ _SHAPED: dict[str, Callable[[Drawer, Any, Any, Any], Any]] = {
     "layers": _layers,
     "coupling_types": _coupling_types,
     "passes": _passes,
+    "width": _width,
+    "dilations": _dilations,
     "context_features": _context,
     "num_classes": _classes,
     "num_frequencies": _frequencies,

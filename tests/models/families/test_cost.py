@@ -52,6 +52,9 @@ def test_the_example_takes_the_passes_that_are_stated(name: str) -> None:
     stated = (about.cost.encode, about.cost.decode)
     for counted, text in zip(count_passes(flow), stated, strict=True):
         expected = next(count(flow) for word, count in COUNTS.items() if text.startswith(word))
+        if text.startswith("D at most"):
+            assert 1 <= max(counted) <= flow.features
+            continue
         assert counted <= {expected}
         assert counted or not expected
 

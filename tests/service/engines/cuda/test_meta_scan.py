@@ -77,6 +77,8 @@ BUDGETS = {
     "tarflow": (170, 440),
     "tarflow_pair": (100, 200),
     "tarflow_volume_preserving": (90, 90),
+    "pixelcnn": (350, 230),
+    "pixelcnn_series": (350, 220),
 }
 # Inverses that are searched for: how often a step is taken depends on values, so no graph holds it.
 SEARCHED = {
@@ -88,7 +90,13 @@ SEARCHED = {
 # Maps from latents to data whose inverse is searched for.
 SEARCHED_IN_ENCODE = {"planar_from_latents"}
 # Fixed-point iterations, by the direction that takes them: steps that a graph can hold, see below.
-ITERATED = {"iaf_jacobi": "encode", "maf_jacobi_context": "decode", "tarflow_pair": "decode"}
+ITERATED = {
+    "iaf_jacobi": "encode",
+    "maf_jacobi_context": "decode",
+    "tarflow_pair": "decode",
+    "pixelcnn": "decode",
+    "pixelcnn_series": "decode",
+}
 # Kernels of a flow that counts its evaluations from the start of a call until its first step is
 # taken.
 STEP_BUDGETS = {

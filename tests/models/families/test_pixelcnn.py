@@ -1,0 +1,87 @@
+"""PixelCNN: probabilities of images that sum to one, and values that see those before alone."""
+
+import itertools
+
+import pytest
+import torch
+
+from models.flow import Flow
+from models.registry import build
+from tests.cases import perturb
+
+LEVELS = 3
+SHAPES = [(1, 2, 2), (2, 1, 2), (1, 1, 4), (3, 1, 1)]
+
+
+def flow_of(shape: tuple[int, ...], levels: int = LEVELS, **options: object) -> Flow:
+    config = {"event_shape": shape, "levels": levels, "width": 6, "num_layers": 2, **options}
+    config["preprocessing"] = [
+        {"kind": "dequantise", "levels": levels},
+        {"kind": "shift_scale", "scale": 1 / levels},
+    ]
+    return perturb(build("pixelcnn", config).double().eval(), 0.3).requires_grad_(False)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_probabilities_of_all_images_sum_to_one(shape: tuple[int, ...]) -> None:
+    flow = flow_of(shape)
+    images = torch.tensor([*itertools.product(range(LEVELS), repeat=flow.features)])
+    log_p = flow.log_prob(images.double().reshape(-1, *shape))
+    torch.testing.assert_close(log_p.exp().sum(), torch.tensor(1.0).double(), rtol=1e-12, atol=0)
+    assert log_p.std() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (1, 1, 5)])
+def test_a_value_sees_all_before_it_and_none_behind(shape: tuple[int, ...]) -> None:
+    """Before is row by row, column by column, channel by channel; nothing is in a blind spot."""
+    flow = flow_of(shape, width=24, dilations=[1, 2] if shape[1] == 1 else [1])
+    middle = torch.ones(1, *shape).double()
+    z, _ = flow.encode(middle)
+    channels, height, width = shape
+    order = torch.arange(height * width * channels).reshape(height, width, channels)
+    order = order.permute(2, 0, 1).flatten()
+    for feature in range(flow.features):
+        changed = middle.clone().flatten()
+        changed[feature] = 2
+        moved, _ = flow.encode(changed.reshape(1, *shape))
+        sees = (moved != z)[0]
+        assert torch.equal(sees, order >= order[feature]), feature
+
+
+def test_samples_come_as_often_as_they_are_probable() -> None:
+    flow = flow_of((1, 1, 2), num_classes=2)
+    images = torch.tensor([*itertools.product(range(LEVELS), repeat=2)]).double()
+    label = torch.tensor([[0.0, 1.0]]).double()
+    wanted = flow.log_prob(images.reshape(-1, 1, 1, 2), label.expand(9, -1)).exp()
+    drawn, _ = flow.sample(20_000, label.expand(20_000, -1), seed=1)
+    index = (drawn.flatten(1).round() @ torch.tensor([3.0, 1.0]).double()).long()
+    found = index.bincount(minlength=9) / len(index)
+    assert float((found - wanted).abs().max()) < 4 * (0.25 / len(index)) ** 0.5
+
+
+def test_a_sample_lies_in_its_bin_in_float32_too() -> None:
+    flow = flow_of((1, 1, 2), levels=256)
+    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)).double()
+    wide, _ = flow.decode(z)
+    assert torch.equal(wide.float().round(), wide.round().float())
+    assert float((wide - wide.round()).abs().max()) < 0.5
+
+
+def test_outside_of_the_levels_is_no_density() -> None:
+    flow = flow_of((1, 1, 2))
+    x = torch.tensor([[[[-0.6, 1.0]]], [[[2.6, 1.0]]], [[[2.0, 0.0]]]]).double()
+    assert flow.log_prob(x).isinf().tolist() == [True, True, False]
+    assert flow.facts.support is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"event_shape": [2, 2, 2], "width": 3}, "width: expected a multiple of 2 channels, got 3"),
+        ({"event_shape": [1, 2, 2], "kernel": 2}, "kernel: expected an odd number, got 2"),
+        ({"event_shape": [1, 2, 2], "levels": 1}, "levels"),
+    ],
+)
+def test_what_does_not_fit_is_told(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build("pixelcnn", config)
