@@ -500,18 +500,7 @@ CASES: dict[str, Case] = {
                 {
                     "kind": "pointwise",
                     "chosen": [0, 1, 2],
-                    "elementwise": {"kind": "gaussianization", "components": 3},
-                },
-                {"kind": "linear", "matrix": "plain", "bias": False},
-                {
-                    "kind": "autoregressive",
-                    "order": [0, 1, 1],
-                    "elementwise": {
-                        "kind": "gaussianization",
-                        "components": 2,
-                        "margin": 1e-12,
-                    },
-                    "conditioner": {"kind": "mlp", "widths": [4]},
+                    "elementwise": {"kind": "gaussianization", "components": 2, "margin": 1e-12},
                 },
             ],
         },

@@ -17,6 +17,8 @@ from models.transforms.normal import (
 
 # Where zuko's bisection ends, and what it gives for latents that no x has.
 _BOUND = 10.0
+# How far apart components begin, as a share of standard deviations.
+_FIRST_SPREAD = 0.3
 # Between components far apart they hardly rise: a step of the solver is taken as if the slope
 # of the log-odds were this, or rounding would throw it out of the gap.
 _LEAST_LOG_SLOPE = -30.0
@@ -83,9 +85,10 @@ class Gaussianization(Elementwise):
         return below - above, slope
 
     def first_params(self) -> list[float]:
-        # Side by side, of mean 0 and variance 1 together.
+        # Side by side, of mean 0 and variance 1 together, and nearly as wide as that: the slope far
+        # out is one over the width, and maps follow each other.
         places = (torch.arange(self.components, dtype=torch.float64) + 0.5) / self.components
-        means = torch.special.ndtri(places)
+        means = _FIRST_SPREAD * torch.special.ndtri(places)
         width = (1 - means.square().mean()).sqrt()
         return [*(-means / width).tolist(), *[-math.log(width)] * self.components]
 

@@ -63,7 +63,7 @@ BUDGETS = {
     "chain_monotone_networks": (100, 20),
     "chain_sums_of_squares": (80, 20),
     "chain_circular": (540, 910),
-    "chain_gaussianization": (790, 140),
+    "chain_gaussianization": (400, 140),
     "chain_uniform_base": (290, 160),
     "planar": (40, 20),
     "planar_leaky": (60, 60),
