@@ -9,7 +9,7 @@ from torch import Tensor
 from models.transforms.uniform import UniformToNormal
 
 # From the start in `_log_share`, Newton's error after this many steps is rounding for every tail.
-_NEWTON_STEPS = 7
+_NEWTON_STEPS = 6
 
 
 class BetaToNormal(UniformToNormal):

@@ -70,7 +70,7 @@ BUDGETS = {
     "planar_from_latents": (20, 50),
     "radial": (90, 130),
     "radial_from_latents": (100, 70),
-    "chain_positive_beta_base": (450, 700),
+    "chain_positive_beta_base": (430, 490),
     "realnvp_embedded_context": (50, 50),
     "jet": (170, 170),
     "jet_pair": (110, 110),
