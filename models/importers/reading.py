@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from models.importers import pickled_modules
 from models.importers.inert import Malformed
 from models.importers.pickles import Refused
 from models.importers.pytrees import is_flow
@@ -180,21 +181,13 @@ def _refusal(path: Path, name: str) -> ImportRefused:
             f"{path}: a file of joblib.dump, which keeps arrays outside the pickle, where only "
             "joblib finds them; load it where it was made and torch.save the state dict"
         )
-    if name.startswith("sbi."):
-        return ImportRefused(
-            f"{path}: a pickled object of sbi ({name.rpartition('.')[2]}): code and not data, so "
-            "it was not read (and nothing in it ran). Save the state dict of its estimator where "
-            f'sbi is installed: python -c "import pickle, torch; torch.save(pickle.load(open('
-            f"{path.name!r}, 'rb')).posterior_estimator.state_dict(), 'density_estimator.pt')\"; "
-            "then: pushforward import sbi density_estimator.pt --out FOLDER"
-        )
     if name.startswith(("torch.distributed.", "torch._utils._rebuild_wrapper_subclass")):
         return ImportRefused(
             f"{path}: tensors that are shards of several processes ({name}); expected a whole "
             "state dict: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
             "options=StateDictOptions(full_state_dict=True, cpu_offload=True)), saved by rank 0"
         )
-    return ImportRefused(
+    return pickled_modules.refusal(path) or ImportRefused(
         f"{path}: the file asks for {name}, which is code and not data, so it was not "
         "read (and nothing in it ran). Save the state dict alone, or, if you trust who "
         "made the file, import it with --allow-pickle"

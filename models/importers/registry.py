@@ -1,5 +1,6 @@
 """The registry of sources, and how one is chosen: by name, or by the keys of a checkpoint."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -48,9 +49,9 @@ SOURCES: tuple[Source, ...] = (
     normflows_vectors.SOURCE,
     pzflow.SOURCE,
     rosinality.SOURCE,
-    sbi_mdn.SOURCE,
     sbi_nflows.SOURCE,
     sbi_zuko.SOURCE,
+    sbi_mdn.SOURCE,
     tarflow.SOURCE,
     torchcfm_mlp.SOURCE,
     torchcfm_unet.SOURCE,
@@ -138,4 +139,11 @@ def _unnamed(
 
 
 def _example(source: Source) -> str:
-    return source.signature[0].replace(r"\.", ".").replace(r"\d+", "0")
+    """A key that matches: without what may be left out, and with the first of what may stand."""
+    pattern, before = source.signature[0], ""
+    while pattern != before:
+        before = pattern
+        pattern = re.sub(r"\([^()]*\)[?*]", "", pattern)
+        pattern = re.sub(r"\(([^()|]*)(\|[^()]*)?\)", r"\1", pattern)
+    key = pattern.partition("|")[0].rstrip("$")
+    return re.sub(r"\[(\w)[^]]*\]|\\d\?", r"\1", key).replace(r"\.", ".").replace(r"\d+", "0")

@@ -152,7 +152,9 @@ class _Reader:
         self._depth = depth
         self.interpreter = Interpreter(self._make, self._storage, every_name=every_name)
 
-    def _storage(self, pid: Any) -> Tensor:
+    def _storage(self, pid: Any) -> Tensor | Symbol:
+        if isinstance(pid, tuple) and pid[:1] == ("module",) and isinstance(pid[1], Symbol):
+            return pid[1]  # the class of a module, with its source code behind it
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise Malformed("a persistent id of another kind than torch's")
         _, kind, key, _, numel, *view = pid
