@@ -40,9 +40,11 @@ _FAMILIES = {
     "realnvp_image": ("realnvp", "coupling", "affine"),
     "ffjord": ("ffjord", "cnf", "ode", "continuous"),
     "ffjord_image": ("ffjord", "cnf", "ode", "continuous"),
+    "tarflow": ("tarflow", "autoregressive", "ar"),
+    "jet": ("jet", "coupling", "affine"),
     "cnf_unet": ("cnf", "unet", "ode", "continuous"),
 }
-_OTHERS = ("coupling", "autoregressive", "ar", "iaf", "affine", "additive", "tarflow", "jet")
+_OTHERS = ("coupling", "autoregressive", "ar", "iaf", "affine", "additive")
 _KNOWN = frozenset(
     word
     for table in (_COUPLINGS, _AUTOREGRESSIVE, _MAPS, _LAYERS, _FAMILIES)
