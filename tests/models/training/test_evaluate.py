@@ -1,6 +1,7 @@
 """Scoring leaves a flow in the mode it is served in, and only scores data that it takes."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from models.datasets import Dataset, DatasetError
 from models.flow import Flow
 from models.registry import build
-from models.training.evaluate import check_fits, log_probs
+from models.training.evaluate import check_fits, evaluate, log_probs
 from models.transforms.preprocess import Dequantise
 from tests.cases import perturb
 
@@ -58,3 +59,27 @@ def test_pixels_of_more_levels_are_refused() -> None:
     check_fits(flow, replace(DATA, x=DATA.x % 2, num_levels=2))
     with pytest.raises(DatasetError, match="pixels have 256 levels, the model takes 17"):
         check_fits(flow, replace(DATA, num_levels=256))
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "said"),
+    [
+        ("ffjord", {"hidden_features": [3]}, "exact"),
+        (
+            "ffjord",
+            {
+                "hidden_features": [3],
+                "divergence": {"evaluation": "hutchinson", "num_probes": 3},
+            },
+            "Hutchinson's estimate with 3 probes",
+        ),
+        ("maf", {}, None),
+    ],
+    ids=["exact", "estimate", "discrete"],
+)
+def test_an_evaluation_says_what_the_trace_is(
+    family: str, config: dict[str, Any], said: str | None
+) -> None:
+    flow = build(family, {"event_shape": [2], **config}).eval()
+    rows = np.random.default_rng(0).normal(size=(3, 2))
+    assert evaluate(flow, Dataset("rows", rows)).trace == said
