@@ -24,6 +24,7 @@ CASES = (
     *("normflows_glow_a", "normflows_block_swap_sigmoid", "normflows_nsf_ar_context_encoded_base"),
     *("rosinality_glow_a", "torchcfm_mlp_a", "y0ast_reverse", "zuko_cnf_a", "zuko_mixture"),
     *("zuko_nsf_context_slope_passes", "normflows_planar_radial_mixed"),
+    *("zuko_ncsf_a", "normflows_circular_a"),
 )
 # Arguments that every call of a constructor has and that another one switches off.
 IDLE = {

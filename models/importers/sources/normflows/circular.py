@@ -129,11 +129,14 @@ def with_angles(weights: Weights, name: str, net: Net, settings: Settings) -> Ne
 
 def shift(weights: Weights, name: str, settings: Settings) -> list[Part]:
     """A PeriodicShift, or a PeriodicWrap: what is in no tensor is a plain number that was given."""
-    given = {"bound": settings.given.bound, "shift": settings.given.shift}
     found: dict[str, list[float]] = {}
-    for argument, value in given.items():
+    for argument in ("bound", "shift"):
         key = f"{name}.{argument}"
-        found[argument] = _numbers(weights, key) if key in weights else [value]
+        if key in weights:
+            found[argument] = _numbers(weights, key)
+        else:
+            given = settings.given.bound if argument == "bound" else settings.given.shift
+            found[argument] = [given]
         if len(found[argument]) not in (1, len(settings.circular)):
             raise ImportRefused(
                 f"{key}: expected {len(settings.circular)} numbers, one each of ind_circ "
