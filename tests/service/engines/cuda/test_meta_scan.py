@@ -54,7 +54,7 @@ BUDGETS = {
     "nsf_autoregressive_context": (260, 740),
     "nsf_circular": (720, 1100),
     "gf_context": (500, 140),
-    "chain": (630, 630),
+    "chain": (720, 650),
     "chain_bernstein": (350, 20),
     "chain_bounded_and_centred": (50, 50),
     "chain_householder": (50, 50),

@@ -20,8 +20,10 @@ from service.engines.cuda.graphs import capture_flow
 from service.engines.cuda.solved import SolvedBatch
 from service.engines.engine import PipelinedEngine
 from service.engines.selection import EngineConfig
+from service.engines.torch import TorchEngine
 from tests.cases import CASES, perturb
 
+from . import flows
 from .fakes import FakeRuntime
 
 pytestmark = pytest.mark.xdist_group("folded")
@@ -141,3 +143,22 @@ def test_two_batches_may_be_pending() -> None:
     for one, expected in zip(pending, wanted, strict=True):
         for a, b in zip(one.finish()[:2], expected[:2], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_fixed_point_iterations_are_captured_by_their_steps() -> None:
+    name = "maf_jacobi_context"
+    config = EngineConfig(flows.checkpoint(name), threads=1, max_rows=2)
+    plain = flows.folded(name)
+    selection = capture_flow(plain, config, "graphs", FakeRuntime(), time_replay=lambda one: 1.0)
+    facts = selection.comparison["graphs"]
+    assert facts == {"encode": {"batch_sizes": [2]}, "decode": {"batch_sizes": [2]}}
+    x, z, context = flows.golden_rows(name)
+    condition = None if context is None else context[:2]
+    eager = TorchEngine(plain)
+    for operation, given in (("encode", x[:2]), ("decode", z[:2])):
+        value, log_det, stats = getattr(selection.engine, operation)(given, condition)
+        wanted, wanted_log_det, counted = getattr(eager, operation)(given, condition)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(log_det, wanted_log_det, rtol=1e-5, atol=1e-5)
+        assert stats.evaluations.tolist() == counted.evaluations.tolist()
+        assert stats.status.tolist() == [SolveStatus.SOLVED] * 2
