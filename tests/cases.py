@@ -332,6 +332,11 @@ CASES: dict[str, Case] = {
                     "elementwise": {"kind": "affine", "scale": "tanh", "centred": True},
                     "conditioner": {"kind": "mlp", "widths": [6]},
                 },
+                {
+                    "kind": "pointwise",
+                    "chosen": [0, 2, 3],
+                    "elementwise": {"kind": "affine", "scale": "tanh", "centred": True},
+                },
             ],
         },
     ),

@@ -59,7 +59,8 @@ class ConstantMove(nn.Module):
     def __init__(self, elementwise: Elementwise, params: Tensor, *, keeps_first: bool) -> None:
         super().__init__()
         self.elementwise = elementwise
-        self.register_buffer("params", params)
+        # One row for all: some maps look along a row.
+        self.register_buffer("params", params.unsqueeze(0))
         self.keeps_first = keeps_first
 
     def encode(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> tuple[Tensor, Slopes]:
@@ -188,7 +189,7 @@ class FoldedPointwise(Transform):
     def __init__(self, elementwise: Elementwise, params: Tensor) -> None:
         super().__init__()
         self.elementwise = elementwise
-        self.register_buffer("params", params)
+        self.register_buffer("params", params.unsqueeze(0))
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _constant_map(self.elementwise.encode, x, self.params)

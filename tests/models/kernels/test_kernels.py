@@ -193,12 +193,19 @@ def test_a_solve_may_leave_out_the_log_det(device: torch.device) -> None:
         ("maf", "neither couplings over vectors nor dense vector fields"),
         ("nsf", "float64 between the networks"),
         ("realnvp_soft_clamp", "normalises its rows"),
-        ("chain_bounded_and_centred", "log-scales are centred"),
     ],
 )
 def test_what_has_no_kernel_is_told(name: str, reason: str, device: torch.device) -> None:
     with pytest.raises(ValueError, match=reason):
         fused(make_flow(name), device)
+
+
+def test_centred_scales_are_refused(device: torch.device) -> None:
+    affine = {"kind": "affine", "centred": True}
+    layer = {"kind": "coupling", "mask": [1, 0, 0], "elementwise": affine, "conditioner": SMALL}
+    flow = build("chain", {"event_shape": [3], "layers": [layer]}).double().eval()
+    with pytest.raises(ValueError, match="log-scales are centred"):
+        fused(flow, device)
 
 
 @pytest.mark.parametrize("scale", LOG_SCALES)

@@ -56,7 +56,7 @@ BUDGETS = {
     "gf_context": (500, 140),
     "chain": (720, 650),
     "chain_bernstein": (350, 20),
-    "chain_bounded_and_centred": (50, 50),
+    "chain_bounded_and_centred": (70, 70),
     "chain_householder": (50, 50),
     "chain_mixtures": (680, 140),
     "chain_mixtures_context": (2060, 150),
