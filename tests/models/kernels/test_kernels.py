@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "conditioner": {"kind": "mlp", "widths": [6, 6], "activation": "silu"},
     },
 }
-UNKNOWN_SCALES = {"atan"}
+UNKNOWN_SCALES = {"atan", "bounded_sigmoid"}
 SMALL = {"kind": "mlp", "widths": [6]}
 
 
