@@ -22,7 +22,8 @@ COUNTS: dict[str, Callable[[Flow], int]] = {
     "D": lambda flow: flow.features,
     "one a patch": lambda flow: max(getattr(part, "passes", 0) for part in flow.modules()),
 }
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "training.md"
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = ROOT / "docs" / "training.md"
 
 
 def count_passes(flow: Flow) -> tuple[set[int], set[int]]:
@@ -63,3 +64,10 @@ def test_the_manual_has_the_costs_of_all() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.+) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE)
     stated = [(name, family.about.cost) for name, family in FAMILIES.items()]
     assert rows == [(name, cost.encode, cost.decode) for name, cost in stated]
+
+
+def test_the_readme_names_all() -> None:
+    (listed,) = re.findall(
+        r"^Families \(.*?\): (.*?)\.$", (ROOT / "README.md").read_text(), re.M | re.S
+    )
+    assert re.findall(r"`(\w+)`", listed) == [*FAMILIES]
