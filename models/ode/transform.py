@@ -177,8 +177,12 @@ class ContinuousTransform(ODETransform):
         contexts = [None] * len(chunks) if context is None else context.split(rows)
         # Keeping a solve differentiable takes a tenth of its time, in `no_grad` too. What is
         # recorded or captured takes none, and inference mode does not take operations apart.
-        in_place = keeps_places()
-        with torch.inference_mode(mode=not (torch.is_grad_enabled() or in_place)):
+        # To leave inference mode would turn gradients on.
+        in_place, has_grad = keeps_places(), torch.is_grad_enabled()
+        with (
+            torch.inference_mode(mode=not (has_grad or in_place)),
+            torch.set_grad_enabled(has_grad),
+        ):
             if in_place:
                 solutions = [self._solve_in_place(field, state, context, interval)]
             else:
