@@ -146,7 +146,11 @@ def _importing(block: Block, clone: Path) -> None:
 
 
 # Where a source has several: the case that an example's rows fit, or the smallest.
-_CASES = {"zuko": "zuko_maf_a", "rtqichen/ffjord": "ffjord_toy_a"}
+_CASES = {
+    "normflows": "normflows_glow_a",
+    "zuko": "zuko_maf_a",
+    "rtqichen/ffjord": "ffjord_toy_a",
+}
 
 
 def find_checkpoint(source: str, file: str) -> Path:
