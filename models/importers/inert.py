@@ -44,6 +44,9 @@ class Symbol:
     name: str
 
 
+_KEYS = (str, int, float, bool, bytes, type(None), Symbol)
+
+
 @dataclass(eq=False, slots=True)
 class Record:
     """What an object of a listed class was made from; no code of that class has run."""
@@ -138,6 +141,19 @@ def as_mapping(record: Any) -> Any:
     return content
 
 
+def as_key(value: Any) -> Any:
+    """A key that can be hashed at no cost: plain, or a tuple of plain ones.
+
+    Raises:
+        Malformed: if it is another value, such as tuples of tuples, which take 2^n steps to hash
+            where each holds the one before twice.
+    """
+    items = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(item, _KEYS) for item in items):
+        raise Malformed(f"a {type(value).__name__} as a key")
+    return value
+
+
 def _dict(*args: Any) -> dict[Any, Any]:
     """OrderedDict, Counter: from pairs or a dict."""
     if not args:
@@ -145,7 +161,8 @@ def _dict(*args: Any) -> dict[Any, Any]:
     (content,) = args
     if not isinstance(content, (dict, list, tuple)):
         raise Malformed("a dict made of something else")
-    return dict(content)
+    pairs = content.items() if isinstance(content, dict) else content
+    return {as_key(key): value for key, value in pairs}
 
 
 def _path(*parts: Any) -> str:

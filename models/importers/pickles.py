@@ -18,6 +18,7 @@ from models.importers.inert import (
     Malformed,
     Record,
     Symbol,
+    as_key,
     canonical,
     is_listed,
 )
@@ -30,7 +31,6 @@ _PUSHED = frozenset(
     }
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_KEYS = (str, int, float, bool, bytes, type(None), Symbol)
 
 
 class Refused(ValueError):
@@ -196,7 +196,7 @@ class Interpreter:
 
     def _set(self, values: list[Any]) -> None:
         target = self._top()
-        pairs = [(_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True)]
+        pairs = [(as_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True)]
         if isinstance(target, Record):
             target.items.extend(pairs)
         elif isinstance(target, dict):
@@ -223,14 +223,6 @@ def _fill(namespace: argparse.Namespace, state: Any) -> None:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise Malformed("the state of a namespace")
     vars(namespace).update(values)
-
-
-def _key(value: Any) -> Any:
-    """A key that can be hashed at no cost: plain, or a tuple of plain ones."""
-    items = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(item, _KEYS) for item in items):
-        raise Malformed(f"a {type(value).__name__} as a key")
-    return value
 
 
 _STEPS: dict[str, Callable[[Interpreter, Any], None]] = {

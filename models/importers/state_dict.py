@@ -252,7 +252,7 @@ def _is_plain(value: Any, depth: int = 0, *, mappings: bool = False) -> bool:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Mapping):
-        keys = ", ".join(map(str, list(value)[:_MAX_NAMED]))
+        keys = ", ".join(f"{key!s:.40}" for key in list(value)[:_MAX_NAMED])
         return f"a dict of {keys or 'nothing'}"
     if isinstance(value, (bool, int, float, str)) or value is None:
         return f"{value!r:.40}"

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,11 +81,18 @@ def _read_zip(archive: zipfile.ZipFile, *, every_name: bool) -> Content:
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise Malformed("numbers in another byte order than this machine's")
 
-    def load(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+    @cache  # tensors that view one storage share it
+    def whole(key: str, dtype: torch.dtype) -> Tensor:
         info = archive.getinfo(f"{root}data/{key}")
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size < numel * dtype.itemsize:
+        if info.compress_type != zipfile.ZIP_STORED:
             raise Malformed(f"storage {key} is not as long as it says")
-        return _numbers(archive.read(info), dtype, numel)
+        return _numbers(archive.read(info), dtype, info.file_size // dtype.itemsize)
+
+    def load(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        storage = whole(key, dtype)
+        if storage.numel() < numel:
+            raise Malformed(f"storage {key} is not as long as it says")
+        return storage[:numel]
 
     reader = _Reader(load, every_name=every_name)
     with archive.open(pickled) as file:
@@ -96,11 +104,16 @@ def _read_stream(data: bytes, *, depth: int, every_name: bool = False) -> Conten
     """The older form of torch.save, or a plain pickle."""
     file = io.BytesIO(data)
     storages: dict[str, Tensor] = {}
+    left = len(data)
 
     def reserve(key: str, dtype: torch.dtype, numel: int) -> Tensor:
-        if numel * dtype.itemsize > len(data):
-            raise Malformed(f"storage {key} is longer than the file")
-        return storages.setdefault(key, torch.zeros(numel, dtype=dtype))
+        nonlocal left
+        if key not in storages:
+            left -= numel * dtype.itemsize
+            if left < 0:
+                raise Malformed(f"storage {key} is longer than what is left of the file")
+            storages[key] = torch.zeros(numel, dtype=dtype)
+        return storages[key]
 
     reader = _Reader(reserve, depth=depth, every_name=every_name)
     first = reader.interpreter.read(file)

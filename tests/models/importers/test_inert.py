@@ -277,6 +277,9 @@ MALFORMED: dict[str, bytes] = {
     "keys of a list": b"]K\x01K\x02s.",
     "a list as a key": b"}]K\x01s.",
     "a deep tuple as a key": b"}" + b")" + b"\x85" * 5_000 + b"K\x01s.",
+    "pairs with a key of many times itself": (
+        b"\x80\x02ccollections\nOrderedDict\n](K\x01" + b"2\x86" * 60 + b"K\x01\x86e\x85R."
+    ),
     "persistent id": b"K\x01Q.",
     "dtype": b"cnumpy\ndtype\n(K\x01K\x02tRK\x01b.",
     "bytes as long as the sky": b"\x8e" + b"\xff" * 7 + b"\x7fabc.",
@@ -337,6 +340,29 @@ def test_storages_are_as_long_as_the_file(tmp_path: Path) -> None:
             bad.writestr(name, good.read(name))
     with pytest.raises(Malformed, match="not as long as it says"):
         read_file(tmp_path / "bad.pt")
+
+
+def test_tensors_of_one_storage_share_it(tmp_path: Path) -> None:
+    whole = torch.arange(8.0)
+    # A deque, which torch's own reader refuses.
+    content = {"views": [whole[:4], whole[2:], whole], "beside": collections.deque()}
+    torch.save(content, tmp_path / "model.pt")
+    views = read_file(tmp_path / "model.pt").value["views"]
+    assert torch.equal(views[1], whole[2:])
+    assert len({view.untyped_storage().data_ptr() for view in views}) == 1
+
+
+def test_storages_together_are_no_longer_than_the_file(tmp_path: Path) -> None:
+    """Persistent ids of a thousand floats each, in a file of a few thousand bytes."""
+    name = b"(" + _text("storage") + b"ctorch\nFloatStorage\n"
+    storages = [name + _text(key) + _text("cpu") + b"M\xe8\x03tQ" for key in "ab"]
+    padding = b"B" + struct.pack("<I", 6_000) + b"\0" * 6_000 + b"0"
+    one, two = (b"\x80\x02" + padding + b"".join(storages[:n]) + b"." for n in (1, 2))
+    (tmp_path / "model.pt").write_bytes(one)
+    assert read_file(tmp_path / "model.pt").value.shape == (1000,)
+    (tmp_path / "model.pt").write_bytes(two)
+    with pytest.raises(Malformed, match="storage b is longer than what is left of the file"):
+        read_file(tmp_path / "model.pt")
 
 
 def _damaged(data: bytes, rng: random.Random) -> bytes:
