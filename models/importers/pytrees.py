@@ -26,13 +26,23 @@ _SET_ASIDE = {
     "info": "a note of who made the flow",
 }
 _MAX_DEPTH = 64
+_MAX_PARTS = 100_000
 _MAX_NAMED = 4
 
 
 def is_flow(content: Any) -> bool:
     """Whether this is a flow, or an ensemble of flows, with its structure beside its numbers."""
+    tree = _state_of(content) or {}
+    flows = tree.get(_ENSEMBLE)
+    if isinstance(flows, Mapping) and tree.keys().isdisjoint(_STRUCTURE):
+        return all(_is_alone(flow) for flow in flows.values())
+    return _is_alone(content)
+
+
+def _is_alone(content: Any) -> bool:
+    """Whether this is a flow and no ensemble."""
     tree = _state_of(content)
-    return tree is not None and (_ENSEMBLE in tree or all(name in tree for name in _STRUCTURE))
+    return tree is not None and all(name in tree for name in _STRUCTURE)
 
 
 def extract(content: Any, report: Report, prefix: str | None) -> tuple[State, dict[str, Any]]:
@@ -64,14 +74,12 @@ def extract(content: Any, report: Report, prefix: str | None) -> tuple[State, di
             "bijector_info: none, so the flow has never been trained and has no weights; train it, "
             "and save it again"
         )
+    beside = {name: tree[name] for name in tree if name not in (*_SET_ASIDE, PARAMS, "class")}
+    for name, value in ((PARAMS, tree.get(PARAMS)), *beside.items()):
+        _check_size(value, name)
     state = dict(_leaves(tree.get(PARAMS, ()), PARAMS))
     check_tensors(state, report)
-    stored = {
-        name: _plain(value, name)
-        for name, value in tree.items()
-        if name not in (*_SET_ASIDE, PARAMS, "class")
-    }
-    return state, stored
+    return state, {name: _plain(value, name) for name, value in beside.items()}
 
 
 def _state_of(content: Any) -> Mapping[str, Any] | None:
@@ -96,6 +104,23 @@ def _chosen(flows: Any, prefix: str | None) -> Mapping[str, Any]:
             else "an ensemble without flows"
         )
     return _state_of(flows[prefix]) or {}
+
+
+def _check_size(tree: Any, path: str) -> None:
+    """Count the parts of a tree, those of a shared one each time that it is met.
+
+    Raises:
+        ImportRefused: if there are more than flows have: tuples of twice the one before unfold
+            to 2^n parts.
+    """
+    waiting, count = [tree], 0
+    while waiting:
+        part = waiting.pop()
+        parts = part if isinstance(part, (tuple, list)) else ()
+        count += len(parts)
+        if count > _MAX_PARTS:
+            raise ImportRefused(f"{path}: expected at most {_MAX_PARTS} parts, got more")
+        waiting.extend(parts)
 
 
 def _leaves(tree: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Tensor]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models.datasets.schema import feature_names
+from models.importers.pytrees import is_flow
 from models.importers.report import ImportRefused
 from models.importers.run import Request, run
 from tests.models.importers.golden import load
@@ -89,6 +90,21 @@ def test_of_an_ensemble_one_flow_is_imported(tmp_path: Path) -> None:
     alone, _ = run(save(tmp_path, flows["Flow 1"]), Request())
     x = torch.randn(4, 2).double()
     assert torch.equal(found.log_prob(x), alone.log_prob(x))
+
+
+@pytest.mark.parametrize("ensemble", [5, {"a": 1}, {("a",): {"params": ()}}])
+def test_an_ensemble_of_something_else_is_no_flow(ensemble: Any) -> None:
+    assert not is_flow({"state_dict": {}, "ensemble": ensemble})
+    assert is_flow({"ensemble": {"Flow 0": tree(COUPLING)}})
+
+
+@pytest.mark.parametrize("part", ["params", "bijector_info", "condition_means"])
+def test_trees_that_unfold_without_an_end_are_refused(tmp_path: Path, part: str) -> None:
+    doubled: Any = (1,)
+    for _ in range(50):
+        doubled = (doubled, doubled)
+    with pytest.raises(ImportRefused, match=f"{part}: expected at most 100000 parts, got more"):
+        run(save(tmp_path, tree(COUPLING, **{part: doubled})), Request())
 
 
 def test_rows_outside_the_base_have_no_density(tmp_path: Path) -> None:
