@@ -118,6 +118,7 @@ def test_rows_outside_the_base_have_no_density(tmp_path: Path) -> None:
 
 PERIODIC = (COUPLING[0], (1, 3.0, 0, 4, None, 0, True))
 CONDITIONED = (COUPLING[0], (2, 3.0, 0, 4, None, 2, False))
+COLOURS = ("ColorTransform", (0, [0, 1]))
 SCALER = ("StandardScaler", (np.zeros(2), np.ones(2)))
 
 
@@ -130,6 +131,8 @@ SCALER = ("StandardScaler", (np.zeros(2), np.ones(2)))
         (tree(("Mine", (1,)), COUPLING), "Mine is not a bijector"),
         (tree(COUPLING, ("UniformDequantizer", ([0],))), "expected it first"),
         (tree(COUPLING, ("InvSoftplus", (1, 1.0))), "InvSoftplus behind bijectors that change"),
+        (tree(COUPLING, ("InvSoftplus", (0, 1.0))), "or depend on them"),
+        (tree(COLOURS, ("InvSoftplus", (0, 1.0)), COUPLING), "or depend on them"),
         (tree(("StandardScaler", (0.0, [1.0, 0.0])), COUPLING), "positive scale for every column"),
         (
             tree(("StandardScaler", (0.0, [1.0, 1.0, 1.0])), COUPLING),
@@ -149,6 +152,16 @@ def test_what_cannot_be_expressed_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ImportRefused, match=message):
         run(save(tmp_path, content), Request())
+
+
+def test_a_softplus_behind_colours_of_other_columns_comes_first(tmp_path: Path) -> None:
+    softplus = ("InvSoftplus", (0, 1.0))
+    flows = [
+        run(save(tmp_path, tree(*order, COUPLING)), Request())[0]
+        for order in ((("ColorTransform", (1, [1])), softplus), (softplus,))
+    ]
+    x = torch.tensor([[0.7, 0.3], [2.0, -1.0]]).double()
+    assert torch.allclose(*(flow.log_prob(x) for flow in flows), atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Layers:
         is_noisy: whether whole numbers are dequantised.
         is_circular: whether there are periodic splines.
         origins: for every column behind the layers, the column behind the preprocessing that it
-            still is; None for those that have changed.
+            still is; None for those that have changed, or that decided how another one did.
     """
 
     features: int
@@ -76,8 +76,8 @@ class Layers:
 
         Args:
             part: the layer.
-            origins: which columns it leaves alone but for their place: for every column that comes
-                out, the one that went in; None for those that are changed.
+            origins: which columns it leaves alone but for their place, and does not look at: for
+                every column that comes out, the one that went in; None for all others.
         """
         places = [None] * self.features if origins is None else origins
         self.origins = [None if place is None else self.origins[place] for place in places]
@@ -124,8 +124,7 @@ def convert(
             part = convert_spline(weights, bijector.coupling, features, conditions)
             made.is_circular |= bijector.coupling.periodic
             if part is not None:
-                kept = bijector.coupling.kept(features)
-                made.add(part, [*range(kept), *[None] * (features - kept)])
+                made.add(part)
         elif name in _SHIFTS:
             mean, std = _shift_and_scale(name, arguments, features)
             if made.parts:
@@ -229,22 +228,25 @@ def _colours(bijector: Bijector, features: int) -> tuple[Part, list[int | None]]
         weight[row, index] = 1.0
     for row, (left, right) in enumerate(pairwise(magnitudes), len(unchanged)):
         weight[row, left], weight[row, right] = 1.0, -1.0
-    colours = [None] * (features - len(unchanged))
-    return chain_layers.linear(weight), [*unchanged, *colours]
+    if len(magnitudes) == 1:
+        return chain_layers.linear(weight), unchanged
+    # The reference is in the colours too.
+    colours = [None] * (features - len(others))
+    return chain_layers.linear(weight), [*others, *colours]
 
 
 def _soften(made: Layers, bijector: Bijector) -> None:
-    """The inverse softplus on positive columns, in front of the layers, which leave them alone.
+    """The inverse softplus on positive columns, in front of the layers, which do not see them.
 
     Raises:
-        ImportRefused: if a layer in front of it does not.
+        ImportRefused: if a layer in front of it changes them, or looks at them.
     """
     columns, sharpness = (torch.tensor(value).flatten() for value in bijector.arguments)
     places = [made.origins[column] for column in columns.tolist()]
     if None in places or len(set(places)) != len(places):
         raise ImportRefused(
-            f"{bijector.key}: InvSoftplus behind bijectors that change its columns, or on one "
-            "twice; expected it in front of them"
+            f"{bijector.key}: InvSoftplus behind bijectors that change its columns or "
+            "depend on them, or on one twice; expected it in front of them"
         )
     factors = sharpness.double().expand(len(places)).tolist()
     ordered = sorted(zip(places, factors, strict=True))
