@@ -18,7 +18,7 @@ from models.importers.layouts.chain_layers import Part, spline_bins
 from models.importers.layouts.networks import Net, periodic
 from models.importers.report import ImportRefused
 from models.importers.source import Inference
-from models.importers.sources.normflows.couplings import Settings
+from models.importers.sources.normflows.couplings import Arguments, Settings
 from models.importers.weights import Weights
 
 # Of a PeriodicShift.
@@ -136,6 +136,11 @@ def shift(weights: Weights, name: str, settings: Settings) -> list[Part]:
             found[argument] = _numbers(weights, key)
         else:
             given = settings.given.bound if argument == "bound" else settings.given.shift
+            if given is None:
+                raise ImportRefused(
+                    f"{argument}: {name} is a PeriodicShift or PeriodicWrap without it; give "
+                    f"{_fitting(argument)}"
+                )
             found[argument] = [given]
         if len(found[argument]) not in (1, len(settings.circular)):
             raise ImportRefused(
@@ -144,6 +149,55 @@ def shift(weights: Weights, name: str, settings: Settings) -> list[Part]:
             )
     layer = {"kind": "circular_shift", "chosen": list(settings.circular), **found}
     return [Part(layer, {})]
+
+
+def _fitting(argument: str) -> str:
+    default = 1 if argument == "bound" else 0
+    return (
+        f"that of the PeriodicShifts (the library's default is {default}): where it is a plain "
+        "number and no tensor, it is not in the checkpoint; of a PeriodicWrap shift is 0"
+    )
+
+
+def shifts_behind(weights: Weights, config: Arguments, kinds: Mapping[int, str]) -> int:
+    """How many PeriodicShifts of plain numbers stand behind the last flow that has tensors.
+
+    Raises:
+        ImportRefused: if num_flows says less than there are.
+    """
+    count = max(kinds) + 1
+    if config.num_flows is not None:
+        if config.num_flows < count:
+            raise ImportRefused(
+                f"num_flows: {config.num_flows} was given, but flows.{count - 1} is in the "
+                f"checkpoint; expected {count}, and one more for every PeriodicShift behind it"
+            )
+        return config.num_flows - count
+    if len(kinds) < count or _plain_shifts(weights, kinds):
+        return 0
+    return int(config.bound is not None or config.shift is not None)
+
+
+def _plain_shifts(weights: Weights, kinds: Mapping[int, str]) -> list[str]:
+    """Which arguments are no tensors in some PeriodicShift that has the other one as a tensor."""
+    shifts = [f"flows.{place}" for place, kind in kinds.items() if kind == "periodic"]
+    return [
+        argument
+        for argument in ("bound", "shift")
+        if any(f"{name}.{argument}" not in weights for name in shifts)
+    ]
+
+
+def warn_of_the_end(weights: Weights, parts: Sequence[Part]) -> None:
+    """Say that a PeriodicShift at the end would leave no trace, where it may be expected."""
+    maps = [part.layer["elementwise"] for part in parts if "elementwise" in part.layer]
+    if any(one.get("circular") for one in maps):
+        weights.report.warning(
+            "num_flows",
+            "a PeriodicShift or PeriodicWrap of plain numbers behind the last flow with tensors "
+            "leaves no trace, and none was taken; where there is one, give bound and shift, and "
+            "num_flows (the length of flows) if others stand between the flows",
+        )
 
 
 def infer(
@@ -156,22 +210,17 @@ def infer(
     is_mixed = any(one.kind == "list" for one in tails.values())
     shifts = [f"flows.{place}" for place, kind in kinds.items() if kind == "periodic"]
     has_holes = len(kinds) <= max(kinds) and any(one.kind != "linear" for one in tails.values())
+    plain = _plain_shifts(weights, kinds)
     if is_mixed or shifts or has_holes:
         _infer_features(weights, seen, tails)
     else:
         seen.suppose("ind_circ", None, "there are no circular parts")
-    for argument, default in (("bound", 1.0), ("shift", 0.0)):
-        if has_holes or any(f"{name}.{argument}" not in weights for name in shifts):
-            seen.ask(
-                argument,
-                f"that of the PeriodicShifts (the library's default is {default:g}): where it is a "
-                "plain number and no tensor, it is not in the checkpoint; of a PeriodicWrap shift "
-                "is 0",
-            )
+    for argument in ("bound", "shift"):
+        if has_holes or argument in plain:
+            seen.ask(argument, _fitting(argument))
         else:
-            seen.suppose(
-                argument, default, "in the tensors of every PeriodicShift, if there is one"
-            )
+            seen.suppose(argument, None, "in the tensors of PeriodicShifts, if there are any")
+    seen.suppose("num_flows", None, "the last flow is one with tensors")
 
 
 def _infer_features(weights: Weights, seen: Inference, tails: Mapping[str, Tails]) -> None:

@@ -39,12 +39,16 @@ class Arguments(Protocol):
         """The circular features."""
 
     @property
-    def bound(self) -> float:
+    def bound(self) -> float | None:
         """Of PeriodicShifts, where it is no tensor."""
 
     @property
-    def shift(self) -> float:
+    def shift(self) -> float | None:
         """Of PeriodicShifts, where it is no tensor."""
+
+    @property
+    def num_flows(self) -> int | None:
+        """The length of flows, where PeriodicShifts of plain numbers stand at its end."""
 
     @property
     def leaky(self) -> float:

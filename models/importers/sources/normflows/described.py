@@ -10,6 +10,7 @@ from typing import Any
 from models.importers.report import ImportRefused
 
 FIELD = "layers_per_step"
+ORDER, TURN = "layers", "PeriodicShift"
 BLOCK, SHUFFLE, SWAP, NORM = "acb", "perm shuffle", "perm swap", "act"
 _SCALES = {"true": True, "false": False}
 _EXPECTED = (
@@ -48,6 +49,16 @@ def unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
                 f"{name}: {given!r} was given, and {FIELD} says {value!r}; leave one of them out"
             )
     return {**told, **settings, FIELD: kinds}
+
+
+def unfold_order(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read the length of flows off `layers`, where it names them and ends in a PeriodicShift."""
+    lines = settings.get(ORDER)
+    if not isinstance(lines, str):
+        return settings
+    names = [name.strip().replace("PeriodicWrap", TURN) for name in lines.split(",")]
+    length = {"num_flows": len(names)} if names[-1] == TURN else {}
+    return {**length, **settings, ORDER: ", ".join(names)}
 
 
 def _check_modes(modes: Any, kinds: list[str]) -> None:

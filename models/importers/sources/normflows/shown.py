@@ -23,7 +23,7 @@ _CLASSES = {
     "actnorm": "ActNorm",
     "planar": "Planar",
     "radial": "Radial",
-    "periodic": "PeriodicShift",
+    "periodic": described.TURN,
 }
 _BLOCKS = ("masked", "coupling", "planar", "radial", *NETS)
 _INNER = {"spline_coupling": "prqct.transform_net", "spline_autoregressive": "mprqat."}
@@ -102,7 +102,8 @@ def _show_order(seen: Inference, kinds: Mapping[int, str]) -> None:
     """What stands at every place of a flow with circular parts, a comma between."""
     names = {**_CLASSES, **dict.fromkeys(SPLINES, "spline")}
     places = [names[kinds.get(place, "periodic")] for place in range(max(kinds) + 1)]
-    seen.show("layers", ", ".join(places), reason="keys of flows")
+    line = ", ".join(places)
+    seen.show(described.ORDER, line, f"{line}, {described.TURN}", reason="keys of flows")
 
 
 def _show_base(weights: Weights, seen: Inference, base: Base) -> None:

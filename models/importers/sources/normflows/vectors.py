@@ -55,8 +55,9 @@ class Config(SourceConfig):
     num_bins: Count | None
     tail_bound: _Positive | tuple[_Positive, ...]
     ind_circ: tuple[Annotated[int, Field(ge=0)], ...] | None
-    bound: _Positive
-    shift: float
+    bound: _Positive | None
+    shift: float | None
+    num_flows: Count | None
     activation: ActivationName
     leaky: Annotated[float, Field(ge=0, lt=1)]
     output_fn: str | None
@@ -96,7 +97,8 @@ def infer(weights: Weights) -> Inference:
         seen.ask(
             "permute",
             'swap or swap_between: flows without tensors are Permute(mode="swap"); "swap" has one '
-            'behind every block, the last too, "swap_between" only between blocks',
+            'behind every block, the last too, "swap_between" only between blocks; none where they '
+            "are PeriodicShifts or PeriodicWraps, with ind_circ, bound and shift",
         )
     return seen
 
@@ -248,10 +250,13 @@ def convert(config: Config, weights: Weights) -> Conversion:
     )
     _check_blocks(config, weights, settings)
     parts: list[Part] = []
-    for place in _order(weights, config.permute):
+    behind = normflows_circular.shifts_behind(weights, config, kinds) if config.ind_circ else 0
+    for place in _order(weights, config.permute, behind):
         parts += normflows_layers.convert(weights, f"flows.{place}", settings)
     parts += normflows_base.convert(weights, config.D, config)
     normflows_circular.check(weights, parts)
+    if not behind and (not config.ind_circ or config.num_flows is None):
+        normflows_circular.warn_of_the_end(weights, parts)
     described, layers = chain_layers.chain(
         parts,
         config.D,
@@ -267,11 +272,10 @@ def convert(config: Config, weights: Weights) -> Conversion:
     )
 
 
-def _order(weights: Weights, permute: Swaps) -> list[int]:
-    """The places of flows as data go through them, swaps among them."""
+def _order(weights: Weights, permute: Swaps, behind: int) -> list[int]:
+    """The places of flows as data go through them, those without tensors among them."""
     last = weights.indices(r"flows\.(\d+)\.")[-1]
-    if permute == "swap":
-        last += 1
+    last += 1 if permute == "swap" else behind
     return list(range(last + 1))[::-1]
 
 
@@ -287,7 +291,7 @@ def _reported() -> Reported:
 
 def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take a description line by line apart; the word "Permute" in one of classes means swaps."""
-    settings = normflows_described.unfold(settings)
+    settings = normflows_described.unfold_order(normflows_described.unfold(settings))
     bounds = settings.get("tail_bound")
     if isinstance(bounds, list | tuple):  # a tensor of the library, in float32
         settings = {**settings, "tail_bound": torch.tensor(bounds, dtype=torch.float32).tolist()}
@@ -295,6 +299,8 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         settings = {**settings, "num_context_channels": 0}
     if "permute" not in settings and "swap" in str(settings.get("layer", "")).lower():
         return {**settings, "permute": "swap"}
+    if settings.get("ind_circ") and {"bound", "shift"} & settings.keys():
+        return {"permute": "none", **settings}
     return settings
 
 
