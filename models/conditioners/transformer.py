@@ -29,6 +29,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
         self.heads = heads
+        self.query_scale = 1 / math.sqrt(width // heads)
         self.attention_norm = LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
@@ -47,16 +48,21 @@ class TransformerBlock(nn.Module):
             (B, T, width).
         """
         query, key, value = self.queries_keys_values(hidden)
-        logits = torch.bmm(query, key.transpose(1, 2)) / math.sqrt(query.shape[2])
+        logits = torch.bmm(query, key.transpose(1, 2))
         if mask is not None:
             logits = torch.where(mask, logits, -math.inf)
         seen = torch.bmm(logits.softmax(2), value)
         return self.finish(hidden, seen)
 
     def queries_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the heads ask, are found by, and tell: each (B heads, T, width / heads)."""
+        """What the heads ask, are found by, and tell: each (B heads, T, width / heads).
+
+        Queries are divided by the root of their width already.
+        """
         tokens, width = hidden.shape[1:]
-        parts = self.qkv(self.attention_norm(hidden)).chunk(3, 2)
+        parts = list(self.qkv(self.attention_norm(hidden)).chunk(3, 2))
+        if self.query_scale != 1:
+            parts[0] = parts[0] * self.query_scale
         split = (-1, tokens, self.heads, width // self.heads)
         query, key, value = (
             part.reshape(split).transpose(1, 2).reshape(-1, tokens, width // self.heads)

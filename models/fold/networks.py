@@ -13,6 +13,7 @@ from models.conditioners.conv import GlowNet, RealNVPResNet, ScaledConv2d, Weigh
 from models.conditioners.dense import ADDING_MODES, MLP, Pair, ResidualBlock, ResNet
 from models.conditioners.masked import MaskedLinear
 from models.conditioners.periodic import PeriodicInputs
+from models.conditioners.transformer import TransformerBlock
 from models.fold.affine import EvaluatedBatchNorm, Norm, scale_and_shift
 from models.fold.scalar import FoldedAdditive, FoldedAffine, Raw, Scalar, Trailing, Unchanged
 from models.transforms.elementwise import Additive, Affine, Elementwise
@@ -202,6 +203,17 @@ def _(module: ScaledConv2d, size: Size) -> nn.Module:
 @plain.register
 def _(module: GlowNet, size: Size) -> nn.Module:
     return Stack(*_merged(module.layers, size))
+
+
+@plain.register
+def _(module: TransformerBlock, size: Size) -> nn.Module:
+    _simplify_children(module, size)
+    # Of a number that multiplies a product onnxruntime keeps seven digits, in float64 too.
+    scale = torch.ones_like(_bias(module.qkv))
+    scale[: len(scale) // 3] = module.query_scale
+    _rescale(module.qkv, scale, torch.zeros_like(scale))
+    module.query_scale = 1.0
+    return module
 
 
 @plain.register

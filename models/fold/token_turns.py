@@ -4,7 +4,6 @@ A decode asks for the parameters of one token after the other. The keys and valu
 before are kept, so that each token passes the network once (a "KV cache").
 """
 
-import math
 from typing import cast
 
 import torch
@@ -53,5 +52,5 @@ def _pass_block(block: TransformerBlock, hidden: Tensor, memory: Memory, place: 
         key = torch.cat((memory[place], key), 1)
         value = torch.cat((memory[place + 1], value), 1)
     memory[place], memory[place + 1] = key, value
-    logits = torch.bmm(query, key.transpose(1, 2)) / math.sqrt(query.shape[2])
+    logits = torch.bmm(query, key.transpose(1, 2))
     return block.finish(hidden, torch.bmm(logits.softmax(2), value))

@@ -95,6 +95,6 @@ class Gaussianization(Elementwise):
 
 def _log_mean_exp(values: Tensor) -> Tensor:
     """Log of the mean of exp over the last axis, without overflow."""
-    largest = values.amax(-1)
+    largest = values.amax(-1).clamp(min=torch.finfo(values.dtype).min)
     total = (values - largest[..., None]).exp().sum(-1)
     return largest + total.log() - math.log(values.shape[-1])

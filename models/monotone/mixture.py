@@ -270,7 +270,9 @@ class _Walk:
         u = (known - self._mean()) * (-log_scale).exp()
         distance = known - self.components.means[..., index] if self.is_precision else u
         self.distances.append(distance)
-        self.log_weights = self.log_weights - 0.5 * u.square() - log_scale
+        # Of a value that no component explains all weights would be -inf, and their ratios NaN.
+        distance = (0.5 * u.square()).clamp(max=torch.finfo(u.dtype).max ** 0.5)
+        self.log_weights = self.log_weights - distance - log_scale
 
     def _log_deviation(self, index: int) -> Tensor:
         raw = self.components.raw[..., index]

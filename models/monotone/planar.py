@@ -116,7 +116,8 @@ class Planar(PlanarMap):
     def plane(self) -> Plane:
         along = (self.w * self.v).sum()
         steepness = softplus(along)
-        u = self.v + (steepness - 1 - along) * self.w / self.w.square().sum()
+        square = self.w.square().sum().clamp(min=torch.finfo(self.w.dtype).tiny)
+        u = self.v + (steepness - 1 - along) * self.w / square
         return Plane(u, self.w, self.b, steepness[None])
 
 

@@ -1,6 +1,7 @@
 """Autoregressive maps: every feature is moved as the features before it say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -73,11 +74,15 @@ class MaskedAutoregressive(SolvingTransform):
         if self.decoding == "sequential" and not (self.training and differentiates):
             return self._decode_in_turns(y, context)
         inversion = Inversion(self._pass, self.order, guesses=self.decoding != "passes")
-        with torch.no_grad():
-            x, log_slope, passes = inversion.solve(y, context, self.passes)
-        if differentiates:
-            x = with_implicit_gradient(self._pass, x, y, context)
-            _, log_slope = self._pass(x, y, context)
+        with _evaluated_norms(self.conditioner) as norms:
+            with torch.no_grad():
+                x, log_slope, passes = inversion.solve(y, context, self.passes)
+            if differentiates:
+                x = with_implicit_gradient(self._pass, x, y, context)
+                _, log_slope = self._pass(x, y, context)
+        if norms:
+            with torch.no_grad():  # once, of what was found: guesses are no data
+                self.conditioner(x, context)
         if self.counts_evaluations:
             report_passes(call, passes)
         return x, sum_event(cast(Tensor, log_slope))
@@ -101,6 +106,20 @@ class MaskedAutoregressive(SolvingTransform):
 
     def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
         return unpack_params(self.conditioner(x, context), self.elementwise.num_params)
+
+
+@contextmanager
+def _evaluated_norms(network: nn.Module) -> Iterator[list[nn.BatchNorm1d]]:
+    """Let batch norms that train use their running statistics: each row is solved by itself."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d)]
+    training = [part for part in norms if part.training]
+    for part in training:
+        part.eval()
+    try:
+        yield training
+    finally:
+        for part in training:
+            part.train()
 
 
 class Swapped(SolvingTransform):

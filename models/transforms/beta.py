@@ -47,13 +47,14 @@ class BetaToNormal(UniformToNormal):
         self._terms = [float(math.comb(2 * exponent - 1, exponent + k)) for k in range(exponent)]
         self._log_norm = math.lgamma(2 * exponent) - 2 * math.lgamma(exponent)
 
-    def _log_tail(self, share: Tensor) -> Tensor:
-        return self._log_tail_and_slope(share.log())[0]
+    def _log_tail(self, log_share: Tensor) -> Tensor:
+        return self._log_tail_and_slope(log_share)[0]
 
-    def _log_density(self, share: Tensor) -> Tensor:
-        return self._log_norm + (self.exponent - 1) * (share.log() + torch.log1p(-share))
+    def _log_density(self, log_share: Tensor) -> Tensor:
+        log_both = log_share + torch.log1p(-log_share.exp())
+        return self._log_norm + (self.exponent - 1) * log_both
 
-    def _share(self, log_tail: Tensor) -> Tensor:
+    def _log_share(self, log_tail: Tensor) -> Tensor:
         """Newton's method in the logarithm of the share, where log I is concave."""
         with torch.no_grad():
             # Of the line that log I comes close to far out, and stays below.
@@ -63,7 +64,7 @@ class BetaToNormal(UniformToNormal):
                 log_share = log_share - (found - log_tail) / slope
             found, slope = self._log_tail_and_slope(log_share)
         # The last step is differentiable, as the inverse function is.
-        return (log_share - (found - log_tail) / slope).exp()
+        return log_share - (found - log_tail) / slope
 
     def _log_tail_and_slope(self, log_share: Tensor) -> tuple[Tensor, Tensor]:
         """log I(s) and its derivative in log s, for s up to 1/2."""

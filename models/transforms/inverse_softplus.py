@@ -53,7 +53,7 @@ class InverseSoftplus(Transform):
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         chosen, k, inside = per_channel(self.chosen, x), self._sharpness(x), x > 0
         # A harmless value in the place of the outsiders keeps NaN out of gradients too.
-        size = k * torch.where(inside, x, 1.0)
+        size = (k * torch.where(inside, x, 1.0)).clamp(min=2 * torch.finfo(x.dtype).tiny)
         # 1 - exp(-size), which keeps its digits near 0.
         half = torch.tanh(size / 2)
         log_share = (2 * half / (1 + half)).log()

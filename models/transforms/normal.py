@@ -119,6 +119,9 @@ def normal_quantile(log_tail: Tensor) -> Tensor:
     What is so far out that its probability underflows still has its logarithm, and keeps its
     digits. The derivative is that of the inverse function.
     """
+    # Further out the powers below overflow.
+    furthest = 0.1 * torch.finfo(log_tail.dtype).max ** (1 / 3)
+    log_tail = log_tail.clamp(min=-0.5 * furthest**2)
     with torch.no_grad():
         t = (-2 * log_tail).sqrt()
         z = t - polynomial(_START_NUMERATOR, t) / polynomial(_START_DENOMINATOR, t)

@@ -54,7 +54,9 @@ class RadialMap(Transform, ABC):
         # The two forms of the root: neither takes nearly equal numbers from each other.
         half = 0.5 * (distance - pull)
         product = reach * distance
-        root = (half.square() + product).sqrt()
+        # Of numbers near 1: squares of large ones overflow.
+        large = half.detach().abs().clamp(min=1)
+        root = large * ((half / large).square() + product / large / large).sqrt()
         is_far = half >= 0
         divisor = torch.where(is_far, 1.0, root - half)
         radius = torch.where(is_far, half + root, product / divisor)
@@ -82,12 +84,18 @@ class Radial(RadialMap):
 
 def _length(offset: Tensor) -> Tensor:
     """|offset|, with a gradient of zero where it is zero.   (B, D) -> (B, 1)."""
-    square = row_sum(offset.square())[:, None]
-    return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
+    large = offset.detach().abs().amax(1, keepdim=True).clamp(min=1)
+    square = row_sum((offset / large).square())[:, None]
+    return large * square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
 
 
 def _log_det(radius: Tensor, features: int, reach: Tensor, pull: Tensor) -> Tensor:
     """Of encode, from r (B, 1).   -> (B,)."""
+    radius = radius.clamp(min=torch.finfo(radius.dtype).tiny ** 0.5)
     stretch = (pull + radius) / (reach + radius)
-    slope = (radius * (radius + 2 * reach) + reach * pull) / (reach + radius).square()
+    # Both are dR/dr: the one keeps its digits near the centre, the other does not overflow far out.
+    near = torch.minimum(radius, reach + 1)
+    inner = (near * (near + 2 * reach) + reach * pull) / (reach + near).square()
+    outer = 1 + reach / (reach + radius) * ((pull - reach) / (reach + radius))
+    slope = torch.where(radius > reach + 1, outer, inner)
     return ((features - 1) * stretch.log() + slope.log())[:, 0]

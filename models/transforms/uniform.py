@@ -67,33 +67,35 @@ class UniformToNormal(Transform):
         low, high, wide = self.box.get_buffer("low"), self.box.get_buffer("high"), x.double()
         below, above = wide - low, high - wide
         share = torch.minimum(below, above) / (high - low)
+        # What rounds from an end in the dtype of x is the end.
+        slack = torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs()) / (high - low)
         # Outsiders are taken for an end: finite latents, and no NaN in gradients.
         inner = share.clamp(min=_LEAST_TAIL)
-        size = normal_quantile(self._log_tail(inner))
+        size = normal_quantile(self._log_tail(inner.log()))
         z = sign_of(below - above) * size
-        log_slope = self._log_density(inner) - (high - low).log() - log_normal_density(z)
-        log_slope = torch.where(share < 0, -math.inf, log_slope)
+        log_slope = self._log_density(inner.log()) - (high - low).log() - log_normal_density(z)
+        log_slope = torch.where(share < -slack, -math.inf, log_slope)
         y = torch.where(self.chosen, z, wide).to(x.dtype)
         return y, sum_event(torch.where(self.chosen, log_slope, 0.0))
 
     def decode(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         low, high, wide = self.box.get_buffer("low"), self.box.get_buffer("high"), y.double()
         sign = sign_of(wide)
-        share = self._share(log_normal_tail(sign * wide))
-        inward = (high - low) * share
+        log_share = self._log_share(log_normal_tail(sign * wide))
+        inward = (high - low) * log_share.exp()
         x = torch.where(sign < 0, low + inward, high - inward)
-        log_slope = (high - low).log() + log_normal_density(wide) - self._log_density(share)
+        log_slope = (high - low).log() + log_normal_density(wide) - self._log_density(log_share)
         x = torch.where(self.chosen, x, wide).to(y.dtype)
         return x, sum_event(torch.where(self.chosen, log_slope, 0.0))
 
-    def _log_tail(self, share: Tensor) -> Tensor:
+    def _log_tail(self, log_share: Tensor) -> Tensor:
         """log of the probability of the nearer end, for the share of the box up to there."""
-        return share.log()
+        return log_share
 
-    def _share(self, log_tail: Tensor) -> Tensor:
+    def _log_share(self, log_tail: Tensor) -> Tensor:
         """Its inverse."""
-        return log_tail.exp()
+        return log_tail
 
-    def _log_density(self, share: Tensor) -> Tensor:
+    def _log_density(self, log_share: Tensor) -> Tensor:
         """log of the density over shares."""
-        return torch.zeros_like(share)
+        return torch.zeros_like(log_share)
