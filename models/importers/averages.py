@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.importers.prefixes import strippings
-from models.importers.report import Report
+from models.importers.report import ImportRefused, Report
 from models.importers.state import State, joined
 
 _WORDS = frozenset(("ema", "shadow", "average", "averaged", "averaging", "avg", "polyak", "swa"))
@@ -17,6 +17,7 @@ _BESIDE = ("initted", "step", "decay", "num_updates")
 # Lightning's WeightAveraging puts the average in the place of the weights, and them here.
 _SWAPPED = "current_model_state"
 _LIGHTNING = "state_dict"
+_MAX_NAMED = 4
 
 
 def is_average(name: str) -> bool:
@@ -24,8 +25,19 @@ def is_average(name: str) -> bool:
     return not _WORDS.isdisjoint(re.split(r"[^a-z0-9]+", name.lower()))
 
 
-def split_averages(states: Mapping[str, State], report: Report) -> dict[str, State]:
-    """Give averages names that say so, also those in one state dict beside the weights."""
+def split_averages(
+    states: Mapping[str, State], report: Report, *, is_wanted: bool = False
+) -> dict[str, State]:
+    """Give averages names that say so, also those in one state dict beside the weights.
+
+    Args:
+        states: by name.
+        report: where what is found is noted.
+        is_wanted: an average is asked for.
+
+    Raises:
+        ImportRefused: if one is wanted and the keys of one are not to be known.
+    """
     split: dict[str, State] = {}
     for name, state in states.items():
         for part, inside in _parts(state).items():
@@ -38,7 +50,7 @@ def split_averages(states: Mapping[str, State], report: Report) -> dict[str, Sta
             if (part or is_counted) and not is_average(full):
                 full = joined(full, "averaged")
             split[full] = _without_counts(inside, full, report)
-    _name_keys(split)
+    _name_keys(split, report, is_wanted=is_wanted)
     return {name: state for name, state in split.items() if state}
 
 
@@ -91,15 +103,56 @@ def _is_beside(key: str, value: Tensor) -> bool:
     return key in _BESIDE and value.numel() == 1
 
 
-def _name_keys(states: dict[str, State]) -> None:
+def _name_keys(states: dict[str, State], report: Report, *, is_wanted: bool) -> None:
     """Give averages whose keys lost their dots (LitEma) the keys of the weights beside them."""
     for name, state in states.items():
         if not is_average(name) or not state or any("." in key for key in state):
             continue
-        for other in states.values():
-            for stripped in strippings(other):
-                names = {key.replace(".", ""): key for key in stripped}
-                if other is not state and state.keys() <= names.keys():
-                    named = {names[key]: value for key, value in state.items()}
-                    states[name] = {**stripped, **named}
-                    break
+        others = [stripped for other in states.values() for stripped in strippings(other)]
+        beside = next((other for other in others if _is_named_by(state, other)), None)
+        if beside is None:
+            continue
+        if fault := _naming_fault(state, beside):
+            if is_wanted:
+                raise ImportRefused(f"{name}: {fault}")
+            report.warning(name, fault)
+            continue
+        keys = {key.replace(".", ""): key for key in beside}
+        named = {keys[key]: value for key, value in state.items()}
+        if filled := [key for key in beside if key not in named]:
+            shown = ", ".join(sorted({key.rpartition(".")[2] for key in filled})[:_MAX_NAMED])
+            report.mended(
+                name, f"{len(filled)} tensors that are not averaged ({shown}) are the model's own"
+            )
+        states[name] = {**beside, **named}
+
+
+def _is_named_by(state: State, other: State) -> bool:
+    has_dots = any("." in key for key in other)
+    return has_dots and state.keys() <= {key.replace(".", "") for key in other}
+
+
+def _naming_fault(state: State, beside: State) -> str:
+    """Why the keys of an average are not known, or not all there; empty where they are."""
+    keys: dict[str, list[str]] = {}
+    for key in beside:
+        keys.setdefault(key.replace(".", ""), []).append(key)
+    for key in state:
+        if len(keys[key]) > 1:
+            return f"{key} could be either of {', '.join(keys[key])}"
+    # What is never averaged, such as masks, goes by names of its own.
+    averaged = {keys[key][0].rpartition(".")[2] for key in state}
+    lost = [
+        key
+        for short, (key, *_) in keys.items()
+        if short not in state
+        and beside[key].is_floating_point()
+        and key.rpartition(".")[2] in averaged
+    ]
+    if not lost:
+        return ""
+    shown = ", ".join(lost[:_MAX_NAMED])
+    return (
+        f"the average is not whole: {len(lost)} weights are not in it ({shown}); "
+        "save it again, or take the weights as trained (--weights model)"
+    )

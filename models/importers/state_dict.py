@@ -91,7 +91,7 @@ def extract_state_dict(
     plain = {name: plain_keys(state, name, report) for name, state in found.states.items()}
     if prefix:
         plain = under(plain, prefix, report)
-    states = split_averages(plain, report)
+    states = split_averages(plain, report, is_wanted=prefer == "ema")
     state = states[_choose(states, found.nameless, report, recognise, prefer)]
     check_tensors(state, report)
     return without_common(state, report, recognise), found.stored

@@ -157,6 +157,30 @@ def test_averages_are_a_choice_and_are_told(content: Any) -> None:
     assert same(extract(content, "ema")[0], MEAN)
 
 
+def test_an_average_without_dots_is_whole_or_refused() -> None:
+    average = lit_ema(MEAN)
+    content = {**under("net.")(FLOW), **under("model_ema.")(average)}
+    _, said = extract(content, "ema")
+    (filled,) = (line for line in said if "are the model's own" in line)
+    assert f"{sum('features' in key for key in FLOW)} tensors that are not averaged" in filled
+    lost = next(key for key in FLOW if key.endswith(".bias"))
+    del content[f"model_ema.{lost.replace('.', '')}"]
+    with pytest.raises(ImportRefused, match=f"not whole: 1 weights are not in it .{lost}"):
+        extract(content, "ema")
+    state, said = extract(content)
+    assert same(state, FLOW)
+    assert any("the average is not whole" in line for line in said)
+
+
+def test_an_average_without_dots_of_two_meanings_is_refused() -> None:
+    content = {
+        "net": {"a.b1.weight": torch.ones(1), "a.b.1.weight": torch.ones(1)},
+        "ema": {"ab1weight": torch.ones(1)},
+    }
+    with pytest.raises(ImportRefused, match=r"ab1weight could be either of a\.b1\.weight, a\.b\.1"):
+        extract(content, "ema")
+
+
 def test_an_average_alone_is_one() -> None:
     content = averaged(MEAN)
     assert same(extract(content, "ema")[0], MEAN)
