@@ -6,9 +6,11 @@ of our own, from an allow-list, as inert values. What is not a checkpoint is rec
 """
 
 import argparse
+import lzma
 import pickle
 import warnings
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,12 @@ def _refuse_other_zips(path: Path, head: bytes) -> None:
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise ImportRefused(
             f"{path}: the file is truncated or damaged ({error}); download or copy it again"
+        ) from None
+    except (RuntimeError, ValueError, zlib.error, lzma.LZMAError) as error:
+        # Encrypted, packed by a method that Python has not, or damaged in what is packed.
+        raise ImportRefused(
+            f"{path}: a zip file that cannot be unpacked ({error}); download or copy it again, or "
+            "save it as torch.save does, neither packed nor encrypted"
         ) from None
     if damaged is not None:
         raise ImportRefused(f"{path}: {damaged} inside it is damaged; download or copy it again")

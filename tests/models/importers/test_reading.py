@@ -75,6 +75,29 @@ def test_damage_inside_a_file_is_found(tmp_path: Path) -> None:
         read(write(tmp_path / "model.pt", bytes(data)), Report())
 
 
+# Where the flags and the method stand in the two headers of an entry.
+HEADERS = ((b"PK\x03\x04", 6, 8), (b"PK\x01\x02", 8, 10))
+
+
+@pytest.mark.parametrize("fault", ["encrypted", "method", "packed"])
+def test_zips_that_cannot_be_unpacked_are_named(tmp_path: Path, fault: str) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"lr": 1e-3}))
+    data = bytearray((tmp_path / "model.pt").read_bytes())
+    for start, flags, method in HEADERS:
+        place = data.index(start)
+        if fault == "encrypted":
+            data[place + flags] |= 1
+        elif fault == "method":
+            data[place + method] = 99
+    if fault == "packed":
+        data[30 + len("archive/data.pkl")] ^= 0xFF
+    with pytest.raises(
+        ImportRefused, match=r"model\.pt: a zip file that cannot be unpacked \(.+\)"
+    ):
+        read(write(tmp_path / "model.pt", bytes(data)), Report())
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="No such file"):
         read(tmp_path / "none.pt", Report())
