@@ -1,8 +1,11 @@
 """PixelCNN: an autoregressive model over the levels of pixels, as the flow that it is."""
 
+import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Self
 
+import torch
 from pydantic import Field, model_validator
 
 from models.conditioners.pixelcnn import PixelCNN
@@ -11,10 +14,12 @@ from models.families.config import FamilyConfig, PositiveInt, Repeats
 from models.families.layers import DecodingOption
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing, pull_back
-from models.flow import Flow
+from models.flow import Facts, Flow
 from models.transforms.autoregressive import MaskedAutoregressive
 from models.transforms.histogram import Histogram
+from models.transforms.preprocess import PIXEL_BITS
 from models.transforms.squeeze import Flatten
+from models.transforms.transform import Transform
 
 PIXELCNN = About(
     what="a distribution over levels for each pixel, given those before it, by masked convolutions",
@@ -23,6 +28,10 @@ PIXELCNN = About(
     cost=Cost(encode="1", decode="D at most, until nothing changes"),
     example=Example(data="digits", event_shape=(1, 8, 8), arguments={"levels": 17, "width": 32}),
 )
+
+
+# Of a bin, how far from its middle a level may come to lie: more than float32 rounds.
+_MOST_MISPLACED = 1e-3
 
 
 class PixelCNNConfig(FamilyConfig):
@@ -65,9 +74,12 @@ def build_pixelcnn(config: PixelCNNConfig) -> Flow:
     """Build a PixelCNN.
 
     Raises:
-        ValueError: if the preprocessing or the width does not fit the event.
+        ValueError: if the preprocessing or the width does not fit the event, or the pixels that
+            are dequantised do not fill `levels` equal bins.
     """
     preprocessing, facts = build_preprocessing(config.preprocessing, config.event_shape)
+    if facts.num_levels is not None:
+        _check_levels(config, facts, preprocessing)
     channels, height, width = config.event_shape
     pixels = height * width
     net = PixelCNN(
@@ -94,3 +106,32 @@ def build_pixelcnn(config: PixelCNNConfig) -> Flow:
         context_shape=None if config.num_classes is None else (config.num_classes,),
         facts=dataclasses.replace(facts, num_classes=config.num_classes, support=support),
     )
+
+
+def _check_levels(config: PixelCNNConfig, facts: Facts, preprocessing: Sequence[Transform]) -> None:
+    """Make sure that a bin of the density is a level of the pixels: else it is no probability.
+
+    Raises:
+        ValueError: if there are fewer or more levels, or one lies beside the middle of its bin.
+    """
+    bits = facts.notes.get("pixel_bits")
+    found = facts.num_levels if bits is None else 2**bits
+    if config.levels != found:
+        raise ValueError(
+            f"levels: expected {found}, as many as the pixels have behind the preprocessing, got "
+            f"{config.levels}"
+        )
+    width = 1 if bits is None else 2 ** (PIXEL_BITS - bits)
+    pixels = width * torch.arange(found, dtype=torch.float64)
+    values = pixels.view(-1, 1, 1, 1).expand(-1, *config.event_shape)
+    for transform in preprocessing:
+        # The middle of a bin, not noise in it.
+        values, _ = copy.deepcopy(transform).eval().encode(values)
+    places = values.flatten(1).sort(dim=0).values * found - 0.5
+    ideal = torch.arange(found, dtype=torch.float64)[:, None]
+    if (places - ideal).abs().max() > _MOST_MISPLACED:
+        raise ValueError(
+            f"preprocessing: expected the {found} levels in the middle of {found} equal bins of "
+            f"[0, 1], as shift_scale with scale {1 / (width * found):g} puts them, got "
+            f"{float(values.min()):g} to {float(values.max()):g}"
+        )

@@ -9,6 +9,7 @@ import numpy as np
 from models.datasets import Dataset, DatasetError
 from models.families.preprocessing import pixel_steps
 from models.registry import FAMILIES, Family
+from models.transforms.preprocess import PIXEL_BITS
 
 # Angles in float32 may lie beyond pi.
 _SLACK = 1e-6
@@ -21,7 +22,7 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
     with the mean and standard deviation of each column but angles (`circular`), behind
     dequantization where it is marked as discrete; for pixels, dequantization and the scale of the
     family, see `Family.pixel_scale`. `levels`, where a family asks for it, becomes the number of
-    the pixels'.
+    the pixels', 2^bits behind a `reduce_bits` that was given.
 
     Raises:
         DatasetError: if the family is of images and these are rows of a table, or a column to be
@@ -42,7 +43,8 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
     if "event_shape" in fields:
         filled.setdefault("event_shape", list(train.event_shape))
     if "levels" in fields and train.num_levels is not None:
-        filled.setdefault("levels", train.num_levels)
+        bits = _reduced_bits(config.get("preprocessing", ()))
+        filled.setdefault("levels", train.num_levels if bits is None else 2**bits)
     if "preprocessing" in fields and "preprocessing" not in filled:
         if train.num_levels is not None:
             filled["preprocessing"] = pixel_steps(train.num_levels, entry.pixel_scale)
@@ -52,6 +54,14 @@ def fill_defaults(family: str, config: Mapping[str, Any], train: Dataset) -> dic
             standardise = _standardise(train, angles)
             filled["preprocessing"] = [*([noise] if train.discrete else []), standardise]
     return filled
+
+
+def _reduced_bits(preprocessing: Any) -> int | None:
+    """To how many bits pixels are floored; what is no such step is for `build` to judge."""
+    steps = preprocessing if isinstance(preprocessing, list | tuple) else ()
+    found = (step["bits"] for step in steps if isinstance(step, Mapping) and "bits" in step)
+    bits = next(found, None)
+    return bits if isinstance(bits, int) and 1 <= bits <= PIXEL_BITS else None
 
 
 def _is_of_images(entry: Family) -> bool:

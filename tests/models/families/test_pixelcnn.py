@@ -1,12 +1,15 @@
 """PixelCNN: probabilities of images that sum to one, and values that see those before alone."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
+from models.datasets import load
 from models.flow import Flow
 from models.registry import build
+from models.training.defaults import fill_defaults
 from tests.cases import perturb
 
 LEVELS = 3
@@ -72,6 +75,53 @@ def test_outside_of_the_levels_is_no_density() -> None:
     x = torch.tensor([[[[-0.6, 1.0]]], [[[2.6, 1.0]]], [[[2.0, 0.0]]]]).double()
     assert flow.log_prob(x).isinf().tolist() == [True, True, False]
     assert flow.facts.support is not None
+
+
+def steps(scale: float, levels: int = 17, **beside: float) -> list[dict[str, object]]:
+    """Pixels dequantised and scaled."""
+    noise = {"kind": "dequantise", "levels": levels}
+    return [noise, {"kind": "shift_scale", "scale": scale, **beside}]
+
+
+REDUCED = [{"kind": "reduce_bits", "bits": 2}, *steps(1 / 256, levels=256)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "preprocessing", "message"),
+    [
+        (256, steps(1 / 17), "levels: expected 17, as many as the pixels have .* got 256"),
+        (256, REDUCED, "levels: expected 4, .* got 256"),
+        (17, steps(1 / 256), "middle of 17 equal bins .* 0.0588235 puts .* got 0.00195312 to"),
+        (17, steps(1 / 17, shift=0.5), "preprocessing: expected the 17 levels"),
+        (17, [*steps(1 / 17), {"kind": "logit"}], "preprocessing: expected the 17 levels"),
+    ],
+)
+def test_bins_that_are_no_levels_are_refused(
+    levels: int, preprocessing: list[dict[str, object]], message: str
+) -> None:
+    """Their log_prob would be no log-probability: those of all images summed to 152."""
+    config = {"event_shape": [1, 1, 2], "width": 2, "num_layers": 1, "levels": levels}
+    with pytest.raises(ValueError, match=message):
+        build("pixelcnn", {**config, "preprocessing": preprocessing})
+
+
+@pytest.mark.parametrize(
+    ("levels", "preprocessing"),
+    [(17, steps(1 / 17)), (17, steps(-1 / 17, shift=1.0)), (4, REDUCED)],
+)
+def test_levels_in_the_middle_of_bins_are_taken(
+    levels: int, preprocessing: list[dict[str, object]]
+) -> None:
+    config = {"event_shape": [1, 1, 2], "width": 2, "num_layers": 1, "levels": levels}
+    assert build("pixelcnn", {**config, "preprocessing": preprocessing}).features == 2
+
+
+def test_training_takes_the_levels_of_the_pixels() -> None:
+    digits = load("digits")
+    assert fill_defaults("pixelcnn", {}, digits)["levels"] == digits.num_levels
+    pixels = dataclasses.replace(digits, num_levels=256)
+    assert fill_defaults("pixelcnn", {"preprocessing": REDUCED}, pixels)["levels"] == 4
+    assert fill_defaults("pixelcnn", {"preprocessing": REDUCED, "levels": 8}, pixels)["levels"] == 8
 
 
 @pytest.mark.parametrize(
