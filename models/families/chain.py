@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Cost, Example
 from models.families.config import LARGEST, FamilyConfig, PositiveInt
 from models.families.embedding import EmbeddingSteps, build_embedding, embedded_features
 from models.families.layers import Layer, build_layer
@@ -20,7 +20,10 @@ CHAIN = About(
     what="any flow over vectors, layer by layer",
     data="tables",
     when="no other family has the layers, or the order of layers, that you want",
-    cost=ONE_PASS,
+    cost=Cost(
+        encode="1 (that of its layers)",
+        decode="1 (that of its layers: D of an autoregressive one)",
+    ),
     example=Example(
         data="two_moons",
         event_shape=(2,),

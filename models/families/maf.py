@@ -14,7 +14,10 @@ MAF = About(
     what="affine maps, each feature given those before it (IAF: one_pass=decode)",
     data="tables",
     when="you score far more than you sample: a sample takes D passes of the networks",
-    cost=Cost(encode="1", decode="D (one_pass=decode: the other way round)"),
+    cost=Cost(
+        encode="1",
+        decode="D (decoding=jacobi: at most; one_pass=decode: the other way round)",
+    ),
     example=Example(
         data="wine",
         event_shape=(13,),

@@ -1,9 +1,9 @@
 """Neural spline flows: couplings or autoregressive maps that bend with splines."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.families.about import About, Cost, Example
 from models.families.chain import assemble
@@ -44,7 +44,7 @@ NSF = About(
     what="couplings or autoregressive maps that bend with splines",
     data="tables of two columns or more",
     when="realnvp is too stiff: several modes, sharp edges; its layers cost more",
-    cost=Cost(encode="1", decode="1 (structure=autoregressive: D)"),
+    cost=Cost(encode="1", decode="1 (structure=autoregressive: D; with decoding=jacobi: at most)"),
     example=Example(data="checkerboard", event_shape=(2,), arguments={"num_layers": 6}),
 )
 
@@ -90,6 +90,15 @@ class NSFConfig(StackConfig):
         description="Features that are angles in radians, in [-pi, pi], from 0: their splines "
         "close, and pi is -pi.",
     )
+
+    @model_validator(mode="after")
+    def _decoding_has_a_use(self) -> Self:
+        if self.structure == "coupling" and self.decoding != "sequential":
+            raise ValueError(
+                f"decoding: {self.decoding} is for structure=autoregressive; couplings take one "
+                "pass in either direction: leave it out"
+            )
+        return self
 
 
 def build_nsf(config: NSFConfig) -> Flow:

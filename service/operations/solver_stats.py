@@ -19,7 +19,7 @@ SOLVER_OUTPUTS = (
             "type": "array",
             "items": {"type": "integer"},
             "description": "Of the vector field of a continuous flow, or passes of the networks of "
-            "one with decoding=jacobi, a row each, if asked for.",
+            "one with decoding=jacobi or passes, a row each, if asked for.",
         },
         is_always=False,
     ),
@@ -52,7 +52,7 @@ def add_solver_stats(
         if with_evaluations:
             name = RETURN_EVALUATIONS.name
             raise InvalidParameter(
-                f"{name}: this model is no continuous flow, nor one with decoding=jacobi",
+                f"{name}: this model is no continuous flow, nor one with decoding=jacobi or passes",
                 at=f"/{name}",
             )
         return {}

@@ -50,7 +50,7 @@ _NUMBERS: dict[str, tuple[Any, ...]] = {
     "offset": (0.0, 0.1),
     "num_reflections": (None, 1, 3),
     "exponent": (1, 2, 13),
-    "levels": (2, 3, 5),
+    "levels": (2, 4, 8),  # of so many bits
     "kernel": (1, 3),
     "min_bin": (1e-3, 0.05),
     "min_slope": (1e-3, 0.05),
@@ -198,7 +198,9 @@ def _event_shape(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[int
 def _preprocessing(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> list[dict[str, Any]]:
     if d.family == "pixelcnn":  # whose data lie in [0, 1]
         d.pixels = True
-        return [{"kind": "dequantise", "levels": 256}, {"kind": "shift_scale", "scale": 2.0**-8}]
+        bits = int(so_far["levels"]).bit_length() - 1
+        scale = {"kind": "shift_scale", "scale": 2.0**-8}
+        return [{"kind": "reduce_bits", "bits": bits}, {"kind": "dequantise"}, scale]
     channels = d.shape[0]
     many = d.rng.choice([1, channels])
     standardise = {
@@ -376,6 +378,8 @@ def _decoding(d: Drawer, kind: Any, annotation: Any, so_far: Any) -> str:
     # An inverse that is searched for is not searched for inside another search.
     one = so_far.get("elementwise", {}).get("kind", "affine")
     words = get_args(_named(annotation))
+    if kind.__name__ == "NSFConfig" and so_far.get("structure") != "autoregressive":
+        return "sequential"
     return d.rng.choice(words) if one in ("additive", "affine", "spline") else "sequential"
 
 

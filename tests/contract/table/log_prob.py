@@ -252,7 +252,7 @@ CASES = [
         _ONE | {"return_evaluations": True},
         problem(
             "invalid_parameter",
-            "return_evaluations: this model is no continuous flow, nor one with decoding=jacobi",
+            "return_evaluations: this model is no continuous flow, nor one with decoding=jacobi or passes",
             "/return_evaluations",
         ),
         v2=_NO_EVALUATIONS,

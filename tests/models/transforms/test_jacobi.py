@@ -175,3 +175,9 @@ def test_a_search_in_a_search_is_refused() -> None:
     }
     with pytest.raises(ValueError, match=r"layer 0 .*decoding: expected sequential for bernstein"):
         build("chain", {"event_shape": [2], "layers": [layer]})
+
+
+@pytest.mark.parametrize("decoding", ["jacobi", "passes"])
+def test_couplings_have_no_use_for_it(decoding: Decoding) -> None:
+    with pytest.raises(ValueError, match=f"decoding: {decoding} is for structure=autoregressive"):
+        build("nsf", {"event_shape": [2], "decoding": decoding})
