@@ -35,7 +35,8 @@ NO_MODEL = ""
 
 _Buckets = tuple[float, ...]
 _SECONDS: _Buckets = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_EVALUATIONS: _Buckets = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+# Passes of networks are few, evaluations of a field many.
+_EVALUATIONS: _Buckets = tuple(2.0**power for power in range(14))
 _ROWS: _Buckets = tuple(2.0**power for power in range(15))
 
 

@@ -58,6 +58,11 @@ def test_each_request_gets_what_its_rows_took() -> None:
         sample = metrics.registry.get_sample_value
         assert sample("pushforward_ode_evaluations_count", labels) == 8
         assert sample("pushforward_ode_evaluations_sum", labels) == 360
+        below = [
+            sample("pushforward_ode_evaluations_bucket", {**labels, "le": f"{bound}.0"})
+            for bound in (1, 2, 4, 8, 16, 32)
+        ]
+        assert below == [0, 0, 0, 0, 1, 3]
 
     run(test())
 
