@@ -90,7 +90,12 @@ class CNFUNetConfig(EquationConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        check_sides(self.event_shape, len(self.hidden_channels) - 1, "resolutions - 1")
+        check_sides(
+            self.event_shape,
+            len(self.hidden_channels) - 1,
+            "number of hidden_channels - 1",
+            "give fewer hidden_channels",
+        )
         for channels in self.hidden_channels:
             if channels % self.num_groups:
                 raise ValueError(

@@ -63,8 +63,16 @@ class RealNVPImageConfig(FamilyConfig):
         return self
 
 
-def check_sides(event_shape: ImageShape, halvings: int, name: str) -> None:
+def check_sides(
+    event_shape: ImageShape, halvings: int, name: str, advice: str | None = None
+) -> None:
     """Make sure that an image can be halved so many times.
+
+    Args:
+        event_shape: of the image.
+        halvings: how many.
+        name: what says so, in the terms of the configuration.
+        advice: how to have fewer; left out, to lower the first word of the name.
 
     Raises:
         ValueError: if height or width is not divisible by 2^halvings.
@@ -74,7 +82,7 @@ def check_sides(event_shape: ImageShape, halvings: int, name: str) -> None:
         raise ValueError(
             f"event_shape: expected height and width divisible by 2^({name}) = {2**halvings}, "
             f"got {height} x {width}; resize or pad the images (?size=HxW of a folder, ?pad=N of "
-            f"idx files), or lower {name.split()[0]}"
+            f"idx files), or {advice or 'lower ' + name.split()[0]}"
         )
 
 

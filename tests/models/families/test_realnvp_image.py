@@ -117,3 +117,11 @@ def test_the_bounded_scale_learns_a_weight_a_channel() -> None:
 def test_wrong_configurations_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fresh(**changes)
+
+
+def test_a_u_net_is_told_what_it_has_instead_of_scales() -> None:
+    message = (
+        r"divisible by 2\^\(number of hidden_channels - 1\) = 2.* or give fewer hidden_channels"
+    )
+    with pytest.raises(ValueError, match=message):
+        build("cnf_unet", {"event_shape": [1, 9, 9]})
