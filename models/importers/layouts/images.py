@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from models.importers.likelihood import Term
+from models.importers.likelihood import Reported, Term
 from models.importers.source import Count, Step
 
 ImageSize = Count | tuple[Count, Count]
@@ -41,6 +41,23 @@ def dequantisation(noise: str = "uniform noise over one bin") -> Term:
         "dequantisation",
         0.0,
         f"the source adds {noise}, so its numbers vary from call to call; ours scores midpoints",
+    )
+
+
+def reported_bits(features: int, half_levels: float, *, where: str, note: str) -> Reported:
+    """Bits per dimension as sources with pixels on (-1, 1) report them.
+
+    Args:
+        features: values of an image.
+        half_levels: by what the pixels are divided.
+        where: the source reports them.
+        note: what it says of the width of its bins.
+    """
+    bins = Term("bins", -features * math.log(half_levels), note)
+    return Reported(
+        f"bits per dimension of {where}",
+        (bins, dequantisation("uniform noise over one level")),
+        factor=-1 / (math.log(2) * features),
     )
 
 

@@ -18,8 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.importers.layouts import transformer
-from models.importers.layouts.images import dequantisation, pixel_steps
-from models.importers.likelihood import Reported, Term
+from models.importers.layouts.images import pixel_steps, reported_bits
 from models.importers.report import ImportRefused
 from models.importers.source import (
     Conversion,
@@ -145,7 +144,12 @@ def convert(config: Config, weights: Weights) -> Conversion:
         layers=layers,
         pixels=pixel_steps(levels=_HALF_LEVELS, shift=-1.0),
         data="x = (pixels + u) / 127.5 - 1, as (C, H, W)",
-        reported=_reported(math.prod(shape)),
+        reported=reported_bits(
+            math.prod(shape),
+            _HALF_LEVELS,
+            where="the library",
+            note="pixels on (-1, 1): log 127.5 a value",
+        ),
     )
 
 
@@ -191,15 +195,6 @@ def _layer(weights: Weights, name: str, width: int) -> Fragment:
         "contract": transformer.linear(weights, f"{name}.mlp.out_proj", width, 4 * width),
     }
     return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
-
-
-def _reported(features: int) -> Reported:
-    bins = Term("bins", -features * math.log(_HALF_LEVELS), "pixels on (-1, 1): log 127.5 a value")
-    return Reported(
-        "bits per dimension of the library",
-        (bins, dequantisation("uniform noise over one level")),
-        factor=-1 / (math.log(2) * features),
-    )
 
 
 SOURCE = Source(

@@ -15,8 +15,7 @@ import torch
 from pydantic import Field
 
 from models.importers.layouts import transformer
-from models.importers.layouts.images import dequantisation, pixel_steps
-from models.importers.likelihood import Reported, Term
+from models.importers.layouts.images import pixel_steps, reported_bits
 from models.importers.report import ImportRefused
 from models.importers.source import (
     Conversion,
@@ -120,7 +119,13 @@ def convert(config: Config, weights: Weights) -> Conversion:
         layers=layers,
         pixels=pixel_steps(levels=_HALF_LEVELS, shift=-1.0),
         data="x = (pixels + u) / 128 - 1",
-        reported=_reported(math.prod(shape)),
+        reported=reported_bits(
+            math.prod(shape),
+            _HALF_LEVELS,
+            where="evaluate_bpd.py",
+            note="evaluate_bpd.py: 256 levels on (-1, 1); it divides by 3 img_size^2 whatever the "
+            "channels",
+        ),
     )
 
 
@@ -157,19 +162,6 @@ def _layer(weights: Weights, name: str, width: int) -> Fragment:
         "contract": transformer.linear(weights, f"{name}.mlp.main.2", width, 4 * width),
     }
     return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
-
-
-def _reported(features: int) -> Reported:
-    bins = Term(
-        "bins",
-        -features * math.log(_HALF_LEVELS),
-        "evaluate_bpd.py: 256 levels on (-1, 1); it divides by 3 img_size^2 whatever the channels",
-    )
-    return Reported(
-        "bits per dimension of evaluate_bpd.py",
-        (bins, dequantisation("uniform noise over one level")),
-        factor=-1 / (math.log(2) * features),
-    )
 
 
 SOURCE = Source(
