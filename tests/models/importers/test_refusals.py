@@ -151,6 +151,36 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     assert all(key in str(error) for key in refused)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("zuko_maf_residual_context", "transform.transforms.0.hyper.1.2.bias"),
+        ("zuko_nice_a", "transform.transforms.1.hyper.4.bias"),
+        ("zuko_gmm_context_spherical_tied", "hyper.2.bias"),
+        ("sbi_zuko_maf_a", "net.transform.transforms.1.hyper.0.bias"),
+    ],
+)
+def test_one_missing_bias_is_no_network_without_biases(tmp_path: Path, name: str, key: str) -> None:
+    state = torch.load(load(name).checkpoint, weights_only=True)
+    torch.save({other: value for other, value in state.items() if other != key}, tmp_path / "m.pt")
+    with pytest.raises(ImportRefused, match=rf"{re.escape(key.removeprefix('net.'))}: missing"):
+        models.import_checkpoint(tmp_path / "m.pt", None, load(name).config)
+
+
+def test_a_network_without_biases_is_taken(tmp_path: Path) -> None:
+    state = tensors("zuko_nice_a")
+    zeros = {
+        key: torch.zeros_like(value) if key.endswith("bias") else value
+        for key, value in state.items()
+    }
+    flows = []
+    for content in (zeros, {key: value for key, value in zeros.items() if "bias" not in key}):
+        torch.save(content, tmp_path / "m.pt")
+        flows.append(models.import_checkpoint(tmp_path / "m.pt", None, load("zuko_nice_a").config))
+    x = load("zuko_nice_a").arrays["x"][:3]
+    assert torch.equal(*(flow.log_prob(x) for flow in flows))
+
+
 def test_a_flag_that_is_missing_is_mended(tmp_path: Path) -> None:
     case, key = load("rosinality_glow_b"), "blocks.0.flows.0.actnorm.initialized"
     state = tensors(case.name)

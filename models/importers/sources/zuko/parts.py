@@ -211,9 +211,11 @@ def _linears(weights: Weights, name: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def _dense(weights: Weights, name: str) -> Linear:
+    """A linear layer; with bias=False no layer of its network has a bias."""
     outputs, inputs = weights.shape(f"{name}.weight")
     weight = weights.take(f"{name}.weight", outputs, inputs)
-    if f"{name}.bias" not in weights:
+    network = re.sub(r"(\.\d+)+$", "", name)
+    if not weights.has(rf"{re.escape(network)}(\.\d+)+\.bias"):
         return Linear(weight, weight.new_zeros(outputs))
     return Linear(weight, weights.take(f"{name}.bias", outputs))
 
