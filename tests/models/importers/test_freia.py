@@ -95,3 +95,9 @@ def test_convolutions_are_refused(tmp_path: Path) -> None:
 def test_a_gin_block_is_said_to_look_like_a_glow_block() -> None:
     found = load("freia_glow_a").report().provenance()["findings"]
     assert "GINCouplingBlock" in str([finding for finding in found if finding["kind"] == "warning"])
+
+
+def test_a_module_without_tensors_at_the_end_is_warned_of() -> None:
+    items = load("freia_glow_a").report().items
+    (said,) = (item.detail for item in items if item.what == "module_list")
+    assert "behind the last one, module_list.7, leave no trace" in said
