@@ -176,6 +176,8 @@ def convert(config: Config, weights: Weights) -> Conversion:
             raise ImportRefused("base: expected N(0, I) for a CNF, got other means and deviations")
         return _continuous(config, weights, layers)
     _warn_of_polynomials(config, weights, layers)
+    if config.constructor == "UNAF":
+        zuko_monotone.warn_of_activation(weights, config.network)
     if config.constructor == "NCSF":
         weights.report.warning(
             "base",
@@ -280,6 +282,7 @@ def _base(weights: Weights, features: int) -> list[Part]:
     """The base distribution as a layer, unless it is the standard normal."""
     names = next((names for names in _BASES if f"base.{names[0]}" in weights), None)
     if zuko_gmm.is_base(weights):
+        zuko_gmm.warn_of_epsilon(weights)
         return [zuko_gmm.constant(weights, "base.", zuko_gmm.EPSILON)]
     if "base.lower" in weights:
         ends = (weights.take(f"base.{end}", features) for end in ("lower", "upper"))

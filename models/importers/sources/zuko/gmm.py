@@ -122,6 +122,7 @@ def convert(config: Config, weights: Weights) -> Conversion:
         part = constant(weights, "", config.epsilon)
     else:
         part = _of_context(config, weights)
+    warn_of_epsilon(weights)
     described, states = chain_layers.chain([part], config.features, context_features=config.context)
     return Conversion(
         family="chain",
@@ -152,6 +153,17 @@ def _of_context(config: Config, weights: Weights) -> Part:
         )
     linears[-1] = linears[-1].rows(rows)
     return mixture.of_context(networks.mlp(linears, config.activation, **options))
+
+
+def warn_of_epsilon(weights: Weights) -> None:
+    """Say which number was taken on trust, where it was not given."""
+    if any(item.name == "epsilon" and item.origin == "given" for item in weights.report.settings):
+        return
+    weights.report.warning(
+        "epsilon",
+        f"{EPSILON:g} was taken, the library's default: it is in no weight, and with another one "
+        "given to GMM the numbers are wrong",
+    )
 
 
 def is_base(weights: Weights) -> bool:

@@ -25,6 +25,8 @@ SOFTCLIP = 11.0
 _MARGIN = 1e-6
 NETWORKS = {"network": "NAF", "integral": "UNAF"}
 _WIDTHS = "hidden_features"
+# Of the features' own networks of UNAF, and what they have unless told otherwise.
+_OWN_ACTIVATION, _DEFAULT = "activation", "ELU"
 _ACTIVATION: TypeAdapter[Activation] = TypeAdapter(ActivationName)
 
 
@@ -62,7 +64,7 @@ def neural(weights: Weights, layer: Layer, net: Net, network: Mapping[str, Any] 
             f"{elementwise['widths']}; leave it out or correct it"
         )
     if layer.kind == "integral":
-        elementwise["activation"] = _activation(given.pop("activation", "ELU"))
+        elementwise["activation"] = _activation(given.pop(_OWN_ACTIVATION, _DEFAULT))
     if given:
         raise ImportRefused(
             f"network: {', '.join(given)}: of the features' networks {_WIDTHS} can be given, and "
@@ -71,6 +73,17 @@ def neural(weights: Weights, layer: Layer, net: Net, network: Mapping[str, Any] 
     part = chain_layers.autoregressive(layer.features, elementwise, net)
     stacked = numbered(_state(weights, name) for name in _stacked(weights, layer))
     return Part(part.layer, {**part.state, **prefixed("elementwise.layers.", stacked)})
+
+
+def warn_of_activation(weights: Weights, network: Mapping[str, Any] | None) -> None:
+    """Say which activation of UNAF's own networks was taken on trust, where none was given."""
+    if _OWN_ACTIVATION not in (network or {}):
+        weights.report.warning(
+            "network",
+            f"activation {_DEFAULT} was taken, the library's default for the features' own "
+            "networks: it is in no weight, and with another one the numbers are wrong; give "
+            f'network={{"{_OWN_ACTIVATION}": ...}}',
+        )
 
 
 def sum_of_squares(params: int, degree: int, polynomials: int, slope: float) -> dict[str, Any]:
