@@ -78,10 +78,16 @@ def check_version(given: Any, source: Source, report: Report) -> None:
     """Refuse the versions of a source before the one whose layout is known.
 
     Raises:
-        ImportRefused: says from which version on files can be imported.
+        ImportRefused: if it is no version, or says from which one on files can be imported.
     """
     if given is None:
         return
+    is_number = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+    if not is_number and not isinstance(given, str):
+        raise ImportRefused(
+            f"version: expected that of {source.name}, as text or a number, got {given!r:.80}; "
+            "correct it or leave it out"
+        )
     numbers = re.match(r"v?(\d+)\.(\d+)", str(given).strip())
     if source.since and numbers and tuple(map(int, numbers.groups())) < source.since:
         since = ".".join(map(str, source.since))

@@ -121,3 +121,28 @@ def test_arguments_of_constructors_are_taken(name: str, given: dict[str, Any]) -
 def test_what_is_given_against_the_file_is_said() -> None:
     said = importing("ffjord_toy_a", residual=True)
     assert "the file says False" in said["residual"]
+
+
+@pytest.mark.parametrize("version", [[], {}, -1, True])
+def test_what_is_no_version_is_refused(version: Any) -> None:
+    with pytest.raises(ImportRefused, match="version: expected that of zuko, as text or a number"):
+        importing("zuko_maf_a", version=version)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "given"),
+    [
+        ("zuko_gmm_a", "epsilon", {"epsilon": 1e-6}),
+        ("zuko_gmm_context_spherical_tied", "epsilon", {"epsilon": 1e-5}),
+        ("zuko_unaf_a", "network", {"network": {"activation": "ELU"}}),
+    ],
+)
+def test_what_no_weight_shows_is_said_to_be_taken_on_trust(
+    name: str, what: str, given: dict[str, Any]
+) -> None:
+    case = load(name)
+    config = {key: value for key, value in case.config.items() if key not in (what, "source")}
+    for settings, expected in ((config, True), ({**config, **given}, False)):
+        _, report = run(case.checkpoint, Request(None, settings, "none"))
+        warned = [item.what for item in report.items if item.kind == "warning"]
+        assert (what in warned) == expected
