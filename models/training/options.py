@@ -23,6 +23,9 @@ class TrainingKept(TrainingError):
         self.path = path
 
 
+Objective = Literal["likelihood", "flow_matching"]
+
+
 class TrainingOptions(BaseModel):
     """How to train.
 
@@ -49,7 +52,7 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    objective: Literal["likelihood", "flow_matching"] = "likelihood"
+    objective: Objective = "likelihood"
     epochs: Count = 100
     batch_rows: Annotated[int, Field(ge=2)] = 256
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3

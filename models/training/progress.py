@@ -5,6 +5,7 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.training.options import Objective
 from models.training.report import Epoch
 
 
@@ -41,9 +42,14 @@ class Silence:
 
 
 class ProgressBar:
-    """A bar with time, the likelihood of the last batch, and one line an epoch above it."""
+    """A bar with time, the loss of the last batch, and one line an epoch above it.
 
-    def __init__(self) -> None:
+    Args:
+        objective: what is trained; the loss of flow matching is a mean square, no likelihood.
+    """
+
+    def __init__(self, objective: Objective = "likelihood") -> None:
+        self._objective = objective
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -61,18 +67,22 @@ class ProgressBar:
 
     def on_step(self, nats: float) -> None:
         """Move the bar."""
-        self._bar.update(self._task, advance=1, description=self._figure(nats))
+        self._bar.update(self._task, advance=1, description=self._loss(nats))
 
     def on_epoch(self, number: int, epoch: Epoch, *, is_best: bool) -> None:
         """Print a line."""
         self._bar.console.print(
-            f"epoch {number:4d}   train {self._figure(epoch.train_nats)}   "
+            f"epoch {number:4d}   train {self._loss(epoch.train_nats)}   "
             f"validation {self._figure(epoch.validation_nats)}{'  best' if is_best else ''}"
         )
 
     def on_end(self) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+    def _loss(self, loss: float) -> str:
+        is_matching = self._objective == "flow_matching"
+        return f"{loss:.4f} mean square" if is_matching else self._figure(loss)
 
     def _figure(self, nats: float) -> str:
         bits = self._bits_scale

@@ -209,7 +209,7 @@ def _run(
             out,
             options=options,
             resume=resume,
-            listener=ProgressBar(),
+            listener=ProgressBar(options.objective),
         )
     except TrainingInterrupted as stop:
         fail(str(stop), SIGNALLED + stop.number)

@@ -1,5 +1,6 @@
 """Conditional flow matching: its target, its refusals, and that it learns a density."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from models.ode.transform import ContinuousTransform
 from models.registry import build
 from models.training import TrainingError, TrainingOptions, train
 from models.training.flow_matching import FlowMatching
+from models.training.progress import ProgressBar
 from tests.blank_pictures import blank_pictures  # noqa: F401  (fixtures)
 
 
@@ -100,13 +102,17 @@ def test_refusals(family: str, config: dict[str, Any], message: str) -> None:
         FlowMatching(flow)
 
 
-def test_training_can_minimise_it(tmp_path: Path) -> None:
+def test_training_can_minimise_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = TrainingOptions(objective="flow_matching", epochs=8, batch_rows=128, warmup_steps=5)
     config = {"hidden_features": [32], "layer_type": "ignore", "time_input": "last"}
     data = load("two_moons?rows=600")
-    report = train(data, "ffjord", config, tmp_path / "model", options=options)
+    bar = ProgressBar(options.objective)
+    report = train(data, "ffjord", config, tmp_path / "model", options=options, listener=bar)
     nats = [epoch.validation_nats for epoch in report.history]
     assert nats[-1] < nats[0]
+    shown = capsys.readouterr().out
+    assert re.search(r"epoch +1 +train [0-9.]+ mean square +validation [0-9.]+ nats", shown)
+    assert not re.search(r"train [0-9.]+ nats", shown)
 
 
 def test_training_refuses_it_for_discrete_flows(tmp_path: Path) -> None:
