@@ -19,7 +19,8 @@ from models.transforms.squeeze import Flatten
 CNF_UNET = About(
     what="a differential equation whose right side is a U-Net with attention",
     data="images",
-    when="samples matter most: train it by flow matching; beyond 64 values log_prob is an estimate",
+    when="samples matter most: train it by flow matching; log_prob is slow, an estimate beyond 64 "
+    "values: divergence.evaluation=hutchinson makes it cheaper",
     cost=SOLVER,
     example=Example(
         data="digits",
