@@ -395,12 +395,12 @@ CASES: dict[str, Case] = {
     "chain_mixtures_context": Case(
         "chain",
         {
-            "event_shape": [3],
+            "event_shape": [2],
             "context_features": 2,
             "layers": [
                 {
                     "kind": "autoregressive",
-                    "order": [1, 0, 2],
+                    "order": [1, 0],
                     "elementwise": {
                         "kind": "normal_mixture",
                         "components": 2,

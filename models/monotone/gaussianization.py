@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.monotone.solver import solve_increasing
 from models.ode.while_loop import Carry
+from models.row_sum import row_sum
 from models.transforms.elementwise import Elementwise
 from models.transforms.normal import (
     log_normal_cdfs,
@@ -96,5 +97,5 @@ class Gaussianization(Elementwise):
 def _log_mean_exp(values: Tensor) -> Tensor:
     """Log of the mean of exp over the last axis, without overflow."""
     largest = values.amax(-1).clamp(min=torch.finfo(values.dtype).min)
-    total = (values - largest[..., None]).exp().sum(-1)
+    total = row_sum((values - largest[..., None]).exp())
     return largest + total.log() - math.log(values.shape[-1])

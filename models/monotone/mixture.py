@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.monotone.solver import solve_increasing
 from models.ode.while_loop import Carry
+from models.row_sum import row_sum
 from models.transforms.elementwise import Elementwise
 from models.transforms.normal import (
     log_normal_cdfs,
@@ -136,7 +137,7 @@ def _log_sum(values: Tensor) -> Tensor:
     """log sum_k exp(a_k).   (..., K) -> (...)."""
     # Where all are -inf, so is the sum.
     largest = values.amax(-1, keepdim=True).detach().clamp(min=torch.finfo(values.dtype).min)
-    return (values - largest).exp().sum(-1).log() + largest[..., 0]
+    return row_sum((values - largest).exp()).log() + largest[..., 0]
 
 
 class _Components(NamedTuple):
@@ -286,7 +287,7 @@ class _Walk:
             return mean
         row = entries_below(index)
         of_row = below[..., row : row + index]
-        moved = (of_row * torch.stack(self.distances, -1)).sum(-1)
+        moved = row_sum(of_row * torch.stack(self.distances, -1))
         if self.is_precision:
             return mean - moved * self._log_deviation(index).exp()
         return mean + moved

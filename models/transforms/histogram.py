@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from models.row_sum import row_sum
 from models.transforms.elementwise import Elementwise
 from models.transforms.normal import (
     log_normal_density,
@@ -63,7 +64,7 @@ class Histogram(Elementwise):
         is_lower = (z < 0).unsqueeze(-1)
         # Where the tail ends, counted from its own side: in the first bin that it does not fill.
         is_filled = torch.where(is_lower, below, above) + mass <= tail
-        count = is_filled.to(z.dtype).sum(-1).clamp(max=self.num_params - 1)
+        count = row_sum(is_filled.to(z.dtype)).clamp(max=self.num_params - 1)
         level = torch.where(z < 0, count, self.num_params - 1 - count)
         chosen = self._bins(y) == level.unsqueeze(-1)
         log_mass = _at(chosen, log_p)
@@ -80,7 +81,7 @@ class Histogram(Elementwise):
 def _log_shares(logits: Tensor) -> Tensor:
     """Logarithms of the softmax, of operations that ONNX has in float64.   (..., L) -> same."""
     centred = logits - logits.amax(-1, keepdim=True)
-    return centred - centred.exp().sum(-1, keepdim=True).log()
+    return centred - row_sum(centred.exp())[..., None].log()
 
 
 def _tails(mass: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,4 +95,4 @@ def _tails(mass: Tensor) -> tuple[Tensor, Tensor]:
 
 def _at(chosen: Tensor, values: Tensor) -> Tensor:
     """The value of the chosen bin.   (..., L) -> (...)."""
-    return torch.where(chosen, values, 0.0).sum(-1)
+    return row_sum(torch.where(chosen, values, 0.0))
