@@ -27,6 +27,7 @@ from models.importers.report import ImportRefused, Report
 from models.importers.source import (
     Conversion,
     Fragment,
+    Inference,
     Source,
     SourceConfig,
     Step,
@@ -40,6 +41,10 @@ from models.transforms.jacobi import Decoding
 
 Preprocessing = Literal["source", "none"]
 PREPROCESSING: tuple[Preprocessing, ...] = ("source", "none")
+# What reading the sizes of tensors ends in where these are not of the source's making.
+_OF_ODD_SHAPES = (
+    *(LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, StopIteration),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,8 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
             content, report, recognise, prefer=request.weights, prefix=request.prefix
         )
     name = request.source or request.config.get("source")
+    if name is not None and not isinstance(name, str):
+        raise ImportRefused(f"source: expected a name, such as 'nflows', got {name!r:.80}")
     source = choose(name, state, request.config)
     report.source = source.name
     how = "named" if name else "recognised by its keys"
@@ -156,9 +163,7 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     check_version(request.config.get("version"), source, report)
     tensors = {source.plain_key(key): value for key, value in state.items()}
     weights = Weights(tensors, report, stored)
-    inference = source.infer(weights)
-    config = resolve(source, HyperparameterSources(request.config, stored, inference), report)
-    conversion = _convert(source, config, weights)
+    inference, config, conversion = _understand(source, request.config, weights)
     weights.finish()
     refuse_unused(source, config, inference, report)
     if request.decoding is not None:
@@ -172,13 +177,29 @@ def _run(path: Path, request: Request, report: Report) -> Flow:
     return flow
 
 
-def _convert(source: Source, config: SourceConfig, weights: Weights) -> Conversion:
+def _understand(
+    source: Source, given: Mapping[str, Any], weights: Weights
+) -> tuple[Inference, SourceConfig, Conversion]:
+    """What the weights say, the hyper-parameters, and the conversion.
+
+    Raises:
+        ImportRefused: if the source has no such model.
+    """
     try:
-        return source.convert(config, weights)
+        inference = source.infer(weights)
+        known = HyperparameterSources(given, weights.stored, inference)
+        config = resolve(source, known, weights.report)
+        return inference, config, source.convert(config, weights)
     except ImportRefused:
         raise
     except ValueError as error:  # of a family that does not know such a configuration
         raise ImportRefused(f"{source.name}: {error}") from error
+    except _OF_ODD_SHAPES as error:
+        first = str(error).partition("\n")[0]
+        raise ImportRefused(
+            f"{source.name}: tensors or settings of unexpected shapes, at {weights.suspects()} "
+            f"({type(error).__name__}: {first}); is the file damaged, or of another architecture?"
+        ) from error
 
 
 def _decoded_by(conversion: Conversion, decoding: Decoding) -> Conversion:

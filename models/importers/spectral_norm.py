@@ -40,11 +40,15 @@ def without_spectral_norm(state: dict[str, Tensor], name: str, report: Report) -
 
 def _normalised(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """W / (u^T W v) in float64; of a transposed convolution the outputs are axis 1."""
+    shapes = tuple(left.shape), tuple(right.shape)
+    refusal = ImportRefused(
+        f"spectral norm: vectors of shapes {shapes[0]} and {shapes[1]} do not fit a weight of "
+        f"shape {tuple(weight.shape)}"
+    )
+    if weight.dim() < 2 or [len(shape) for shape in shapes] != [1, 1]:
+        raise refusal
     raw, outer = weight.double(), len(left) == weight.shape[0]
     matrix = (raw if outer else raw.transpose(0, 1)).flatten(1)
     if matrix.shape != (len(left), len(right)):
-        raise ImportRefused(
-            f"spectral norm: vectors of {len(left)} and {len(right)} numbers do not fit a weight "
-            f"of shape {tuple(weight.shape)}"
-        )
+        raise refusal
     return raw / (left.double() @ matrix @ right.double())

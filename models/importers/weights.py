@@ -36,6 +36,7 @@ class Weights:
         self._answers: dict[str, bool] = {}
         self._problems: list[str] = []
         self.report = report or Report()
+        self._last = ""
 
     def __contains__(self, key: str) -> bool:
         return key in self._tensors
@@ -63,6 +64,7 @@ class Weights:
         Raises:
             ImportRefused: if the key is missing.
         """
+        self._last = key
         if key not in self._tensors:
             raise ImportRefused(f"{key}: missing, and the configuration is read off its shape")
         return tuple(self._tensors[key].shape)
@@ -115,6 +117,10 @@ class Weights:
         """Note something that ends the import when `finish` is called."""
         self._problems.append(f"{key}: {text}")
 
+    def suspects(self) -> str:
+        """What was missing or misshapen until now; where nothing was, the key read last."""
+        return _sentence(self._problems) or self._last or "its keys"
+
     def finish(self) -> None:
         """End the taking.
 
@@ -127,11 +133,11 @@ class Weights:
             key, _, text = problem.partition(": ")
             self.report.refused(key, text)
         if problems:
-            more = f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
-            raise ImportRefused(f"{'; '.join(problems[:_MAX_NAMED])}{more}")
+            raise ImportRefused(_sentence(problems))
 
     def _take(self, key: str, shape: tuple[int, ...], *, floating: bool) -> Tensor:
         self._taken.add(key)
+        self._last = key
         wanted = torch.float64 if floating else torch.int64
         if key not in self._tensors:
             self.problem(key, f"missing; expected shape {shape}")
@@ -143,3 +149,8 @@ class Weights:
         if floating and not tensor.is_floating_point():
             self.problem(key, f"expected floating point numbers, got {tensor.dtype}")
         return tensor
+
+
+def _sentence(problems: list[str]) -> str:
+    more = f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
+    return f"{'; '.join(problems[:_MAX_NAMED])}{more}"

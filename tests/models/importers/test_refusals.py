@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +133,60 @@ def test_spoiled_checkpoints_are_refused_by_key(
     spoil(state)
     error = refusal(tmp_path, name, state)
     assert re.search(message, str(error)), str(error)
+
+
+ODD: dict[str, Callable[[Tensor], Tensor]] = {
+    "scalar": lambda tensor: tensor.new_zeros(()),
+    "empty": lambda tensor: tensor.new_zeros(0),
+    "deep": lambda tensor: tensor.unsqueeze(0),
+    "more": lambda tensor: tensor.new_zeros([size + 1 for size in tensor.shape]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "odd"),
+    [
+        ("zuko_unaf_a", "transform.transforms.0.order", "empty"),
+        ("zuko_nice_context", "transform.transforms.2.mask", "scalar"),
+        ("zuko_gf_a", "transform.transforms.0.phi.0", "scalar"),
+        ("sbi_made", "net._embedding_net.0._std", "more"),
+        ("freia_allinone_householder", "module_list.0.w_0", "more"),
+        ("freia_allinone_sigmoid_soft_condition", "module_list.2.global_scale", "empty"),
+        ("normflows_circular_a", "flows.0.prqct.identity_features", "deep"),
+        ("normflows_mixture_base", "q0.weight_scores", "scalar"),
+        ("nflows_reflections", "_transform._transforms.1.transform_features", "empty"),
+    ],
+)
+def test_tensors_of_odd_shapes_are_refused(tmp_path: Path, name: str, key: str, odd: str) -> None:
+    state = tensors(name)
+    state[key] = ODD[odd](state[key])
+    message = str(refusal(tmp_path, name, state))
+    assert re.search(r"unexpected shapes, at .+\((Index|Type|Runtime|ZeroDivision)Error: ", message)
+
+
+def test_vectors_of_spectral_norm_of_odd_shapes_are_refused(tmp_path: Path) -> None:
+    state = tensors("nflows_spectral_norm")
+    key = next(key for key in state if key.endswith("weight.0._u"))
+    state[key] = state[key].new_zeros(())
+    error = refusal(tmp_path, "nflows_spectral_norm", state)
+    assert "spectral norm: vectors of shapes () and" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("nflows_reflections", {"source": 3}, "source: expected a name, such as 'nflows', got 3"),
+        ("nflows_reflections", {"source": ["nflows"]}, r"source: expected .* got \['nflows'\]"),
+        ("normflows_circular_a", {"tail_bound": []}, "tail_bound.*at least 1 item"),
+        ("normflows_circular_a", {"tail_bound": [None]}, r"tail_bound.*got \[?None"),
+        ("normflows_circular_a", {"tail_bound": ["a", "b"]}, "tail_bound.*got .*'a'"),
+        ("freia_glow_a", {"split_len": 1e30}, r"split_len.*less than or equal to 1, got 1e\+30"),
+    ],
+)
+def test_values_of_odd_types_are_refused(name: str, given: dict[str, Any], message: str) -> None:
+    case = load(name)
+    with pytest.raises(ImportRefused, match=message):
+        models.import_checkpoint(case.checkpoint, config={**case.config, **given})
 
 
 def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from models.importers.weights import Weights
 _Clamp = Annotated[float, Field(gt=0)]
 _Affine = Literal["SOFTPLUS", "SIGMOID", "EXP"]
 _ClampActivation = Literal["ATAN", "TANH", "SIGMOID"]
-_Split = Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)]
+_Split = Annotated[float, Field(ge=0, le=1)] | Annotated[int, Field(ge=0)]
 
 
 class Config(SourceConfig):

@@ -44,6 +44,7 @@ Swaps = Literal["none", "swap", "swap_between"]
 
 
 _Positive = Annotated[float, Field(gt=0)]
+_Bounds = Annotated[tuple[_Positive, ...], Field(min_length=1)]
 
 
 class Config(SourceConfig):
@@ -53,7 +54,7 @@ class Config(SourceConfig):
     num_context_channels: Annotated[int, Field(ge=0)]
     num_classes: Count | None
     num_bins: Count | None
-    tail_bound: _Positive | tuple[_Positive, ...]
+    tail_bound: _Positive | _Bounds
     ind_circ: tuple[Annotated[int, Field(ge=0)], ...] | None
     bound: _Positive | None
     shift: float | None
@@ -293,7 +294,8 @@ def _unfold(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take a description line by line apart; the word "Permute" in one of classes means swaps."""
     settings = normflows_described.unfold_order(normflows_described.unfold(settings))
     bounds = settings.get("tail_bound")
-    if isinstance(bounds, list | tuple):  # a tensor of the library, in float32
+    if isinstance(bounds, list | tuple) and all(isinstance(each, int | float) for each in bounds):
+        # A tensor of the library, in float32.
         settings = {**settings, "tail_bound": torch.tensor(bounds, dtype=torch.float32).tolist()}
     if settings.get("num_context_channels", 0) is None:
         settings = {**settings, "num_context_channels": 0}
