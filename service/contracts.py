@@ -35,6 +35,7 @@ class ModelCard:
     memory: on a GPU, what it took there and of which card; empty on a CPU.
     discrete: columns of whole numbers, by name, or by index where names are not known: log_prob is
         the density at the middle of their bins of one unit, samples are to be rounded.
+    cost: how often encode and decode of a row evaluate the networks; None where not known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelCard:
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     discrete: tuple[str, ...] | tuple[int, ...] = ()
+    cost: dict[str, str] | None = None
     weights: str = field(default="", repr=False)
     calibration: Calibration | None = field(default=None, repr=False, compare=False)
     memory: dict[str, Any] = field(default_factory=dict, compare=False)

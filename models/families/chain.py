@@ -7,8 +7,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.config import LARGEST, FamilyConfig, PositiveInt
+from models.families.costs import COSTS
 from models.families.embedding import EmbeddingSteps, build_embedding, embedded_features
 from models.families.layers import Layer, build_layer
 from models.families.preprocessing import Preprocessing, build_preprocessing
@@ -20,10 +21,7 @@ CHAIN = About(
     what="any flow over vectors, layer by layer",
     data="tables",
     when="no other family has the layers, or the order of layers, that you want",
-    cost=Cost(
-        encode="1 (that of its layers)",
-        decode="1 (that of its layers: D of an autoregressive one)",
-    ),
+    cost=COSTS["chain"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

@@ -5,9 +5,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import SOLVER, About, Example
+from models.families.about import About, Example
 from models.families.config import MOST_REPEATS, PositiveInt, Widths
 from models.families.continuous import EquationConfig, build_continuous, note_trace
+from models.families.costs import COSTS
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.families.realnvp_image import check_sides
@@ -21,7 +22,7 @@ CNF_UNET = About(
     data="images",
     when="samples matter most: train it by flow matching; log_prob is slow, an estimate beyond 64 "
     "values: divergence.evaluation=hutchinson makes it cheaper",
-    cost=SOLVER,
+    cost=COSTS["cnf_unet"],
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),

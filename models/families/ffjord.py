@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import SOLVER, About, Example
+from models.families.about import About, Example
 from models.families.chain import VectorConfig
 from models.families.config import MOST_REPEATS, Widths
 from models.families.continuous import (
@@ -14,6 +14,7 @@ from models.families.continuous import (
     build_continuous,
     note_trace,
 )
+from models.families.costs import COSTS
 from models.families.embedding import build_embedding
 from models.families.preprocessing import build_preprocessing
 from models.flow import Flow
@@ -28,7 +29,7 @@ FFJORD = About(
     what="a differential equation whose right side is a dense network",
     data="tables of few columns",
     when="the density should be smooth, without the seams of couplings; a call solves an equation",
-    cost=SOLVER,
+    cost=COSTS["ffjord"],
     example=Example(
         data="pinwheel",
         event_shape=(2,),

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import SOLVER, About, Example
+from models.families.about import About, Example
 from models.families.config import Repeats, Widths
 from models.families.continuous import (
     BATCH_NORM_EPS,
@@ -12,6 +12,7 @@ from models.families.continuous import (
     build_continuous,
     note_trace,
 )
+from models.families.costs import COSTS
 from models.families.options import DynamicsNonlinearity, ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.families.realnvp_image import check_sides
@@ -27,7 +28,7 @@ FFJORD_IMAGE = About(
     what="differential equations whose right side is convolutional",
     data="small images",
     when="few weights matter more than time: a call solves an equation; else glow",
-    cost=SOLVER,
+    cost=COSTS["ffjord_image"],
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),

@@ -2,9 +2,10 @@
 
 from pydantic import Field
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
 from models.families.config import Repeats
+from models.families.costs import COSTS
 from models.families.layers import (
     AutoregressiveLayer,
     GaussianizationConfig,
@@ -20,7 +21,7 @@ GF = About(
     what="mixtures of normals made normal, feature by feature, and rotations between",
     data="tables of few columns",
     when="you want no networks; nsf models more, and samples without a search",
-    cost=Cost(encode="0", decode="0 and a search of each feature"),
+    cost=COSTS["gf"],
     example=Example(
         data="two_moons", event_shape=(2,), arguments={"num_layers": 8, "components": 8}
     ),

@@ -7,8 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import GlowNet, Normalisation, OutputPadding, ScaledConv2d
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Example
 from models.families.config import FamilyConfig, PositiveInt, Repeats, UnitFloat
+from models.families.costs import COSTS
 from models.families.options import (
     ActNormStorage,
     AffineScale,
@@ -32,7 +33,7 @@ GLOW = About(
     what="actnorm, 1x1 convolutions and couplings, at several levels",
     data="images with sides divisible by 2^num_levels",
     when="you begin with images: as fast to sample as to score, also by class (num_classes)",
-    cost=ONE_PASS,
+    cost=COSTS["glow"],
     example=Example(
         data="digits", event_shape=(1, 8, 8), arguments={"num_steps": 4, "hidden_channels": 64}
     ),

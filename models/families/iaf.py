@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
+from models.families.costs import COSTS
 from models.families.layers import AffineConfig, AutoregressiveLayer, DecodingOption
 from models.families.nets import ConditionerConfig, MLPConfig
 from models.families.options import AffineScale, MapForm
@@ -14,7 +15,7 @@ IAF = About(
     what="a MAF exchanged: each feature given the noise of those before it",
     data="tables of few columns",
     when="you sample far more than you score: a score takes D passes, and so does training",
-    cost=Cost(encode="D (decoding=jacobi: D at most, until nothing changes)", decode="1"),
+    cost=COSTS["iaf"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

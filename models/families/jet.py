@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.conditioners.transformer import Transformer
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Example
 from models.families.config import FamilyConfig, PositiveFloat, PositiveInt, Repeats
+from models.families.costs import COSTS
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
@@ -32,7 +33,7 @@ JET = About(
     what="affine couplings over the patches of an image, computed by transformers",
     data="images with sides divisible by patch_size",
     when="glow's likelihood is not enough, and samples must be fast",
-    cost=ONE_PASS,
+    cost=COSTS["jet"],
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),

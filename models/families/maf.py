@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
+from models.families.costs import COSTS
 from models.families.layers import AffineConfig, AutoregressiveLayer, DecodingOption, OnePass
 from models.families.nets import ConditionerConfig, MLPConfig
 from models.families.options import AffineScale, MapForm
@@ -14,10 +15,7 @@ MAF = About(
     what="affine maps, each feature given those before it (IAF: one_pass=decode)",
     data="tables",
     when="you score far more than you sample: a sample takes D passes of the networks",
-    cost=Cost(
-        encode="1",
-        decode="D (decoding=jacobi: at most; one_pass=decode: the other way round)",
-    ),
+    cost=COSTS["maf"],
     example=Example(
         data="wine",
         event_shape=(13,),

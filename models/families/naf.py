@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
 from models.families.config import PositiveFloat, Repeats
+from models.families.costs import COSTS
 from models.families.layers import (
     AutoregressiveLayer,
     BernsteinConfig,
@@ -25,7 +26,7 @@ NAF = About(
     what="monotone networks or polynomials, each feature given those before it",
     data="tables of few columns",
     when="few layers should bend much, also where splines end; every sample is searched for",
-    cost=Cost(encode="1", decode="D, and a search of each feature"),
+    cost=COSTS["naf"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

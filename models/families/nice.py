@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Example
 from models.families.chain import VectorConfig, assemble
 from models.families.config import Repeats
+from models.families.costs import COSTS
 from models.families.layers import AdditiveConfig, CouplingLayer, Layer, LogisticLayer, ScaleLayer
 from models.families.nets import HiddenWidths, MLPConfig
 from models.families.options import HiddenActivation, NegativeSlope
@@ -17,7 +18,7 @@ NICE = About(
     what="additive couplings, then one scale a dimension",
     data="tables of two columns or more, small images",
     when="you want the simplest flow, a baseline; realnvp bends more with fewer weights",
-    cost=ONE_PASS,
+    cost=COSTS["nice"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
 from models.families.circles import (
     check_circles,
@@ -16,6 +16,7 @@ from models.families.circles import (
     with_support,
 )
 from models.families.config import Index
+from models.families.costs import COSTS
 from models.families.layers import (
     AutoregressiveLayer,
     CouplingLayer,
@@ -44,7 +45,7 @@ NSF = About(
     what="couplings or autoregressive maps that bend with splines",
     data="tables of two columns or more",
     when="realnvp is too stiff: several modes, sharp edges; its layers cost more",
-    cost=Cost(encode="1", decode="1 (structure=autoregressive: D; with decoding=jacobi: at most)"),
+    cost=COSTS["nsf"],
     example=Example(data="checkerboard", event_shape=(2,), arguments={"num_layers": 6}),
 )
 

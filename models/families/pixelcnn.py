@@ -9,8 +9,9 @@ import torch
 from pydantic import Field, model_validator
 
 from models.conditioners.pixelcnn import PixelCNN
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.config import FamilyConfig, PositiveInt, Repeats
+from models.families.costs import COSTS
 from models.families.layers import DecodingOption
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing, pull_back
@@ -25,7 +26,7 @@ PIXELCNN = About(
     what="a distribution over levels for each pixel, given those before it, by masked convolutions",
     data="images of few levels, series (1 x T)",
     when="exact likelihoods of whole pixels matter, and samples may take long",
-    cost=Cost(encode="1", decode="D at most, until nothing changes"),
+    cost=COSTS["pixelcnn"],
     example=Example(data="digits", event_shape=(1, 8, 8), arguments={"levels": 17, "width": 32}),
 )
 

@@ -1,7 +1,8 @@
 """Planar flows: space bends across one hyperplane after the other."""
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
+from models.families.costs import COSTS
 from models.families.layers import Bend, Formula, PlanarLayer
 from models.families.options import NegativeSlope
 from models.families.stack import StackConfig, check_base_takes_context, stack
@@ -11,9 +12,7 @@ PLANAR = About(
     what="a bend across one hyperplane a map, without a network",
     data="tables of few columns",
     when="you want few weights, or the flow of Rezende & Mohamed; realnvp models far more",
-    cost=Cost(
-        encode="0", decode="0 and a search a map (leaky_relu: none; formula=decode: in encode)"
-    ),
+    cost=COSTS["planar"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

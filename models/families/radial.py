@@ -1,7 +1,8 @@
 """Radial flows: space is drawn towards one point after the other, or pushed away."""
 
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
+from models.families.costs import COSTS
 from models.families.layers import Formula, RadialLayer
 from models.families.stack import StackConfig, check_base_takes_context, stack
 from models.flow import Flow
@@ -10,7 +11,7 @@ RADIAL = About(
     what="a contraction towards one point, or an expansion, a map, without a network",
     data="tables of few columns",
     when="you want the fewest weights, D + 2 a map, for one cloud with heavy or light tails",
-    cost=Cost(encode="0", decode="0"),
+    cost=COSTS["radial"],
     example=Example(
         data="two_moons",
         event_shape=(2,),

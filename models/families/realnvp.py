@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Example
 from models.families.chain import assemble
+from models.families.costs import COSTS
 from models.families.layers import AdditiveConfig, AffineConfig, CouplingLayer
 from models.families.nets import ConditionerConfig, MLPConfig
 from models.families.options import AffineScale, MapForm
@@ -16,7 +17,7 @@ REALNVP = About(
     what="affine couplings with masks that take turns",
     data="tables of two columns or more",
     when="you begin with a table: as fast to sample as to score",
-    cost=ONE_PASS,
+    cost=COSTS["realnvp"],
     example=Example(data="two_moons", event_shape=(2,), arguments={"num_layers": 8}),
 )
 

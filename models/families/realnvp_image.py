@@ -5,8 +5,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from models.conditioners.conv import RealNVPResNet
-from models.families.about import ONE_PASS, About, Example
+from models.families.about import About, Example
 from models.families.config import MOST_REPEATS, FamilyConfig, PositiveInt, Repeats
+from models.families.costs import COSTS
 from models.families.options import AffineScale, ImageShape, MapForm, OrderOfLatents
 from models.families.preprocessing import Preprocessing, build_preprocessing
 from models.flow import Flow
@@ -20,7 +21,7 @@ REALNVP_IMAGE = About(
     what="checkerboard and channel-wise affine couplings, with residual networks",
     data="images",
     when="sides are odd (num_scales=1), or each latent should lie where its pixels were",
-    cost=ONE_PASS,
+    cost=COSTS["realnvp_image"],
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),

@@ -6,8 +6,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from models.conditioners.transformer import Transformer
-from models.families.about import About, Cost, Example
+from models.families.about import About, Example
 from models.families.config import FamilyConfig, PositiveInt, Repeats
+from models.families.costs import COSTS
 from models.families.layers import DecodingOption
 from models.families.options import ImageShape
 from models.families.preprocessing import Preprocessing, build_preprocessing
@@ -23,7 +24,7 @@ TARFLOW = About(
     what="autoregressive maps over the patches of an image, computed by transformers",
     data="images with sides divisible by patch_size",
     when="likelihood matters more than the time of a sample, which asks for a patch at a time",
-    cost=Cost(encode="1", decode="one a patch (decoding=jacobi: at most, until nothing changes)"),
+    cost=COSTS["tarflow"],
     example=Example(
         data="digits",
         event_shape=(1, 8, 8),

@@ -58,6 +58,10 @@ class ModelInfo(Wire):
         description="Columns of whole numbers, by name or index: log_prob is the density at the "
         "middle of their bins; round samples to the nearest whole number."
     )
+    cost: dict[str, str] | None = Field(
+        description="How often encode (log_prob, score) and decode (sample) of a row evaluate each "
+        "network, for its family: a number, D for the number of features, or what each row needs."
+    )
     calibration: dict[str, Any] | None = Field(
         description="Of anomaly scores (POST /score): thresholds and what they promise; null if "
         "none."

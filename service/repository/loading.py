@@ -14,6 +14,7 @@ import numpy as np
 from models.checkpoints.facts import ModelFacts
 from models.checkpoints.promise import broken_promise
 from models.datasets.schema import class_names, discrete_names, feature_names
+from models.families.costs import describe_cost
 from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
@@ -294,6 +295,7 @@ def make_card(
         feature_names=feature_names(facts.provenance) or None,
         class_names=class_names(facts.provenance) or None,
         discrete=discrete_names(facts.discrete, facts.provenance),
+        cost=describe_cost(facts.family),
     )
 
 

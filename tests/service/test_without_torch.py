@@ -50,6 +50,7 @@ async def ask():
                     assert "null" not in answer.text, answer.text
                     asked.setdefault(card.name, []).append(operation.name)
                 assert card.engine == "onnx"
+                assert card.cost is not None
     return asked
 
 asked = asyncio.run(ask())

@@ -10,6 +10,7 @@ import torch
 
 import models
 from models.families.about import SOLVER
+from models.families.costs import COSTS, describe_cost
 from models.flow import Flow
 from models.noise import base_noise
 from models.ode.transform import ODETransform
@@ -64,6 +65,12 @@ def test_the_manual_has_the_costs_of_all() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.+) \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE)
     stated = [(name, family.about.cost) for name, family in FAMILIES.items()]
     assert rows == [(name, cost.encode, cost.decode) for name, cost in stated]
+
+
+def test_a_served_model_has_the_costs_of_its_family() -> None:
+    assert [*COSTS] == [*FAMILIES]
+    assert describe_cost("iaf") == {"encode": COSTS["iaf"].encode, "decode": "1"}
+    assert describe_cost("of another version") is None
 
 
 def test_the_readme_names_all() -> None:

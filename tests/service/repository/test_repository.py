@@ -221,6 +221,7 @@ def test_a_card_says_what_the_checkpoint_says(library: Path) -> None:
         assert (card.version, card.family, card.event_shape) == ("1", "realnvp", (3,))
         assert (card.engine, card.device, card.dtype) == ("torch", "cpu", "float32")
         assert card.num_parameters == sum(p.numel() for p in make_flow().parameters())
+        assert card.describe()["cost"] == {"encode": "1", "decode": "1"}
         assert card.provenance == {"data": "none"}
         assert card.accuracy["batching"] == "fast"
         assert card.accuracy["log_prob_max_abs_error"] < 1e-4
