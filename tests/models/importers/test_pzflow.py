@@ -164,6 +164,61 @@ def test_a_softplus_behind_colours_of_other_columns_comes_first(tmp_path: Path) 
     assert torch.allclose(*(flow.log_prob(x) for flow in flows), atol=1e-12)
 
 
+def _coupling(*arguments: Any) -> Any:
+    return (COUPLING[0], arguments)
+
+
+@pytest.mark.parametrize(
+    "bijector",
+    [
+        _coupling(4.0, 3.0, 0, 4, None, 0, False),
+        _coupling([2], 3.0, 0, 4, None, 0, False),
+        _coupling(2, float("inf"), 0, 4, None, 0, False),
+        _coupling(2, 3.0, 0, 4, "2", 0, False),
+        _coupling(2, 3.0, 0, 4, 0, 0, False),
+        ("Roll", ()),
+        ("Roll", (None,)),
+        ("Reverse", (1,)),
+        ("Scale", ("x",)),
+        ("Scale", ()),
+        ("ShiftBounds", (np.zeros(2), np.ones(2))),
+        ("StandardScaler", (float("nan"), 1.0)),
+        ("InvSoftplus", (9, 1.0)),
+        ("InvSoftplus", (0.5, 1.0)),
+        ("InvSoftplus", ([0, 1], [1.0, 2.0, 3.0])),
+        ("ColorTransform", (0, 7)),
+        ("UniformDequantizer", ("q",)),
+        ("UniformDequantizer", ([2],)),
+    ],
+)
+def test_arguments_of_other_types_are_refused(tmp_path: Path, bijector: Any) -> None:
+    with pytest.raises(ImportRefused, match=r"params\.1\.0: .*expected .*, got "):
+        run(save(tmp_path, tree(bijector, COUPLING)), Request())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data_columns": 5}, "data_columns: expected names of columns, got 5"),
+        ({"conditional_columns": 3}, "conditional_columns: expected names of columns, got 3"),
+        (
+            {"conditional_columns": ("c",), "condition_means": "ab", "condition_stds": [1.0]},
+            "condition_means: expected numbers, got 'ab'",
+        ),
+        ({"latent": ("Uniform", (2, float("inf")))}, "a finite positive bound, got inf"),
+        (
+            {"latent": ("Joint", ("Joint info", (("Normal", (5,)), ("Normal", (-3,)))))},
+            "expected a latent or more of each",
+        ),
+    ],
+)
+def test_structures_of_other_types_are_refused(
+    tmp_path: Path, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ImportRefused, match=message):
+        run(save(tmp_path, tree(COUPLING, **more)), Request())
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -25,6 +25,7 @@ from models.importers.report import ImportRefused
 from models.importers.source import Conversion, Fragment, Inference, Source, SourceConfig, numbered
 from models.importers.sources.pzflow import bijectors as pzflow_bijectors
 from models.importers.sources.pzflow import latents as pzflow_latents
+from models.importers.sources.pzflow.arguments import are_numbers, check_arguments
 from models.importers.sources.pzflow.bijectors import COUPLING, Bijector, Layers
 from models.importers.weights import Weights
 
@@ -52,9 +53,9 @@ def infer(weights: Weights) -> Inference:
             f"expected a file of pzflow's Flow.save, got one without {', '.join(missing)}"
         )
     seen = Inference()
-    columns = [str(name) for name in stored["data_columns"]]
     conditions = stored.get("conditional_columns")
-    names = None if conditions is None else [str(name) for name in conditions]
+    columns = _column_names(stored, "data_columns")
+    names = None if conditions is None else _column_names(stored, "conditional_columns")
     seen.know("data_columns", columns, "stored in the file")
     seen.know("conditional_columns", names, "stored in the file")
     latents = pzflow_latents.read(stored["latent_info"])
@@ -63,7 +64,10 @@ def infer(weights: Weights) -> Inference:
         raise ImportRefused(
             f"data_columns: expected {features} different columns, one a latent, got {columns}"
         )
-    _show(seen, _bijectors(weights), latents, len(names or ()))
+    bijectors = _bijectors(weights)
+    for bijector in bijectors:
+        check_arguments(bijector, features)
+    _show(seen, bijectors, latents, len(names or ()))
     return seen
 
 
@@ -101,6 +105,13 @@ def convert(config: Config, weights: Weights) -> Conversion:
     )
 
 
+def _column_names(stored: Mapping[str, Any], name: str) -> list[str]:
+    names = stored[name]
+    if not isinstance(names, list) or any(isinstance(each, list) for each in names):
+        raise ImportRefused(f"{name}: expected names of columns, got {names!r:.80}")
+    return [str(each) for each in names]
+
+
 def _bijectors(weights: Weights) -> list[Bijector]:
     return list(pzflow_bijectors.flatten(weights.stored["bijector_info"], _OF_BIJECTORS))
 
@@ -120,7 +131,10 @@ def _standardised(weights: Weights, conditions: int) -> Fragment:
 
 
 def _condition(weights: Weights, name: str, conditions: int) -> Tensor:
-    values = torch.tensor(weights.stored.get(f"condition_{name}") or (), dtype=torch.float64)
+    stored = weights.stored.get(f"condition_{name}") or []
+    if not are_numbers(stored):
+        raise ImportRefused(f"condition_{name}: expected numbers, got {stored!r:.80}")
+    values = torch.tensor(stored, dtype=torch.float64)
     if tuple(values.shape) != (conditions,):
         raise ImportRefused(
             f"condition_{name}: expected {conditions} numbers, one a conditional column, got "

@@ -51,7 +51,10 @@ def read(info: Any) -> list[Latent]:
     Raises:
         ImportRefused: names the first that cannot be imported.
     """
-    return list(_flatten(info))
+    latents = list(_flatten(info))
+    if any(latent.features < 1 for latent in latents):
+        raise ImportRefused(f"latent_info: expected a latent or more of each, got {info!r:.80}")
+    return latents
 
 
 def convert(latents: list[Latent]) -> list[Part]:
@@ -74,8 +77,8 @@ def _flatten(info: Any) -> Iterator[Latent]:
         case ["Normal", [int(features)]]:
             yield Latent("Normal", features)
         case [str(name), [int(features), int(bound) | float(bound)]] if name in _BOUNDED:
-            if not bound > 0:
-                raise ImportRefused(f"latent_info: expected a positive bound, got {bound}")
+            if not 0 < bound < math.inf:
+                raise ImportRefused(f"latent_info: expected a finite positive bound, got {bound}")
             yield Latent(name, features, float(bound))
         case [str(name), *_]:
             reason = _REFUSED.get(name, "no distribution of pzflow 4.0")

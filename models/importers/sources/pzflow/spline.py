@@ -6,6 +6,7 @@ slopes. Bins are shares of 2 B without a least size, slopes softplus without one
 have one more slope, the last, for both ends.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,8 +47,15 @@ class SplineCoupling:
         """
         try:
             made = cls(key, *arguments)
-            counts = (made.K, made.hidden_layers + 1, made.hidden_dim, made.n_conditions + 1)
-            is_right = made.B > 0 and all(int(count) == count > 0 for count in counts)
+            counts: list[Any] = [
+                made.K,
+                made.hidden_layers + 1,
+                made.hidden_dim,
+                made.n_conditions + 1,
+            ]
+            counts += [] if made.transformed_dim is None else [made.transformed_dim]
+            are_counts = all(isinstance(count, int) and count > 0 for count in counts)
+            is_right = are_counts and 0 < made.B < math.inf and made.periodic in (True, False)
         except TypeError:
             is_right = False
         if not is_right:
