@@ -90,6 +90,7 @@ def test_versions_of_another_layout_are_refused() -> None:
         ("normflows_mixed", {"permute_mode": ["shuffle"] + 3 * ["swap"]}, "has 3 permutations"),
         ("nflows_maf_a", {"eps": 1e-3}, "eps: .* say 1e-05"),
         ("freia_glow_a", {"dims_c": [3]}, r"dims_c: \[3\] was given"),
+        ("zuko_naf_one_feature", {"transforms": 3}, "transforms: 3 was given, .* say 2"),
     ],
 )
 def test_wrong_arguments_are_refused_by_the_name_that_was_given(

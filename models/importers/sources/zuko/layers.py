@@ -39,6 +39,7 @@ class Layer:
         context: length of the context it takes.
         params: parameters of its univariate map; of all features together where it is
             conditional, whose tensors do not show how many features there are.
+        has_table: whether its signals are a table: of one feature without a context.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     features: int = 0
     context: int = 0
     params: int = 0
+    has_table: bool = False
 
     def per_feature(self, features: int) -> int:
         """Parameters of its univariate map a feature; 0 where it has none."""
@@ -54,7 +56,7 @@ class Layer:
     @property
     def has_net(self) -> bool:
         """Whether it has a network, and so an activation."""
-        return self.kind in _NETS
+        return self.kind in _NETS and not self.has_table
 
 
 def recognise(weights: Weights) -> list[Layer]:
@@ -113,7 +115,7 @@ def _layer(weights: Weights, name: str) -> Layer:
             return Layer(name, kind, 0, *_ends(weights, f"{name}hyper"))
         case "elementwise":
             shapes = phi_shapes(weights, name)
-            params = sum(shape[1] if len(shape) > 1 else 1 for shape in shapes)
+            params = _table_params(shapes)
             if [len(shape) for shape in shapes] == [2, 2]:
                 kind = GAUSSIANIZATION
             return Layer(name, kind, shapes[0][0], 0, params)
@@ -121,14 +123,22 @@ def _layer(weights: Weights, name: str) -> Layer:
             return Layer(name, kind, _ends(weights, f"{name}ode")[1])
         case "affine":
             # One number for all features, or one each.
-            return Layer(name, kind, *weights.shape(f"{name}loc"))
+            return Layer(name, kind, (*weights.shape(f"{name}loc"), 0)[0])
         case "rotation" | "lu" | "permutation":
             key = {"rotation": "A", "lu": "LU", "permutation": "order"}[kind]
             return Layer(name, kind, weights.shape(f"{name}{key}")[0])
     raise ImportRefused(f"{name.rstrip('.')}: a transform of unknown kind cannot be imported")
 
 
+def _table_params(shapes: list[tuple[int, ...]]) -> int:
+    return sum(shape[1] if len(shape) > 1 else 1 for shape in shapes)
+
+
 def _autoregressive_layer(weights: Weights, name: str) -> Layer:
+    if f"{name}phi.0" in weights:
+        # One feature without a context: a table in place of a network.
+        params = _table_params(phi_shapes(weights, name))
+        return Layer(name, "autoregressive", 1, params=params, has_table=True)
     inputs, outputs = _ends(weights, f"{name}hyper")
     if not has_masks(weights, name):
         # One feature, which has a network of its own and sees the context alone.

@@ -126,6 +126,8 @@ def _autoregressive(weights: Weights, layer: Layer, settings: Settings) -> Part:
 def _neural(weights: Weights, layer: Layer, settings: Settings) -> Part:
     if has_masks(weights, layer.name):
         net = _hyper(weights, layer, settings)
+    elif layer.has_table:
+        net = _of_nothing(_table(weights, layer))
     else:
         net = _of_context(weights, layer, settings, features=1)
     return zuko_monotone.neural(weights, layer, net, settings.network)
@@ -234,18 +236,30 @@ def _gaussianization(weights: Weights, layer: Layer, settings: Settings) -> Part
     return _pointwise(weights, layer, zuko_monotone.gaussianization(layer.params))
 
 
-def _pointwise(weights: Weights, layer: Layer, elementwise: dict[str, Any]) -> Part:
+def _table(weights: Weights, layer: Layer) -> Tensor:
+    """Parameters of the features themselves, (D, parameters)."""
     phi = [
         weights.take(f"{layer.name}phi.{index}", *shape).view(layer.features, -1)
         for index, shape in enumerate(phi_shapes(weights, layer.name))
     ]
+    return torch.cat(phi, 1)
+
+
+def _of_nothing(table: Tensor) -> Net:
+    """A network of one feature that sees nothing: its outputs are the numbers of a table."""
+    entry = Linear(table.new_zeros(1, 0), table.new_zeros(1))
+    last = Linear(table.new_zeros(table.shape[1], 1), table[0])
+    return networks.mlp(networks.of_context_alone([entry, last], 1), "identity")
+
+
+def _pointwise(weights: Weights, layer: Layer, elementwise: dict[str, Any]) -> Part:
     return Part(
         {
             "kind": "pointwise",
             "chosen": list(range(layer.features)),
             "elementwise": elementwise,
         },
-        {"params": torch.cat(phi, 1).T},
+        {"params": _table(weights, layer).T},
     )
 
 

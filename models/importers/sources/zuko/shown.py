@@ -42,6 +42,7 @@ def show(weights: Weights, seen: Inference, layers: list[Layer]) -> None:
     _show_components(seen, layers)
     nets = [layer for layer in layers if layer.has_net]
     if not nets:
+        _show_tables(seen, layers)
         return
     seen.show("transforms", len(nets), reason=f"{len(nets)} transforms with networks")
     _show_widths(weights, seen, nets)
@@ -62,6 +63,16 @@ def _show_components(seen: Inference, layers: list[Layer]) -> None:
         seen.show("components", *counts, reason="parameters a feature")
     if maps and not any(layer.has_net for layer in layers):
         seen.show("transforms", len(maps), reason="element-wise transforms")
+
+
+def _show_tables(seen: Inference, layers: list[Layer]) -> None:
+    """What a flow of one feature without a context has, whatever its networks were to be."""
+    tables = [layer for layer in layers if layer.has_table or layer.kind == "elementwise"]
+    if not tables:
+        return
+    seen.show("transforms", len(tables), reason=f"{len(tables)} transforms with tables")
+    for name in ("hidden_features", "normalize", "residual", "passes", "randperm"):
+        seen.mark_idle(name, "there is no network")
 
 
 def _show_widths(weights: Weights, seen: Inference, nets: list[Layer]) -> None:
