@@ -164,6 +164,16 @@ def test_tensors_of_odd_shapes_are_refused(tmp_path: Path, name: str, key: str, 
     assert re.search(r"unexpected shapes, at .+\((Index|Type|Runtime|ZeroDivision)Error: ", message)
 
 
+@pytest.mark.parametrize("shape", [(), (3, 1), (1, 6)])
+def test_covariances_that_would_be_expanded_are_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    state = tensors("zuko_gmm_a")
+    state["phi.3"] = torch.zeros(shape)
+    error = refusal(tmp_path, "zuko_gmm_a", state)
+    assert f"phi.3: expected shape (3, 6), got {shape}" in str(error)
+
+
 def test_vectors_of_spectral_norm_of_odd_shapes_are_refused(tmp_path: Path) -> None:
     state = tensors("nflows_spectral_norm")
     key = next(key for key in state if key.endswith("weight.0._u"))

@@ -104,11 +104,12 @@ def recognise(weights: Weights, prefix: str, epsilon: float) -> tuple[Mixture, b
 def constant(weights: Weights, prefix: str, epsilon: float) -> Part:
     """Turn a mixture without a context into a layer."""
     mixture, _ = recognise(weights, prefix, epsilon)
-    parts = [
-        weights.take(f"{prefix}phi.{index}", *weights.shape(f"{prefix}phi.{index}"))
-        for index in range(3 + mixture.is_full)
-    ]
-    logits, means, raw, *below = parts
+    shapes = [weights.shape(f"{prefix}phi.{index}") for index in range(3)]
+    if mixture.is_full:
+        shapes.append((shapes[2][0], mixture.entries))
+    logits, means, raw, *below = (
+        weights.take(f"{prefix}phi.{index}", *shape) for index, shape in enumerate(shapes)
+    )
     return mixture.constant(logits, means, raw, below[0] if below else None)
 
 
