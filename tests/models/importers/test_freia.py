@@ -101,3 +101,15 @@ def test_a_module_without_tensors_at_the_end_is_warned_of() -> None:
     items = load("freia_glow_a").report().items
     (said,) = (item.detail for item in items if item.what == "module_list")
     assert "behind the last one, module_list.7, leave no trace" in said
+
+
+def test_a_module_without_tensors_is_warned_of_once(tmp_path: Path) -> None:
+    case = load("freia_allinone_a")
+    state = torch.load(case.checkpoint, weights_only=True)
+    moved = {key.replace("module_list.0.", "module_list.7."): value for key, value in state.items()}
+    torch.save(moved, tmp_path / "inn.pt")
+    _, report = run(tmp_path / "inn.pt", Request(None, case.config, "none"))
+    assert [item.what for item in report.items if item.kind == "warning"] == [
+        *(f"module_list.{place}" for place in (0, 4, 5, 6)),
+        "module_list",
+    ]

@@ -106,19 +106,25 @@ def recognise(weights: Weights) -> list[Block]:
         ImportRefused: names a block that cannot be imported.
     """
     places = weights.indices(r"module_list\.(\d+)\.")
-    found = []
-    for place in range(places[-1] + 1):
-        name = f"module_list.{place}."
-        if place in places:
-            found.append(_block(weights, name))
-        else:
-            weights.report.warning(
-                name.rstrip("."),
-                "a module without tensors: taken as one that does nothing to vectors (Flatten, "
-                "Reshape, Split, Concat, the nodes of a graph); if it is another, the numbers are "
-                "wrong",
-            )
-    return found
+    return [_block(weights, f"module_list.{place}.") for place in places]
+
+
+def warn_of_holes(weights: Weights) -> None:
+    """Say which modules have no tensors, and that at the end they would leave no trace."""
+    places = weights.indices(r"module_list\.(\d+)\.")
+    for place in sorted({*range(places[-1])} - {*places}):
+        weights.report.warning(
+            f"module_list.{place}",
+            "a module without tensors: taken as one that does nothing to vectors (Flatten, "
+            "Reshape, Split, Concat, the nodes of a graph); if it is another, the numbers are "
+            "wrong",
+        )
+    weights.report.warning(
+        "module_list",
+        f"modules without tensors behind the last one, module_list.{places[-1]}, leave no trace: "
+        "taken as none, or as such that do nothing to vectors (Flatten, Reshape); if there is "
+        "another, such as InvertibleSigmoid, the numbers are wrong",
+    )
 
 
 def has_activation(weights: Weights, block: Block) -> bool:

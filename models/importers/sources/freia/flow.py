@@ -62,7 +62,7 @@ def infer(weights: Weights) -> Inference:
         seen.suppose("activation", "identity", "no subnetwork has hidden layers")
     _ask(seen, found)
     _warn_of_gin(weights, found)
-    _warn_of_the_end(weights, found)
+    freia_blocks.warn_of_holes(weights)
     _show(weights, seen, found)
     return seen
 
@@ -140,15 +140,6 @@ def _warn_of_gin(weights: Weights, found: Sequence[Block]) -> None:
             f"{block.name.rstrip('.')} and its like are taken as GLOWCouplingBlock, unless "
             "gin_block or blocks says GINCouplingBlock, which has the same tensors",
         )
-
-
-def _warn_of_the_end(weights: Weights, found: Sequence[Block]) -> None:
-    weights.report.warning(
-        "module_list",
-        f"modules without tensors behind the last one, {found[-1].name.rstrip('.')}, leave no "
-        "trace: taken as none, or as such that do nothing to vectors (Flatten, Reshape); if there "
-        "is another, such as InvertibleSigmoid, the numbers are wrong",
-    )
 
 
 def _show(weights: Weights, seen: Inference, found: Sequence[Block]) -> None:
