@@ -20,8 +20,7 @@ from models.transforms.squeeze import Flatten
 CNF_UNET = About(
     what="a differential equation whose right side is a U-Net with attention",
     data="images",
-    when="samples matter most: train it by flow matching; log_prob is slow, an estimate beyond 64 "
-    "values: divergence.evaluation=hutchinson makes it cheaper",
+    when="samples matter most (train by flow matching); log_prob is slow, beyond 64 values inexact",
     cost=COSTS["cnf_unet"],
     example=Example(
         data="digits",

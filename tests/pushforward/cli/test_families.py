@@ -172,9 +172,9 @@ def test_the_examples_run_and_make_one_flow(
     monkeypatch.chdir(tmp_path)
     command, *words = shlex.split(examples["train"])
     assert command == "pushforward"
-    # One epoch, of few rows: that it runs is what is asked.
+    # One epoch, of few rows: that it runs is what is asked. Pixels of a file have 256 levels.
     place = words.index("--data") + 1
-    if words[place] == "digits":
+    if words[place] == "digits" and "levels" not in FAMILIES[name].about.example.arguments:
         np.save("digits.npy", load("digits").x[:40])
         words[place] = "digits.npy"
     elif words[place] in TOYS:
