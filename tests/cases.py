@@ -409,7 +409,6 @@ CASES: dict[str, Case] = {
                     },
                     "conditioner": {"kind": "mlp", "widths": [6]},
                 },
-                {"kind": "gaussian_mixture", "components": 2, "covariance": "diagonal"},
                 {"kind": "permute"},
                 {
                     "kind": "gaussian_mixture",

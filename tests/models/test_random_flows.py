@@ -19,7 +19,7 @@ from tests.random_flows.draw import (
     draw,
 )
 
-COUNTS = {**dict.fromkeys(DISCRETE, 15), "ffjord": 6, "ffjord_image": 1, "cnf_unet": 1}
+COUNTS = {**dict.fromkeys(DISCRETE, 15), "naf": 6, "ffjord": 6, "ffjord_image": 1, "cnf_unet": 1}
 DRAWS_FOR_EVERY_OPTION = 250
 
 
