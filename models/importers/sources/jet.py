@@ -183,18 +183,13 @@ def _network(weights: Weights, name: str, config: Config) -> Fragment:
 
 
 def _layer(weights: Weights, name: str, width: int) -> Fragment:
-    parts = {
-        "attention_norm": transformer.norm(weights, f"{name}.ln1", width),
-        "qkv": {
-            "weight": weights.take(f"{name}.mha.in_proj_weight", 3 * width, width),
-            "bias": weights.take(f"{name}.mha.in_proj_bias", 3 * width),
-        },
-        "project": transformer.linear(weights, f"{name}.mha.out_proj", width, width),
-        "mlp_norm": transformer.norm(weights, f"{name}.ln2", width),
-        "expand": transformer.linear(weights, f"{name}.mlp.in_proj", 4 * width, width),
-        "contract": transformer.linear(weights, f"{name}.mlp.out_proj", width, 4 * width),
+    modules = ("ln1", "mha.out_proj", "ln2", "mlp.in_proj", "mlp.out_proj")
+    names = transformer.Names(*(f"{name}.{module}" for module in modules))
+    qkv = {
+        "weight": weights.take(f"{name}.mha.in_proj_weight", 3 * width, width),
+        "bias": weights.take(f"{name}.mha.in_proj_bias", 3 * width),
     }
-    return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+    return transformer.block(weights, names, qkv, width)
 
 
 SOURCE = Source(

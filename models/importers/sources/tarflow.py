@@ -153,15 +153,10 @@ def _block(weights: Weights, name: str, config: Config, patches: tuple[int, int]
 
 
 def _layer(weights: Weights, name: str, width: int) -> Fragment:
-    parts = {
-        "attention_norm": transformer.norm(weights, f"{name}.attention.norm", width),
-        "qkv": transformer.linear(weights, f"{name}.attention.qkv", 3 * width, width),
-        "project": transformer.linear(weights, f"{name}.attention.proj", width, width),
-        "mlp_norm": transformer.norm(weights, f"{name}.mlp.norm", width),
-        "expand": transformer.linear(weights, f"{name}.mlp.main.0", 4 * width, width),
-        "contract": transformer.linear(weights, f"{name}.mlp.main.2", width, 4 * width),
-    }
-    return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+    modules = ("attention.norm", "attention.proj", "mlp.norm", "mlp.main.0", "mlp.main.2")
+    names = transformer.Names(*(f"{name}.{module}" for module in modules))
+    qkv = transformer.linear(weights, f"{name}.attention.qkv", 3 * width, width)
+    return transformer.block(weights, names, qkv, width)
 
 
 SOURCE = Source(
