@@ -40,59 +40,59 @@ class Histogram(Elementwise):
         self.num_params = levels
 
     def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        log_p = _log_shares(params.double())
-        below, above = _tails(log_p.exp())
+        logits = _centred(params)
+        mass = logits.exp()
         scaled = x.double() * self.num_params
         level = scaled.floor().clamp(0, self.num_params - 1)
         share = (scaled - level).clamp(0, 1)
-        chosen = self._bins(x) == level.unsqueeze(-1)
-        log_mass = _at(chosen, log_p)
-        mass = log_mass.exp()
-        lower = _at(chosen, below) + mass * share
-        upper = _at(chosen, above) + mass * (1 - share)
-        tail = torch.minimum(lower, upper).clamp(min=_LEAST_TAIL)
+        bins, here = self._bins(x), level.unsqueeze(-1)
+        below, above = _of(bins < here, mass), _of(bins > here, mass)
+        logit = _of(bins == here, logits)
+        own = logit.exp()
+        total = below + own + above
+        lower, upper = below + own * share, above + own * (1 - share)
+        tail = (torch.minimum(lower, upper) / total).clamp(min=_LEAST_TAIL)
         z = sign_of(lower - upper) * normal_quantile(tail.log())
-        log_slope = log_mass + math.log(self.num_params) - log_normal_density(z)
+        log_slope = logit - total.log() + math.log(self.num_params) - log_normal_density(z)
         log_slope = torch.where((x < 0) | (x > 1), -math.inf, log_slope)
         return z.to(x.dtype), log_slope.to(x.dtype)
 
     def decode(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_p = y.double(), _log_shares(params.double())
-        mass = log_p.exp()
-        below, above = _tails(mass)
-        tail = log_normal_tail(z.abs()).exp().unsqueeze(-1)
-        is_lower = (z < 0).unsqueeze(-1)
-        # Where the tail ends, counted from its own side: in the first bin that it does not fill.
-        is_filled = torch.where(is_lower, below, above) + mass <= tail
+        z, logits = y.double(), _centred(params)
+        mass = logits.exp()
+        total = row_sum(mass)
+        is_lower = z < 0
+        # Bins are counted from the side of the tail.
+        from_side = torch.where(is_lower.unsqueeze(-1), mass, _backwards(mass))
+        filled = from_side.cumsum(-1)
+        tail = log_normal_tail(z.abs()).exp() * total
+        # Where the tail ends: in the first bin that it does not fill.
+        is_filled = filled <= tail.unsqueeze(-1)
         count = row_sum(is_filled.to(z.dtype)).clamp(max=self.num_params - 1)
-        level = torch.where(z < 0, count, self.num_params - 1 - count)
-        chosen = self._bins(y) == level.unsqueeze(-1)
-        log_mass = _at(chosen, log_p)
-        start = torch.where(z < 0, _at(chosen, below), _at(chosen, above))
-        share = (tail.squeeze(-1) - start) / log_mass.exp().clamp(min=_LEAST_TAIL)
-        share = torch.where(z < 0, share, 1 - share).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
-        log_slope = log_normal_density(z) - log_mass - math.log(self.num_params)
+        level = torch.where(is_lower, count, self.num_params - 1 - count)
+        bins = self._bins(y)
+        start = _of(bins == count.unsqueeze(-1) - 1, filled)
+        logit = _of(bins == level.unsqueeze(-1), logits)
+        share = (tail - start) / logit.exp().clamp(min=_LEAST_TAIL)
+        share = torch.where(is_lower, share, 1 - share).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+        log_slope = log_normal_density(z) - logit + total.log() - math.log(self.num_params)
         return ((level + share) / self.num_params).to(y.dtype), log_slope.to(y.dtype)
 
     def _bins(self, like: Tensor) -> Tensor:
         return torch.arange(self.num_params, dtype=torch.float64, device=like.device)
 
 
-def _log_shares(logits: Tensor) -> Tensor:
-    """Logarithms of the softmax, of operations that ONNX has in float64.   (..., L) -> same."""
-    centred = logits - logits.amax(-1, keepdim=True)
-    return centred - row_sum(centred.exp())[..., None].log()
+def _centred(logits: Tensor) -> Tensor:
+    """Logits of which the largest is 0, in float64.   (..., L) -> same."""
+    return logits.double() - logits.amax(-1, keepdim=True)
 
 
-def _tails(mass: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies below each bin, and above it.   (..., L) -> two of (..., L)."""
-    below = mass.cumsum(-1) - mass
-    backwards = torch.arange(mass.shape[-1] - 1, -1, -1, device=mass.device)
-    sums = mass.index_select(-1, backwards).cumsum(-1)
-    above = sums.index_select(-1, backwards) - mass
-    return below.clamp(min=0), above.clamp(min=0)
+def _backwards(values: Tensor) -> Tensor:
+    """The last bin first.   (..., L) -> same."""
+    order = torch.arange(values.shape[-1] - 1, -1, -1, device=values.device)
+    return values.index_select(-1, order)
 
 
-def _at(chosen: Tensor, values: Tensor) -> Tensor:
-    """The value of the chosen bin.   (..., L) -> (...)."""
+def _of(chosen: Tensor, values: Tensor) -> Tensor:
+    """The sum over the chosen bins.   (..., L) -> (...)."""
     return row_sum(torch.where(chosen, values, 0.0))
