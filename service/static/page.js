@@ -1,125 +1,168 @@
-// One page to look at the served models: draw from them, score rows, and give the key first where
-// the server wants one.
+// One page to look at the served models: its views, the model that they look at, and the key.
 
-import { forgetKey, get, hasKey, keepKey, KeyRefused, post } from "./api.js";
-import { plot } from "./plot.js";
-import { explainRows, summarise } from "./verdicts.js";
+import { get } from "./page/api.js";
+import { byId, complain, element } from "./page/dom.js";
+import { forgetKey, hasKey, keepKey, KeyRefused } from "./page/key.js";
+import { forgetRequest, watchRequest } from "./page/request.js";
+import { keepOnly, read, write } from "./page/state.js";
+import { VIEWS } from "./views/index.js";
 
-const $ = id => document.getElementById(id);
-let models = [];
-const card = () => models.find(model => model.name === $("model").value);
-const isPicture = model => model.num_levels !== null && model.event_shape.length === 3;
+let model = null; // the card of the model that is looked at, as GET /models/NAME has it
+const mounted = new Map(); // by id of the view: what its mount gave
+let chosen = null; // the view that is shown
 
-function show(id, text, isError = false) {
-  $(id).textContent = text;
-  $(id).classList.toggle("error", isError);
+// What the views know of the page.
+const app = {
+  get model() { return model; },
+
+  // The fields of a request that say which model, and of which class.
+  fields() {
+    const context = !byId("class-field").hidden ? Number(byId("label").value)
+      : !byId("context-field").hidden && byId("context").value
+        ? JSON.parse(byId("context").value) : undefined;
+    return { model: model.name, ...context === undefined ? {} : { context } };
+  },
+
+  // Say beside a field what went wrong. What was given up on purpose is no failure.
+  fail(error, field) {
+    if (error instanceof KeyRefused) askForKey(error.message);
+    else if (error.name !== "AbortError") complain(field, error.message);
+  },
+};
+
+function say(text, isError = false) {
+  byId("facts").textContent = text;
+  byId("facts").classList.toggle("error", isError);
 }
 
-function choose() {
-  const model = card();
-  show("facts", `${model.family}, version ${model.version}, x ${JSON.stringify(model.event_shape)}, `
-    + `${model.num_parameters.toLocaleString()} parameters, ${model.dtype} on ${model.device} `
-    + `with ${model.engine}`);
-  $("count").value = isPicture(model) ? 16 : model.features === 2 ? 2000 : 8;
-  $("class-field").hidden = model.num_classes === null;
-  $("label").max = (model.num_classes ?? 1) - 1;
-  const zeros = shape => shape.length ? Array(shape[0]).fill(zeros(shape.slice(1))) : 0;
-  const row = model.features <= 64 ? JSON.stringify([zeros(model.event_shape)]) : "";
-  $("rows").value = $("suspects").value = row;
-  $("alpha").value = model.calibration ? 0.01 : "";
-  $("explain").max = model.features;
-  for (const id of ["picture", "plot", "verdicts"]) $(id).hidden = true;
-  for (const id of ["drawn", "table", "scored", "judged"]) show(id, "");
-}
-
-function withContext(body) {
-  return card().num_classes === null ? body : { ...body, context: Number($("label").value) };
-}
-
-async function draw() {
-  const model = card();
-  const body = withContext({
-    model: model.name,
-    num_samples: Number($("count").value),
-    temperature: Number($("temperature").value),
-  });
-  if ($("seed").value !== "") body.seed = Number($("seed").value);
-  const started = performance.now();
-  let seed;
-  if (isPicture(model)) {
-    const answer = await post("sample", { ...body, scale: 3 }, "image/png");
-    seed = answer.headers.get("X-Seed");
-    URL.revokeObjectURL($("picture").src);
-    $("picture").src = URL.createObjectURL(await answer.blob());
-    $("picture").hidden = false;
-  } else {
-    const answer = await (await post("sample", body)).json();
-    seed = answer.seed;
-    if (model.features === 2) plot($("plot"), answer.x.filter(row => row !== null));
-    else show("table", answer.x.map(row => JSON.stringify(row)).join("\n"));
-  }
-  show("drawn", `seed ${seed}, ${Math.round(performance.now() - started)} ms`);
-}
-
-async function score() {
-  const body = withContext({ model: card().name, x: JSON.parse($("rows").value) });
-  show("scored", JSON.stringify(await (await post("log_prob", body)).json(), null, 2));
-}
-
-async function judge() {
-  const body = withContext({ model: card().name, x: JSON.parse($("suspects").value) });
-  for (const field of ["alpha", "explain"]) {
-    if ($(field).value !== "") body[field] = Number($(field).value);
-  }
-  $("verdicts").hidden = true;
-  const answer = await (await post("score", body)).json();
-  explainRows($("verdicts"), answer);
-  show("judged", summarise(answer));
-}
-
-// Only the form for the key: the server wants one, or has refused the one it was shown.
 function askForKey(refusal = "") {
   forgetKey();
-  for (const id of ["calls", "model-field", "forget"]) $(id).hidden = true;
-  $("key-form").hidden = false;
-  $("key").value = "";
-  $("key").focus();
-  show("facts", refusal, true);
+  for (const id of ["calls", "choice", "forget"]) byId(id).hidden = true;
+  byId("key-form").hidden = false;
+  byId("key").value = "";
+  byId("key").focus();
+  say(refusal, true);
 }
 
-function fail(error, place) {
-  if (error instanceof KeyRefused) askForKey(error.message);
-  else show(place, error.message, true);
-}
+const fail = error => error instanceof KeyRefused ? askForKey(error.message)
+  : say(error.message, true);
 
-function onSubmit(form, action, place) {
-  $(form).addEventListener("submit", event => {
+const tabOf = view => byId(`tab-${view.id}`);
+const panelOf = view => byId(`view-${view.id}`);
+
+function makeTabs() {
+  for (const view of VIEWS) {
+    const tab = element("button", {
+      id: `tab-${view.id}`, type: "button", role: "tab", textContent: view.title,
+      "aria-controls": `view-${view.id}`, "aria-selected": "false", tabIndex: -1,
+    });
+    tab.addEventListener("click", () => choose(view));
+    byId("tabs").append(tab);
+    byId("views").append(element("section", {
+      id: `view-${view.id}`, role: "tabpanel", "aria-labelledby": tab.id, hidden: true,
+    }));
+  }
+  byId("tabs").addEventListener("keydown", event => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
     event.preventDefault();
-    action().catch(error => fail(error, place));
+    const fitting = VIEWS.filter(view => !tabOf(view).disabled);
+    const next = fitting[(fitting.indexOf(chosen) + step + fitting.length) % fitting.length];
+    choose(next);
+    tabOf(next).focus();
   });
+}
+
+async function choose(view) {
+  if (chosen && chosen !== view) mounted.get(chosen.id)?.hide?.();
+  chosen = view;
+  write({ view: view === VIEWS[0] ? null : view.id });
+  for (const other of VIEWS) {
+    const isChosen = other === view;
+    tabOf(other).setAttribute("aria-selected", String(isChosen));
+    tabOf(other).tabIndex = isChosen ? 0 : -1;
+    panelOf(other).hidden = !isChosen;
+  }
+  if (!mounted.has(view.id)) mounted.set(view.id, view.mount(panelOf(view), app));
+  try {
+    await mounted.get(view.id).show();
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+  }
+}
+
+// A view that does not fit the model says why in the title of its tab.
+function chooseFitting() {
+  for (const view of VIEWS) {
+    const reason = view.unfit(model);
+    tabOf(view).disabled = reason !== null;
+    tabOf(view).title = reason ?? "";
+  }
+  const wanted = VIEWS.find(view => view.id === read("view"));
+  const fits = view => view && view.unfit(model) === null;
+  return choose(fits(wanted) ? wanted : VIEWS.find(fits));
+}
+
+function showContextFields() {
+  byId("class-field").hidden = model.num_classes === null;
+  byId("context-field").hidden = model.num_classes !== null || model.context_shape === null;
+  const names = model.class_names ?? [];
+  byId("label").replaceChildren(...Array.from({ length: model.num_classes ?? 0 },
+    (_, index) => new Option(names[index] ?? index, index)));
+  if (model.num_classes !== null) byId("label").value = read("class", "0");
+  byId("context").value = read("context", "");
+}
+
+async function lookAt(name) {
+  model = await get(`models/${encodeURIComponent(name)}`);
+  // Left out of the answer where they are null.
+  for (const fact of ["num_classes", "num_levels", "context_shape", "calibration",
+    "feature_names", "support"]) model[fact] ??= null;
+  say(`${model.family}, version ${model.version}, x ${JSON.stringify(model.event_shape)}, `
+    + `${model.num_parameters.toLocaleString()} parameters, ${model.dtype} on ${model.device} `
+    + `with ${model.engine}`);
+  showContextFields();
+  forgetRequest();
+  await chooseFitting();
+}
+
+async function changeModel() {
+  keepOnly("view");
+  write({ model: byId("model").value });
+  await lookAt(byId("model").value);
 }
 
 async function load() {
   const answer = await get("models");
-  models = answer.models;
-  $("key-form").hidden = true;
-  $("forget").hidden = !hasKey();
-  $("calls").hidden = $("model-field").hidden = models.length === 0;
-  if (models.length === 0) return show("facts", "no model is served");
-  $("model").replaceChildren(...models.map(model => new Option(model.name)));
-  if (answer.default) $("model").value = answer.default;
-  choose();
+  byId("key-form").hidden = true;
+  byId("forget").hidden = !hasKey();
+  byId("calls").hidden = byId("choice").hidden = answer.models.length === 0;
+  if (answer.models.length === 0) return say("no model is served");
+  byId("model").replaceChildren(...answer.models.map(({ name }) => new Option(name)));
+  const names = answer.models.map(({ name }) => name);
+  const wanted = read("model", answer.default ?? names[0]);
+  byId("model").value = names.includes(wanted) ? wanted : names[0];
+  await lookAt(byId("model").value);
 }
 
-async function useKey() {
-  keepKey($("key").value.trim());
-  await load();
+byId("key-form").addEventListener("submit", event => {
+  event.preventDefault();
+  try {
+    keepKey(byId("key").value.trim());
+    load().catch(fail);
+  } catch (error) {
+    fail(error);
+  }
+});
+byId("forget").addEventListener("click", () => askForKey());
+byId("model").addEventListener("change", () => changeModel().catch(fail));
+for (const [id, name] of [["label", "class"], ["context", "context"]]) {
+  byId(id).addEventListener("change", () => {
+    write({ [name]: byId(id).value });
+    choose(chosen).catch(fail);
+  });
 }
-
-$("model").addEventListener("change", choose);
-$("forget").addEventListener("click", () => askForKey());
-onSubmit("draw", draw, "drawn");
-onSubmit("score", score, "scored");
-onSubmit("judge", judge, "judged");
-onSubmit("key-form", useKey, "facts");
-load().catch(error => fail(error, "facts"));
+addEventListener("hashchange", () => load().catch(fail)); // a link was pasted
+makeTabs();
+watchRequest();
+load().catch(fail);

@@ -1,0 +1,12 @@
+// What kind of rows a model has.
+
+export const isPicture = model => model.event_shape.length === 3
+  && [1, 3].includes(model.event_shape[0]);
+export const isPlane = model => model.features === 2;
+
+// Zeros in the shape of a row, nested as in JSON.
+export const zeros = shape => shape.length ? Array(shape[0]).fill(zeros(shape.slice(1))) : 0;
+
+// The names of a row's numbers.
+export const featureNames = model => model.feature_names
+  ?? Array.from({ length: model.features }, (_, index) => `x${index + 1}`);
