@@ -1,0 +1,39 @@
+"""What the page can do with which kind of model: a test of it, or what the page says in its place.
+
+Whoever adds a feature adds its row here, a cell for each kind; `test_features.py` holds that every
+cell is there, that every test is, and that the page says what is written here.
+"""
+
+from dataclasses import dataclass
+
+KINDS = ("2-D", "table", "image", "class-conditional", "continuous")
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A kind of model has no such feature, and the page says why.
+
+    model: of the zoo, of that kind.
+    view: where it is said: in the title of its tab where the whole view does not fit, else in it.
+    says: a part of what is said.
+    """
+
+    model: str
+    view: str
+    says: str
+
+
+# A test is FILE::FUNCTION, in this folder.
+Cell = str | Unfit
+
+
+def row(feature: str, *cells: Cell) -> dict[tuple[str, str], Cell]:
+    """Give the cells of a feature: one for each kind, in the order of `KINDS`, or one for all."""
+    if len(cells) == 1:
+        cells *= len(KINDS)
+    return {(feature, kind): cell for kind, cell in zip(KINDS, cells, strict=True)}
+
+
+FEATURES: dict[tuple[str, str], Cell] = {
+    **row("the request", "test_keys_and_policy.py::test_the_page_scores_and_says_what_is_wrong"),
+}

@@ -1,0 +1,47 @@
+"""The table of what the page can do: complete, and true."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from playwright.sync_api import Page, expect
+
+from benchmarks.process import RunningServer
+from tests.e2e.page.browsing import MARKS, until
+from tests.e2e.page.features import FEATURES, KINDS, Unfit
+
+pytestmark = MARKS
+
+
+def test_every_feature_has_a_cell_for_every_kind() -> None:
+    features = {feature for feature, _ in FEATURES}
+    assert FEATURES.keys() == {(feature, kind) for feature in features for kind in KINDS}
+
+
+def test_every_test_of_the_table_is_there() -> None:
+    for cell in FEATURES.values():
+        if isinstance(cell, str):
+            file, _, name = cell.partition("::")
+            assert file.startswith("test_"), cell
+            assert name.startswith("test_"), cell
+            module = import_module(f"tests.e2e.page.{file.removesuffix('.py')}")
+            assert callable(getattr(module, name, None)), cell
+
+
+def unfit_by_model() -> Iterator[tuple[str, list[Unfit]]]:
+    cells = {cell for cell in FEATURES.values() if isinstance(cell, Unfit)}
+    for model in sorted({cell.model for cell in cells}):
+        yield model, [cell for cell in cells if cell.model == model]
+
+
+def test_the_page_says_why_a_model_has_no_such_feature(server: RunningServer, page: Page) -> None:
+    for model, cells in unfit_by_model():
+        page.goto("about:blank")
+        page.goto(f"{server.url}/ui#model={model}")
+        until(page, "document.querySelector('#views > section:not([hidden])') !== null")
+        for cell in cells:
+            tab = page.locator(f"#tab-{cell.view}")
+            if tab.is_disabled():
+                assert cell.says in (tab.get_attribute("title") or ""), cell
+            else:
+                tab.click()
+                expect(page.locator(f"#view-{cell.view}")).to_contain_text(cell.says)
