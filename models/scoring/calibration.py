@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.scoring import conformal
 from models.scoring.errors import CalibrationError, TooFewRows
 from models.scoring.explain import quantile_grid
+from models.scoring.histogram import histogram, quantiles
 from models.scoring.statistics import Evidence, parse_statistic
 
 Array: TypeAlias = NDArray[Any]
@@ -118,6 +119,18 @@ class Calibration:
             report. Remembered as `describe` is.
         """
         return self._remembered("facts", self._facts)
+
+    def distribution(self, label: int | None = None) -> dict[str, Any]:
+        """The scores that decide for a class in short, or all: remembered as `describe` is.
+
+        Returns:
+            histogram, quantiles: as `models.scoring.histogram` makes them.
+        """
+        scores = self.scores_of(label)
+        return self._remembered(
+            ("distribution", label),
+            lambda: {"histogram": histogram(scores), "quantiles": quantiles(scores)},
+        )
 
     def _remembered(self, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = self._descriptions.get(key)

@@ -1,10 +1,33 @@
-"""GET /models and /models/{name}: what is served."""
+"""GET /models and /models/{name}: what is served, and how its scores were calibrated."""
 
-from fastapi import APIRouter
+import asyncio
+from typing import Annotated
 
-from service.api.schemas import ModelInfo, ModelList
-from service.contracts import Repository
-from service.errors import ServiceError
+import numpy as np
+from fastapi import APIRouter, Query
+
+from models.scoring.calibration import Calibration
+from service.api.schemas import CalibrationInfo, ModelInfo, ModelList
+from service.contracts import ModelCard, Repository
+from service.errors import InvalidParameter, OutOfRange, ServiceError
+from service.operations.calibration import check_alpha, not_calibrated
+
+_Alpha = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        lt=1,
+        description="False alarms a row: the answer has its threshold, and what it promises.",
+    ),
+]
+_Class = Annotated[
+    int | None,
+    Query(
+        alias="class",
+        ge=0,
+        description="Of a class-conditional model: the scores that decide for this class.",
+    ),
+]
 
 
 def models_router(repository: Repository) -> APIRouter:
@@ -20,7 +43,32 @@ def models_router(repository: Repository) -> APIRouter:
     async def model(name: str) -> ModelInfo:
         return ModelInfo(**repository.get(name).card.describe())
 
+    @router.get("/models/{name}/calibration", summary="The calibration scores of a served model")
+    async def calibration(name: str, alpha: _Alpha = None, label: _Class = None) -> CalibrationInfo:
+        card = repository.get(name).card
+        found = _calibration_of(card, label)
+        if alpha is not None:
+            check_alpha(alpha, found, None if label is None else np.array([label]), card)
+        # Of a million rows the first one takes a while.
+        shape = await asyncio.to_thread(found.distribution, label)
+        facts = found.describe(alpha, label)
+        return CalibrationInfo(model=card.name, version=card.version, **facts, **shape)
+
     return router
+
+
+def _calibration_of(card: ModelCard, label: int | None) -> Calibration:
+    if label is not None and card.num_classes is None:
+        raise InvalidParameter(
+            f"class: {card.name} has no classes; leave class out", at="/query/class"
+        )
+    if label is not None and card.num_classes is not None and label >= card.num_classes:
+        raise OutOfRange(
+            f"class: expected 0 .. {card.num_classes - 1}, got {label:.6g}", at="/query/class"
+        )
+    if card.calibration is None:
+        raise not_calibrated("calibration", card, "", "look at rows by their log_prob")
+    return card.calibration
 
 
 def _default(repository: Repository) -> str | None:

@@ -80,6 +80,46 @@ class ModelList(Wire):
     default: str | None = Field(description="The model of a request that names none.")
 
 
+class Histogram(Wire):
+    """How many calibration rows have which score."""
+
+    edges: list[float] = Field(description="Of bins of one width, one more than there are bins.")
+    counts: list[int] = Field(description="Calibration rows in each bin.")
+    below: int = Field(description="Calibration rows that score below all bins.")
+    above: int = Field(
+        description="Calibration rows that score above all bins, or lie outside of the support."
+    )
+
+
+class Quantile(Wire):
+    """A score that a share of the calibration rows does not exceed."""
+
+    share: float
+    score: float | None = Field(description="null where it is infinite.")
+
+
+class CalibrationInfo(BaseModel):
+    """The calibration of a served model, and its scores in short."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model: str
+    version: str
+    id: str
+    rows: int
+    statistic: str
+    direction: str
+    threshold: float | None = Field(description="Of alpha: above it a row is flagged; else null.")
+    p_floor: float = Field(description="The least p-value, and the least alpha.")
+    fpr_upper95: float | None = Field(
+        description="Of alpha: 95 % of all calibration sets have a lower true rate."
+    )
+    dataset: str
+    created: str
+    histogram: Histogram
+    quantiles: list[Quantile]
+
+
 class Live(Wire):
     """The process answers."""
 
