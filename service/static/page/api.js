@@ -38,7 +38,7 @@ async function send(path, options = {}) {
 
 export const get = async path => (await send(path, { headers: { Accept: "application/json" } }))
   .json();
-export const getText = async path => (await send(path)).text();
+export const getText = async (path, options) => (await send(path, options)).text();
 
 function queryOf(fields) {
   const given = Object.entries(fields).filter(([, value]) => value !== undefined);
