@@ -36,4 +36,5 @@ def row(feature: str, *cells: Cell) -> dict[tuple[str, str], Cell]:
 
 FEATURES: dict[tuple[str, str], Cell] = {
     **row("the request", "test_keys_and_policy.py::test_the_page_scores_and_says_what_is_wrong"),
+    **row("live", "test_live.py::test_what_is_asked_of_the_server_is_seen"),
 }
