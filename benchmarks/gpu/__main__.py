@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ _GRACE_SECONDS = {False: 15.0, True: 90.0}
 _SIZES = {False: Sizes(8, 24), True: Sizes(2, 2)}
 # The largest batch of an engine: each size that it may have takes time to capture.
 _MAX_ROWS = {"zoo": 256, "cases": 32, "golden cases": 32}
+
+_NOT_QUICK = "the run without --quick has it"
 
 
 def main() -> int:
@@ -63,7 +65,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
-    parser.add_argument("--quick", action="store_true", help="fewer rows, never fewer checks")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, and one case a family")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder")
     return parser.parse_args()
 
@@ -80,12 +82,24 @@ def _run(results: Results, folder: Path, device: str, *, is_quick: bool) -> None
         speed.measure_server(results, folder, server, device, is_quick=is_quick)
     with results.guard(over_http.PART, "server with a short queue"):
         over_http.check_behaviour(results, folder, device)
-    _check_flows(results, "cases", subjects.cases(device, sizes), is_quick=is_quick)
+    cases = subjects.cases(device, sizes)
+    if is_quick:
+        cases = _only(results, subjects.first_of_families(), cases)
+    _check_flows(results, "cases", cases, is_quick=is_quick)
     speed.measure_engines(results, device, is_quick=is_quick)
     if is_quick:
-        results.skip(correctness.PART, "golden cases", "the run without --quick has them")
+        results.skip(correctness.PART, "golden cases", _NOT_QUICK)
     else:
         _check_flows(results, "golden cases", subjects.stored(device, sizes), is_quick=False)
+
+
+def _only(results: Results, names: Collection[str], made: Iterator[Made]) -> Iterator[Made]:
+    """Those of these names; the others are told as not run."""
+    for name, make in made:
+        if name in names:
+            yield name, make
+        else:
+            results.skip(f"{correctness.PART}, cases", name, _NOT_QUICK)
 
 
 def _check_flows(

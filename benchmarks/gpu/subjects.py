@@ -87,6 +87,14 @@ def cases(device: str, sizes: Sizes) -> Iterator[Made]:
         yield name, lambda name=name: make(name)  # type: ignore[misc]
 
 
+def first_of_families() -> frozenset[str]:
+    """The names of the cases that are the first of their families."""
+    firsts: dict[str, str] = {}
+    for name, case in CASES.items():
+        firsts.setdefault(case.family, name)
+    return frozenset(firsts.values())
+
+
 def stored(device: str, sizes: Sizes) -> Iterator[Made]:
     """The golden cases: checkpoints of public code, as they are imported."""
 
