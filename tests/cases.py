@@ -991,6 +991,7 @@ CASES: dict[str, Case] = {
             "width": 4,
             "num_layers": 1,
             "num_classes": 3,
+            "decoding": "jacobi",
             "preprocessing": [{"kind": "shift_scale", "scale": 0.00390625}],
         },
         pixels=True,

@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.ode.while_loop import Carry
+from models.transforms.rows import RowNetwork
+
 Padding = tuple[int, int, int, int]
 
 
@@ -52,9 +55,16 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, inputs, H, W) -> (B, outputs, H, W)."""
+        return self._convolve(x, self.padding)
+
+    def last_row(self, x: Tensor) -> Tensor:
+        """The last row alone, of as many rows as it sees: (B, outputs, 1, W)."""
+        return self._convolve(x, (*self.padding[:2], 0, 0))
+
+    def _convolve(self, x: Tensor, padding: Padding) -> Tensor:
         weight = self.conv.weight if self.mask is None else self.conv.weight * self.mask
         found: Tensor = F.conv2d(
-            F.pad(x, self.padding), weight, self.conv.bias, dilation=self.conv.dilation
+            F.pad(x, padding), weight, self.conv.bias, dilation=self.conv.dilation
         )
         return found
 
@@ -88,18 +98,41 @@ class GatedLayer(nn.Module):
     ) -> tuple[Tensor | None, Tensor]:
         """Compute both stacks, each (B, width, H, W)."""
         horizontal = self.horizontal(left)
-        bias_above = 0.0
-        if self.classes is not None and context is not None:
-            bias_above, bias_left = self.classes(context)[:, :, None, None].chunk(2, 1)
-            horizontal = horizontal + bias_left
+        bias_above, bias_left = self._biases(context)
+        horizontal = horizontal + bias_left
         if self.vertical is not None and self.across is not None:
             above = self.vertical(above)
             horizontal = horizontal + self.across(shifted_down(above))
             above = _gated(above + bias_above)
         return above, left + self.residual(_gated(horizontal))
 
+    def pass_on(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A row of the vertical stack, from as many rows as it sees.
 
-class PixelCNN(nn.Module):
+        Returns:
+            (B, 2 width, 1, W) for the row below, and (B, width, 1, W) for the next layer.
+        """
+        vertical = cast(MaskedConv2d, self.vertical).last_row(rows)
+        return vertical, _gated(vertical + self._biases(context)[0])
+
+    def hear(self, vertical: Tensor, context: Tensor | None) -> Tensor:
+        """What the vertical stack says to the row below."""
+        heard: Tensor = cast(nn.Conv2d, self.across)(vertical) + self._biases(context)[1]
+        return heard
+
+    def in_row(self, left: Tensor, heard: Tensor) -> Tensor:
+        """A row of the horizontal stack, (B, width, 1, W)."""
+        found: Tensor = left + self.residual(_gated(self.horizontal(left) + heard))
+        return found
+
+    def _biases(self, context: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        if self.classes is None or context is None:
+            return 0.0, 0.0
+        above, left = self.classes(context)[:, :, None, None].chunk(2, 1)
+        return above, left
+
+
+class PixelCNN(RowNetwork):
     """Logits of all values of an image from those before each: (B, C H W) -> (B, L C H W).
 
     Values lie in [0, 1); what is seen of one is which of `levels` equal bins holds it.
@@ -134,6 +167,7 @@ class PixelCNN(nn.Module):
             raise ValueError(f"kernel: expected an odd number, got {kernel}")
         self.shape = shape
         self.levels = levels
+        self.width = width
         of_image = torch.arange(channels)
         groups = of_image.repeat_interleave(width // channels)
         half = kernel // 2
@@ -154,18 +188,82 @@ class PixelCNN(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the logits: blocks of all values, one block a level."""
-        levels = (x * self.levels).floor().clamp(0, self.levels - 1)
-        image = (levels * (2 / (self.levels - 1)) - 1).reshape(-1, *self.shape)
+        image = self._image(x.reshape(-1, *self.shape))
         above, left = None, self.first_horizontal(image)
         if self.first_vertical is not None and self.first_across is not None:
             above = self.first_vertical(image)
             left = left + self.first_across(shifted_down(above))
         for layer in self.layers:
             above, left = layer(above, left, context)
+        return self._logits(left)
+
+    @property
+    def goes_by_rows(self) -> bool:
+        """Whether the vertical stack sees rows above."""
+        return self.first_vertical is not None and self.first_vertical.padding[2] > 0
+
+    def first_row(self, like: Tensor, context: Tensor | None) -> tuple[Tensor, Carry]:
+        """Zeros above the image, as many rows as each convolution of the vertical stack sees."""
+        weight = self.exit.conv.weight
+
+        def blank(channels: int, rows: int) -> Tensor:
+            return weight.new_zeros(len(like), channels, rows, self.shape[2])
+
+        kept = tuple(
+            blank(conv.conv.in_channels, conv.padding[2]) for conv in self._vertical_layers()
+        )
+        said = [blank(2 * self.width, 1) for _ in self.layers]
+        return self._hear(blank(self.width, 1), said, context), kept
+
+    def next_row(self, row: Tensor, kept: Carry, context: Tensor | None) -> tuple[Tensor, Carry]:
+        """Move the vertical stack on by a row."""
+        first = cast(MaskedConv2d, self.first_vertical)
+        rows = torch.cat((kept[0], self._image(row)), 2)
+        windows, said = [rows], []
+        lowest = above = first.last_row(rows)
+        for layer, rows_above in zip(self.layers, kept[1:], strict=True):
+            windows.append(torch.cat((rows_above, above), 2))
+            vertical, above = cast(GatedLayer, layer).pass_on(windows[-1], self._narrow(context))
+            said.append(vertical)
+        return self._hear(lowest, said, context), tuple(rows[:, :, 1:] for rows in windows)
+
+    def in_row(self, row: Tensor, heard: Tensor) -> Tensor:
+        """The horizontal stack of a row."""
+        channels, _, width = self.shape
+        first, *others = heard.split((self.width, *[2 * self.width] * len(self.layers)), 1)
+        left = self.first_horizontal(self._image(row.reshape(-1, channels, 1, width))) + first
+        for layer, part in zip(self.layers, others, strict=True):
+            left = cast(GatedLayer, layer).in_row(left, part)
+        return self._logits(left)
+
+    def _hear(self, first: Tensor, others: Sequence[Tensor], context: Tensor | None) -> Tensor:
+        """What the vertical stack says to the row below, of all layers together."""
+        heard = [cast(nn.Conv2d, self.first_across)(first)]
+        given = self._narrow(context)
+        heard += [
+            cast(GatedLayer, layer).hear(vertical, given)
+            for layer, vertical in zip(self.layers, others, strict=True)
+        ]
+        return torch.cat(heard, 1)
+
+    def _vertical_layers(self) -> list[MaskedConv2d]:
+        layers = (cast(GatedLayer, layer).vertical for layer in self.layers)
+        return [cast(MaskedConv2d, conv) for conv in (self.first_vertical, *layers)]
+
+    def _image(self, x: Tensor) -> Tensor:
+        """Levels between -1 and 1, in the dtype of the weights."""
+        levels = (x * self.levels).floor().clamp(0, self.levels - 1)
+        return (levels * (2 / (self.levels - 1)) - 1).to(self.exit.conv.weight.dtype)
+
+    def _narrow(self, context: Tensor | None) -> Tensor | None:
+        return None if context is None else context.to(self.exit.conv.weight.dtype)
+
+    def _logits(self, left: Tensor) -> Tensor:
+        """(B, width, rows, W) -> (B, L C rows W)."""
         raw = self.exit(F.relu(self.hidden(F.relu(left))))
-        channels, height, width = self.shape
-        blocks: Tensor = raw.reshape(-1, channels, self.levels, height, width).transpose(1, 2)
-        return blocks.reshape(-1, self.levels * channels * height * width)
+        channels, _, width = self.shape
+        blocks: Tensor = raw.reshape(-1, channels, self.levels, raw.shape[2], width)
+        return blocks.transpose(1, 2).flatten(1)
 
 
 def connected(outputs: Tensor, inputs: Tensor, *, strictly: bool = False) -> Tensor:

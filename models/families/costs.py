@@ -25,7 +25,10 @@ COSTS: Mapping[str, Cost] = {
     "nsf": Cost(
         encode="1", decode="1 (structure=autoregressive: D; with decoding=jacobi: at most)"
     ),
-    "pixelcnn": Cost(encode="1", decode="D at most, until nothing changes"),
+    "pixelcnn": Cost(
+        encode="1",
+        decode="row by row, of each as many as it has values at most (decoding=jacobi: D)",
+    ),
     "planar": Cost(
         encode="0", decode="0 and a search a map (leaky_relu: none; formula=decode: in encode)"
     ),

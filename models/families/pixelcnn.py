@@ -61,7 +61,7 @@ class PixelCNNConfig(FamilyConfig):
     num_classes: PositiveInt | None = Field(
         None, description="Makes the flow conditional on the label: the context is one-hot."
     )
-    decoding: DecodingOption = "jacobi"
+    decoding: DecodingOption = "sequential"
     preprocessing: Preprocessing = ()
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from models.fold.token_turns import TokenTurns
 from models.ode.call import SolveCall
 from models.transforms.autoregressive import MaskedAutoregressive
 from models.transforms.jacobi import Decoding, Inversion, report_passes
+from models.transforms.rows import RowNetwork, decode_by_rows
 from models.transforms.transform import SolvingTransform, constant_log_det, sum_event
 
 
@@ -110,10 +111,26 @@ class FoldedAutoregressive(SolvingTransform):
         report_passes(call, passes)
         return x, constant_log_det(0, y) if slopes is None else sum_event(slopes)
 
+    def _decode_in_rows(
+        self, net: RowNetwork, y: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if net.goes_by_rows:
+            x, slopes = decode_by_rows(net, self._decode, y, context)
+            return x, sum_event(slopes)
+        inversion = Inversion(self._pass, self.order, guesses=True)
+        found = inversion.solve(y, context, len(self.sizes))
+        return found.x, sum_event(cast(Tensor, found.log_slopes))
+
     def _pass(self, x: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.scalar.decode(y, self.network(x, context))
 
+    def _decode(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.scalar.decode(y, (raw,))
+
     def _decode_in_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        net = self.network.nets[0]
+        if isinstance(net, RowNetwork):
+            return self._decode_in_rows(net, y, context)
         x, log_slopes = torch.zeros_like(y), torch.zeros_like(y)
         for turn in range(len(self.sizes)):
             found, slopes = self._pass(x, y, context)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.ode.call import SolveCall
 from models.transforms.elementwise import Elementwise, unpack_params
 from models.transforms.jacobi import Decoding, Inversion, report_passes, with_implicit_gradient
+from models.transforms.rows import RowNetwork, decode_by_rows
 from models.transforms.transform import SolvingTransform, Transform, apply, sum_event
 
 
@@ -26,9 +27,11 @@ class MaskedAutoregressive(SolvingTransform):
         conditioner: (B, D), context -> (B, num_params * D), where the outputs for a feature depend
             on features of smaller order alone; see `models.conditioners.masked`.
         elementwise: the scalar map f.
-        decoding: "sequential", one order after the other; "passes", likewise, and a folded flow
-            too takes whole passes of the network; "jacobi", see `models.transforms.jacobi`: the
-            same bits as "passes". These two report the passes that each row took (`SolveCall`).
+        decoding: "sequential", one order after the other (of images whose network is a
+            `RowNetwork` one row after the other, see `models.transforms.rows`); "passes", order
+            after order, and a folded flow too takes whole passes of the network; "jacobi", see
+            `models.transforms.jacobi`: the same bits as "passes". These two report the passes that
+            each row took (`SolveCall`).
 
     Raises:
         ValueError: if a number between the first and the last order is nobody's.
@@ -92,6 +95,8 @@ class MaskedAutoregressive(SolvingTransform):
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
 
     def _decode_in_turns(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.conditioner, RowNetwork):
+            return self._decode_in_rows(self.conditioner, y, context)
         x, log_slope = torch.zeros_like(y), torch.zeros_like(y)
         for turn in range(self.passes):
             # Features whose turn is yet to come are computed from zeros and thrown away.
@@ -100,9 +105,22 @@ class MaskedAutoregressive(SolvingTransform):
             x, log_slope = torch.where(now, found, x), torch.where(now, slope, log_slope)
         return x, sum_event(log_slope)
 
+    def _decode_in_rows(
+        self, network: RowNetwork, y: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if network.goes_by_rows:
+            x, log_slope = decode_by_rows(network, self._decode, y, context)
+            return x, sum_event(log_slope)
+        inversion = Inversion(self._pass, self.order, guesses=True)
+        solved = inversion.solve(y, context, self.passes)
+        return solved.x, sum_event(cast(Tensor, solved.log_slopes))
+
     def _pass(self, x: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Every feature of f^-1(y), as if those before it were the ones of x."""
         return self.elementwise.decode(y, self._params(x, context))
+
+    def _decode(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.elementwise.decode(y, unpack_params(raw, self.elementwise.num_params))
 
     def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
         return unpack_params(self.conditioner(x, context), self.elementwise.num_params)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import models
 from models.families.about import SOLVER
@@ -15,6 +16,7 @@ from models.flow import Flow
 from models.noise import base_noise
 from models.ode.transform import ODETransform
 from models.registry import FAMILIES
+from models.transforms.rows import RowNetwork
 
 # How a cost begins, and how many passes that is.
 COUNTS: dict[str, Callable[[Flow], int]] = {
@@ -28,11 +30,14 @@ DOCUMENT = ROOT / "docs" / "training.md"
 
 
 def count_passes(flow: Flow) -> tuple[set[int], set[int]]:
-    """How often encode and decode of two rows evaluate each of a flow's networks."""
+    """How often encode and decode of two rows evaluate each network of a flow, or a row of it."""
     counts: Counter[str] = Counter()
     networks = [name for name, _ in flow.named_modules() if name.endswith(".conditioner")]
     for name in networks:
-        flow.get_submodule(name).register_forward_hook(lambda *_, name=name: counts.update([name]))
+        network = flow.get_submodule(name)
+        network.register_forward_hook(lambda *_, name=name: counts.update([name]))
+        if isinstance(network, RowNetwork):
+            network.in_row = counted(network.in_row, counts, name)  # type: ignore[method-assign]
     found = []
     z = torch.from_numpy(base_noise(2, flow.features, seed=0)).to(next(flow.parameters()).dtype)
     with torch.no_grad():
@@ -44,6 +49,16 @@ def count_passes(flow: Flow) -> tuple[set[int], set[int]]:
     return found[1], found[0]
 
 
+def counted(
+    in_row: Callable[[Tensor, Tensor], Tensor], counts: Counter[str], name: str
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(row: Tensor, heard: Tensor) -> Tensor:
+        counts.update([name])
+        return in_row(row, heard)
+
+    return call
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_example_takes_the_passes_that_are_stated(name: str) -> None:
     about = FAMILIES[name].about
@@ -52,13 +67,16 @@ def test_the_example_takes_the_passes_that_are_stated(name: str) -> None:
         assert any(isinstance(module, ODETransform) for module in flow.modules())
         return
     stated = (about.cost.encode, about.cost.decode)
-    for counted, text in zip(count_passes(flow), stated, strict=True):
+    for found, text in zip(count_passes(flow), stated, strict=True):
+        if text.startswith("row by row"):
+            assert flow.event_shape[1] < max(found) <= flow.features
+            continue
         expected = next(count(flow) for word, count in COUNTS.items() if text.startswith(word))
         if text.startswith("D at most"):
-            assert 1 <= max(counted) <= flow.features
+            assert 1 <= max(found) <= flow.features
             continue
-        assert counted <= {expected}
-        assert counted or not expected
+        assert found <= {expected}
+        assert found or not expected
 
 
 def test_the_manual_has_the_costs_of_all() -> None:

@@ -3,11 +3,16 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from models.datasets import load
 from models.flow import Flow
+from models.fold import fold
+from models.onnx.graphs import build_graphs
+from models.onnx.runtime import open_session
 from models.registry import build
 from models.training.defaults import fill_defaults
 from tests.cases import perturb
@@ -135,3 +140,52 @@ def test_training_takes_the_levels_of_the_pixels() -> None:
 def test_what_does_not_fit_is_told(config: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("pixelcnn", config)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 3, 4), {"num_classes": 3}),
+        ((1, 3, 3), {"kernel": 5, "dilations": [1, 2]}),
+        ((1, 2, 2), {"kernel": 1}),
+        ((1, 1, 5), {"dilations": [1, 2]}),
+    ],
+)
+def test_rows_are_decoded_as_the_whole(shape: tuple[int, ...], options: dict[str, object]) -> None:
+    """Row by row, in torch, folded and as a graph, what whole passes give."""
+    flow = flow_of(shape, 5, decoding="sequential", **options)
+    whole = build("pixelcnn", {**flow.config, "decoding": "passes"}).double().eval()
+    whole.requires_grad_(False)
+    whole.load_state_dict(flow.state_dict())
+    classes = options.get("num_classes")
+    label = None if classes is None else torch.eye(3).double().repeat(50, 1)
+    z = torch.randn(150, flow.features, generator=torch.Generator().manual_seed(0)).double()
+    wanted, log_det = whole.decode(z, label)
+    assert float(wanted.std()) > 0.5
+    for form in (flow, fold(flow)):
+        x, found = form.decode(z, label)
+        torch.testing.assert_close(x, wanted, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(found, log_det, rtol=1e-11, atol=1e-11)
+    session = open_session(build_graphs(fold(flow), torch.float64).decode.SerializeToString())
+    given = {"z": z.numpy(), **({} if label is None else {"context": label.numpy()})}
+    x, found = session.run(["x", "log_det"], given)
+    torch.testing.assert_close(torch.from_numpy(x), wanted, rtol=1e-11, atol=1e-11)
+    for rows in (slice(0, 1), slice(3, 10)):
+        part, _ = session.run(["x", "log_det"], {key: one[rows] for key, one in given.items()})
+        assert np.array_equal(part, x[rows])
+
+
+def test_a_row_passes_what_it_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph of 784 turns would be none: rows above are passed once, and a pass is of one row."""
+    flow = flow_of((1, 6, 5), decoding="sequential")
+    heights = []
+    exit_of = F.conv2d
+
+    def convolve(x: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+        heights.append(x.shape[2])
+        found: torch.Tensor = exit_of(x, *rest, **named)  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(F, "conv2d", convolve)
+    flow.decode(torch.zeros(1, 30).double())
+    assert max(heights) < 6

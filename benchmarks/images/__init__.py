@@ -1,0 +1,1 @@
+"""The image models of the zoo side by side: likelihoods, serving, and digits against clothes."""
