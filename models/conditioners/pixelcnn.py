@@ -115,14 +115,14 @@ class GatedLayer(nn.Module):
         vertical = cast(MaskedConv2d, self.vertical).last_row(rows)
         return vertical, _gated(vertical + self._biases(context)[0])
 
-    def hear(self, vertical: Tensor, context: Tensor | None) -> Tensor:
+    def receive(self, vertical: Tensor, context: Tensor | None) -> Tensor:
         """What the vertical stack says to the row below."""
-        heard: Tensor = cast(nn.Conv2d, self.across)(vertical) + self._biases(context)[1]
-        return heard
+        received: Tensor = cast(nn.Conv2d, self.across)(vertical) + self._biases(context)[1]
+        return received
 
-    def in_row(self, left: Tensor, heard: Tensor) -> Tensor:
+    def in_row(self, left: Tensor, received: Tensor) -> Tensor:
         """A row of the horizontal stack, (B, width, 1, W)."""
-        found: Tensor = left + self.residual(_gated(self.horizontal(left) + heard))
+        found: Tensor = left + self.residual(_gated(self.horizontal(left) + received))
         return found
 
     def _biases(self, context: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
@@ -213,7 +213,7 @@ class PixelCNN(RowNetwork):
             blank(conv.conv.in_channels, conv.padding[2]) for conv in self._vertical_layers()
         )
         said = [blank(2 * self.width, 1) for _ in self.layers]
-        return self._hear(blank(self.width, 1), said, context), kept
+        return self._receive(blank(self.width, 1), said, context), kept
 
     def next_row(self, row: Tensor, kept: Carry, context: Tensor | None) -> tuple[Tensor, Carry]:
         """Move the vertical stack on by a row."""
@@ -225,26 +225,26 @@ class PixelCNN(RowNetwork):
             windows.append(torch.cat((rows_above, above), 2))
             vertical, above = cast(GatedLayer, layer).pass_on(windows[-1], self._narrow(context))
             said.append(vertical)
-        return self._hear(lowest, said, context), tuple(rows[:, :, 1:] for rows in windows)
+        return self._receive(lowest, said, context), tuple(rows[:, :, 1:] for rows in windows)
 
-    def in_row(self, row: Tensor, heard: Tensor) -> Tensor:
+    def in_row(self, row: Tensor, received: Tensor) -> Tensor:
         """The horizontal stack of a row."""
         channels, _, width = self.shape
-        first, *others = heard.split((self.width, *[2 * self.width] * len(self.layers)), 1)
+        first, *others = received.split((self.width, *[2 * self.width] * len(self.layers)), 1)
         left = self.first_horizontal(self._image(row.reshape(-1, channels, 1, width))) + first
         for layer, part in zip(self.layers, others, strict=True):
             left = cast(GatedLayer, layer).in_row(left, part)
         return self._logits(left)
 
-    def _hear(self, first: Tensor, others: Sequence[Tensor], context: Tensor | None) -> Tensor:
+    def _receive(self, first: Tensor, others: Sequence[Tensor], context: Tensor | None) -> Tensor:
         """What the vertical stack says to the row below, of all layers together."""
-        heard = [cast(nn.Conv2d, self.first_across)(first)]
+        received = [cast(nn.Conv2d, self.first_across)(first)]
         given = self._narrow(context)
-        heard += [
-            cast(GatedLayer, layer).hear(vertical, given)
+        received += [
+            cast(GatedLayer, layer).receive(vertical, given)
             for layer, vertical in zip(self.layers, others, strict=True)
         ]
-        return torch.cat(heard, 1)
+        return torch.cat(received, 1)
 
     def _vertical_layers(self) -> list[MaskedConv2d]:
         layers = (cast(GatedLayer, layer).vertical for layer in self.layers)

@@ -32,11 +32,11 @@ class RowNetwork(nn.Module, ABC):
     @property
     @abstractmethod
     def goes_by_rows(self) -> bool:
-        """Whether there are rows above others that a row hears of."""
+        """Whether a row can receive anything from rows above it."""
 
     @abstractmethod
     def first_row(self, like: Tensor, context: Tensor | None) -> tuple[Tensor, Carry]:
-        """What the first row hears, and what must be kept of the rows above it: none.
+        """What the first row receives, and what must be kept of the rows above it: none.
 
         Args:
             like: (B, ...), for as many rows of a batch.
@@ -48,11 +48,11 @@ class RowNetwork(nn.Module, ABC):
 
     @abstractmethod
     def next_row(self, row: Tensor, kept: Carry, context: Tensor | None) -> tuple[Tensor, Carry]:
-        """What the row below `row` (B, C, 1, W) hears, and what must be kept, as `first_row`."""
+        """What the row below `row` (B, C, 1, W) receives, and what must be kept, as `first_row`."""
 
     @abstractmethod
-    def in_row(self, row: Tensor, heard: Tensor) -> Tensor:
-        """The parameters of a row.   (B, C W) and what it hears -> (B, num_params C W)."""
+    def in_row(self, row: Tensor, received: Tensor) -> Tensor:
+        """The parameters of a row.   (B, C W) and what it receives -> (B, num_params C W)."""
 
 
 # (y, raw parameters) -> x and its log-slopes, None where they are 0.
@@ -77,15 +77,15 @@ def decode_by_rows(
     values = channels * width
     order = torch.arange(values, device=y.device).view(width, channels).T.flatten()
 
-    def step(x: Tensor, now: Tensor, heard: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return decode(now, network.in_row(x, cast(Tensor, heard)))
+    def step(x: Tensor, now: Tensor, received: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return decode(now, network.in_row(x, cast(Tensor, received)))
 
     def body(carry: Carry, given: Carry) -> Carry:
-        active, count, waiting, found, slopes, heard, *kept = carry
+        active, count, waiting, found, slopes, received, *kept = carry
         inversion = Inversion(step, order, guesses=True)
-        solved = inversion.solve(waiting[:, :, 0].flatten(1), heard, values)
+        solved = inversion.solve(waiting[:, :, 0].flatten(1), received, values)
         row = solved.x.reshape(-1, channels, 1, width)
-        heard, kept_on = network.next_row(row, tuple(kept), next(iter(given), None))
+        received, kept_on = network.next_row(row, tuple(kept), next(iter(given), None))
         slope = torch.zeros_like(solved.x) if solved.log_slopes is None else solved.log_slopes
         return (
             active & (count + 1 < height),
@@ -93,15 +93,15 @@ def decode_by_rows(
             _with_last(waiting, waiting[:, :, :1]),
             _with_last(found, row),
             _with_last(slopes, slope.reshape(-1, channels, 1, width)),
-            heard,
+            received,
             *kept_on,
         )
 
     image = y.reshape(-1, channels, height, width)
     count = torch.zeros_like(y[:, :1])
     blank = torch.zeros_like(image)
-    heard, kept = network.first_row(y, context)
-    first = (torch.ones_like(count, dtype=torch.bool), count, image, blank, blank, heard, *kept)
+    received, kept = network.first_row(y, context)
+    first = (torch.ones_like(count, dtype=torch.bool), count, image, blank, blank, received, *kept)
     # All images have as many rows: none of them waits for another.
     carry = repeat_in_place_while_any(body, first, () if context is None else (context,))
     return carry[3].flatten(1), carry[4].flatten(1)

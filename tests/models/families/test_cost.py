@@ -52,9 +52,9 @@ def count_passes(flow: Flow) -> tuple[set[int], set[int]]:
 def counted(
     in_row: Callable[[Tensor, Tensor], Tensor], counts: Counter[str], name: str
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    def call(row: Tensor, heard: Tensor) -> Tensor:
+    def call(row: Tensor, received: Tensor) -> Tensor:
         counts.update([name])
-        return in_row(row, heard)
+        return in_row(row, received)
 
     return call
 
