@@ -235,12 +235,21 @@ class RowQueue(Protocol):
         ...
 
 
+class StatesQueue(RowQueue, Protocol):
+    """A queue of latents, each with the progress behind it, 0 .. 1: it gives the states there."""
+
+    def label(self, progress: float) -> str | float:
+        """Say what a state is, a layer or a time; once one was computed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model ready for requests: `encode` takes x, `decode` takes z.
 
     generate: takes z and gives x alone, where that is less work than `decode`; None elsewhere.
     gradient: takes x and gives d log_prob / d x, with log_prob as log_det; of pictures only.
+    states: takes z with a progress and gives the state on the way to x.
     """
 
     card: ModelCard
@@ -248,6 +257,7 @@ class ServedModel:
     decode: RowQueue
     generate: RowQueue | None = None
     gradient: RowQueue | None = None
+    states: StatesQueue | None = None
 
 
 @dataclass(frozen=True, slots=True)

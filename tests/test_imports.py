@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("models.importers", "models.kernels", "models.onnx", "models.training"),
     ("models.scoring",),
-    ("models.datasets", "models.fold"),
+    ("models.datasets", "models.fold", "models.trajectory"),
     ("models.checkpoints",),
     ("models.registry",),
     ("models.families",),

@@ -143,6 +143,22 @@ class ContinuousTransform(ODETransform):
         probes = None if exact else seeded_probes(self.divergence, dynamics.event_shape)
         self.register_buffer("probes", probes)
 
+    @property
+    def time_span(self) -> float:
+        """T."""
+        return float(self.sqrt_end_time.detach().square())
+
+    def decode_part(
+        self, y: Tensor, context: Tensor | None, *, share: float, call: SolveCall | None = None
+    ) -> Tensor:
+        """Follow the way from the latents for a share of the time, 0 to 1."""
+        end = self.sqrt_end_time.square().to(y.dtype)
+        if self.data_time == "end":
+            interval = torch.stack([torch.zeros_like(end), end * share])
+        else:
+            interval = torch.stack([end, end * (1 - share)])
+        return self._follow(y, context, call, interval)[0]
+
     def _integrate(
         self, value: Tensor, context: Tensor | None, call: SolveCall | None, *, towards_end: bool
     ) -> tuple[Tensor, Tensor]:
@@ -150,6 +166,11 @@ class ContinuousTransform(ODETransform):
         interval = torch.stack([torch.zeros_like(end), end]).to(value.dtype)
         if not towards_end:
             interval = interval.flip(0)
+        return self._follow(value, context, call, interval)
+
+    def _follow(
+        self, value: Tensor, context: Tensor | None, call: SolveCall | None, interval: Tensor
+    ) -> tuple[Tensor, Tensor]:
         run = self._solve_together if self.training else self._solve_alone
         value, traces = run(value, context, interval, call or SolveCall())
         return value, traces[:, 0] if traces.shape[1] == 1 else traces.mean(1)

@@ -110,27 +110,31 @@ class FactorOut(SolvingTransform):
     def decode(
         self, y: Tensor, context: Tensor | None = None, *, call: SolveCall | None = None
     ) -> tuple[Tensor, Tensor]:
-        kept, fine = self._part(y)
+        kept, fine = self.part(y)
         log_det = constant_log_det(0, y)
         if self.prior is not None:
             fine, log_det = apply(self.prior, fine, context, call, decoding=True)
         kept, rest_log_det = apply(self.rest, kept, context, call, decoding=True)
-        halves = (kept, fine) if self.keep_first else (fine, kept)
-        return torch.cat(halves, 1), log_det + rest_log_det
+        return self.whole(kept, fine), log_det + rest_log_det
 
-    def _join(self, kept: Tensor, fine: Tensor) -> Tensor:
-        if self.order == "image":
-            return torch.cat((kept, fine) if self.keep_first else (fine, kept), 1)
-        fine = fine.flatten(1)
-        return torch.cat((fine, kept) if self.order == "fine_first" else (kept, fine), 1)
-
-    def _part(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def part(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Split y into what `rest` and `prior` decode."""
         first, second = y.chunk(2, 1)
         kept_is_first = self.keep_first if self.order == "image" else self.order == "coarse_first"
         kept, fine = (first, second) if kept_is_first else (second, first)
         if self.order != "image":
             fine = fine.unflatten(1, self.half_shape)
         return kept, fine
+
+    def whole(self, kept: Tensor, fine: Tensor) -> Tensor:
+        """Put the halves of x together again."""
+        return torch.cat((kept, fine) if self.keep_first else (fine, kept), 1)
+
+    def _join(self, kept: Tensor, fine: Tensor) -> Tensor:
+        if self.order == "image":
+            return torch.cat((kept, fine) if self.keep_first else (fine, kept), 1)
+        fine = fine.flatten(1)
+        return torch.cat((fine, kept) if self.order == "fine_first" else (kept, fine), 1)
 
 
 class GaussianPrior(Transform):

@@ -13,9 +13,11 @@ from service.operations.fields import (
     row_output,
     rows,
 )
-from service.operations.model_input import ModelInput
-from service.operations.response import Tensors
+from service.operations.model_input import FollowUp, ModelInput
+from service.operations.response import ResponseFormat, Tensors
 from service.operations.spec import SCALE, Operation, example_rows
+from service.operations.trajectory import OUTPUTS as STATES
+from service.operations.trajectory import TRAJECTORY, ask_states, read_trajectory
 
 Z = rows("z", "Latents (B, D), D = prod(event_shape).")
 
@@ -27,8 +29,8 @@ class Decode(Operation):
     summary = "Map latents to data"
     description = "x = f^-1(z) with log |det dx/dz|; /encode is its exact inverse."
     tensor = Z
-    fields = (MODEL, Z, COLUMNS, CONTEXT, SCALE, INVALID, RETURN_EVALUATIONS)
-    outputs = (row_output("x", "Rows of shape event_shape."), LOG_DET)
+    fields = (MODEL, Z, COLUMNS, CONTEXT, SCALE, INVALID, RETURN_EVALUATIONS, TRAJECTORY)
+    outputs = (row_output("x", "Rows of shape event_shape."), LOG_DET, *STATES)
     gives_images = True
 
     def queue(self, model: ServedModel, *, wants_log_det: bool = True) -> RowQueue:
@@ -38,6 +40,21 @@ class Decode(Operation):
     def row_shape(self, card: ModelCard) -> tuple[int, ...]:
         """(D,): latents are flat."""
         return (card.features,)
+
+    def complete(
+        self, given: ModelInput, fields: dict[str, Any], model: ServedModel, form: ResponseFormat
+    ) -> ModelInput:
+        """Read which states on the way are wanted."""
+        if TRAJECTORY.name not in fields:
+            return given
+        wanted = read_trajectory(fields, model, form, len(given.rows), self._limits)
+        return given._replace(follows=wanted is not None, trajectory=wanted)
+
+    def follow_up(
+        self, model: ServedModel, given: ModelInput, result: InferenceResult
+    ) -> FollowUp | None:
+        """Ask for the states."""
+        return ask_states(model.card, given)
 
     def compute_outputs(
         self, card: ModelCard, given: ModelInput, result: InferenceResult

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from service.codec.valid_rows import Reasons
 from service.contracts import InferenceResult, RowQueue
 from service.operations.failures import RejectedRows, reject
 from service.operations.response import Scalars
+
+if TYPE_CHECKING:
+    from service.operations.trajectory import WantedStates
 
 
 class ModelInput(NamedTuple):
@@ -30,6 +33,7 @@ class ModelInput(NamedTuple):
     followed: what came of them, by name.
     explain: how many features of a row are to be named that explain it.
     heat_map: whether the answer is a picture of gradients.
+    trajectory: which states between noise and data are wanted; None where none are.
     """
 
     rows: Array
@@ -45,6 +49,7 @@ class ModelInput(NamedTuple):
     followed: Mapping[str, InferenceResult] = MappingProxyType({})
     explain: int = 0
     heat_map: bool = False
+    trajectory: "WantedStates | None" = None
 
     @property
     def total(self) -> int:

@@ -45,8 +45,8 @@ HEAT_MAP_SCALE = "heat-map-scale"
 _MOST_LISTED = 64
 # Of a scalar in a header: proxies pass 4 KB of all headers on.
 _MOST_HEADER_BYTES = 2048
-# Scalars that say something of each row: no header takes so much.
-_TOO_LONG = frozenset(("explanation", "explained_nats"))
+# Scalars that are lists: no header takes so much.
+_TOO_LONG = frozenset(("explanation", "explained_nats", "trajectory_at"))
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from service.operations.fields import (
     row_output,
 )
 from service.operations.log_prob import log_density
-from service.operations.model_input import Deferred, ModelInput
+from service.operations.model_input import Deferred, FollowUp, ModelInput
 from service.operations.response import ResponseFormat, Tensors
 from service.operations.sampling import (
     SAMPLING_FIELDS,
@@ -29,6 +29,8 @@ from service.operations.sampling import (
     sampling_fields,
 )
 from service.operations.spec import SCALE, FindModel, Limits, Operation, find_none
+from service.operations.trajectory import OUTPUTS as STATES
+from service.operations.trajectory import TRAJECTORY, ask_states, read_trajectory
 
 RETURN_LOG_PROB = flag(
     "return_log_prob",
@@ -59,6 +61,7 @@ class Sample(Operation):
         SCALE,
         RETURN_LOG_PROB,
         RETURN_EVALUATIONS,
+        TRAJECTORY,
     )
     outputs = (
         row_output("x", "Rows of shape event_shape."),
@@ -68,6 +71,7 @@ class Sample(Operation):
             is_always=False,
         ),
         SEED_OUTPUT,
+        *STATES,
     )
     gives_images = True
 
@@ -106,6 +110,9 @@ class Sample(Operation):
             with_evaluations,
             self.read_answer_order(fields, card),
         )
+        if TRAJECTORY.name in fields:
+            wanted = read_trajectory(fields, model, form, params.num_samples, self._limits)
+            without_rows = without_rows._replace(follows=wanted is not None, trajectory=wanted)
         draw = partial(_draw, without_rows, params, card)
         return draw if is_slow else draw()
 
@@ -114,6 +121,12 @@ class Sample(Operation):
         if wants_log_det or model.generate is None:
             return model.decode
         return model.generate
+
+    def follow_up(
+        self, model: ServedModel, given: ModelInput, result: InferenceResult
+    ) -> FollowUp | None:
+        """Ask for the states between the noise and the samples."""
+        return ask_states(model.card, given)
 
     def compute_outputs(
         self, card: ModelCard, given: ModelInput, result: InferenceResult

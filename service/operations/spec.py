@@ -66,6 +66,7 @@ from service.operations.response import (
 )
 from service.operations.sampling import MANY_VALUES
 from service.operations.solver_stats import add_solver_stats
+from service.operations.trajectory import add_states
 from service.telemetry import Metrics
 
 # What any client sends of `Accept` that takes JSON.
@@ -295,6 +296,8 @@ class Operation(ABC):
             InvalidParameter: evaluations were asked of a flow that counts none.
         """
         outputs, scalars = self.compute_outputs(card, given, result), given.scalars
+        if given.trajectory is not None:
+            outputs, scalars = add_states(card, given, result, outputs, scalars)
         if given.column_order is not None:
             outputs = {**outputs, _DATA: outputs[_DATA].take(given.column_order, axis=1)}
         if result.solver_stats is not None or given.with_evaluations:

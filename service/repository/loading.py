@@ -19,6 +19,7 @@ from service.batcher import Batcher, ComputeSlots, EngineCall, QueuePolicy
 from service.contracts import Array, EngineOutput, ModelCard, ServedModel
 from service.engines.cpu import share_cpu
 from service.engines.engine import Engine, Operation, PipelinedEngine
+from service.engines.flow_on_demand import FlowOnDemand
 from service.engines.gpu_memory import (
     GpuMemory,
     MemoryOf,
@@ -38,7 +39,7 @@ from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.device_turns import DeviceTurns
 from service.repository.engine_loading import load_engine
 from service.repository.folders import ModelLocation, Stamp, stamp
-from service.repository.gradient_queue import GradientQueue, open_gradients
+from service.repository.on_demand_queue import OnDemandQueue, OnDemandQueues
 from service.repository.overrides import ModelOverrides, read_overrides
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
@@ -73,7 +74,7 @@ class LoadedModel:
     generate: Batcher | None
     stamp: Stamp
     calibration_fault: str | None = None
-    gradient: GradientQueue | None = None
+    on_demand: tuple[OnDemandQueue, ...] = ()
 
     @property
     def batchers(self) -> tuple[Batcher, ...]:
@@ -83,22 +84,21 @@ class LoadedModel:
 
     @property
     def watched_batchers(self) -> tuple[Batcher, ...]:
-        """All of them, and that of the gradients as soon as there is one."""
-        gradient = None if self.gradient is None else self.gradient.batcher
-        return self.batchers if gradient is None else (*self.batchers, gradient)
+        """All of them, and those that were made on demand."""
+        made = (queue.batcher for queue in self.on_demand)
+        return (*self.batchers, *(batcher for batcher in made if batcher is not None))
 
     async def drain(self) -> None:
         """Refuse new rows, finish the accepted ones, end the threads."""
         await asyncio.gather(*(batcher.drain() for batcher in self.batchers))
-        if self.gradient is not None:
-            await self.gradient.drain()
+        await asyncio.gather(*(queue.drain() for queue in self.on_demand))
 
     def abort(self, detail: str) -> None:
         """Refuse new rows and the accepted ones, let the threads end."""
         for batcher in self.batchers:
             batcher.abort(detail)
-        if self.gradient is not None:
-            self.gradient.abort(detail)
+        for queue in self.on_demand:
+            queue.abort(detail)
 
 
 async def load_model(
@@ -200,11 +200,7 @@ async def _load(
     # A GPU computes while its thread waits: that costs nobody a processor.
     queues = _Queues(policy, metrics, slots if overrides.device == "cpu" else None)
     loaded = _connect(card, selection.engine, queues, seen, is_solved=facts.is_continuous)
-    gradient = open_gradients(
-        card, location.folder, policy, metrics, threads=threads, slots=queues.slots
-    )
-    served = replace(loaded.served, gradient=gradient)
-    loaded = replace(loaded, served=served, calibration_fault=fault, gradient=gradient)
+    loaded = _with_on_demand(replace(loaded, calibration_fault=fault), location, queues, threads)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -220,6 +216,24 @@ async def _load(
         time.monotonic() - began,
     )
     return loaded
+
+
+def _with_on_demand(
+    loaded: LoadedModel, location: ModelLocation, queues: "_Queues", threads: int
+) -> LoadedModel:
+    card = loaded.served.card
+    flow = FlowOnDemand(
+        location.folder,
+        weights=card.weights,
+        dtype=card.dtype,
+        device=card.device,
+        threads=threads,
+    )
+    make = OnDemandQueues(card, flow, queues.policy, queues.metrics, queues.slots)
+    gradient, states = make.gradients(), make.states()
+    served = replace(loaded.served, gradient=gradient, states=states)
+    on_demand = (states,) if gradient is None else (gradient, states)
+    return replace(loaded, served=served, on_demand=on_demand)
 
 
 async def recalibrate(location: ModelLocation, loaded: LoadedModel) -> LoadedModel:

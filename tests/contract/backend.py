@@ -94,6 +94,8 @@ KINDS = {
     "replaced": Kind((3,)),
 }
 _FLOWS = ("flow", "judged_flow")
+# Models of which the states between noise and data can be asked.
+_WITH_STATES = ("line", "wide", "labelled", "grey", "flow")
 # Models that are not the same after a request as before it.
 SPENT = ("replaced_in_call", "failing_when_full", "lost", "replaced")
 
@@ -253,7 +255,7 @@ class _LoadedModel:
         self.started = threading.Event()
         # By the clock of "behind", which goes on by as much as a batch takes in its warm-up.
         self.is_warm, self.now = True, 100.0
-        names = ("encode", "decode", "generate", "gradient")
+        names = ("encode", "decode", "generate", "gradient", "trajectory")
         self.sizes: dict[str, list[int]] = {each: [] for each in names}
 
         def batcher(op: str, engine: Engine) -> Batcher:
@@ -264,10 +266,11 @@ class _LoadedModel:
                 return engine(rows[: len(rows) - (name == "wrong_shape")], context)
 
             latent, data = (card.features,), card.event_shape
-            shapes = (latent, data) if op in ("decode", "generate") else (data, latent)
-            if op == "gradient":
-                shapes = (data, data)
-            engine_call = EngineCall(call, *shapes, card.context_shape, card.dtype)
+            takes = {"encode": data, "gradient": data, "trajectory": (card.features + 1,)}
+            gives = latent if op == "encode" else data
+            engine_call = EngineCall(
+                call, takes.get(op, latent), gives, card.context_shape, card.dtype
+            )
             policy = QueuePolicy(
                 max_batch_rows=_BATCH_ROWS,
                 max_queue_rows=self._kind.max_queue_rows,
@@ -275,18 +278,26 @@ class _LoadedModel:
             )
             counters = metrics.queue(name, op, "fake")
             clock = (lambda: self.now) if name == "behind" else time.monotonic
-            made = Batcher(engine_call, policy, counters, name=f"{name}.{op}", clock=clock)
+            kind = _States if op == "trajectory" else Batcher
+            made = kind(engine_call, policy, counters, name=f"{name}.{op}", clock=clock)
             made.start()
             return made
 
         encode, decode = _engines(name, card)
         self._queues = [batcher("encode", encode), batcher("decode", decode)]
+        self.served = ServedModel(card, self._queues[0], self._queues[1])
         if name == "flow":
             self._queues.append(batcher("generate", _generate(decode)))
-        self.served = ServedModel(card, *self._queues)
+            self.served = replace(self.served, generate=self._queues[-1])
         if name == "judged_grey":
             self._queues.append(batcher("gradient", _gradient))
             self.served = replace(self.served, gradient=self._queues[-1])
+        if name in _WITH_STATES:
+            states = batcher("trajectory", _states(decode, card.event_shape))
+            assert isinstance(states, _States)
+            states.has_time = name in _FLOWS
+            self._queues.append(states)
+            self.served = replace(self.served, states=states)
 
     async def fill_for_good(self) -> None:
         """Fill the queues for good."""
@@ -429,6 +440,31 @@ def _gradient(x: Array, context: Array | None) -> Any:
     gradient = -x / x.dtype.type(4)
     gradient[:, 0, 0, 0] -= x.dtype.type(0.125)
     return gradient, np.where(x.max((1, 2, 3)) > 200, -np.inf, 0).astype(x.dtype)
+
+
+class _States(Batcher):
+    """A queue of states: two layers make x of z, or a continuous flow does."""
+
+    has_time = False
+
+    def label(self, progress: float) -> str | float:
+        """Which layer, by its number and name; of the continuous flow the time."""
+        if self.has_time:
+            return 1 - progress
+        count = round(2 * progress)
+        return f"{count} Half" if count else "0 noise"
+
+
+def _states(decode: Engine, event_shape: tuple[int, ...]) -> Engine:
+    """z and half of the way to x a layer."""
+
+    def states(rows: Array, context: Array | None) -> Any:
+        z, share = rows[:, :-1], np.round(2 * rows[:, -1:]) / 2
+        x, log_det, *_ = decode(z.copy(), context)
+        flat = x.reshape(z.shape)
+        return (z + (flat - z) * share).reshape(-1, *event_shape), log_det
+
+    return states
 
 
 def _generate(decode: Engine) -> Engine:

@@ -285,7 +285,7 @@ CASES = [
         {"model": "line", "x": [[1, 2, 3]]},
         problem(
             "unknown_field",
-            "'x': no such field, expected model, z, columns, context, scale, invalid, return_evaluations",
+            "'x': no such field, expected model, z, columns, context, scale, invalid, return_evaluations, trajectory",
             "/x",
         ),
         v2=NotInV2("x is a question there: encode"),
@@ -343,5 +343,125 @@ CASES = [
         {"model": "wide", "z": [{"mass": 1, "speed": 2}]},
         problem("bad_dtype", "z: expected numbers, row 0 holds an object", "/z/0"),
         v2=NotInV2("the protocol has no rows"),
+    ),
+    # States on the way
+    Case(
+        "states",
+        "decode",
+        {"model": "line", "z": [[1, 2, 3], [4, 0, 0]], "trajectory": 3},
+        ok(
+            b'{"model":"line","version":"3","trajectory_at":["0 noise","1 Half","2 Half"],"x":[[2.0,4.0,6.0],[8.0,0.0,0.0]],"log_det":[0.25,1.0],"trajectory":[[[1.0,2.0,3.0],[1.5,3.0,4.5],[2.0,4.0,6.0]],[[4.0,0.0,0.0],[6.0,0.0,0.0],[8.0,0.0,0.0]]]}'
+        ),
+    ),
+    Case(
+        "states of one row, by class",
+        "decode",
+        {"model": "labelled", "z": [[1, 2]], "context": 1, "trajectory": 2},
+        ok(
+            b'{"model":"labelled","version":"3","trajectory_at":["0 noise","2 Half"],"x":[[4.0,6.0]],"log_det":[0.25],"trajectory":[[[1.0,2.0],[4.0,6.0]]]}'
+        ),
+    ),
+    Case(
+        "more states than layers",
+        "decode",
+        {"model": "line", "z": [[2, 0, 0]], "trajectory": 64},
+        ok(
+            b'{"model":"line","version":"3","trajectory_at":["0 noise","1 Half","2 Half"],"x":[[4.0,0.0,0.0]],"log_det":[0.5],"trajectory":[[[2.0,0.0,0.0],[3.0,0.0,0.0],[4.0,0.0,0.0]]]}'
+        ),
+    ),
+    Case(
+        "states in time",
+        "decode",
+        {"model": "flow", "z": [[1, 2, 0]], "trajectory": 3},
+        ok(
+            b'{"model":"flow","version":"3","trajectory_at":[1.0,0.5,0.0],"x":[[2.0,4.0,0.0]],"log_det":[0.25],"trajectory":[[[1.0,2.0,0.0],[1.5,3.0,0.0],[2.0,4.0,0.0]]]}'
+        ),
+    ),
+    Case(
+        "states of columns",
+        "decode",
+        {"model": "wide", "z": [[1, 2]], "trajectory": 2, "columns": ["speed", "mass"]},
+        ok(
+            b'{"model":"wide","version":"3","trajectory_at":["0 noise","2 Half"],"x":[[4.0,2.0]],"log_det":[0.25],"trajectory":[[[2.0,1.0],[4.0,2.0]]]}'
+        ),
+    ),
+    Case(
+        "states among invalid rows",
+        "decode",
+        {"model": "line", "z": [[None, 0, 0], [2, 0, 0]], "trajectory": 2, "invalid": "null"},
+        ok(
+            b'{"model":"line","version":"3","trajectory_at":["0 noise","2 Half"],"failures":[{"row":0,"status":"invalid_input","reason":"missing"}],"x":[null,[4.0,0.0,0.0]],"log_det":[null,0.5],"trajectory":[null,[[2.0,0.0,0.0],[4.0,0.0,0.0]]],"non_finite":[0]}'
+        ),
+    ),
+    Case(
+        "states of invalid rows alone",
+        "decode",
+        {"model": "line", "z": [[None, 0, 0]], "trajectory": 2, "invalid": "null"},
+        ok(
+            b'{"model":"line","version":"3","trajectory_at":[],"failures":[{"row":0,"status":"invalid_input","reason":"missing"}],"x":[null],"log_det":[null],"trajectory":[null],"non_finite":[0]}'
+        ),
+    ),
+    Case(
+        "states as npz",
+        "decode",
+        {"model": "grey", "z": [[0, 2, 4, 6]], "trajectory": 2},
+        ok(
+            {
+                "x": np.array([[[[0.0, 4.0], [8.0, 12.0]]]], "<f4"),
+                "log_det": np.array([0.0], "<f4"),
+                "trajectory": np.array([[[[[0, 2], [4, 6]]], [[[0, 4], [8, 12]]]]], "<f4"),
+                "trajectory_at": np.array(["0 noise", "2 Half"]),
+            },
+            NPZ,
+            x_model="grey",
+            x_model_version="3",
+        ),
+        headers={"Accept": NPZ},
+        v2=_NO_ARCHIVES,
+    ),
+    Case(
+        "no states",
+        "decode",
+        _ONE | {"trajectory": None},
+        ok(b'{"model":"line","version":"3","x":[[2.0,4.0,6.0]],"log_det":[0.25]}'),
+    ),
+    Case(
+        "one state",
+        "decode",
+        _ONE | {"trajectory": 1},
+        problem("out_of_range", "trajectory: expected 2 .. 64, got 1", "/trajectory"),
+    ),
+    Case(
+        "states as npy",
+        "decode",
+        _ONE | {"trajectory": 2},
+        problem(
+            "invalid_parameter",
+            "trajectory: an answer as application/x-npy is x alone; ask for application/json or application/x-npz",
+            "/trajectory",
+        ),
+        headers={"Accept": NPY},
+        v2=NotInV2("a tensor alone has no names"),
+    ),
+    Case(
+        "states of a model without",
+        "decode",
+        {"model": "digits", "z": [[0, 1, 2, 3]], "trajectory": 2},
+        problem(
+            "invalid_parameter",
+            "trajectory: there are no states of digits here; leave trajectory out",
+            "/trajectory",
+        ),
+    ),
+    Case(
+        "states of too many rows",
+        "decode",
+        {"model": "line", "z": [[0, 1, 2]] * 3, "trajectory": 64},
+        problem(
+            "too_large",
+            "trajectory: 3 rows of 64 states take 192 rows, expected at most 128; ask for 2 rows at most, or for fewer states",
+            "/trajectory",
+        ),
+        settings={"max_request_rows": 128},
     ),
 ]

@@ -441,7 +441,7 @@ CASES = [
         {"model": "line", "num_samples": 1, "invalid": "null"},
         problem(
             "unknown_field",
-            "'invalid': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations",
+            "'invalid': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations, trajectory",
             "/invalid",
         ),
         v2=NotInV2("it is a parameter there, of other calls: tests/service/transport/test_v2.py"),

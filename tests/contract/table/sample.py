@@ -444,7 +444,7 @@ CASES = [
         _line(sed=7),
         problem(
             "unknown_field",
-            "'sed': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations; did you mean 'seed'?",
+            "'sed': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations, trajectory; did you mean 'seed'?",
             "/sed",
         ),
     ),
@@ -454,7 +454,7 @@ CASES = [
         _line(x=[[1, 2, 3]]),
         problem(
             "unknown_field",
-            "'x': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations",
+            "'x': no such field, expected model, num_samples, seed, temperature, first_row, columns, context, scale, return_log_prob, return_evaluations, trajectory",
             "/x",
         ),
         v2=NotInV2("x is a question there: encode"),
@@ -519,5 +519,34 @@ CASES = [
         problem(
             "missing_field", "columns: column 'mass' is missing, expected mass, speed", "/columns"
         ),
+    ),
+    # States on the way
+    Case(
+        "states",
+        "sample",
+        _line(num_samples=2, seed=7, temperature=0, trajectory=3),
+        ok(
+            b'{"model":"line","version":"3","seed":7,"trajectory_at":["0 noise","1 Half","2 Half"],"x":[[0.0,0.0,0.0],[0.0,0.0,0.0]],"log_prob":[-2.7568157,-2.7568157],"trajectory":[[[0.0,0.0,0.0],[0.0,0.0,0.0],[0.0,0.0,0.0]],[[0.0,0.0,0.0],[0.0,0.0,0.0],[0.0,0.0,0.0]]]}'
+        ),
+    ),
+    Case(
+        "states of a class",
+        "sample",
+        {"model": "labelled", "seed": 7, "temperature": 0, "context": 2, "trajectory": 2},
+        ok(
+            b'{"model":"labelled","version":"3","seed":7,"trajectory_at":["0 noise","2 Half"],"x":[[3.0,3.0]],"log_prob":[-1.837877],"trajectory":[[[0.0,0.0],[3.0,3.0]]]}'
+        ),
+    ),
+    Case(
+        "states of a picture",
+        "sample",
+        {"model": "grey", "seed": 7, "trajectory": 2},
+        problem(
+            "invalid_parameter",
+            "trajectory: an answer as image/png is x alone; ask for application/json or application/x-npz",
+            "/trajectory",
+        ),
+        headers={"Accept": PNG},
+        v2=_NO_PICTURES,
     ),
 ]

@@ -11,18 +11,15 @@ import torch
 from models.checkpoints.loading import load
 from models.checkpoints.manifest import digest
 from models.checkpoints.tensor_file import read_arrays
-from service.engines.gradient import GradientUnavailable, PixelGradient
+from service.engines.flow_on_demand import FlowOnDemand, FlowUnavailable
+from service.engines.gradient import PixelGradient
 from service.repository.folders import zoo_folder
 
 
 def gradient_of(folder: Path, dtype: str = "float64", weights: str | None = None) -> PixelGradient:
-    return PixelGradient(
-        folder,
-        weights=digest(folder) if weights is None else weights,
-        dtype=dtype,
-        device="cpu",
-        threads=1,
-    )
+    weights = digest(folder) if weights is None else weights
+    flow = FlowOnDemand(folder, weights=weights, dtype=dtype, device="cpu", threads=1)
+    return PixelGradient(flow)
 
 
 def rows_of(folder: Path) -> np.ndarray:
@@ -82,6 +79,6 @@ def test_other_weights_than_are_served_are_refused_once_and_for_all() -> None:
     folder = zoo_folder() / "digits-ffjord"
     gradient = gradient_of(folder, weights="0" * 64)
     for _ in range(2):
-        with pytest.raises(GradientUnavailable, match="other weights than are served"):
+        with pytest.raises(FlowUnavailable, match="other weights than are served"):
             gradient(rows_of(folder), None)
     assert "other weights" in gradient.refusal

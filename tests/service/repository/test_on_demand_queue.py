@@ -1,4 +1,4 @@
-"""Gradients of a served model: nothing until they are asked for, then one batch at a time."""
+"""What is computed on demand: nothing until it is asked for, then one batch at a time."""
 
 import asyncio
 import importlib.util
@@ -13,12 +13,16 @@ import pytest
 from models.checkpoints.manifest import digest
 from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import InferenceResult, ServedModel
+from service.engines.flow_on_demand import FlowOnDemand
 from service.engines.gradient import PixelGradient
-from service.errors import DeadlineExceeded, NotAcceptable, NotReady
+from service.errors import DeadlineExceeded, InvalidParameter, NotAcceptable, NotReady
+from service.operations.decode import Decode
 from service.operations.heat_map import check_heat_map
+from service.operations.response import AS_JSON
+from service.operations.spec import Limits
 from service.repository.folders import ModelLocation, zoo_folder
-from service.repository.gradient_queue import GradientQueue
 from service.repository.loading import LoadedModel, load_model
+from service.repository.on_demand_queue import OnDemandQueue, refuse_gradient
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.fake_repository import card
@@ -70,17 +74,35 @@ def test_a_served_picture_model_gives_gradients_when_asked() -> None:
     assert threads_of_gradients() == []
 
 
-def queue_over(gradient: PixelGradient) -> GradientQueue:
+def test_the_states_of_a_served_model_end_where_decode_does() -> None:
+    async def check(loaded: LoadedModel) -> None:
+        queue = loaded.served.states
+        assert queue is not None
+        z = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+        progress = np.array([[0], [0.5], [1]], np.float32)
+        found = await ask(queue, np.concatenate([z, progress], 1))
+        x = await ask(loaded.served.decode, z[2:])
+        np.testing.assert_allclose(found.value[2], x.value[0], rtol=1e-3, atol=2e-3)
+        alone = await ask(queue, np.concatenate([z[1:2], progress[1:2]], 1))
+        np.testing.assert_allclose(alone.value[0], found.value[1], rtol=1e-3, atol=2e-3)
+        assert [queue.label(p) for p in (0.0, 0.5, 1.0)] == [1.0, 0.5, 0.0]
+
+    with_model(check)
+
+
+def queue_over(gradient: PixelGradient) -> OnDemandQueue:
     def make_batcher() -> Batcher:
         call = EngineCall(gradient, (1, 8, 8), (1, 8, 8), None, "float32")
         counters = Metrics().queue("m", "gradient", "torch")
         return Batcher(call, QueuePolicy(4, 64), counters, name="m.gradient")
 
-    return GradientQueue(gradient, make_batcher)
+    return OnDemandQueue(gradient, make_batcher, refuse_gradient)
 
 
 def gradient_over(weights: str) -> PixelGradient:
-    return PixelGradient(FOLDER, weights=weights, dtype="float32", device="cpu", threads=1)
+    return PixelGradient(
+        FlowOnDemand(FOLDER, weights=weights, dtype="float32", device="cpu", threads=1)
+    )
 
 
 def test_a_model_that_torch_does_not_read_is_refused_at_once_and_later() -> None:
@@ -100,6 +122,18 @@ def test_without_torch_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> No
     served = ServedModel(card("digits", (1, 8, 8), num_levels=17), queue, queue, gradient=queue)
     with pytest.raises(NotAcceptable, match="has no torch, which computes gradients: pip install"):
         check_heat_map(served, 1)
+
+
+def test_without_torch_there_are_no_states_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    async def check(loaded: LoadedModel) -> None:
+        fields = {"z": [[0.0] * 64], "trajectory": 3}
+        decode = Decode(Limits(100, 10**6))
+        with pytest.raises(InvalidParameter, match="no torch, which computes the states of a traj"):
+            decode.prepare(fields, loaded.served, AS_JSON, math.inf)
+
+    with_model(check)
 
 
 def test_deadlines_and_ends_are_those_of_any_queue() -> None:
