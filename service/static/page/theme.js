@@ -7,3 +7,5 @@ export const colour = name => getComputedStyle(document.documentElement)
 
 // Draw again when the scheme changes.
 export const onThemeChange = draw => dark.addEventListener("change", () => draw());
+
+export const isDark = () => dark.matches;

@@ -5,8 +5,9 @@
 // called when the view comes up and when the model, its class or its context is another; hide(),
 // where there is one, when another view comes up. app is described in page.js.
 
+import { density } from "./density.js";
 import { live } from "./live.js";
 import { samples } from "./samples.js";
 import { score } from "./score.js";
 
-export const VIEWS = [samples, score, live];
+export const VIEWS = [density, samples, score, live];

@@ -1,0 +1,334 @@
+// The density: log p over two features, a point that is dragged, and its latent beside it.
+
+import { byId, clearComplaints } from "../page/dom.js";
+import { featureNames } from "../page/shapes.js";
+import { read, write } from "../page/state.js";
+import { onThemeChange } from "../page/theme.js";
+import { HTML } from "./density/layout.js";
+import { levelsOfSamples, SHARES } from "./density/contours.js";
+import { makeLatent } from "./density/latent.js";
+import { isWhole, makePicture, wholeOf } from "./density/picture.js";
+import { addUp, decode, latest, lookUp } from "./density/point.js";
+import { drawRows, parseRow, rounded } from "./density/row.js";
+
+const SEED = 0; // of the samples over the map
+const CHECKS = ["samples", "lines", "warp"];
+const nameOf = value => Number.isFinite(value) ? String(rounded(value)) : "none";
+const nats = value => value === -Infinity ? "−∞" : Number.isNaN(value) ? "none"
+  : Math.abs(value) < 1e6 ? value.toFixed(4) : value.toPrecision(5);
+
+// What is seen: {row, pair, bounds, grid, samples, levels, lines, found, warped, …}.
+const fresh = () => ({ row: null, pair: [0, 1], bounds: null, grid: null, samples: null });
+
+function makeView(app) {
+  const seen = fresh();
+  const calls = {}; // by what they are for: an AbortController
+  const isPlane = () => app.model.features === 2;
+  const names = () => seen.pair.map(index => featureNames(app.model)[index]);
+
+  // The signal of a new call; the one before is of no interest any more.
+  function renew(name) {
+    calls[name]?.abort();
+    calls[name] = new AbortController();
+    return calls[name].signal;
+  }
+
+  const abortAll = () => Object.values(calls).forEach(call => call.abort());
+  const guard = (action, field = "density-row") => (...given) =>
+    action(...given).catch(error => app.fail(error, byId(field)));
+
+  const picture = makePicture(app, seen, {
+    move: at => moveTo(at), release: keepRow, hover: showHover, zoom, pan, lined: describe,
+    whole: () => view(wholeOf(app.model, seen.samples, seen.pair)),
+  });
+  const latent = makeLatent(app, seen, { move: z => moveLatent(z), release: keepRow });
+
+  // The point
+
+  function showNumbers(found) {
+    seen.found = found;
+    seen.isNormal = found.isNormal || (seen.isNormal && !Number.isFinite(found.base));
+    const parts = addUp(found.logProb, found.logDet);
+    ["density-base", "density-log-det", "density-log-p"].forEach((id, index) => {
+      byId(id).textContent = parts ? parts[index]
+        : nats([found.base, found.logDet, found.logProb][index]);
+    });
+    byId("density-base-name").textContent = !seen.isNormal ? "log-density of z under the model's base"
+      : "log-density of z under the standard normal, −|z|²/2 − "
+        + `${app.model.features === 2 ? "" : `${app.model.features}/2 · `}ln 2π`;
+    const where = names().map((name, side) => `${name} ${nameOf(found.x[seen.pair[side]])}`);
+    const text = `${where.join(", ")}: log p ${nats(found.logProb)} nats`;
+    byId("density-status").textContent = text;
+    byId("density-x").setAttribute("aria-label",
+      `Map of the density. The point is at ${text}. Arrow keys move it, plus and minus zoom, `
+      + "W A S D pan, 0 shows all.");
+  }
+
+  function showLatent(z) {
+    byId("density-z-text").textContent = z === null ? "the point has no latent"
+      : isPlane() ? `z1 ${z[0].toFixed(4)}, z2 ${z[1].toFixed(4)}` : "";
+    byId("density-z").setAttribute("aria-label",
+      `The base density over z. The point is at ${byId("density-z-text").textContent}. `
+      + "Arrow keys move it.");
+    latent.plane.point = z;
+    latent.plane.draw();
+  }
+
+  function placePoint() {
+    picture.plane.point = seen.pair.map(index => seen.row[index]);
+    picture.plane.draw();
+  }
+
+  const follow = latest(async signal => {
+    const found = await lookUp(app, seen.row, signal);
+    showNumbers(found);
+    if (!isPlane()) return found.z && latent.showBars(found);
+    showLatent(found.z);
+    if (found.z) await latent.setBounds(signal);
+  });
+
+  const followLatent = latest(async (z, signal) => {
+    const x = await decode(app, z, signal);
+    if (x === null) return showLatent(z);
+    seen.row = x;
+    placePoint();
+    showNumbers({ ...await lookUp(app, x, signal), z });
+  });
+
+  const pointSignal = () => (calls.point ?? (renew("point"), calls.point)).signal;
+  const complainOfRow = error => app.fail(error, byId("density-row"));
+
+  function moveTo(at) {
+    at.forEach((value, side) => {
+      const index = seen.pair[side];
+      seen.row[index] = isWhole(app.model, index) ? Math.round(value) : rounded(value);
+    });
+    placePoint();
+    follow(pointSignal()).catch(complainOfRow);
+  }
+
+  function moveLatent(z) {
+    latent.plane.point = z;
+    latent.plane.draw();
+    showLatent(z);
+    followLatent(z, pointSignal()).catch(complainOfRow);
+  }
+
+  // The field and the address follow when the point is let go of.
+  function keepRow() {
+    clearComplaints(byId("view-density"));
+    byId("density-row").value = JSON.stringify(seen.row.map(rounded));
+    write({ row: byId("density-row").value });
+  }
+
+  function showHover(at) {
+    const found = at && picture.look(at);
+    byId("density-hover").textContent = !found ? ""
+      : `Here: ${names().map((name, side) => `${name} ${nameOf(found.at[side])}`).join(", ")}: `
+        + `log p ${nats(found.value)} nats`;
+  }
+
+  // What is seen
+
+  const makeMap = guard(async options => {
+    byId("density-refine").hidden = true;
+    await picture.makeMap(renew("map"), options);
+  });
+
+  function view(bounds) {
+    seen.bounds = bounds;
+    write({ window: bounds.flat().map(rounded).join(",") });
+    return makeMap();
+  }
+
+  function zoom(factor, about = picture.plane.point) {
+    view(seen.bounds.map(([low, high], side) => {
+      const at = Math.min(Math.max(about[side], low), high);
+      return [at + (low - at) * factor, at + (high - at) * factor];
+    }));
+  }
+
+  function pan(direction) {
+    view(seen.bounds.map(([low, high], side) => {
+      const far = 0.2 * (high - low) * direction[side];
+      return [low + far, high + far];
+    }));
+  }
+
+  async function fit() {
+    write({ window: null });
+    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    await makeMap({ isFitted: true });
+  }
+
+  function describe() {
+    const { model } = app;
+    const whose = isPlane() ? `${seen.samples?.x.length.toLocaleString()} drawn samples`
+      : "the density in this map";
+    const lines = !seen.lines ? "" : ` Lines hold ${SHARES.map((share, index) =>
+      `${100 * share} % (log p ≥ ${seen.lines.levels[index].toFixed(2)})`).join(", ")} of ${whose}.`;
+    const others = isPlane() ? "" : ` The other ${model.features - 2} features stay as they are in `
+      + "the row below; samples differ in them too.";
+    byId("density-caption").textContent = "Each colour is how dense the model says x is there: "
+      + `log p, in nats.${others}${lines}`;
+  }
+
+  async function showSamples(signal) {
+    const most = app.model.cost?.decode === "evaluations" ? 500 : 2000;
+    const count = Math.max(1, Math.min(most, Math.floor(2e5 / app.model.features)));
+    seen.samples = await drawRows(app, count, SEED, signal);
+    if (isPlane()) seen.levels = levelsOfSamples(seen.samples.logProb);
+    if (seen.isDone) picture.showLines();
+    picture.plane.draw();
+  }
+
+  // A row that is drawn with the seed that is chosen.
+  async function drawRow(signal) {
+    const { x } = await drawRows(app, 1, Number(byId("density-seed").value), signal);
+    if (!x.length) throw new Error("the sample of this seed has no density: choose another seed");
+    seen.row = x[0].map((value, index) =>
+      isWhole(app.model, index) ? Math.floor(value) : rounded(value));
+    byId("density-row").value = JSON.stringify(seen.row);
+  }
+
+  // Everything anew for the row that there is.
+  async function start(signal, isFitted) {
+    placePoint();
+    picture.plane.names = names();
+    await new Promise((resolve, reject) => {
+      picture.makeMap(renew("map"), { begun: resolve, isFitted }).then(resolve, reject);
+    });
+    await follow(pointSignal());
+    await Promise.all([
+      seen.samples ? null : showSamples(signal),
+      isPlane() && !seen.warped && seen.found.z ? latent.warp(signal) : null,
+    ]);
+  }
+
+  const changeRow = guard(async text => {
+    clearComplaints(byId("view-density"));
+    seen.row = parseRow(text, app.model);
+    write({ row: text === "" ? null : JSON.stringify(seen.row) });
+    if (isPlane()) {
+      placePoint();
+      return follow(pointSignal());
+    }
+    await start(renew("rest"), false);
+  });
+
+  const changeSeed = guard(async () => {
+    clearComplaints(byId("view-density"));
+    write({ row: null, rowseed: byId("density-seed").value === "0" ? null : byId("density-seed").value });
+    await drawRow(renew("row"));
+    if (isPlane()) {
+      placePoint();
+      return follow(pointSignal());
+    }
+    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    write({ window: null });
+    await start(renew("rest"), true);
+  }, "density-seed");
+
+  const changePair = guard(async () => {
+    seen.pair = ["density-first", "density-second"].map(id => Number(byId(id).value));
+    write({ fx: names()[0], fy: names()[1], window: null });
+    if (seen.pair[0] === seen.pair[1]) throw new Error("choose two different features");
+    clearComplaints(byId("view-density"));
+    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    await start(renew("rest"), true);
+  }, "density-second");
+
+  function showFields() {
+    const all = featureNames(app.model);
+    ["density-first", "density-second"].forEach((id, side) => {
+      byId(id).replaceChildren(...all.map((name, index) => new Option(name, index)));
+      const given = all.indexOf(read(["fx", "fy"][side]));
+      seen.pair[side] = given === -1 ? side : given;
+      byId(id).value = seen.pair[side];
+    });
+    byId("density-pair").hidden = byId("density-bars-side").hidden = isPlane();
+    byId("density-bars-side").hidden = isPlane();
+    byId("density-z-side").hidden = byId("density-warp-field").hidden = !isPlane();
+    byId("density-seed").value = read("rowseed", "0");
+    byId("density-row").value = read("row", "");
+    byId("density-nats").value = read("nats", "10");
+    for (const name of CHECKS) {
+      const box = byId(`density-${name}`);
+      box.checked = read(name, name === "samples" && !isPlane() ? "false" : "true") === "true";
+    }
+  }
+
+  async function show() {
+    abortAll();
+    delete calls.point;
+    for (const name of Object.keys(seen)) delete seen[name];
+    Object.assign(seen, fresh());
+    latent.forget();
+    showFields();
+    describe();
+    const signal = renew("rest");
+    if (read("row") !== null) seen.row = parseRow(read("row"), app.model);
+    else await drawRow(signal);
+    const given = (read("window") ?? "").split(",").map(Number);
+    const isGiven = given.length === 4 && given.every(Number.isFinite);
+    const isKnown = seen.pair.every(index => {
+      const { low, high } = app.model.provenance?.columns?.[index] ?? {};
+      return low < high;
+    });
+    if (!isGiven && !isKnown) await showSamples(signal);
+    seen.bounds = isGiven ? [given.slice(0, 2), given.slice(2)]
+      : wholeOf(app.model, seen.samples, seen.pair);
+    await start(signal, !isGiven && !isPlane());
+  }
+
+  function listen() {
+    byId("density-row").addEventListener("change", event => changeRow(event.target.value));
+    byId("density-seed").addEventListener("change", changeSeed);
+    byId("density-another").addEventListener("click", () => {
+      byId("density-seed").value = Number(byId("density-seed").value) + 1;
+      changeSeed();
+    });
+    for (const id of ["density-first", "density-second"]) byId(id).addEventListener("change", changePair);
+    for (const name of CHECKS) {
+      byId(`density-${name}`).addEventListener("change", ({ target }) => {
+        write({ [name]: String(target.checked) });
+        picture.plane.draw();
+        latent.plane.draw();
+      });
+    }
+    byId("density-nats").addEventListener("change", ({ target }) => {
+      write({ nats: target.value === "10" ? null : target.value });
+      picture.repaint();
+      latent.repaint();
+    });
+    for (const [id, action] of [
+      ["in", () => zoom(0.7)], ["out", () => zoom(1 / 0.7)], ["left", () => pan([-1, 0])],
+      ["right", () => pan([1, 0])], ["up", () => pan([0, 1])], ["down", () => pan([0, -1])],
+      ["fit", guard(fit)], ["whole", () => view(wholeOf(app.model, seen.samples, seen.pair))],
+      ["refine", () => makeMap({ isPatient: true })],
+    ]) byId(`density-${id}`).addEventListener("click", action);
+    onThemeChange(() => {
+      picture.repaint();
+      latent.repaint();
+    });
+  }
+
+  listen();
+  return { show: guard(show), hide: abortAll };
+}
+
+// Why a model has no map of its density.
+function unfit(model) {
+  if (model.event_shape.length !== 1) return "a picture has too many pixels for a map of two";
+  return model.features < 2 ? "a map needs two features" : null;
+}
+
+export const density = {
+  id: "density",
+  title: "Density",
+  unfit,
+  mount(root, app) {
+    root.innerHTML = HTML;
+    return makeView(app);
+  },
+};
