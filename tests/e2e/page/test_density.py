@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 from benchmarks.process import RunningServer
 from tests.e2e.page.browsing import MARKS, open_view, until
