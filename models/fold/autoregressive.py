@@ -39,6 +39,7 @@ class FoldedAutoregressive(SolvingTransform):
         order: of each feature, 0 .. P - 1.
         pieces: the same networks in turns; None where they cannot be cut, then decode takes P
             passes of `network`.
+        token_turns: the network in turns, if it is a transformer.
         decoding: as `MaskedAutoregressive`.
     """
 
@@ -51,8 +52,9 @@ class FoldedAutoregressive(SolvingTransform):
         network: Network,
         scalar: Scalar,
         order: Tensor,
-        pieces: Sequence[Turns] | None,
+        pieces: Sequence[Turns] | None = None,
         *,
+        token_turns: TokenTurns | None = None,
         decoding: Decoding = "sequential",
     ) -> None:
         super().__init__()
@@ -65,6 +67,7 @@ class FoldedAutoregressive(SolvingTransform):
         self.register_buffer("restore", arrival.argsort())
         self.sizes = order.bincount().tolist()
         self.pieces = None if pieces is None else nn.ModuleList(pieces)
+        self.token_turns = token_turns
         self.turns = nn.ModuleList(scalar.only(features) for features in turns_of(order))
 
     @property
@@ -84,6 +87,9 @@ class FoldedAutoregressive(SolvingTransform):
     ) -> tuple[Tensor, Tensor]:
         if self.counts_evaluations:
             return self._decode_and_count(y, context, call)
+        if self.token_turns is not None:
+            x, slopes = self.token_turns.decode(y, context)
+            return x, constant_log_det(0, y) if slopes is None else sum_event(slopes)
         if self.pieces is None:
             return self._decode_in_passes(y, context)
         pieces = cast(Sequence[Turns], self.pieces)
@@ -152,16 +158,20 @@ def fold_autoregressive(transform: MaskedAutoregressive) -> FoldedAutoregressive
     shape = (len(order),)
     network, scalar = fold_conditioner(transform.conditioner, transform.elementwise, shape)
     decoding = transform.decoding
-    pieces = _pieces(network, scalar, order) if decoding == "sequential" else None
+    pieces, token_turns = None, None
+    if decoding == "sequential" and [type(net) for net in network.nets] == [Transformer]:
+        token_turns = TokenTurns(network, scalar)
+    elif decoding == "sequential":
+        pieces = _pieces(network, scalar, order)
     lay_out(network, scalar, len(order))
-    return FoldedAutoregressive(network, scalar, order, pieces, decoding=decoding)
+    return FoldedAutoregressive(
+        network, scalar, order, pieces, token_turns=token_turns, decoding=decoding
+    )
 
 
 def _pieces(network: Network, scalar: Scalar, order: Tensor) -> list[Turns] | None:
     """Cut every network of a map into turns, if it can be."""
     turns = turns_of(order)
-    if [type(net) for net in network.nets] == [Transformer]:
-        return [TokenTurns(cast(Transformer, network.nets[0]))]
     # Two networks have one block of outputs each.
     wanted = [scalar.rows(now, len(order)) if len(network.nets) == 1 else now for now in turns]
     found = [incremental(net, order, wanted) for net in network.nets]

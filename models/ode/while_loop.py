@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 Carry = tuple[Tensor, ...]
@@ -15,6 +16,10 @@ Carry = tuple[Tensor, ...]
 Body = Callable[[Carry, Carry], Carry]
 # (body, carried at first, given) -> carried at last.
 Loop = Callable[[Body, Carry, Carry], Carry]
+# (number of the turn (1,) int64, carried, given) -> carried on; nothing says which rows go on.
+Turn = Callable[[Tensor, Carry, Carry], Carry]
+# (turn, carried at first, given, how many) -> carried at last.
+CountedLoop = Callable[[Turn, Carry, Carry, int], Carry]
 
 # Rows worked on together: what they need stays in a core's cache.
 ACTIVE_ROWS = 128
@@ -73,6 +78,30 @@ def repeat_in_place_while_any(body: Body, carry: Carry, given: Carry = ()) -> Ca
     """
     loop = _loop.get()
     return (_run_in_place if loop is _run else loop)(body, carry, given)
+
+
+def _run_counted(turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
+    for number in torch.arange(times, device=carry[0].device).split(1):
+        carry = turn(number, carry, given)
+    return carry
+
+
+_counted_loop: ContextVar[CountedLoop] = ContextVar("counted_loop", default=_run_counted)
+
+
+def repeat(turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
+    """Take all rows through `turn` for 0 .. times - 1; in a graph it is there once."""
+    return _counted_loop.get()(turn, carry, given, times)
+
+
+@contextmanager
+def counting_by(loop: CountedLoop) -> Iterator[None]:
+    """Let another function than Python's own loop `repeat`, inside the block."""
+    token = _counted_loop.set(loop)
+    try:
+        yield
+    finally:
+        _counted_loop.reset(token)
 
 
 # Whether rows must stay where they are in their batch, also when they are done.

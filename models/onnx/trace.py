@@ -4,7 +4,8 @@ What depends on the weights alone is computed on the spot and becomes a constant
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # The modules are imported for the operations that they register.
-from models.ode.while_loop import Body, Carry, keeping_places
+from models.ode.while_loop import Body, Carry, Turn, counting_by, keeping_places
 from models.onnx import convolution, pointwise, structure  # noqa: F401
 from models.onnx.graph import NO_ROWS, Graph, UnsupportedOperator, Value
 from models.onnx.operators import OPERATORS
-from models.onnx.while_loop import add_loop
+from models.onnx.while_loop import add_counted_loop, add_loop
 from models.onnx.wide import WIDE
 
 _aten = torch.ops.aten
@@ -55,7 +56,8 @@ def trace(
         rows = (NO_ROWS, *shape)
         arguments[name] = torch.empty(rows, dtype=dtype)
         recorder.learn(arguments[name], graph.input(name, rows, dtype))
-    with recorder, keeping_places(recorder.loop), warnings.catch_warnings():
+    loops = (keeping_places(recorder.loop), counting_by(recorder.counted_loop))
+    with recorder, loops[0], loops[1], warnings.catch_warnings():
         # Some operations warn that a batch is empty.
         warnings.simplefilter("ignore", UserWarning)
         outputs: dict[str, Tensor] = module(**arguments)
@@ -91,22 +93,47 @@ class _Recorder(TorchDispatchMode):
 
     def loop(self, body: Body, carry: Carry, given: Carry) -> Carry:
         """Record `models.ode.while_loop.repeat_while_any`."""
-        outer = self._graph
+        values, others = self._values(carry), self._values(given)
 
         def trace_body(graph: Graph, carried: list[Value], beside: list[Value]) -> list[Value]:
-            self._graph = graph
-            self._given.update(value.name for value in beside)
-            ended = body(self._stand_in(carry, carried), self._stand_in(given, beside))
-            values = [self.value(tensor) for tensor in ended]
-            self._graph = outer
-            return values
+            with self._recording(graph, beside):
+                return self._values(
+                    body(self._stand_in(carry, carried), self._stand_in(given, beside))
+                )
 
-        values, others = ([self.value(tensor) for tensor in part] for part in (carry, given))
-        return self._stand_in(carry, add_loop(outer, values, others, trace_body))
+        return self._stand_in(carry, add_loop(self._graph, values, others, trace_body))
+
+    def counted_loop(self, turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
+        """Record `models.ode.while_loop.repeat`."""
+        values, others = self._values(carry), self._values(given)
+        numbers = (torch.zeros(1, dtype=torch.int64),)
+
+        def trace_turn(
+            graph: Graph, carried: list[Value], beside: list[Value], number: Value
+        ) -> list[Value]:
+            with self._recording(graph, beside):
+                (index,) = self._stand_in(numbers, [number])
+                return self._values(
+                    turn(index, self._stand_in(carry, carried), self._stand_in(given, beside))
+                )
+
+        found = add_counted_loop(self._graph, values, others, times, trace_turn)
+        return self._stand_in(carry, found)
+
+    def _values(self, tensors: Carry) -> list[Value]:
+        return [self.value(tensor) for tensor in tensors]
+
+    @contextmanager
+    def _recording(self, graph: Graph, given: list[Value]) -> Iterator[None]:
+        """Record into the body of a loop, which may use what it is given."""
+        outer, self._graph = self._graph, graph
+        self._given.update(value.name for value in given)
+        yield
+        self._graph = outer
 
     def _stand_in(self, tensors: Carry, values: list[Value]) -> Carry:
         """New tensors, like the given ones, for some values of the graph."""
-        blank = tuple(torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in tensors)
+        blank = tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in tensors)
         for tensor, value in zip(blank, values, strict=True):
             self.learn(tensor, value)
         return blank

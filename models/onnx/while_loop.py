@@ -13,6 +13,8 @@ from models.onnx.graph import ACTIVE_ROWS_AXIS, Graph, Value
 
 # (graph, carried, given) -> carried on.
 TraceBody = Callable[[Graph, list[Value], list[Value]], list[Value]]
+# The same, with the number of the turn.
+TraceTurn = Callable[[Graph, list[Value], list[Value], Value], list[Value]]
 # (graph, carried, number of the iteration) -> carried on, and what else must hold to go on.
 _Body = Callable[[Graph, list[Value], str], tuple[list[Value], str | None]]
 
@@ -53,12 +55,33 @@ def add_loop(
     return _repeat(graph, graph.inside("loop", graph.axis), carry, _MOST_COMPACTIONS, compact)
 
 
-def _repeat(
-    outer: Graph, inner: Graph, carry: Sequence[Value], most: int, body: _Body
+def add_counted_loop(
+    graph: Graph, carry: Sequence[Value], given: Sequence[Value], times: int, trace_turn: TraceTurn
 ) -> list[Value]:
-    """Add one loop: `most` times at most, and while any row goes on."""
+    """Add a loop that all rows go through so many times, where they are."""
+    beside = [_renamed(value, graph.materialised(value)) for value in given]
+
+    def body(inner: Graph, carried: list[Value], iteration: str) -> tuple[list[Value], None]:
+        (number,) = inner.add("Reshape", [iteration, inner.ints([1])])
+        return trace_turn(inner, carried, beside, Value((1,), torch.int64, number)), None
+
+    inside = graph.inside("loop", graph.axis)
+    return _repeat(graph, inside, carry, times, body, is_counted=True)
+
+
+def _repeat(
+    outer: Graph,
+    inner: Graph,
+    carry: Sequence[Value],
+    most: int,
+    body: _Body,
+    *,
+    is_counted: bool = False,
+) -> list[Value]:
+    """Add one loop: `most` times at most, and while any row goes on, or exactly so often."""
     first = [_renamed(value, outer.materialised(value)) for value in carry]
-    goes_on = _any(outer, first[0])
+    always = Value((), torch.bool, constant=torch.tensor(True))
+    goes_on = outer.ref(always) if is_counted else _any(outer, first[0]).name
 
     def name(part: str) -> str:
         return f"{inner.prefix}{part}"
@@ -70,12 +93,12 @@ def _repeat(
         for index, value in enumerate(first)
     ]
     ended, more = body(inner, carried, iteration.name)
-    still = _any(inner, ended[0])
+    still = always if is_counted else _any(inner, ended[0])
     if more is not None:
         still = _renamed(still, *inner.add("And", [still.name, more]))
     outputs = {name("goes_on"): still}
     outputs |= {name(f"out_{index}"): value for index, value in enumerate(ended)}
-    names = [outer.constant(torch.tensor(most)), goes_on.name, *(value.name for value in first)]
+    names = [outer.constant(torch.tensor(most)), goes_on, *(value.name for value in first)]
     results = outer.add_loop(names, inner.part(outputs))
     return [_renamed(value, result) for value, result in zip(first, results, strict=True)]
 

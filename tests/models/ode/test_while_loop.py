@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.ode.while_loop import ACTIVE_ROWS, Carry, repeat_while_any
+from models.ode.while_loop import ACTIVE_ROWS, Carry, repeat, repeat_while_any
 from models.onnx.graph import Graph, UnsupportedOperator
 from models.onnx.runtime import open_session
 from models.onnx.trace import trace
@@ -72,3 +72,32 @@ def test_rows_that_are_not_given_are_refused() -> None:
     graph = Graph("halve", 20)
     with pytest.raises(UnsupportedOperator, match="rows from outside the loop"):
         trace(Halve(given=False), {"x": (1,), "limit": (1,)}, torch.float32, graph)
+
+
+class Horner(nn.Module):
+    """A polynomial in x (B, 1), a turn a coefficient (B, N)."""
+
+    def forward(self, x: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
+        def turn(number: Tensor, carry: Carry, given: Carry) -> Carry:
+            (total,) = carry
+            x, coefficients = given
+            return (total * x + coefficients.index_select(1, number),)
+
+        given = (x, coefficients)
+        (total,) = repeat(turn, (torch.zeros_like(x),), given, coefficients.shape[1])
+        return {"total": total}
+
+
+@pytest.mark.parametrize("number", [1, ROWS])
+def test_a_loop_of_so_many_turns_run_and_recorded_does_the_same(number: int) -> None:
+    x = torch.linspace(-1, 1, number)[:, None]
+    coefficients = torch.arange(number * 3.0).reshape(number, 3)
+    ran = Horner()(x, coefficients)["total"]
+    assert torch.equal(
+        ran, (coefficients[:, :1] * x + coefficients[:, 1:2]) * x + coefficients[:, 2:]
+    )
+    graph = Graph("horner", 20)
+    outputs = trace(Horner(), {"x": (1,), "coefficients": (3,)}, torch.float32, graph)
+    horner = open_session(graph.model(outputs).SerializeToString())
+    (got,) = horner.run(["total"], {"x": x.numpy(), "coefficients": coefficients.numpy()})
+    assert torch.equal(torch.from_numpy(got), ran)

@@ -55,6 +55,41 @@ def test_graphs_of_jacobi_and_of_passes_give_the_same_bits() -> None:
             np.testing.assert_array_equal(values[0], jacobi[name][row], err_msg=name)
 
 
+def transformer(decoding: str, dtype: torch.dtype) -> Flow:
+    torch.manual_seed(0)
+    config = {"event_shape": [1, 8, 6], "patch_size": 2, "num_blocks": 2, "decoding": decoding}
+    config |= {"channels": 8, "layers_per_block": 1, "head_dim": 4, "num_classes": 3}
+    return perturb(build("tarflow", config).double(), 0.1).eval().to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_graph_decodes_tokens_one_by_one_with_the_bits_of_whole_passes(
+    dtype: torch.dtype,
+) -> None:
+    inputs = {"z": base_noise(3, 48, seed=0), "context": np.eye(3)}
+    inputs["z"][1] *= 30
+    rows = {key: torch.from_numpy(value).to(dtype).numpy() for key, value in inputs.items()}
+    graphs, found = {}, {}
+    for decoding in ("sequential", "passes", "jacobi"):
+        graphs[decoding] = build_graphs(fold(transformer(decoding, dtype)), dtype).decode
+        session = open_session(graphs[decoding].SerializeToString())
+        found[decoding] = session.run(["x", "log_det"], rows)
+        for row in range(3):
+            one = {key: value[row : row + 1] for key, value in rows.items()}
+            for alone, beside in zip(
+                session.run(["x", "log_det"], one), found[decoding], strict=True
+            ):
+                np.testing.assert_array_equal(alone[0], beside[row])
+    assert np.isfinite(found["sequential"][0][[0, 2]]).all()
+    for decoding in ("passes", "jacobi"):
+        for got, wanted in zip(found[decoding], found["sequential"], strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    # A turn is there once, and not once a token.
+    loops = [node for node in graphs["sequential"].graph.node if node.op_type == "Loop"]
+    assert len(loops) == 2
+    assert all(node.op_type != "MatMul" for node in graphs["sequential"].graph.node)
+
+
 @pytest.mark.parametrize("name", ["iaf_jacobi", "maf_jacobi_context"])
 def test_exports_are_certified_with_bits_that_do_not_depend_on_the_batch(name: str) -> None:
     assert CASES[name].config["decoding"] == "jacobi"

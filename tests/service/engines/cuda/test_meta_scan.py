@@ -74,9 +74,9 @@ BUDGETS = {
     "realnvp_embedded_context": (50, 50),
     "jet": (170, 170),
     "jet_pair": (110, 110),
-    "tarflow": (170, 440),
+    "tarflow": (170, 540),
     "tarflow_pair": (100, 200),
-    "tarflow_volume_preserving": (90, 90),
+    "tarflow_volume_preserving": (90, 120),
     "pixelcnn": (360, 230),
     "pixelcnn_series": (350, 220),
 }
