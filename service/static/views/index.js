@@ -6,8 +6,9 @@
 // where there is one, when another view comes up. app is described in page.js.
 
 import { density } from "./density.js";
+import { interpolate } from "./interpolate.js";
 import { live } from "./live.js";
 import { samples } from "./samples.js";
 import { score } from "./score.js";
 
-export const VIEWS = [density, samples, score, live];
+export const VIEWS = [density, samples, interpolate, score, live];
