@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +31,7 @@ from service.telemetry.access_log import AccessLog
 from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Tracer
 from service.transport.asgi import AppContext, Endpoint, OperationEndpoint
+from service.transport.compression import MIN_ANSWER_BYTES
 from service.transport.disconnect import DisconnectWatcher
 from service.transport.request import ReceiveBudget, read_headers
 from service.transport.v2 import PREFIX, SUFFIX, InferEndpoint
@@ -37,9 +39,16 @@ from service.transport.v2 import PREFIX, SUFFIX, InferEndpoint
 _DESCRIPTION = "Normalizing flows over HTTP: score rows, map to latents and back, draw samples."
 # What pages of other origins may send and read; Content-Type and Accept among them always.
 _CORS_REQUEST_HEADERS = (
-    *("Authorization", "Content-Type", "Inference-Header-Content-Length", "Traceparent"),
+    *(
+        "Authorization",
+        "Content-Encoding",
+        "Content-Type",
+        "Inference-Header-Content-Length",
+        "Traceparent",
+    ),
     *("X-API-Key", "X-Request-Id", "X-Timeout-Seconds"),
 )
+_GZIP_LEVEL = 6
 _CORS_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", *ANSWER_HEADERS)
 
 
@@ -69,6 +78,8 @@ def create_app(
     app.include_router(health_router(repository, metrics))
     app.include_router(v2_router(context))
     app.include_router(page_router())
+    # Of the ordinary routes: descriptions, metrics, pages.
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_ANSWER_BYTES, compresslevel=_GZIP_LEVEL)
     app.add_middleware(TelemetryMiddleware, recorder=context.recorder, auth=context.auth)
     add_error_handlers(app)
     return app

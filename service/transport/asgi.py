@@ -31,6 +31,7 @@ from service.telemetry import NO_MODEL
 from service.telemetry.recorder import RequestRecorder
 from service.telemetry.tracing import Stages
 from service.transport.body import FieldReader
+from service.transport.compression import compress_answer, receive_decompressed
 from service.transport.disconnect import AsgiRequestContext, DisconnectWatcher
 from service.transport.request import (
     ClientGone,
@@ -110,6 +111,9 @@ class Endpoint(ABC):
         try:
             request.shorten(self.admit(head))
             response = await self._answer(head, request, read_body)
+            if b"accept-encoding" in head.headers:
+                threads, deadline = self.app.threads, request.deadline
+                response = await compress_answer(head.headers, response, threads, deadline)
             response.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
             response = _answer_failure(reason, request, identity)
@@ -199,9 +203,15 @@ class Endpoint(ABC):
 
     async def _receive_body(self, head: Head, request: AsgiRequestContext) -> bytes | bytearray:
         max_bytes, budget = self.app.settings.max_body_bytes, self.app.receive_budget
-        body = await receive_body(head.headers, request.receive, max_bytes, budget)
-        request.body_is_read()
-        return body
+
+        async def receive() -> bytes | bytearray:
+            body = await receive_body(head.headers, request.receive, max_bytes, budget)
+            request.body_is_read()
+            return body
+
+        return await receive_decompressed(
+            head.headers, receive, max_bytes, self.app.threads, request.deadline
+        )
 
     @abstractmethod
     def route(self, path: str) -> str:
@@ -290,7 +300,13 @@ async def receive_small(
     if timeout is not None:
         request.shorten(read_timeout(timeout))
     try:
-        return await receive_body(headers, receive, max_bytes, app.receive_budget)
+        return await receive_decompressed(
+            headers,
+            partial(receive_body, headers, receive, max_bytes, app.receive_budget),
+            max_bytes,
+            app.threads,
+            request.deadline,
+        )
     except asyncio.CancelledError:
         if request.cancel_reason is not CancelReason.LATE:
             raise

@@ -14,7 +14,6 @@ from service.errors import (
     MalformedRequest,
     Overloaded,
     TooLarge,
-    UnsupportedMediaType,
 )
 from service.operations.response import Response
 
@@ -140,18 +139,14 @@ async def receive_body(
 ) -> bytes | bytearray:
     """Read a body, refusing one that is too large as early as that is known.
 
-    Compressed bodies are not taken: tensors hardly shrink, and none can then unfold.
+    It is given as it came: `service.transport.compression` decompresses it.
 
     Raises:
         MalformedBody: its length is not what Content-Length says: some server in front lost some.
-        UnsupportedMediaType: a Content-Encoding.
         TooLarge: by Content-Length before anything is read, else as soon as it has grown too far.
         Overloaded: the bodies being received are too large together.
         ClientGone: the client left in the middle.
     """
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
-        raise UnsupportedMediaType("Content-Encoding: expected none, send the body uncompressed")
     length = headers.get(b"content-length")
     if length is not None:
         if not length.isdigit():

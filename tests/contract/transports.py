@@ -78,7 +78,11 @@ class ContractServer:
             lambda: protocol(config, state, {}, loop), "127.0.0.1", 0
         )
         self.client = await self._stack.enter_async_context(
-            httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://server")
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(self.app),
+                base_url="http://server",
+                headers={"Accept-Encoding": "identity"},  # the bytes that are expected are literal
+            )
         )
 
     async def stop(self) -> None:

@@ -10,6 +10,7 @@ from service.errors import NotReady, ServiceError
 from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import AS_JSON, RawResponse, error_response
 from service.transport.asgi import OperationEndpoint
+from service.transport.compression import MIN_ANSWER_BYTES, compress_raw
 from service.transport.fast_path.coalesced_batch import CoalescedBatch
 from service.transport.request import Head, request_id
 
@@ -61,6 +62,7 @@ class FastPathRequest(RequestContext):
     timeout = 0.0
     served: ServedModel | None = None
     _batch: CoalescedBatch | None = None
+    _compression: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -104,9 +106,20 @@ class FastPathRequest(RequestContext):
             self.serve_alone()
 
     def finish(self, response: RawResponse) -> None:
-        """Write the answer; where that fails, the connection is closed."""
+        """Write the answer, a long one compressed where the client lets it."""
         self.is_over = True
         self._batch = None
+        if len(response.body) >= MIN_ANSWER_BYTES and b"accept-encoding" in self.head.headers:
+            self._compression = self.connection.loop.create_task(self._compress(response))
+        else:
+            self._write(response)
+
+    async def _compress(self, response: RawResponse) -> None:
+        threads = self.endpoint.app.threads
+        self._write(await compress_raw(self.head.headers, response, threads, self.deadline))
+
+    def _write(self, response: RawResponse) -> None:
+        """Write the answer; where that fails, the connection is closed."""
         try:
             self.connection.finish(response)
         except Exception:

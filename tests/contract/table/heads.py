@@ -3,7 +3,24 @@
 # The bytes of an answer stand on one line.
 # ruff: noqa: E501
 
-from tests.contract.case import MADE, PNG, PROBLEM, Case, ExpectedResponse, NotInV2, ok, problem
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+
+import zstandard
+
+from tests.contract.case import (
+    MADE,
+    PNG,
+    PROBLEM,
+    Case,
+    ExpectedResponse,
+    InV2,
+    NotInV2,
+    ok,
+    problem,
+)
 
 _X = {"model": "line", "x": [[2, 4, 6]]}
 _GOOD = ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}')
@@ -15,8 +32,29 @@ _PAGES = {"cors_origins": ("https://example.org",)}
 _NO_ACCEPT = NotInV2("Accept is not looked at there")
 
 
-def _encode(name: str, answer: object, **more: object) -> Case:
-    return Case(name, "encode", _X, answer, **more)
+def _encode(name: str, answer: object, *, body: object = _X, **more: object) -> Case:
+    return Case(name, "encode", body, answer, **more)
+
+
+_MEGABYTES = gzip.compress(bytes(2 * 10**6))
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "zstd": zstandard.compress,
+    "deflate": zlib.compress,
+    "Identity": bytes,
+}
+
+
+def _compressed(encoding: str, compress: Callable[[bytes], bytes]) -> Case:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [2, 4, 6]}
+    return _encode(
+        f"{encoding} body",
+        _GOOD,
+        body=compress(json.dumps(_X).encode()),
+        headers={"Content-Encoding": encoding},
+        v2=InV2(compress(json.dumps({"inputs": [tensor]}).encode())),
+    )
 
 
 CASES = [
@@ -60,11 +98,32 @@ CASES = [
         headers={"Content-Type": None},
     ),
     _encode(
-        "gzip",
+        "not compressed",
         problem(
-            "unsupported_media_type", "Content-Encoding: expected none, send the body uncompressed"
+            "malformed_body",
+            "body: expected gzip, as Content-Encoding says: Error -3 while decompressing data: incorrect header check",
         ),
         headers={"Content-Encoding": "gzip"},
+    ),
+    _encode(
+        "brotli",
+        problem(
+            "unsupported_media_type",
+            "Content-Encoding: expected one of gzip, zstd, deflate, got 'br'; send the body in one "
+            "of them, or as it is",
+        ),
+        headers={"Content-Encoding": "br"},
+    ),
+    *(_compressed(encoding, compress) for encoding, compress in COMPRESSORS.items()),
+    _encode(
+        "decompressed beyond the limit",
+        problem(
+            "too_large",
+            f"body: expected at most 1000000 bytes once it is decompressed (gzip, {len(_MEGABYTES)} bytes came); send the rows in several requests",
+        ),
+        headers={"Content-Encoding": "gzip"},
+        settings={"max_body_bytes": 10**6},
+        body=_MEGABYTES,
     ),
     _encode(
         "multipart",

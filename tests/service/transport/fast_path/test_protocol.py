@@ -28,7 +28,7 @@ ORDINARY = {
         request(Content_Length_="1").replace(b"Content-Length-", b"Content-Length"),
         400,
     ),
-    "compressed": (request(Content_Encoding="gzip"), 415),
+    "compressed": (request(Content_Encoding="br"), 415),
     "an_escaped_path": (request("/%65ncode"), 200),
     "not_http": (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
 }
@@ -276,7 +276,7 @@ def test_no_more_is_read_while_an_answer_is_under_way() -> None:
 
 
 def test_an_answered_client_may_not_send_for_ever() -> None:
-    head, end, _ = request(Content_Encoding="gzip").partition(b"\r\n\r\n")
+    head, end, _ = request(Content_Encoding="br").partition(b"\r\n\r\n")
     head = head.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked")
     piece = b"10000\r\n%b\r\n" % bytes(65_536)
 
@@ -303,7 +303,7 @@ def test_an_answered_client_may_not_drip_for_ever(monkeypatch: pytest.MonkeyPatc
     """Each byte is in time, all together are not."""
     monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 0.1)
     monkeypatch.setattr(FastPathProtocol, "silent_seconds", 0.4)
-    head, end, _ = request(Content_Encoding="gzip").partition(b"\r\n\r\n")
+    head, end, _ = request(Content_Encoding="br").partition(b"\r\n\r\n")
 
     async def play() -> None:
         loopback = LoopbackServer()
