@@ -1,104 +1,449 @@
-// Score rows, and find the anomalies among them.
+// Score rows of a file: which are odd, and why.
 
-import { callJson } from "../page/api.js";
-import { byId, clearComplaints, element } from "../page/dom.js";
-import { zeros } from "../page/shapes.js";
+import { call, get } from "../page/api.js";
+import { byId, clearComplaints } from "../page/dom.js";
+import { readNpy } from "../page/npy.js";
+import { featureNames, isPicture } from "../page/shapes.js";
+import { bind } from "../page/state.js";
+import { BY_HAND, showByHand, watchByHand } from "./score/by_hand.js";
+import { ask, factsOf, isPictureFile } from "./score/files.js";
+import { scoreHistogram } from "./score/histogram.js";
+import { checkBytes, FileProblem, listed } from "./score/limits.js";
+import { save } from "./score/save.js";
+import {
+  emptyScores, explainRows, qValues, scorePictures, scoreRows,
+} from "./score/scoring.js";
+import { scoreTable } from "./score/table.js";
+import { showFeatures, showHeatMap, showReason, toImage } from "./score/why.js";
 
 const HTML = `
-  <h2>Score rows</h2>
-  <form id="score">
-    <textarea id="rows" aria-label="rows as JSON"></textarea>
-    <button>Score</button>
-  </form>
-  <pre id="scored" role="status" tabindex="0" aria-label="the answer"></pre>
+  <h2>Which rows are odd, and why</h2>
+  <div id="score-drop" class="drop">
+    <label>Drop a file here, or choose one
+      <input type="file" id="score-file" multiple
+        accept=".csv,.tsv,.txt,.parquet,.npy,.png,.jpg,.jpeg,image/png,image/jpeg"></label>
+    <p class="quiet" id="score-takes"></p>
+    <p><button type="button" id="score-try">No file at hand? Draw 200 rows from the model</button></p>
+  </div>
+  <p id="score-notes" class="quiet" role="status"></p>
+  <p id="score-progress" hidden>
+    <progress id="score-bar" max="1" aria-label="rows that are scored"></progress>
+    <span id="score-done"></span>
+    <button type="button" id="score-cancel">Cancel</button>
+  </p>
+  <div id="score-result" hidden>
+    <h3 id="score-told" role="status"></h3>
+    <form id="score-decide">
+      <label>flag by <select id="score-by" name="by">
+        <option value="alpha">false alarms a row (alpha)</option>
+        <option value="fdr">share of false alarms among the flagged (fdr)</option>
+      </select></label>
+      <label>rate <input type="range" id="score-slider" step="0.01" aria-describedby="score-bound">
+        <input type="number" id="score-rate" name="alpha" min="0" max="1" step="any" value="0.01"
+          aria-label="rate"></label>
+    </form>
+    <p id="score-bound" class="quiet"></p>
+    <div id="score-plot" role="img"></div>
+    <p id="score-legend" class="quiet"></p>
+    <div class="score-parts">
+      <section><h3>The rows</h3><div id="score-rows"></div>
+        <button type="button" id="score-save">Download as CSV</button>
+        <span id="score-saved" role="status"></span></section>
+      <section id="score-why" aria-live="polite"></section>
+    </div>
+  </div>
+  ${BY_HAND}`;
 
-  <h2>Find anomalies</h2>
-  <form id="judge">
-    <textarea id="suspects" aria-label="rows to be judged, as JSON"></textarea>
-    <label>alpha, false alarms a row <input type="number" id="alpha" min="0" max="1" step="any"></label>
-    <label>features to explain <input type="number" id="explain" min="1"></label>
-    <button>Find</button>
-  </form>
-  <p id="judged" role="status"></p>
-  <table id="verdicts" hidden></table>`;
+const TRIED_ROWS = 200;
+const MOST_PICTURES = 500;
 
-const short = number => number === null ? "none" : Number(number.toPrecision(4)).toString();
+let app = null;
+let histogram = null;
+let table = null;
+let work = null; // AbortController of what is read and scored now
+let detail = null; // AbortController of what is explained now
+let batch = null; // the rows that are looked at: see `adopt`
+let calibration = null; // what GET /models/NAME/calibration says at the rate
+let asked = 0; // how often that was asked for: an older answer is not taken
+let seen = null; // of which model, class and context the batch was scored
 
-const because = reasons => (reasons ?? []).map(reason =>
-  `${reason.feature} ${short(reason.value)}, expected ${short(reason.expected)}: `
-  + `${short(reason.nats)} nats`).join("; ");
+const lookedAt = () => JSON.stringify([app.model.name, app.model.version, app.fields()]);
+const names = () => featureNames(app.model);
 
-const line = (cells, kind) =>
-  element("tr", {}, ...cells.map(text => element(kind, { textContent: text })));
-
-function explainRows(table, answer) {
-  const rows = answer.score.map((score, index) => line([
-    index,
-    short(score),
-    answer.p_value ? short(answer.p_value[index]) : "none",
-    answer.is_anomaly ? (answer.is_anomaly[index] ? "flagged" : "") : "",
-    because(answer.explanation?.[index]),
-  ], "td"));
-  table.replaceChildren(line(["row", "score", "p", "decision", "because of"], "th"), ...rows);
-  table.hidden = false;
+function takes({ model }) {
+  if (isPicture(model)) {
+    const [channels, height, width] = model.event_shape;
+    return `Pictures (PNG or JPEG, several at once) of ${width} x ${height} pixels, `
+      + `${channels === 3 ? "in colour" : "grey"}; or .npy of shape (rows, ${model.event_shape.join(", ")}).`;
+  }
+  if (model.event_shape.length > 1) return `.npy of shape (rows, ${model.event_shape.join(", ")}).`;
+  return model.feature_names
+    ? `CSV or Parquet with the columns ${listed(model.feature_names)}, in any order; others may be `
+      + "there too. Or .npy in this order."
+    : `CSV, Parquet or .npy of ${model.features} columns of numbers.`;
 }
 
-function summarise(answer) {
-  const { calibration } = answer;
-  const found = (answer.is_anomaly ?? []).filter(flag => flag).length;
-  const flagged = answer.is_anomaly ? `${found} of ${answer.score.length} rows flagged; ` : "";
-  if (!calibration) return `${flagged}this model is not calibrated: no p-values`;
-  return `${flagged}${calibration.statistic} over ${calibration.rows.toLocaleString()} rows of `
-    + `${calibration.dataset}`;
+// ---- reading
+
+async function readPictures(files) {
+  const { model } = app;
+  if (!isPicture(model)) {
+    throw new FileProblem(`${model.name} takes rows of ${listed(names())}, and no pictures`);
+  }
+  if (files.length > MOST_PICTURES) {
+    throw new FileProblem(`expected ${MOST_PICTURES} pictures at most, got ${files.length}`);
+  }
+  const header = ["file"];
+  const rows = files.map(file => [file.name]);
+  await ask("keep", { header, rows });
+  return { files, count: files.length, names: files.map(file => file.name), header, faults: [],
+    notes: [], shown: [], skipped: null, others: [] };
 }
 
-function rowsOf(field) {
+async function readTable(files, signal) {
+  const [file, another] = files;
+  const { model } = app;
+  if (another) throw new FileProblem("expected one table, or several pictures");
+  if (model.event_shape.length > 1 && !/\.npy$/i.test(file.name)) {
+    throw new FileProblem(`${file.name}: ${model.name} takes ${takes(app)}`);
+  }
+  const read = await ask("read", { file, model: factsOf(model) }, signal);
+  const { others } = read;
+  if (others.length) read.notes.push(`not used, and kept in the download: ${listed(others)}`);
+  return { ...read, rows: { data: read.data, shape: [read.count, ...model.event_shape] } };
+}
+
+async function readFiles(files, signal) {
+  for (const file of files) checkBytes(file, app.model);
+  return files.every(isPictureFile) ? readPictures(files) : readTable(files, signal);
+}
+
+async function drawRows(signal) {
+  const { model } = app;
+  const fields = { ...app.fields(), num_samples: TRIED_ROWS };
+  const answer = await call("sample", fields, { accept: "application/x-npy", signal });
+  const drawn = readNpy(await answer.arrayBuffer());
+  const header = model.features <= 64 ? names() : [];
+  const data = Float64Array.from(drawn.data);
+  await ask("keep", { data, header, width: model.features });
+  return { rows: { data, shape: drawn.shape }, count: drawn.shape[0], header, faults: [], shown: [],
+    others: [], skipped: null, notes: [`${TRIED_ROWS} rows drawn from ${model.name}`] };
+}
+
+// ---- scoring
+
+// Say of rows of a file that have no numbers what is wrong with them.
+function tellFaults() {
+  const { faults, skipped, count } = batch;
+  if (faults.length === 0) return;
+  const [{ row, reason }] = faults;
+  const place = skipped === null ? `row ${row}` : `row ${row} (line ${row + skipped + 1})`;
+  const rows = new Set(faults.map(fault => fault.row)).size;
+  app.fail(new FileProblem(`${rows} of ${count} rows have no score: ${place}: ${reason}`
+    + `${faults.length > 1 ? `; ${faults.length - 1} more` : ""}`), byId("score-file"));
+}
+
+// Look at rows from now on: {rows or files, count, header, faults, notes, shown, skipped}.
+async function adopt(read, signal) {
+  batch = { ...read, scores: emptyScores(read.count) };
+  seen = lookedAt();
+  byId("score-notes").textContent = batch.notes.join("; ");
+  tellFaults();
+  for (const { row, reason } of batch.faults) batch.scores.reasons.set(row, reason);
+  await askCalibration();
+  byId("score-progress").hidden = false;
+  byId("score-result").hidden = false;
+  for (const id of ["score-rows", "score-why"]) byId(id).classList.add("stale");
+  const onPiece = done => {
+    byId("score-bar").value = done / batch.count;
+    byId("score-done").textContent = `${done.toLocaleString("en")} of `
+      + `${batch.count.toLocaleString("en")} rows`;
+    plot();
+  };
+  const score = batch.files ? scorePictures : scoreRows;
+  await score(app, batch.files ?? batch.rows, batch.scores, { signal, onPiece });
+  await showTable();
+}
+
+// Read and score, in the place of what was being read or scored.
+async function run(read) {
+  work?.abort();
+  detail?.abort();
+  const mine = work = new AbortController();
+  clearComplaints(byId("score-drop"));
+  for (const id of ["score-result", "score-progress"]) byId(id).hidden = true;
+  byId("score-notes").textContent = "Reading …";
   try {
-    return JSON.parse(field.value);
+    await adopt(await read(mine.signal), mine.signal);
   } catch (error) {
-    throw new Error(`expected rows as JSON, such as [[0, 1], [2, 3]]: ${error.message}`);
+    if (work !== mine) return;
+    byId("score-result").hidden = true;
+    byId("score-notes").textContent = error.name === "AbortError" ? "Given up." : "";
+    if (batch?.scores.done !== batch?.count) batch = null;
+    app.fail(error, byId("score-file"));
+  } finally {
+    if (work === mine) {
+      work = null;
+      byId("score-progress").hidden = true;
+    }
   }
 }
 
-async function scoreRows(app) {
-  const fields = { ...app.fields(), x: rowsOf(byId("rows")) };
-  byId("scored").textContent = JSON.stringify(await callJson("log_prob", fields), null, 2);
+// ---- what decides
+
+const rate = () => Number(byId("score-rate").value);
+const isFdr = () => byId("score-by").value === "fdr";
+
+async function askCalibration() {
+  const { model } = app;
+  byId("score-decide").hidden = !model.calibration;
+  calibration = null;
+  if (!model.calibration) return;
+  const mine = ++asked;
+  const label = model.num_classes === null ? "" : `&class=${app.fields().context}`;
+  const path = `models/${encodeURIComponent(model.name)}/calibration`;
+  const query = isFdr() ? `?${label.slice(1)}` : `?alpha=${rate()}${label}`;
+  const found = await get(path + query);
+  if (mine !== asked) return;
+  calibration = found;
+  const slider = byId("score-slider");
+  slider.min = Math.log10(found.p_floor).toFixed(2);
+  slider.max = Math.log10(0.5).toFixed(2);
+  slider.value = Math.log10(rate());
 }
 
-async function judge(app) {
-  const fields = { ...app.fields(), x: rowsOf(byId("suspects")) };
-  for (const name of ["alpha", "explain"]) {
-    if (byId(name).value !== "") fields[name] = Number(byId(name).value);
+function decide() {
+  const { scores } = batch;
+  const limit = rate();
+  if (!app.model.calibration) batch.isFlagged = () => false;
+  else if (isFdr()) {
+    const q = batch.q = qValues(scores.p_value, batch.byP);
+    batch.isFlagged = row => q[row] <= limit;
+  } else batch.isFlagged = row => scores.p_value[row] <= limit;
+}
+
+// Another rate, or another meaning of it: nothing is scored again.
+async function changeRate() {
+  clearComplaints(byId("score-decide"));
+  try {
+    await askCalibration();
+  } catch (error) {
+    return app.fail(error, byId("score-rate"));
   }
-  byId("verdicts").hidden = true;
-  byId("judged").textContent = "";
-  const answer = await callJson("score", fields);
-  explainRows(byId("verdicts"), answer);
-  byId("judged").textContent = summarise(answer);
+  if (!batch?.byP) return;
+  decide();
+  plot();
+  tell();
+  table.redraw();
+  explainPage();
 }
 
-function show({ model }) {
-  const row = model.features <= 64 ? JSON.stringify([zeros(model.event_shape)]) : "";
-  byId("rows").value = byId("suspects").value = row;
-  byId("alpha").value = model.calibration ? 0.01 : "";
-  byId("explain").max = model.features;
-  byId("verdicts").hidden = true;
-  for (const id of ["scored", "judged"]) byId(id).textContent = "";
+const percent = share => `${Number((100 * share).toPrecision(3))} %`;
+
+function promise() {
+  if (!app.model.calibration) {
+    return `${app.model.name} is not calibrated: scores are -log_prob, and no row is flagged. `
+      + `For p-values: pushforward calibrate ${app.model.name} --data HELD-OUT, with rows that it `
+      + "never saw.";
+  }
+  if (isFdr()) return `Of the flagged rows about ${percent(rate())} are false alarms.`;
+  return `Of rows like the ${calibration.rows.toLocaleString("en")} calibration rows `
+    + `(${calibration.dataset}) ${percent(rate())} are flagged falsely, and with 95 % confidence `
+    + `fewer than ${percent(calibration.fpr_upper95)}.`;
+}
+
+function tell() {
+  const { count, scores } = batch;
+  let flagged = 0;
+  for (let row = 0; row < count; row++) flagged += batch.isFlagged(row);
+  const failed = scores.reasons.size;
+  byId("score-told").textContent = `${app.model.calibration
+    ? `${flagged.toLocaleString("en")} of ${count.toLocaleString("en")} rows flagged `
+      + `(${percent(flagged / count)})` : `${count.toLocaleString("en")} rows scored`}`
+    + `${failed ? `; ${failed} without a number` : ""}`;
+  byId("score-bound").textContent = promise();
+}
+
+function plot() {
+  const { scores } = batch;
+  const values = scores.score;
+  const flagged = batch.isFlagged ? Array.from(values.keys())
+    .filter(row => batch.isFlagged(row) && Number.isFinite(values[row])).map(row => values[row]) : [];
+  const limit = !app.model.calibration ? null
+    : isFdr() ? (flagged.length ? Math.min(...flagged.slice(0, 10000)) : null) : calibration.threshold;
+  const what = calibration ? `score: ${calibration.statistic}` : "score: -log_prob, in nats";
+  if (!values.some(Number.isFinite)) return byId("score-plot").replaceChildren();
+  const beyond = histogram.draw({ histogram: calibration?.histogram ?? null, values, flagged,
+    threshold: limit, label: what });
+  byId("score-plot").setAttribute("aria-label", `Histogram of ${scores.done} scores`
+    + `${calibration ? ` over ${calibration.rows} of calibration` : ""}`
+    + `${limit === null ? "" : `; threshold ${limit.toPrecision(4)}`}`);
+  byId("score-legend").textContent = [
+    "Blue: your rows.", ...calibration ? ["Grey: the calibration rows."] : [],
+    ...limit === null ? [] : [`Orange: the threshold, ${Number(limit.toPrecision(4))}; rows to the right `
+      + "of it are flagged, each with a red mark below."],
+    ...beyond ? [`${beyond} rows score higher than is drawn and are in the last bar.`] : [],
+    "Higher is odder.",
+  ].join(" ");
+}
+
+// ---- rows
+
+async function showTable() {
+  const { scores, count } = batch;
+  const hasP = app.model.calibration !== null;
+  batch.isFlagged = () => false;
+  const content = { count, scores, hasP, extra: batch.shown, names: batch.names ?? null,
+    isFlagged: row => batch.isFlagged(row) };
+  batch.byP = hasP ? await ask("order", { first: scores.p_value, then: null, descends: false })
+    : null;
+  if (!hasP) batch.byP = [];
+  decide();
+  const order = await table.show(content);
+  for (const id of ["score-rows", "score-why"]) byId(id).classList.remove("stale");
+  plot();
+  tell();
+  table.pick(order[0]);
+}
+
+const canExplain = () => !batch.files && app.model.event_shape.length === 1 && app.model.calibration;
+
+// Explain the flagged rows of the page that is shown, all at once.
+async function explainPage() {
+  if (!canExplain()) return;
+  const current = batch;
+  const wanted = table.rowsOfPage()
+    .filter(row => batch.isFlagged(row) && !batch.scores.reasons.has(row) && !table.told(row));
+  if (wanted.length === 0) return;
+  try {
+    const told = await explainRows(app, batch.rows, wanted, work?.signal);
+    if (batch === current) wanted.forEach((row, index) => told[index] && table.tell(row, told[index]));
+  } catch (error) {
+    app.fail(error, byId("score-save"));
+  }
+}
+
+const titleOf = row => batch.names ? `Row ${row}: ${batch.names[row]}`
+  : `Why row ${row}${batch.skipped === null ? "" : ` (line ${row + batch.skipped + 1})`}`;
+
+async function pictureOf(row) {
+  const { files, rows } = batch;
+  if (files) {
+    const type = /png$/i.test(files[row].type || files[row].name) ? "image/png" : "image/jpeg";
+    return { picture: await createImageBitmap(files[row]),
+      asked: { body: { bytes: files[row], type } } };
+  }
+  const { features, event_shape: shape, num_levels: levels } = app.model;
+  const data = rows.data.slice(row * features, (row + 1) * features);
+  return { picture: await toImage({ data, shape, levels: levels ?? 256 }),
+    asked: { rows: { data, shape: [1, ...shape] } } };
+}
+
+async function choose(row) {
+  detail?.abort();
+  const mine = detail = new AbortController();
+  const root = byId("score-why");
+  const title = titleOf(row);
+  const reason = batch.scores.reasons.get(row);
+  if (reason) return showReason(root, title, reason);
+  try {
+    if (isPicture(app.model)) {
+      const options = { title, ...await pictureOf(row), signal: mine.signal };
+      return await showHeatMap(root, app, options);
+    }
+    if (!canExplain()) {
+      return showReason(root, title, app.model.calibration ? "Rows of this shape are not explained."
+        : "What is expected of a feature is known from a calibration, which this model lacks.");
+    }
+    const told = table.told(row) ?? (await explainRows(app, batch.rows, [row], mine.signal))[0];
+    if (detail !== mine) return;
+    table.tell(row, told);
+    showFeatures(root, title, told);
+  } catch (error) {
+    if (error.name !== "AbortError") showReason(root, title, error.message);
+  }
+}
+
+// ---- the view
+
+function watchDrop() {
+  const drop = byId("score-drop");
+  const file = byId("score-file");
+  for (const kind of ["dragenter", "dragover"]) {
+    drop.addEventListener(kind, event => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+  }
+  for (const kind of ["dragleave", "drop"]) {
+    drop.addEventListener(kind, () => drop.classList.remove("over"));
+  }
+  drop.addEventListener("drop", event => {
+    event.preventDefault();
+    const files = [...event.dataTransfer.files];
+    if (files.length) run(signal => readFiles(files, signal));
+  });
+  file.addEventListener("change", () => {
+    const files = [...file.files];
+    file.value = ""; // the same file again is another change
+    if (files.length) run(signal => readFiles(files, signal));
+  });
+}
+
+function watchControls() {
+  byId("score-try").addEventListener("click", () => run(drawRows));
+  byId("score-cancel").addEventListener("click", () => work?.abort(new DOMException("", "AbortError")));
+  byId("score-decide").addEventListener("submit", event => event.preventDefault());
+  for (const id of ["score-by", "score-rate"]) {
+    bind(byId(id));
+    byId(id).addEventListener("change", changeRate);
+  }
+  byId("score-slider").addEventListener("input", () => {
+    const least = calibration?.p_floor ?? 0;
+    const value = Math.max(least, Number((10 ** Number(byId("score-slider").value)).toPrecision(2)));
+    byId("score-rate").value = value;
+    byId("score-rate").dispatchEvent(new Event("change"));
+  });
+  byId("score-save").addEventListener("click", () =>
+    save(app, { batch, table, rate: rate(), isFdr: isFdr(), canExplain: canExplain() })
+      .catch(error => app.fail(error, byId("score-save"))));
+}
+
+function forget() {
+  work?.abort();
+  detail?.abort();
+  batch = null;
+  for (const id of ["score-result", "score-progress"]) byId(id).hidden = true;
+  byId("score-notes").textContent = "";
+  clearComplaints(byId("view-score"));
+}
+
+async function show() {
+  byId("score-takes").textContent = takes(app);
+  const now = lookedAt();
+  if (now === seen && batch) return;
+  const rescored = batch && seen && JSON.parse(seen)[0] === app.model.name && batch;
+  if (!rescored) {
+    forget();
+    showByHand(app);
+    seen = now;
+    return;
+  }
+  run(() => Promise.resolve(rescored)); // another class, another answer
 }
 
 export const score = {
   id: "score",
   title: "Score",
   unfit: () => null,
-  mount(root, app) {
+  mount(root, given) {
+    app = given;
     root.innerHTML = HTML;
-    for (const [form, action, field] of [["score", scoreRows, "rows"], ["judge", judge, "suspects"]]) {
-      byId(form).addEventListener("submit", event => {
-        event.preventDefault();
-        clearComplaints(root);
-        action(app).catch(error => app.fail(error, byId(field)));
-      });
-    }
-    return { show: () => show(app) };
+    histogram = scoreHistogram(byId("score-plot"));
+    table = scoreTable(byId("score-rows"), { onPage: explainPage, onChoose: choose });
+    watchDrop();
+    watchControls();
+    watchByHand(app);
+    return { show };
   },
 };

@@ -91,6 +91,7 @@ def test_the_page_asks_for_the_key_and_draws(server: RunningServer, page: Page) 
 
 def test_the_page_scores_and_says_what_is_wrong(server: RunningServer, page: Page) -> None:
     enter(page, server, "rings", "score")
+    page.locator("#by-hand summary").click()
     page.locator("#rows").fill("[[0, 1]]")
     page.locator("#score button").click()
     expect(page.locator("#scored")).to_contain_text("log_prob")
@@ -105,6 +106,7 @@ def test_the_page_scores_and_says_what_is_wrong(server: RunningServer, page: Pag
 
 def test_the_page_finds_anomalies(server: RunningServer, page: Page) -> None:
     enter(page, server, "rings", "score")
+    page.locator("#by-hand summary").click()
     expect(page.locator("#alpha")).to_have_value("0.01")
     page.locator("#suspects").fill("[[0, 1], [9, 1]]")
     page.locator("#explain").fill("1")
