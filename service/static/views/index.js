@@ -10,5 +10,6 @@ import { interpolate } from "./interpolate.js";
 import { live } from "./live.js";
 import { samples } from "./samples.js";
 import { score } from "./score.js";
+import { trust } from "./trust.js";
 
-export const VIEWS = [density, samples, interpolate, score, live];
+export const VIEWS = [density, samples, interpolate, score, trust, live];

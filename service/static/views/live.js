@@ -1,15 +1,17 @@
 // What the server does now, from its own metrics.
 
 import { getText, Problem } from "../page/api.js";
-import { byId, element } from "../page/dom.js";
+import { byId } from "../page/dom.js";
 import { parseMetrics } from "../page/metrics.js";
+import { short } from "../page/numbers.js";
 import { bind } from "../page/state.js";
+import { fillTable } from "../page/table.js";
 import { onThemeChange } from "../page/theme.js";
 import { makeCharts } from "./live/charts.js";
 import {
   batchRows, between, DRIFT_LIMIT, errors, latency, summarise, together,
 } from "./live/summary.js";
-import { count, meaning } from "./live/words.js";
+import { meaning } from "./live/words.js";
 
 const POLL_MS = 2000;
 const SEEN_SECONDS = 300;
@@ -94,12 +96,8 @@ function drawCharts(app) {
   });
 }
 
-const line = (cells, kind) => element("tr", {}, ...cells.map((text, index) =>
-  element(index === 0 ? "th" : kind, {
-    textContent: text, scope: kind === "th" ? "col" : index === 0 ? "row" : "" })));
-
 const drift = facts => facts.tested === 0 || facts.drift === null ? "no row scored"
-  : `${count(facts.drift)}${facts.drift > DRIFT_LIMIT ? ", alarm" : ""}`;
+  : `${short(facts.drift)}${facts.drift > DRIFT_LIMIT ? ", alarm" : ""}`;
 
 function lineOf(name, select) {
   const [first, last] = [history[0], history.at(-1)];
@@ -108,27 +106,26 @@ function lineOf(name, select) {
   const all = between(before, after);
   const latest = between(select(recent.models), after);
   const rate = value => recent === last ? null : value / (last.seconds - recent.seconds);
-  return line([name, count(rate(latest.rows)), count(rate(latest.requests)), count(all.rows),
-    count(latency(all, 0.5)), count(latency(all, 0.99)), count(after.waiting),
-    count(batchRows(all)), count(errors(all)), drift(after)], "td");
+  return [name, short(rate(latest.rows)), short(rate(latest.requests)), short(all.rows),
+    short(latency(all, 0.5)), short(latency(all, 0.99)), short(after.waiting),
+    short(batchRows(all)), short(errors(all)), drift(after)];
 }
 
 function drawModels(models) {
   const rows = names(models).sort().map(name =>
     lineOf(name, scrape => scrape.get(name) ?? together([])));
-  byId("live-models").replaceChildren(line(HEAD, "th"),
-    lineOf("all", scrape => together(scrape.values())), ...rows);
+  fillTable(byId("live-models"), HEAD,
+    [lineOf("all", scrape => together(scrape.values())), ...rows]);
 }
 
 function drawErrors(models) {
   const since = together(models.values()).codes;
   const seen = between(together(history[0].models.values()), together(models.values())).codes;
   const rows = [...since].filter(([code, total]) => Number(code) >= 400 && total > 0).sort()
-    .map(([code, total]) => line([code, meaning(code), count(seen.get(code)), count(total)], "td"));
+    .map(([code, total]) => [code, meaning(code), short(seen.get(code)), short(total)]);
   byId("live-no-errors").hidden = rows.length > 0;
   byId("live-errors").hidden = rows.length === 0;
-  byId("live-errors").replaceChildren(
-    line(["code", "what it says", "seen here", "since the start"], "th"), ...rows);
+  fillTable(byId("live-errors"), ["code", "what it says", "seen here", "since the start"], rows);
 }
 
 // A status is spoken when it changes, so it is written only then.
@@ -141,7 +138,7 @@ function sayLoad(models) {
   const all = together(models.values());
   const { refused } = between(together(history[0].models.values()), all);
   const behind = [...models.values()].some(({ waiting, fullBatch }) => waiting > 2 * fullBatch);
-  say("live-load", refused ? `Overloaded: ${count(refused)} requests were refused while this view `
+  say("live-load", refused ? `Overloaded: ${short(refused)} requests were refused while this view `
     + "was up. Their clients should try again later; more workers or larger batches may help."
     : behind ? "Busy: more rows wait than two batches take. No request was refused."
       : "Not overloaded: hardly a row waits, and no request was refused.", refused > 0 || behind);
@@ -152,7 +149,7 @@ function sayDrift(models) {
   const tested = together(models.values()).tested;
   say("live-drift", alarmed.length ? `Drift: rows that were scored are no longer like those of the `
     + `calibration: ${alarmed.join(", ")}.`
-    : tested ? `No drift: what was scored (${count(tested)} rows) is like the rows of the calibration.`
+    : tested ? `No drift: what was scored (${short(tested)} rows) is like the rows of the calibration.`
       : "Drift is not known yet: no row was scored by a calibrated model.", alarmed.length > 0);
 }
 

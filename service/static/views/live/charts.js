@@ -1,11 +1,10 @@
 // Lines over the last minutes, drawn by uPlot.
 
 import { byId, element } from "../../page/dom.js";
+import { short } from "../../page/numbers.js";
 import { colour } from "../../page/theme.js";
-import { count } from "./words.js";
 
 const HEIGHT = 170;
-
 const STEPS = [15, 30, 60, 120, 300]; // seconds between two times on an axis
 
 const clock = seconds => new Date(1000 * seconds).toLocaleTimeString([], { hour12: false });
@@ -13,7 +12,7 @@ const clock = seconds => new Date(1000 * seconds).toLocaleTimeString([], { hour1
 // The second line of a chart is dashed: colours alone do not tell them apart for everybody.
 const line = (label, name, index) => ({
   label, stroke: colour(name), width: 2, dash: index ? [6, 4] : [], points: { size: 4 },
-  value: (_, value) => value === null || value === undefined ? "–" : count(value),
+  value: (_, value) => short(value),
 });
 
 function options(chart, width, reach) {
@@ -26,7 +25,10 @@ function options(chart, width, reach) {
       x: { range: () => reach() },
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(chart.least, 1.1 * (high ?? 0))] },
     },
-    axes: [{ ...axis, space: 80, incrs: STEPS, values: (_, times) => times.map(clock) }, { ...axis, size: 56, values: (_, ticks) => ticks.map(count) }],
+    axes: [
+      { ...axis, space: 80, incrs: STEPS, values: (_, times) => times.map(clock) },
+      { ...axis, size: 56, values: (_, ticks) => ticks.map(short) },
+    ],
     series: [{ value: (_, time) => time ? clock(time) : "–" },
       ...chart.lines.map(([label, name], index) => line(label, name, index))],
   };
@@ -66,7 +68,7 @@ export function makeCharts(parent, charts, reach) {
       const seen = chart.lines.map(([label], index) => {
         const values = columns[index + 1].filter(value => value !== null);
         return values.length === 0 ? `${label}: none yet`
-          : `${label}: ${count(values.at(-1))} ${chart.unit}, at most ${count(Math.max(...values))}`;
+          : `${label}: ${short(values.at(-1))} ${chart.unit}, at most ${short(Math.max(...values))}`;
       });
       byId(`live-chart-${chart.id}`).setAttribute("aria-label", `${chart.title}. ${seen.join("; ")}`);
     }

@@ -1,9 +1,4 @@
-// Numbers and codes of the live view, in words.
-
-// A number as it is read at a glance: three digits, or whole where it is large.
-export const count = number => number === null ? "–"
-  : Math.abs(number) >= 100 ? Math.round(number).toLocaleString()
-    : Number(number.toPrecision(3)).toString();
+// Codes of answers, in words.
 
 const MEANINGS = {
   400: "the bytes are no request, or not what they say they are",

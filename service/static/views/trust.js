@@ -1,0 +1,296 @@
+// Whether a density can be trusted: rows there and back, what log p is made of, what was measured.
+
+import { callJson } from "../page/api.js";
+import { byId, clearComplaints, element } from "../page/dom.js";
+import { short } from "../page/numbers.js";
+import { featureNames, isPicture } from "../page/shapes.js";
+import { bind } from "../page/state.js";
+import { fillTable } from "../page/table.js";
+import { onThemeChange } from "../page/theme.js";
+import * as card from "./trust/card.js";
+import { fullBatch, measure, OPERATIONS, passes } from "./trust/cost.js";
+import { entries, preprocessing } from "./trust/ledger.js";
+import { drawErrors, drawPictures } from "./trust/pictures.js";
+import { drawRows, readRows, roundTrip, zeroRows } from "./trust/roundtrip.js";
+
+const HTML = `
+  <h2>Can this density be trusted?</h2>
+  <ul id="verdicts-of-trust"></ul>
+
+  <h2>There and back</h2>
+  <p class="quiet">x is encoded into z, and z decoded into x again. What comes back differs by rounding
+    alone: a flow loses nothing.</p>
+  <form id="trip">
+    <label>rows <select id="trip-of" name="trip">
+      <option value="drawn">drawn from the model</option>
+      <option value="own">of my own</option>
+      <option value="zeros">a row of zeros</option>
+    </select></label>
+    <label id="trip-count-field">how many
+      <input type="number" id="trip-count" name="trip-count" min="1" max="4096" required></label>
+    <label id="trip-seed-field">seed
+      <input type="number" id="trip-seed" name="trip-seed" min="0" value="0" required></label>
+    <label id="trip-rows-field" hidden>rows as JSON
+      <textarea id="trip-rows" spellcheck="false"></textarea></label>
+    <button>Encode and decode</button>
+  </form>
+  <p id="trip-result" role="status"></p>
+  <div class="side-by-side">
+    <figure id="trip-histogram-figure" class="chart" hidden>
+      <figcaption>How many numbers came back with which error</figcaption>
+      <div id="trip-histogram" role="img"></div>
+    </figure>
+    <div id="trip-pictures" hidden></div>
+    <div id="trip-worst-part"><h3>The row that lost most</h3><table id="trip-worst"></table></div>
+  </div>
+
+  <h2>The likelihood ledger</h2>
+  <p id="ledger-words" class="quiet"></p>
+  <table id="ledger"></table>
+
+  <h2>Accuracy</h2>
+  <table id="trust-accuracy"></table>
+  <h3>Golden replay</h3>
+  <p id="trust-replay"></p>
+  <h3>Certificate</h3>
+  <p id="trust-no-certificate">This model has no certificate: it is not served by graphs that were
+    exported. <code>pushforward export FOLDER --in-place</code> makes them, and tries them against
+    float64.</p>
+  <table id="trust-certificate"></table>
+
+  <h2>Calibration of anomaly scores</h2>
+  <p id="trust-no-calibration">This model is not calibrated: its scores are -log p, without p-values.
+    <code>pushforward calibrate FOLDER --data ROWS.csv</code> calibrates it on rows that it was not
+    trained on.</p>
+  <div id="trust-calibration">
+    <table id="trust-calibration-facts"></table>
+    <h3>Thresholds</h3>
+    <table id="trust-thresholds"></table>
+    <h3>What it tells from rows like the data</h3>
+    <p class="quiet">AUROC: 1 where it always tells them apart, 0.5 where it is chance; in brackets
+      where the truth lies with 95 % confidence.</p>
+    <table id="trust-probes"></table>
+    <p id="trust-warnings"></p>
+  </div>
+
+  <h2>Cost</h2>
+  <p><button type="button" id="cost-measure">Measure</button>
+    <button type="button" id="cost-stop" hidden>Stop</button>
+    <span id="cost-says" role="status"></span></p>
+  <table id="cost"></table>
+  <p class="quiet">Times are medians of up to nine calls as this page sees them, network and all.</p>
+
+  <h2>Where it comes from</h2>
+  <table id="trust-provenance"></table>`;
+
+let asked = null; // an AbortController, of the round trip
+let measuring = null; // of the measurement
+let trip = null; // what the last round trip gave
+
+// Few enough for an answer within a glance, by what a row costs.
+const defaultCount = model => model.cost?.decode === "evaluations" || model.cost === undefined ? 16
+  : isPicture(model) ? 16 : 256;
+const LEDGER_ROWS = 8;
+
+function showFields() {
+  const of = byId("trip-of").value;
+  byId("trip-rows-field").hidden = of !== "own";
+  byId("trip-count-field").hidden = byId("trip-seed-field").hidden = of !== "drawn";
+}
+
+const unit = model => model.num_levels ? "levels" : "in the units of x";
+
+function rowsAsked(app, signal) {
+  const { model } = app;
+  const of = byId("trip-of").value;
+  if (of === "own") return readRows(byId("trip-rows").value, model);
+  if (of === "zeros") return zeroRows(model);
+  return drawRows(app.fields(), Number(byId("trip-count").value), Number(byId("trip-seed").value),
+    { signal, shown: false });
+}
+
+// "row 3, x2": where in the rows a number is.
+function place(index, model) {
+  const feature = index % model.features;
+  const [, height, width] = model.event_shape;
+  return `row ${Math.floor(index / model.features)}, ${isPicture(model)
+    ? `line ${Math.floor(feature / width) % height}, column ${feature % width}`
+    : featureNames(model)[feature]}`;
+}
+
+function sayTrip(model) {
+  const lost = trip.lost ? ` ${trip.lost} rows have no numbers and are left out.` : "";
+  const stated = model.accuracy.round_trip_max_abs_error;
+  const golden = stated === undefined ? ""
+    : ` Stated for its golden rows: at most ${short(stated)}.`;
+  byId("trip-result").textContent = `${short(trip.x.shape[0])} rows of ${short(model.features)} numbers: `
+    + `largest error ${short(trip.largest)} ${unit(model)} (${place(trip.worst, model)}), median `
+    + `${short(trip.median)}; ${short(100 * trip.exact)} % came back with the same bits.${golden}${lost}`;
+}
+
+// As many digits as tell two numbers of a type apart.
+const digits = (number, model) =>
+  String(Number(number.toPrecision(model.dtype === "float64" ? 17 : 9)));
+
+// The numbers of the row with the largest error, those that lost most first.
+function drawWorst(model) {
+  const first = Math.floor(trip.worst / model.features) * model.features;
+  const order = Array.from({ length: model.features }, (_, index) => first + index)
+    .sort((a, b) => trip.errors[b] - trip.errors[a]).slice(0, 10);
+  const names = featureNames(model);
+  byId("trip-worst-part").hidden = isPicture(model);
+  fillTable(byId("trip-worst"), ["feature", "x", "decoded", "error"], order.map(index =>
+    [names[index - first], ...[trip.x, trip.back].map(({ data }) => digits(data[index], model)),
+      short(trip.errors[index])]));
+}
+
+const nested = (data, [length, ...inner]) => inner.length === 0 ? [...data]
+  : Array.from({ length }, (_, index) => {
+    const size = data.length / length;
+    return nested(data.subarray(index * size, (index + 1) * size), inner);
+  });
+
+const LEDGER = [
+  ["-D/2 ln 2π", "constant"], ["-|z|²/2", "distance"], ["preprocessing", "preprocessing"],
+  ["flow", "flow"], ["sum", "total"], ["log p", "logProb"], ["bits/dim", "bits"],
+];
+
+function ledgerWords(model, rounding) {
+  const before = preprocessing(model);
+  const rest = before?.rest.length ? ` (${before.rest.join(", ")} differ from row to row and stand `
+    + "with the flow)" : "";
+  return "log p = base + log-det, in nats. The base is the normal density of z: -D/2 ln 2π - |z|²/2. "
+    + `The log-det is how much the flow stretches space, of which preprocessing${
+      before ? rest : ", which the server does not describe,"} adds the same to every row. The sum `
+    + `differs from what POST /log_prob says by ${short(rounding)} nats at most, which is rounding.`;
+}
+
+async function drawLedger(app, signal) {
+  const { model } = app;
+  const [count, ...event] = trip.x.shape;
+  const length = Math.min(count, LEDGER_ROWS);
+  const x = nested(trip.x.data.subarray(0, length * model.features), [length, ...event]);
+  const fields = { ...app.fields(), x, invalid: "null" };
+  const [encoded, scored] = await Promise.all(["encode", "log_prob"].map(operation =>
+    callJson(operation, fields, { signal, shown: false })));
+  const known = scored.log_prob.map((logProb, index) => logProb !== null && encoded.z[index] !== null
+    && [index, entries(model, encoded.z[index], encoded.log_det[index], logProb)]).filter(Boolean);
+  const largest = Math.max(...known.map(([, { rounding }]) => Math.abs(rounding)));
+  byId("ledger-words").textContent = ledgerWords(model, largest);
+  const exact = number => number.toFixed(model.features > 64 ? 2 : 4);
+  fillTable(byId("ledger"), ["row", ...LEDGER.map(([title]) => title)], known.map(([index, found]) =>
+    [String(index), ...LEDGER.map(([, name]) => exact(found[name]))]));
+}
+
+async function makeTrip(app) {
+  asked?.abort();
+  const { signal } = asked = new AbortController();
+  const rows = await rowsAsked(app, signal);
+  trip = await roundTrip(app.fields(), rows, { signal });
+  sayTrip(app.model);
+  drawWorst(app.model);
+  drawPictures(byId("trip-pictures"), trip, app.model);
+  drawErrors(trip, unit(app.model));
+  await drawLedger(app, signal);
+}
+
+const start = app => {
+  clearComplaints(byId("view-trust"));
+  return makeTrip(app).catch(error =>
+    app.fail(error, byId(byId("trip-of").value === "own" ? "trip-rows" : "trip-of")));
+};
+
+function drawCard(model) {
+  byId("verdicts-of-trust").replaceChildren(...card.verdicts(model).map(([is, text]) =>
+    element("li", { textContent: text, className: is ? "yes" : is === null ? "unknown" : "no" })));
+  fillTable(byId("trust-accuracy"), ["what", "promised", "measured", "on"], card.accuracyLines(model));
+  byId("trust-replay").textContent = card.replayText(model);
+  const certificate = card.certificateLines(model);
+  byId("trust-no-certificate").hidden = certificate !== null;
+  fillTable(byId("trust-certificate"), [], certificate ?? []);
+  fillTable(byId("trust-provenance"), [], card.provenanceLines(model));
+  byId("trust-calibration").hidden = !model.calibration;
+  byId("trust-no-calibration").hidden = Boolean(model.calibration);
+  if (!model.calibration) return;
+  fillTable(byId("trust-calibration-facts"), [], card.calibrationLines(model));
+  fillTable(byId("trust-thresholds"),
+    ["false alarms a row", "flagged above", "with 95 % confidence at most"], card.thresholdLines(model));
+  fillTable(byId("trust-probes"), ["rows", "score", "AUROC", "how many"], card.probeLines(model));
+  byId("trust-warnings").textContent = model.calibration.warnings.join("; ");
+}
+
+function drawCost(model, times = {}, batch = null) {
+  fillTable(byId("cost"), ["operation", "a row asks the networks", "one row, ms",
+    `${batch ? short(batch) : "a full batch of"} rows, ms`, "rows/s"],
+  OPERATIONS.map(operation => {
+    const { one, full } = times[operation] ?? {};
+    return [operation, passes(model, operation) ?? "not stated", short(one?.ms), short(full?.ms),
+      short(full && 1000 * batch / full.ms)];
+  }));
+}
+
+async function measureAll(app) {
+  measuring?.abort();
+  const { signal } = measuring = new AbortController();
+  const { model } = app;
+  const times = Object.fromEntries(OPERATIONS.map(operation => [operation, {}]));
+  byId("cost-stop").hidden = false;
+  try {
+    const batch = await fullBatch(model, { signal });
+    for (const [name, count] of [["one", 1], ["full", batch]]) {
+      byId("cost-says").textContent = `${short(count)} rows at a time …`;
+      await measure(app, count, (operation, found) => {
+        times[operation][name] = found;
+        drawCost(model, times, batch);
+      }, signal);
+    }
+    byId("cost-says").textContent = "measured";
+  } finally {
+    if (measuring.signal === signal) byId("cost-stop").hidden = true;
+  }
+}
+
+function stop() {
+  asked?.abort();
+  measuring?.abort();
+}
+
+function show(app) {
+  stop();
+  trip = null;
+  const { model } = app;
+  if (byId("trip-count").dataset.model !== model.name) {
+    byId("trip-count").value = defaultCount(model);
+    byId("trip-count").dataset.model = model.name;
+  }
+  byId("cost-says").textContent = "";
+  drawCard(model);
+  drawCost(model);
+  showFields();
+  start(app);
+}
+
+function mount(root, app) {
+  root.innerHTML = HTML;
+  for (const id of ["trip-of", "trip-seed", "trip-count"]) bind(byId(id));
+  byId("trip-of").addEventListener("change", () => {
+    showFields();
+    if (byId("trip-of").value !== "own") start(app);
+  });
+  byId("trip").addEventListener("submit", event => {
+    event.preventDefault();
+    start(app);
+  });
+  byId("cost-measure").addEventListener("click", () =>
+    measureAll(app).catch(error => app.fail(error, byId("cost-measure"))));
+  byId("cost-stop").addEventListener("click", () => {
+    measuring.abort();
+    byId("cost-says").textContent = "stopped";
+  });
+  const redraw = () => trip && !root.hidden && drawErrors(trip, unit(app.model));
+  onThemeChange(redraw);
+  addEventListener("resize", redraw);
+  return { show: () => show(app), hide: stop };
+}
+
+export const trust = { id: "trust", title: "Trust", unfit: () => null, mount };

@@ -1,0 +1,61 @@
+// What each operation takes: of the networks, as the server states it, and of time, as measured.
+
+import { call, callRows, getText } from "../../page/api.js";
+import { parseMetrics } from "../../page/metrics.js";
+import { median } from "../../page/numbers.js";
+import { drawRows } from "./roundtrip.js";
+
+const NPY = "application/x-npy";
+const MAX_TIMES = 9;
+const MAX_MS = 1500; // of one operation; a call that takes longer is made once
+
+const DIRECTION = { log_prob: "encode", encode: "encode", decode: "decode", sample: "decode" };
+export const OPERATIONS = Object.keys(DIRECTION);
+
+// How often a row asks the networks, in words; null where the server does not know.
+export function passes({ cost }, operation) {
+  const stated = cost?.[DIRECTION[operation]];
+  if (stated === undefined) return null;
+  if (stated === "1") return "once";
+  if (stated === "evaluations") return "as often as its equation needs: /metrics counts them";
+  return stated.replace(/^D\b/, "once a feature (D)");
+}
+
+// Rows of the largest batch that is computed now.
+export async function fullBatch(model, options) {
+  const found = parseMetrics(await getText("metrics", options));
+  const sample = found.get("pushforward_max_batch_rows")
+    ?.find(({ labels }) => labels.model === model.name && labels.op === "encode");
+  return sample?.value ?? 1;
+}
+
+async function timeOf(send) {
+  const times = [];
+  const end = performance.now() + MAX_MS;
+  do {
+    const started = performance.now();
+    await (await send()).arrayBuffer();
+    times.push(performance.now() - started);
+  } while (times.length < MAX_TIMES && performance.now() < end);
+  return { ms: median(times), times: times.length };
+}
+
+/**
+ * Time the operations with so many rows, one after the other.
+ *
+ * tell: called with (operation, {ms, times}) as each is known: the median, and of how many calls.
+ */
+export async function measure(app, count, tell, signal) {
+  const fields = app.fields();
+  const quiet = { shown: false, signal };
+  const options = { ...quiet, accept: NPY };
+  const x = await drawRows(fields, count, 0, quiet);
+  const z = await callRows("encode", fields, x, quiet);
+  const calls = {
+    log_prob: () => call("log_prob", fields, { ...options, rows: x }),
+    encode: () => call("encode", fields, { ...options, rows: x }),
+    decode: () => call("decode", fields, { ...options, rows: z }),
+    sample: () => call("sample", { ...fields, num_samples: count, seed: 0 }, options),
+  };
+  for (const operation of OPERATIONS) tell(operation, await timeOf(calls[operation]));
+}

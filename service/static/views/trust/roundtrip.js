@@ -1,0 +1,72 @@
+// Encode and decode: what a row loses on the way there and back.
+
+import { call, callRows } from "../../page/api.js";
+import { median } from "../../page/numbers.js";
+import { readNpy } from "../../page/npy.js";
+
+const NPY = "application/x-npy";
+
+// The array that rows of a model travel in.
+const rowsType = model => model.dtype === "float64" ? Float64Array : Float32Array;
+
+export const zeroRows = model =>
+  ({ data: new (rowsType(model))(model.features), shape: [1, ...model.event_shape] });
+
+// Rows that a user wrote as JSON: one, or several.
+export function readRows(text, model) {
+  const example = `[${Array.from({ length: Math.min(model.features, 3) }, (_, index) => index)}`
+    + `${model.features > 3 ? ", …" : ""}]`;
+  let numbers;
+  try {
+    numbers = [JSON.parse(text)].flat(Infinity);
+  } catch (error) {
+    throw new Error(`expected a row as JSON, such as ${example}: ${error.message}`);
+  }
+  const wrong = numbers.find(number => typeof number !== "number");
+  if (wrong !== undefined) throw new Error(`expected numbers, got ${JSON.stringify(wrong)}`);
+  if (numbers.length === 0 || numbers.length % model.features) {
+    throw new Error(`expected rows of ${model.features} numbers, such as ${example}, `
+      + `got ${numbers.length} numbers in all`);
+  }
+  return {
+    data: (rowsType(model)).from(numbers),
+    shape: [numbers.length / model.features, ...model.event_shape],
+  };
+}
+
+export async function drawRows(fields, count, seed, options) {
+  const answer = await call("sample", { ...fields, num_samples: count, seed },
+    { ...options, accept: NPY });
+  return readNpy(await answer.arrayBuffer());
+}
+
+/**
+ * Encode rows, decode what comes: {x, z, back, errors, largest, median, exact, worst, lost}.
+ *
+ * errors: |decoded - x| of every number; NaN in rows without numbers, of which `lost` are.
+ * worst: the index of the number with the largest error.
+ * exact: share of the numbers that came back with the same bits.
+ */
+export async function roundTrip(fields, x, options) {
+  const z = await callRows("encode", fields, x, options);
+  const back = await callRows("decode", fields, z, options);
+  const errors = Float64Array.from(x.data, (value, index) => Math.abs(back.data[index] - value));
+  const known = errors.filter(error => !Number.isNaN(error));
+  const worst = errors.reduce((best, error, index) =>
+    error > (errors[best] ?? -1) || Number.isNaN(errors[best]) ? index : best, 0);
+  return {
+    x, z, back, errors, worst, largest: errors[worst], median: median(known),
+    exact: known.filter(error => error === 0).length / known.length,
+    lost: Math.round((errors.length - known.length) / (errors.length / x.shape[0])),
+  };
+}
+
+// How many errors lie between powers of ten: {low, counts}, of 10^low and each power after it.
+export function decades(errors) {
+  const powers = [...errors].filter(error => error > 0).map(error => Math.floor(Math.log10(error)));
+  if (powers.length === 0) return { low: 0, counts: [] };
+  const low = Math.min(...powers);
+  const counts = Array(Math.max(...powers) - low + 1).fill(0);
+  for (const power of powers) counts[power - low] += 1;
+  return { low, counts };
+}
