@@ -1,6 +1,5 @@
 // Whether a density can be trusted: rows there and back, what log p is made of, what was measured.
 
-import { callJson } from "../page/api.js";
 import { byId, clearComplaints, element } from "../page/dom.js";
 import { short } from "../page/numbers.js";
 import { featureNames, isPicture } from "../page/shapes.js";
@@ -8,8 +7,8 @@ import { bind } from "../page/state.js";
 import { fillTable } from "../page/table.js";
 import { onThemeChange } from "../page/theme.js";
 import * as card from "./trust/card.js";
-import { fullBatch, measure, OPERATIONS, passes } from "./trust/cost.js";
-import { entries, preprocessing } from "./trust/ledger.js";
+import { drawCost, watchCost } from "./trust/cost.js";
+import { drawLedger } from "./trust/ledger.js";
 import { drawErrors, drawPictures } from "./trust/pictures.js";
 import { drawRows, readRows, roundTrip, zeroRows } from "./trust/roundtrip.js";
 
@@ -84,16 +83,28 @@ const HTML = `
   <table id="trust-provenance"></table>`;
 
 let asked = null; // an AbortController, of the round trip
-let measuring = null; // of the measurement
+let stopMeasuring = null;
 let trip = null; // what the last round trip gave
 
 // Few enough for an answer within a glance, by what a row costs.
 const defaultCount = model => model.cost?.decode === "evaluations" || model.cost === undefined ? 16
   : isPicture(model) ? 16 : 256;
-const LEDGER_ROWS = 8;
+const MAX_SHOWN_FEATURES = 64; // of a row that is shown as text
 
-function showFields() {
+// As many digits as tell two numbers of a type apart.
+const digits = (number, model) => Number(number.toPrecision(model.dtype === "float64" ? 17 : 9));
+
+// A row to begin with: what was drawn last, or zeros.
+function suggestRow(model) {
+  if (byId("trip-rows").value || model.features > MAX_SHOWN_FEATURES) return;
+  const { data } = trip?.x ?? zeroRows(model);
+  byId("trip-rows").value =
+    JSON.stringify(Array.from(data.subarray(0, model.features), value => digits(value, model)));
+}
+
+function showFields(model) {
   const of = byId("trip-of").value;
+  if (of === "own") suggestRow(model);
   byId("trip-rows-field").hidden = of !== "own";
   byId("trip-count-field").hidden = byId("trip-seed-field").hidden = of !== "drawn";
 }
@@ -119,18 +130,15 @@ function place(index, model) {
 }
 
 function sayTrip(model) {
-  const lost = trip.lost ? ` ${trip.lost} rows have no numbers and are left out.` : "";
+  const [count] = trip.x.shape;
+  const lost = trip.lost ? ` Left out as without numbers: ${trip.lost}.` : "";
   const stated = model.accuracy.round_trip_max_abs_error;
   const golden = stated === undefined ? ""
     : ` Stated for its golden rows: at most ${short(stated)}.`;
-  byId("trip-result").textContent = `${short(trip.x.shape[0])} rows of ${short(model.features)} numbers: `
-    + `largest error ${short(trip.largest)} ${unit(model)} (${place(trip.worst, model)}), median `
+  byId("trip-result").textContent = `${short(count)} ${count === 1 ? "row" : "rows"} of `
+    + `${short(model.features)} numbers: largest error ${short(trip.largest)} ${unit(model)} (${place(trip.worst, model)}), median `
     + `${short(trip.median)}; ${short(100 * trip.exact)} % came back with the same bits.${golden}${lost}`;
 }
-
-// As many digits as tell two numbers of a type apart.
-const digits = (number, model) =>
-  String(Number(number.toPrecision(model.dtype === "float64" ? 17 : 9)));
 
 // The numbers of the row with the largest error, those that lost most first.
 function drawWorst(model) {
@@ -140,46 +148,8 @@ function drawWorst(model) {
   const names = featureNames(model);
   byId("trip-worst-part").hidden = isPicture(model);
   fillTable(byId("trip-worst"), ["feature", "x", "decoded", "error"], order.map(index =>
-    [names[index - first], ...[trip.x, trip.back].map(({ data }) => digits(data[index], model)),
+    [names[index - first], ...[trip.x, trip.back].map(({ data }) => String(digits(data[index], model))),
       short(trip.errors[index])]));
-}
-
-const nested = (data, [length, ...inner]) => inner.length === 0 ? [...data]
-  : Array.from({ length }, (_, index) => {
-    const size = data.length / length;
-    return nested(data.subarray(index * size, (index + 1) * size), inner);
-  });
-
-const LEDGER = [
-  ["-D/2 ln 2π", "constant"], ["-|z|²/2", "distance"], ["preprocessing", "preprocessing"],
-  ["flow", "flow"], ["sum", "total"], ["log p", "logProb"], ["bits/dim", "bits"],
-];
-
-function ledgerWords(model, rounding) {
-  const before = preprocessing(model);
-  const rest = before?.rest.length ? ` (${before.rest.join(", ")} differ from row to row and stand `
-    + "with the flow)" : "";
-  return "log p = base + log-det, in nats. The base is the normal density of z: -D/2 ln 2π - |z|²/2. "
-    + `The log-det is how much the flow stretches space, of which preprocessing${
-      before ? rest : ", which the server does not describe,"} adds the same to every row. The sum `
-    + `differs from what POST /log_prob says by ${short(rounding)} nats at most, which is rounding.`;
-}
-
-async function drawLedger(app, signal) {
-  const { model } = app;
-  const [count, ...event] = trip.x.shape;
-  const length = Math.min(count, LEDGER_ROWS);
-  const x = nested(trip.x.data.subarray(0, length * model.features), [length, ...event]);
-  const fields = { ...app.fields(), x, invalid: "null" };
-  const [encoded, scored] = await Promise.all(["encode", "log_prob"].map(operation =>
-    callJson(operation, fields, { signal, shown: false })));
-  const known = scored.log_prob.map((logProb, index) => logProb !== null && encoded.z[index] !== null
-    && [index, entries(model, encoded.z[index], encoded.log_det[index], logProb)]).filter(Boolean);
-  const largest = Math.max(...known.map(([, { rounding }]) => Math.abs(rounding)));
-  byId("ledger-words").textContent = ledgerWords(model, largest);
-  const exact = number => number.toFixed(model.features > 64 ? 2 : 4);
-  fillTable(byId("ledger"), ["row", ...LEDGER.map(([title]) => title)], known.map(([index, found]) =>
-    [String(index), ...LEDGER.map(([, name]) => exact(found[name]))]));
 }
 
 async function makeTrip(app) {
@@ -191,8 +161,10 @@ async function makeTrip(app) {
   drawWorst(app.model);
   drawPictures(byId("trip-pictures"), trip, app.model);
   drawErrors(trip, unit(app.model));
-  await drawLedger(app, signal);
+  await drawLedger(app, trip.x, signal);
 }
+
+const isComplete = () => byId("trip-of").value !== "own" || byId("trip-rows").value !== "";
 
 const start = app => {
   clearComplaints(byId("view-trust"));
@@ -219,40 +191,9 @@ function drawCard(model) {
   byId("trust-warnings").textContent = model.calibration.warnings.join("; ");
 }
 
-function drawCost(model, times = {}, batch = null) {
-  fillTable(byId("cost"), ["operation", "a row asks the networks", "one row, ms",
-    `${batch ? short(batch) : "a full batch of"} rows, ms`, "rows/s"],
-  OPERATIONS.map(operation => {
-    const { one, full } = times[operation] ?? {};
-    return [operation, passes(model, operation) ?? "not stated", short(one?.ms), short(full?.ms),
-      short(full && 1000 * batch / full.ms)];
-  }));
-}
-
-async function measureAll(app) {
-  measuring?.abort();
-  const { signal } = measuring = new AbortController();
-  const { model } = app;
-  const times = Object.fromEntries(OPERATIONS.map(operation => [operation, {}]));
-  byId("cost-stop").hidden = false;
-  try {
-    const batch = await fullBatch(model, { signal });
-    for (const [name, count] of [["one", 1], ["full", batch]]) {
-      byId("cost-says").textContent = `${short(count)} rows at a time …`;
-      await measure(app, count, (operation, found) => {
-        times[operation][name] = found;
-        drawCost(model, times, batch);
-      }, signal);
-    }
-    byId("cost-says").textContent = "measured";
-  } finally {
-    if (measuring.signal === signal) byId("cost-stop").hidden = true;
-  }
-}
-
 function stop() {
   asked?.abort();
-  measuring?.abort();
+  stopMeasuring();
 }
 
 function show(app) {
@@ -262,31 +203,27 @@ function show(app) {
   if (byId("trip-count").dataset.model !== model.name) {
     byId("trip-count").value = defaultCount(model);
     byId("trip-count").dataset.model = model.name;
+    byId("trip-rows").value = "";
   }
   byId("cost-says").textContent = "";
   drawCard(model);
   drawCost(model);
-  showFields();
-  start(app);
+  showFields(model);
+  if (isComplete()) start(app);
 }
 
 function mount(root, app) {
   root.innerHTML = HTML;
   for (const id of ["trip-of", "trip-seed", "trip-count"]) bind(byId(id));
   byId("trip-of").addEventListener("change", () => {
-    showFields();
-    if (byId("trip-of").value !== "own") start(app);
+    showFields(app.model);
+    if (isComplete()) start(app);
   });
   byId("trip").addEventListener("submit", event => {
     event.preventDefault();
     start(app);
   });
-  byId("cost-measure").addEventListener("click", () =>
-    measureAll(app).catch(error => app.fail(error, byId("cost-measure"))));
-  byId("cost-stop").addEventListener("click", () => {
-    measuring.abort();
-    byId("cost-says").textContent = "stopped";
-  });
+  stopMeasuring = watchCost(app);
   const redraw = () => trip && !root.hidden && drawErrors(trip, unit(app.model));
   onThemeChange(redraw);
   addEventListener("resize", redraw);

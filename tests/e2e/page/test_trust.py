@@ -101,6 +101,7 @@ def test_preprocessing_is_what_standardising_adds(server: RunningServer, page: P
 def test_rows_of_ones_own_and_what_is_wrong_with_them(server: RunningServer, page: Page) -> None:
     opened(page, server, "magic", trip="own")
     rows = page.locator("#trip-rows")
+    expect(rows).to_have_value("[0,0,0,0,0,0,0,0,0,0]")
     for text, message in (
         ("[1, 2]", "expected rows of 10 numbers, such as [0, 1, 2, …], got 2 numbers in all"),
         ("[1, ", "expected a row as JSON, such as [0, 1, 2, …]"),
@@ -113,7 +114,7 @@ def test_rows_of_ones_own_and_what_is_wrong_with_them(server: RunningServer, pag
     rows.fill("[44.1, 18.3, 2.66, 0.35, 0.21, 40.6, 31.9, -15.1, 1.7, 252.5]")
     rows.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("#trip-result")).to_contain_text("1 rows of 10 numbers")
+    expect(page.locator("#trip-result")).to_contain_text("1 row of 10 numbers")
     expect(page.locator("#trip-rows-message")).to_be_empty()
     worst = lines(page, "trip-worst")
     assert {"fLength", "fDist"} < {line[0] for line in worst}

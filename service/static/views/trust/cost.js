@@ -1,8 +1,10 @@
 // What each operation takes: of the networks, as the server states it, and of time, as measured.
 
 import { call, callRows, getText } from "../../page/api.js";
+import { byId } from "../../page/dom.js";
 import { parseMetrics } from "../../page/metrics.js";
-import { median } from "../../page/numbers.js";
+import { median, short } from "../../page/numbers.js";
+import { fillTable } from "../../page/table.js";
 import { drawRows } from "./roundtrip.js";
 
 const NPY = "application/x-npy";
@@ -10,10 +12,10 @@ const MAX_TIMES = 9;
 const MAX_MS = 1500; // of one operation; a call that takes longer is made once
 
 const DIRECTION = { log_prob: "encode", encode: "encode", decode: "decode", sample: "decode" };
-export const OPERATIONS = Object.keys(DIRECTION);
+const OPERATIONS = Object.keys(DIRECTION);
 
 // How often a row asks the networks, in words; null where the server does not know.
-export function passes({ cost }, operation) {
+function passes({ cost }, operation) {
   const stated = cost?.[DIRECTION[operation]];
   if (stated === undefined) return null;
   if (stated === "1") return "once";
@@ -22,7 +24,7 @@ export function passes({ cost }, operation) {
 }
 
 // Rows of the largest batch that is computed now.
-export async function fullBatch(model, options) {
+async function fullBatch(model, options) {
   const found = parseMetrics(await getText("metrics", options));
   const sample = found.get("pushforward_max_batch_rows")
     ?.find(({ labels }) => labels.model === model.name && labels.op === "encode");
@@ -45,7 +47,7 @@ async function timeOf(send) {
  *
  * tell: called with (operation, {ms, times}) as each is known: the median, and of how many calls.
  */
-export async function measure(app, count, tell, signal) {
+async function measure(app, count, tell, signal) {
   const fields = app.fields();
   const quiet = { shown: false, signal };
   const options = { ...quiet, accept: NPY };
@@ -58,4 +60,54 @@ export async function measure(app, count, tell, signal) {
     sample: () => call("sample", { ...fields, num_samples: count, seed: 0 }, options),
   };
   for (const operation of OPERATIONS) tell(operation, await timeOf(calls[operation]));
+}
+
+// Fill the table: `times` has, by operation, {one, full}; `batch` is how many rows `full` is of.
+export function drawCost(model, times = {}, batch = null) {
+  fillTable(byId("cost"), ["operation", "a row asks the networks", "one row, ms",
+    `${batch ? short(batch) : "a full batch of"} rows, ms`, "rows/s"],
+  OPERATIONS.map(operation => {
+    const { one, full } = times[operation] ?? {};
+    return [operation, passes(model, operation) ?? "not stated", short(one?.ms), short(full?.ms),
+      short(full && 1000 * batch / full.ms)];
+  }));
+}
+
+async function measureAll(app, signal) {
+  const { model } = app;
+  const times = Object.fromEntries(OPERATIONS.map(operation => [operation, {}]));
+  const batch = await fullBatch(model, { signal });
+  for (const [name, count] of [["one", 1], ["full", batch]]) {
+    byId("cost-says").textContent = `${short(count)} rows at a time …`;
+    await measure(app, count, (operation, found) => {
+      times[operation][name] = found;
+      drawCost(model, times, batch);
+    }, signal);
+  }
+  byId("cost-says").textContent = "measured";
+}
+
+// Let the buttons measure and stop; gives a function that stops.
+export function watchCost(app) {
+  let measuring = null;
+  const stop = () => {
+    measuring?.abort();
+    byId("cost-stop").hidden = true;
+  };
+  byId("cost-measure").addEventListener("click", async () => {
+    stop();
+    const { signal } = measuring = new AbortController();
+    byId("cost-stop").hidden = false;
+    try {
+      await measureAll(app, signal);
+    } catch (error) {
+      app.fail(error, byId("cost-measure"));
+    }
+    if (!signal.aborted) byId("cost-stop").hidden = true;
+  });
+  byId("cost-stop").addEventListener("click", () => {
+    stop();
+    byId("cost-says").textContent = "stopped";
+  });
+  return stop;
 }

@@ -14,8 +14,8 @@ export const zeroRows = model =>
 
 // Rows that a user wrote as JSON: one, or several.
 export function readRows(text, model) {
-  const example = `[${Array.from({ length: Math.min(model.features, 3) }, (_, index) => index)}`
-    + `${model.features > 3 ? ", …" : ""}]`;
+  const first = Array.from({ length: Math.min(model.features, 3) }, (_, index) => index);
+  const example = `[${first.join(", ")}${model.features > 3 ? ", …" : ""}]`;
   let numbers;
   try {
     numbers = [JSON.parse(text)].flat(Infinity);
