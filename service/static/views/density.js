@@ -7,15 +7,16 @@ import { onThemeChange } from "../page/theme.js";
 import { HTML } from "./density/layout.js";
 import { levelsOfSamples, SHARES } from "./density/contours.js";
 import { makeLatent } from "./density/latent.js";
+import { makeMoving, nats, short } from "./density/moving.js";
 import { isWhole, makePicture, wholeOf } from "./density/picture.js";
-import { addUp, decode, latest, lookUp } from "./density/point.js";
 import { drawRows, parseRow, rounded } from "./density/row.js";
 
 const SEED = 0; // of the samples over the map
 const CHECKS = ["samples", "lines", "warp"];
-const nameOf = value => Number.isFinite(value) ? String(rounded(value)) : "none";
-const nats = value => value === -Infinity ? "−∞" : Number.isNaN(value) ? "none"
-  : Math.abs(value) < 1e6 ? value.toFixed(4) : value.toPrecision(5);
+const isBeyond = (value, [low, high]) => value < low || value > high;
+// Bounds as far apart, moved so that a value lies well between them.
+const around = ([low, high], value) => isBeyond(value, [low, high])
+  ? [value - (high - low) / 2, value + (high - low) / 2] : [low, high];
 
 // What is seen: {row, pair, bounds, grid, samples, levels, lines, found, warped, …}.
 const fresh = () => ({ row: null, pair: [0, 1], bounds: null, grid: null, samples: null });
@@ -24,7 +25,6 @@ function makeView(app) {
   const seen = fresh();
   const calls = {}; // by what they are for: an AbortController
   const isPlane = () => app.model.features === 2;
-  const names = () => seen.pair.map(index => featureNames(app.model)[index]);
 
   // The signal of a new call; the one before is of no interest any more.
   function renew(name) {
@@ -37,94 +37,32 @@ function makeView(app) {
   const guard = (action, field = "density-row") => (...given) =>
     action(...given).catch(error => app.fail(error, byId(field)));
 
-  const picture = makePicture(app, seen, {
-    move: at => moveTo(at), release: keepRow, hover: showHover, zoom, pan, lined: describe,
-    whole: () => view(wholeOf(app.model, seen.samples, seen.pair)),
-  });
-  const latent = makeLatent(app, seen, { move: z => moveLatent(z), release: keepRow });
+  const views = {};
+  const signalOfPoint = () => (calls.point ?? (renew("point"), calls.point)).signal;
+  const moving = makeMoving(app, seen, views, signalOfPoint);
+  const { place, names } = moving;
 
-  // The point
-
-  function showNumbers(found) {
-    seen.found = found;
-    seen.isNormal = found.isNormal || (seen.isNormal && !Number.isFinite(found.base));
-    const parts = addUp(found.logProb, found.logDet);
-    ["density-base", "density-log-det", "density-log-p"].forEach((id, index) => {
-      byId(id).textContent = parts ? parts[index]
-        : nats([found.base, found.logDet, found.logProb][index]);
-    });
-    byId("density-base-name").textContent = !seen.isNormal ? "log-density of z under the model's base"
-      : "log-density of z under the standard normal, −|z|²/2 − "
-        + `${app.model.features === 2 ? "" : `${app.model.features}/2 · `}ln 2π`;
-    const where = names().map((name, side) => `${name} ${nameOf(found.x[seen.pair[side]])}`);
-    const text = `${where.join(", ")}: log p ${nats(found.logProb)} nats`;
-    byId("density-status").textContent = text;
-    byId("density-x").setAttribute("aria-label",
-      `Map of the density. The point is at ${text}. Arrow keys move it, plus and minus zoom, `
-      + "W A S D pan, 0 shows all.");
-  }
-
-  function showLatent(z) {
-    byId("density-z-text").textContent = z === null ? "the point has no latent"
-      : isPlane() ? `z1 ${z[0].toFixed(4)}, z2 ${z[1].toFixed(4)}` : "";
-    byId("density-z").setAttribute("aria-label",
-      `The base density over z. The point is at ${byId("density-z-text").textContent}. `
-      + "Arrow keys move it.");
-    latent.plane.point = z;
-    latent.plane.draw();
-  }
-
-  function placePoint() {
-    picture.plane.point = seen.pair.map(index => seen.row[index]);
-    picture.plane.draw();
-  }
-
-  const follow = latest(async signal => {
-    const found = await lookUp(app, seen.row, signal);
-    showNumbers(found);
-    if (!isPlane()) return found.z && latent.showBars(found);
-    showLatent(found.z);
-    if (found.z) await latent.setBounds(signal);
+  const moveTo = guard(async at => {
+    const answer = moving.toX(at);
+    const { point } = views.picture.plane;
+    if (point.some((value, side) => isBeyond(value, seen.bounds[side]))) {
+      view(seen.bounds.map((side, index) => around(side, point[index])));
+    }
+    await answer;
   });
 
-  const followLatent = latest(async (z, signal) => {
-    const x = await decode(app, z, signal);
-    if (x === null) return showLatent(z);
-    seen.row = x;
-    placePoint();
-    showNumbers({ ...await lookUp(app, x, signal), z });
+  views.picture = makePicture(app, seen, {
+    move: moveTo, release: guard(moving.release), hover: showHover, zoom, pan, lined: describe,
+    whole: () => view(whole()),
   });
-
-  const pointSignal = () => (calls.point ?? (renew("point"), calls.point)).signal;
-  const complainOfRow = error => app.fail(error, byId("density-row"));
-
-  function moveTo(at) {
-    at.forEach((value, side) => {
-      const index = seen.pair[side];
-      seen.row[index] = isWhole(app.model, index) ? Math.round(value) : rounded(value);
-    });
-    placePoint();
-    follow(pointSignal()).catch(complainOfRow);
-  }
-
-  function moveLatent(z) {
-    latent.plane.point = z;
-    latent.plane.draw();
-    showLatent(z);
-    followLatent(z, pointSignal()).catch(complainOfRow);
-  }
-
-  // The field and the address follow when the point is let go of.
-  function keepRow() {
-    clearComplaints(byId("view-density"));
-    byId("density-row").value = JSON.stringify(seen.row.map(rounded));
-    write({ row: byId("density-row").value });
-  }
+  views.latent = makeLatent(app, seen, { move: guard(moving.toZ), release: guard(moving.release) });
+  const { picture, latent } = views;
+  const whole = () => wholeOf(app.model, seen.samples, seen.pair);
 
   function showHover(at) {
     const found = at && picture.look(at);
     byId("density-hover").textContent = !found ? ""
-      : `Here: ${names().map((name, side) => `${name} ${nameOf(found.at[side])}`).join(", ")}: `
+      : `Here: ${names().map((name, side) => `${name} ${short(found.at[side])}`).join(", ")}: `
         + `log p ${nats(found.value)} nats`;
   }
 
@@ -157,7 +95,7 @@ function makeView(app) {
 
   async function fit() {
     write({ window: null });
-    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    seen.bounds = whole();
     await makeMap({ isFitted: true });
   }
 
@@ -167,8 +105,9 @@ function makeView(app) {
       : "the density in this map";
     const lines = !seen.lines ? "" : ` Lines hold ${SHARES.map((share, index) =>
       `${100 * share} % (log p ≥ ${seen.lines.levels[index].toFixed(2)})`).join(", ")} of ${whose}.`;
-    const others = isPlane() ? "" : ` The other ${model.features - 2} features stay as they are in `
-      + "the row below; samples differ in them too.";
+    const others = isPlane() ? "" : ` ${model.features === 3 ? "The other feature stays as it is"
+      : `The other ${model.features - 2} features stay as they are`} in the row below; samples differ `
+      + "in them too.";
     byId("density-caption").textContent = "Each colour is how dense the model says x is there: "
       + `log p, in nats.${others}${lines}`;
   }
@@ -193,16 +132,18 @@ function makeView(app) {
 
   // Everything anew for the row that there is.
   async function start(signal, isFitted) {
-    placePoint();
+    place();
     picture.plane.names = names();
+    picture.plane.whole = seen.pair.map(index => isWhole(app.model, index));
     await new Promise((resolve, reject) => {
       picture.makeMap(renew("map"), { begun: resolve, isFitted }).then(resolve, reject);
     });
-    await follow(pointSignal());
+    await moving.lookAt();
     await Promise.all([
       seen.samples ? null : showSamples(signal),
-      isPlane() && !seen.warped && seen.found.z ? latent.warp(signal) : null,
+      isPlane() && !seen.warped ? latent.warp(signal) : null,
     ]);
+    picture.plane.draw();
   }
 
   const changeRow = guard(async text => {
@@ -210,8 +151,8 @@ function makeView(app) {
     seen.row = parseRow(text, app.model);
     write({ row: text === "" ? null : JSON.stringify(seen.row) });
     if (isPlane()) {
-      placePoint();
-      return follow(pointSignal());
+      place();
+      return moving.lookAt();
     }
     await start(renew("rest"), false);
   });
@@ -221,10 +162,10 @@ function makeView(app) {
     write({ row: null, rowseed: byId("density-seed").value === "0" ? null : byId("density-seed").value });
     await drawRow(renew("row"));
     if (isPlane()) {
-      placePoint();
-      return follow(pointSignal());
+      place();
+      return moving.lookAt();
     }
-    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    seen.bounds = whole();
     write({ window: null });
     await start(renew("rest"), true);
   }, "density-seed");
@@ -234,7 +175,7 @@ function makeView(app) {
     write({ fx: names()[0], fy: names()[1], window: null });
     if (seen.pair[0] === seen.pair[1]) throw new Error("choose two different features");
     clearComplaints(byId("view-density"));
-    seen.bounds = wholeOf(app.model, seen.samples, seen.pair);
+    seen.bounds = whole();
     await start(renew("rest"), true);
   }, "density-second");
 
@@ -244,10 +185,11 @@ function makeView(app) {
       byId(id).replaceChildren(...all.map((name, index) => new Option(name, index)));
       const given = all.indexOf(read(["fx", "fy"][side]));
       seen.pair[side] = given === -1 ? side : given;
-      byId(id).value = seen.pair[side];
     });
+    if (seen.pair[0] === seen.pair[1]) seen.pair[1] = seen.pair[0] === 0 ? 1 : 0;
+    byId("density-first").value = seen.pair[0];
+    byId("density-second").value = seen.pair[1];
     byId("density-pair").hidden = byId("density-bars-side").hidden = isPlane();
-    byId("density-bars-side").hidden = isPlane();
     byId("density-z-side").hidden = byId("density-warp-field").hidden = !isPlane();
     byId("density-seed").value = read("rowseed", "0");
     byId("density-row").value = read("row", "");
@@ -263,7 +205,6 @@ function makeView(app) {
     delete calls.point;
     for (const name of Object.keys(seen)) delete seen[name];
     Object.assign(seen, fresh());
-    latent.forget();
     showFields();
     describe();
     const signal = renew("rest");
@@ -277,7 +218,7 @@ function makeView(app) {
     });
     if (!isGiven && !isKnown) await showSamples(signal);
     seen.bounds = isGiven ? [given.slice(0, 2), given.slice(2)]
-      : wholeOf(app.model, seen.samples, seen.pair);
+      : whole();
     await start(signal, !isGiven && !isPlane());
   }
 
@@ -304,7 +245,7 @@ function makeView(app) {
     for (const [id, action] of [
       ["in", () => zoom(0.7)], ["out", () => zoom(1 / 0.7)], ["left", () => pan([-1, 0])],
       ["right", () => pan([1, 0])], ["up", () => pan([0, 1])], ["down", () => pan([0, -1])],
-      ["fit", guard(fit)], ["whole", () => view(wholeOf(app.model, seen.samples, seen.pair))],
+      ["fit", guard(fit)], ["whole", () => view(whole())],
       ["refine", () => makeMap({ isPatient: true })],
     ]) byId(`density-${id}`).addEventListener("click", action);
     onThemeChange(() => {

@@ -1,14 +1,19 @@
 """The density in a browser: its map, its lines, and the point that is dragged."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import numpy as np
-from playwright.sync_api import Page
+import pytest
+from playwright.sync_api import Page, expect
 
-from benchmarks.process import RunningServer
+import models
+from benchmarks.process import RunningServer, serving
+from tests.cases import perturb
 from tests.e2e.page.browsing import MARKS, open_view, until
 
 pytestmark = MARKS
@@ -23,17 +28,41 @@ PIXELS = """([id, places]) => {
   pen.drawImage(canvas, 0, 0);
   return places.map(([x, y]) => [...pen.getImageData(x, y, 1, 1).data.slice(0, 3)]);
 }"""
+# Where in x the pixels of a colour, over the map, are.
+INKED = """colour => {
+  const canvas = document.querySelector("#density-x .ink");
+  const copy = new OffscreenCanvas(canvas.width, canvas.height);
+  const pen = copy.getContext("2d", { willReadFrequently: true });
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  const wanted = pen.getImageData(0, 0, 1, 1).data;
+  pen.clearRect(0, 0, 1, 1);
+  pen.drawImage(canvas, 0, 0);
+  const { data, width, height } = pen.getImageData(0, 0, canvas.width, canvas.height);
+  const map = document.querySelector("#density-x .map");
+  const found = [];
+  for (let at = 0; at < data.length; at += 4) {
+    if (wanted.some((value, index) => Math.abs(value - data[at + index]) > 2)) continue;
+    const [x, y] = [at / 4 % width, Math.floor(at / 4 / width)];
+    const across = (x + 0.5 - map.offsetLeft) / map.clientWidth;
+    const up = 1 - (y + 0.5 - map.offsetTop) / map.clientHeight;
+    found.push([-1.5 + 4 * across, -1 + 2.5 * up]);
+  }
+  return found;
+}"""
 MAP, SCALE = "#density-x .map", "#density-scale"
 
 
 def ask(server: RunningServer, operation: str, **fields: object) -> dict[str, Any]:
     answer = httpx.post(f"{server.url}/{operation}", json=fields, timeout=60)
     answer.raise_for_status()
-    return answer.json()
+    given: dict[str, Any] = answer.json()
+    return given
 
 
 def colours(page: Page, canvas: str, places: Sequence[tuple[int, int]]) -> list[list[int]]:
-    return page.evaluate(PIXELS, [canvas, [list(place) for place in places]])
+    found: list[list[int]] = page.evaluate(PIXELS, [canvas, [list(place) for place in places]])
+    return found
 
 
 def number(page: Page, id_: str) -> float:
@@ -72,3 +101,244 @@ def test_other_features_stay_as_in_the_row(server: RunningServer, page: Page) ->
     x = np.tile(row, (20, 1))
     x[:, 2], x[:, 8] = fine(200, 1.9, 2.6)[cells[:, 0]], fine(200, -20, 60)[cells[:, 1]]
     assert_painted(page, cells, ask(server, "log_prob", model="magic", x=x.tolist())["log_prob"])
+
+
+def readings(page: Page) -> list[Decimal]:
+    """The base log-density, the log-det and their sum, as they stand on the page."""
+    cells = (page.locator(f"#density-{name}") for name in ("base", "log-det", "log-p"))
+    return [Decimal(cell.inner_text()) for cell in cells]
+
+
+def row_of(page: Page) -> list[float]:
+    row: list[float] = json.loads(page.locator("#density-row").input_value())
+    return row
+
+
+def assert_itemised(server: RunningServer, page: Page, model: str, **fields: object) -> list[float]:
+    """The numbers on the page add up, and are those of the API for the row in the field."""
+    row = row_of(page)
+    given = {"model": model, "x": [row], **fields}
+    log_prob = ask(server, "log_prob", **given)["log_prob"][0]
+    shown = "Number(document.getElementById('density-log-p').textContent)"
+    until(page, f"Math.abs({shown} - {log_prob}) < 1e-3")
+    encoded = ask(server, "encode", **given)
+    z: list[float] = encoded["z"][0]
+    base, log_det, log_p = readings(page)
+    assert base + log_det == log_p
+    assert float(log_det) == pytest.approx(encoded["log_det"][0], abs=1e-3)
+    normal = -0.5 * float(np.square(z).sum()) - 0.5 * len(z) * np.log(2 * np.pi)
+    assert float(base) == pytest.approx(normal, abs=1e-3)
+    return z
+
+
+def assert_latent(page: Page, z: Sequence[float]) -> None:
+    assert shown_latent(page) == pytest.approx(z, abs=2e-4)
+
+
+def shown_latent(page: Page) -> list[float]:
+    text = page.locator("#density-z-text").inner_text()
+    return [float(part.split(" ")[1]) for part in text.split(", ")]
+
+
+def drag(page: Page, plane: str, start: Sequence[float], end: Sequence[float]) -> None:
+    """Drag with the pointer, between shares of the plane's sides."""
+    canvas = page.locator(f"{plane} .map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    places = [
+        (box["x"] + a * box["width"], box["y"] + (1 - b) * box["height"]) for a, b in (start, end)
+    ]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=12)
+    page.mouse.up()
+
+
+def test_a_point_and_its_latent_follow_each_other(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "moons", "density", window="-1.5,2.5,-1,1.5", row="[0.5,0.25]")
+    until(page, IS_FINE)
+    assert_latent(page, assert_itemised(server, page, "moons"))
+    drag(page, "#density-x", (0.5, 0.5), (0.2, 0.6))
+    expect(page.locator("#density-row")).not_to_have_value("[0.5,0.25]")
+    assert row_of(page) == pytest.approx([-0.7, 0.5], abs=0.02)
+    assert_latent(page, assert_itemised(server, page, "moons"))
+    before = page.locator("#density-row").input_value()
+    drag(page, "#density-z", (0.5, 0.5), (0.75, 0.25))
+    expect(page.locator("#density-row")).not_to_have_value(before)
+    z = shown_latent(page)
+    assert z == pytest.approx([1.8, -1.8], abs=0.04)
+    row = ask(server, "decode", model="moons", z=[z])["x"][0]
+    until(
+        page,
+        f"Math.abs(JSON.parse(document.getElementById('density-row').value)[0] - {row[0]}) < 1e-3",
+    )
+    assert row_of(page) == pytest.approx(row, abs=1e-3)
+    assert_latent(page, assert_itemised(server, page, "moons"))
+    assert json.loads(
+        page.evaluate("new URLSearchParams(location.hash.slice(1)).get('row')")
+    ) == row_of(page)
+
+
+def test_keys_move_the_point_and_the_map(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "moons", "density", window="-1.5,2.5,-1,1.5", row="[0.5,0.25]")
+    until(page, IS_FINE)
+    page.locator("#density-x").focus()
+    for key in ("ArrowRight", "ArrowRight", "Shift+ArrowUp"):
+        page.keyboard.press(key)
+    assert row_of(page) == pytest.approx([0.58, 0.5], abs=1e-6)
+    assert_latent(page, assert_itemised(server, page, "moons"))
+    log_p = readings(page)[2]
+    expect(page.locator("#density-status")).to_have_text(f"x1 0.58, x2 0.5: log p {log_p} nats")
+    label = page.locator("#density-x").get_attribute("aria-label")
+    assert f"x1 0.58, x2 0.5: log p {log_p} nats" in str(label)
+    page.keyboard.press("+")
+    page.keyboard.press("d")
+    window = page.evaluate("new URLSearchParams(location.hash.slice(1)).get('window')")
+    low, high = 0.58 - 0.7 * 2.08, 0.58 + 0.7 * 1.92
+    far = 0.2 * (high - low)
+    assert list(map(float, window.split(",")))[:2] == pytest.approx(
+        [low + far, high + far], abs=1e-4
+    )
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "density-in"
+
+
+def test_lines_hold_the_shares_that_they_say(server: RunningServer, page: Page) -> None:
+    state = {"window": "-1.5,2.5,-1,1.5", "row": "[2.4,-0.9]", "samples": "false", "warp": "false"}
+    open_view(page, server, "moons", "density", **state)
+    caption = page.locator("#density-caption")
+    expect(caption).to_contain_text("Lines hold 50 %")
+    found = re.findall(r"(\d+) % \(log p ≥ (-?[\d.]+)\)", caption.inner_text())
+    assert [share for share, _ in found] == ["50", "90", "99"]
+    levels = [float(level) for _, level in found]
+    log_prob = np.array(ask(server, "sample", model="moons", num_samples=8000, seed=77)["log_prob"])
+    for (share, _), level in zip(found, levels, strict=True):
+        assert np.mean(log_prob >= level) == pytest.approx(int(share) / 100, abs=0.03)
+    until(page, IS_FINE)
+    page.wait_for_timeout(100)
+    places = page.evaluate(
+        INKED,
+        page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--contour')"),
+    )
+    assert len(places) > 200
+    log_prob = np.array(ask(server, "log_prob", model="moons", x=places)["log_prob"])
+    away = np.abs(log_prob[:, None] - np.array(levels)).min(1)
+    assert np.quantile(away, 0.9) < 0.25
+
+
+def test_a_table_shows_its_latents_as_bars(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "magic", "density", rowseed=5, fx="fSize", fy="fAlpha")
+    expect(page.locator("#density-caption")).to_contain_text("of the density in this map")
+    row = ask(server, "sample", model="magic", num_samples=1, seed=5)["x"][0]
+    assert row_of(page) == pytest.approx(row, rel=1e-5)
+    drag(page, "#density-x", (0.5, 0.5), (0.6, 0.4))
+    moved = row_of(page)
+    assert [
+        index for index in range(10) if moved[index] != pytest.approx(row[index], rel=1e-5)
+    ] == [2, 8]
+    z = assert_itemised(server, page, "magic")
+    bars = [f"z{index + 1}\n{value:.2f} σ" for index, value in enumerate(z)]
+    last = page.locator("#density-bars li:last-child > span:last-child")
+    expect(last).to_have_text(f"{z[-1]:.2f} σ")
+    assert page.locator("#density-bars li").all_inner_texts() == bars
+
+
+WRONG_ROWS = {
+    "[1, 2": "expected a row as JSON, such as [0, 0]",
+    "[1, 2, 3]": "expected 2 numbers, got 3",
+    '{"x1": 1, "x3": 2}': "x2 is missing",
+    '[1, "a"]': 'x2 is "a"',
+}
+
+
+def test_a_wrong_row_is_refused_beside_its_field(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "moons", "density")
+    expect(page.locator("#density-log-p")).not_to_be_empty()
+    row = page.locator("#density-row")
+    for text, message in WRONG_ROWS.items():
+        row.fill(text)
+        row.press("Tab")
+        expect(page.locator("#density-row-message")).to_contain_text(message)
+    row.fill("[0.5, 0.25]")
+    row.press("Tab")
+    expect(page.locator("#density-row-message")).to_be_empty()
+    expect(page.locator("#density-status")).to_contain_text("x1 0.5, x2 0.25")
+
+
+def test_a_finger_drags_on_a_dark_phone(server: RunningServer, page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.emulate_media(color_scheme="dark")
+    open_view(page, server, "moons", "density", window="-1.5,2.5,-1,1.5", row="[0.5,0.25]")
+    until(page, IS_FINE)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    corner, dense = colours(page, SCALE, [(0, 0), (159, 0)])
+    assert sum(corner) < 60 < 600 < sum(dense)
+    canvas = page.locator("#density-x .map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    touches = page.context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, far in (("touchStart", 0), ("touchMove", 10), ("touchMove", 40), ("touchEnd", None)):
+        points = [] if far is None else [{"x": x, "y": y + far}]
+        touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    scrolled = page.evaluate("scrollY")
+    until(page, "JSON.parse(document.getElementById('density-row').value)[1] < 0.2")
+    assert row_of(page) == pytest.approx([0.5, 0.25 - 2.5 * 40 / box["height"]], abs=0.02)
+    assert page.evaluate("scrollY") == scrolled
+    assert_latent(page, assert_itemised(server, page, "moons"))
+
+
+@pytest.fixture(scope="module")
+def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Models of what the zoo has not: angles, whole numbers, classes of a table."""
+    folder = tmp_path_factory.mktemp("odd")
+    small = {"kind": "mlp", "widths": [6]}
+    angles = {"event_shape": [2], "num_layers": 2, "circular": [0, 1], "conditioner": small}
+    columns = {"kind": "dequantise_columns", "columns": [0]}
+    scale = {"kind": "standardise", "mean": [3.5, 0, 1.5], "std": [2, 1, 1.2]}
+    counts = {"event_shape": [3], "num_classes": 2, "preprocessing": [columns, scale]}
+    for name, family, config in (
+        ("angles", "nsf", angles),
+        ("counts", "realnvp", {**counts, "num_layers": 2, "conditioner": small}),
+    ):
+        flow = perturb(models.build(family, config), 0.4).eval()
+        models.save(flow, folder / "models" / name)
+    with serving(folder / "server.log", str(folder / "models"), "--engine", "torch") as server:
+        yield server
+
+
+class TestOddModels:
+    @pytest.fixture
+    def server(self, odd_server: RunningServer) -> RunningServer:
+        return odd_server
+
+    def test_what_lies_outside_of_the_support_is_told_apart(
+        self, server: RunningServer, page: Page
+    ) -> None:
+        open_view(page, server, "angles", "density", window="-5,5,-5,5", row="[4,0]")
+        until(page, IS_FINE)
+        expect(page.locator("#density-outside")).to_be_visible()
+        expect(page.locator("#density-log-p")).to_have_text("−∞")
+        (swatch,) = colours(page, "#density-outside canvas", [(8, 8)])
+        inside, right, top = colours(page, MAP, [(100, 100), (180, 100), (100, 10)])
+        assert inside != swatch == right == top
+        legend = colours(page, SCALE, [(at, 0) for at in range(160)])
+        assert all(np.abs(np.subtract(colour, swatch)).max() > 20 for colour in legend)
+
+    def test_whole_numbers_and_classes_of_a_table(self, server: RunningServer, page: Page) -> None:
+        state = {"row": "[3,0.5,1]", "fx": "x1", "fy": "x2", "window": "-0.4,7.3,-4,4"}
+        open_view(page, server, "counts", "density", **state, **{"class": 1})
+        until(page, IS_FINE)
+        assert page.evaluate(f"document.querySelector('{MAP}').width") == 8
+        cells = np.stack([np.arange(20) % 8, np.random.default_rng(2).integers(50, 150, 20)], 1)
+        x = np.stack([cells[:, 0], fine(200, -4, 4)[cells[:, 1]], np.ones(20)], 1).tolist()
+        log_prob = ask(server, "log_prob", model="counts", x=x, context=1)["log_prob"]
+        assert_painted(page, cells, log_prob)
+        page.locator("#density-x").focus()
+        page.keyboard.press("ArrowRight")
+        assert row_of(page)[0] == 4
+        assert_itemised(server, page, "counts", context=1)
+        page.locator("#label").select_option("0")
+        assert_itemised(server, page, "counts", context=0)

@@ -3,8 +3,8 @@
 const FINE = 200;
 // Numbers in all rows of a map: one of a wide table has fewer points.
 const MOST_NUMBERS = 4e6;
-// A finer grid that would take longer than this is made when it is asked for.
-const PATIENCE = 4;
+// Seconds: a finer grid that would take longer is made when it is asked for.
+const PATIENCE = 10;
 // Seconds that one request of a map may take.
 const PIECE = 0.2;
 

@@ -27,7 +27,7 @@ export const HTML = `
         <canvas class="ink" aria-hidden="true"></canvas>
       </div>
       <p class="legend">
-        <span>log p</span> <span id="density-low"></span>
+        <span>log p, nats</span> <span id="density-low"></span>
         <canvas id="density-scale" width="160" height="12" aria-hidden="true"></canvas>
         <span id="density-high"></span>
         <span id="density-outside" hidden><canvas width="16" height="16" aria-hidden="true"></canvas>
@@ -43,9 +43,10 @@ export const HTML = `
         <button type="button" id="density-right" aria-label="pan right">→</button>
         <button type="button" id="density-up" aria-label="pan up">↑</button>
         <button type="button" id="density-down" aria-label="pan down">↓</button>
-        <button type="button" id="density-fit">fit</button>
-        <button type="button" id="density-whole">all</button>
-        <button type="button" id="density-refine" hidden>refine (slow)</button>
+        <button type="button" id="density-fit" title="to where the density is">fit</button>
+        <button type="button" id="density-whole" title="all that it was trained on">all</button>
+        <button type="button" id="density-refine" hidden>refine</button>
+        <span id="density-progress" class="quiet"></span>
       </div>
     </section>
     <div>
@@ -66,7 +67,8 @@ export const HTML = `
     <section aria-label="What log p is made of">
       <p id="density-status" role="status"></p>
       <table id="density-sum">
-        <tr><td></td><th scope="row" id="density-base-name"></th><td id="density-base"></td><td>nats</td></tr>
+        <tr><td></td><th scope="row">log-density of z under the standard normal,
+        <span id="density-formula"></span></th><td id="density-base"></td><td>nats</td></tr>
         <tr><td>+</td><th scope="row">log-det: how much the flow stretches space at x</th>
           <td id="density-log-det"></td><td>nats</td></tr>
         <tr><td>=</td><th scope="row">log p of x</th><td id="density-log-p"></td><td>nats</td></tr>

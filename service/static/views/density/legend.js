@@ -15,7 +15,7 @@ export function showLegend({ grid, low, high, least, scale }) {
   }
   const isKnown = Number.isFinite(high);
   byId("density-low").textContent = isKnown ? `${least < low ? "≤ " : ""}${short(low)}` : "";
-  byId("density-high").textContent = isKnown ? `${short(high)} nats` : "nothing here has a density";
+  byId("density-high").textContent = isKnown ? short(high) : "nothing here has a density";
   const { values } = thinned(grid);
   for (const [id, isThere, colour] of [
     ["density-outside", values.includes(-Infinity), outsideColour()],

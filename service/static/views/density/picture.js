@@ -50,6 +50,8 @@ export function makePicture(app, seen, handlers) {
     return (await callRows("log_prob", app.fields(), rows, { shown: false, signal })).data;
   };
 
+  const hasWhole = () => seen.pair.some(index => isWhole(app.model, index));
+
   function repaint() {
     const { grid } = seen;
     if (!grid?.step) return;
@@ -57,6 +59,7 @@ export function makePicture(app, seen, handlers) {
     const low = Math.max(least, high - Number(byId("density-nats").value));
     scale = scaleOf(low, high);
     paint(plane.map, grid, scale);
+    plane.map.classList.toggle("pixels", hasWhole());
     showLegend({ grid, low, high, least, scale });
     plane.draw();
   }
@@ -64,7 +67,8 @@ export function makePicture(app, seen, handlers) {
   function showLines() {
     const { grid } = seen;
     seen.lines = null;
-    if (seen.isDone && Number.isFinite(extent(grid)[0])) {
+    // Between whole numbers there is nothing that a line could go through.
+    if (seen.isDone && !hasWhole() && Number.isFinite(extent(grid)[0])) {
       const levels = seen.levels ?? levelsOfMap(grid);
       // Equal levels would be one line: of a map with a single value, say.
       seen.lines = { levels, rings: contours(grid, [...new Set(levels)].sort((a, b) => a - b)) };
@@ -106,6 +110,9 @@ export function makePicture(app, seen, handlers) {
       const isFirst = seen.grid !== grid;
       seen.grid = grid;
       repaint();
+      const isFiner = missing(grid, 1).length > 0;
+      byId("density-progress").textContent = isFiner
+        ? `${Math.ceil(grid.x.count / step)} × ${Math.ceil(grid.y.count / step)} points, refining` : "";
       if (isFirst) {
         seen.lines = null;
         took("first map");
@@ -114,7 +121,12 @@ export function makePicture(app, seen, handlers) {
       if (step === 1) took("fine map");
     }
     seen.isDone = true;
-    byId("density-refine").hidden = grid.step === 1 || !missing(grid, 1).length;
+    const isCoarse = missing(grid, 1).length > 0;
+    byId("density-refine").hidden = !isCoarse;
+    if (isCoarse) {
+      byId("density-progress").textContent = byId("density-progress").textContent
+        .replace("refining", "as this model takes long");
+    }
     showLines();
   }
 

@@ -48,6 +48,11 @@ function listenToPointers(root, plane, handlers) {
     const [[x, y], [a, b]] = [at(event), plane.pixel(plane.point)];
     return Math.hypot(x - a, y - b) <= REACH;
   };
+  const isInside = event => {
+    const [x, y] = at(event);
+    return x >= MARGIN.left && x <= plane.width - MARGIN.right
+      && y >= MARGIN.top && y <= plane.height - MARGIN.bottom;
+  };
   const move = event => handlers.move(plane.value(at(event)));
   root.addEventListener("pointerdown", event => {
     // A finger that does not take the point scrolls the page; where it taps, the point goes.
@@ -61,7 +66,7 @@ function listenToPointers(root, plane, handlers) {
   }, { passive: false });
   root.addEventListener("pointermove", event => {
     if (isDragging) move(event);
-    else handlers.hover?.(plane.value(at(event)));
+    else handlers.hover?.(isInside(event) ? plane.value(at(event)) : null);
   });
   const release = () => {
     if (isDragging) handlers.release();
@@ -118,8 +123,10 @@ export function makePlane(root, handlers) {
     width: 0,
     height: 0,
 
-    // How far an arrow key goes: a hundredth of what is seen.
-    stride: side => (plane.bounds[side][1] - plane.bounds[side][0]) / 100,
+    whole: [false, false], // which sides have whole numbers alone
+
+    // How far an arrow key goes: a hundredth of what is seen, or a whole number.
+    stride: side => plane.whole[side] ? 1 : (plane.bounds[side][1] - plane.bounds[side][0]) / 100,
 
     pixel: value => value.map((number, side) => {
       const [low, high] = plane.bounds[side];
@@ -170,18 +177,17 @@ export function makePlane(root, handlers) {
   return plane;
 }
 
-// A line through points of the plane; it breaks where one has no finite numbers.
+// A line through points of the plane. It breaks where one has no finite numbers, and where it
+// leaps over half of the plane: an angle goes on at the other end of its circle.
 export function trace(pen, plane, points) {
-  let isDown = false;
+  const far = 0.5 * Math.min(plane.width, plane.height);
+  let last = null;
   for (const point of points) {
-    if (!point.every(Number.isFinite)) {
-      isDown = false;
-      continue;
-    }
-    const [x, y] = plane.pixel(point);
-    if (isDown) pen.lineTo(x, y);
-    else pen.moveTo(x, y);
-    isDown = true;
+    const pixel = point.every(Number.isFinite) ? plane.pixel(point) : null;
+    const isNear = pixel && last && Math.hypot(pixel[0] - last[0], pixel[1] - last[1]) < far;
+    if (isNear) pen.lineTo(...pixel);
+    else if (pixel) pen.moveTo(...pixel);
+    last = pixel;
   }
 }
 

@@ -3,8 +3,6 @@
 import { callJson } from "../../page/api.js";
 
 const HALF_LOG_2_PI = 0.5 * Math.log(2 * Math.PI);
-// Nats that a float32 model may be away from the sum of its parts, as a share of them.
-const ROUNDING = 1e-3;
 
 // The log-density of a standard normal at z, in nats.
 export const normal = z => z.reduce((sum, value) => sum - value * value / 2 - HALF_LOG_2_PI, 0);
@@ -15,10 +13,10 @@ const numberOf = (answer, name) => {
 };
 
 /**
- * What the server says of a row: {x, z, logDet, logProb, base, isNormal}.
+ * What the server says of a row: {x, z, logDet, logProb, base}.
  *
- * z is null where it has none. base is what log p is without log-det; isNormal whether that is what
- * a standard normal has at z.
+ * z is null where it has none. base is what log p is without log-det: that of a standard normal at
+ * z, but for the last digits of the model's arithmetic.
  */
 export async function lookUp(app, x, signal) {
   const fields = { ...app.fields(), x: [x] };
@@ -26,12 +24,8 @@ export async function lookUp(app, x, signal) {
     callJson("encode", fields, { shown: false, signal }),
     callJson("log_prob", fields, { signal }),
   ]);
-  const [z, logDet] = [encoded.z[0], numberOf(encoded, "log_det")];
-  const logProb = numberOf(scored, "log_prob");
-  const base = logProb - logDet;
-  const isNormal = z !== null
-    && Math.abs(normal(z) - base) <= ROUNDING * Math.max(1, Math.abs(logProb), Math.abs(logDet));
-  return { x, z, logDet, logProb, base, isNormal };
+  const [logDet, logProb] = [numberOf(encoded, "log_det"), numberOf(scored, "log_prob")];
+  return { x, z: encoded.z[0], logDet, logProb, base: logProb - logDet };
 }
 
 // The row of a latent, or null where there is none.
