@@ -75,6 +75,28 @@ def test_the_first_state_is_the_noise_in_the_places_of_data(name: str) -> None:
     torch.testing.assert_close(first, flow.decode(z, context)[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["glow", "glow_class_conditional_logit", "realnvp_image", "realnvp_embedded_context", "ffjord"],
+)
+def test_states_of_many_rows_are_those_of_each(name: str) -> None:
+    flow = make_flow(name)
+    context = make_inputs(name, flow, 2).context
+    z = torch.randn(2, flow.features, dtype=flow.dtype)
+    trajectory = Trajectory(flow)
+    progress = [0.0, 0.2, 0.7, 1.0]
+    rows = [(row, now) for now in progress for row in (1, 0)]
+    order = [row for row, _ in rows]
+    with torch.inference_mode():
+        found = trajectory.states(
+            z[order], None if context is None else context[order], [now for _, now in rows]
+        )
+        for state, (row, now) in zip(found, rows, strict=True):
+            alone = None if context is None else context[row : row + 1]
+            expected = trajectory.decode(z[row : row + 1], alone, now)[0]
+            torch.testing.assert_close(state, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_every_layer_makes_one_state() -> None:
     flow = build(
         "chain",
