@@ -1,79 +1,355 @@
-// Draw samples: pictures, points of the plane, or rows of a table.
+// Draw samples: how they move with the temperature, and how the flow makes them of noise.
 
-import { call, callJson } from "../page/api.js";
-import { byId, clearComplaints } from "../page/dom.js";
-import { isPicture, isPlane } from "../page/shapes.js";
-import { bind } from "../page/state.js";
+import { call } from "../page/api.js";
+import { byId, clearComplaints, element } from "../page/dom.js";
+import { readNpy } from "../page/npy.js";
+import { featureNames, isPlane } from "../page/shapes.js";
+import { bind, read, write } from "../page/state.js";
+import { onThemeChange } from "../page/theme.js";
+import { drawPictures, hasPixels } from "./samples/pictures.js";
+import { saveCsv, saveNpy, savePng } from "./samples/save.js";
+import { axesOf, drawPoints } from "./samples/scatter.js";
+import { askStates, between, describe } from "./samples/states.js";
 
 const HTML = `
   <h2>Draw samples</h2>
   <form id="draw">
-    <label>how many <input type="number" id="count" name="count" min="1" required></label>
-    <label>temperature <input type="number" id="temperature" name="temperature" min="0" step="0.05"
-      value="1" required></label>
-    <label>seed <input type="number" id="seed" name="seed" min="0" placeholder="random"></label>
-    <button>Draw</button>
+    <label>how many <input type="number" id="count" min="1" required></label>
+    <label>seed <input type="number" id="seed" name="seed" min="0" value="1" required></label>
+    <button type="button" id="another">Another draw</button>
   </form>
-  <p id="drawn" role="status"></p>
-  <img id="picture" alt="samples" hidden>
-  <canvas id="plot" width="480" height="480" role="img" aria-label="samples as points" hidden></canvas>
-  <pre id="table" tabindex="0" aria-label="samples as rows"></pre>`;
+  <div class="side-by-side">
+    <div>
+      <canvas id="picture" class="pixels" role="img" hidden></canvas>
+      <canvas id="plot" role="img" hidden></canvas>
+      <p id="drawn" role="status"></p>
+    </div>
+    <div>
+      <h3><label for="temperature">Temperature</label></h3>
+      <input type="range" id="temperature" name="temperature" min="0" max="1.5" step="0.01" value="1"
+        aria-describedby="of-temperature">
+      <output id="temperature-value" for="temperature"></output>
+      <p id="of-temperature" class="quiet">A seed stands for one draw of noise; the temperature T
+        stretches it, z ~ N(0, T&sup2; I), before the flow makes samples of it. Below 1 they keep to
+        what is most usual, at 0 all are one; above 1 they get wilder. The price: at any T but 1 they
+        are no draws from the density that was learned, and their log_prob is still the model's own,
+        that of T = 1.</p>
+      <h3><label for="progress">From noise to data</label></h3>
+      <input type="range" id="progress" min="0" max="1" step="0.005" value="1"
+        aria-describedby="state">
+      <button type="button" id="play" aria-pressed="false">Play</button>
+      <label><input type="checkbox" id="backwards"> backwards</label>
+      <p id="state" class="quiet"></p>
+      <h3>Download what is seen</h3>
+      <button type="button" id="save-png">PNG</button>
+      <button type="button" id="save-csv">CSV</button>
+      <button type="button" id="save-npy">npy</button>
+    </div>
+  </div>
+  <div id="samples-features" hidden>
+    <label>across <select id="across"></select></label>
+    <label>up <select id="up"></select></label>
+    <table id="samples-table" tabindex="0" aria-label="the first samples"></table>
+  </div>`;
 
-function plot(canvas, points) {
-  const pen = canvas.getContext("2d");
-  pen.clearRect(0, 0, canvas.width, canvas.height);
-  const reach = 1.05 * Math.max(...points.map(([x, y]) => Math.max(Math.abs(x), Math.abs(y))));
-  pen.fillStyle = "#4169e199";
-  for (const [x, y] of points) {
-    pen.fillRect((1 + x / reach) * canvas.width / 2, (1 - y / reach) * canvas.height / 2, 2, 2);
-  }
-  canvas.hidden = false;
+// A draw that a slider asks for is to be there in so many ms; the whole follows when it rests.
+const SOON_MS = 60;
+const REST_MS = 200;
+const FIRST_ROWS = 200;
+const AXES = { seed: 1, temperature: 1, num_samples: 400, return_log_prob: false };
+const PLAY_MS = 4000;
+const STILL_MS = 700; // a state, where motion is not wanted
+const SHOWN_ROWS = 8;
+const SHOWN_FEATURES = 12;
+const AT_REST = "The data. Move to the left to see the noise that they were made of.";
+
+let app = null;
+let controller = new AbortController();
+let isBusy = false, isWanted = false; // a request is under way; another is to follow it
+let isMoving = false, resting = 0; // a slider moves; the timer of when it rests
+let msPerRow = null;
+let seen = null; // {data, count}: the rows that are drawn
+let states = null; // {key, ...}: what askStates gave for these fields
+let axes = {}; // {key, rows}: rows that the axes are of
+let playing = 0;
+let looksAt = "";
+
+const number = id => Number(byId(id).value);
+const progress = () => number("progress");
+const wanted = () => ({
+  ...app.fields(),
+  num_samples: number("count"),
+  temperature: number("temperature"),
+  seed: number("seed"),
+});
+
+async function ask(fields, options) {
+  const answer = await call("sample", { ...fields, return_log_prob: false },
+    { accept: "application/x-npy", signal: controller.signal, ...options });
+  const { data, shape } = readNpy(await answer.arrayBuffer());
+  return { data, count: shape[0] };
 }
 
-async function draw(app) {
+// As many rows as can be there soon, where more are on the way.
+function soon(count) {
+  const fitting = msPerRow === null ? FIRST_ROWS : Math.floor(SOON_MS / msPerRow);
+  return isMoving ? Math.max(1, Math.min(count, fitting)) : count;
+}
+
+// Pictures keep their places: those that were not drawn yet stay as they were.
+function over(rows, count) {
+  if (!hasPixels(app.model) || rows.count === count || seen?.count !== count) return rows;
+  const data = seen.data.slice();
+  data.set(rows.data);
+  return { data, count };
+}
+
+async function lookForAxes() {
+  const key = JSON.stringify([app.fields(), app.model.version]);
+  if (axes.key === key || hasPixels(app.model)) return;
+  const rows = await ask({ ...app.fields(), ...AXES }, { shown: false });
+  axes = { key, rows };
+}
+
+async function drawSamples(fields) {
+  await lookForAxes();
+  const count = soon(fields.num_samples), started = performance.now();
+  seen = over(await ask({ ...fields, num_samples: count }), fields.num_samples);
+  const ms = performance.now() - started;
+  msPerRow = ms / count;
+  byId("state").textContent = AT_REST;
+  paint();
+  if (count < fields.num_samples) return;
+  say(`seed ${fields.seed}, ${count.toLocaleString("en")} samples at T = `
+    + `${fields.temperature.toFixed(2)}, ${Math.round(ms)} ms`);
+}
+
+const say = text => { byId("drawn").textContent = text; };
+
+// Have the states of what is wanted, asked for where they are of something else.
+async function haveStates(fields) {
+  const key = JSON.stringify([fields, app.model.version]);
+  if (states?.key === key) return;
+  byId("state").textContent = "asking for the states between noise and data …";
+  await lookForAxes();
+  states = { key, ...await askStates(app.model, fields, { signal: controller.signal }) };
+  say(`seed ${fields.seed}, ${states.count < fields.num_samples ? "the first " : ""}`
+    + `${states.count.toLocaleString("en")} samples at T = ${fields.temperature.toFixed(2)}, `
+    + `${states.at.length} states`);
+}
+
+function drawState() {
+  seen = between(states, progress());
+  byId("state").textContent = describe(states, progress());
+  paint();
+}
+
+async function draw() {
+  clearComplaints(byId("view-samples"));
+  const fields = wanted();
+  if (progress() === 1 && !playing) return drawSamples(fields);
+  await haveStates(fields);
+  drawState();
+}
+
+// One request at a time: what is wanted meanwhile is asked for after it, so the last one is shown,
+// and a slow model moves too.
+async function update() {
+  isWanted = true;
+  if (isBusy) return;
+  isBusy = true;
+  while (isWanted) {
+    isWanted = false;
+    try {
+      await draw();
+    } catch (error) {
+      if (isWanted) continue;
+      stop();
+      byId("state").textContent = "";
+      app.fail(error, byId(progress() < 1 ? "progress" : "count"));
+    }
+  }
+  isBusy = false;
+}
+
+// Draw what can be there soon, and all of it when nothing moves any more.
+function move() {
+  isMoving = true;
+  clearTimeout(resting);
+  resting = setTimeout(() => {
+    isMoving = false;
+    if (progress() === 1) update();
+  }, REST_MS);
+  update();
+}
+
+function paint() {
+  if (seen === null) return;
   const { model } = app;
-  const seed = byId("seed").value;
-  const fields = {
-    ...app.fields(),
-    num_samples: Number(byId("count").value),
-    temperature: Number(byId("temperature").value),
-    ...seed === "" ? {} : { seed: Number(seed) },
-  };
-  const started = performance.now();
-  let drawn;
-  if (isPicture(model)) {
-    const answer = await call("sample", { ...fields, scale: 3 }, { accept: "image/png" });
-    drawn = answer.headers.get("X-Seed");
-    URL.revokeObjectURL(byId("picture").src);
-    byId("picture").src = URL.createObjectURL(await answer.blob());
-    byId("picture").hidden = false;
-  } else {
-    const answer = await callJson("sample", fields);
-    drawn = answer.seed;
-    if (isPlane(model)) plot(byId("plot"), answer.x.filter(row => row !== null));
-    else byId("table").textContent = answer.x.map(row => JSON.stringify(row)).join("\n");
+  if (hasPixels(model)) {
+    drawPictures(byId("picture"), seen, model);
+    byId("picture").setAttribute("aria-label", `${seen.count} pictures drawn from ${model.name}, `
+      + `seed ${number("seed")}, temperature ${number("temperature")}`);
+    return;
   }
-  byId("drawn").textContent = `seed ${drawn}, ${Math.round(performance.now() - started)} ms`;
+  const features = isPlane(model) ? [0, 1] : [number("across"), number("up")];
+  const names = featureNames(model);
+  const ends = axesOf(axes.rows, features, isPlane(model));
+  const canvas = byId("plot");
+  const outside = drawPoints(canvas, seen, { features, names, ends });
+  canvas.dataset.ends = JSON.stringify(ends);
+  canvas.dataset.outside = outside;
+  if (!isPlane(model)) fillTable(names);
 }
 
-function show({ model }) {
-  byId("count").value = isPicture(model) ? 16 : isPlane(model) ? 2000 : 8;
-  for (const id of ["picture", "plot"]) byId(id).hidden = true;
-  for (const id of ["drawn", "table"]) byId(id).textContent = "";
+function fillTable(names) {
+  const width = names.length, shown = Math.min(width, SHOWN_FEATURES);
+  const line = (kind, cells) => element("tr", {},
+    ...cells.map(textContent => element(kind, { textContent })));
+  const rows = Array.from({ length: Math.min(seen.count, SHOWN_ROWS) }, (_, row) =>
+    line("td", Array.from(seen.data.subarray(row * width, row * width + shown),
+      value => String(Number(value.toPrecision(4))))));
+  byId("samples-table").replaceChildren(line("th", names.slice(0, shown)), ...rows);
+}
+
+function stop() {
+  cancelAnimationFrame(playing);
+  clearTimeout(playing);
+  playing = 0;
+  byId("play").textContent = "Play";
+  byId("play").setAttribute("aria-pressed", "false");
+}
+
+function setProgress(value) {
+  byId("progress").value = value;
+  drawState();
+}
+
+// Go on smoothly, or, where motion is not wanted, from state to state.
+function playOn(direction) {
+  const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const first = progress(), started = performance.now(), last = direction > 0 ? 1 : 0;
+  const step = isStill ? 1 / (states.at.length - 1) : 0;
+  let taken = 0;
+  const next = () => {
+    taken += 1;
+    const gone = isStill ? taken * step : (performance.now() - started) / PLAY_MS;
+    const now = Math.min(Math.max(first + direction * gone, 0), 1);
+    setProgress(now);
+    if (Math.abs(now - last) < 1e-6) return stop();
+    playing = isStill ? setTimeout(next, STILL_MS) : requestAnimationFrame(next);
+  };
+  playing = isStill ? setTimeout(next, STILL_MS) : requestAnimationFrame(next);
+}
+
+async function play() {
+  if (playing) return stop();
+  const direction = byId("backwards").checked ? -1 : 1;
+  const start = direction > 0 ? 0 : 1;
+  if (progress() === 1 - start) byId("progress").value = start;
+  playing = -1; // so that the states are asked for at the data's end too
+  byId("play").textContent = "Pause";
+  byId("play").setAttribute("aria-pressed", "true");
+  await update();
+  if (playing === -1) playOn(direction);
+}
+
+function changed() {
+  states = null;
+  update();
+}
+
+function anotherDraw() {
+  byId("seed").value = Math.floor(Math.random() * 2 ** 32);
+  byId("seed").dispatchEvent(new Event("change"));
+}
+
+function showTemperature() {
+  byId("temperature-value").textContent = number("temperature").toFixed(2);
+}
+
+const fileName = () => `${app.model.name}-seed-${byId("seed").value}`;
+
+function listen() {
+  byId("draw").addEventListener("submit", event => {
+    event.preventDefault();
+    changed();
+  });
+  byId("count").addEventListener("change", () => {
+    write({ count: byId("count").value });
+    if (byId("count").reportValidity()) changed();
+  });
+  byId("seed").addEventListener("change", () => byId("seed").reportValidity() && changed());
+  byId("another").addEventListener("click", anotherDraw);
+  byId("temperature").addEventListener("input", () => {
+    showTemperature();
+    move();
+  });
+  byId("progress").addEventListener("input", () => {
+    stop();
+    update();
+  });
+  byId("play").addEventListener("click", play);
+  for (const id of ["across", "up"]) {
+    byId(id).addEventListener("change", () => {
+      write({ [id]: byId(id).value });
+      paint();
+    });
+  }
+  byId("save-png").addEventListener("click", () =>
+    savePng(byId(hasPixels(app.model) ? "picture" : "plot"), fileName()));
+  byId("save-csv").addEventListener("click", () =>
+    seen && saveCsv(seen, featureNames(app.model), fileName()));
+  byId("save-npy").addEventListener("click", () =>
+    seen && saveNpy(seen, app.model.event_shape, fileName()));
+  onThemeChange(paint);
+}
+
+// Another model: its own number of samples, its own features.
+function begin({ model }) {
+  const isFlat = !hasPixels(model);
+  byId("count").value = read("count", isFlat ? isPlane(model) ? 2000 : 500 : 16);
+  byId("picture").hidden = isFlat;
+  byId("plot").hidden = !isFlat;
+  byId("samples-features").hidden = !isFlat || isPlane(model);
+  const names = isFlat ? featureNames(model) : [];
+  for (const [id, feature] of [["across", 0], ["up", 1]]) {
+    byId(id).replaceChildren(...names.map((name, index) => new Option(name, index)));
+    byId(id).value = read(id, Math.min(feature, names.length - 1));
+  }
+  msPerRow = null;
+  byId("progress").value = 1;
+  say("");
+}
+
+function show() {
+  controller.abort();
+  controller = new AbortController();
+  stop();
+  states = seen = null;
+  const name = `${app.model.name} ${app.model.version}`;
+  if (looksAt !== name) begin(app);
+  looksAt = name;
+  showTemperature();
+  move(); // the first rows are there before all are
 }
 
 export const samples = {
   id: "samples",
   title: "Samples",
   unfit: () => null,
-  mount(root, app) {
+  mount(root, page) {
+    app = page;
     root.innerHTML = HTML;
     for (const id of ["temperature", "seed"]) bind(byId(id));
-    byId("draw").addEventListener("submit", event => {
-      event.preventDefault();
-      clearComplaints(root);
-      draw(app).catch(error => app.fail(error, byId("count")));
-    });
-    return { show: () => show(app) };
+    listen();
+    return {
+      show,
+      hide() {
+        stop();
+        controller.abort();
+        clearTimeout(resting);
+      },
+    };
   },
 };
