@@ -23,6 +23,7 @@ const HTML = `
       <canvas id="picture" class="pixels" role="img" hidden></canvas>
       <canvas id="plot" role="img" hidden></canvas>
       <p id="drawn" role="status"></p>
+      <p id="outside" class="quiet"></p>
     </div>
     <div>
       <h3><label for="temperature">Temperature</label></h3>
@@ -130,7 +131,8 @@ const say = text => { byId("drawn").textContent = text; };
 async function haveStates(fields) {
   const key = JSON.stringify([fields, app.model.version]);
   if (states?.key === key) return;
-  byId("state").textContent = "asking for the states between noise and data …";
+  byId("state").textContent = "asking for the states between noise and data; the first time takes "
+    + "seconds …";
   await lookForAxes();
   states = { key, ...await askStates(app.model, fields, { signal: controller.signal }) };
   say(`seed ${fields.seed}, ${states.count < fields.num_samples ? "the first " : ""}`
@@ -195,10 +197,9 @@ function paint() {
   const features = isPlane(model) ? [0, 1] : [number("across"), number("up")];
   const names = featureNames(model);
   const ends = axesOf(axes.rows, features, isPlane(model));
-  const canvas = byId("plot");
-  const outside = drawPoints(canvas, seen, { features, names, ends });
-  canvas.dataset.ends = JSON.stringify(ends);
-  canvas.dataset.outside = outside;
+  const outside = drawPoints(byId("plot"), seen, { features, names, ends });
+  byId("outside").textContent = outside === 0 ? ""
+    : `${outside.toLocaleString("en")} of them lie outside of the axes, which stay as they are at T = 1`;
   if (!isPlane(model)) fillTable(names);
 }
 
@@ -318,6 +319,7 @@ function begin({ model }) {
     byId(id).value = read(id, Math.min(feature, names.length - 1));
   }
   msPerRow = null;
+  byId("outside").textContent = "";
   byId("progress").value = 1;
   say("");
 }

@@ -81,12 +81,12 @@ def test_the_page_asks_for_the_key_and_draws(server: RunningServer, page: Page) 
     page.locator("#model").select_option("rings")
     page.locator("#tab-samples").click()
     page.locator("#seed").fill("7")
-    page.locator("#draw button").click()
+    page.locator("#seed").press("Enter")
     expect(page.locator("#drawn")).to_contain_text("seed 7, ")
     expect(page.locator("#plot")).to_be_visible()
     page.locator("#model").select_option("digits")
     page.locator("#draw button").click()
-    until(page, "picture.naturalWidth > 100")
+    until(page, "picture.width > 100")
 
 
 def test_the_page_scores_and_says_what_is_wrong(server: RunningServer, page: Page) -> None:

@@ -89,7 +89,8 @@ function boxOf([[left, right], [bottom, top]]) {
  * rows: {data, count}. features: which of a row's numbers, across and up. names: of all of them.
  * ends: of the axes, as axesOf gives them.
  *
- * Returns how many points lie outside of the axes.
+ * Returns how many points lie outside of the axes. What lies where stands in the canvas's data: the
+ * ends of the axes, and their places in pixels.
  */
 export function drawPoints(canvas, rows, { features, names, ends }) {
   const sharpness = Math.min(2, window.devicePixelRatio || 1);
@@ -101,6 +102,10 @@ export function drawPoints(canvas, rows, { features, names, ends }) {
   pen.fillStyle = colour("sample");
   pen.globalAlpha = rows.count > 1000 ? 0.5 : 0.75;
   const width = rows.data.length / rows.count;
+  Object.assign(canvas.dataset, {
+    ends: JSON.stringify(ends),
+    box: JSON.stringify([box.left, box.right, box.bottom, box.top].map(at => at * sharpness)),
+  });
   let outside = 0;
   for (let row = 0; row < rows.count; row++) {
     const x = box.x(rows.data[row * width + features[0]]);

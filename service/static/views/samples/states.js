@@ -71,7 +71,7 @@ export function describe({ at, layers }, progress) {
     return `time ${time.toFixed(3)}: the noise is at ${at[0]}, the data at ${at.at(-1)}`;
   }
   const [count, name] = at[Math.round(place)].split(" ");
-  const near = Number.isInteger(Number(place.toFixed(6))) ? "" : "near ";
-  return count === "0" ? `${near}the noise: no layer of ${layers}`
-    : `${near}${count} of ${layers} layers, the last a ${name}`;
+  const about = Number.isInteger(Number(place.toFixed(6))) ? "" : "about ";
+  return count === "0" ? `${about}the noise, no layer of ${layers} applied`
+    : `${about}${count} of ${layers} layers applied, the last a ${name}`;
 }
