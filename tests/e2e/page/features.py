@@ -39,4 +39,20 @@ FEATURES: dict[tuple[str, str], Cell] = {
     **row("live", "test_live.py::test_what_is_asked_of_the_server_is_seen"),
     **row("round trip", "test_trust.py::test_rows_come_back_and_the_ledger_adds_up"),
     **row("trust card", "test_trust.py::test_the_card_says_what_the_server_states"),
+    **row(
+        "temperature",
+        "test_samples.py::test_points_move_smoothly_with_the_temperature",
+        "test_samples.py::test_rows_of_a_table_are_points_and_numbers",
+        "test_samples.py::test_pictures_look_as_the_server_draws_them",
+        "test_samples.py::test_samples_and_their_noise_are_of_the_chosen_class",
+        "test_samples.py::test_a_continuous_flow_is_seen_in_time",
+    ),
+    **row(
+        "noise to data",
+        "test_samples.py::test_points_of_the_plane_come_from_noise",
+        "test_samples.py::test_rows_of_a_table_are_points_and_numbers",
+        "test_samples.py::test_pictures_look_as_the_server_draws_them",
+        "test_samples.py::test_samples_and_their_noise_are_of_the_chosen_class",
+        "test_samples.py::test_a_continuous_flow_is_seen_in_time",
+    ),
 }
