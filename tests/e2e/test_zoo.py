@@ -1,6 +1,7 @@
 """The zoo on a real server: what a stranger does first."""
 
 import io
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,25 +17,32 @@ from benchmarks.process import RunningServer, serving
 # One process for all: the server of the zoo takes longer to start than they take.
 pytestmark = pytest.mark.xdist_group("zoo_server")
 
-ZOO = sorted(
-    path.parent.name
+FOLDERS = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8"))
     for path in (Path(__file__).parents[2] / "models" / "zoo").glob("*/config.json")
-)
+}
+ZOO = sorted(FOLDERS)
+# Every digit is asked for as a 3.
+LABELS = {name: 3 for name, facts in FOLDERS.items() if facts["context_shape"] is not None}
 zoo = pytest.mark.parametrize("model", ZOO)
 
 # float32 numbers of up to some thousand nats, and continuous flows at their served tolerance.
 RELATIVE = 2e-5
 
 
-def post(client: httpx.Client, call: str, **body: Any) -> dict[str, Any]:
-    answer = client.post(f"/{call}", json=body)
+def about(model: str) -> dict[str, Any]:
+    return {"model": model, **({"context": LABELS[model]} if model in LABELS else {})}
+
+
+def post(client: httpx.Client, call: str, model: str, **body: Any) -> dict[str, Any]:
+    answer = client.post(f"/{call}", json={**about(model), **body})
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()
     return result
 
 
 def draw(client: httpx.Client, model: str, rows: int = 6, seed: int = 11) -> dict[str, Any]:
-    return post(client, "sample", model=model, num_samples=rows, seed=seed)
+    return post(client, "sample", model, num_samples=rows, seed=seed)
 
 
 def test_the_zoo_is_what_the_issue_asks_for() -> None:
@@ -49,8 +57,8 @@ def test_ready_within_what_two_cores_do_in_15_seconds(zoo_server: RunningServer)
 @zoo
 def test_log_prob_is_base_plus_log_det(client: httpx.Client, model: str) -> None:
     x = draw(client, model)["x"]
-    log_prob = np.array(post(client, "log_prob", model=model, x=x)["log_prob"])
-    encoded = post(client, "encode", model=model, x=x)
+    log_prob = np.array(post(client, "log_prob", model, x=x)["log_prob"])
+    encoded = post(client, "encode", model, x=x)
     z = np.array(encoded["z"])
     base = -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
     np.testing.assert_allclose(
@@ -61,8 +69,8 @@ def test_log_prob_is_base_plus_log_det(client: httpx.Client, model: str) -> None
 @zoo
 def test_decode_inverts_encode(client: httpx.Client, model: str) -> None:
     x = np.array(draw(client, model)["x"])
-    encoded = post(client, "encode", model=model, x=x.tolist())
-    decoded = post(client, "decode", model=model, z=encoded["z"])
+    encoded = post(client, "encode", model, x=x.tolist())
+    decoded = post(client, "decode", model, z=encoded["z"])
     scale = max(1.0, float(np.abs(x).max()))
     np.testing.assert_allclose(np.array(decoded["x"]), x, atol=2e-3 * scale)
     np.testing.assert_allclose(
@@ -73,14 +81,13 @@ def test_decode_inverts_encode(client: httpx.Client, model: str) -> None:
 @zoo
 def test_a_sample_comes_with_its_log_prob(client: httpx.Client, model: str) -> None:
     sample = draw(client, model)
-    scored = post(client, "log_prob", model=model, x=sample["x"])
+    scored = post(client, "log_prob", model, x=sample["x"])
     np.testing.assert_allclose(sample["log_prob"], scored["log_prob"], rtol=1e-4, atol=2e-3)
 
 
 @zoo
 def test_a_sample_without_log_prob_is_the_same(client: httpx.Client, model: str) -> None:
-    request = {"model": model, "num_samples": 6, "seed": 11, "return_log_prob": False}
-    sample = post(client, "sample", **request)
+    sample = post(client, "sample", model, num_samples=6, seed=11, return_log_prob=False)
     assert "log_prob" not in sample
     np.testing.assert_allclose(sample["x"], draw(client, model)["x"], rtol=1e-4, atol=1e-3)
 
@@ -113,7 +120,7 @@ def test_pictures_of_image_models(client: httpx.Client, model: str) -> None:
     card = client.get(f"/models/{model}").json()
     answer = client.post(
         "/sample",
-        json={"model": model, "num_samples": 9, "seed": 1},
+        json={**about(model), "num_samples": 9, "seed": 1},
         headers={"Accept": "image/png"},
     )
     if card["num_levels"] is None:
@@ -126,10 +133,10 @@ def test_pictures_of_image_models(client: httpx.Client, model: str) -> None:
     assert grid.width >= 3 * width
     assert grid.height >= 3 * height
     one = client.post(
-        "/sample", json={"model": model, "seed": 1}, headers={"Accept": "image/png"}
+        "/sample", json={**about(model), "seed": 1}, headers={"Accept": "image/png"}
     ).content
     scored = client.post(
-        "/log_prob", params={"model": model}, content=one, headers={"Content-Type": "image/png"}
+        "/log_prob", params=about(model), content=one, headers={"Content-Type": "image/png"}
     )
     assert scored.status_code == 200
     assert math.isfinite(scored.json()["bits_per_dim"][0])
