@@ -114,7 +114,8 @@ function showContextFields() {
 }
 
 async function lookAt(name) {
-  model = await get(`models/${encodeURIComponent(name)}`);
+  forgetRequest();
+  model = await get(`models/${encodeURIComponent(name)}`, { shown: true });
   // Left out of the answer where they are null.
   for (const fact of ["num_classes", "num_levels", "context_shape", "calibration",
     "feature_names", "support"]) model[fact] ??= null;
@@ -122,7 +123,6 @@ async function lookAt(name) {
     + `${model.num_parameters.toLocaleString()} parameters, ${model.dtype} on ${model.device} `
     + `with ${model.engine}`);
   showContextFields();
-  forgetRequest();
   await chooseFitting();
 }
 

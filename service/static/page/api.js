@@ -36,9 +36,14 @@ async function send(path, options = {}) {
   return answer;
 }
 
-export const get = async path => (await send(path, { headers: { Accept: "application/json" } }))
-  .json();
-export const getText = async (path, options) => (await send(path, options)).text();
+function ask(path, accept, { shown = false, signal } = {}) {
+  if (shown) record({ path, accept });
+  return send(path, { headers: { Accept: accept }, signal });
+}
+
+// What GET answers. options: signal and shown, as of `call`; it is not shown unless it says so.
+export const get = async (path, options) => (await ask(path, "application/json", options)).json();
+export const getText = async (path, options) => (await ask(path, "text/plain", options)).text();
 
 function queryOf(fields) {
   const given = Object.entries(fields).filter(([, value]) => value !== undefined);
@@ -53,7 +58,8 @@ function queryOf(fields) {
  * accept: the media type of the answer.
  * body: bytes in place of JSON, {bytes, type}; the fields then go into the query string.
  * rows: {data, shape}: rows as .npy in place of JSON.
- * shown: whether it is what the request panel shows.
+ * shown: whether the request panel shows it.
+ * part: {first, last, count}: which of the rows that were to be sent these are, where not all.
  * signal: an AbortSignal.
  */
 export async function call(operation, fields, options = {}) {
@@ -64,6 +70,7 @@ export async function call(operation, fields, options = {}) {
     type: body ? body.type : "application/json",
     accept,
     body: body ? body.bytes : JSON.stringify(fields),
+    part: options.part,
   };
   if (shown) record(request);
   return send(request.path, {
@@ -96,7 +103,8 @@ export async function callRows(operation, fields, rows, options = {}) {
       shape: [length, ...event],
     };
     try {
-      const answer = await call(operation, fields, { ...options, rows: piece, accept: NPY });
+      const part = length < count ? { first, last: first + length - 1, count } : undefined;
+      const answer = await call(operation, fields, { ...options, rows: piece, accept: NPY, part });
       parts.push(readNpy(await answer.arrayBuffer()));
       first += length;
     } catch (error) {

@@ -164,9 +164,12 @@ function drawAll(app) {
   drawCharts(app);
 }
 
+let asked = false; // the request that is shown: one of them is enough
+
 async function poll(app, { signal }) {
   try {
-    const models = summarise(parseMetrics(await getText("metrics", { signal })));
+    const models = summarise(parseMetrics(await getText("metrics", { signal, shown: !asked })));
+    asked = true;
     if (signal.aborted) return;
     history.push({ seconds: now(), models });
     while (history[0].seconds < now() - SEEN_SECONDS) history.shift();
@@ -213,7 +216,11 @@ function mount(root, app) {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(() => polling && charts.redo());
   });
-  return { show: () => start(app), hide: stop };
+  const show = () => {
+    asked = false;
+    start(app);
+  };
+  return { show, hide: stop };
 }
 
 export const live = { id: "live", title: "Live", unfit: () => null, mount };

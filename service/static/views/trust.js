@@ -3,7 +3,7 @@
 import { byId, clearComplaints, element } from "../page/dom.js";
 import { short } from "../page/numbers.js";
 import { featureNames, isPicture } from "../page/shapes.js";
-import { bind } from "../page/state.js";
+import { bind, read } from "../page/state.js";
 import { fillTable } from "../page/table.js";
 import { onThemeChange } from "../page/theme.js";
 import * as card from "./trust/card.js";
@@ -117,7 +117,7 @@ function rowsAsked(app, signal) {
   if (of === "own") return readRows(byId("trip-rows").value, model);
   if (of === "zeros") return zeroRows(model);
   return drawRows(app.fields(), Number(byId("trip-count").value), Number(byId("trip-seed").value),
-    { signal, shown: false });
+    { signal });
 }
 
 // "row 3, x2": where in the rows a number is.
@@ -201,7 +201,7 @@ function show(app) {
   trip = null;
   const { model } = app;
   if (byId("trip-count").dataset.model !== model.name) {
-    byId("trip-count").value = defaultCount(model);
+    byId("trip-count").value = read("trip-count", defaultCount(model));
     byId("trip-count").dataset.model = model.name;
     byId("trip-rows").value = "";
   }

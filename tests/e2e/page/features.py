@@ -35,7 +35,7 @@ def row(feature: str, *cells: Cell) -> dict[tuple[str, str], Cell]:
 
 
 FEATURES: dict[tuple[str, str], Cell] = {
-    **row("the request", "test_keys_and_policy.py::test_the_page_scores_and_says_what_is_wrong"),
+    **row("the request", "test_request.py::test_each_program_gets_what_the_page_got"),
     **row("live", "test_live.py::test_what_is_asked_of_the_server_is_seen"),
     **row("round trip", "test_trust.py::test_rows_come_back_and_the_ledger_adds_up"),
     **row("trust card", "test_trust.py::test_the_card_says_what_the_server_states"),

@@ -20,6 +20,7 @@ from models.scoring.calibration import calibrate
 from models.scoring.statistics import Evidence
 from models.scoring.storage import write_calibration
 from tests.e2e.page.browsing import MARKS, Log, until
+from tests.e2e.page.test_request import program, run
 
 KEY = "a-key-of-16-characters"
 ZOO = Path(__file__).parents[3] / "models" / "zoo"
@@ -139,6 +140,30 @@ def test_the_key_lasts_as_long_as_the_page(server: RunningServer, page: Page) ->
     page.locator("#forget").click()
     expect(page.locator("#key-form")).to_be_visible()
     expect(page.locator("#calls")).to_be_hidden()
+
+
+def test_programs_have_a_placeholder_for_the_key(
+    server: RunningServer, page: Page, tmp_path: Path
+) -> None:
+    enter(page, server, "rings", "trust")
+    until(page, "document.querySelectorAll('#ledger tr').length > 1")
+    for language in ("curl", "Python", "JavaScript"):
+        text = program(page, language)
+        assert "Bearer YOUR-KEY" in text
+        assert KEY not in text
+    assert run(page, "Python", tmp_path, KEY)[:6] == b"\x93NUMPY"
+
+
+def test_what_a_model_has_not_is_said(server: RunningServer, page: Page) -> None:
+    enter(page, server, "digits", "trust")
+    until(page, "document.querySelectorAll('#ledger tr').length > 1")
+    expect(page.locator("#trust-no-certificate")).to_contain_text("pushforward export")
+    expect(page.locator("#trust-no-calibration")).to_contain_text("pushforward calibrate")
+    expect(page.locator("#trust-certificate")).to_be_empty()
+    expect(page.locator("#trust-calibration")).to_be_hidden()
+    unknown = page.locator("#verdicts-of-trust .unknown")
+    expect(unknown.first).to_contain_text("No certificate: torch serves")
+    expect(unknown.last).to_contain_text("Not calibrated")
 
 
 def authorize(page: Page, key: str) -> None:
