@@ -7,6 +7,7 @@ import { hasPixels } from "../page/pictures.js";
 import { isPlane } from "../page/shapes.js";
 import { read, write } from "../page/state.js";
 import { onThemeChange } from "../page/theme.js";
+import { HTML as CLASSES, makeClasses } from "./interpolate/classes.js";
 import { decodedPath, densities, spread, straight } from "./interpolate/decoding.js";
 import { makeEnd } from "./interpolate/end.js";
 import { unstack } from "./interpolate/path.js";
@@ -208,8 +209,9 @@ export const interpolate = {
   title: "Between two rows",
   unfit: () => null,
   mount(root, app) {
-    root.innerHTML = HTML;
-    const view = makeView(root, app);
+    root.innerHTML = `<div id="two-rows">${HTML}</div>${CLASSES}`;
+    const view = makeView(byId("two-rows"), app);
+    const classes = makeClasses(app);
     byId("frames").addEventListener("input", () => update(view));
     byId("compare").addEventListener("change", () => update(view));
     byId("t").addEventListener("input", () => scrub(view, byId("t").value));
@@ -225,9 +227,12 @@ export const interpolate = {
         byId("t").value = read("t", byId("t").defaultValue);
         byId("compare").checked = read("compare") === "true";
         for (const control of view.controls) control.show();
-        return update(view);
+        return Promise.all([update(view), classes.show()]);
       },
-      hide: () => view.restart(),
+      hide() {
+        view.restart();
+        classes.hide();
+      },
     };
   },
 };

@@ -1,82 +1,27 @@
 """The view between two rows: its film, its ends, and what is said where they cannot be read."""
 
 import io
-import math
 import re
-from base64 import b64decode
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
 
 from benchmarks.process import RunningServer
 from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.strips import (
+    Array,
+    ask,
+    log_probs,
+    path,
+    pictures,
+    pixels,
+    sample,
+    wait_for_film,
+)
 
 pytestmark = MARKS
-
-Array = NDArray[Any]
-NPY = "application/x-npy"
-
-
-def ask(server: RunningServer, operation: str, rows: Array | None, **fields: str | int) -> Array:
-    """Ask the API, in .npy: the first output."""
-    body, headers = io.BytesIO(), {"Accept": NPY}
-    if rows is not None:
-        np.save(body, rows)
-        headers["Content-Type"] = NPY
-    answer = httpx.post(
-        f"{server.url}/{operation}", params=fields, content=body.getvalue(), headers=headers
-    )
-    assert answer.status_code == 200, answer.text
-    array: Array = np.load(io.BytesIO(answer.content))
-    return array
-
-
-def sample(server: RunningServer, model: str, seed: int) -> Array:
-    return ask(server, "sample", None, model=model, num_samples=1, seed=seed)
-
-
-def slerp(a: Array, b: Array, t: float) -> Array:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a), np.linalg.norm(b)
-    angle = math.acos(a @ b / (lengths[0] * lengths[1]))
-    turned = math.sin((1 - t) * angle) * a / lengths[0] + math.sin(t * angle) * b / lengths[1]
-    return turned / math.sin(angle) * ((1 - t) * lengths[0] + t * lengths[1])
-
-
-def path(server: RunningServer, model: str, ends: Array, places: Array) -> tuple[Array, Array]:
-    """Decode the path between two rows: the rows, and their log p."""
-    first, last = ask(server, "encode", ends, model=model)
-    z = np.stack([slerp(first, last, t) for t in places]).astype(np.float32)
-    rows = ask(server, "decode", z, model=model)
-    return rows, ask(server, "log_prob", rows, model=model)
-
-
-def wait_for_film(page: Page, frames: int) -> list[str]:
-    """Wait for all of the film; give what is said of its frames."""
-    expect(page.locator("#way")).to_contain_text(f"{frames} frames.")
-    return page.locator("#film li").all_inner_texts()
-
-
-def pictures(page: Page, canvases: str) -> Array:
-    """What is on canvases of one size: (how many, height, width, RGBA)."""
-    code = f'[...document.querySelectorAll("{canvases}")].map(canvas => canvas.toDataURL())'
-    bodies = [b64decode(address.split(",")[1]) for address in page.evaluate(code)]
-    shown = [Image.open(io.BytesIO(body)).convert("RGBA") for body in bodies]
-    return np.stack([np.asarray(picture, np.int64) for picture in shown])
-
-
-def pixels(page: Page, canvases: str) -> Array:
-    """Their grey."""
-    return pictures(page, canvases)[..., 0]
-
-
-def log_probs(texts: list[str]) -> list[float]:
-    return [float(text.split("\n")[-1].replace(",", "")) for text in texts]
 
 
 def test_the_film_is_the_decoded_slerp(server: RunningServer, page: Page) -> None:

@@ -9,8 +9,8 @@ import { read, write } from "../../page/state.js";
 
 const MIN_PEN = 12; // pixels of the canvas: 1.5 of a small picture's
 
-const html = side => `
-  <legend>${side.toUpperCase()}</legend>
+const html = (side, name) => `
+  <legend>${name}</legend>
   <label>from <select id="from-${side}">
     <option value="sample">a sample of the model</option>
     <option value="hand">drawn by hand</option>
@@ -34,7 +34,7 @@ const html = side => `
     <p class="quiet">or drop it here</p>
   </div>
   <div data-from="json">
-    <textarea id="row-${side}" aria-label="row ${side.toUpperCase()} as JSON" spellcheck="false">
+    <textarea id="row-${side}" aria-label="${name} as JSON" spellcheck="false">
 </textarea>
     <button type="button" id="use-${side}">Use this row</button>
   </div>
@@ -124,10 +124,10 @@ function makePen(canvas, ink, changed) {
  * field() is what a complaint is about; say(text) tells about the row. changed() is called whenever
  * the row is another one.
  */
-export function makeEnd(app, side, { seed, changed }) {
+export function makeEnd(app, side, { name = side.toUpperCase(), seed, changed }) {
   const root = element("fieldset", { className: "end", id: `end-${side}` });
-  root.innerHTML = html(side);
-  const own = name => root.querySelector(`#${name}-${side}`);
+  root.innerHTML = html(side, name);
+  const own = id => root.querySelector(`#${id}-${side}`);
   let given = {}; // by source: {row, note} of what the user gave
   let shownModel = null;
   let clear = null; // of the canvas that is drawn on
@@ -188,7 +188,7 @@ export function makeEnd(app, side, { seed, changed }) {
     own("seed").value = Number(own("seed").value) + 1;
     changed();
   }));
-  own("hand").dataset.name = `Drawing ${side.toUpperCase()}`;
+  own("hand").dataset.name = `Drawing of ${name}`;
   clear = makePen(own("hand"), own("ink"), takeDrawing);
   own("clear").addEventListener("click", act(() => {
     clearDrawing();
@@ -242,7 +242,7 @@ export function makeEnd(app, side, { seed, changed }) {
       own("picture").hidden = !found || !hasPixels(app.model);
       if (!own("picture").hidden) {
         drawPicture(own("picture"), found.row, app.model);
-        own("picture").setAttribute("aria-label", `${side.toUpperCase()}: ${found.note}`);
+        own("picture").setAttribute("aria-label", `${name}: ${found.note}`);
       }
       return found;
     },

@@ -43,7 +43,7 @@ export function drawLines(parent, { title, t, lines, place, height = HEIGHT }) {
     scales: { x: { time: false, range: [0, 1] } },
     axes: [
       { ...axis, space: 60, size: 24, values: (chart, ticks) => ticks.map(String) },
-      { ...axis, space: 28, size: 56, values: (chart, ticks) => ticks.map(short) },
+      { ...axis, space: 28, size: 56 },
     ],
     series: [{}, ...lines.map(({ isDashed, isFaint }) => ({
       stroke: colour(isFaint ? "grid" : isDashed ? "sample" : "accent"),
