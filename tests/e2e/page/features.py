@@ -55,4 +55,28 @@ FEATURES: dict[tuple[str, str], Cell] = {
         "test_samples.py::test_samples_and_their_noise_are_of_the_chosen_class",
         "test_samples.py::test_a_continuous_flow_is_seen_in_time",
     ),
+    **row(
+        "film strip between two rows",
+        "test_interpolate.py::test_the_path_over_samples_of_the_plane",
+        "test_interpolate.py::test_a_line_for_each_feature_of_a_table",
+        "test_interpolate.py::test_the_film_is_the_decoded_slerp",
+        "test_interpolate_classes.py::test_a_film_within_a_class",
+        "test_interpolate.py::test_the_path_over_samples_of_the_plane",
+    ),
+    **row(
+        "an end of one's own",
+        "test_interpolate.py::test_rows_as_json_and_what_is_wrong_with_them",
+        "test_interpolate.py::test_rows_as_json_and_what_is_wrong_with_them",
+        "test_interpolate.py::test_a_picture_file_becomes_the_row_that_it_shows",
+        "test_interpolate_classes.py::test_a_latent_in_every_class",
+        "test_interpolate.py::test_the_keyboard_alone_is_enough",
+    ),
+    **row(
+        "from class to class",
+        Unfit("moons", "interpolate", "trained without classes"),
+        Unfit("magic", "interpolate", "trained without classes"),
+        Unfit("digits-glow", "interpolate", "trained without classes"),
+        "test_interpolate_classes.py::test_a_direction_from_class_to_class",
+        Unfit("pinwheel", "interpolate", "trained without classes"),
+    ),
 }

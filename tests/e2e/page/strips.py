@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from benchmarks.process import RunningServer
 
@@ -74,3 +74,19 @@ def pixels(page: Page, canvases: str) -> Array:
 
 def log_probs(texts: list[str]) -> list[float]:
     return [float(text.split("\n")[-1].replace(",", "")) for text in texts]
+
+
+def png(levels: Array, size: tuple[int, int] | None = None) -> bytes:
+    """Write grey levels as a PNG, of another size where one is given."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(levels.astype(np.uint8))
+    (picture.resize(size, Image.Resampling.NEAREST) if size else picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def choose(page: Page, end: str, name: str, body: bytes, media: str = "image/png") -> None:
+    """Give a file as an end."""
+    page.locator(f"#from-{end}").select_option("file")
+    page.locator(f"#file-{end}").set_input_files(
+        FilePayload(name=name, mimeType=media, buffer=body)
+    )

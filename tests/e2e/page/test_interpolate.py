@@ -5,18 +5,18 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import FilePayload, Page, Request, expect
+from playwright.sync_api import Page, Request, expect
 
 from benchmarks.process import RunningServer
 from tests.e2e.page.browsing import MARKS, open_view, until
 from tests.e2e.page.strips import (
-    Array,
     ask,
+    choose,
     log_probs,
     path,
     pictures,
     pixels,
+    png,
     sample,
     wait_for_film,
 )
@@ -36,7 +36,7 @@ def test_the_film_is_the_decoded_slerp(server: RunningServer, page: Page) -> Non
     assert (shown[[0, -1]] == ends[:, 0]).all()
     assert log_probs(texts) == pytest.approx(scores, abs=0.2)
     assert (pixels(page, "#between") == shown[1]).all()
-    assert (pixels(page, ".end-picture") == ends[:, 0]).all()
+    assert (pixels(page, "#ends .end-picture") == ends[:, 0]).all()
     expect(page.locator("#between")).to_have_attribute("aria-label", re.compile(r"^t 0\.25, log p"))
 
     blend = np.linspace(0, 1, 5)[:, None, None] * (ends[1] - ends[0]) + ends[0]
@@ -86,20 +86,6 @@ def test_a_line_for_each_feature_of_a_table(server: RunningServer, page: Page) -
     assert label is not None
     said = [float(number) for number in re.findall(r"from (\S+) .* to (\S+) at", label)[0]]
     np.testing.assert_allclose(said, rows[[0, -1], 0], rtol=6e-3)
-
-
-def png(levels: Array, size: tuple[int, int] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    picture = Image.fromarray(levels.astype(np.uint8))
-    (picture.resize(size, Image.Resampling.NEAREST) if size else picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def choose(page: Page, end: str, name: str, body: bytes, media: str = "image/png") -> None:
-    page.locator(f"#from-{end}").select_option("file")
-    page.locator(f"#file-{end}").set_input_files(
-        FilePayload(name=name, mimeType=media, buffer=body)
-    )
 
 
 def test_a_picture_file_becomes_the_row_that_it_shows(server: RunningServer, page: Page) -> None:

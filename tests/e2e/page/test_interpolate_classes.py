@@ -12,7 +12,17 @@ import models
 from benchmarks.process import RunningServer, serving
 from tests.cases import perturb
 from tests.e2e.page.browsing import MARKS, open_view
-from tests.e2e.page.strips import Array, ask, log_probs, path, pixels, sample, wait_for_film
+from tests.e2e.page.strips import (
+    Array,
+    ask,
+    choose,
+    log_probs,
+    path,
+    pixels,
+    png,
+    sample,
+    wait_for_film,
+)
 
 pytestmark = MARKS
 
@@ -82,6 +92,13 @@ def test_a_latent_in_every_class(server: RunningServer, page: Page) -> None:
     scores = ask(server, "log_prob", rows, model="glyphs", context="[0, 1, 2]")
     assert log_probs(texts) == pytest.approx(scores, abs=0.06)
     assert [text.split("\n")[0] for text in texts] == ["0", "1 (its own)", "2"]
+
+    picture = np.arange(64).reshape(8, 8) % 17
+    choose(page, "row", "ramp.png", png(picture * 15))
+    expect(page.locator("#about-row")).to_contain_text("ramp.png: 8 x 8 as it came")
+    kept = np.rint(np.rint(picture * 15 * 16 / 255) * (255 / 16))
+    expect(page.locator("#about-row")).to_contain_text("Round trip")
+    assert (pixels(page, "#by-class canvas")[OWN] == kept).all()
 
 
 def test_a_direction_from_class_to_class(server: RunningServer, page: Page) -> None:
