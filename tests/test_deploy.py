@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 POD = OBJECTS["Deployment"]["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
+PROMTOOL = shutil.which("promtool")
 VARIABLES = {variable_name(field) for field in Settings.model_fields}
 
 
@@ -63,12 +66,33 @@ def test_every_metric_has_a_panel() -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_alerts_ask_for_series_that_exist(name: str) -> None:
     rule = ALERTS[name]
-    asked = set(re.findall(r"pushforward_\w+", rule["expr"]))
+    asked = set(re.findall(r"\b(?:pushforward_\w+|process_\w+|up\b)", rule["expr"]))
     assert asked
-    assert asked <= _series()
+    assert asked <= _series() | {"up", "process_start_time_seconds"}
     assert rule["labels"].keys() == {"severity"}
     assert rule["annotations"].keys() == {"summary", "description"}
     assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_the_runbook_says_what_to_do_at_every_alert(name: str) -> None:
+    assert f"\n| `{name}` | " in (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+
+def test_the_alerts_are_those_of_the_service_and_of_its_scores() -> None:
+    tried = yaml.safe_load((MONITORING / "alerts_test.yml").read_text("utf-8"))["tests"]
+    names = {case["alertname"] for test in tried for case in test["alert_rule_test"]}
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))["groups"]
+    (service, _) = ({rule["alert"] for rule in group["rules"]} for group in groups)
+    assert names == service
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here, which comes with Prometheus")
+def test_prometheus_fires_them_where_it_should() -> None:
+    for words in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
+        command = [str(PROMTOOL), *words]
+        run = subprocess.run(command, cwd=MONITORING, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_alarm_is_where_the_drift_test_counts_a_crossing() -> None:
