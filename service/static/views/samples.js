@@ -38,7 +38,7 @@ const HTML = `
       <h3><label for="progress">From noise to data</label></h3>
       <input type="range" id="progress" min="0" max="1" step="0.005" value="1"
         aria-describedby="state">
-      <button type="button" id="play" aria-pressed="false">Play</button>
+      <button type="button" id="samples-play" aria-pressed="false">Play</button>
       <label><input type="checkbox" id="backwards"> backwards</label>
       <p id="state" class="quiet"></p>
       <h3>Download what is seen</h3>
@@ -217,8 +217,8 @@ function stop() {
   cancelAnimationFrame(playing);
   clearTimeout(playing);
   playing = 0;
-  byId("play").textContent = "Play";
-  byId("play").setAttribute("aria-pressed", "false");
+  byId("samples-play").textContent = "Play";
+  byId("samples-play").setAttribute("aria-pressed", "false");
 }
 
 function setProgress(value) {
@@ -249,8 +249,8 @@ async function play() {
   const start = direction > 0 ? 0 : 1;
   if (progress() === 1 - start) byId("progress").value = start;
   playing = -1; // so that the states are asked for at the data's end too
-  byId("play").textContent = "Pause";
-  byId("play").setAttribute("aria-pressed", "true");
+  byId("samples-play").textContent = "Pause";
+  byId("samples-play").setAttribute("aria-pressed", "true");
   await update();
   if (playing === -1) playOn(direction);
 }
@@ -290,7 +290,7 @@ function listen() {
     stop();
     update();
   });
-  byId("play").addEventListener("click", play);
+  byId("samples-play").addEventListener("click", play);
   for (const id of ["across", "up"]) {
     byId(id).addEventListener("change", () => {
       write({ [id]: byId(id).value });

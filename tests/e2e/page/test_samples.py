@@ -151,19 +151,19 @@ def test_points_of_the_plane_come_from_noise(server: RunningServer, page: Page) 
 
 def test_playing_goes_on_and_back_and_stops(server: RunningServer, page: Page) -> None:
     look(page, server, "moons", 40)
-    page.locator("#play").click()
+    page.locator("#samples-play").click()
     until(page, "+progress.value > 0.05 && +progress.value < 0.9")
-    page.locator("#play").click()
-    expect(page.locator("#play")).to_have_text("Play")
+    page.locator("#samples-play").click()
+    expect(page.locator("#samples-play")).to_have_text("Play")
     stopped = page.evaluate("+progress.value")
     page.locator("#backwards").check()
-    page.locator("#play").click()
+    page.locator("#samples-play").click()
     until(page, f"+progress.value < {stopped}")
-    page.locator("#play").click()
+    page.locator("#samples-play").click()
     page.emulate_media(reduced_motion="reduce")
     page.locator("#backwards").uncheck()
     seek(page, 0, "the noise")
-    page.locator("#play").click()
+    page.locator("#samples-play").click()
     stops = {until(page, f"+progress.value > {least} && progress.value") for least in (0, 0.21)}
     assert stops == {"0.2", "0.4"}
 
