@@ -64,6 +64,9 @@ const SHOWN_ROWS = 8;
 const SHOWN_FEATURES = 12;
 const AT_REST = "The data. Move to the left to see the noise that they were made of.";
 
+// Beside which field it is said what is wrong with a field of the request.
+const FIELDS = { "/seed": "seed", "/context": "context", "/trajectory": "progress" };
+
 let app = null;
 let controller = new AbortController();
 let isBusy = false, isWanted = false; // a request is under way; another is to follow it
@@ -168,7 +171,7 @@ async function update() {
       if (isWanted) continue;
       stop();
       byId("state").textContent = "";
-      app.fail(error, byId(progress() < 1 ? "progress" : "count"));
+      app.fail(error, byId(FIELDS[error.errors?.[0]?.pointer] ?? "count"));
     }
   }
   isBusy = false;

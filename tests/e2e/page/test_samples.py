@@ -28,7 +28,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-4}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A model of each kind; with torch, so that it is there when states are asked for."""
+    """A model of each kind."""
     folder = tmp_path_factory.mktemp("samples")
     for name in ("moons", "magic", "digits-glow", "pinwheel"):
         shutil.copytree(ZOO / name, folder / "models" / name)
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     torch.manual_seed(0)
     flow = models.build("glow", {**config, "num_classes": 3, "preprocessing": pixels})
     models.save(perturb(flow, 0.3).eval(), folder / "models" / "classes")
-    with serving(folder / "server.log", str(folder / "models"), "--engine", "torch") as server:
+    with serving(folder / "server.log", str(folder / "models")) as server:
         yield server
 
 
