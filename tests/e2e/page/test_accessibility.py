@@ -13,36 +13,37 @@ from tests.service.api.test_page import MAX_PAGE_BYTES
 
 pytestmark = MARKS
 
-# Every view, of the models of which it is not the same.
+# Every view, of a model that shows most of it.
 SEEN = {
-    "density": ("moons", "magic"),
-    "samples": ("moons", "magic", "digits-glow"),
-    "interpolate": ("magic", "digits-glow"),
-    "score": ("magic", "digits-glow"),
-    "trust": ("moons", "digits-glow"),
-    "live": ("moons",),
+    "density": "moons",
+    "samples": "magic",
+    "interpolate": "digits-glow",
+    "score": "magic",
+    "trust": "digits-glow",
+    "live": "moons",
 }
-VIEWS = [(view, model) for view, models in SEEN.items() for model in models]
+# What another width and other colours can change; all rules are tried on the desktop.
+ON_A_PHONE = ["color-contrast", "scrollable-region-focusable", "region"]
 QUIET = "document.querySelectorAll('[role=tab][aria-selected=true]').length === 1"
 
 
 def settled(page: Page, server: RunningServer, view: str, model: str) -> None:
-    """Open a view and wait until it asks for nothing more (the live one never stops)."""
+    """Open a view, and wait for what it shows."""
     open_view(page, server, model, view)
     until(page, QUIET)
     if view == "live":
         expect(page.locator("#live-models")).to_contain_text(model)
     else:
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(500)  # so that it has drawn something
     page.evaluate("document.querySelector('#request').open = true")
 
 
-def violations(page: Page) -> str:
-    found = Axe().run(page)
+def violations(page: Page, **options: object) -> str:
+    found = Axe().run(page, options={"resultTypes": ["violations"], **options})
     return found.generate_report() if found.violations_count else ""
 
 
-@pytest.mark.parametrize(("view", "model"), VIEWS)
+@pytest.mark.parametrize(("view", "model"), SEEN.items())
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
     server: RunningServer, page: Page, view: str, model: str
 ) -> None:
@@ -51,7 +52,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
     page.set_viewport_size({"width": 375, "height": 800})
     page.emulate_media(color_scheme="dark")
     until(page, "document.documentElement.scrollWidth <= innerWidth")
-    assert violations(page) == ""
+    assert violations(page, runOnly=ON_A_PHONE) == ""
 
 
 def test_the_table_of_views_is_complete(server: RunningServer, page: Page) -> None:

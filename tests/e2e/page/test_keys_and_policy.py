@@ -157,8 +157,10 @@ def test_programs_have_a_placeholder_for_the_key(
 def test_what_a_model_has_not_is_said(server: RunningServer, page: Page) -> None:
     enter(page, server, "digits", "trust")
     until(page, "document.querySelectorAll('#ledger tr').length > 1")
-    expect(page.locator("#trust-no-certificate")).to_contain_text("pushforward export")
-    expect(page.locator("#trust-no-calibration")).to_contain_text("pushforward calibrate")
+    for part, mend in (("certificate", "export"), ("calibration", "calibrate")):
+        told = page.locator(f"#trust-no-{part}")
+        expect(told).to_be_visible()
+        expect(told).to_contain_text(f"pushforward {mend}")
     expect(page.locator("#trust-certificate")).to_be_empty()
     expect(page.locator("#trust-calibration")).to_be_hidden()
     unknown = page.locator("#verdicts-of-trust .unknown")
