@@ -34,7 +34,27 @@ def row(feature: str, *cells: Cell) -> dict[tuple[str, str], Cell]:
     return {(feature, kind): cell for kind, cell in zip(KINDS, cells, strict=True)}
 
 
+NO_MAP = Unfit("digits-glow", "density", "a picture has too many pixels")
+CONTINUOUS_MAP = "test_density.py::test_a_continuous_model_is_seen_coarse_first"
+CLASS_MAP = "test_density_odd.py::test_whole_numbers_and_classes_of_a_table"
+
 FEATURES: dict[tuple[str, str], Cell] = {
+    **row(
+        "density map",
+        "test_density.py::test_colours_of_the_map_are_the_models_log_p",
+        "test_density.py::test_other_features_stay_as_in_the_row",
+        NO_MAP,
+        CLASS_MAP,
+        CONTINUOUS_MAP,
+    ),
+    **row(
+        "drag a point",
+        "test_density.py::test_a_point_and_its_latent_follow_each_other",
+        "test_density.py::test_a_table_shows_its_latents_as_bars",
+        NO_MAP,
+        CLASS_MAP,
+        CONTINUOUS_MAP,
+    ),
     **row("the request", "test_request.py::test_each_program_gets_what_the_page_got"),
     **row("live", "test_live.py::test_what_is_asked_of_the_server_is_seen"),
     **row("round trip", "test_trust.py::test_rows_come_back_and_the_ledger_adds_up"),

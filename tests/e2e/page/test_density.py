@@ -2,32 +2,31 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
-from typing import Any
+from collections.abc import Sequence
 
-import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-import models
-from benchmarks.process import RunningServer, serving
-from tests.cases import perturb
+from benchmarks.process import RunningServer
 from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.density_page import (
+    IS_FINE,
+    MEASURES,
+    SCALE,
+    ask,
+    assert_itemised,
+    assert_latent,
+    assert_painted,
+    colours,
+    fine,
+    readings,
+    row_of,
+    shown_latent,
+)
 
 pytestmark = MARKS
 
-MEASURES = "performance.getEntriesByType('measure')"
-IS_FINE = f"{MEASURES}.some(measure => measure.name === 'density: fine map')"
-# Of a canvas, the colours of some pixels.
-PIXELS = """([id, places]) => {
-  const canvas = document.querySelector(id);
-  const copy = new OffscreenCanvas(canvas.width, canvas.height);
-  const pen = copy.getContext("2d", { willReadFrequently: true });
-  pen.drawImage(canvas, 0, 0);
-  return places.map(([x, y]) => [...pen.getImageData(x, y, 1, 1).data.slice(0, 3)]);
-}"""
 # Where in x the pixels of a colour, over the map, are.
 INKED = """colour => {
   const canvas = document.querySelector("#density-x .ink");
@@ -50,38 +49,6 @@ INKED = """colour => {
   }
   return found;
 }"""
-MAP, SCALE = "#density-x .map", "#density-scale"
-
-
-def ask(server: RunningServer, operation: str, **fields: object) -> dict[str, Any]:
-    answer = httpx.post(f"{server.url}/{operation}", json=fields, timeout=60)
-    answer.raise_for_status()
-    given: dict[str, Any] = answer.json()
-    return given
-
-
-def colours(page: Page, canvas: str, places: Sequence[tuple[int, int]]) -> list[list[int]]:
-    found: list[list[int]] = page.evaluate(PIXELS, [canvas, [list(place) for place in places]])
-    return found
-
-
-def number(page: Page, id_: str) -> float:
-    return float(page.locator(id_).inner_text().removeprefix("≤ ").removesuffix(" nats"))
-
-
-def fine(count: int, low: float, high: float) -> np.ndarray:
-    return low + (np.arange(count) + 0.5) * (high - low) / count
-
-
-def assert_painted(page: Page, cells: np.ndarray, log_prob: Sequence[float]) -> None:
-    """The colour of each cell is that of its log p in the legend."""
-    low, high = number(page, "#density-low"), number(page, "#density-high")
-    shares = np.clip((np.asarray(log_prob) - low) / (high - low), 0, 1)
-    width = page.evaluate(f"document.querySelector('{SCALE}').width")
-    legend = colours(page, SCALE, [(round(share * (width - 1)), 0) for share in shares])
-    painted = colours(page, MAP, [(int(x), 199 - int(y)) for x, y in cells])
-    assert len({tuple(colour) for colour in painted}) > len(painted) / 3
-    np.testing.assert_allclose(painted, legend, atol=6)
 
 
 def test_colours_of_the_map_are_the_models_log_p(server: RunningServer, page: Page) -> None:
@@ -101,43 +68,6 @@ def test_other_features_stay_as_in_the_row(server: RunningServer, page: Page) ->
     x = np.tile(row, (20, 1))
     x[:, 2], x[:, 8] = fine(200, 1.9, 2.6)[cells[:, 0]], fine(200, -20, 60)[cells[:, 1]]
     assert_painted(page, cells, ask(server, "log_prob", model="magic", x=x.tolist())["log_prob"])
-
-
-def readings(page: Page) -> list[Decimal]:
-    """The base log-density, the log-det and their sum, as they stand on the page."""
-    cells = (page.locator(f"#density-{name}") for name in ("base", "log-det", "log-p"))
-    return [Decimal(cell.inner_text()) for cell in cells]
-
-
-def row_of(page: Page) -> list[float]:
-    row: list[float] = json.loads(page.locator("#density-row").input_value())
-    return row
-
-
-def assert_itemised(server: RunningServer, page: Page, model: str, **fields: object) -> list[float]:
-    """The numbers on the page add up, and are those of the API for the row in the field."""
-    row = row_of(page)
-    given = {"model": model, "x": [row], **fields}
-    log_prob = ask(server, "log_prob", **given)["log_prob"][0]
-    shown = "Number(document.getElementById('density-log-p').textContent)"
-    until(page, f"Math.abs({shown} - {log_prob}) < 1e-3")
-    encoded = ask(server, "encode", **given)
-    z: list[float] = encoded["z"][0]
-    base, log_det, log_p = readings(page)
-    assert base + log_det == log_p
-    assert float(log_det) == pytest.approx(encoded["log_det"][0], abs=1e-3)
-    normal = -0.5 * float(np.square(z).sum()) - 0.5 * len(z) * np.log(2 * np.pi)
-    assert float(base) == pytest.approx(normal, abs=1e-3)
-    return z
-
-
-def assert_latent(page: Page, z: Sequence[float]) -> None:
-    assert shown_latent(page) == pytest.approx(z, abs=2e-4)
-
-
-def shown_latent(page: Page) -> list[float]:
-    text = page.locator("#density-z-text").inner_text()
-    return [float(part.split(" ")[1]) for part in text.split(", ")]
 
 
 def drag(page: Page, plane: str, start: Sequence[float], end: Sequence[float]) -> None:
@@ -290,55 +220,14 @@ def test_a_finger_drags_on_a_dark_phone(server: RunningServer, page: Page) -> No
     assert_latent(page, assert_itemised(server, page, "moons"))
 
 
-@pytest.fixture(scope="module")
-def odd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Models of what the zoo has not: angles, whole numbers, classes of a table."""
-    folder = tmp_path_factory.mktemp("odd")
-    small = {"kind": "mlp", "widths": [6]}
-    angles = {"event_shape": [2], "num_layers": 2, "circular": [0, 1], "conditioner": small}
-    columns = {"kind": "dequantise_columns", "columns": [0]}
-    scale = {"kind": "standardise", "mean": [3.5, 0, 1.5], "std": [2, 1, 1.2]}
-    counts = {"event_shape": [3], "num_classes": 2, "preprocessing": [columns, scale]}
-    for name, family, config in (
-        ("angles", "nsf", angles),
-        ("counts", "realnvp", {**counts, "num_layers": 2, "conditioner": small}),
-    ):
-        flow = perturb(models.build(family, config), 0.4).eval()
-        models.save(flow, folder / "models" / name)
-    with serving(folder / "server.log", str(folder / "models"), "--engine", "torch") as server:
-        yield server
-
-
-class TestOddModels:
-    @pytest.fixture
-    def server(self, odd_server: RunningServer) -> RunningServer:
-        return odd_server
-
-    def test_what_lies_outside_of_the_support_is_told_apart(
-        self, server: RunningServer, page: Page
-    ) -> None:
-        open_view(page, server, "angles", "density", window="-5,5,-5,5", row="[4,0]")
-        until(page, IS_FINE)
-        expect(page.locator("#density-outside")).to_be_visible()
-        expect(page.locator("#density-log-p")).to_have_text("−∞")
-        (swatch,) = colours(page, "#density-outside canvas", [(8, 8)])
-        inside, right, top = colours(page, MAP, [(100, 100), (180, 100), (100, 10)])
-        assert inside != swatch == right == top
-        legend = colours(page, SCALE, [(at, 0) for at in range(160)])
-        assert all(np.abs(np.subtract(colour, swatch)).max() > 20 for colour in legend)
-
-    def test_whole_numbers_and_classes_of_a_table(self, server: RunningServer, page: Page) -> None:
-        state = {"row": "[3,0.5,1]", "fx": "x1", "fy": "x2", "window": "-0.4,7.3,-4,4"}
-        open_view(page, server, "counts", "density", **state, **{"class": 1})
-        until(page, IS_FINE)
-        assert page.evaluate(f"document.querySelector('{MAP}').width") == 8
-        cells = np.stack([np.arange(20) % 8, np.random.default_rng(2).integers(50, 150, 20)], 1)
-        x = np.stack([cells[:, 0], fine(200, -4, 4)[cells[:, 1]], np.ones(20)], 1).tolist()
-        log_prob = ask(server, "log_prob", model="counts", x=x, context=1)["log_prob"]
-        assert_painted(page, cells, log_prob)
-        page.locator("#density-x").focus()
-        page.keyboard.press("ArrowRight")
-        assert row_of(page)[0] == 4
-        assert_itemised(server, page, "counts", context=1)
-        page.locator("#label").select_option("0")
-        assert_itemised(server, page, "counts", context=0)
+def test_a_continuous_model_is_seen_coarse_first(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "pinwheel", "density", window="-4,4,-4,4", row="[0.5,1]")
+    until(page, f"{MEASURES}.length > 0")
+    cells = 16 * np.random.default_rng(5).integers(2, 10, (20, 2)) + 10
+    x = fine(200, -4, 4)[cells]
+    log_prob = ask(server, "log_prob", model="pinwheel", x=x.tolist())["log_prob"]
+    assert_painted(page, cells, log_prob)
+    page.locator("#density-x").focus()
+    page.keyboard.press("ArrowUp")
+    assert row_of(page) == pytest.approx([0.5, 1.08])
+    assert_latent(page, assert_itemised(server, page, "pinwheel"))

@@ -10,7 +10,7 @@ export const levelsOfSamples = logProbs => SHARES.map(share => d3.quantile(logPr
 
 // The log p above which shares of the probability in a map lie.
 export function levelsOfMap(grid) {
-  const values = thinned(grid).values.filter(Number.isFinite).sort((a, b) => b - a);
+  const values = Float64Array.from(thinned(grid).values.filter(Number.isFinite)).sort().reverse();
   const weights = values.map(value => Math.exp(value - values[0]));
   const total = d3.sum(weights);
   let [sum, at] = [0, 0];

@@ -120,6 +120,8 @@ export function makePicture(app, seen, handlers) {
       }
       if (step === 1) took("fine map");
     }
+    await new Promise(resolve => setTimeout(resolve)); // what was painted is seen first
+    if (signal.aborted) return;
     seen.isDone = true;
     const isCoarse = missing(grid, 1).length > 0;
     byId("density-refine").hidden = !isCoarse;
