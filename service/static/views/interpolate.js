@@ -39,7 +39,7 @@ const HTML = `
       <canvas id="between" role="img"></canvas>
       <p><label>t <input type="range" id="t" min="0" max="1" step="0.025" value="0.5">
         <output id="t-shown"></output></label>
-      <button type="button" id="play">Play</button></p>
+      <button type="button" id="between-play">Play</button></p>
     </div>
     <div id="along"></div>
   </div>
@@ -158,14 +158,14 @@ async function scrub(view, t) {
 function stop(view) {
   clearInterval(view.timer);
   view.timer = 0;
-  byId("play").textContent = still.matches ? "Next frame" : "Play";
+  byId("between-play").textContent = still.matches ? "Next frame" : "Play";
 }
 
 async function play(view) {
   if (view.timer) return stop(view);
   if (!view.decoded) return;
   if (still.matches) return scrub(view, places().find(t => t > place()) ?? 0);
-  byId("play").textContent = "Stop";
+  byId("between-play").textContent = "Stop";
   const { decoded } = view;
   let step = Math.round(place() * (FINE - 1));
   view.timer = setInterval(() => {
@@ -215,7 +215,7 @@ export const interpolate = {
     byId("frames").addEventListener("input", () => update(view));
     byId("compare").addEventListener("change", () => update(view));
     byId("t").addEventListener("input", () => scrub(view, byId("t").value));
-    byId("play").addEventListener("click", () => play(view));
+    byId("between-play").addEventListener("click", () => play(view));
     onThemeChange(() => {
       if (!view.decoded || root.hidden) return;
       drawCharts(view);

@@ -113,6 +113,33 @@ WRONG = {
 }
 
 
+def drop(page: Page, end: str, name: str, code: str) -> None:
+    """Drop a file on an end; the code says what is in it."""
+    page.evaluate(f"""() => {{
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([{code}], "{name}", {{ type: "image/png" }}));
+      document.querySelector("#end-{end}").dispatchEvent(
+        new DragEvent("drop", {{ dataTransfer, bubbles: true, cancelable: true }}));
+    }}""")
+
+
+def test_a_file_may_be_dropped(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "digits-ffjord", "interpolate", frames=5)
+    wait_for_film(page, 5)
+    drop(page, "b", "huge.png", "new Uint8Array(21e6)")
+    expect(page.locator("#file-b-message")).to_have_text(
+        "expected a picture of at most 20 MB, huge.png has 21.0: save it smaller"
+    )
+    ramp = np.arange(64).reshape(8, 8) % 17 * 15
+    drop(page, "b", "ramp.png", f"new Uint8Array({list(png(ramp))})")
+    expect(page.locator("#about-b")).to_contain_text(
+        "ramp.png: 8 x 8 as it came, as grey, 17 levels"
+    )
+    expect(page.locator("#file-b-message")).to_have_text("")
+    levels = np.rint(ramp * 16 / 255)
+    assert (pixels(page, "#film li:last-child canvas")[0] == np.rint(levels * 255 / 16)).all()
+
+
 def test_wrong_files_get_a_message_beside_the_field(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-glow", "interpolate", frames=5)
     wait_for_film(page, 5)
@@ -185,7 +212,7 @@ def test_the_keyboard_alone_is_enough(server: RunningServer, page: Page) -> None
         page.keyboard.press("ArrowRight")
     expect(page.locator("#t-shown")).to_contain_text(re.compile(r"^t 0\.6, log p -\d"))
     assert "t=0.6" in page.url
-    page.locator("#play").focus()
+    page.locator("#between-play").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#t-shown")).to_contain_text("t 0.8, log p -")
     page.locator("#from-b").focus()
@@ -205,11 +232,11 @@ def test_the_keyboard_alone_is_enough(server: RunningServer, page: Page) -> None
 def test_play_goes_on_by_itself_until_it_is_stopped(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "interpolate", t=0.25)
     wait_for_film(page, 9)
-    page.locator("#play").click()
+    page.locator("#between-play").click()
     until(page, "Number(t.value) > 0.35")
-    expect(page.locator("#play")).to_have_text("Stop")
-    page.locator("#play").click()
-    expect(page.locator("#play")).to_have_text("Play")
+    expect(page.locator("#between-play")).to_have_text("Stop")
+    page.locator("#between-play").click()
+    expect(page.locator("#between-play")).to_have_text("Play")
     stopped = page.locator("#t").input_value()
     page.wait_for_timeout(150)
     assert page.locator("#t").input_value() == stopped
