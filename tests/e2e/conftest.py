@@ -11,7 +11,8 @@ from benchmarks.process import RunningServer, serving
 @pytest.fixture(scope="session")
 def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("zoo") / "server.log"
-    with serving(log) as server:
+    # A crowd may wait for a slow model on busy cores: to refuse it is tried elsewhere.
+    with serving(log, "--max-queue-seconds", "30") as server:
         yield server
 
 

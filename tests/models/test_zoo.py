@@ -155,6 +155,15 @@ def test_anomalies_are_found_better_than_by_a_gaussian() -> None:
     assert "| Gaussian | 0.8" in (ZOO / "magic" / "README.md").read_text()
 
 
+def test_the_transformer_beats_glow_on_the_same_pixels() -> None:
+    glow, tarflow = (TrainingReport.read(ZOO / f"digits-{name}") for name in ("glow", "tarflow"))
+    assert glow.data == tarflow.data  # rows, seed of their split
+    assert glow.options["coarse_bits"] == tarflow.options["coarse_bits"]
+    # Wider than the error of the paired difference, since what is hard for one is for the other.
+    error = np.hypot(glow.test.nats_standard_error, tarflow.test.nats_standard_error)
+    assert tarflow.test.nats < glow.test.nats - 3 * error
+
+
 # ------------------------------------------------------------------ the lecture's examples
 
 
