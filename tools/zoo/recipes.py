@@ -230,6 +230,15 @@ RECIPES: Mapping[str, Recipe] = {
         statistic="neg_log_prob",
         notes=(_FEW_DIGITS, _COARSE_BITS, _WIDE_ENDS),
     ),
+    "digits-classes": Recipe(
+        summary="TarFlow of 49 patches in four blocks given the class: draws the digit asked for.",
+        data="mnist",
+        family="tarflow",
+        config={**_TARFLOW, "num_blocks": 4, "layers_per_block": 2, "num_classes": 10},
+        options={**_TARFLOW_OPTIONS, "epochs": 20},
+        statistic="neg_log_prob",
+        notes=(_FEW_DIGITS, _COARSE_BITS),
+    ),
     "magic-iaf": Recipe(
         summary=(
             "An inverse autoregressive flow on the ten numbers of magic: a sample takes one pass "
