@@ -1,8 +1,7 @@
 // Parquet files, but for the codecs that few write.
 
 import "../../vendor/fzstd.js"; // gives globalThis.fzstd
-import { parquetMetadataAsync } from "../../vendor/hyparquet/metadata.js";
-import { parquetRead } from "../../vendor/hyparquet/read.js";
+import { parquetMetadataAsync, parquetRead } from "../../vendor/hyparquet.js";
 import { othersOf, placesOf } from "./columns.js";
 import { checkRows, FileProblem } from "./limits.js";
 
