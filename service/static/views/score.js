@@ -36,7 +36,7 @@ const HTML = `
     <form id="score-decide">
       <label>flag by <select id="score-by" name="by">
         <option value="alpha">false alarms a row (alpha)</option>
-        <option value="fdr">share of false alarms among the flagged (fdr)</option>
+        <option value="fdr">false alarms of the flagged (fdr)</option>
       </select></label>
       <label>rate <input type="range" id="score-slider" step="0.01" aria-describedby="score-bound">
         <input type="number" id="score-rate" name="alpha" min="0" max="1" step="any" value="0.01"
@@ -46,7 +46,8 @@ const HTML = `
     <div id="score-plot" role="img"></div>
     <p id="score-legend" class="quiet"></p>
     <div class="score-parts">
-      <section><h3>The rows</h3><div id="score-rows"></div>
+      <section><h3>The rows <small class="quiet">(row 0 is the first)</small></h3>
+        <div id="score-rows"></div>
         <button type="button" id="score-save">Download as CSV</button>
         <span id="score-saved" role="status"></span></section>
       <section id="score-why" aria-live="polite"></section>
@@ -132,15 +133,16 @@ async function drawRows(signal) {
 
 // ---- scoring
 
-// Say of rows of a file that have no numbers what is wrong with them.
+// Say beside the field of rows that have no numbers what is wrong with them.
 function tellFaults() {
-  const { faults, skipped, count } = batch;
-  if (faults.length === 0) return;
-  const [{ row, reason }] = faults;
-  const place = skipped === null ? `row ${row}` : `row ${row} (line ${row + skipped + 1})`;
-  const rows = new Set(faults.map(fault => fault.row)).size;
-  app.fail(new FileProblem(`${rows} of ${count} rows have no score: ${place}: ${reason}`
-    + `${faults.length > 1 ? `; ${faults.length - 1} more` : ""}`), byId("score-file"));
+  const { scores: { reasons }, skipped, count } = batch;
+  if (reasons.size === 0) return;
+  const [[row, reason]] = reasons;
+  const place = batch.names?.[row]
+    ?? (skipped === null ? `row ${row}` : `row ${row} (line ${row + skipped + 1})`);
+  const others = reasons.size > 1 ? `; ${reasons.size - 1} more` : "";
+  app.fail(new FileProblem(
+    `${reasons.size} of ${count} have no score: ${place}: ${reason}${others}`), byId("score-file"));
 }
 
 // Look at rows from now on: {rows or files, count, header, faults, notes, shown, skipped}.
@@ -148,7 +150,6 @@ async function adopt(read, signal) {
   batch = { ...read, scores: emptyScores(read.count) };
   seen = lookedAt();
   byId("score-notes").textContent = batch.notes.join("; ");
-  tellFaults();
   for (const { row, reason } of batch.faults) batch.scores.reasons.set(row, reason);
   await askCalibration();
   byId("score-progress").hidden = false;
@@ -194,22 +195,27 @@ async function run(read) {
 const rate = () => Number(byId("score-rate").value);
 const isFdr = () => byId("score-by").value === "fdr";
 
+// Whether it was answered, and no later one was asked meanwhile.
 async function askCalibration() {
   const { model } = app;
   byId("score-decide").hidden = !model.calibration;
-  calibration = null;
-  if (!model.calibration) return;
   const mine = ++asked;
+  if (!model.calibration) {
+    calibration = null;
+    return true;
+  }
   const label = model.num_classes === null ? "" : `&class=${app.fields().context}`;
   const path = `models/${encodeURIComponent(model.name)}/calibration`;
   const query = isFdr() ? `?${label.slice(1)}` : `?alpha=${rate()}${label}`;
   const found = await get(path + query);
-  if (mine !== asked) return;
+  if (mine !== asked) return false;
   calibration = found;
   const slider = byId("score-slider");
   slider.min = Math.log10(found.p_floor).toFixed(2);
   slider.max = Math.log10(0.5).toFixed(2);
-  slider.value = Math.log10(rate());
+  // Rates are rounded: under the keys the slider would never leave its place.
+  if (document.activeElement !== slider) slider.value = Math.log10(rate());
+  return true;
 }
 
 function decide() {
@@ -226,11 +232,10 @@ function decide() {
 async function changeRate() {
   clearComplaints(byId("score-decide"));
   try {
-    await askCalibration();
+    if (!await askCalibration() || !batch?.byP) return;
   } catch (error) {
     return app.fail(error, byId("score-rate"));
   }
-  if (!batch?.byP) return;
   decide();
   plot();
   tell();
@@ -282,7 +287,7 @@ function plot() {
     "Blue: your rows.", ...calibration ? ["Grey: the calibration rows."] : [],
     ...limit === null ? [] : [`Orange: the threshold, ${Number(limit.toPrecision(4))}; rows to the right `
       + "of it are flagged, each with a red mark below."],
-    ...beyond ? [`${beyond} rows score higher than is drawn and are in the last bar.`] : [],
+    ...beyond ? [`The last bar holds all that score higher still: ${beyond}.`] : [],
     "Higher is odder.",
   ].join(" ");
 }
@@ -303,6 +308,7 @@ async function showTable() {
   for (const id of ["score-rows", "score-why"]) byId(id).classList.remove("stale");
   plot();
   tell();
+  tellFaults();
   table.pick(order[0]);
 }
 
@@ -348,6 +354,7 @@ async function choose(row) {
   if (reason) return showReason(root, title, reason);
   try {
     if (isPicture(app.model)) {
+      showReason(root, title, "Computing the heat map: the first one takes a few seconds.");
       const options = { title, ...await pictureOf(row), signal: mine.signal };
       return await showHeatMap(root, app, options);
     }

@@ -12,7 +12,7 @@ export function readArray(bytes, model) {
   try {
     array = readNpy(bytes.buffer);
   } catch (error) {
-    throw new FileProblem(error.message);
+    throw new FileProblem(`this .npy file cannot be read: ${error.message}`);
   }
   const [count, ...event] = array.shape;
   const isFlat = event.length === 1 && event[0] === model.features;

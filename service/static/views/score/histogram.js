@@ -98,7 +98,11 @@ function optionsOf(host, bins, { marks, threshold, label }) {
       { fill: `${colour("accent")}59`, stroke: colour("accent"), width: 1.5, paths,
         points: { show: false } },
     ],
-    hooks: { draw: [plot => { drawMarks(plot, marks); drawThreshold(plot, threshold); }] },
+    hooks: { draw: [plot => {
+      drawMarks(plot, marks);
+      drawThreshold(plot, threshold);
+      host.dataset.most = plot.scales.y.max;
+    }] },
   };
 }
 
@@ -126,9 +130,8 @@ export function scoreHistogram(host) {
     const grey = histogram ? calibrationShares(histogram, bins) : x.map(() => null);
     plot = new uPlot(optionsOf(host, bins, { marks, threshold, label }),
       [x, grey, shares(values, bins)], host);
-    // What is drawn where, for those who cannot see it, and for tests.
-    Object.assign(host.dataset, { first: bins.first, width: bins.width, count: bins.count,
-      most: plot.scales.y.max });
+    // Where what is drawn.
+    Object.assign(host.dataset, bins);
     return values.reduce((sum, value) => sum + (value >= end + bins.width), 0);
   }
 

@@ -42,8 +42,8 @@ export function scoreTable(root, { onPage, onChoose }) {
       if (!by) return element("th", { scope: "col", textContent: text });
       const isSorted = sorted.by === by;
       const button = element("button", { type: "button", textContent: text });
-      button.addEventListener("click", () => sort(
-        { by, descends: isSorted ? !sorted.descends : by === "score" }, text));
+      button.addEventListener("click", () =>
+        sort({ by, descends: isSorted ? !sorted.descends : by === "score" }));
       return element("th", { scope: "col", "aria-sort": !isSorted ? "none"
         : sorted.descends ? "descending" : "ascending" }, button);
     });
@@ -66,6 +66,8 @@ export function scoreTable(root, { onPage, onChoose }) {
 
   function draw() {
     const rows = rowsOfPage();
+    const { activeElement } = document;
+    const focused = table.contains(activeElement) ? activeElement.textContent : null;
     table.replaceChildren(element("thead", {}, element("tr", {}, ...heads())),
       element("tbody", {}, ...rows.map(line)));
     const first = page * ROWS;
@@ -73,9 +75,10 @@ export function scoreTable(root, { onPage, onChoose }) {
       + content.count.toLocaleString("en");
     before.disabled = page === 0;
     after.disabled = first + ROWS >= content.count;
+    [...table.querySelectorAll("button")].find(({ textContent }) => textContent === focused)?.focus();
   }
 
-  async function sort(how, focused) {
+  async function sort(how) {
     sorted = how;
     const { score, p_value } = content.scores;
     const rank = Float64Array.from(score, (value, row) =>
@@ -86,8 +89,6 @@ export function scoreTable(root, { onPage, onChoose }) {
     order = await ask("order", { first, then, descends: how.descends });
     page = 0;
     draw();
-    if (focused) [...table.querySelectorAll("th button")]
-      .find(button => button.textContent === focused).focus();
     onPage(rowsOfPage());
   }
 

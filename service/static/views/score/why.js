@@ -4,7 +4,7 @@ import { call } from "../../page/api.js";
 import { element } from "../../page/dom.js";
 import { short } from "./table.js";
 
-const SIDE = 224; // of a picture, in pixels of the page
+const SIDE = 168; // of a picture, in pixels of the page
 
 // One feature: its value, what was expected, and the nats as a bar.
 function line(reason, most) {
