@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from models.datasets import load
 from models.scoring.calibration import calibrate
 from models.scoring.statistics import Evidence
 from models.scoring.storage import write_calibration
+from tests.cases import perturb
 from tests.e2e.page.browsing import MARKS, Log, until
 from tests.e2e.page.test_request import program, run
 
@@ -30,12 +32,16 @@ pytestmark = MARKS
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Two models: one of a name that nobody guesses, calibrated, and one that is not."""
+    """A model of a name that nobody guesses, calibrated; one that is not; one of two classes."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(ZOO / "moons", folder / "models" / "rings")
     calibrate_on_moons(folder / "models" / "rings")
     uncalibrated = shutil.ignore_patterns("calibration.*")
     shutil.copytree(ZOO / "digits-nice", folder / "models" / "digits", ignore=uncalibrated)
+    small = {"event_shape": [2], "num_layers": 2, "conditioner": {"kind": "mlp", "widths": [6]}}
+    flow = perturb(models.build("realnvp", {**small, "num_classes": 2}), 0.4).eval()
+    models.save(flow, folder / "models" / "halves")
+    calibrate_by_class(folder / "models" / "halves")
     arguments = (str(folder / "models"), "--engine", "torch")
     env = {"PUSHFORWARD_API_KEYS": KEY}
     with serving(folder / "server.log", *arguments, env=env) as server:
@@ -53,6 +59,27 @@ def calibrate_on_moons(folder: Path) -> None:
         weights=digest(folder),
         dtype="float32",
         dataset="moons",
+    )
+    write_calibration(folder, calibration)
+
+
+def calibrate_by_class(folder: Path) -> None:
+    """Each class on its own scores, of rows drawn wider for the second."""
+    flow = models.load(folder)
+    rows = np.random.default_rng(3).normal(size=(400, 2)).astype(np.float32)
+    labels = np.repeat([0, 1], 200)
+    rows[200:] *= 3
+    with torch.no_grad():
+        x, context = torch.from_numpy(rows), torch.eye(2)[torch.from_numpy(labels)]
+        z, log_prob = flow.encode(x, context)[0].numpy(), flow.log_prob(x, context).numpy()
+    calibration = calibrate(
+        Evidence(rows, log_prob, z),
+        statistic="neg_log_prob",
+        weights=digest(folder),
+        dtype="float32",
+        dataset="noise",
+        labels=labels,
+        class_rows=100,
     )
     write_calibration(folder, calibration)
 
@@ -126,6 +153,45 @@ def test_the_page_finds_anomalies(server: RunningServer, page: Page) -> None:
     expect(page.locator("#suspects-message")).to_contain_text("alpha: ")
     page.locator("#model").select_option("digits")
     expect(page.locator("#alpha")).to_have_value("")
+
+
+def test_rows_are_judged_by_the_scores_of_their_class(server: RunningServer, page: Page) -> None:
+    enter(page, server, "halves", "score")
+    rows = [[0.1 * row, 1 - row] for row in range(12)]
+    table = "a,b\n" + "\n".join(f"{a},{b}" for a, b in rows)
+    page.locator("#score-file").set_input_files(
+        {"name": "rows.csv", "mimeType": "text/csv", "buffer": table.encode()}
+    )
+    page.locator("#score-rate").fill("0.05")
+    found = []
+    for label in (0, 1):
+        page.locator("#label").select_option(str(label))
+        answer = httpx.post(
+            f"{server.url}/score",
+            json={"model": "halves", "x": rows, "context": label, "alpha": 0.05},
+            headers={"X-API-Key": KEY},
+        ).json()
+        least = min(answer["p_value"])
+        until(page, f"{FIRST_P} === {least:.4g}")
+        found.append(sum(answer["is_anomaly"]))
+        expect(page.locator("#score-told")).to_contain_text(f"{found[-1]} of 12 rows flagged")
+        expect(page.locator("#score-bound")).to_contain_text("200 calibration rows (noise)")
+    assert found[0] > found[1]
+
+
+FIRST_P = "Number(document.querySelector('#score-table tbody td:nth-child(3)')?.textContent)"
+
+
+def test_without_calibration_rows_are_scored_and_it_is_said_how(
+    server: RunningServer, page: Page
+) -> None:
+    enter(page, server, "digits", "score")
+    page.locator("#score-try").click()
+    expect(page.locator("#score-told")).to_have_text("200 rows scored")
+    bound = page.locator("#score-bound")
+    expect(bound).to_contain_text("pushforward calibrate digits --data HELD-OUT")
+    expect(page.locator("#score-decide")).to_be_hidden()
+    expect(page.locator("#score-plot canvas")).to_be_visible()
 
 
 def test_the_key_lasts_as_long_as_the_page(server: RunningServer, page: Page) -> None:
