@@ -163,6 +163,7 @@ def test_rows_are_judged_by_the_scores_of_their_class(server: RunningServer, pag
         {"name": "rows.csv", "mimeType": "text/csv", "buffer": table.encode()}
     )
     page.locator("#score-rate").fill("0.05")
+    page.locator("#score-rate").press("Enter")
     found = []
     for label in (0, 1):
         page.locator("#label").select_option(str(label))
