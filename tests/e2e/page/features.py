@@ -98,6 +98,8 @@ FEATURES: dict[tuple[str, str], Cell] = {
         Unfit("digits-glow", "interpolate", "trained without classes"),
         "test_interpolate_classes.py::test_a_direction_from_class_to_class",
         Unfit("pinwheel", "interpolate", "trained without classes"),
+    ),
+    **row(
         "scores of a file",
         "test_score.py::test_the_keyboard_suffices",
         "test_score.py::test_a_dropped_csv_is_judged_as_the_api_judges_it",

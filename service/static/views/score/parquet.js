@@ -1,17 +1,13 @@
-// Parquet files, but for the codecs that few write.
+// Parquet files, plain or compressed by snappy.
 
-import "../../vendor/fzstd.js"; // gives globalThis.fzstd
 import { parquetMetadataAsync, parquetRead } from "../../vendor/hyparquet.js";
 import { othersOf, placesOf } from "./columns.js";
 import { checkRows, FileProblem } from "./limits.js";
 
 // What a file of so many bytes may unfold into.
 const MAX_UNFOLDED = 512 * 2 ** 20;
-const READ = new Set(["UNCOMPRESSED", "SNAPPY", "ZSTD"]);
+const READ = new Set(["UNCOMPRESSED", "SNAPPY"]);
 const NUMBERS = new Set(["BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE"]);
-const compressors = {
-  ZSTD: (bytes, size) => globalThis.fzstd.decompress(bytes, new Uint8Array(size)),
-};
 
 // The columns of a file: {name, isNumber}; those that hold further columns are none.
 function columnsOf(metadata) {
@@ -34,8 +30,8 @@ function check(metadata, columns, places, model) {
   const chunks = metadata.row_groups.flatMap(group => group.columns.map(one => one.meta_data));
   const codec = chunks.map(chunk => chunk.codec).find(name => !READ.has(name));
   if (codec) {
-    throw new FileProblem(`the file is compressed by ${codec}, and this page reads snappy and `
-      + 'zstd: write it with compression="snappy"');
+    throw new FileProblem(`the file is compressed by ${codec}, and this page reads snappy: `
+      + 'write it with compression="snappy", or use pushforward score');
   }
   const unfolded = chunks.reduce((sum, one) => sum + Number(one.total_uncompressed_size), 0);
   if (unfolded > MAX_UNFOLDED) throw new FileProblem("the file unfolds to more than 512 MB");
@@ -72,7 +68,7 @@ export async function readParquet(bytes, model) {
     for (let index = 0; index < columnData.length; index++) into[rowStart + index] = columnData[index];
   };
   try {
-    await parquetRead({ file, metadata, columns: header, onChunk, compressors });
+    await parquetRead({ file, metadata, columns: header, onChunk });
   } catch (error) {
     throw new FileProblem(`this Parquet file cannot be read: ${error.message}`);
   }
