@@ -151,6 +151,7 @@ async function adopt(read, signal) {
   seen = lookedAt();
   byId("score-notes").textContent = batch.notes.join("; ");
   for (const { row, reason } of batch.faults) batch.scores.reasons.set(row, reason);
+  raiseRate();
   await askCalibration();
   byId("score-progress").hidden = false;
   byId("score-result").hidden = false;
@@ -194,6 +195,17 @@ async function run(read) {
 
 const rate = () => Number(byId("score-rate").value);
 const isFdr = () => byId("score-by").value === "fdr";
+
+// A rate that so few calibration rows can promise, where that of before is lower.
+function raiseRate() {
+  const { calibration: facts, num_classes } = app.model;
+  if (!facts) return;
+  const own = num_classes === null ? undefined : facts.classes?.[app.fields().context];
+  const least = (own ?? facts).p_floor;
+  if (rate() >= least) return;
+  byId("score-rate").value = Math.ceil(least * 1e4) / 1e4;
+  byId("score-rate").dispatchEvent(new Event("input"));
+}
 
 // Whether it was answered, and no later one was asked meanwhile.
 async function askCalibration() {

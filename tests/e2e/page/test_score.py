@@ -262,11 +262,16 @@ def test_wrong_files_say_what_is_wrong(server: RunningServer, page: Page, tmp_pa
 
 
 def test_the_keyboard_suffices(server: RunningServer, page: Page) -> None:
-    open_view(page, server, "moons", "score")
+    open_view(page, server, "moons", "score", alpha=0.00001)
     page.locator("#score-file").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#score-told")).to_contain_text("of 200 rows flagged")
+    # 5,000 calibration rows promise no less.
+    expect(page.locator("#score-rate")).to_have_value("0.0002")
+    page.locator("#score-rate").fill("0.01")
+    page.keyboard.press("Enter")
+    expect(page.locator("#score-bound")).to_contain_text("1 % are flagged falsely")
     page.locator("#score-slider").focus()
     before = page.locator("#score-bound").inner_text()
     for _ in range(20):
