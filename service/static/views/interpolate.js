@@ -186,7 +186,8 @@ function makeView(root, app) {
   const view = {
     root, app,
     get model() { return app.model; },
-    decoded: null, samples: [], samplesOf: null, blend: [], blendDensities: [], charts: [], timer: 0,
+    shown: null, // the name of the model
+    decoded: null, blend: [], blendDensities: [], samples: [], samplesOf: null, charts: [], timer: 0,
     asking: new AbortController(), // for the whole
     scrubbing: new AbortController(), // for the row at t
     restart() {
@@ -223,6 +224,8 @@ export const interpolate = {
     });
     return {
       show() {
+        if (view.shown !== app.model.name) clear(view); // rows of another shape
+        view.shown = app.model.name;
         byId("frames").value = read("frames", byId("frames").defaultValue);
         byId("t").value = read("t", byId("t").defaultValue);
         byId("compare").checked = read("compare") === "true";

@@ -169,6 +169,11 @@ def test_rows_as_json_and_what_is_wrong_with_them(server: RunningServer, page: P
     expect(page.locator("#film li").first).to_contain_text("(0.5, 0.25)")
     expect(page.locator("#row-a-message")).to_have_text("")
 
+    page.locator("#model").select_option("digits-ffjord")  # rows of another shape
+    wait_for_film(page, 9)
+    expect(page.locator("#from-a")).to_have_value("sample")
+    assert pixels(page, "#film canvas").shape == (9, 8, 8)
+
 
 def test_what_a_pen_draws_is_the_row_that_is_sent(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-glow", "interpolate", frames=5)

@@ -101,8 +101,9 @@ async function showDirection(part, signal) {
   const { step } = part.direction;
   const strengths = Array.from({ length: STEPS }, (_, at) =>
     Number(byId("strength").value) * at / (STEPS - 1));
-  const rows = await through("decode", app, strengths.map(strength =>
-    Float64Array.from(part.z, (value, at) => value + strength * step[at])), { signal, shown: true });
+  const along = strengths.map(strength =>
+    Float64Array.from(part.z, (value, at) => value + strength * step[at]));
+  const rows = await through("decode", app, along, { signal, shown: true });
   const [own, first, second] = await Promise.all([app.fields().context, from, to].map(context =>
     densities(app, rows, { signal, context })));
   if (signal.aborted) return;

@@ -47,7 +47,8 @@ export async function decodedPath(app, ends, signal) {
   const [rowAt, densityAt] = [new Map(), new Map()];
   const fill = async (known, places, ask) => {
     const missing = [...new Set(places)].filter(t => !known.has(t));
-    if (missing.length) (await ask(missing)).forEach((value, index) => known.set(missing[index], value));
+    const answers = missing.length ? await ask(missing) : [];
+    answers.forEach((value, index) => known.set(missing[index], value));
     return places.map(t => known.get(t));
   };
   const rows = (places, options) => fill(rowAt, places, missing =>

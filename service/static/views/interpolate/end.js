@@ -196,7 +196,8 @@ export function makeEnd(app, side, { name = side.toUpperCase(), seed, changed })
   }));
   own("file").addEventListener("change", act(() => takeFile(own("file").files[0])));
   own("invert").addEventListener("change", act(() => takeFile(own("file").files[0])));
-  own("use").addEventListener("click", act(() => give(parseRow(own("row").value, app.model), "pasted")));
+  own("use").addEventListener("click", act(() =>
+    give(parseRow(own("row").value, app.model), "pasted")));
   root.addEventListener("dragover", event => hasPixels(app.model) && event.preventDefault());
   root.addEventListener("drop", act(event => {
     if (!hasPixels(app.model)) return;
@@ -235,6 +236,8 @@ export function makeEnd(app, side, { name = side.toUpperCase(), seed, changed })
       own("picture").hidden = !isPicture;
       if (!isOther) return;
       given = {};
+      own("file").value = own("row").value = own("about").textContent = "";
+      own("invert").checked = false;
       choose("sample");
     },
     async row(signal) {

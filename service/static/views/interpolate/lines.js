@@ -32,7 +32,8 @@ const markAt = place => ({
  * are.
  */
 export function drawLines(parent, { title, t, lines, place, height = HEIGHT }) {
-  const figure = element("figure", { className: "lines" }, element("figcaption", { textContent: title }));
+  const figure = element("figure", { className: "lines" },
+    element("figcaption", { textContent: title }));
   parent.append(figure);
   const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 },
     ticks: { stroke: colour("line") }, font: "11px system-ui" };

@@ -18,7 +18,9 @@ export function pathBetween(from, to) {
   const angle = Math.acos(Math.min(Math.max(cosine, -1), 1));
   const isCircle = Math.sin(angle) > MIN_SINE;
   const at = t => {
-    if (!isCircle) return Float64Array.from(from, (value, index) => value + t * (to[index] - value));
+    if (!isCircle) {
+      return Float64Array.from(from, (value, index) => value + t * (to[index] - value));
+    }
     const norm = norms[0] + t * (norms[1] - norms[0]);
     const [first, second] = [1 - t, t].map((part, end) =>
       norm * Math.sin(part * angle) / Math.sin(angle) / norms[end]);
