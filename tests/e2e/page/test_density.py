@@ -27,6 +27,15 @@ from tests.e2e.page.density_page import (
 
 pytestmark = MARKS
 
+# How many pixels of what is drawn over the map are not clear.
+INK = """(() => {
+  const canvas = document.querySelector("#density-x .ink");
+  const copy = new OffscreenCanvas(canvas.width, canvas.height);
+  const pen = copy.getContext("2d", { willReadFrequently: true });
+  pen.drawImage(canvas, 0, 0);
+  return pen.getImageData(0, 0, canvas.width, canvas.height).data
+    .filter((value, at) => at % 4 === 3 && value > 0).length;
+})()"""
 # Where in x the pixels of a colour, over the map, are.
 INKED = """colour => {
   const canvas = document.querySelector("#density-x .ink");
@@ -51,12 +60,27 @@ INKED = """colour => {
 }"""
 
 
+def move_over(page: Page, share: Sequence[float]) -> None:
+    canvas = page.locator("#density-x .map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + share[0] * box["width"], box["y"] + (1 - share[1]) * box["height"])
+
+
 def test_colours_of_the_map_are_the_models_log_p(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "density", window="-1.5,2.5,-1,1.5")
     until(page, IS_FINE)
     cells = np.random.default_rng(3).integers(0, 200, (20, 2))
     x = np.stack([fine(200, -1.5, 2.5)[cells[:, 0]], fine(200, -1, 1.5)[cells[:, 1]]], 1)
-    assert_painted(page, cells, ask(server, "log_prob", model="moons", x=x.tolist())["log_prob"])
+    log_prob = ask(server, "log_prob", model="moons", x=x.tolist())["log_prob"]
+    assert_painted(page, cells, log_prob)
+    share = (cells[7] + 0.5) / 200
+    move_over(page, share)
+    where = ", ".join(f"x{side + 1} {x[7, side]:g}" for side in range(2))
+    expect(page.locator("#density-hover")).to_contain_text(f"Here: {where}: log p ")
+    hovered = page.locator("#density-hover").inner_text().split("log p ")[1].removesuffix(" nats")
+    assert float(hovered) == pytest.approx(log_prob[7], abs=1e-3, rel=1e-5)
 
 
 def test_other_features_stay_as_in_the_row(server: RunningServer, page: Page) -> None:
@@ -155,6 +179,9 @@ def test_lines_hold_the_shares_that_they_say(server: RunningServer, page: Page) 
     log_prob = np.array(ask(server, "log_prob", model="moons", x=places)["log_prob"])
     away = np.abs(log_prob[:, None] - np.array(levels)).min(1)
     assert np.quantile(away, 0.9) < 0.25
+    without = page.evaluate(INK)
+    page.locator("#density-samples").check()
+    until(page, f"{INK} > {without} + 1000")
 
 
 def test_a_table_shows_its_latents_as_bars(server: RunningServer, page: Page) -> None:
@@ -209,8 +236,12 @@ def test_a_finger_drags_on_a_dark_phone(server: RunningServer, page: Page) -> No
     box = canvas.bounding_box()
     assert box is not None
     touches = page.context.new_cdp_session(page)
+    touches.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    for kind, far in (("touchStart", 0), ("touchMove", 10), ("touchMove", 40), ("touchEnd", None)):
+    for kind, far in (
+        *(("touchStart", 0), ("touchMove", 10), ("touchMove", 20), ("touchMove", 40)),
+        ("touchEnd", None),
+    ):
         points = [] if far is None else [{"x": x, "y": y + far}]
         touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     scrolled = page.evaluate("scrollY")
