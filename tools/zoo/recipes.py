@@ -235,7 +235,7 @@ RECIPES: Mapping[str, Recipe] = {
         data="mnist",
         family="tarflow",
         config={**_TARFLOW, "num_blocks": 4, "layers_per_block": 2, "num_classes": 10},
-        options={**_TARFLOW_OPTIONS, "epochs": 20},
+        options={**_TARFLOW_OPTIONS, "epochs": 20, "picture_temperature": 0.6},
         statistic="neg_log_prob",
         notes=(_FEW_DIGITS, _COARSE_BITS),
     ),
