@@ -12,9 +12,11 @@ from service.operations.fields import RETURN_EVALUATIONS, Output, number_output,
 
 NO_SPREAD = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 
+EVALUATIONS = "evaluations"
+
 SOLVER_OUTPUTS = (
     Output(
-        "evaluations",
+        EVALUATIONS,
         {
             "type": "array",
             "items": {"type": "integer"},
@@ -63,5 +65,5 @@ def add_solver_stats(
     if np.isnan(errors).any() and media in (JSON, NPZ):
         scalars["log_prob_se_reason"] = NO_SPREAD
     if with_evaluations:
-        outputs["evaluations"] = stats.evaluations
+        outputs[EVALUATIONS] = stats.evaluations
     return scalars

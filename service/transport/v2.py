@@ -36,6 +36,7 @@ from service.operations.response import (
     failure_headers,
     server_timing,
 )
+from service.operations.solver_stats import EVALUATIONS
 from service.transport.asgi import AppContext, Endpoint, ReadBody
 from service.transport.request import Head
 from service.transport.v2_call import V2Call, V2CallReader
@@ -155,6 +156,8 @@ def _write(
     is_binary = any(binary for _, binary in outputs.values())
     if inference.outputs is None:
         outputs |= {name: (values, is_binary) for name, values in tensors.items()}
+    elif EVALUATIONS in tensors:  # asked for by a parameter
+        outputs[EVALUATIONS] = (tensors[EVALUATIONS], is_binary)
     if call.status is not None or len(failed):
         outputs[STATUS] = (codes, is_binary if call.status is None else call.status)
     named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}

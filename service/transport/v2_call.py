@@ -12,14 +12,12 @@ from service.contracts import ModelCard
 from service.errors import InvalidParameter, MissingField
 from service.operations import OPERATIONS, Operation
 from service.operations.failures import STATUS
-from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS
+from service.operations.fields import CONTEXT, MODEL
 from service.operations.sample import RETURN_LOG_PROB
 from service.operations.spec import SCALE
 
 # What the protocol has words of its own for, or no use.
-_NOT_PARAMETERS = {
-    field.name for field in (MODEL, CONTEXT, SCALE, RETURN_EVALUATIONS, RETURN_LOG_PROB)
-}
+_NOT_PARAMETERS = {field.name for field in (MODEL, CONTEXT, SCALE, RETURN_LOG_PROB)}
 _OWN_PARAMETERS = ("operation", "timeout", "binary_data_output")
 # What is meant where no operation is named, by the tensor that is there.
 _BY_TENSOR = {"x": "encode", "z": "decode", None: "sample"}

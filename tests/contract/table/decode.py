@@ -93,7 +93,6 @@ CASES = [
         ok(
             b'{"model":"flow","version":"3","x":[[2.0,0.0,0.0]],"log_det":[0.25],"evaluations":[10]}'
         ),
-        v2=NotInV2("the protocol does not tell what rows cost"),
     ),
     # Other forms
     Case(

@@ -135,7 +135,6 @@ CASES = [
         ok(
             b'{"model":"flow","version":"3","z":[[0.5,0.0,0.0],[2.0,0.0,0.0]],"log_det":[-0.125,-0.5],"evaluations":[10,40]}'
         ),
-        v2=NotInV2("the protocol does not tell what rows cost"),
     ),
     # Other forms
     Case(

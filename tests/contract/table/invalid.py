@@ -136,7 +136,7 @@ CASES = [
         '{"model":"flow","version":"3",'
         + _failed((1, "invalid_input", "missing"))
         + '"log_prob":[-3.0068157,null],"evaluations":[10,null],"non_finite":[1]}',
-        v2=NotInV2("the protocol does not tell what rows cost"),
+        v2=NotInV2("a whole number is never null there: 0 evaluations"),
     ),
     _null(
         "a context of its own",

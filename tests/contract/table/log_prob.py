@@ -26,7 +26,6 @@ _ONE = {"model": "line", "x": [[2, 4, 6]]}
 _ONE_PROBE = "the trace is estimated with one probe (divergence.num_probes), which shows no spread"
 _NO_PICTURES = NotInV2("the protocol has no pictures")
 _NO_ROWS = NotInV2("the protocol has no rows")
-_NO_EVALUATIONS = NotInV2("the protocol does not tell what rows cost")
 
 CASES = [
     # Answers
@@ -244,7 +243,6 @@ CASES = [
         ok(
             b'{"model":"flow","version":"3","log_prob":[-3.0068157,-5.2568154],"evaluations":[10,40]}'
         ),
-        v2=_NO_EVALUATIONS,
     ),
     Case(
         "evaluations of no flow",
@@ -255,7 +253,6 @@ CASES = [
             "return_evaluations: this model is no continuous flow, nor one with decoding=jacobi or passes",
             "/return_evaluations",
         ),
-        v2=_NO_EVALUATIONS,
     ),
     Case(
         "evaluations 1 and rows too short",
@@ -266,7 +263,6 @@ CASES = [
             "return_evaluations: expected true or false, got 1",
             "/return_evaluations",
         ),
-        v2=_NO_EVALUATIONS,
     ),
     Case(
         "evaluations 1",
@@ -277,7 +273,6 @@ CASES = [
             "return_evaluations: expected true or false, got 1",
             "/return_evaluations",
         ),
-        v2=_NO_EVALUATIONS,
     ),
     Case(
         "estimated with one probe, npz out",
@@ -317,7 +312,7 @@ CASES = [
         ),
         "model=flow&return_evaluations=true",
         {"Content-Type": NPY, "Accept": NPZ},
-        v2=_NO_EVALUATIONS,
+        v2=NotInV2("the protocol has no npz"),
     ),
     # Refusals
     Case(

@@ -195,7 +195,6 @@ CASES = [
             "judged_flow",
             b'"score":[30.256816864013672],"log_prob":[-34.256817],"evaluations":[90],"p_value":[0.05]',
         ),
-        v2=NotInV2("the protocol does not tell what rows cost"),
     ),
     _case(
         "an invalid row is not flagged",

@@ -223,6 +223,21 @@ def test_v2_tells_it_beside_bytes_too(app: Any, wanted: list[str] | None) -> Non
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
+def test_v2_tells_evaluations_beside_the_outputs_that_are_named(app: Any, is_binary: bool) -> None:
+    parameters = {"binary_data_output": is_binary, "return_evaluations": True}
+    request = inference(rows(1, 2), parameters=parameters, outputs=[{"name": "log_prob"}])
+    answer = post(app, INFER, json=request)
+    end = int(answer.headers.get("inference-header-content-length", len(answer.content)))
+    outputs = json.loads(answer.content[:end])["outputs"]
+    assert [(one["name"], one["datatype"]) for one in outputs] == [
+        ("log_prob", "FP32"),
+        ("evaluations", "INT64"),
+    ]
+    told = np.frombuffer(answer.content[-16:], "<i8").tolist() if is_binary else outputs[1]["data"]
+    assert told == [10, 20]
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
 def test_v2_says_nothing_where_all_went_well(app: Any, is_binary: bool) -> None:
     answer = post(app, INFER, json=inference(rows(1), parameters={"binary_data_output": is_binary}))
     assert "x-failures" not in answer.headers
