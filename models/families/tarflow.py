@@ -40,8 +40,8 @@ class TarFlowConfig(FamilyConfig):
     stays as it is.
 
     Cost: decode takes as many passes of each transformer as there are patches, of one patch each;
-    with decoding="jacobi" as many as it takes until nothing changes, of all patches each: in float32
-    and float64 mostly as many as there are patches, since rounding settles patch by patch.
+    with decoding="jacobi" as many as it takes until nothing changes, of all patches each. Rounding
+    settles patch by patch, so these are mostly as many too.
 
     Reference: Zhai et al. 2024 (arXiv 2412.06329).
     """
