@@ -32,7 +32,7 @@ const HTML = `
     <button type="button" id="score-cancel">Cancel</button>
   </p>
   <div id="score-result" hidden>
-    <h3 id="score-told" role="status"></h3>
+    <p id="score-told" role="status"></p>
     <form id="score-decide">
       <label>flag by <select id="score-by" name="by">
         <option value="alpha">false alarms a row (alpha)</option>
@@ -284,8 +284,10 @@ function tell() {
 function plot() {
   const { scores } = batch;
   const values = scores.score;
-  const flagged = batch.isFlagged ? Array.from(values.keys())
-    .filter(row => batch.isFlagged(row) && Number.isFinite(values[row])).map(row => values[row]) : [];
+  const flagged = [];
+  for (let row = 0; batch.isFlagged && row < values.length; row++) {
+    if (batch.isFlagged(row) && Number.isFinite(values[row])) flagged.push(values[row]);
+  }
   const limit = !app.model.calibration ? null
     : isFdr() ? (flagged.length ? Math.min(...flagged.slice(0, 10000)) : null) : calibration.threshold;
   const what = calibration ? `score: ${calibration.statistic}` : "score: -log_prob, in nats";

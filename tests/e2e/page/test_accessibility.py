@@ -31,6 +31,9 @@ def settled(page: Page, server: RunningServer, view: str, model: str) -> None:
     """Open a view, and wait for what it shows."""
     open_view(page, server, model, view)
     until(page, QUIET)
+    if view == "score":
+        page.locator("#score-try").click()
+        expect(page.locator("#score-why h3")).to_be_visible()
     if view == "live":
         expect(page.locator("#live-models")).to_contain_text(model)
     else:

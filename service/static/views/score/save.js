@@ -25,21 +25,17 @@ async function reasonsOf(app, { batch, table }, flagged) {
   return found;
 }
 
-const cells = values => Array.from(values, value => Number.isNaN(value) ? "" : value);
-
-function columnsOf(batch, { hasP, isFdr, reasons }) {
-  const { scores, count } = batch;
-  const rows = Array.from({ length: count }, (_, row) => row);
+// Numbers, truths, and text by row, as few as there are: a worker gets a copy.
+function columnsOf({ scores, count, q, isFlagged }, { hasP, isFdr, reasons }) {
+  const texts = Array.from(reasons ?? [], ([row, told]) => [row, JSON.stringify(told)]);
   return {
-    row: rows,
-    score: cells(scores.score),
-    log_prob: cells(scores.log_prob),
-    ...hasP ? { p_value: cells(scores.p_value) } : {},
-    ...hasP && isFdr ? { q_value: cells(batch.q) } : {},
-    ...hasP ? { is_anomaly: rows.map(row => batch.isFlagged(row)) } : {},
-    ...reasons ? { explanation: rows.map(row =>
-      reasons.get(row) ? JSON.stringify(reasons.get(row)) : "") } : {},
-    status: rows.map(row => scores.reasons.get(row) ?? ""),
+    score: scores.score,
+    log_prob: scores.log_prob,
+    ...hasP ? { p_value: scores.p_value } : {},
+    ...hasP && isFdr ? { q_value: q } : {},
+    ...hasP ? { is_anomaly: Uint8Array.from({ length: count }, (_, row) => isFlagged(row)) } : {},
+    ...reasons ? { explanation: new Map(texts) } : {},
+    status: scores.reasons,
   };
 }
 
@@ -54,7 +50,8 @@ export async function save(app, { batch, table, isFdr, canExplain }) {
   const flagged = Array.from(table.order).filter(row => batch.isFlagged(row));
   const reasons = canExplain ? await reasonsOf(app, { batch, table }, flagged) : null;
   const hasP = app.model.calibration !== null;
-  const blob = await ask("save", { columns: columnsOf(batch, { hasP, isFdr, reasons }) });
+  const blob = await ask("save",
+    { count: batch.count, columns: columnsOf(batch, { hasP, isFdr, reasons }) });
   download(blob, `${app.model.name}-scores.csv`);
   const left = reasons ? flagged.length - MOST_EXPLAINED : 0;
   byId("score-saved").textContent = `${batch.count.toLocaleString("en")} rows saved`

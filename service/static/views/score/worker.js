@@ -51,17 +51,21 @@ function order({ first, then, descends }) {
 // Columns of a file that are called as ours keep a name of their own.
 const renamed = (header, ours) => header.map(name => ours.includes(name) ? `${name} (file)` : name);
 
+// A cell of a column: of numbers, of truths as bytes, or of text by row.
+function cellOf(column, row) {
+  if (column instanceof Map) return column.get(row) ?? "";
+  if (column instanceof Uint8Array) return column[row] === 1;
+  return Number.isNaN(column[row]) ? "" : column[row];
+}
+
 // The table with the scores beside it, as CSV.
-function save({ columns }) {
+function save({ count, columns }) {
   const ours = Object.keys(columns);
   const { header } = table;
-  const count = columns.row.length;
-  const before = ["row"];
-  const after = ours.filter(name => name !== "row");
-  const lines = [formatRow([...before, ...renamed(header, ours), ...after])];
+  const lines = [formatRow(["row", ...renamed(header, ["row", ...ours]), ...ours])];
   for (let row = 0; row < count; row++) {
     const cells = Array.from(header, (_, index) => table.cells(row)[index]);
-    lines.push(formatRow([columns.row[row], ...cells, ...after.map(name => columns[name][row])]));
+    lines.push(formatRow([row, ...cells, ...ours.map(name => cellOf(columns[name], row))]));
   }
   return new Blob(lines.map(line => `${line}\n`), { type: "text/csv" });
 }
