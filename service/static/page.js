@@ -91,13 +91,15 @@ async function choose(view) {
   }
 }
 
-// A view that does not fit the model says why in the title of its tab.
+// A view that does not fit the model says why, in the title of its tab and below the tabs.
 function chooseFitting() {
   for (const view of VIEWS) {
     const reason = view.unfit(model);
     tabOf(view).disabled = reason !== null;
     tabOf(view).title = reason ?? "";
   }
+  byId("unfit").textContent = VIEWS.filter(view => view.unfit(model) !== null)
+    .map(view => `No view "${view.title}": ${view.unfit(model)}.`).join(" ");
   const wanted = VIEWS.find(view => view.id === read("view"));
   const fits = view => view && view.unfit(model) === null;
   return choose(fits(wanted) ? wanted : VIEWS.find(fits));
@@ -140,8 +142,10 @@ async function load() {
   if (answer.models.length === 0) return say("no model is served");
   byId("model").replaceChildren(...answer.models.map(({ name }) => new Option(name)));
   const names = answer.models.map(({ name }) => name);
-  const wanted = read("model", answer.default ?? names[0]);
-  byId("model").value = names.includes(wanted) ? wanted : names[0];
+  // Where nothing is said: one whose density is seen at once.
+  const telling = answer.models.find(({ features }) => features === 2)?.name ?? names[0];
+  const wanted = read("model", answer.default ?? telling);
+  byId("model").value = names.includes(wanted) ? wanted : telling;
   await lookAt(byId("model").value);
 }
 

@@ -297,11 +297,15 @@ function plot() {
   byId("score-plot").setAttribute("aria-label", `Histogram of ${scores.done} scores`
     + `${calibration ? ` over ${calibration.rows} of calibration` : ""}`
     + `${limit === null ? "" : `; threshold ${limit.toPrecision(4)}`}`);
+  const lowest = calibration?.histogram?.edges[0] ?? -Infinity;
+  const below = values.filter(value => value < lowest).length;
   byId("score-legend").textContent = [
     "Blue: your rows.", ...calibration ? ["Grey: the calibration rows."] : [],
     ...limit === null ? [] : [`Orange: the threshold, ${Number(limit.toPrecision(4))}; rows to the right `
       + "of it are flagged, each with a red mark below."],
     ...beyond ? [`The last bar holds all that score higher still: ${beyond}.`] : [],
+    ...below ? [`${below} rows score lower than nearly every calibration row: the model finds them likelier than `
+      + "its data, as it often does pictures that are simple. A low score is never flagged."] : [],
     "Higher is odder.",
   ].join(" ");
 }

@@ -1,7 +1,9 @@
 """The table of what the page can do: complete, and true."""
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
@@ -10,6 +12,8 @@ from tests.e2e.page.browsing import MARKS, until
 from tests.e2e.page.features import FEATURES, KINDS, Unfit
 
 pytestmark = MARKS
+
+DOCS = Path(__file__).parents[3] / "docs" / "page.md"
 
 
 def test_every_feature_has_a_cell_for_every_kind() -> None:
@@ -45,3 +49,19 @@ def test_the_page_says_why_a_model_has_no_such_feature(server: RunningServer, pa
             else:
                 tab.click()
                 expect(page.locator(f"#view-{cell.view}")).to_contain_text(cell.says)
+
+
+def test_no_two_elements_of_the_views_have_one_name(server: RunningServer, page: Page) -> None:
+    page.goto(f"{server.url}/ui#model=moons")
+    until(page, "document.querySelector('#views > section:not([hidden])') !== null")
+    for tab in page.locator("[role=tab]").all():
+        tab.click()
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    assert sorted(name for name, count in Counter(ids).items() if count > 1) == []
+
+
+def test_the_table_of_the_docs_is_this_one() -> None:
+    text = DOCS.read_text("utf-8")
+    for feature in {feature for feature, _ in FEATURES}:
+        marks = ("–" if isinstance(FEATURES[feature, kind], Unfit) else "✓" for kind in KINDS)
+        assert f"| {' | '.join((feature, *marks))} |" in text
