@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.process import RunningServer, serving
 
-COLOURS = 96
+COLOURS = 80
 FOLDER = Path(__file__).parent.parent / "docs" / "page"
 ODD_ROW = [200, 150, 2.1, 0.8, 0.6, -250, 150, 90, 85, 440]
 
