@@ -16,6 +16,9 @@ import {
 import { scoreTable } from "./score/table.js";
 import { showFeatures, showHeatMap, showReason, toImage } from "./score/why.js";
 
+// Of the rows; of rows like those of the calibration about 2 in 1,000 lie below its histogram.
+const MANY_BELOW = 0.05;
+
 const HTML = `
   <h2>Which rows are odd, and why</h2>
   <div id="score-drop" class="drop">
@@ -304,8 +307,9 @@ function plot() {
     ...limit === null ? [] : [`Orange: the threshold, ${Number(limit.toPrecision(4))}; rows to the right `
       + "of it are flagged, each with a red mark below."],
     ...beyond ? [`The last bar holds all that score higher still: ${beyond}.`] : [],
-    ...below ? [`${below} rows score lower than nearly every calibration row: the model finds them likelier than `
-      + "its data, as it often does pictures that are simple. A low score is never flagged."] : [],
+    ...below > MANY_BELOW * values.length ? [`Lower than nearly every calibration row: ${below}; the `
+      + "model finds these likelier than its data, as it often does simple pictures, and never flags "
+      + "them."] : [],
     "Higher is odder.",
   ].join(" ");
 }
