@@ -62,7 +62,7 @@ FEATURES: dict[tuple[str, str], Cell] = {
         "test_trust.py::test_rows_come_back_and_the_ledger_adds_up",
         "test_trust.py::test_rows_come_back_and_the_ledger_adds_up",
         "test_trust.py::test_rows_come_back_and_the_ledger_adds_up",
-        "test_samples.py::test_rows_of_a_class_come_back",
+        "test_trust.py::test_rows_of_a_class_come_back",
         "test_trust.py::test_rows_come_back_and_the_ledger_adds_up",
     ),
     **row(
@@ -70,7 +70,7 @@ FEATURES: dict[tuple[str, str], Cell] = {
         "test_trust.py::test_the_card_says_what_the_server_states",
         "test_trust.py::test_the_card_says_what_the_server_states",
         "test_trust.py::test_the_card_says_what_the_server_states",
-        "test_samples.py::test_rows_of_a_class_come_back",
+        "test_trust.py::test_rows_of_a_class_come_back",
         "test_trust.py::test_the_card_says_what_the_server_states",
     ),
     **row(

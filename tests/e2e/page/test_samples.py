@@ -228,21 +228,3 @@ def test_another_draw_has_another_seed_and_too_many_are_refused(
     page.locator("#count").fill("99999999")
     page.locator("#count").press("Enter")
     expect(page.locator("#count-message")).to_contain_text("num_samples: expected at most")
-
-
-def test_rows_of_a_class_come_back(server: RunningServer, page: Page) -> None:
-    open_view(page, server, "classes", "trust", **{"class": 2, "trip-count": 5})
-    until(page, "document.querySelectorAll('#ledger tr').length === 6")
-    with server.client() as http:
-        of = {"model": "classes", "context": 2}
-        x = http.post("/sample", json={**of, "num_samples": 5, "seed": 0}).json()["x"]
-        log_prob = http.post("/log_prob", json={**of, "x": x}).json()["log_prob"]
-        others = http.post("/log_prob", json={**of, "context": 0, "x": x}).json()["log_prob"]
-    said = (
-        "[...document.querySelectorAll('#ledger tr')].slice(1).map(row => row.cells[6].textContent)"
-    )
-    shown = [float(number) for number in page.evaluate(said)]
-    assert shown == pytest.approx(log_prob, abs=0.01)
-    assert shown != pytest.approx(others, abs=0.01)
-    assert "5 rows of" in page.locator("#trip-result").inner_text()
-    expect(page.locator("#verdicts-of-trust li")).to_have_count(4)

@@ -174,3 +174,21 @@ def test_operations_are_timed_when_it_is_asked_for(server: RunningServer, page: 
         assert 0 < float(one) < float(full.replace(",", "")) * 10
         per_second = 1024 / float(full) * 1000
         assert float(rate.replace(",", "")) == pytest.approx(per_second, rel=0.01)
+
+
+def test_rows_of_a_class_come_back(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "digits-classes", "trust", **{"class": 2, "trip-count": 5})
+    until(page, "document.querySelectorAll('#ledger tr').length === 6")
+    with server.client() as http:
+        of = {"model": "digits-classes", "context": 2}
+        x = http.post("/sample", json={**of, "num_samples": 5, "seed": 0}).json()["x"]
+        log_prob = http.post("/log_prob", json={**of, "x": x}).json()["log_prob"]
+        others = http.post("/log_prob", json={**of, "context": 0, "x": x}).json()["log_prob"]
+    said = (
+        "[...document.querySelectorAll('#ledger tr')].slice(1).map(row => row.cells[6].textContent)"
+    )
+    shown = [float(number) for number in page.evaluate(said)]
+    assert shown == pytest.approx(log_prob, abs=0.01)
+    assert shown != pytest.approx(others, abs=0.01)
+    assert "5 rows of" in page.locator("#trip-result").inner_text()
+    expect(page.locator("#verdicts-of-trust li")).to_have_count(4)
