@@ -151,7 +151,7 @@ def test_the_description_says_no_name_of_a_model_to_strangers(app: FastAPI) -> N
         answer = ask(app, "GET", "/openapi.json", headers=headers)
         assert not [name for name in ("payroll", "salary") if name in answer.text]
         assert set(answer.json()["components"]["securitySchemes"]) == {"bearer", "key"}
-        assert answer.headers["vary"] == "Authorization, X-API-Key"
+        assert answer.headers["vary"].startswith("Authorization, X-API-Key")
     known = ask(app, "GET", "/openapi.json", headers={"X-API-Key": KEY})
     assert "payroll" in known.text
     assert known.json()["paths"].keys() == answer.json()["paths"].keys()
