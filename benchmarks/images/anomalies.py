@@ -13,9 +13,12 @@ from benchmarks.images.caller import Caller
 from benchmarks.images.rows import FASHION, MNIST, data_of, held_out, test_rows
 from benchmarks.process import serving
 from models.datasets import Dataset
+from models.onnx.names import ENCODE_FILE
+from models.scoring.calibration import calibrate
 from models.scoring.detection import auroc, auroc_interval
-from pushforward.cli.calibration import CalibrationPlan, calibrate_model, make_inputs, store
-from pushforward.cli.evidence import open_model
+from models.scoring.storage import write_calibration
+from pushforward.cli.calibration import make_inputs
+from pushforward.cli.evidence import gather_evidence, open_model
 
 Array: TypeAlias = NDArray[Any]
 
@@ -60,10 +63,10 @@ def _detect(name: str, folder: Path, data: Mapping[str, Dataset], scratch: Path)
     own = data_of(folder)
     parts = held_out(data[own])
     other = test_rows(data[MNIST if own == FASHION else FASHION])
-    copies = {one: _calibrated(folder, parts.calibration, one, scratch) for one in STATISTICS}
-    log = scratch / "log"
-    found = []
-    with serving(log, *map(str, copies.values()), "--log-level", "warning") as server:
+    copies = _calibrated(folder, parts.calibration, scratch)
+    log, found = scratch / "log", []
+    options = () if (folder / ENCODE_FILE).exists() else ("--engine", "torch")
+    with serving(log, *map(str, copies.values()), *options, "--log-level", "warning") as server:
         caller = Caller(server.url)
         for statistic, copy in copies.items():
             normal, anomalous = (_score(caller, copy.name, rows) for rows in (parts.normal, other))
@@ -82,14 +85,24 @@ def _detect(name: str, folder: Path, data: Mapping[str, Dataset], scratch: Path)
     return found
 
 
-def _calibrated(folder: Path, rows: Dataset, statistic: str, scratch: Path) -> Path:
-    """A copy of a model, calibrated by one statistic."""
-    copy = scratch / f"{folder.name}-{statistic.replace('_', '-')}"
-    shutil.copytree(folder, copy)
-    model = open_model(copy)
-    plan = CalibrationPlan("test rows, first half", statistic=statistic)
-    store(copy, calibrate_model(model, make_inputs(model.facts, rows), plan))
-    return copy
+def _calibrated(folder: Path, rows: Dataset, scratch: Path) -> dict[str, Path]:
+    """Copies of a model, calibrated by one statistic each."""
+    model = open_model(folder)
+    given = make_inputs(model.facts, rows)
+    evidence = gather_evidence(model, given.data.x, given.context)
+    copies = {}
+    for statistic in STATISTICS:
+        made = calibrate(
+            evidence,
+            statistic=statistic,
+            weights=model.weights,
+            dtype=model.engine.dtype,
+            dataset="test rows, first half",
+        )
+        copies[statistic] = scratch / f"{folder.name}-{statistic.replace('_', '-')}"
+        shutil.copytree(folder, copies[statistic])
+        write_calibration(copies[statistic], made)
+    return copies
 
 
 def _score(caller: Caller, model: str, rows: Dataset) -> dict[str, Array]:

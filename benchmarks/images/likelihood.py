@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.images.rows import test_rows
 from models.datasets import Dataset
-from models.training import TrainingReport
+from models.flow import Flow
 from models.training.evaluate import log_probs
 from pushforward import load
 
@@ -35,34 +35,39 @@ class Likelihood(TypedDict):
     difference_error: float
 
 
-def measure(folders: Mapping[str, Path], beside: str, data: Dataset) -> list[Likelihood]:
+def measure(
+    folders: Mapping[str, Path], beside: str, data: Dataset, coarse: Mapping[str, int | None]
+) -> list[Likelihood]:
     """Score the test rows by every model.
 
     Args:
         folders: of the models by name.
         beside: which of them the others are paired with.
         data: 256 levels; the rows that the recipes of the zoo test on are taken.
+        coarse: of each model, with how many bits pixels were redrawn while it was trained.
     """
     rows = test_rows(data)
-    bits = {name: _bits(folder, rows) for name, folder in folders.items()}
-    return [_state(name, folders[name], bits[name], bits[beside]) for name in folders]
+    flows = {name: load(folder) for name, folder in folders.items()}
+    bits = {name: _bits(flow, rows) for name, flow in flows.items()}
+    return [
+        _state(name, flow, coarse[name], (bits[name], bits[beside])) for name, flow in flows.items()
+    ]
 
 
-def _bits(folder: Path, rows: Dataset) -> Array:
+def _bits(flow: Flow, rows: Dataset) -> Array:
     """Of every row, with the noise that every model gets."""
-    flow = load(folder)
     bits: Array = -log_probs(flow, rows, noise_seed=NOISE_SEED) / (flow.features * math.log(2))
     return bits
 
 
-def _state(name: str, folder: Path, bits: Array, others: Array) -> Likelihood:
-    report = TrainingReport.read(folder)
+def _state(name: str, flow: Flow, coarse: int | None, both: tuple[Array, Array]) -> Likelihood:
+    bits, others = both
     difference = bits - others
     return Likelihood(
         model=name,
-        parameters=report.parameters,
-        coarse_bits=report.options["coarse_bits"],
-        sees_label=report.config.get("num_classes") is not None,
+        parameters=sum(weights.numel() for weights in flow.parameters()),
+        coarse_bits=coarse,
+        sees_label=flow.facts.num_classes is not None,
         bits=float(bits.mean()),
         standard_error=_error(bits),
         difference=float(difference.mean()),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.images.anomalies import ALPHA, STATISTICS, Detected
+from benchmarks.images.decoding import Decoded
 from benchmarks.images.likelihood import Likelihood
 from benchmarks.images.predicted import PREDICTED
 from benchmarks.images.served import OPERATIONS, ROWS, Footprint, Rate
@@ -17,6 +18,7 @@ def sections_of(results: Mapping[str, Any]) -> dict[str, str]:
         "Rows a second": ("rates", rates_table),
         "One row": ("rates", one_row_table),
         "Memory and start": ("footprints", footprint_table),
+        "PixelCNN, one sample": ("decoded", decoding_table),
         "Digits and clothes: AUROC, share flagged": ("detected", detection_table),
         "Digits and clothes: nats": ("detected", nats_table),
     }
@@ -59,7 +61,7 @@ def one_row_table(found: Sequence[Rate]) -> str:
     rows = []
     for model in dict.fromkeys(one["model"] for one in found):
         cells = {one["operation"]: one for one in found if one["model"] == model}
-        times = (f"{cells[operation]['one_row_ms']:,.3g}" for operation in OPERATIONS)
+        times = (_figure(cells[operation]["one_row_ms"]) for operation in OPERATIONS)
         passes = (_passes(cells[operation]) for operation in ("sample", "decode"))
         rows.append([model, *times, *passes])
     return tabulate(head, rows)
@@ -79,6 +81,17 @@ def footprint_table(found: Sequence[Footprint]) -> str:
         for one in found
     ]
     return tabulate(head, rows)
+
+
+def decoding_table(found: Decoded) -> str:
+    """Row by row, and by whole passes until nothing changes."""
+    few, many = min(found["passes"]), max(found["passes"])
+    passes = f"{few} to {many} of {found['features']} whole ones"
+    rows = [
+        ["`jacobi`", passes, _figure(found["jacobi_ms"]), ""],
+        ["`sequential`", "row by row", _figure(found["rows_ms"]), f"{found['speedup']:.1f}"],
+    ]
+    return tabulate(["decoding", "passes", "ms", "times as fast"], rows)
 
 
 def detection_table(found: Sequence[Detected]) -> str:
@@ -102,8 +115,13 @@ def nats_table(found: Sequence[Detected]) -> str:
 
 def _rate(one: Rate) -> str:
     wanted = PREDICTED.get(one["model"], {}).get(one["operation"])
-    text = f"{one['rows_a_second']:,.3g}"
-    return text if wanted is None else f"{text} (predicted {wanted:,.3g})"
+    text = _figure(one["rows_a_second"])
+    return text if wanted is None else f"{text} (predicted {_figure(wanted)})"
+
+
+def _figure(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _passes(one: Rate) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scoring.measures import halves
-from models.datasets import Dataset, load, split
+from models.datasets import Dataset, Split, load, split
 from models.training.options import TrainingOptions
 
 MNIST, FASHION = "mnist", "fashion_mnist"
@@ -37,13 +37,19 @@ def read_data(name: str, fashion: str = FASHION) -> Dataset:
 
 def test_rows(data: Dataset) -> Dataset:
     """The 500 rows that the recipes of the zoo keep apart for their figures."""
+    return _split(data).test
+
+
+def training_rows(data: Dataset) -> Dataset:
+    """The 4,000 rows that they train on."""
+    return _split(data).train
+
+
+def _split(data: Dataset) -> Split:
     options = _UNTOUCHED
     return split(
-        data,
-        validation=options.validation_fraction,
-        test=options.test_fraction,
-        seed=options.seed,
-    ).test
+        data, validation=options.validation_fraction, test=options.test_fraction, seed=options.seed
+    )
 
 
 def held_out(data: Dataset) -> HeldOut:

@@ -22,6 +22,7 @@ from models.fold.networks import (
 from models.fold.scalar import Scalar
 from models.fold.token_turns import TokenTurns
 from models.ode.call import SolveCall
+from models.ode.while_loop import keeps_places
 from models.transforms.autoregressive import MaskedAutoregressive
 from models.transforms.jacobi import Decoding, Inversion, report_passes
 from models.transforms.rows import RowNetwork, decode_by_rows
@@ -120,7 +121,8 @@ class FoldedAutoregressive(SolvingTransform):
     def _decode_in_rows(
         self, net: RowNetwork, y: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if net.goes_by_rows:
+        # A loop over rows around that of a row would be more loops than a graph may have.
+        if net.goes_by_rows and not keeps_places():
             x, slopes = decode_by_rows(net, self._decode, y, context)
             return x, sum_event(slopes)
         inversion = Inversion(self._pass, self.order, guesses=True)

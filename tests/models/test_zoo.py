@@ -1,5 +1,6 @@
 """The zoo: complete, as its recipes say, and as good as its cards say."""
 
+import functools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ import models
 from models.checkpoints.folder import digest, read_manifest
 from models.datasets import is_named, load, split
 from models.datasets.rows import ROWS_FILE
+from models.flow import Flow
 from models.ode.transform import is_continuous
 from models.onnx.load import read_export
 from models.onnx.names import architecture_digest
@@ -43,11 +45,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@functools.cache
+def flow_of(name: str) -> Flow:
+    """A model of the zoo, which proves itself once."""
+    return models.load(ZOO / name)
+
+
 @every_model
 def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
     recipe, report = RECIPES[name], TrainingReport.read(ZOO / name)
     expected = FILES | GRAPHS | CALIBRATION
-    flow = models.load(ZOO / name)
+    flow = flow_of(name)
     if is_continuous(flow):
         expected |= {"generate.onnx"}
     if not report.data.recipe:  # generated rows have no digests: their bits are the CPU's
@@ -66,7 +74,7 @@ def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
 @every_model
 def test_graphs_that_ship_are_those_of_the_weights(name: str) -> None:
     folder = ZOO / name
-    stored = read_export(folder, models.load(folder), digest(folder))
+    stored = read_export(folder, flow_of(name), digest(folder))
     assert stored.certificate["is_batch_invariant"]
     digests = stored.certificate["graphs_sha256"]
     assert digests.keys() == {path.name for path in folder.glob("*.onnx")}
@@ -80,7 +88,7 @@ def test_calibrations_that_ship_are_those_of_the_weights(name: str) -> None:
     assert calibration is not None
     chosen = RECIPES[name].statistic
     if chosen == "auto":
-        chosen = choose_statistic(models.load(folder).facts.num_levels)
+        chosen = choose_statistic(flow_of(name).facts.num_levels)
     assert calibration.statistic == chosen
     checks = calibration.report["checks"]
     assert checks["is_checked"]
@@ -141,7 +149,7 @@ def test_likelihood_on_test_rows_is_that_of_the_card(name: str) -> None:
         data, validation=facts.validation_fraction, test=facts.test_fraction, seed=facts.seed
     ).test
     test = test.take(np.arange(min(200, len(test))))
-    flow = models.load(ZOO / name)
+    flow = flow_of(name)
     seed = facts.seed if flow.facts.num_levels is not None else None
     scores = -log_probs(flow, test, noise_seed=seed)
     error = report.test.nats_standard_error * np.sqrt(report.test.rows / len(test))
@@ -169,7 +177,7 @@ def test_the_transformer_beats_glow_on_the_same_pixels() -> None:
 
 def test_moons_has_five_affine_couplings_and_nice_six_additive_ones() -> None:
     for name, count, elementwise in (("moons", 5, Affine), ("digits-nice", 6, Additive)):
-        flow = models.load(ZOO / name)
+        flow = flow_of(name)
         couplings = [module for module in flow.modules() if isinstance(module, Coupling)]
         assert len(couplings) == count
         assert all(isinstance(coupling.elementwise, elementwise) for coupling in couplings)
