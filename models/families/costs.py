@@ -27,7 +27,7 @@ COSTS: Mapping[str, Cost] = {
     ),
     "pixelcnn": Cost(
         encode="1",
-        decode="row by row, of each as many as it has values at most (jacobi, graphs: D)",
+        decode="row by row, of each as many as it has values at most (jacobi: D)",
     ),
     "planar": Cost(
         encode="0", decode="0 and a search a map (leaky_relu: none; formula=decode: in encode)"

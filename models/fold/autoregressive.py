@@ -22,7 +22,7 @@ from models.fold.networks import (
 from models.fold.scalar import Scalar
 from models.fold.token_turns import TokenTurns
 from models.ode.call import SolveCall
-from models.ode.while_loop import keeps_places
+from models.ode.while_loop import keeps_places, repeats_are_recorded
 from models.transforms.autoregressive import MaskedAutoregressive
 from models.transforms.jacobi import Decoding, Inversion, report_passes
 from models.transforms.rows import RowNetwork, decode_by_rows
@@ -121,8 +121,8 @@ class FoldedAutoregressive(SolvingTransform):
     def _decode_in_rows(
         self, net: RowNetwork, y: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        # A loop over rows around that of a row would be more loops than a graph may have.
-        if net.goes_by_rows and not keeps_places():
+        # Where nothing may wait for a device, whole passes in a loop of another kind.
+        if net.goes_by_rows and (repeats_are_recorded() or not keeps_places()):
             x, slopes = decode_by_rows(net, self._decode, y, context)
             return x, sum_event(slopes)
         inversion = Inversion(self._pass, self.order, guesses=True)

@@ -18,8 +18,8 @@ Body = Callable[[Carry, Carry], Carry]
 Loop = Callable[[Body, Carry, Carry], Carry]
 # (number of the turn (1,) int64, carried, given) -> carried on; nothing says which rows go on.
 Turn = Callable[[Tensor, Carry, Carry], Carry]
-# (turn, carried at first, given, how many) -> carried at last.
-CountedLoop = Callable[[Turn, Carry, Carry, int], Carry]
+# (turn, carried at first, given, how many, whether it ends early) -> carried at last.
+CountedLoop = Callable[[Turn, Carry, Carry, int, bool], Carry]
 
 # Rows worked on together: what they need stays in a core's cache.
 ACTIVE_ROWS = 128
@@ -80,8 +80,10 @@ def repeat_in_place_while_any(body: Body, carry: Carry, given: Carry = ()) -> Ca
     return (_run_in_place if loop is _run else loop)(body, carry, given)
 
 
-def _run_counted(turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
+def _run_counted(turn: Turn, carry: Carry, given: Carry, times: int, ends_early: bool) -> Carry:
     for number in torch.arange(times, device=carry[0].device).split(1):
+        if ends_early and not bool(carry[0].any()):
+            break
         carry = turn(number, carry, given)
     return carry
 
@@ -89,9 +91,23 @@ def _run_counted(turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
 _counted_loop: ContextVar[CountedLoop] = ContextVar("counted_loop", default=_run_counted)
 
 
-def repeat(turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
-    """Take all rows through `turn` for 0 .. times - 1; in a graph it is there once."""
-    return _counted_loop.get()(turn, carry, given, times)
+def repeat(
+    turn: Turn, carry: Carry, given: Carry, times: int, *, ends_early: bool = False
+) -> Carry:
+    """Take all rows through `turn` for 0 .. times - 1; in a graph it is there once.
+
+    It is one loop, where `repeat_while_any` is two: it may stand inside another.
+
+    Args:
+        ends_early: whether it ends where no row goes on, as the first tensor carried says; `turn`
+            must leave those as they are that do not.
+    """
+    return _counted_loop.get()(turn, carry, given, times, ends_early)
+
+
+def repeats_are_recorded() -> bool:
+    """Whether `repeat` becomes part of a graph, at no cost of waiting for a device."""
+    return _counted_loop.get() is not _run_counted
 
 
 @contextmanager

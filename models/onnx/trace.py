@@ -103,7 +103,9 @@ class _Recorder(TorchDispatchMode):
 
         return self._stand_in(carry, add_loop(self._graph, values, others, trace_body))
 
-    def counted_loop(self, turn: Turn, carry: Carry, given: Carry, times: int) -> Carry:
+    def counted_loop(
+        self, turn: Turn, carry: Carry, given: Carry, times: int, ends_early: bool
+    ) -> Carry:
         """Record `models.ode.while_loop.repeat`."""
         values, others = self._values(carry), self._values(given)
         numbers = (torch.zeros(1, dtype=torch.int64),)
@@ -117,7 +119,9 @@ class _Recorder(TorchDispatchMode):
                     turn(index, self._stand_in(carry, carried), self._stand_in(given, beside))
                 )
 
-        found = add_counted_loop(self._graph, values, others, times, trace_turn)
+        found = add_counted_loop(
+            self._graph, values, others, times, trace_turn, ends_early=ends_early
+        )
         return self._stand_in(carry, found)
 
     def _values(self, tensors: Carry) -> list[Value]:

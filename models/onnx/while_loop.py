@@ -56,9 +56,15 @@ def add_loop(
 
 
 def add_counted_loop(
-    graph: Graph, carry: Sequence[Value], given: Sequence[Value], times: int, trace_turn: TraceTurn
+    graph: Graph,
+    carry: Sequence[Value],
+    given: Sequence[Value],
+    times: int,
+    trace_turn: TraceTurn,
+    *,
+    ends_early: bool,
 ) -> list[Value]:
-    """Add a loop that all rows go through so many times, where they are."""
+    """Add a loop that all rows go through so many times, where they are; see `repeat`."""
     beside = [_renamed(value, graph.materialised(value)) for value in given]
 
     def body(inner: Graph, carried: list[Value], iteration: str) -> tuple[list[Value], None]:
@@ -66,7 +72,7 @@ def add_counted_loop(
         return trace_turn(inner, carried, beside, Value((1,), torch.int64, number)), None
 
     inside = graph.inside("loop", graph.axis)
-    return _repeat(graph, inside, carry, times, body, is_counted=True)
+    return _repeat(graph, inside, carry, times, body, is_counted=not ends_early)
 
 
 def _repeat(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.ode.call import SolveCall, SolveReport
-from models.ode.while_loop import Carry, repeat_in_place_while_any
+from models.ode.while_loop import Carry, repeat, repeat_in_place_while_any
 
 # How the direction that takes many passes is computed; see `MaskedAutoregressive`.
 Decoding = Literal["sequential", "passes", "jacobi"]
@@ -46,11 +46,13 @@ class Inversion:
         order: (D,), of each feature, 0 .. P - 1.
         guesses: whether later features are guessed and a row ends where nothing changes; else
             they are 0, and every row takes P passes.
+        is_inside: whether it is solved inside another loop.
     """
 
     step: Pass
     order: Tensor
     guesses: bool
+    is_inside: bool = False
 
     def solve(self, y: Tensor, context: Tensor | None, orders: int) -> Solved:
         """Invert for y (B, D), with P = `orders`."""
@@ -66,7 +68,13 @@ class Inversion:
             return self._pass(carry, given, orders)
 
         given = (y,) if context is None else (y, context)
-        _, passes, x, _, _, *found = repeat_in_place_while_any(body, first, given)
+        if self.is_inside:
+            # One pass more than orders: of all that may overflow the first is taken again.
+            turns = orders + 1
+            carry = repeat(lambda _, *of: body(*of), first, given, turns, ends_early=True)
+        else:
+            carry = repeat_in_place_while_any(body, first, given)
+        _, passes, x, _, _, *found = carry
         return Solved(x, found[0] if found else None, passes[:, 0])
 
     def _pass(self, carry: Carry, given: Carry, orders: int) -> Carry:

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.ode.while_loop import Carry, repeat_in_place_while_any
+from models.ode.while_loop import Carry, repeat
 from models.transforms.jacobi import Inversion
 
 
@@ -80,16 +80,14 @@ def decode_by_rows(
     def step(x: Tensor, now: Tensor, received: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return decode(now, network.in_row(x, cast(Tensor, received)))
 
-    def body(carry: Carry, given: Carry) -> Carry:
-        active, count, waiting, found, slopes, received, *kept = carry
-        inversion = Inversion(step, order, guesses=True)
+    def turn(_: Tensor, carry: Carry, given: Carry) -> Carry:
+        waiting, found, slopes, received, *kept = carry
+        inversion = Inversion(step, order, guesses=True, is_inside=True)
         solved = inversion.solve(waiting[:, :, 0].flatten(1), received, values)
         row = solved.x.reshape(-1, channels, 1, width)
         received, kept_on = network.next_row(row, tuple(kept), next(iter(given), None))
         slope = torch.zeros_like(solved.x) if solved.log_slopes is None else solved.log_slopes
         return (
-            active & (count + 1 < height),
-            count + 1,
             _with_last(waiting, waiting[:, :, :1]),
             _with_last(found, row),
             _with_last(slopes, slope.reshape(-1, channels, 1, width)),
@@ -98,13 +96,11 @@ def decode_by_rows(
         )
 
     image = y.reshape(-1, channels, height, width)
-    count = torch.zeros_like(y[:, :1])
     blank = torch.zeros_like(image)
     received, kept = network.first_row(y, context)
-    first = (torch.ones_like(count, dtype=torch.bool), count, image, blank, blank, received, *kept)
-    # All images have as many rows: none of them waits for another.
-    carry = repeat_in_place_while_any(body, first, () if context is None else (context,))
-    return carry[3].flatten(1), carry[4].flatten(1)
+    given = () if context is None else (context,)
+    carry = repeat(turn, (image, blank, blank, received, *kept), given, height)
+    return carry[1].flatten(1), carry[2].flatten(1)
 
 
 def _with_last(image: Tensor, row: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from tools.zoo.recipes import RECIPES
 from tools.zoo.seeds import adjoint_difference, density_integral
 from tools.zoo.train import ZOO
 
-MAX_BYTES = 38 * 2**20
+MAX_BYTES = 42 * 2**20
 FILES = {
     "config.json", "model.safetensors", "golden.safetensors",
     "README.md", "training.json", "loss.png", "samples.png",

@@ -45,6 +45,12 @@ _COARSE_BITS = (
     "a bijection of 8-bit pixels all the same, and its figures are those of the pixels as they are "
     "(the loss curve: of redrawn ones)."
 )
+_WHOLE_PIXELS = (
+    "Its pixels were not redrawn, as those of the other flows of digits were: a distribution over "
+    "levels can give black a probability of its own, and with it 784 pixels cost 1.15 bits each "
+    "and not 3 more. The strokes of its samples are sharp, and many are strokes of a digit but no "
+    "digit: nothing tells it, while it draws the upper rows, which digit it is to be."
+)
 
 _WIDE_ENDS = (
     "The logit makes the ends of the levels wide. Black lies at an end of the bin in which it was "
@@ -275,6 +281,30 @@ RECIPES: Mapping[str, Recipe] = {
             "patience": 150,
         },
         notes=(_CHEAP_TRACE,),
+    ),
+    "digits-pixelcnn": Recipe(
+        summary=(
+            "PixelCNN with six gated layers on 28 x 28 digits: for each pixel, 256 probabilities "
+            "given those before it; its likelihoods are exact, of whole pixels."
+        ),
+        data="mnist",
+        family="pixelcnn",
+        config={
+            "levels": 256,
+            "width": 32,
+            "num_layers": 6,
+            "dilations": [1, 2, 4],
+            "decoding": "sequential",
+            "preprocessing": _pixels(1 / 256),
+        },
+        options={
+            "epochs": 4,
+            "batch_rows": 8,
+            "learning_rate": 2e-3,
+            "ema_decay": 0.995,
+        },
+        statistic="neg_log_prob",
+        notes=(_FEW_DIGITS, _WHOLE_PIXELS),
     ),
     "digits-ffjord": Recipe(
         summary="A continuous flow on 8 x 8 digits, pixels 0 .. 16, trained by flow matching.",
