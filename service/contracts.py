@@ -238,6 +238,16 @@ class RowQueue(Protocol):
 class StatesQueue(RowQueue, Protocol):
     """A queue of latents, each with the progress behind it, 0 .. 1: it gives the states there."""
 
+    @property
+    def max_rows(self) -> int:
+        """How many rows a request may have."""
+        ...
+
+    @property
+    def is_by_state(self) -> bool:
+        """Whether rows of one progress are best computed together; else those of one latent."""
+        ...
+
     def label(self, progress: float) -> str | float:
         """Say what a state is, a layer or a time; once one was computed."""
         ...

@@ -12,6 +12,8 @@ Array: TypeAlias = NDArray[Any]
 MOST_BINS = 60
 # The scores in the tails are counted, and shown in no bin: a few of them may lie far away.
 TAIL = 0.002
+# So many times what lies between the quartiles is shown on either side of them at most.
+_SPREAD = 10
 # Shares of the scores that lie at or below a quantile.
 SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
@@ -23,22 +25,36 @@ def histogram(scores: Array) -> dict[str, Any]:
         scores: (n,), of which one at least is finite; without NaN.
 
     Returns:
-        edges: one more than there are bins, from about the `TAIL` quantile to that from above.
+        edges: one more than there are bins, from about the `TAIL` quantile to that from above, or
+            from less far away where a tail is that long.
         counts: of each bin; its upper edge belongs to the next one, but for the last.
         below, above: how many lie outside of all bins, infinities among them.
     """
     finite = scores[np.isfinite(scores)]
-    low, high = np.quantile(finite, (TAIL, 1 - TAIL))
+    first, third = np.quantile(finite, (0.25, 0.75))
+    # Scores themselves, so that some lie between them.
+    low = np.quantile(finite, TAIL, method="lower")
+    high = np.quantile(finite, 1 - TAIL, method="higher")
+    if third > first:
+        reach = _SPREAD * (third - first)
+        low, high = max(low, first - reach), min(high, third + reach)
     inside = finite[(low <= finite) & (finite <= high)]
-    # Freedman and Diaconis, or Sturges where there are few.
-    bins = min(len(np.histogram_bin_edges(inside, "auto")) - 1, MOST_BINS)
-    counts, edges = np.histogram(inside, bins)
+    counts, edges = np.histogram(inside, _bins(inside))
     return {
         "edges": edges.tolist(),
         "counts": counts.tolist(),
         "below": int(np.count_nonzero(scores < low)),
         "above": int(np.count_nonzero(scores > high)),
     }
+
+
+def _bins(scores: Array) -> int:
+    least, most = scores.min(), scores.max()
+    # So close to each other no more edges fit between them than there are numbers.
+    if most - least <= MOST_BINS * np.spacing(max(abs(least), abs(most))):
+        return 1
+    # Freedman and Diaconis, or Sturges where there are few.
+    return min(len(np.histogram_bin_edges(scores, "auto")) - 1, MOST_BINS)
 
 
 def quantiles(scores: Array) -> list[dict[str, float | None]]:

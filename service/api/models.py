@@ -4,10 +4,11 @@ import asyncio
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from models.scoring.calibration import Calibration
 from service.api.schemas import CalibrationInfo, ModelInfo, ModelList
+from service.codec.parameters import read_query
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, OutOfRange, ServiceError
 from service.operations.calibration import check_alpha, not_calibrated
@@ -28,6 +29,7 @@ _Class = Annotated[
         description="Of a class-conditional model: the scores that decide for this class.",
     ),
 ]
+_QUERY = ("alpha", "class")
 
 
 def models_router(repository: Repository) -> APIRouter:
@@ -44,7 +46,10 @@ def models_router(repository: Repository) -> APIRouter:
         return ModelInfo(**repository.get(name).card.describe())
 
     @router.get("/models/{name}/calibration", summary="The calibration scores of a served model")
-    async def calibration(name: str, alpha: _Alpha = None, label: _Class = None) -> CalibrationInfo:
+    async def calibration(
+        name: str, request: Request, alpha: _Alpha = None, label: _Class = None
+    ) -> CalibrationInfo:
+        read_query(request.scope["query_string"], _QUERY, _QUERY)
         card = repository.get(name).card
         found = _calibration_of(card, label)
         if alpha is not None:

@@ -105,14 +105,18 @@ def read_trajectory(
         raise InvalidParameter(
             f"{NAME}: there are no states of {model.card.name} here; leave {NAME} out", at=_AT
         )
-    model.states.check(rows * (count - 1), math.inf)
-    card, max_rows = model.card, limits.max_request_rows
-    if rows * count > max_rows:
+    # x itself is computed by another queue.
+    most = min(limits.max_request_rows, model.states.max_rows * count // (count - 1))
+    if rows * count > most:
+        fitting = most // count
+        fewer = f"{fitting} rows at most, or for fewer states" if fitting else "fewer states"
         raise TooLarge(
             f"{NAME}: {rows} rows of {count} states take {rows * count} rows, expected at most "
-            f"{max_rows}; ask for {max_rows // count} rows at most, or for fewer states",
+            f"{most}; ask for {fewer}",
             at=_AT,
         )
+    model.states.check(rows * (count - 1), math.inf)
+    card = model.card
     values = (1 + count) * card.features + 1
     check_response_size(card, form, rows, values, limits.max_response_bytes)
     return WantedStates(count, model.states)
@@ -123,13 +127,12 @@ def ask_states(card: ModelCard, given: ModelInput) -> FollowUp | None:
     wanted = given.trajectory
     if wanted is None or NAME in given.followed:
         return None
-    # State by state: rows of one are computed together.
-    progress = np.repeat(wanted.progress(card)[:-1], len(given.rows))
-    many = wanted.number - 1
-    rows = np.column_stack([np.tile(given.rows, (many, 1)), progress])
-    context = given.context
-    if context is not None:
-        context = np.tile(context, (many, *[1] * (context.ndim - 1)))
+    progress, many = wanted.progress(card)[:-1], wanted.number - 1
+    row, state = np.divmod(np.arange(len(given.rows) * many), many)
+    if wanted.queue.is_by_state:
+        state, row = np.divmod(np.arange(len(row)), len(given.rows))
+    rows = np.column_stack([given.rows[row], progress[state]])
+    context = None if given.context is None else given.context[row]
     return FollowUp(NAME, wanted.queue, rows, context)
 
 
@@ -148,8 +151,12 @@ def add_states(
     if wanted is None or found is None:  # every row was rejected
         nothing = np.empty((0, 1, *card.event_shape), card.numpy_dtype)
         return {**outputs, NAME: nothing}, {**scalars, _LABELS: []}
-    states = found.value.reshape(wanted.number - 1, len(given.rows), *card.event_shape)
-    states = np.concatenate([states, result.value[None]]).swapaxes(0, 1)
+    many, rows = wanted.number - 1, len(given.rows)
+    if wanted.queue.is_by_state:
+        states = found.value.reshape(many, rows, *card.event_shape).swapaxes(0, 1)
+    else:
+        states = found.value.reshape(rows, many, *card.event_shape)
+    states = np.concatenate([states, result.value[:, None]], 1)
     labels = [wanted.queue.label(float(now)) for now in wanted.progress(card)]
     # Of several that are the same the last: it may be x itself.
     chosen = {label: index for index, label in enumerate(labels)}

@@ -200,7 +200,8 @@ async def _load(
     # A GPU computes while its thread waits: that costs nobody a processor.
     queues = _Queues(policy, metrics, slots if overrides.device == "cpu" else None)
     loaded = _connect(card, selection.engine, queues, seen, is_solved=facts.is_continuous)
-    loaded = _with_on_demand(replace(loaded, calibration_fault=fault), location, queues, threads)
+    loaded = replace(loaded, calibration_fault=fault)
+    loaded = _with_on_demand(loaded, location, queues, threads, is_continuous=facts.is_continuous)
     try:
         await _warm_up(loaded, policy.max_batch_rows)
     except BaseException as error:
@@ -219,7 +220,12 @@ async def _load(
 
 
 def _with_on_demand(
-    loaded: LoadedModel, location: ModelLocation, queues: "_Queues", threads: int
+    loaded: LoadedModel,
+    location: ModelLocation,
+    queues: "_Queues",
+    threads: int,
+    *,
+    is_continuous: bool,
 ) -> LoadedModel:
     card = loaded.served.card
     flow = FlowOnDemand(
@@ -230,7 +236,7 @@ def _with_on_demand(
         threads=threads,
     )
     make = OnDemandQueues(card, flow, queues.policy, queues.metrics, queues.slots)
-    gradient, states = make.gradients(), make.states()
+    gradient, states = make.gradients(), make.states(is_continuous=is_continuous)
     served = replace(loaded.served, gradient=gradient, states=states)
     on_demand = (states,) if gradient is None else (gradient, states)
     return replace(loaded, served=served, on_demand=on_demand)

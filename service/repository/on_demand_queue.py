@@ -1,6 +1,5 @@
 """Queues of what few ask of a model: a batcher that is made when somebody asks for the first."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +17,14 @@ from service.contracts import (
 from service.engines.flow_on_demand import FlowOnDemand
 from service.engines.gradient import PixelGradient
 from service.engines.states import FlowStates
-from service.errors import EngineError, InvalidParameter, NotAcceptable, NotReady, ServiceError
+from service.errors import (
+    EngineError,
+    InvalidParameter,
+    NotAcceptable,
+    NotReady,
+    ServiceError,
+    TooLarge,
+)
 from service.telemetry import Metrics
 
 # Back-propagation keeps what every layer gave: a batch has so many times fewer rows.
@@ -47,6 +53,7 @@ class OnDemandQueue:
         computation: computes.
         make_batcher: makes the batcher of it.
         refuse: makes an error of the reason why it cannot.
+        max_rows: that may wait.
     """
 
     def __init__(
@@ -54,7 +61,10 @@ class OnDemandQueue:
         computation: Computation,
         make_batcher: Callable[[], Batcher],
         refuse: Callable[[str], ServiceError],
+        *,
+        max_rows: int,
     ) -> None:
+        self.max_rows = max_rows
         self._computation = computation
         self._make_batcher = make_batcher
         self._refuse = refuse
@@ -76,9 +86,14 @@ class OnDemandQueue:
 
         Raises:
             ServiceError: as `refuse` makes it.
+            TooLarge: so many rows would never fit.
+            Overloaded, NotReady, DeadlineExceeded: as `enqueue` would say of them now.
         """
-        if self._computation.refusal:
-            raise self._refuse(self._computation.refusal)
+        self._check_computation()
+        if self._batcher is not None:
+            self._batcher.check(rows, deadline)
+        elif rows > self.max_rows:
+            raise TooLarge(f"expected at most {self.max_rows} rows a request, got {rows}")
 
     def compute_now(
         self, rows: Array, context: Array | None, deadline: float, *, requests: int = 1
@@ -118,8 +133,12 @@ class OnDemandQueue:
         if self._batcher is not None:
             self._batcher.abort(detail)
 
+    def _check_computation(self) -> None:
+        if self._computation.refusal:
+            raise self._refuse(self._computation.refusal)
+
     def _started(self) -> Batcher:
-        self.check(0, math.inf)
+        self._check_computation()
         if self._batcher is None:
             if self._is_ended:
                 raise NotReady("the model is not taking requests now")
@@ -134,10 +153,20 @@ class StatesQueue(OnDemandQueue):
     Args:
         states: computes.
         make_batcher: makes the batcher of it.
+        max_rows: that may wait.
+        is_by_state: see `service.contracts.StatesQueue`.
     """
 
-    def __init__(self, states: FlowStates, make_batcher: Callable[[], Batcher]) -> None:
-        super().__init__(states, make_batcher, refuse_trajectory)
+    def __init__(
+        self,
+        states: FlowStates,
+        make_batcher: Callable[[], Batcher],
+        *,
+        max_rows: int,
+        is_by_state: bool,
+    ) -> None:
+        super().__init__(states, make_batcher, refuse_trajectory, max_rows=max_rows)
+        self.is_by_state = is_by_state
         self._states = states
 
     def label(self, progress: float) -> str | float:
@@ -182,14 +211,23 @@ class OnDemandQueues:
             gradient,
             lambda: self._make_batcher("gradient", gradient, card.event_shape, policy),
             refuse_gradient,
+            max_rows=policy.max_queue_rows,
         )
 
-    def states(self) -> StatesQueue:
-        """States between noise and data, of rows of z with the progress behind them."""
+    def states(self, *, is_continuous: bool) -> StatesQueue:
+        """States between noise and data, of rows of z with the progress behind them.
+
+        Args:
+            is_continuous: the flow solves equations, each state those of a time of its own; layers
+                are shared by the states of a row.
+        """
         states = FlowStates(self._flow)
         takes = (self._card.features + 1,)
         return StatesQueue(
-            states, lambda: self._make_batcher("trajectory", states, takes, self._policy)
+            states,
+            lambda: self._make_batcher("trajectory", states, takes, self._policy),
+            max_rows=self._policy.max_queue_rows,
+            is_by_state=is_continuous,
         )
 
     def _make_batcher(

@@ -446,6 +446,12 @@ class _States(Batcher):
     """A queue of states: two layers make x of z, or a continuous flow does."""
 
     has_time = False
+    max_rows = 20_000
+
+    @property
+    def is_by_state(self) -> bool:
+        """As of flows: those of layers share them among the states of a row."""
+        return self.has_time
 
     def label(self, progress: float) -> str | float:
         """Which layer, by its number and name; of the continuous flow the time."""

@@ -97,6 +97,8 @@ def test_a_class_has_its_own_scores(app: FastAPI) -> None:
         ("table?alpha=1", 422, "invalid_request", "/query/alpha"),
         ("table?alpha=x", 422, "invalid_request", "/query/alpha"),
         ("table?class=0", 422, "invalid_parameter", "table has no classes"),
+        ("table?bogus=1", 422, "unknown_field", "'bogus': no such field, expected alpha, class"),
+        ("table?alpha=.05&alpha=.1", 422, "invalid_parameter", "alpha: given twice"),
         ("classes?class=2", 422, "out_of_range", "expected 0 .. 1, got 2"),
     ],
 )

@@ -15,14 +15,17 @@ from service.batcher import Batcher, EngineCall, QueuePolicy
 from service.contracts import InferenceResult, ServedModel
 from service.engines.flow_on_demand import FlowOnDemand
 from service.engines.gradient import PixelGradient
-from service.errors import DeadlineExceeded, InvalidParameter, NotAcceptable, NotReady
+from service.errors import DeadlineExceeded, InvalidParameter, NotAcceptable, NotReady, TooLarge
 from service.operations.decode import Decode
 from service.operations.heat_map import check_heat_map
+from service.operations.model_input import ModelInput
 from service.operations.response import AS_JSON
+from service.operations.sample import Sample
 from service.operations.spec import Limits
+from service.operations.trajectory import WantedStates, ask_states
 from service.repository.folders import ModelLocation, zoo_folder
 from service.repository.loading import LoadedModel, load_model
-from service.repository.on_demand_queue import OnDemandQueue, refuse_gradient
+from service.repository.on_demand_queue import OnDemandQueue, OnDemandQueues, refuse_gradient
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.fake_repository import card
@@ -78,6 +81,7 @@ def test_the_states_of_a_served_model_end_where_decode_does() -> None:
     async def check(loaded: LoadedModel) -> None:
         queue = loaded.served.states
         assert queue is not None
+        assert queue.is_by_state
         z = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
         progress = np.array([[0], [0.5], [1]], np.float32)
         found = await ask(queue, np.concatenate([z, progress], 1))
@@ -96,7 +100,7 @@ def queue_over(gradient: PixelGradient) -> OnDemandQueue:
         counters = Metrics().queue("m", "gradient", "torch")
         return Batcher(call, QueuePolicy(4, 64), counters, name="m.gradient")
 
-    return OnDemandQueue(gradient, make_batcher, refuse_gradient)
+    return OnDemandQueue(gradient, make_batcher, refuse_gradient, max_rows=64)
 
 
 def gradient_over(weights: str) -> PixelGradient:
@@ -134,6 +138,42 @@ def test_without_torch_there_are_no_states_on_the_way(monkeypatch: pytest.Monkey
             decode.prepare(fields, loaded.served, AS_JSON, math.inf)
 
     with_model(check)
+
+
+def test_too_many_states_are_refused_before_any_is_computed() -> None:
+    async def check(loaded: LoadedModel) -> None:
+        queue = loaded.served.states
+        assert queue is not None
+        most = queue.max_rows
+        fields = {"num_samples": most // 31 + 1, "trajectory": 32, "seed": 1}
+        sample = Sample(Limits(10**6, 10**9))
+        fitting = f"ask for {most // 31} rows at most, or for fewer states"
+        with pytest.raises(TooLarge, match=fitting):
+            sample.prepare(fields, loaded.served, AS_JSON, math.inf)
+        fields["num_samples"] -= 1
+        sample.prepare(fields, loaded.served, AS_JSON, math.inf)
+        with pytest.raises(TooLarge):
+            queue.check(most + 1, math.inf)
+
+    with_model(check)
+
+
+def test_the_states_of_layers_come_row_by_row() -> None:
+    flow = FlowOnDemand(FOLDER, weights="", dtype="float64", device="cpu", threads=1)
+    line = card("line", (1,))
+    queues = OnDemandQueues(line, flow, QueuePolicy(4, 64), Metrics(), None)
+    for is_continuous, expected in (
+        (False, [[1, 0], [1, 0.5], [2, 0], [2, 0.5]]),
+        (True, [[1, 0], [2, 0], [1, 0.5], [2, 0.5]]),
+    ):
+        queue = queues.states(is_continuous=is_continuous)
+        rows, context = np.array([[1.0], [2.0]]), np.array([[10.0], [20.0]])
+        given = ModelInput(rows, context, queue, {}, trajectory=WantedStates(3, queue))
+        asked = ask_states(line, given)
+        assert asked is not None
+        assert asked.context is not None
+        assert asked.rows.tolist() == expected
+        assert (asked.context == 10 * asked.rows[:, :1]).all()
 
 
 def test_deadlines_and_ends_are_those_of_any_queue() -> None:
