@@ -34,6 +34,7 @@ class ModelInput(NamedTuple):
     explain: how many features of a row are to be named that explain it.
     heat_map: whether the answer is a picture of gradients.
     trajectory: which states between noise and data are wanted; None where none are.
+    is_observed: whether the answer is one to take note of, see `Operation.note`.
     """
 
     rows: Array
@@ -50,6 +51,7 @@ class ModelInput(NamedTuple):
     explain: int = 0
     heat_map: bool = False
     trajectory: "WantedStates | None" = None
+    is_observed: bool = True
 
     @property
     def total(self) -> int:

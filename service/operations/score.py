@@ -45,6 +45,7 @@ from service.operations.fields import (
     MODEL,
     RETURN_EVALUATIONS,
     Output,
+    flag,
     number_output,
     truth_output,
 )
@@ -59,6 +60,13 @@ from service.telemetry import Metrics
 _VALUES_PER_ROW = 8
 _BACKGROUND = "background"
 _EXAMPLE_ALPHA = 0.05
+
+OBSERVE = flag(
+    "observe",
+    "Whether these rows count in the metrics of what was scored: the test for drift, the p-values, "
+    "the anomalies. Send false for rows that were scored before, to explain them, say.",
+    default=True,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +84,7 @@ class Score(Operation):
     tensor = X
     fields = (
         *(MODEL, X, COLUMNS, CONTEXT, INVALID, RETURN_EVALUATIONS),
-        *(ALPHA, FDR, THRESHOLD, EXPLAIN, SCALE),
+        *(ALPHA, FDR, THRESHOLD, EXPLAIN, OBSERVE, SCALE),
     )
     outputs = (
         number_output("score", "Higher is more anomalous; null in the place of +inf.", dtype="f8"),
@@ -154,6 +162,8 @@ class Score(Operation):
     ) -> ModelInput:
         """Read what decides, and say what the calibration promises."""
         card, decision = model.card, read_decision(fields, given.total)
+        if OBSERVE.name in fields:
+            given = given._replace(is_observed=OBSERVE.value(fields))
         calibration = card.calibration
         if form.media == PNG:
             check_heat_map(model, len(given.rows))

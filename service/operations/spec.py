@@ -271,10 +271,15 @@ class Operation(ABC):
         return
 
     def note(
-        self, model: ServedModel, outputs: Tensors, requests: Sequence[str], metrics: Metrics
+        self,
+        model: ServedModel,
+        given: ModelInput,
+        outputs: Tensors,
+        requests: Sequence[str],
+        metrics: Metrics,
     ) -> None:
         """Call `observe` where that is to be called: what fails in it costs nobody an answer."""
-        if not self.is_observed:
+        if not (self.is_observed and given.is_observed):
             return
         try:
             self.observe(model, outputs, requests, metrics)

@@ -282,7 +282,7 @@ class OperationEndpoint(Endpoint):
             threads=threads,
             deadline=request.deadline,
         )
-        operation.note(model, outputs, (request.identity,), self.app.recorder.metrics)
+        operation.note(model, given, outputs, (request.identity,), self.app.recorder.metrics)
         return response
 
 

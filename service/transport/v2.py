@@ -94,7 +94,8 @@ class InferEndpoint(Endpoint):
         failures = call.operation.failures(model.card, given, result, count)
         finished = _finish(model.card, call, given, result)
         response = _write(model.card, inference, call, finished, failures)
-        call.operation.note(model, finished[1], (request.identity,), self.app.recorder.metrics)
+        metrics = self.app.recorder.metrics
+        call.operation.note(model, given, finished[1], (request.identity,), metrics)
         return response
 
     async def _read(

@@ -18,6 +18,8 @@ SCORES = {
     "one row by alpha": [19.7568],
     "fdr over the request": [10.0068, 2.7568, 19.7568],
     "explained": [10.0068, 2.7568, 19.7568],
+    "not observed": [],
+    "one row not observed": [],
     "an invalid row is not flagged": [10.0068, 19.7568],
     "invalid rows alone": [],
 }

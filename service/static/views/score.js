@@ -11,7 +11,7 @@ import { scoreHistogram } from "./score/histogram.js";
 import { checkBytes, FileProblem, listed } from "./score/limits.js";
 import { save } from "./score/save.js";
 import {
-  emptyScores, explainRows, qValues, scorePictures, scoreRows,
+  AGAIN, emptyScores, explainRows, qValues, scorePictures, scoreRows,
 } from "./score/scoring.js";
 import { scoreTable } from "./score/table.js";
 import { showFeatures, showHeatMap, showReason, toImage } from "./score/why.js";
@@ -166,7 +166,8 @@ async function adopt(read, signal) {
     plot();
   };
   const score = batch.files ? scorePictures : scoreRows;
-  await score(app, batch.files ?? batch.rows, batch.scores, { signal, onPiece });
+  await score(app, batch.files ?? batch.rows, batch.scores,
+    { more: batch.more, signal, onPiece });
   await showTable();
 }
 
@@ -458,7 +459,7 @@ async function show() {
     seen = now;
     return;
   }
-  run(() => Promise.resolve(rescored)); // another class, another answer
+  run(() => Promise.resolve({ ...rescored, more: AGAIN })); // another class, another answer
 }
 
 export const score = {

@@ -213,7 +213,12 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
-    is_lone = count == 1 and not given.with_evaluations and given.column_order is None
+    is_lone = (
+        count == 1
+        and not given.with_evaluations
+        and given.column_order is None
+        and given.is_observed
+    )
     key = (
         (id(model), id(given.queue), given.wants_log_det, given.decision, request.timeout)
         if is_lone
@@ -242,7 +247,7 @@ def _write(
     else:
         explain_row = partial(_explain_row, endpoint, model, given, result)
         bodies = write_json_rows(card, scalars, outputs, explain_row)
-    operation.note(model, outputs, identities, endpoint.app.recorder.metrics)
+    operation.note(model, given, outputs, identities, endpoint.app.recorder.metrics)
     return bodies
 
 

@@ -649,6 +649,26 @@ CASES = [
             0.05,
         ),
     ),
+    # What counts in the metrics: tests/contract/test_drift.py
+    _case(
+        "not observed",
+        {"x": _ROWS, "alpha": 0.1, "observe": False},
+        _ok("judged", _SCORES + b',"p_value":[0.5,0.9,0.05],"is_anomaly":[false,false,true]', 0.1),
+    ),
+    _case(
+        "one row not observed",
+        {"x": [[8, 8, 0]], "alpha": 0.1, "observe": False},
+        _ok(
+            "judged",
+            b'"score":[19.75681495666504],"log_prob":[-19.756815],"p_value":[0.05],"is_anomaly":[true]',
+            0.1,
+        ),
+    ),
+    _case(
+        "observed or what",
+        {"x": _ROWS, "observe": 0},
+        problem("invalid_parameter", "observe: expected true or false, got 0", "/observe"),
+    ),
     _case(
         "explained by all features",
         {"x": [[8, 8, 0]], "fdr": 0.1, "explain": 3},

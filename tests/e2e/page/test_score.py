@@ -104,6 +104,31 @@ def test_a_dropped_csv_is_judged_as_the_api_judges_it(server: RunningServer, pag
         assert reasons == answer["explanation"][index]
 
 
+def p_values_counted(server: RunningServer, model: str) -> int:
+    text = httpx.get(f"{server.url}/metrics").text
+    start = f'pushforward_score_p_value_count{{model="{model}"}}'
+    (line,) = (line for line in text.splitlines() if line.startswith(start))
+    return int(float(line.split()[-1]))
+
+
+def test_what_is_looked_at_again_is_no_drift(server: RunningServer, page: Page) -> None:
+    before = p_values_counted(server, "magic")
+    open_view(page, server, "magic", "score", alpha=ALPHA)
+    choose(page, str(NIGHT))
+    expect(page.locator("#score-features")).to_be_visible()
+    page.locator("#score-after").click()
+    page.locator("#score-rate").fill("0.3")
+    page.locator("#score-rate").blur()
+    with page.expect_download():
+        page.locator("#score-save").click()
+    assert p_values_counted(server, "magic") - before == 200
+    before = p_values_counted(server, "digits-glow")
+    open_view(page, server, "digits-glow", "score")
+    choose(page, {"name": "3.png", "mimeType": "image/png", "buffer": picture(server, 3)})
+    until(page, "document.querySelectorAll('#score-why canvas').length === 2")
+    assert p_values_counted(server, "digits-glow") - before == 1
+
+
 # Colours of a column of the plot, from its top to its foot: alpha is not drawn.
 COLUMN = """score => {
     const host = document.querySelector("#score-plot");

@@ -44,10 +44,15 @@ export function take(scores, answer, first) {
   scores.done = first + answer.score.length;
 }
 
+// Rows that were scored before: they are not to count twice in what the server tells of drift.
+export const AGAIN = { observe: false };
+
 /**
  * Score rows {data, shape} into `scores`; onPiece is called after each piece of them.
+ *
+ * more: fields of the requests beside those of the model.
  */
-export async function scoreRows(app, rows, scores, { signal, onPiece }) {
+export async function scoreRows(app, rows, scores, { more, signal, onPiece }) {
   const [count, ...event] = rows.shape;
   const size = event.reduce((product, length) => product * length, 1);
   let length = FIRST_ROWS;
@@ -56,7 +61,7 @@ export async function scoreRows(app, rows, scores, { signal, onPiece }) {
     const data = rows.data.subarray(first * size, (first + now) * size);
     const started = performance.now();
     try {
-      const fields = { ...app.fields(), invalid: "null" };
+      const fields = { ...app.fields(), ...more, invalid: "null" };
       const options = { rows: { data, shape: [now, ...event] }, signal };
       take(scores, await patiently(() => callJson("score", fields, options)), first);
     } catch (error) {
@@ -72,12 +77,13 @@ export async function scoreRows(app, rows, scores, { signal, onPiece }) {
 }
 
 // Score pictures, each as it is: the server decodes them as it does for others.
-export async function scorePictures(app, files, scores, { signal, onPiece }) {
+export async function scorePictures(app, files, scores, { more, signal, onPiece }) {
   for (const [index, file] of files.entries()) {
     const type = /png$/i.test(file.type || file.name) ? "image/png" : "image/jpeg";
     const body = { bytes: file, type };
+    const fields = { ...app.fields(), ...more };
     try {
-      take(scores, await patiently(() => callJson("score", app.fields(), { body, signal })), index);
+      take(scores, await patiently(() => callJson("score", fields, { body, signal })), index);
     } catch (error) {
       if (![400, 413, 415, 422].includes(error.status)) throw error;
       scores.reasons.set(index, error.message);
@@ -99,7 +105,7 @@ export async function explainRows(app, rows, wanted, signal) {
     const now = wanted.slice(first, first + length);
     const data = new Float64Array(now.length * size);
     now.forEach((row, at) => data.set(rows.data.subarray(row * size, (row + 1) * size), at * size));
-    const fields = { ...app.fields(), invalid: "null", explain: size };
+    const fields = { ...app.fields(), ...AGAIN, invalid: "null", explain: size };
     try {
       const options = { rows: { data, shape: [now.length, size] }, signal };
       const answer = await patiently(() => callJson("score", fields, options));

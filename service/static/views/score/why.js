@@ -2,6 +2,7 @@
 
 import { call } from "../../page/api.js";
 import { element } from "../../page/dom.js";
+import { AGAIN } from "./scoring.js";
 import { short } from "./table.js";
 
 const SIDE = 168; // of a picture, in pixels of the page
@@ -72,7 +73,7 @@ export function toImage({ data, shape: [channels, height, width], levels }) {
  * picture: an ImageBitmap. asked: what `call` takes beside the fields: {body} or {rows}.
  */
 export async function showHeatMap(root, app, { title, picture, asked, signal }) {
-  const answer = await call("score", app.fields(),
+  const answer = await call("score", { ...app.fields(), ...AGAIN },
     { ...asked, accept: "image/png", signal, shown: true });
   const scale = Number(answer.headers.get("X-Heat-Map-Scale"));
   const heat = await createImageBitmap(await answer.blob());
