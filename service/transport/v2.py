@@ -36,10 +36,9 @@ from service.operations.response import (
     failure_headers,
     server_timing,
 )
-from service.operations.solver_stats import EVALUATIONS
 from service.transport.asgi import AppContext, Endpoint, ReadBody
 from service.transport.request import Head
-from service.transport.v2_call import V2Call, V2CallReader
+from service.transport.v2_call import BY_PARAMETER, V2Call, V2CallReader
 
 PREFIX = "/v2/models/"
 SUFFIX = "/infer"
@@ -157,8 +156,9 @@ def _write(
     is_binary = any(binary for _, binary in outputs.values())
     if inference.outputs is None:
         outputs |= {name: (values, is_binary) for name, values in tensors.items()}
-    elif EVALUATIONS in tensors:  # asked for by a parameter
-        outputs[EVALUATIONS] = (tensors[EVALUATIONS], is_binary)
+    else:
+        asked = [name for name in BY_PARAMETER if name in tensors]
+        outputs |= {name: (tensors[name], is_binary) for name in asked}
     if call.status is not None or len(failed):
         outputs[STATUS] = (codes, is_binary if call.status is None else call.status)
     named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}

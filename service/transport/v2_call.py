@@ -9,12 +9,15 @@ from service.codec.columns import gather_tensors
 from service.codec.parameters import check_known
 from service.codec.v2 import Inference
 from service.contracts import ModelCard
-from service.errors import InvalidParameter, MissingField
+from service.errors import InvalidParameter, MissingField, UnknownField
 from service.operations import OPERATIONS, Operation
 from service.operations.failures import STATUS
-from service.operations.fields import CONTEXT, MODEL
+from service.operations.fields import CONTEXT, MODEL, RETURN_EVALUATIONS
 from service.operations.sample import RETURN_LOG_PROB
+from service.operations.solver_stats import EVALUATIONS
 from service.operations.spec import SCALE
+from service.operations.trajectory import NAME as STATES
+from service.operations.trajectory import TRAJECTORY
 
 # What the protocol has words of its own for, or no use.
 _NOT_PARAMETERS = {field.name for field in (MODEL, CONTEXT, SCALE, RETURN_LOG_PROB)}
@@ -22,6 +25,8 @@ _OWN_PARAMETERS = ("operation", "timeout", "binary_data_output")
 # What is meant where no operation is named, by the tensor that is there.
 _BY_TENSOR = {"x": "encode", "z": "decode", None: "sample"}
 _TENSORS = tuple(name for name in _BY_TENSOR if name is not None)
+# Outputs that a parameter asks for: there with it, named or not.
+BY_PARAMETER = {EVALUATIONS: RETURN_EVALUATIONS.name, STATES: TRAJECTORY.name}
 # Triton's, of schedulers and sequences: a flow has no state and one priority, so they mean nothing.
 # MLServer's clients say of themselves how they made the tensors: "content_type".
 _RESERVED_PARAMETERS = (
@@ -88,7 +93,13 @@ class V2CallReader:
         if wanted is None:
             names = possible if asked is operation else asked.output_names(card)
             wanted = dict.fromkeys(names, inference.is_binary)
+        possible |= {
+            name: asked
+            for name, parameter in BY_PARAMETER.items()
+            if name in wanted and _is_set(inference.parameters.get(parameter))
+        }
         for name in [name for name in wanted if name not in possible]:
+            _refuse_without_parameter(name, operation)
             operation.refuse_output(name, card, inference.parameters)
         check_known(wanted, (*possible, STATUS))
         fields: dict[str, Any] = dict(inference.tensors)
@@ -130,8 +141,9 @@ class V2CallReader:
         said = [name for name in self._all_parameters if name in parameters]
         for name in said:
             if all(name not in each.field_names for each in fitting):
-                whose = "samples, which take no x and no z" if given else "calls that take x or z"
-                raise InvalidParameter(f"{name}: only of {whose}", at=f"/parameters/{name}")
+                raise InvalidParameter(
+                    f"{name}: only of {self._whose(name)}", at=f"/parameters/{name}"
+                )
         found = next((each for each in fitting if asked in (None, each.name)), None)
         if found is None:
             raise InvalidParameter(
@@ -146,6 +158,36 @@ class V2CallReader:
         if CONTEXT.name not in operation.field_names:
             check_known(tensors, given)
         return operation, found
+
+    def _whose(self, parameter: str) -> str:
+        """Say which calls have a parameter, by the tensor that they take."""
+        takes = [
+            tensor
+            for tensor, kinds in self._fitting.items()
+            if any(parameter in each.field_names for each in kinds)
+        ]
+        named = [tensor for tensor in takes if tensor is not None]
+        calls = f"calls that take {' or '.join(named)}" if named else ""
+        if None not in takes:
+            return calls
+        return f"{calls}, and of samples" if calls else "samples, which take no x and no z"
+
+
+def _is_set(parameter: Any) -> bool:
+    return parameter is not None and parameter is not False
+
+
+def _refuse_without_parameter(name: str, operation: Operation) -> None:
+    """Say which parameter asks for an output that is named without it.
+
+    Raises:
+        UnknownField: the operation has that parameter.
+    """
+    parameter = BY_PARAMETER.get(name)
+    if parameter in operation.field_names:
+        raise UnknownField(
+            f"{name}: it is answered with the parameter {parameter}; send that", at="/outputs"
+        )
 
 
 def _others(

@@ -11,6 +11,10 @@ from tests.contract.case import NPY, NPZ, PNG, Case, InV2, NotInV2, npy, npz, ok
 
 _ONE = {"model": "line", "z": [[1, 2, 3]]}
 _GREY = {"model": "grey", "z": [[0, 0.5, 1, 127.5]]}
+_STATES_IN_V2 = {
+    "inputs": [{"name": "z", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}],
+    "parameters": {"trajectory": 2},
+}
 _NO_PICTURES = NotInV2("the protocol has no pictures")
 _NO_ARCHIVES = NotInV2("the protocol has no archives")
 
@@ -351,6 +355,21 @@ CASES = [
         ok(
             b'{"model":"line","version":"3","trajectory_at":["0 noise","1 Half","2 Half"],"x":[[2.0,4.0,6.0],[8.0,0.0,0.0]],"log_det":[0.25,1.0],"trajectory":[[[1.0,2.0,3.0],[1.5,3.0,4.5],[2.0,4.0,6.0]],[[4.0,0.0,0.0],[6.0,0.0,0.0],[8.0,0.0,0.0]]]}'
         ),
+    ),
+    *(
+        Case(
+            f"states, {what}",
+            "decode",
+            {"model": "line", "z": [[1, 2, 3]], "trajectory": 2},
+            ok(
+                b'{"model":"line","version":"3","trajectory_at":["0 noise","2 Half"],"x":[[2.0,4.0,6.0]],"log_det":[0.25],"trajectory":[[[1.0,2.0,3.0],[2.0,4.0,6.0]]]}'
+            ),
+            v2=InV2({**_STATES_IN_V2, "outputs": [{"name": "x"}, {"name": "log_det"}, *named]}),
+        )
+        for what, named in (
+            ("not named in V2", []),
+            ("as bytes in V2", [{"name": "trajectory", "parameters": {"binary_data": True}}]),
+        )
     ),
     Case(
         "states of one row, by class",

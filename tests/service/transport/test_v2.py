@@ -232,6 +232,27 @@ def test_a_bad_request_is_refused_with_its_reason(
     assert len(problem["detail"]) < 400
 
 
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (
+            {"parameters": {"trajectory": 3}},
+            "trajectory: only of calls that take z, and of samples",
+        ),
+        ({"parameters": {"seed": 3}}, "seed: only of samples, which take no x and no z"),
+        (
+            {"outputs": [{"name": "evaluations"}], "parameters": {"return_evaluations": False}},
+            "evaluations: it is answered with the parameter return_evaluations; send that",
+        ),
+        ({"outputs": [{"name": "trajectory"}]}, "'trajectory': no such field, expected z, log_det"),
+    ],
+)
+def test_what_a_parameter_asks_for_is_refused_where_it_cannot_be(
+    app: FastAPI, change: dict[str, Any], detail: str
+) -> None:
+    assert infer(app, **change).json()["detail"].startswith(detail)
+
+
 def test_of_two_faults_the_parameter_of_samples_is_named(app: FastAPI) -> None:
     answer = infer(app, parameters={"operation": "sample", "num_samples": 3})
     assert answer.json()["errors"][0]["pointer"] == "/parameters/num_samples"
