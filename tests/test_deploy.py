@@ -17,6 +17,7 @@ from service.auth import OPEN_PATHS
 from service.settings import Settings, variable_name
 from service.telemetry import Metrics
 from tests.service.fake_repository import FakeRepository
+from tests.service.telemetry.test_metrics import PROMISED
 
 ROOT = Path(__file__).resolve().parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -36,6 +37,14 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 POD = OBJECTS["Deployment"]["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 PROMTOOL = shutil.which("promtool")
+# Counters whose `op` is the call, and those whose `op` is what the engine computes for it.
+BY_CALL = {
+    f"pushforward_{name}" for name in ("requests_total", "failed_rows_total", "anomalies_total")
+}
+BY_COMPUTATION = {
+    f"pushforward_{name}"
+    for name in ("rows_total", "batches_total", "nonfinite_rows_total", "out_of_memory_total")
+}
 VARIABLES = {variable_name(field) for field in Settings.model_fields}
 
 
@@ -72,6 +81,18 @@ def test_alerts_ask_for_series_that_exist(name: str) -> None:
     assert rule["labels"].keys() == {"severity"}
     assert rule["annotations"].keys() == {"summary", "description"}
     assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_alerts_group_by_labels_that_their_series_have(name: str) -> None:
+    expression = ALERTS[name]["expr"]
+    for labels, family in re.findall(
+        r"by \(([\w, ]+)\)\s*\((?:\w+\()?pushforward_(\w+)", expression
+    ):
+        assert set(labels.split(", ")) <= PROMISED.get(family, {"model"})
+    asked = set(re.findall(r"pushforward_\w+", expression))
+    if asked & BY_CALL and asked & BY_COMPUTATION:
+        assert "on (model)" in expression
 
 
 @pytest.mark.parametrize("name", ALERTS)

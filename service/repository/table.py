@@ -122,6 +122,8 @@ class ModelTable:
     def forget_refusal(self, name: str) -> None:
         """List a version no longer that was refused: it is gone."""
         self._refused.pop(name, None)
+        if name not in self._loaded:
+            self._metrics.model_ready.remove(name)
 
     def remove(self, name: str) -> None:
         """Serve a model no longer."""
@@ -134,6 +136,7 @@ class ModelTable:
         """Serve a model no longer, and list it as unloaded."""
         self._unloaded[name] = self._loaded[name].served.card.version
         self.remove(name)
+        self._metrics.model_ready.labels(name).set(0)
 
     def is_unloaded(self, name: str) -> bool:
         """Whether a model was unloaded by name."""

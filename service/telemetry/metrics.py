@@ -53,6 +53,10 @@ class QueueMetrics:
         self._queue_seconds = metrics.queue_seconds.labels(model, op)
         self._compute_seconds = metrics.compute_seconds.labels(model, op, engine)
         self._non_finite = metrics.non_finite_rows.labels(model, op)
+        self._out_of_memory = metrics.out_of_memory.labels(model, op)
+        # A counter that begins with its first event has no increase that tells of it.
+        for reason in ("overloaded", "cancelled", "deadline"):
+            metrics.dropped.labels(model, reason)
 
     def batch(self, rows: int, seconds: float, non_finite_rows: int) -> None:
         """Count a computed batch."""
@@ -79,7 +83,7 @@ class QueueMetrics:
 
     def out_of_memory(self) -> None:
         """Count a batch for which memory ran out."""
-        self._metrics.out_of_memory.labels(self._model, self._op).inc()
+        self._out_of_memory.inc()
 
     def watch(
         self,
@@ -181,13 +185,13 @@ class Metrics:
         self.model_ready.labels(model).set(1)
 
     def retire(self, model: str) -> None:
-        """Remove the version of a model that was served, and its gauges."""
+        """Remove the version of a model that was served, and its gauges: nobody misses it."""
         self.drift.forget(model)
         self.gpu.retire(model)
         labels = self._served.pop(model, None)
         if labels is not None:
             self.model_info.remove(model, *labels)
-        self.model_ready.labels(model).set(0)
+        self.model_ready.remove(model)
         for op in self._watched.pop(model, ()):
             self.queue_rows.remove(model, op)
             self.max_batch_rows.remove(model, op)

@@ -147,11 +147,12 @@ def test_it_is_served_once_its_folder_is_repaired(folder: Path, flow: Path) -> N
 
 
 def test_it_is_forgotten_once_its_folder_is_removed(folder: Path) -> None:
-    async def test(repository: FolderRepository, _: Metrics) -> None:
+    async def test(repository: FolderRepository, metrics: Metrics) -> None:
         shutil.rmtree(folder / "bad")
         await until(lambda: repository.index() == [ModelIndexEntry("good", "1", True)])
         with pytest.raises(ModelNotFound):
             repository.get("bad")
+        assert 'pushforward_model_ready{model="bad"}' not in metrics.render().decode()
 
     started(folder, test, watch_models=True)
 

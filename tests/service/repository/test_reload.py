@@ -316,7 +316,7 @@ def test_files_that_change_in_place_are_loaded_anew_and_others_are_not(
 
 
 def test_models_come_and_go_with_their_folders(
-    repository: Callable[..., None], versions: Path
+    repository: Callable[..., None], versions: Path, metrics: Metrics
 ) -> None:
     async def test(served: FolderRepository, folder: Path) -> None:
         shutil.copytree(versions / "2", folder.parent / "other")
@@ -329,6 +329,7 @@ def test_models_come_and_go_with_their_folders(
         await served.refresh()
         with pytest.raises(ModelNotFound):
             served.get("other")
+        assert 'pushforward_model_ready{model="other"}' not in metrics.render().decode()
         await ended(workers)
         with pytest.raises(NotReady):
             await queue.submit(X.copy(), None, later())

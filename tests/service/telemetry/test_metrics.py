@@ -24,6 +24,7 @@ PROMISED = {
     "log_lines_dropped_total": set(),
     "worker_restarts_total": set(),
     "nonfinite_rows_total": {"model", "op"},
+    "failed_rows_total": {"model", "op", "status"},
     "ode_evaluations_bucket": {"model", "op", "le"},
     "model_info": {"model", "version", "family", "engine", "device"},
     "model_ready": {"model"},
@@ -45,6 +46,7 @@ def used() -> Metrics:
         queue.solved([31, 37])
     metrics.request("moons", "encode", 200, 0.1)
     metrics.request("moons", "encode", 200, 0.2)
+    metrics.failed("moons", "score", {"solver_failed": 1})
     metrics.request(NO_MODEL, "/models", 404, 0.1)
     return metrics
 
@@ -76,6 +78,14 @@ def test_counts_are_what_was_counted(used: Metrics) -> None:
     assert value("out_of_memory_total", model="moons", op="encode") == 1
     assert value("requests_running", model="moons") == 4  # of both operations
     assert value("dropped_total", model="moons", reason="cancelled") == 2
+
+
+def test_what_alerts_take_the_increase_of_begins_at_0() -> None:
+    metrics = Metrics()
+    metrics.queue("moons", "encode", "torch")
+    value = metrics.registry.get_sample_value
+    assert value("pushforward_out_of_memory_total", {"model": "moons", "op": "encode"}) == 0
+    assert value("pushforward_dropped_total", {"model": "moons", "reason": "overloaded"}) == 0
 
 
 def test_a_model_served_again_is_read_from_its_new_queue(used: Metrics) -> None:
