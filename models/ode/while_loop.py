@@ -102,6 +102,8 @@ def repeat(
         ends_early: whether it ends where no row goes on, as the first tensor carried says; `turn`
             must leave those as they are that do not.
     """
+    if times == 0:  # a loop over one patch, say: neither kind of loop may see its turn
+        return carry
     return _counted_loop.get()(turn, carry, given, times, ends_early)
 
 

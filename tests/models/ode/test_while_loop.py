@@ -101,3 +101,13 @@ def test_a_loop_of_so_many_turns_run_and_recorded_does_the_same(number: int) -> 
     horner = open_session(graph.model(outputs).SerializeToString())
     (got,) = horner.run(["total"], {"x": x.numpy(), "coefficients": coefficients.numpy()})
     assert torch.equal(torch.from_numpy(got), ran)
+
+
+def test_a_loop_of_no_turns_leaves_what_it_carries() -> None:
+    x, none = torch.rand(2, 1), torch.zeros(2, 0)
+    assert torch.equal(Horner()(x, none)["total"], torch.zeros_like(x))
+    graph = Graph("horner", 20)
+    outputs = trace(Horner(), {"x": (1,), "coefficients": (0,)}, torch.float32, graph)
+    horner = open_session(graph.model(outputs).SerializeToString())
+    (got,) = horner.run(["total"], {"x": x.numpy(), "coefficients": none.numpy()})
+    assert torch.equal(torch.from_numpy(got), torch.zeros_like(x))

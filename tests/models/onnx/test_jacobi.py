@@ -62,6 +62,23 @@ def transformer(decoding: str, dtype: torch.dtype) -> Flow:
     return perturb(build("tarflow", config).double(), 0.1).eval().to(dtype)
 
 
+@pytest.mark.parametrize("decoding", ["sequential", "jacobi"])
+def test_a_transformer_whose_image_is_one_patch_decodes(decoding: str) -> None:
+    config = {"event_shape": [1, 2, 2], "patch_size": 2, "num_blocks": 2, "decoding": decoding}
+    config |= {"channels": 4, "layers_per_block": 1, "head_dim": 4}
+    flow = perturb(build("tarflow", config).double(), 0.1).eval()
+    z = base_noise(3, 4, seed=0)
+    x = flow.decode(torch.from_numpy(z))[0].detach().numpy()
+    folded = fold(flow)
+    assert_equal_nearly(folded.decode(torch.from_numpy(z))[0].detach().numpy(), x)
+    session = open_session(build_graphs(folded, torch.float64).decode.SerializeToString())
+    assert_equal_nearly(decode(session, z)["x"], x)
+
+
+def assert_equal_nearly(found: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_graph_decodes_tokens_one_by_one_with_the_bits_of_whole_passes(
     dtype: torch.dtype,
