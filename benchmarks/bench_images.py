@@ -37,6 +37,7 @@ MODELS = (
     GLOW,
     "digits-tarflow",
     "digits-classes",
+    PIXELCNN,
 )
 ROUNDS, STARTS = 9, 3
 
@@ -62,13 +63,15 @@ def measures(fashion: str, models: list[str]) -> dict[str, Callable[[], Any]]:
         folders = shipped | of_clothes
         return anomalies.detect({name: folders[name] for name in models or folders}, data)
 
-    return {
+    parts: dict[str, Callable[[], Any]] = {
         "likelihoods": partial(likelihood.measure, of_digits, GLOW, digits, coarse),
         "rates": partial(served.rates, shipped, test, ROUNDS),
         "footprints": partial(served.footprints, shipped, test, STARTS),
-        "decoded": partial(decoding.measure, RUNS / PIXELCNN),
         "detected": detected,
     }
+    if PIXELCNN in shipped:
+        parts["decoded"] = partial(decoding.measure, shipped[PIXELCNN])
+    return parts
 
 
 def write_report(results: dict[str, Any]) -> None:
