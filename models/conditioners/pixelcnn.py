@@ -230,9 +230,11 @@ class PixelCNN(RowNetwork):
     def in_row(self, row: Tensor, received: Tensor) -> Tensor:
         """The horizontal stack of a row."""
         channels, _, width = self.shape
-        first, *others = received.split((self.width, *[2 * self.width] * len(self.layers)), 1)
-        left = self.first_horizontal(self._image(row.reshape(-1, channels, 1, width))) + first
-        for layer, part in zip(self.layers, others, strict=True):
+        image = self._image(row.reshape(-1, channels, 1, width))
+        left = self.first_horizontal(image) + received.narrow(1, 0, self.width)
+        for index, layer in enumerate(self.layers):
+            # Not by one split: its sizes would be refused in a graph, as those of a huge tensor.
+            part = received.narrow(1, self.width * (1 + 2 * index), 2 * self.width)
             left = cast(GatedLayer, layer).in_row(left, part)
         return self._logits(left)
 
