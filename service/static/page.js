@@ -115,13 +115,13 @@ function showContextFields() {
   byId("context").value = read("context", "");
 }
 
-async function lookAt(name) {
+async function lookAt(name, note = "") {
   forgetRequest();
   model = await get(`models/${encodeURIComponent(name)}`, { shown: true });
   // Left out of the answer where they are null.
   for (const fact of ["num_classes", "num_levels", "context_shape", "calibration",
     "feature_names", "support"]) model[fact] ??= null;
-  say(`${model.family}, version ${model.version}, x ${JSON.stringify(model.event_shape)}, `
+  say(`${note}${model.family}, version ${model.version}, x ${JSON.stringify(model.event_shape)}, `
     + `${model.num_parameters.toLocaleString()} parameters, ${model.dtype} on ${model.device} `
     + `with ${model.engine}`);
   showContextFields();
@@ -145,8 +145,13 @@ async function load() {
   // Where nothing is said: one whose density is seen at once.
   const telling = answer.models.find(({ features }) => features === 2)?.name ?? names[0];
   const wanted = read("model", answer.default ?? telling);
-  byId("model").value = names.includes(wanted) ? wanted : telling;
-  await lookAt(byId("model").value);
+  if (names.includes(wanted)) {
+    byId("model").value = wanted;
+    return lookAt(wanted);
+  }
+  byId("model").value = telling;
+  keepOnly("view"); // all else was of the other model
+  await lookAt(telling, `No model ${wanted} is served here; ${telling} is shown. `);
 }
 
 byId("key-form").addEventListener("submit", event => {

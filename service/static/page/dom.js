@@ -30,6 +30,13 @@ export function complain(field, text) {
   field.setAttribute("aria-describedby", `${field.id}-message`);
 }
 
+// Whether a field holds what it takes; what is wrong is said beside it.
+export function check(field) {
+  const isGood = field.checkValidity();
+  if (!isGood) complain(field, field.validationMessage);
+  return isGood;
+}
+
 // Take back what was said beside the fields in an element.
 export function clearComplaints(root) {
   for (const field of root.querySelectorAll("[aria-invalid]")) {

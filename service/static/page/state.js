@@ -26,8 +26,13 @@ export function bind(field) {
   if (given !== null) {
     if (isBox) field.checked = given === "true";
     else field.value = given;
+    if (!field.checkValidity()) { // a link of somebody's own making
+      field.value = initial;
+      write({ [field.name]: null });
+    }
   }
   const keep = () => {
+    if (!field.checkValidity()) return;
     const value = isBox ? field.checked : field.value;
     write({ [field.name]: value === initial ? null : String(value) });
   };

@@ -9,7 +9,7 @@ import { fillTable } from "../page/table.js";
 import { onThemeChange } from "../page/theme.js";
 import { makeCharts } from "./live/charts.js";
 import {
-  batchRows, between, DRIFT_LIMIT, errors, latency, summarise, together,
+  batchRows, between, DRIFT_LIMIT, errors, isAlarmed, latency, summarise, together,
 } from "./live/summary.js";
 import { meaning } from "./live/words.js";
 
@@ -29,6 +29,9 @@ const HTML = `
   <button type="button" id="live-pause" aria-pressed="false">Pause</button>
   <span id="live-seen" class="quiet"></span>
   <div id="live-charts"></div>
+  <p class="quiet">The log martingale is the evidence, in nats, that scored rows are unlike those of the
+    calibration. It begins anew with each window of rows; above ${DRIFT_LIMIT.toFixed(1)}, odds of 100 to
+    1, it is an alarm.</p>
   <h3>Each model</h3>
   <table id="live-models"></table>
   <p class="quiet">/s is of the last ${NOW_SECONDS} seconds; rows, times, batches and errors are of all
@@ -97,7 +100,8 @@ function drawCharts(app) {
 }
 
 const drift = facts => facts.tested === 0 || facts.drift === null ? "no row scored"
-  : `${short(facts.drift)}${facts.drift > DRIFT_LIMIT ? ", alarm" : ""}`;
+  : `${short(facts.drift)}${facts.drift > DRIFT_LIMIT ? ", alarm"
+    : isAlarmed(facts) ? ", alarm before" : ""}`;
 
 function lineOf(name, select) {
   const [first, last] = [history[0], history.at(-1)];
@@ -145,12 +149,17 @@ function sayLoad(models) {
 }
 
 function sayDrift(models) {
-  const alarmed = names(models).filter(name => models.get(name).drift > DRIFT_LIMIT);
-  const tested = together(models.values()).tested;
-  say("live-drift", alarmed.length ? `Drift: rows that were scored are no longer like those of the `
+  const alarmed = names(models).filter(name => isAlarmed(models.get(name))).map(name =>
+    models.get(name).drift > DRIFT_LIMIT ? name
+      : `${name} (alarm in this window of rows or the one before; no sign in the latest)`);
+  const { tested, crossings } = together(models.values());
+  const before = crossings ? ` Since the start ${short(crossings)} `
+    + `${crossings === 1 ? "window" : "windows"} crossed the limit; one in a hundred is chance.` : "";
+  say("live-drift", (alarmed.length ? `Drift: rows that were scored are no longer like those of the `
     + `calibration: ${alarmed.join(", ")}.`
-    : tested ? `No drift: what was scored (${short(tested)} rows) is like the rows of the calibration.`
-      : "Drift is not known yet: no row was scored by a calibrated model.", alarmed.length > 0);
+    : tested ? `No sign of drift in this window of rows; ${short(tested)} were scored in all.`
+      : "Drift is not known yet: no row was scored by a calibrated model.") + before,
+  alarmed.length > 0);
 }
 
 function drawAll(app) {

@@ -1,7 +1,7 @@
 // Draw samples: how they move with the temperature, and how the flow makes them of noise.
 
 import { call } from "../page/api.js";
-import { byId, clearComplaints, element } from "../page/dom.js";
+import { byId, check, clearComplaints, element } from "../page/dom.js";
 import { readNpy } from "../page/npy.js";
 import { featureNames, isPlane } from "../page/shapes.js";
 import { bind, read, write } from "../page/state.js";
@@ -280,10 +280,11 @@ function listen() {
     changed();
   });
   byId("count").addEventListener("change", () => {
+    if (!check(byId("count"))) return;
     write({ count: byId("count").value });
-    if (byId("count").reportValidity()) changed();
+    changed();
   });
-  byId("seed").addEventListener("change", () => byId("seed").reportValidity() && changed());
+  byId("seed").addEventListener("change", () => check(byId("seed")) && changed());
   byId("another").addEventListener("click", anotherDraw);
   byId("temperature").addEventListener("input", () => {
     showTemperature();
@@ -312,7 +313,12 @@ function listen() {
 // Another model: its own number of samples, its own features.
 function begin({ model }) {
   const isFlat = !hasPixels(model);
-  byId("count").value = read("count", isFlat ? isPlane(model) ? 2000 : 500 : 16);
+  const usual = isFlat ? isPlane(model) ? 2000 : 500 : 16;
+  byId("count").value = read("count", usual);
+  if (!byId("count").checkValidity()) {
+    byId("count").value = usual;
+    write({ count: null });
+  }
   byId("picture").hidden = isFlat;
   byId("plot").hidden = !isFlat;
   byId("samples-features").hidden = !isFlat || isPlane(model);

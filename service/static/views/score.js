@@ -78,7 +78,7 @@ function takes({ model }) {
   if (isPicture(model)) {
     const [channels, height, width] = model.event_shape;
     return `Pictures (PNG or JPEG, several at once) of ${width} x ${height} pixels, `
-      + `${channels === 3 ? "in colour" : "grey"}; or .npy of shape (rows, ${model.event_shape.join(", ")}).`;
+      + `${channels === 3 ? "in colour" : "grey"}, scored as they are: none is cropped or resized; or .npy of shape (rows, ${model.event_shape.join(", ")}).`;
   }
   if (model.event_shape.length > 1) return `.npy of shape (rows, ${model.event_shape.join(", ")}).`;
   return model.feature_names
@@ -261,6 +261,9 @@ async function changeRate() {
 
 const percent = share => `${Number((100 * share).toPrecision(3))} %`;
 
+const classOf = () => app.model.num_classes === null ? ""
+  : `Scored as class ${byId("label").selectedOptions[0].textContent}; choose another above. `;
+
 function promise() {
   if (!app.model.calibration) {
     return `${app.model.name} is not calibrated: scores are -log_prob, and no row is flagged. `
@@ -282,7 +285,7 @@ function tell() {
     ? `${flagged.toLocaleString("en")} of ${count.toLocaleString("en")} rows flagged `
       + `(${percent(flagged / count)})` : `${count.toLocaleString("en")} rows scored`}`
     + `${failed ? `; ${failed} without a number` : ""}`;
-  byId("score-bound").textContent = promise();
+  byId("score-bound").textContent = classOf() + promise();
 }
 
 function plot() {
@@ -294,7 +297,8 @@ function plot() {
   }
   const limit = !app.model.calibration ? null
     : isFdr() ? (flagged.length ? Math.min(...flagged.slice(0, 10000)) : null) : calibration.threshold;
-  const what = calibration ? `score: ${calibration.statistic}` : "score: -log_prob, in nats";
+  const { statistic } = calibration ?? { statistic: "neg_log_prob" };
+  const what = statistic === "neg_log_prob" ? "score: -log p, in nats" : `score: ${statistic}`;
   if (!values.some(Number.isFinite)) return byId("score-plot").replaceChildren();
   const beyond = histogram.draw({ histogram: calibration?.histogram ?? null, values, flagged,
     threshold: limit, label: what });

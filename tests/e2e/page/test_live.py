@@ -4,7 +4,7 @@ import math
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.process import RunningServer
@@ -136,3 +136,27 @@ def test_drift_is_an_alarm_once_it_is_beyond_its_limit(server: RunningServer, pa
         if line.startswith('pushforward_drift_log_martingale{model="moons"}')
     )
     assert cells(page, "moons")["drift"] == f"{drift:.3g}, alarm"
+
+
+def test_an_alarm_is_told_after_its_window_has_ended(server: RunningServer, page: Page) -> None:
+    start = "pushforward_drift_"
+    other = {"log_martingale": "-0.5", "log_martingale_max": "108", "crossings_total": "1"}
+
+    def answer(route: Route) -> None:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        kept = [line for line in lines if not line.startswith((start, "pushforward_requests"))]
+        kept += [f'{start}{name}{{model="magic"}} {value}' for name, value in other.items()]
+        kept.append('pushforward_requests_total{model="magic",op="score",code="499"} 2')
+        route.fulfill(body="\n".join(kept) + "\n", content_type="text/plain")
+
+    page.route("**/metrics", answer)
+    opened(page, server)
+    said = page.locator("#live-drift")
+    expect(said).to_contain_text("no longer like those of the calibration: magic (alarm in this")
+    expect(said).to_contain_text("Since the start 1 window crossed the limit")
+    assert cells(page, "magic")["drift"] in ("-0.5, alarm before", "no row scored")
+    assert cells(page, "magic")["errors"] == "0"
+    expect(page.locator("#live-errors")).to_contain_text("499the client went away")
+    other["log_martingale_max"] = "0.3"
+    expect(said).not_to_contain_text("no longer like")
+    expect(said).not_to_contain_text("like the rows")

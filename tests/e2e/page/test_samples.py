@@ -228,3 +228,31 @@ def test_another_draw_has_another_seed_and_too_many_are_refused(
     page.locator("#count").fill("99999999")
     page.locator("#count").press("Enter")
     expect(page.locator("#count-message")).to_contain_text("num_samples: expected at most")
+
+
+def test_wrong_numbers_are_said_beside_the_field_and_kept_out_of_the_address(
+    server: RunningServer, page: Page
+) -> None:
+    open_view(page, server, "moons", "samples", count=-1, seed=-2)
+    expect(page.locator("#count")).to_have_value("2000")
+    expect(page.locator("#seed")).to_have_value("1")
+    for field, wrong in (("count", "1.5"), ("count", "-1"), ("seed", "-3")):
+        page.locator(f"#{field}").fill(wrong)
+        page.locator(f"#{field}").blur()
+        expect(page.locator(f"#{field}-message")).not_to_be_empty()
+        assert f"{field}={wrong}" not in page.url
+    page.locator("#count").fill("7")
+    page.locator("#seed").fill("4")
+    page.locator("#seed").blur()
+    expect(page.locator("#drawn")).to_contain_text("seed 4, 7 samples")
+    expect(page.locator("#count-message")).to_be_empty()
+
+
+def test_a_link_to_a_model_that_is_gone_says_so(server: RunningServer, page: Page) -> None:
+    page.goto("about:blank")
+    page.goto(f"{server.url}/ui#model=nothere&view=samples&count=3")
+    facts = page.locator("#facts")
+    expect(facts).to_contain_text("No model nothere is served here; moons is shown.")
+    assert "nothere" not in page.url
+    assert page.url.endswith("#view=samples")
+    expect(page.locator("#count")).to_have_value("2000")

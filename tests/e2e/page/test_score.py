@@ -358,3 +358,23 @@ def test_a_slow_model_is_given_up(server: RunningServer, page: Page) -> None:
         f"{server.url}/score", json={"model": "pinwheel", "x": rows[:30].tolist()}, timeout=30
     ).json()
     assert near(page.evaluate(CELLS)[1][2], min(answer["p_value"]))
+
+
+def test_a_phone_shows_why_a_row_is_flagged(server: RunningServer, page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    open_view(page, server, "magic", "score", alpha=ALPHA)
+    choose(page, str(NIGHT))
+    until(page, "document.querySelector('#score-table tbody tr')?.lastChild.textContent")
+    box = page.locator("#score-table tbody tr td:last-child").first.bounding_box()
+    above = page.locator("#score-table tbody tr td").first.bounding_box()
+    assert box is not None
+    assert above is not None
+    assert box["x"] + box["width"] <= 375
+    assert box["y"] >= above["y"] + above["height"] - 1
+
+
+def test_the_class_that_a_picture_is_scored_as_is_said(server: RunningServer, page: Page) -> None:
+    open_view(page, server, "digits-classes", "score", **{"class": 2})
+    expect(page.locator("#score-takes")).to_contain_text("none is cropped or resized")
+    choose(page, {"name": "3.png", "mimeType": "image/png", "buffer": picture(server, 3)})
+    expect(page.locator("#score-bound")).to_contain_text("Scored as class 2; choose another above")

@@ -68,6 +68,10 @@ def test_rows_come_back_and_the_ledger_adds_up(
     unit = "levels" if "digits" in model else "in the units of x"
     assert f"largest error {short(float(errors.max()))} {unit}" in said
     assert f"median {short(float(np.median(errors)))}; " in said
+    above = np.count_nonzero(errors > 1e-3 * np.maximum(1, np.abs(x)))
+    verdict = page.locator("#trip-verdict")
+    expect(verdict).to_have_class("verdict no" if above else "verdict yes")
+    expect(verdict).to_contain_text(f"{above} of " if above else "No number lost more than 0.001 ×")
     label = page.locator("#trip-histogram").get_attribute("aria-label") or ""
     counted = sum(int(count.replace(",", "")) for count in re.findall(r"([\d,]+) numbers", label))
     assert counted == np.count_nonzero(errors)
@@ -147,7 +151,15 @@ def test_the_card_says_what_the_server_states(server: RunningServer, page: Page)
         f"{short(accuracy['log_prob_max_relative_error'])} × max(1, |log p|)",
         "8 golden, 1,233 held out, 64 drawn rows",
     ]
-    expect(page.locator("#verdicts-of-trust li").first).to_have_class("yes")
+    verdicts = page.locator("#verdicts-of-trust li")
+    expect(verdicts.first).to_have_class("yes")
+    expect(verdicts.filter(has_text="Replayed when it was loaded: 8 rows")).to_have_class("yes")
+    assert calibration["anomalies"]["statistics"]["neg_log_prob"]["auroc"] < 0.9
+    expect(page.locator("#verdicts-of-trust .weak")).to_contain_text(
+        f"known anomalies least from rows like the data: AUROC "
+        f"{short(calibration['anomalies']['statistics']['neg_log_prob']['auroc'])}"
+    )
+    expect(page.locator("#verdicts-of-trust")).not_to_contain_text("icence")
     certificate = dict(lines(page, "trust-certificate"))
     for name, digest in accuracy["certificate"]["graphs_sha256"].items():
         assert certificate[f"SHA-256 of {name}"] == digest
@@ -191,4 +203,5 @@ def test_rows_of_a_class_come_back(server: RunningServer, page: Page) -> None:
     assert shown == pytest.approx(log_prob, abs=0.01)
     assert shown != pytest.approx(others, abs=0.01)
     assert "5 rows of" in page.locator("#trip-result").inner_text()
-    expect(page.locator("#verdicts-of-trust li")).to_have_count(4)
+    # Most pictures upside down are as likely as others to this model.
+    expect(page.locator("#verdicts-of-trust .weak")).to_contain_text("images upside down")

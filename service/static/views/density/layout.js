@@ -27,7 +27,7 @@ export const HTML = `
         <canvas class="ink" aria-hidden="true"></canvas>
       </div>
       <p class="legend">
-        <span>log p, nats</span> <span id="density-low"></span>
+        <span title="one nat more: e = 2.718 times as dense">log p, nats</span> <span id="density-low"></span>
         <canvas id="density-scale" width="160" height="12" aria-hidden="true"></canvas>
         <span id="density-high"></span>
         <span id="density-outside" hidden><canvas width="16" height="16" aria-hidden="true"></canvas>

@@ -7,9 +7,9 @@ export const DRIFT_LIMIT = Math.log(100);
 
 const nothing = () => ({
   rows: 0, batches: 0, requests: 0, refused: 0, tested: 0, waiting: 0, fullBatch: 0,
-  drift: null, codes: new Map(), buckets: new Map(),
+  drift: null, driftMax: null, crossings: 0, codes: new Map(), buckets: new Map(),
 });
-const COUNTERS = ["rows", "batches", "requests", "refused", "tested"];
+const COUNTERS = ["rows", "batches", "requests", "refused", "tested", "crossings"];
 const TABLES = ["codes", "buckets"];
 
 const add = (table, key, value) => table.set(key, (table.get(key) ?? 0) + value);
@@ -33,6 +33,8 @@ const READERS = {
     add(facts.buckets, labels.le === "+Inf" ? Infinity : Number(labels.le), value);
   },
   pushforward_drift_log_martingale: (facts, { value }) => { facts.drift = value; },
+  pushforward_drift_log_martingale_max: (facts, { value }) => { facts.driftMax = value; },
+  pushforward_drift_crossings_total: (facts, { value }) => { facts.crossings += value; },
   pushforward_score_p_value_count: (facts, { value }) => { facts.tested += value; },
 };
 
@@ -51,6 +53,9 @@ export function summarise(samples) {
   return models;
 }
 
+// An alarm holds until the window after has ended: the martingale begins anew with each.
+export const isAlarmed = ({ drift, driftMax }) => Math.max(drift, driftMax) > DRIFT_LIMIT;
+
 // Several models as one: what counts adds up, of the drift the largest is shown.
 export function together(models) {
   const sum = nothing();
@@ -58,7 +63,9 @@ export function together(models) {
     for (const name of [...COUNTERS, "waiting"]) sum[name] += facts[name];
     for (const name of TABLES) facts[name].forEach((value, key) => add(sum[name], key, value));
     sum.fullBatch = Math.max(sum.fullBatch, facts.fullBatch);
-    if (facts.drift !== null) sum.drift = Math.max(sum.drift ?? -Infinity, facts.drift);
+    for (const name of ["drift", "driftMax"]) {
+      if (facts[name] !== null) sum[name] = Math.max(sum[name] ?? -Infinity, facts[name]);
+    }
   }
   return sum;
 }
@@ -84,5 +91,7 @@ export function latency(facts, share) {
 }
 
 export const batchRows = facts => facts.batches ? facts.rows / facts.batches : null;
-export const errors = facts => [...facts.codes].filter(([code]) => Number(code) >= 400)
+// What a client gave up itself is no error of anybody.
+export const errors = facts => [...facts.codes]
+  .filter(([code]) => Number(code) >= 400 && code !== "499")
   .reduce((sum, [, count]) => sum + count, 0);

@@ -12,6 +12,7 @@ const MEANINGS = {
   422: "rows or fields that the model cannot take",
   429: "refused: the queue was full, or too slow",
   431: "the head of the request is too long",
+  499: "the client went away before it was answered",
   500: "a fault of the server: its log says which",
   503: "not ready: loading, or ending",
   504: "the deadline of the request passed",

@@ -68,7 +68,9 @@ export function scoreTable(root, { onPage, onChoose }) {
     const rows = rowsOfPage();
     const { activeElement } = document;
     const focused = table.contains(activeElement) ? activeElement.textContent : null;
-    table.replaceChildren(element("thead", {}, element("tr", {}, ...heads())),
+    const head = heads();
+    table.style.setProperty("--columns", head.length - 1); // the last is below them on a phone
+    table.replaceChildren(element("thead", {}, element("tr", {}, ...head)),
       element("tbody", {}, ...rows.map(line)));
     const first = page * ROWS;
     range.textContent = `${first + 1} to ${first + rows.length} of `

@@ -87,5 +87,5 @@ export async function showHeatMap(root, app, { title, picture, asked, signal }) 
       element("span", { className: "heat-scale", "aria-hidden": "true" }),
       element("span", { textContent: "likelier if brighter" })),
     element("p", { className: "quiet", textContent: `Full colour is ${short(scale)} nats a level `
-      + "of brightness; white pixels are as expected." }));
+      + "of brightness; at white pixels a small change makes no difference." }));
 }

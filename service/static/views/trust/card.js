@@ -111,15 +111,38 @@ const NAMED = {
 export function provenanceLines({ provenance }) {
   const first = Object.keys(NAMED);
   const rank = name => first.includes(name) ? first.indexOf(name) : first.length;
-  return Object.entries(provenance)
+  const { licence = "not stated: it belongs into provenance in config.json" } = provenance;
+  return Object.entries({ ...provenance, licence })
     .filter(([name, value]) => name !== "columns" && value !== null)
     .sort(([a], [b]) => rank(a) - rank(b))
     .map(([name, value]) => [NAMED[name] ?? name, asText(value)]);
 }
 
-// Whether the density can be trusted, at a glance: [is it so (null: not known), what].
+// Below this a score is said to tell too little.
+const GOOD_AUROC = 0.9;
+
+// [whether it is good, what]: the probe that the score in use tells least from rows like the data.
+function weakestProbe({ calibration }) {
+  const known = calibration.anomalies
+    ? [{ ...calibration.anomalies, what: "known anomalies" }] : [];
+  const [weakest] = [...calibration.probes, ...known]
+    .map(({ what, statistics }) => ({ what, auroc: statistics[calibration.statistic]?.auroc }))
+    .filter(({ auroc }) => auroc !== undefined).sort((a, b) => a.auroc - b.auroc);
+  if (weakest === undefined) return [null, "What it tells from rows like the data was not tried"];
+  const { what, auroc } = weakest;
+  return [auroc >= GOOD_AUROC ? true : "weak",
+    `Of the probes it tells ${what} least from rows like the data: AUROC ${short(auroc)} (1 is always, `
+    + "0.5 is chance)"];
+}
+
+function replayVerdict({ accuracy: { golden_rows: count } }) {
+  return count ? [true, `Replayed when it was loaded: ${rows(count)} saved with the model, answered as before`]
+    : [null, "Nothing was replayed when it was loaded: it was saved without golden rows"];
+}
+
+// Whether the density can be trusted, at a glance: [is it so (null: not known, "weak"), what].
 export function verdicts(model) {
-  const { accuracy, calibration, provenance } = model;
+  const { accuracy, calibration } = model;
   const kept = isKept(model);
   const measured = short(accuracy.log_prob_max_relative_error);
   return [
@@ -128,10 +151,10 @@ export function verdicts(model) {
         + `max(1, |log p|) on ${likeTheData(accuracy)}`],
     accuracy.certificate ? [true, "The graphs that serve are certified against float64"]
       : [null, `No certificate: ${model.engine} serves, and pushforward export FOLDER --in-place makes one`],
+    replayVerdict(model),
     calibration ? [calibration.warnings.length === 0, `Calibrated on ${rows(calibration.rows)}`
       + `${calibration.warnings.length ? `, with warnings: ${calibration.warnings.join("; ")}` : ""}`]
       : [null, "Not calibrated, so there are no p-values: pushforward calibrate FOLDER --data ROWS.csv"],
-    provenance.licence ? [true, `Licence of the data: ${provenance.licence}`]
-      : [null, "No licence of the data is stated: it belongs into provenance in config.json"],
+    ...calibration ? [weakestProbe(model)] : [],
   ];
 }
