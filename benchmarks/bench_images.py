@@ -42,12 +42,13 @@ MODELS = (
 ROUNDS, STARTS = 9, 3
 
 
-def measures(fashion: str, models: list[str]) -> dict[str, Callable[[], Any]]:
+def measures(fashion: str, models: list[str], starts: int) -> dict[str, Callable[[], Any]]:
     """What is measured, by its name.
 
     Args:
         fashion: what the clothes are loaded by.
         models: those whose scores are measured; none: all.
+        starts: of each server of `footprints`.
     """
     shipped = {name: ZOO / name for name in MODELS if (ZOO / name).exists()}
     made = {name: RUNS / name for name in VARIANTS if (RUNS / name).exists()}
@@ -66,7 +67,7 @@ def measures(fashion: str, models: list[str]) -> dict[str, Callable[[], Any]]:
     parts: dict[str, Callable[[], Any]] = {
         "likelihoods": partial(likelihood.measure, of_digits, GLOW, digits, coarse),
         "rates": partial(served.rates, shipped, test, ROUNDS),
-        "footprints": partial(served.footprints, shipped, test, STARTS),
+        "footprints": partial(served.footprints, shipped, test, starts),
         "detected": detected,
     }
     if PIXELCNN in shipped:
@@ -89,12 +90,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="left out: all of them")
     parser.add_argument("--fashion", default=FASHION, help="data of the clothes")
     parser.add_argument("--models", nargs="*", default=[], help="of `detected`, left out: all")
+    parser.add_argument("--starts", type=int, default=STARTS, help="of each of `footprints`")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     file = OUT / "results.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    measure = measures(chosen.fashion, chosen.models)
+    measure = measures(chosen.fashion, chosen.models, chosen.starts)
     for name in chosen.parts or measure:
         found = measure[name]()
         if name == "detected" and chosen.models:

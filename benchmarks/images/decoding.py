@@ -15,7 +15,7 @@ from models.onnx.runtime import open_session
 from models.registry import build
 from pushforward import load
 
-ROWS, ROUNDS = 16, 5
+ROWS, ROUNDS = 4, 3
 
 
 class Decoded(TypedDict):

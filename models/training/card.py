@@ -165,11 +165,19 @@ def _figures(report: TrainingReport) -> list[str]:
             f"{test.nats:.3f} ± {test.nats_standard_error:.3f} (standard error)",
         ),
         *(_accuracy(report.accuracy) if report.accuracy else ()),
-        ("decode(encode(x)) - x in float32, largest", f"{test.round_trip_max_error:.1e}"),
+        (
+            f"decode(encode(x)) - x in float32, largest{_of_rows(test.round_trip_rows)}",
+            f"{test.round_trip_max_error:.1e}",
+        ),
     ]
     if test.auroc is not None:
         rows.append((f"AUROC of -log p, {test.anomalies} anomalies", f"{test.auroc:.3f}"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _of_rows(count: int | None) -> str:
+    """Of how many rows; older reports do not say."""
+    return "" if count is None else f" of {count} rows"
 
 
 def _accuracy(found: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -68,8 +68,8 @@ def test_the_example_takes_the_passes_that_are_stated(name: str) -> None:
         return
     stated = (about.cost.encode, about.cost.decode)
     for found, text in zip(count_passes(flow), stated, strict=True):
-        if text.startswith("row by row"):
-            assert flow.event_shape[1] < max(found) <= flow.features
+        if text.startswith("row by row"):  # some of a row that is all a guess, D of `passes`
+            assert flow.event_shape[1] < max(found) < flow.features / 2
             continue
         expected = next(count(flow) for word, count in COUNTS.items() if text.startswith(word))
         if text.startswith("D at most"):
