@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="left out: all of them")
     parser.add_argument("--fashion", default=FASHION, help="data of the clothes")
     parser.add_argument("--models", nargs="*", default=[], help="of `detected`, left out: all")
+    parser.add_argument("--beside", action="store_true", help="say that other programs ran beside")
     parser.add_argument("--starts", type=int, default=STARTS, help="of each of `footprints`")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -102,7 +103,7 @@ def main() -> None:
         if name == "detected" and chosen.models:
             kept = results[name]["found"]
             found = [one for one in kept if one["model"] not in chosen.models] + found
-        results[name] = {"machine": machine(), "found": found}
+        results[name] = {"machine": machine(), "beside": chosen.beside, "found": found}
         write_report(results)
     print((OUT / "results.md").read_text())
 

@@ -10,6 +10,8 @@ from benchmarks.images.predicted import PREDICTED
 from benchmarks.images.served import OPERATIONS, ROWS, Footprint, Rate
 from benchmarks.scoring.report import tabulate
 
+_BESIDE = "\n\nOther programs ran beside: compare these rows with each other alone."
+
 
 def sections_of(results: Mapping[str, Any]) -> dict[str, str]:
     """The tables by their titles, of the parts that were measured."""
@@ -23,7 +25,7 @@ def sections_of(results: Mapping[str, Any]) -> dict[str, str]:
         "Digits and clothes: nats": ("detected", nats_table),
     }
     return {
-        title: make(results[key]["found"])
+        title: make(results[key]["found"]) + (_BESIDE if results[key].get("beside") else "")
         for title, (key, make) in makers.items()
         if key in results
     }

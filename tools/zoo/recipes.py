@@ -57,6 +57,12 @@ _WIDE_ENDS = (
     "redrawn, which costs a Gaussian over plain levels many bits: most of what this model gains on "
     "`digits-glow` on pixels as they are comes from there, not from the transformer."
 )
+_CLASSES = (
+    "It often draws another digit than the one asked for: a logistic regression, right on 89 % of "
+    "the test digits, finds that one in 57 % of the samples at temperature 0.6, in 42 % at 0.8 and "
+    "in 34 % at 1. Nor does it tell classes well: 34.6 % of the test digits are likeliest under "
+    "their own."
+)
 _TARFLOW = {
     "patch_size": 4,
     "channels": 64,
@@ -237,13 +243,13 @@ RECIPES: Mapping[str, Recipe] = {
         notes=(_FEW_DIGITS, _COARSE_BITS, _WIDE_ENDS),
     ),
     "digits-classes": Recipe(
-        summary="TarFlow of 49 patches in four blocks given the class: draws the digit asked for.",
+        summary="TarFlow of 49 patches in four blocks given the class, on 28 x 28 digits.",
         data="mnist",
         family="tarflow",
         config={**_TARFLOW, "num_blocks": 4, "layers_per_block": 2, "num_classes": 10},
         options={**_TARFLOW_OPTIONS, "epochs": 20, "picture_temperature": 0.6},
         statistic="neg_log_prob",
-        notes=(_FEW_DIGITS, _COARSE_BITS),
+        notes=(_FEW_DIGITS, _COARSE_BITS, _CLASSES),
     ),
     "magic-iaf": Recipe(
         summary=(
