@@ -60,6 +60,9 @@ def test_folder_is_complete_and_follows_its_recipe(name: str) -> None:
         expected |= {"generate.onnx"}
     if not report.data.recipe:  # generated rows have no digests: their bits are the CPU's
         expected |= {ROWS_FILE}
+    if recipe.serving:
+        expected |= {"serving.toml"}
+        assert (ZOO / name / "serving.toml").read_text("utf-8") == recipe.serving
     assert {path.name for path in (ZOO / name).iterdir()} == expected
     assert report.family == recipe.family
     assert report.arguments == json.loads(json.dumps(recipe.config))

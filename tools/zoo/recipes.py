@@ -18,6 +18,7 @@ class Recipe:
         notes: further paragraphs of its card.
         calibration: what it is calibrated on; left out, the test rows of its own data.
         statistic: its anomaly score.
+        serving: its serving.toml, where the service's settings do not suit it.
     """
 
     summary: str
@@ -28,6 +29,7 @@ class Recipe:
     notes: tuple[str, ...] = field(default=())
     calibration: str = ""
     statistic: str = "auto"
+    serving: str = ""
 
 
 def _pixels(scale: float, **shift: float) -> list[dict[str, Any]]:
@@ -311,6 +313,8 @@ RECIPES: Mapping[str, Recipe] = {
         },
         statistic="neg_log_prob",
         notes=(_FEW_DIGITS, _WHOLE_PIXELS),
+        serving="# A row costs the same in any batch: large ones would make the others wait.\n"
+        "max_batch_size = 4\n",
     ),
     "digits-ffjord": Recipe(
         summary="A continuous flow on 8 x 8 digits, pixels 0 .. 16, trained by flow matching.",

@@ -32,7 +32,7 @@ from tools.zoo.overview import write_overview
 from tools.zoo.recipes import RECIPES, Recipe
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
-_BUILD = ".building"
+_BUILD, _SERVING = ".building", "serving.toml"
 _ANOMALIES = "## Anomaly detection"
 
 
@@ -51,6 +51,8 @@ def make(name: str, recipe: Recipe, zoo: Path, listener: Listener | None = None)
     )  # fmt: skip
     _write_card(build, name, recipe, report, _baselines(data, options, report))
     export_folder(build).write(build)
+    if recipe.serving:
+        (build / _SERVING).write_text(recipe.serving, encoding="utf-8")
     calibrate(build, recipe)
     if (zoo / name).exists():
         shutil.rmtree(zoo / name)
