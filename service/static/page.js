@@ -1,15 +1,17 @@
 // One page to look at the served models: its views, the model that they look at, and the key.
 
 import { get } from "./page/api.js";
-import { byId, complain, element } from "./page/dom.js";
+import { byId, clearComplaints, complain, element } from "./page/dom.js";
 import { forgetKey, hasKey, keepKey, KeyRefused } from "./page/key.js";
 import { forgetRequest, watchRequest } from "./page/request.js";
-import { keepOnly, read, write } from "./page/state.js";
+import { zeros } from "./page/shapes.js";
+import { keepOnly, read, readAgain, readOption, write } from "./page/state.js";
 import { VIEWS } from "./views/index.js";
 
 let model = null; // the card of the model that is looked at, as GET /models/NAME has it
 const mounted = new Map(); // by id of the view: what its mount gave
 let chosen = null; // the view that is shown
+let asking = new AbortController(); // what is asked of the server's models
 
 // What the views know of the page.
 const app = {
@@ -17,18 +19,42 @@ const app = {
 
   // The fields of a request that say which model, and of which class.
   fields() {
-    const context = !byId("class-field").hidden ? Number(byId("label").value)
-      : !byId("context-field").hidden && byId("context").value
-        ? JSON.parse(byId("context").value) : undefined;
+    const context = givenContext();
     return { model: model.name, ...context === undefined ? {} : { context } };
   },
 
-  // Say beside a field what went wrong. What was given up on purpose is no failure.
+  // Say beside a field what went wrong. What was given up on purpose is no failure. An error that
+  // has a field of its own, and one of the context, stands beside that.
   fail(error, field) {
-    if (error instanceof KeyRefused) askForKey(error.message);
-    else if (error.name !== "AbortError") complain(field, error.message);
+    const isContext = error.errors?.[0]?.pointer?.startsWith("/context");
+    if (error instanceof KeyRefused) {
+      if (byId("key-form").hidden) askForKey(error.message); // else it is asked for already
+    } else if (error.name !== "AbortError") {
+      complain(isContext ? byId("context") : error.field ?? field, error.message);
+    }
   },
 };
+
+function givenContext() {
+  if (!byId("class-field").hidden) return Number(byId("label").value);
+  const field = byId("context");
+  if (byId("context-field").hidden || !field.value) return undefined;
+  try {
+    return JSON.parse(field.value);
+  } catch {
+    const example = JSON.stringify(zeros(model.context_shape));
+    throw Object.assign(new Error(`expected a context as JSON, such as ${example}`), { field });
+  }
+}
+
+// The signal of what is asked now; what was asked before is of no interest any more.
+function renew() {
+  asking.abort();
+  asking = new AbortController();
+  return asking.signal;
+}
+
+const leave = () => chosen && mounted.get(chosen.id)?.hide?.();
 
 function say(text, isError = false) {
   byId("facts").textContent = text;
@@ -37,6 +63,8 @@ function say(text, isError = false) {
 
 function askForKey(refusal = "") {
   forgetKey();
+  renew();
+  leave();
   for (const id of ["calls", "choice", "forget"]) byId(id).hidden = true;
   byId("key-form").hidden = false;
   byId("key").value = "";
@@ -44,8 +72,10 @@ function askForKey(refusal = "") {
   say(refusal, true);
 }
 
-const fail = error => error instanceof KeyRefused ? askForKey(error.message)
-  : say(error.message, true);
+function fail(error) {
+  if (error instanceof KeyRefused) askForKey(error.message);
+  else if (error.name !== "AbortError") say(error.message, true);
+}
 
 const tabOf = view => byId(`tab-${view.id}`);
 const panelOf = view => byId(`view-${view.id}`);
@@ -74,7 +104,7 @@ function makeTabs() {
 }
 
 async function choose(view) {
-  if (chosen && chosen !== view) mounted.get(chosen.id)?.hide?.();
+  if (chosen !== view) leave();
   chosen = view;
   write({ view: view === VIEWS[0] ? null : view.id });
   for (const other of VIEWS) {
@@ -84,10 +114,11 @@ async function choose(view) {
     panelOf(other).hidden = !isChosen;
   }
   if (!mounted.has(view.id)) mounted.set(view.id, view.mount(panelOf(view), app));
+  readAgain(panelOf(view));
   try {
     await mounted.get(view.id).show();
   } catch (error) {
-    if (error.name !== "AbortError") fail(error);
+    fail(error);
   }
 }
 
@@ -111,13 +142,23 @@ function showContextFields() {
   const names = model.class_names ?? [];
   byId("label").replaceChildren(...Array.from({ length: model.num_classes ?? 0 },
     (_, index) => new Option(names[index] ?? index, index)));
-  if (model.num_classes !== null) byId("label").value = read("class", "0");
+  if (model.num_classes !== null) readOption(byId("label"), "class", "0");
   byId("context").value = read("context", "");
 }
 
-async function lookAt(name, note = "") {
+// Look at another model. Until it is there nothing can be asked of the one before under its name.
+async function lookAt(name, signal, note = "") {
   forgetRequest();
-  model = await get(`models/${encodeURIComponent(name)}`, { shown: true });
+  leave();
+  clearComplaints(byId("choice"));
+  byId("calls").inert = true;
+  try {
+    model = await get(`models/${encodeURIComponent(name)}`, { shown: true, signal });
+  } catch (error) {
+    if (!signal.aborted) byId("calls").hidden = true;
+    throw error;
+  }
+  byId("calls").hidden = byId("calls").inert = false;
   // Left out of the answer where they are null.
   for (const fact of ["num_classes", "num_levels", "context_shape", "calibration",
     "feature_names", "support"]) model[fact] ??= null;
@@ -131,14 +172,16 @@ async function lookAt(name, note = "") {
 async function changeModel() {
   keepOnly("view");
   write({ model: byId("model").value });
-  await lookAt(byId("model").value);
+  await lookAt(byId("model").value, renew());
 }
 
 async function load() {
-  const answer = await get("models");
+  const signal = renew();
+  const answer = await get("models", { signal });
   byId("key-form").hidden = true;
   byId("forget").hidden = !hasKey();
-  byId("calls").hidden = byId("choice").hidden = answer.models.length === 0;
+  byId("choice").hidden = answer.models.length === 0;
+  if (answer.models.length === 0) byId("calls").hidden = true;
   if (answer.models.length === 0) return say("no model is served");
   byId("model").replaceChildren(...answer.models.map(({ name }) => new Option(name)));
   const names = answer.models.map(({ name }) => name);
@@ -147,17 +190,19 @@ async function load() {
   const wanted = read("model", answer.default ?? telling);
   if (names.includes(wanted)) {
     byId("model").value = wanted;
-    return lookAt(wanted);
+    return lookAt(wanted, signal);
   }
   byId("model").value = telling;
   keepOnly("view"); // all else was of the other model
-  await lookAt(telling, `No model ${wanted} is served here; ${telling} is shown. `);
+  await lookAt(telling, signal, `No model ${wanted} is served here; ${telling} is shown. `);
 }
 
 byId("key-form").addEventListener("submit", event => {
   event.preventDefault();
   try {
-    keepKey(byId("key").value.trim());
+    const given = byId("key").value.trim();
+    byId("key").value = "";
+    keepKey(given);
     load().catch(fail);
   } catch (error) {
     fail(error);
@@ -168,6 +213,7 @@ byId("model").addEventListener("change", () => changeModel().catch(fail));
 for (const [id, name] of [["label", "class"], ["context", "context"]]) {
   byId(id).addEventListener("change", () => {
     write({ [name]: byId(id).value });
+    clearComplaints(byId("choice"));
     choose(chosen).catch(fail);
   });
 }

@@ -4,6 +4,11 @@ export const isPicture = model => model.event_shape.length === 3
   && [1, 3].includes(model.event_shape[0]);
 export const isPlane = model => model.features === 2;
 
+// Why a model has no latents to be seen, or null where it has.
+export const noLatents = ({ operations }) =>
+  operations && !["encode", "decode"].every(name => operations.includes(name))
+    ? "the model has no latents: it does not encode and decode" : null;
+
 // Zeros in the shape of a row, nested as in JSON.
 export const zeros = shape => shape.length ? Array(shape[0]).fill(zeros(shape.slice(1))) : 0;
 

@@ -1,8 +1,8 @@
 // The density: log p over two features, a point that is dragged, and its latent beside it.
 
 import { byId, clearComplaints } from "../page/dom.js";
-import { featureNames } from "../page/shapes.js";
-import { read, write } from "../page/state.js";
+import { featureNames, noLatents } from "../page/shapes.js";
+import { read, readOption, write } from "../page/state.js";
 import { onThemeChange } from "../page/theme.js";
 import { HTML } from "./density/layout.js";
 import { levelsOfSamples, SHARES } from "./density/contours.js";
@@ -43,6 +43,7 @@ function makeView(app) {
   const { place, names } = moving;
 
   const moveTo = guard(async at => {
+    if (!seen.bounds) return;
     const answer = moving.toX(at);
     const { point } = views.picture.plane;
     if (point.some((value, side) => isBeyond(value, seen.bounds[side]))) {
@@ -69,31 +70,34 @@ function makeView(app) {
   // What is seen
 
   const makeMap = guard(async options => {
+    if (!seen.bounds) return;
     byId("density-refine").hidden = true;
     await picture.makeMap(renew("map"), options);
   });
 
   function view(bounds) {
+    if (!seen.bounds) return undefined; // there is no row yet
     seen.bounds = bounds;
     write({ window: bounds.flat().map(rounded).join(",") });
     return makeMap();
   }
 
   function zoom(factor, about = picture.plane.point) {
-    view(seen.bounds.map(([low, high], side) => {
+    view(seen.bounds?.map(([low, high], side) => {
       const at = Math.min(Math.max(about[side], low), high);
       return [at + (low - at) * factor, at + (high - at) * factor];
     }));
   }
 
   function pan(direction) {
-    view(seen.bounds.map(([low, high], side) => {
+    view(seen.bounds?.map(([low, high], side) => {
       const far = 0.2 * (high - low) * direction[side];
       return [low + far, high + far];
     }));
   }
 
   async function fit() {
+    if (!seen.bounds) return;
     write({ window: null });
     seen.bounds = whole();
     await makeMap({ isFitted: true });
@@ -136,13 +140,16 @@ function makeView(app) {
     picture.plane.names = names();
     picture.plane.whole = seen.pair.map(index => isWhole(app.model, index));
     await new Promise((resolve, reject) => {
-      picture.makeMap(renew("map"), { begun: resolve, isFitted }).then(resolve, reject);
+      picture.makeMap(renew("map"), { begun: resolve, isFitted }).then(resolve, error =>
+        // Another window was asked for meanwhile: its map comes in place of this one.
+        error.name === "AbortError" && !signal.aborted ? resolve() : reject(error));
     });
     await moving.lookAt();
     await Promise.all([
       seen.samples ? null : showSamples(signal),
       isPlane() && !seen.warped ? latent.warp(signal) : null,
     ]);
+    seen.isStarted = true;
     picture.plane.draw();
   }
 
@@ -150,6 +157,7 @@ function makeView(app) {
     clearComplaints(byId("view-density"));
     seen.row = parseRow(text, app.model);
     write({ row: text === "" ? null : JSON.stringify(seen.row) });
+    if (!seen.isStarted) return show(); // it failed, or is not there yet
     if (isPlane()) {
       place();
       return moving.lookAt();
@@ -160,6 +168,7 @@ function makeView(app) {
   const changeSeed = guard(async () => {
     clearComplaints(byId("view-density"));
     write({ row: null, rowseed: byId("density-seed").value === "0" ? null : byId("density-seed").value });
+    if (!seen.isStarted) return show();
     await drawRow(renew("row"));
     if (isPlane()) {
       place();
@@ -175,6 +184,7 @@ function makeView(app) {
     write({ fx: names()[0], fy: names()[1], window: null });
     if (seen.pair[0] === seen.pair[1]) throw new Error("choose two different features");
     clearComplaints(byId("view-density"));
+    if (!seen.isStarted) return show();
     seen.bounds = whole();
     await start(renew("rest"), true);
   }, "density-second");
@@ -191,9 +201,9 @@ function makeView(app) {
     byId("density-second").value = seen.pair[1];
     byId("density-pair").hidden = byId("density-bars-side").hidden = isPlane();
     byId("density-z-side").hidden = byId("density-warp-field").hidden = !isPlane();
-    byId("density-seed").value = read("rowseed", "0");
+    byId("density-seed").value = /^\d+$/.test(read("rowseed")) ? read("rowseed") : "0";
     byId("density-row").value = read("row", "");
-    byId("density-nats").value = read("nats", "10");
+    readOption(byId("density-nats"), "nats", "10");
     for (const name of CHECKS) {
       const box = byId(`density-${name}`);
       box.checked = read(name, name === "samples" && !isPlane() ? "false" : "true") === "true";
@@ -211,7 +221,8 @@ function makeView(app) {
     if (read("row") !== null) seen.row = parseRow(read("row"), app.model);
     else await drawRow(signal);
     const given = (read("window") ?? "").split(",").map(Number);
-    const isGiven = given.length === 4 && given.every(Number.isFinite);
+    const isGiven = given.length === 4 && given.every(Number.isFinite)
+      && given[0] < given[1] && given[2] < given[3];
     const isKnown = seen.pair.every(index => {
       const { low, high } = app.model.provenance?.columns?.[index] ?? {};
       return low < high;
@@ -261,7 +272,7 @@ function makeView(app) {
 // Why a model has no map of its density.
 function unfit(model) {
   if (model.event_shape.length !== 1) return "a picture has too many pixels for a map of two";
-  return model.features < 2 ? "a map needs two features" : null;
+  return model.features < 2 ? "a map needs two features" : noLatents(model);
 }
 
 export const density = {

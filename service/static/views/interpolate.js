@@ -4,7 +4,7 @@ import { call } from "../page/api.js";
 import { byId, clearComplaints } from "../page/dom.js";
 import { readNpy } from "../page/npy.js";
 import { hasPixels } from "../page/pictures.js";
-import { isPlane } from "../page/shapes.js";
+import { isPlane, noLatents } from "../page/shapes.js";
 import { read, write } from "../page/state.js";
 import { onThemeChange } from "../page/theme.js";
 import { HTML as CLASSES, makeClasses } from "./interpolate/classes.js";
@@ -63,9 +63,8 @@ async function drawSamples({ app, model }, signal) {
 
 function fail(view, error) {
   const pointer = error.errors?.[0]?.pointer ?? "";
-  const isContext = error instanceof SyntaxError || pointer.startsWith("/context");
   const end = error.end ?? (pointer.startsWith("/x/1") ? 1 : 0);
-  view.app.fail(error, isContext ? byId("context") : view.controls[end].field());
+  view.app.fail(error, view.controls[end].field());
 }
 
 // The rows of both ends, null for one that was not given yet.
@@ -208,7 +207,7 @@ function makeView(root, app) {
 export const interpolate = {
   id: "interpolate",
   title: "Between two rows",
-  unfit: () => null,
+  unfit: noLatents,
   mount(root, app) {
     root.innerHTML = `<div id="two-rows">${HTML}</div>${CLASSES}`;
     const view = makeView(byId("two-rows"), app);

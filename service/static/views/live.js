@@ -105,12 +105,12 @@ const drift = facts => facts.tested === 0 || facts.drift === null ? "no row scor
 
 function lineOf(name, select) {
   const [first, last] = [history[0], history.at(-1)];
-  const recent = history[Math.max(0, earlier(history.length - 1, NOW_SECONDS))];
+  const recent = history[earlier(history.length - 1, NOW_SECONDS)]; // none after a pause
   const [before, after] = [select(first.models), select(last.models)];
   const all = between(before, after);
-  const latest = between(select(recent.models), after);
-  const rate = value => recent === last ? null : value / (last.seconds - recent.seconds);
-  return [name, short(rate(latest.rows)), short(rate(latest.requests)), short(all.rows),
+  const latest = recent && between(select(recent.models), after);
+  const rate = name => recent ? latest[name] / (last.seconds - recent.seconds) : null;
+  return [name, short(rate("rows")), short(rate("requests")), short(all.rows),
     short(latency(all, 0.5)), short(latency(all, 0.99)), short(after.waiting),
     short(batchRows(all)), short(errors(all)), drift(after)];
 }

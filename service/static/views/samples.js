@@ -4,7 +4,7 @@ import { call } from "../page/api.js";
 import { byId, check, clearComplaints, element } from "../page/dom.js";
 import { readNpy } from "../page/npy.js";
 import { featureNames, isPlane } from "../page/shapes.js";
-import { bind, read, write } from "../page/state.js";
+import { bind, read, readOption, write } from "../page/state.js";
 import { onThemeChange } from "../page/theme.js";
 import { drawPictures, hasPixels } from "./samples/pictures.js";
 import { saveCsv, saveNpy, savePng } from "./samples/save.js";
@@ -310,8 +310,8 @@ function listen() {
   onThemeChange(paint);
 }
 
-// Another model: its own number of samples, its own features.
-function begin({ model }) {
+// What the address says, or what fits the model.
+function readFields({ model }) {
   const isFlat = !hasPixels(model);
   const usual = isFlat ? isPlane(model) ? 2000 : 500 : 16;
   byId("count").value = read("count", usual);
@@ -319,13 +319,20 @@ function begin({ model }) {
     byId("count").value = usual;
     write({ count: null });
   }
+  for (const [id, feature] of isFlat ? [["across", 0], ["up", 1]] : []) {
+    readOption(byId(id), id, feature);
+  }
+}
+
+// Another model: its own features.
+function begin({ model }) {
+  const isFlat = !hasPixels(model);
   byId("picture").hidden = isFlat;
   byId("plot").hidden = !isFlat;
   byId("samples-features").hidden = !isFlat || isPlane(model);
   const names = isFlat ? featureNames(model) : [];
-  for (const [id, feature] of [["across", 0], ["up", 1]]) {
+  for (const id of ["across", "up"]) {
     byId(id).replaceChildren(...names.map((name, index) => new Option(name, index)));
-    byId(id).value = read(id, Math.min(feature, names.length - 1));
   }
   msPerRow = null;
   byId("outside").textContent = "";
@@ -341,6 +348,7 @@ function show() {
   const name = `${app.model.name} ${app.model.version}`;
   if (looksAt !== name) begin(app);
   looksAt = name;
+  readFields(app);
   showTemperature();
   move(); // the first rows are there before all are
 }

@@ -2,7 +2,7 @@
 
 import { byId, clearComplaints, element } from "../page/dom.js";
 import { short } from "../page/numbers.js";
-import { featureNames, isPicture } from "../page/shapes.js";
+import { featureNames, isPicture, noLatents } from "../page/shapes.js";
 import { bind, read } from "../page/state.js";
 import { fillTable } from "../page/table.js";
 import { onThemeChange } from "../page/theme.js";
@@ -214,8 +214,8 @@ function show(app) {
   stop();
   trip = null;
   const { model } = app;
+  byId("trip-count").value = read("trip-count", defaultCount(model));
   if (byId("trip-count").dataset.model !== model.name) {
-    byId("trip-count").value = read("trip-count", defaultCount(model));
     byId("trip-count").dataset.model = model.name;
     byId("trip-rows").value = "";
   }
@@ -244,4 +244,4 @@ function mount(root, app) {
   return { show: () => show(app), hide: stop };
 }
 
-export const trust = { id: "trust", title: "Trust", unfit: () => null, mount };
+export const trust = { id: "trust", title: "Trust", unfit: noLatents, mount };

@@ -73,6 +73,7 @@ export const HTML = `
           <td id="density-log-det"></td><td>nats</td></tr>
         <tr><td>=</td><th scope="row">log p of x</th><td id="density-log-p"></td><td>nats</td></tr>
       </table>
+      <p id="density-off" class="error" role="status"></p>
     </section>
     </div>
   </div>

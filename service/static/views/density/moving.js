@@ -19,11 +19,13 @@ export function makeMoving(app, seen, views, signal) {
   const names = () => seen.pair.map(index => featureNames(app.model)[index]);
   const isPlane = () => app.model.features === 2;
 
-  function showNumbers({ x, base, logDet, logProb }) {
-    const parts = addUp(logProb, logDet) ?? [base, logDet, logProb].map(nats);
+  function showNumbers({ x, base, logDet, logProb, off }) {
+    const parts = (off ? null : addUp(logProb, logDet)) ?? [base, logDet, logProb].map(nats);
     ["density-base", "density-log-det", "density-log-p"].forEach((id, index) => {
       byId(id).textContent = parts[index];
     });
+    byId("density-off").textContent = off ? `These do not add up: they differ by ${short(off)} nats, `
+      + "which is more than the model's stated error. Do not rely on its log p here." : "";
     const { features } = app.model;
     const half = isPlane() ? "" : features % 2 ? `${features}/2 · ` : `${features / 2} · `;
     byId("density-formula").textContent = `−|z|²/2 − ${half}ln 2π`;

@@ -83,6 +83,7 @@ export function makePicture(app, seen, handlers) {
     for (let probe = 0; probe < PROBES; probe++) {
       const grid = emptyGrid();
       for await (const step of fill(grid, [Math.max(coarse, 8)], asking(grid, signal))) void step;
+      signal.throwIfAborted();
       if (!Number.isFinite(extent(grid)[1])) return;
       const box = dense(grid, DENSE).map(([low, high], side) => {
         const at = seen.row[seen.pair[side]];

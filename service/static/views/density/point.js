@@ -2,6 +2,7 @@
 
 import { callJson } from "../../page/api.js";
 
+const PROMISED = 1e-3; // relative to log p, of a model that states nothing
 const HALF_LOG_2_PI = 0.5 * Math.log(2 * Math.PI);
 
 // The log-density of a standard normal at z, in nats.
@@ -13,10 +14,10 @@ const numberOf = (answer, name) => {
 };
 
 /**
- * What the server says of a row: {x, z, logDet, logProb, base}.
+ * What the server says of a row: {x, z, logDet, logProb, base, off}.
  *
- * z is null where it has none. base is what log p is without log-det: that of a standard normal at
- * z, but for the last digits of the model's arithmetic.
+ * z is null where it has none. base is the log-density of a standard normal at z. off is by how much
+ * base and log-det are not log p, or 0 where that is within the error that the model promises.
  */
 export async function lookUp(app, x, signal) {
   const fields = { ...app.fields(), x: [x] };
@@ -25,7 +26,12 @@ export async function lookUp(app, x, signal) {
     callJson("log_prob", fields, { signal }),
   ]);
   const [logDet, logProb] = [numberOf(encoded, "log_det"), numberOf(scored, "log_prob")];
-  return { x, z: encoded.z[0], logDet, logProb, base: logProb - logDet };
+  const z = encoded.z[0];
+  const base = z ? normal(z) : NaN;
+  const off = Math.abs(base + logDet - logProb);
+  const promised = app.model.accuracy?.log_prob_promised_relative_error ?? PROMISED;
+  const most = promised * Math.max(1, ...[base, logDet, logProb].map(Math.abs));
+  return { x, z, logDet, logProb, base, off: off > most ? off : 0 };
 }
 
 // The row of a latent, or null where there is none.

@@ -3,7 +3,7 @@
 import { byId, clearComplaints, element } from "../../page/dom.js";
 import { hasPixels } from "../../page/pictures.js";
 import { featureNames } from "../../page/shapes.js";
-import { read, write } from "../../page/state.js";
+import { read, readOption, write } from "../../page/state.js";
 import { densities, through } from "./decoding.js";
 import { directionBetween } from "./direction.js";
 import { makeEnd } from "./end.js";
@@ -79,12 +79,12 @@ async function showClasses(part, signal) {
 }
 
 function tellDirection(app, { norm, chance, pairs }, from, to) {
-  const ratio = norm / chance;
-  const verdict = ratio > CLEAR ? "a direction that these classes share"
+  const ratio = chance > 0 ? `${short(norm / chance)} times what scatter alone makes` : "no scatter";
+  const verdict = norm > CLEAR * chance ? "a direction that these classes share"
     : "hardly more than chance: z of this model says little of these classes";
   byId("direction-said").textContent = `From ${className(app.model, from)} to `
-    + `${className(app.model, to)}: length ${short(norm)}, ${short(ratio)} times what scatter alone `
-    + `makes, over ${pairs} pairs of samples: ${verdict}. All are encoded as class `
+    + `${className(app.model, to)}: length ${short(norm)}, ${ratio}, `
+    + `over ${pairs} pairs of samples: ${verdict}. All are encoded as class `
     + `${className(app.model, app.fields().context)}: each as its own class would be plain noise.`;
 }
 
@@ -92,6 +92,11 @@ function tellDirection(app, { norm, chance, pairs }, from, to) {
 async function showDirection(part, signal) {
   const { app } = part;
   const [from, to] = ["class-from", "class-to"].map(id => Number(byId(id).value));
+  if (from === to) {
+    draw("direction", app.model, []);
+    byId("direction-said").textContent = "";
+    throw Object.assign(new Error("choose two different classes"), { field: byId("class-to") });
+  }
   const key = JSON.stringify([app.fields(), from, to]);
   if (part.directionOf !== key) {
     part.direction = await directionBetween(app, from, to, signal);
@@ -150,7 +155,7 @@ function showModel({ app: { model, fields } }) {
   for (const [id, label] of [["class-from", own], ["class-to", (own + 1) % model.num_classes]]) {
     byId(id).replaceChildren(...Array.from({ length: model.num_classes }, (_, at) =>
       new Option(className(model, at), at)));
-    byId(id).value = read(id.slice("class-".length), label);
+    readOption(byId(id), id.slice("class-".length), label);
   }
   byId("strength").value = read("strength", byId("strength").defaultValue);
 }

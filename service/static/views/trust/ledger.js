@@ -82,9 +82,13 @@ export async function drawLedger(app, rows, signal) {
     callJson(operation, fields, { signal, shown: false })));
   const known = scored.log_prob.map((logProb, index) => logProb !== null && encoded.z[index] !== null
     && [index, entries(model, encoded.z[index], encoded.log_det[index], logProb)]).filter(Boolean);
+  if (known.length === 0) {
+    byId("ledger-words").textContent = "None of these rows has a density: nothing adds up to it.";
+    return fillTable(byId("ledger"), [], []);
+  }
   const largest = Math.max(...known.map(([, { rounding }]) => Math.abs(rounding)));
   byId("ledger-words").textContent = ledgerWords(model, largest);
   const exact = number => number.toFixed(model.features > 64 ? 2 : 4);
-  fillTable(byId("ledger"), ["row", ...LEDGER.map(([title]) => title)], known.map(([index, found]) =>
+  return fillTable(byId("ledger"), ["row", ...LEDGER.map(([title]) => title)], known.map(([index, found]) =>
     [String(index), ...LEDGER.map(([, name]) => exact(found[name]))]));
 }

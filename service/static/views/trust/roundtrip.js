@@ -16,17 +16,25 @@ export const zeroRows = model =>
 export function readRows(text, model) {
   const first = Array.from({ length: Math.min(model.features, 3) }, (_, index) => index);
   const example = `[${first.join(", ")}${model.features > 3 ? ", …" : ""}]`;
-  let numbers;
+  let given;
   try {
-    numbers = [JSON.parse(text)].flat(Infinity);
+    given = [JSON.parse(text)].flat(); // a list of numbers alone is one row, or several
   } catch (error) {
     throw new Error(`expected a row as JSON, such as ${example}: ${error.message}`);
   }
+  const numbers = given.flat(Infinity);
   const wrong = numbers.find(number => typeof number !== "number");
   if (wrong !== undefined) throw new Error(`expected numbers, got ${JSON.stringify(wrong)}`);
   if (numbers.length === 0 || numbers.length % model.features) {
     throw new Error(`expected rows of ${model.features} numbers, such as ${example}, `
       + `got ${numbers.length} numbers in all`);
+  }
+  // Of several rows in lists of their own each has to be whole.
+  const lengths = given.map(row => [row].flat(Infinity).length);
+  const isRows = Array.isArray(given[0]) && numbers.length > model.features;
+  const other = isRows ? lengths.findIndex(length => length !== model.features) : -1;
+  if (other !== -1) {
+    throw new Error(`expected rows of ${model.features} numbers, row ${other} has ${lengths[other]}`);
   }
   return {
     data: (rowsType(model)).from(numbers),
