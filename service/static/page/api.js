@@ -84,6 +84,12 @@ export async function call(operation, fields, options = {}) {
 export const callJson = async (operation, fields, options) =>
   (await call(operation, fields, options)).json();
 
+// Samples: {data, shape}. fields: of the request, with num_samples and seed.
+export async function drawRows(fields, options) {
+  const answer = await call("sample", fields, { ...options, accept: NPY });
+  return readNpy(await answer.arrayBuffer());
+}
+
 // Rows in a request; fewer once the server has said that it takes fewer.
 let rowsAtOnce = 16384;
 

@@ -12,6 +12,9 @@ export const noLatents = ({ operations }) =>
 // Zeros in the shape of a row, nested as in JSON.
 export const zeros = shape => shape.length ? Array(shape[0]).fill(zeros(shape.slice(1))) : 0;
 
+// The array that rows of a model travel in.
+export const arrayOf = model => model.dtype === "float64" ? Float64Array : Float32Array;
+
 // The names of a row's numbers.
 export const featureNames = model => model.feature_names
   ?? Array.from({ length: model.features }, (_, index) => `x${index + 1}`);

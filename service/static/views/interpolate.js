@@ -1,8 +1,7 @@
 // Two rows, and what lies between them: the path between their latents, decoded as a film strip.
 
-import { call } from "../page/api.js";
+import { drawRows } from "../page/api.js";
 import { byId, clearComplaints } from "../page/dom.js";
-import { readNpy } from "../page/npy.js";
 import { hasPixels } from "../page/pictures.js";
 import { isPlane, noLatents } from "../page/shapes.js";
 import { read, write } from "../page/state.js";
@@ -55,10 +54,8 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 async function drawSamples({ app, model }, signal) {
   if (hasPixels(model)) return [];
   const num_samples = SAMPLES[isPlane(model) ? "plane" : "table"];
-  const answer = await call("sample", { ...app.fields(), num_samples, seed: 0 }, {
-    accept: "application/x-npy", shown: false, signal,
-  });
-  return unstack(readNpy(await answer.arrayBuffer())).filter(row => row.every(Number.isFinite));
+  const fields = { ...app.fields(), num_samples, seed: 0 };
+  return unstack(await drawRows(fields, { shown: false, signal })).filter(row => row.every(Number.isFinite));
 }
 
 function fail(view, error) {

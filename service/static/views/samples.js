@@ -1,12 +1,12 @@
 // Draw samples: how they move with the temperature, and how the flow makes them of noise.
 
-import { call } from "../page/api.js";
+import { drawRows } from "../page/api.js";
 import { byId, check, clearComplaints, element } from "../page/dom.js";
-import { readNpy } from "../page/npy.js";
+import { hasPixels } from "../page/pictures.js";
 import { featureNames, isPlane } from "../page/shapes.js";
 import { bind, read, readOption, write } from "../page/state.js";
 import { onThemeChange } from "../page/theme.js";
-import { drawPictures, hasPixels } from "./samples/pictures.js";
+import { drawPictures } from "./samples/pictures.js";
 import { saveCsv, saveNpy, savePng } from "./samples/save.js";
 import { axesOf, drawPoints } from "./samples/scatter.js";
 import { askStates, between, describe } from "./samples/states.js";
@@ -88,9 +88,8 @@ const wanted = () => ({
 });
 
 async function ask(fields, options) {
-  const answer = await call("sample", { ...fields, return_log_prob: false },
-    { accept: "application/x-npy", signal: controller.signal, ...options });
-  const { data, shape } = readNpy(await answer.arrayBuffer());
+  const { data, shape } = await drawRows({ ...fields, return_log_prob: false },
+    { signal: controller.signal, ...options });
   return { data, count: shape[0] };
 }
 

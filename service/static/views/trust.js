@@ -1,5 +1,6 @@
 // Whether a density can be trusted: rows there and back, what log p is made of, what was measured.
 
+import { drawRows } from "../page/api.js";
 import { byId, clearComplaints, element } from "../page/dom.js";
 import { short } from "../page/numbers.js";
 import { featureNames, isPicture, noLatents } from "../page/shapes.js";
@@ -10,7 +11,7 @@ import * as card from "./trust/card.js";
 import { drawCost, watchCost } from "./trust/cost.js";
 import { drawLedger } from "./trust/ledger.js";
 import { drawErrors, drawPictures } from "./trust/pictures.js";
-import { drawRows, readRows, roundTrip, zeroRows } from "./trust/roundtrip.js";
+import { readRows, roundTrip, zeroRows } from "./trust/roundtrip.js";
 
 const HTML = `
   <h2>Can this density be trusted?</h2>
@@ -123,8 +124,8 @@ function rowsAsked(app, signal) {
   const of = byId("trip-of").value;
   if (of === "own") return readRows(byId("trip-rows").value, model);
   if (of === "zeros") return zeroRows(model);
-  return drawRows(app.fields(), Number(byId("trip-count").value), Number(byId("trip-seed").value),
-    { signal });
+  const [num_samples, seed] = ["trip-count", "trip-seed"].map(id => Number(byId(id).value));
+  return drawRows({ ...app.fields(), num_samples, seed }, { signal });
 }
 
 // "row 3, x2": where in the rows a number is.

@@ -209,6 +209,19 @@ def test_the_key_lasts_as_long_as_the_page(server: RunningServer, page: Page) ->
     expect(page.locator("#calls")).to_be_hidden()
 
 
+def test_a_forgotten_key_is_not_asked_for_again_while_one_is_typed(
+    server: RunningServer, page: Page
+) -> None:
+    page.goto(f"{server.url}/ui#view=live")
+    give_key(page, KEY)
+    expect(page.locator("#live-models")).to_contain_text("rings")
+    expect(page.locator("#key")).to_have_value("")
+    page.locator("#forget").click()
+    page.locator("#key").fill("half")
+    page.wait_for_timeout(2200)  # the view asks every two seconds
+    expect(page.locator("#key")).to_have_value("half")
+
+
 def test_programs_have_a_placeholder_for_the_key(
     server: RunningServer, page: Page, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import { callRows } from "../../page/api.js";
 import { byId } from "../../page/dom.js";
+import { arrayOf } from "../../page/shapes.js";
 import { colour } from "../../page/theme.js";
 import { scaleOf } from "./colours.js";
 import { contours, drawContours, levelsOfMap } from "./contours.js";
@@ -11,8 +12,6 @@ import { showLegend } from "./legend.js";
 
 const DENSE = 10; // nats below the greatest that a map is fitted to
 const PROBES = 3; // maps that are tried to find where the density is
-
-const numbersOf = model => model.dtype === "float64" ? Float64Array : Float32Array;
 
 // Whether a feature has whole numbers alone, to the model.
 export const isWhole = (model, index) => (model.discrete ?? [])
@@ -46,7 +45,7 @@ export function makePicture(app, seen, handlers) {
 
   const asking = (grid, signal) => async cells => {
     if (!cells.length) return [];
-    const rows = rowsAt(grid, cells, seen.row, seen.pair, numbersOf(app.model));
+    const rows = rowsAt(grid, cells, seen.row, seen.pair, arrayOf(app.model));
     return (await callRows("log_prob", app.fields(), rows, { shown: false, signal })).data;
   };
 

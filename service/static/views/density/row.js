@@ -1,6 +1,7 @@
 // The row that a map is about: drawn with a seed, or entered.
 
 import { callJson } from "../../page/api.js";
+import { parseJson } from "../../page/json.js";
 import { featureNames } from "../../page/shapes.js";
 
 const example = model => model.features <= 12 ? `[${Array(model.features).fill(0).join(", ")}]`
@@ -18,12 +19,7 @@ function numbersOf(value, model) {
 
 // The row that a text holds: a list, or an object by the features' names.
 export function parseRow(text, model) {
-  let value;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`expected a row as JSON, such as ${example(model)}: ${error.message}`);
-  }
+  const value = parseJson(text, example(model));
   if (value === null || typeof value !== "object") {
     throw new Error(`expected a row as JSON, such as ${example(model)}, got ${text.trim()}`);
   }

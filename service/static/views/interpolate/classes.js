@@ -1,9 +1,10 @@
 // Class-conditional models: one latent under every class, and a direction from class to class.
 
-import { byId, clearComplaints, element } from "../../page/dom.js";
+import { byId, clearComplaints } from "../../page/dom.js";
 import { hasPixels } from "../../page/pictures.js";
 import { featureNames } from "../../page/shapes.js";
 import { read, readOption, write } from "../../page/state.js";
+import { fillTable } from "../../page/table.js";
 import { densities, through } from "./decoding.js";
 import { directionBetween } from "./direction.js";
 import { makeEnd } from "./end.js";
@@ -45,13 +46,8 @@ const className = (model, label) => model.class_names?.[label] ?? String(label);
 function drawRows(table, model, frames) {
   table.hidden = hasPixels(model) || model.features <= 3;
   if (table.hidden) return;
-  const line = (kind, cells) => element("tr", {}, ...cells.map((text, index) =>
-    element(index ? kind : "th", { textContent: text })));
-  table.replaceChildren(
-    line("th", ["", ...frames.map(({ place }) => place)]),
-    ...featureNames(model).map((name, feature) =>
-      line("td", [name, ...frames.map(({ row }) => short(row[feature]))])),
-  );
+  fillTable(table, ["", ...frames.map(({ place }) => place)], featureNames(model).map((name, feature) =>
+    [name, ...frames.map(({ row }) => short(row[feature]))]));
 }
 
 function draw(id, model, frames) {

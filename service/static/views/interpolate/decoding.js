@@ -1,9 +1,8 @@
 // Ends as latents, and the rows along the path between them, each asked for once.
 
 import { callRows } from "../../page/api.js";
+import { arrayOf } from "../../page/shapes.js";
 import { pathBetween, stack, unstack } from "./path.js";
-
-const typeOf = model => model.dtype === "float64" ? Float64Array : Float32Array;
 
 // Rows, flat, through an operation: the rows of its first output.
 export async function through(operation, app, rows, options = {}) {
@@ -11,7 +10,7 @@ export async function through(operation, app, rows, options = {}) {
   const shape = operation === "decode" ? [model.features] : model.event_shape;
   const { context, ...rest } = options;
   const fields = { ...app.fields(), ...context === undefined ? {} : { context } };
-  return unstack(await callRows(operation, fields, stack(rows, typeOf(model), shape),
+  return unstack(await callRows(operation, fields, stack(rows, arrayOf(model), shape),
     { shown: false, ...rest }));
 }
 

@@ -1,7 +1,6 @@
 // What is the same in all rows of a class, in z: the difference of the means of two classes.
 
-import { call } from "../../page/api.js";
-import { readNpy } from "../../page/npy.js";
+import { drawRows } from "../../page/api.js";
 import { hasPixels, toLevels } from "../../page/pictures.js";
 import { through } from "./decoding.js";
 import { unstack } from "./path.js";
@@ -11,10 +10,7 @@ const SEED = 0;
 
 async function drawClass(app, label, signal) {
   const fields = { model: app.model.name, context: label, num_samples: ROWS, seed: SEED };
-  const answer = await call("sample", fields, {
-    accept: "application/x-npy", shown: false, signal,
-  });
-  const rows = unstack(readNpy(await answer.arrayBuffer()));
+  const rows = unstack(await drawRows(fields, { shown: false, signal }));
   return hasPixels(app.model) ? rows.map(row => toLevels(row, app.model)) : rows;
 }
 

@@ -1,8 +1,8 @@
 // One end of a path: a row that is drawn by the model or by hand, or comes as a file or as JSON.
 
-import { call } from "../../page/api.js";
+import { drawRows } from "../../page/api.js";
 import { clearComplaints, element } from "../../page/dom.js";
-import { readNpy } from "../../page/npy.js";
+import { parseJson } from "../../page/json.js";
 import { cellOf, drawPicture, hasPixels, readCanvas, readPicture, toLevels }
   from "../../page/pictures.js";
 import { read, write } from "../../page/state.js";
@@ -43,13 +43,7 @@ const html = (side, name) => `
 
 // One row, flat, of what was written as JSON: a list, or a list of one list.
 function parseRow(text, model) {
-  let values;
-  try {
-    values = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`expected a row as JSON, such as [0.5, -1]: ${error.message}`);
-  }
-  const row = [values].flat(Infinity);
+  const row = [parseJson(text, "[0.5, -1]")].flat(Infinity);
   if (row.length !== model.features || !row.every(value => Number.isFinite(value))) {
     const got = row.every(value => Number.isFinite(value)) ? `${row.length}`
       : `${JSON.stringify(row.find(value => !Number.isFinite(value)))} among them`;
@@ -213,10 +207,7 @@ export function makeEnd(app, side, { name = side.toUpperCase(), seed, changed })
     write({ [side]: text === String(seed) ? null : text });
     const { model } = app;
     const fields = { ...app.fields(), num_samples: 1, seed: Number(text) };
-    const answer = await call("sample", fields, {
-      accept: "application/x-npy", shown: false, signal,
-    });
-    const row = readNpy(await answer.arrayBuffer()).data;
+    const row = (await drawRows(fields, { shown: false, signal })).data;
     return { row: hasPixels(model) ? toLevels(row, model) : row, note: `seed ${text}` };
   }
 

@@ -1,11 +1,6 @@
 // Rows as pictures in a grid, as the server draws them.
 
-import { isPicture } from "../../page/shapes.js";
-
 const WIDEST = 560;
-
-// Whether rows are pictures of whole levels.
-export const hasPixels = model => isPicture(model) && model.num_levels > 1;
 
 // Whole levels, the lowest black. A row that has no numbers is a checkerboard.
 function draw(pixels, row, { event_shape: [channels, height, width], num_levels: levels }) {

@@ -1,7 +1,8 @@
 // The states between noise and data of samples, and what lies between two of them.
 
 import { callJson } from "../../page/api.js";
-import { hasPixels } from "./pictures.js";
+import { hasPixels } from "../../page/pictures.js";
+import { arrayOf } from "../../page/shapes.js";
 
 // States that are asked for at most: of layers, and of an equation, which is solved for each.
 const MOST = { layers: 32, time: 16 };
@@ -46,10 +47,9 @@ export async function askStates(model, fields, options) {
   }
 }
 
-function unpack({ trajectory, trajectory_at: at }, { dtype }) {
-  const Numbers = dtype === "float64" ? Float64Array : Float32Array;
+function unpack({ trajectory, trajectory_at: at }, model) {
   const rows = trajectory.filter(row => row !== null);
-  const steps = at.map((_, state) => Numbers.from(rows.map(row => row[state]).flat(Infinity)));
+  const steps = at.map((_, state) => arrayOf(model).from(rows.map(row => row[state]).flat(Infinity)));
   return { at, steps, count: rows.length };
 }
 

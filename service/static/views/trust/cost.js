@@ -1,11 +1,10 @@
 // What each operation takes: of the networks, as the server states it, and of time, as measured.
 
-import { call, callRows, getText } from "../../page/api.js";
+import { call, callRows, drawRows, getText } from "../../page/api.js";
 import { byId } from "../../page/dom.js";
 import { parseMetrics } from "../../page/metrics.js";
 import { median, short } from "../../page/numbers.js";
 import { fillTable } from "../../page/table.js";
-import { drawRows } from "./roundtrip.js";
 
 const NPY = "application/x-npy";
 const MAX_TIMES = 9;
@@ -51,7 +50,7 @@ async function measure(app, count, tell, signal) {
   const fields = app.fields();
   const quiet = { shown: false, signal };
   const options = { ...quiet, accept: NPY };
-  const x = await drawRows(fields, count, 0, quiet);
+  const x = await drawRows({ ...fields, num_samples: count, seed: 0 }, quiet);
   const z = await callRows("encode", fields, x, quiet);
   const calls = {
     log_prob: () => call("log_prob", fields, { ...options, rows: x }),

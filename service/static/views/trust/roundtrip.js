@@ -1,27 +1,18 @@
 // Encode and decode: what a row loses on the way there and back.
 
-import { call, callRows } from "../../page/api.js";
+import { callRows } from "../../page/api.js";
+import { parseJson } from "../../page/json.js";
 import { median } from "../../page/numbers.js";
-import { readNpy } from "../../page/npy.js";
-
-const NPY = "application/x-npy";
-
-// The array that rows of a model travel in.
-const rowsType = model => model.dtype === "float64" ? Float64Array : Float32Array;
+import { arrayOf } from "../../page/shapes.js";
 
 export const zeroRows = model =>
-  ({ data: new (rowsType(model))(model.features), shape: [1, ...model.event_shape] });
+  ({ data: new (arrayOf(model))(model.features), shape: [1, ...model.event_shape] });
 
 // Rows that a user wrote as JSON: one, or several.
 export function readRows(text, model) {
   const first = Array.from({ length: Math.min(model.features, 3) }, (_, index) => index);
   const example = `[${first.join(", ")}${model.features > 3 ? ", …" : ""}]`;
-  let given;
-  try {
-    given = [JSON.parse(text)].flat(); // a list of numbers alone is one row, or several
-  } catch (error) {
-    throw new Error(`expected a row as JSON, such as ${example}: ${error.message}`);
-  }
+  const given = [parseJson(text, example)].flat(); // a list of numbers alone is one row, or several
   const numbers = given.flat(Infinity);
   const wrong = numbers.find(number => typeof number !== "number");
   if (wrong !== undefined) throw new Error(`expected numbers, got ${JSON.stringify(wrong)}`);
@@ -37,15 +28,9 @@ export function readRows(text, model) {
     throw new Error(`expected rows of ${model.features} numbers, row ${other} has ${lengths[other]}`);
   }
   return {
-    data: (rowsType(model)).from(numbers),
+    data: arrayOf(model).from(numbers),
     shape: [numbers.length / model.features, ...model.event_shape],
   };
-}
-
-export async function drawRows(fields, count, seed, options) {
-  const answer = await call("sample", { ...fields, num_samples: count, seed },
-    { ...options, accept: NPY });
-  return readNpy(await answer.arrayBuffer());
 }
 
 /**
