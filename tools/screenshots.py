@@ -7,6 +7,7 @@ reaches another host. Pictures have few colours, which keeps each below 100 KB.
 """
 
 import io
+import math
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from benchmarks.process import RunningServer, serving
 
 COLOURS = 80
+MARGIN = 12
 FOLDER = Path(__file__).parent.parent / "docs" / "page"
 ODD_ROW = [200, 150, 2.1, 0.8, 0.6, -250, 150, 90, 85, 440]
 
@@ -30,9 +32,9 @@ def _nothing(_: Page, __: RunningServer) -> None:
     pass
 
 
-def _score_drawn_rows(page: Page, _: RunningServer) -> None:
-    page.locator("#score-try").click()
-    page.locator("#score-result").wait_for()
+def _score_a_night(page: Page, _: RunningServer) -> None:
+    page.locator("#score-file").set_input_files(FOLDER.parent / "night.csv")
+    page.locator("#score-features").wait_for()
 
 
 def _traffic(page: Page, server: RunningServer) -> None:
@@ -57,6 +59,7 @@ class Shot:
     """A picture: of which model and view, and what is done before it is taken.
 
     state: what else stands in the address.
+    end: the picture ends below this element, or where there is none below so many pixels.
     """
 
     name: str
@@ -66,19 +69,20 @@ class Shot:
     width: int = 1000
     height: int = 760
     scheme: Literal["light", "dark"] = "light"
+    end: str | None = None
     act: Callable[[Page, RunningServer], None] = _nothing
 
 
 SHOTS = (
-    Shot("density", "moons", "density"),
-    Shot("density-table", "magic", "density", height=700),
+    Shot("density", "moons", "density", end="#view-density"),
+    Shot("density-table", "magic", "density", end="#view-density"),
     Shot("samples", "pinwheel", "samples", "&temperature=0.7"),
-    Shot("interpolate", "digits-glow", "interpolate"),
-    Shot("score", "magic", "score", act=_score_drawn_rows, height=900),
+    Shot("interpolate", "digits-glow", "interpolate", end="#film"),
+    Shot("score", "magic", "score", end="#score-result", act=_score_a_night),
     Shot("trust", "digits-glow", "trust", height=900),
     Shot("live", "moons", "live", scheme="dark", act=_traffic),
     Shot("request", "moons", "trust", act=_open_the_request, height=420),
-    Shot("phone", "moons", "density", width=375, height=760),
+    Shot("phone", "moons", "density", width=375, end="#density-log-p"),
 )
 
 
@@ -91,9 +95,18 @@ def _take(browser: Browser, server: RunningServer, shot: Shot) -> bytes:
     page.wait_for_timeout(2500)
     shot.act(page, server)
     page.wait_for_timeout(1500)
-    taken = page.screenshot()
+    taken = page.screenshot(full_page=shot.end is not None)
+    if shot.end is not None:
+        code = "end => document.querySelector(end).getBoundingClientRect().bottom + scrollY"
+        taken = _cut(taken, math.ceil(page.evaluate(code, shot.end)) + MARGIN)
     page.close()
     return taken
+
+
+def _cut(picture: bytes, height: int) -> bytes:
+    cut, whole = io.BytesIO(), Image.open(io.BytesIO(picture))
+    whole.crop((0, 0, whole.width, min(height, whole.height))).save(cut, "PNG")
+    return cut.getvalue()
 
 
 def _save(picture: bytes, file: Path) -> None:

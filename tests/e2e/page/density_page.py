@@ -61,6 +61,21 @@ def assert_painted(page: Page, cells: np.ndarray, log_prob: Sequence[float]) -> 
     np.testing.assert_allclose(painted, wanted, atol=6)
 
 
+def drag(page: Page, plane: str, start: Sequence[float], end: Sequence[float]) -> None:
+    """Drag with the pointer, between shares of the plane's sides."""
+    canvas = page.locator(f"{plane} .map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    places = [
+        (box["x"] + a * box["width"], box["y"] + (1 - b) * box["height"]) for a, b in (start, end)
+    ]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=12)
+    page.mouse.up()
+
+
 def readings(page: Page) -> list[Decimal]:
     """The base log-density, the log-det and their sum, as they stand on the page."""
     cells = (page.locator(f"#density-{name}") for name in ("base", "log-det", "log-p"))

@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 from base64 import b64decode
 from typing import Any
 
@@ -70,6 +71,16 @@ def pictures(page: Page, canvases: str) -> Array:
 def pixels(page: Page, canvases: str) -> Array:
     """Their grey."""
     return pictures(page, canvases)[..., 0]
+
+
+def wait_for_pixels(page: Page, canvas: str, wanted: Array, off: int) -> None:
+    """Wait for a canvas to have this grey: what is said beside it may be of an earlier one."""
+    end = time.monotonic() + 30
+    shown: Array | None = None
+    while shown is None or np.abs(shown - wanted).max() > off:
+        assert time.monotonic() < end, (canvas, shown)
+        page.wait_for_timeout(25)
+        shown = pixels(page, canvas)[0] if page.locator(canvas).count() else None
 
 
 def log_probs(texts: list[str]) -> list[float]:

@@ -19,6 +19,7 @@ from tests.e2e.page.density_page import (
     assert_latent,
     assert_painted,
     colours,
+    drag,
     fine,
     readings,
     row_of,
@@ -92,21 +93,6 @@ def test_other_features_stay_as_in_the_row(server: RunningServer, page: Page) ->
     x = np.tile(row, (20, 1))
     x[:, 2], x[:, 8] = fine(200, 1.9, 2.6)[cells[:, 0]], fine(200, -20, 60)[cells[:, 1]]
     assert_painted(page, cells, ask(server, "log_prob", model="magic", x=x.tolist())["log_prob"])
-
-
-def drag(page: Page, plane: str, start: Sequence[float], end: Sequence[float]) -> None:
-    """Drag with the pointer, between shares of the plane's sides."""
-    canvas = page.locator(f"{plane} .map")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    places = [
-        (box["x"] + a * box["width"], box["y"] + (1 - b) * box["height"]) for a, b in (start, end)
-    ]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    page.mouse.move(*places[1], steps=12)
-    page.mouse.up()
 
 
 def test_a_point_and_its_latent_follow_each_other(server: RunningServer, page: Page) -> None:
@@ -251,6 +237,21 @@ def test_a_finger_drags_on_a_dark_phone(server: RunningServer, page: Page) -> No
     assert_latent(page, assert_itemised(server, page, "moons"))
 
 
+def drag_latent(page: Page, server: RunningServer, model: str, z: Sequence[float]) -> None:
+    """Drag the latent halfway to the middle of its plane, where 0 is; x follows."""
+    wide = 7.2  # of the plane, in σ
+    share = [0.5 + value / wide for value in z]
+    drag(page, "#density-z", share, [0.25 + value / 2 for value in share])
+    moved = "Number(document.getElementById('density-z-text').textContent.split(/[ ,]+/)[1])"
+    until(page, f"Math.abs({moved} - {z[0]} / 2) < 0.1")
+    row = ask(server, "decode", model=model, z=[shown_latent(page)])["x"][0]
+    until(
+        page,
+        f"Math.abs(JSON.parse(document.getElementById('density-row').value)[0] - {row[0]}) < 1e-3",
+    )
+    assert row_of(page) == pytest.approx(row, abs=2e-3)
+
+
 def test_a_continuous_model_is_seen_coarse_first(server: RunningServer, page: Page) -> None:
     open_view(page, server, "pinwheel", "density", window="-4,4,-4,4", row="[0.5,1]")
     until(page, f"{MEASURES}.length > 0")
@@ -262,3 +263,8 @@ def test_a_continuous_model_is_seen_coarse_first(server: RunningServer, page: Pa
     page.keyboard.press("ArrowUp")
     assert row_of(page) == pytest.approx([0.5, 1.08])
     assert_latent(page, assert_itemised(server, page, "pinwheel"))
+    drag(page, "#density-x", (0.5625, 0.635), (0.7, 0.4))
+    until(page, "JSON.parse(document.getElementById('density-row').value)[0] > 1")
+    assert row_of(page) == pytest.approx([1.6, -0.8], abs=0.05)
+    assert_latent(page, z := assert_itemised(server, page, "pinwheel"))
+    drag_latent(page, server, "pinwheel", z)

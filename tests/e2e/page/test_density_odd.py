@@ -18,6 +18,7 @@ from tests.e2e.page.density_page import (
     assert_itemised,
     assert_painted,
     colours,
+    drag,
     fine,
     row_of,
 )
@@ -68,6 +69,10 @@ def test_whole_numbers_and_classes_of_a_table(server: RunningServer, page: Page)
     page.locator("#density-x").focus()
     page.keyboard.press("ArrowRight")
     assert row_of(page)[0] == 4
+    assert_itemised(server, page, "counts", context=1)
+    drag(page, "#density-x", (4.4 / 7.7, 0.5625), (2.4 / 7.7, 0.25))
+    until(page, "JSON.parse(document.getElementById('density-row').value)[0] === 2")
+    assert row_of(page) == pytest.approx([2, -2, 1], abs=0.06)
     assert_itemised(server, page, "counts", context=1)
     page.locator("#label").select_option("0")
     assert_itemised(server, page, "counts", context=0)

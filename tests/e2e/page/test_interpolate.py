@@ -1,6 +1,7 @@
 """The view between two rows: its film, its ends, and what is said where they cannot be read."""
 
 import io
+import json
 import re
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.e2e.page.strips import (
     png,
     sample,
     wait_for_film,
+    wait_for_pixels,
 )
 
 pytestmark = MARKS
@@ -169,6 +171,17 @@ def test_rows_as_json_and_what_is_wrong_with_them(server: RunningServer, page: P
     expect(page.locator("#film li").first).to_contain_text("(0.5, 0.25)")
     expect(page.locator("#row-a-message")).to_have_text("")
 
+    page.locator("#model").select_option("magic")
+    wait_for_film(page, 9)
+    row = list(range(1, 11))
+    page.locator("#from-a").select_option("json")
+    page.locator("#row-a").fill(json.dumps(row))
+    page.locator("#use-a").click()
+    expect(page.locator("#about-a")).to_contain_text("Round trip")
+    expect(page.locator("#by-feature [role=img]").first).to_have_attribute(
+        "aria-label", re.compile("from 1 ")
+    )
+
     page.locator("#model").select_option("digits-ffjord")  # rows of another shape
     wait_for_film(page, 9)
     expect(page.locator("#from-a")).to_have_value("sample")
@@ -228,10 +241,14 @@ def test_the_keyboard_alone_is_enough(server: RunningServer, page: Page) -> None
     for _ in range(3):
         page.keyboard.press("ArrowDown")
     expect(page.locator("#hand-b")).to_have_attribute("aria-label", re.compile("pen down, 50 %"))
+    hand = pixels(page, "#hand-b")[0]
+    side = len(hand) // 8
+    drawn = hand.reshape(8, side, 8, side).mean((1, 3))
+    assert drawn[4:6, 3:5].max() > 100
+    assert drawn[:, :2].max() == 0
+    # Each key is followed by a film; it has 17 levels.
+    wait_for_pixels(page, "#film li:last-child canvas", drawn, off=17)
     wait_for_film(page, 6)
-    last = pixels(page, "#film li:last-child canvas")[0]
-    assert last[4:6, 3:5].max() > 100
-    assert last[:, :2].max() == 0
 
 
 def test_play_goes_on_by_itself_until_it_is_stopped(server: RunningServer, page: Page) -> None:

@@ -86,6 +86,13 @@ CALLS = {
     "PNG": "api.call('sample', {model: 'digits-glow', num_samples: 4, seed: 3, scale: 2}, "
     "{accept: 'image/png'})",
 }
+# Of other kinds of model, each by a program of another language.
+OF_OTHERS = {
+    "curl": "api.call('score', {model: 'magic', x: [Array(10).fill(1.5)], alpha: 0.05})",
+    "Python": "api.call('encode', {model: 'pinwheel', x: [[0.5, 1]]})",
+    "JavaScript": "api.call('sample', {model: 'digits-classes', context: 2, num_samples: 1, "
+    "seed: 3}, {accept: 'application/x-npy'})",
+}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -99,6 +106,17 @@ def test_each_program_gets_what_the_page_got(
     for language in RUNNERS:
         assert same(language, run(page, language, tmp_path), wanted), language
     expect(page.locator("#copied")).to_be_empty()
+
+
+def test_programs_ask_other_kinds_of_model(
+    server: RunningServer, page: Page, tmp_path: Path
+) -> None:
+    page.goto(f"{server.url}/ui#model=moons&view=samples")
+    page.locator("#view-samples").wait_for()
+    page.wait_for_load_state("networkidle")
+    for language, call in OF_OTHERS.items():
+        wanted = sent(page, call)
+        assert same(language, run(page, language, tmp_path), wanted), language
 
 
 def test_what_was_clicked_is_listed(server: RunningServer, page: Page, tmp_path: Path) -> None:

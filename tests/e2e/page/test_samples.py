@@ -201,11 +201,11 @@ def test_a_continuous_flow_is_seen_in_time(server: RunningServer, page: Page) ->
 
 
 def test_samples_and_their_noise_are_of_the_chosen_class(server: RunningServer, page: Page) -> None:
-    look(page, server, "digits-classes", 4)
+    look(page, server, "digits-classes", 2)
     page.evaluate("drawn.textContent = ''")
     page.locator("#label").select_option("2")
-    expected = drawn_by_the_server(server, "digits-classes", num_samples=4, context=2)
-    other = drawn_by_the_server(server, "digits-classes", num_samples=4, context=0)
+    expected = drawn_by_the_server(server, "digits-classes", num_samples=2, context=2)
+    other = drawn_by_the_server(server, "digits-classes", num_samples=2, context=0)
     assert np.abs(expected.astype(int) - other).max() > 5
     pixel = expected[0, 0, 0]
     until(
@@ -213,7 +213,7 @@ def test_samples_and_their_noise_are_of_the_chosen_class(server: RunningServer, 
     )
     assert (np.abs(seen(page, "picture")[:, :, :3].astype(int) - expected) <= 1).all()
     said = ["the noise", "layers applied", "layers applied"]
-    check_morph(page, server, "digits-classes", said, num_samples=4, context=2, trajectory=64)
+    check_morph(page, server, "digits-classes", said, num_samples=2, context=2, trajectory=64)
 
 
 def test_another_draw_has_another_seed_and_too_many_are_refused(

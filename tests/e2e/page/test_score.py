@@ -319,6 +319,25 @@ def test_the_keyboard_suffices(server: RunningServer, page: Page) -> None:
     expect(page.locator("#score-range")).to_have_text("21 to 40 of 200")
 
 
+@pytest.mark.parametrize("model", ["moons", "pinwheel"])
+def test_a_row_far_away_is_explained(server: RunningServer, page: Page, model: str) -> None:
+    rows = [[0.5, 0.25], [6, -0.5], [1, 0]]
+    text = "\n".join(("x1,x2", *(f"{a},{b}" for a, b in rows)))
+    open_view(page, server, model, "score")
+    choose(page, {"name": "rows.csv", "mimeType": "text/csv", "buffer": text.encode()})
+    expect(page.locator("#score-why h3")).to_have_text("Why row 1 (line 3)")
+    given = {"model": model, "x": rows, "explain": 2}
+    answer = httpx.post(f"{server.url}/score", json=given, timeout=30).json()
+    _, *features = page.evaluate(FEATURES)
+    for (name, value, expected, nats, _), reason in zip(
+        features, answer["explanation"][1], strict=True
+    ):
+        assert name == reason["feature"]
+        assert near(value, reason["value"])
+        assert float(expected) == pytest.approx(reason["expected"], rel=1e-3, abs=1e-3)
+        assert float(nats) == pytest.approx(reason["nats"], abs=0.006)
+
+
 def test_the_rate_of_discoveries_decides_as_the_api_does(server: RunningServer, page: Page) -> None:
     rows = night()[1]
     open_view(page, server, "magic", "score", alpha=0.2, by="fdr")
