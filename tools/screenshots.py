@@ -22,8 +22,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.process import RunningServer, serving
 
-COLOURS = 80
+COLOURS = 64
 MARGIN = 12
+NINTH_ROW = "#score-table tbody tr:nth-child(9)"
 FOLDER = Path(__file__).parent.parent / "docs" / "page"
 ODD_ROW = [200, 150, 2.1, 0.8, 0.6, -250, 150, 90, 85, 440]
 
@@ -74,11 +75,11 @@ class Shot:
 
 
 SHOTS = (
-    Shot("density", "moons", "density", end="#view-density"),
-    Shot("density-table", "magic", "density", end="#view-density"),
+    Shot("density", "moons", "density", end="#density-log-p"),
+    Shot("density-table", "magic", "density", end="#density-log-p"),
     Shot("samples", "pinwheel", "samples", "&temperature=0.7"),
-    Shot("interpolate", "digits-glow", "interpolate", end="#film"),
-    Shot("score", "magic", "score", end="#score-result", act=_score_a_night),
+    Shot("interpolate", "digits-glow", "interpolate", end="#along"),
+    Shot("score", "magic", "score", end=NINTH_ROW, act=_score_a_night),
     Shot("trust", "digits-glow", "trust", height=900),
     Shot("live", "moons", "live", scheme="dark", act=_traffic),
     Shot("request", "moons", "trust", act=_open_the_request, height=420),
@@ -110,7 +111,11 @@ def _cut(picture: bytes, height: int) -> bytes:
 
 
 def _save(picture: bytes, file: Path) -> None:
-    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few = (
+        Image.open(io.BytesIO(picture))
+        .convert("RGB")
+        .quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
     few.save(file, optimize=True)
 
 
