@@ -38,6 +38,8 @@ def ask(
 
 def short(number: float) -> str:
     """A number as the page writes it."""
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
     digits = f"{number:.2e}"
     mantissa, exponent = digits.split("e")
     return f"{float(mantissa):g}e{int(exponent)}" if abs(number) < 1e-3 else f"{number:.3g}"
