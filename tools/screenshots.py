@@ -60,6 +60,7 @@ class Shot:
     """A picture: of which model and view, and what is done before it is taken.
 
     state: what else stands in the address.
+    is_map: most of it are shades; of others each colour is kept, however little there is of it.
     end: the picture ends below this element, or where there is none below so many pixels.
     """
 
@@ -70,20 +71,21 @@ class Shot:
     width: int = 1000
     height: int = 760
     scheme: Literal["light", "dark"] = "light"
+    is_map: bool = False
     end: str | None = None
     act: Callable[[Page, RunningServer], None] = _nothing
 
 
 SHOTS = (
-    Shot("density", "moons", "density", end="#density-log-p"),
-    Shot("density-table", "magic", "density", end="#density-log-p"),
+    Shot("density", "moons", "density", is_map=True, end="#density-log-p"),
+    Shot("density-table", "magic", "density", is_map=True, end="#density-log-p"),
     Shot("samples", "pinwheel", "samples", "&temperature=0.7"),
     Shot("interpolate", "digits-glow", "interpolate", end="#along"),
     Shot("score", "magic", "score", end=NINTH_ROW, act=_score_a_night),
     Shot("trust", "digits-glow", "trust", height=900),
     Shot("live", "moons", "live", scheme="dark", act=_traffic),
     Shot("request", "moons", "trust", act=_open_the_request, height=420),
-    Shot("phone", "moons", "density", width=375, end="#density-log-p"),
+    Shot("phone", "moons", "density", width=375, is_map=True, end="#density-log-p"),
 )
 
 
@@ -110,13 +112,10 @@ def _cut(picture: bytes, height: int) -> bytes:
     return cut.getvalue()
 
 
-def _save(picture: bytes, file: Path) -> None:
-    few = (
-        Image.open(io.BytesIO(picture))
-        .convert("RGB")
-        .quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    )
-    few.save(file, optimize=True)
+def _save(picture: bytes, file: Path, *, is_map: bool) -> None:
+    method = Image.Quantize.MEDIANCUT if is_map else Image.Quantize.MAXCOVERAGE
+    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    whole.quantize(COLOURS, method, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:
@@ -135,7 +134,7 @@ def main() -> None:
         for shot in SHOTS:
             started = time.monotonic()
             file = folder / f"{shot.name}.png"
-            _save(_take(browser, server, shot), file)
+            _save(_take(browser, server, shot), file, is_map=shot.is_map)
             seconds = time.monotonic() - started
             print(f"{file}: {file.stat().st_size / 1000:.0f} KB, {seconds:.1f} s")
         browser.close()
