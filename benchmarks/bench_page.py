@@ -22,7 +22,7 @@ from benchmarks.process import RunningServer, serving
 
 OUT = Path("runs/benchmarks/page.json")
 MODELS = ("moons", "magic", "pinwheel")
-SECONDS = 60.0
+SECONDS = 180.0
 SIDES = ("Left", "Right", "Up")
 HEADINGS = (
     "model",
