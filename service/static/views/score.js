@@ -1,23 +1,17 @@
 // Score rows of a file: which are odd, and why.
 
-import { call, get } from "../page/api.js";
 import { byId, clearComplaints } from "../page/dom.js";
-import { readNpy } from "../page/npy.js";
-import { featureNames, isPicture } from "../page/shapes.js";
-import { bind } from "../page/state.js";
+import { Batch } from "./score/batch.js";
 import { BY_HAND, showByHand, watchByHand } from "./score/by_hand.js";
-import { ask, factsOf, isPictureFile } from "./score/files.js";
+import { explainPage, explainRow, leaveRow } from "./score/explain.js";
+import { ask } from "./score/files.js";
 import { scoreHistogram } from "./score/histogram.js";
-import { checkBytes, FileProblem, listed } from "./score/limits.js";
+import { askCalibration, isFdr, raiseRate, rate, watchRate } from "./score/rate.js";
+import { drawRows, readFiles, takes } from "./score/reading.js";
 import { save } from "./score/save.js";
-import {
-  AGAIN, emptyScores, explainRows, qValues, scorePictures, scoreRows,
-} from "./score/scoring.js";
+import { AGAIN, scorePictures, scoreRows } from "./score/scoring.js";
 import { scoreTable } from "./score/table.js";
-import { showFeatures, showHeatMap, showReason, toImage } from "./score/why.js";
-
-// Of the rows; of rows like those of the calibration about 2 in 1,000 lie below its histogram.
-const MANY_BELOW = 0.05;
+import { faultsOf, plot, tell } from "./score/told.js";
 
 const HTML = `
   <h2>Which rows are odd, and why</h2>
@@ -58,344 +52,107 @@ const HTML = `
   </div>
   ${BY_HAND}`;
 
-const TRIED_ROWS = 200;
-const MOST_PICTURES = 500;
-
 let app = null;
 let histogram = null;
 let table = null;
-let work = null; // AbortController of what is read and scored now
-let detail = null; // AbortController of what is explained now
-let batch = null; // the rows that are looked at: see `adopt`
-let calibration = null; // what GET /models/NAME/calibration says at the rate
-let asked = 0; // how often that was asked for: an older answer is not taken
-let seen = null; // of which model, class and context the batch was scored
-
-const lookedAt = () => JSON.stringify([app.model.name, app.model.version, app.fields()]);
-const names = () => featureNames(app.model);
-
-function takes({ model }) {
-  if (isPicture(model)) {
-    const [channels, height, width] = model.event_shape;
-    return `Pictures (PNG or JPEG, several at once) of ${width} x ${height} pixels, `
-      + `${channels === 3 ? "in colour" : "grey"}, scored as they are: none is cropped or resized; or .npy of shape (rows, ${model.event_shape.join(", ")}).`;
-  }
-  if (model.event_shape.length > 1) return `.npy of shape (rows, ${model.event_shape.join(", ")}).`;
-  return model.feature_names
-    ? `CSV or Parquet with the columns ${listed(model.feature_names)}, in any order; others may be `
-      + "there too. Or .npy in this order."
-    : `CSV, Parquet or .npy of ${model.features} columns of numbers.`;
-}
-
-// ---- reading
-
-async function readPictures(files) {
-  const { model } = app;
-  if (!isPicture(model)) {
-    throw new FileProblem(`${model.name} takes rows of ${listed(names())}, and no pictures`);
-  }
-  if (files.length > MOST_PICTURES) {
-    throw new FileProblem(`expected ${MOST_PICTURES} pictures at most, got ${files.length}`);
-  }
-  const header = ["file"];
-  const rows = files.map(file => [file.name]);
-  await ask("keep", { header, rows });
-  return { files, count: files.length, names: files.map(file => file.name), header, faults: [],
-    notes: [], shown: [], skipped: null, others: [] };
-}
-
-async function readTable(files, signal) {
-  const [file, another] = files;
-  const { model } = app;
-  if (another) throw new FileProblem("expected one table, or several pictures");
-  if (model.event_shape.length > 1 && !/\.npy$/i.test(file.name)) {
-    throw new FileProblem(`${file.name}: ${model.name} takes ${takes(app)}`);
-  }
-  const read = await ask("read", { file, model: factsOf(model) }, signal);
-  const { others } = read;
-  if (others.length) read.notes.push(`not used, and kept in the download: ${listed(others)}`);
-  return { ...read, rows: { data: read.data, shape: [read.count, ...model.event_shape] } };
-}
-
-async function readFiles(files, signal) {
-  for (const file of files) checkBytes(file, app.model);
-  return files.every(isPictureFile) ? readPictures(files) : readTable(files, signal);
-}
-
-async function drawRows(signal) {
-  const { model } = app;
-  const fields = { ...app.fields(), num_samples: TRIED_ROWS };
-  const answer = await call("sample", fields, { accept: "application/x-npy", signal });
-  const drawn = readNpy(await answer.arrayBuffer());
-  const header = model.features <= 64 ? names() : [];
-  const data = Float64Array.from(drawn.data);
-  await ask("keep", { data, header, width: model.features });
-  return { rows: { data, shape: drawn.shape }, count: drawn.shape[0], header, faults: [], shown: [],
-    others: [], skipped: null, notes: [`${TRIED_ROWS} rows drawn from ${model.name}`] };
-}
+let reading = null; // the batch that is read and scored now
+let batch = null; // the one that is seen, once it is read
+let shown = null; // the model that was looked at last
 
 // ---- scoring
 
-// Say beside the field of rows that have no numbers what is wrong with them.
-function tellFaults() {
-  const { scores: { reasons }, skipped, count } = batch;
-  if (reasons.size === 0) return;
-  const [[row, reason]] = reasons;
-  const place = batch.names?.[row]
-    ?? (skipped === null ? `row ${row}` : `row ${row} (line ${row + skipped + 1})`);
-  const others = reasons.size > 1 ? `; ${reasons.size - 1} more` : "";
-  app.fail(new FileProblem(
-    `${reasons.size} of ${count} have no score: ${place}: ${reason}${others}`), byId("score-file"));
+function showProgress({ count }, done) {
+  byId("score-bar").value = done / count;
+  byId("score-done").textContent = `${done.toLocaleString("en")} of ${count.toLocaleString("en")} rows`;
 }
 
-// Look at rows from now on: {rows or files, count, header, faults, notes, shown, skipped}.
-async function adopt(read, signal) {
-  batch = { ...read, scores: emptyScores(read.count) };
-  seen = lookedAt();
-  byId("score-notes").textContent = batch.notes.join("; ");
-  for (const { row, reason } of batch.faults) batch.scores.reasons.set(row, reason);
-  raiseRate();
-  await askCalibration();
+// Score rows that were read, and show them meanwhile; more: fields beside those of the batch.
+async function adopt(next, more) {
+  byId("score-notes").textContent = next.notes.join("; ");
+  raiseRate(next);
+  await askCalibration(next);
+  batch = next;
   byId("score-progress").hidden = false;
   byId("score-result").hidden = false;
+  byId("score-saved").textContent = "";
   for (const id of ["score-rows", "score-why"]) byId(id).classList.add("stale");
   const onPiece = done => {
-    byId("score-bar").value = done / batch.count;
-    byId("score-done").textContent = `${done.toLocaleString("en")} of `
-      + `${batch.count.toLocaleString("en")} rows`;
-    plot();
+    showProgress(next, done);
+    plot(next, histogram);
   };
-  const score = batch.files ? scorePictures : scoreRows;
-  await score(app, batch.files ?? batch.rows, batch.scores,
-    { more: batch.more, signal, onPiece });
-  await showTable();
+  const score = next.files ? scorePictures : scoreRows;
+  await score({ ...next.fields, ...more }, next.files ?? next.rows, next.scores,
+    { signal: next.signal, onPiece });
+  await showTable(next);
+}
+
+function stop() {
+  for (const one of [reading, batch]) one?.giveUp();
+  leaveRow();
+  byId("score-save").disabled = true; // until all are scored
+  for (const id of ["score-result", "score-progress"]) byId(id).hidden = true;
 }
 
 // Read and score, in the place of what was being read or scored.
-async function run(read) {
-  work?.abort();
-  detail?.abort();
-  const mine = work = new AbortController();
+async function run(read, more = {}) {
+  stop();
   clearComplaints(byId("score-drop"));
-  for (const id of ["score-result", "score-progress"]) byId(id).hidden = true;
   byId("score-notes").textContent = "Reading …";
+  let mine = reading = null;
   try {
-    await adopt(await read(mine.signal), mine.signal);
+    mine = reading = new Batch(app);
+    mine.fill(await read(mine));
+    mine.signal.throwIfAborted();
+    await adopt(mine, more);
   } catch (error) {
-    if (work !== mine) return;
-    byId("score-result").hidden = true;
+    if (reading !== mine) return;
+    stop();
+    batch = null;
     byId("score-notes").textContent = error.name === "AbortError" ? "Given up." : "";
-    if (batch?.scores.done !== batch?.count) batch = null;
     app.fail(error, byId("score-file"));
   } finally {
-    if (work === mine) {
-      work = null;
+    if (reading === mine) {
+      reading = null;
       byId("score-progress").hidden = true;
     }
   }
 }
 
-// ---- what decides
-
-const rate = () => Number(byId("score-rate").value);
-const isFdr = () => byId("score-by").value === "fdr";
-
-// A rate that so few calibration rows can promise, where that of before is lower.
-function raiseRate() {
-  const { calibration: facts, num_classes } = app.model;
-  if (!facts) return;
-  const own = num_classes === null ? undefined : facts.classes?.[app.fields().context];
-  const least = (own ?? facts).p_floor;
-  if (rate() >= least) return;
-  byId("score-rate").value = Math.ceil(least * 1e4) / 1e4;
-  byId("score-rate").dispatchEvent(new Event("input"));
-}
-
-// Whether it was answered, and no later one was asked meanwhile.
-async function askCalibration() {
-  const { model } = app;
-  byId("score-decide").hidden = !model.calibration;
-  const mine = ++asked;
-  if (!model.calibration) {
-    calibration = null;
-    return true;
-  }
-  const label = model.num_classes === null ? "" : `&class=${app.fields().context}`;
-  const path = `models/${encodeURIComponent(model.name)}/calibration`;
-  const query = isFdr() ? `?${label.slice(1)}` : `?alpha=${rate()}${label}`;
-  const found = await get(path + query);
-  if (mine !== asked) return false;
-  calibration = found;
-  const slider = byId("score-slider");
-  slider.min = Math.log10(found.p_floor).toFixed(2);
-  slider.max = Math.log10(0.5).toFixed(2);
-  // Rates are rounded: under the keys the slider would never leave its place.
-  if (document.activeElement !== slider) slider.value = Math.log10(rate());
-  return true;
-}
-
-function decide() {
-  const { scores } = batch;
-  const limit = rate();
-  if (!app.model.calibration) batch.isFlagged = () => false;
-  else if (isFdr()) {
-    const q = batch.q = qValues(scores.p_value, batch.byP);
-    batch.isFlagged = row => q[row] <= limit;
-  } else batch.isFlagged = row => scores.p_value[row] <= limit;
+async function showTable(next) {
+  const { count, model, names, scores } = next;
+  const hasP = model.calibration !== null;
+  const byP = hasP ? await ask("order", { first: scores.p_value, then: null, descends: false }) : [];
+  next.signal.throwIfAborted();
+  next.byP = byP;
+  next.decide(rate(), isFdr());
+  const order = await table.show({ count, scores, hasP, extra: next.shown, names,
+    isFlagged: row => next.isFlagged(row) });
+  next.signal.throwIfAborted();
+  for (const id of ["score-rows", "score-why"]) byId(id).classList.remove("stale");
+  byId("score-save").disabled = false;
+  plot(next, histogram);
+  tell(next);
+  const faults = faultsOf(next);
+  if (faults) app.fail(faults, byId("score-file"));
+  table.pick(order[0]);
 }
 
 // Another rate, or another meaning of it: nothing is scored again.
 async function changeRate() {
   clearComplaints(byId("score-decide"));
+  const current = reading ?? batch;
+  if (!current) return;
   try {
-    if (!await askCalibration() || !batch?.byP) return;
+    await askCalibration(current);
   } catch (error) {
     return app.fail(error, byId("score-rate"));
   }
-  decide();
-  plot();
-  tell();
+  if (!current.byP) return; // decided once all are scored
+  current.decide(rate(), isFdr());
+  plot(current, histogram);
+  tell(current);
   table.redraw();
-  explainPage();
-}
-
-const percent = share => `${Number((100 * share).toPrecision(3))} %`;
-
-const classOf = () => app.model.num_classes === null ? ""
-  : `Scored as class ${byId("label").selectedOptions[0].textContent}; choose another above. `;
-
-function promise() {
-  if (!app.model.calibration) {
-    return `${app.model.name} is not calibrated: scores are -log_prob, and no row is flagged. `
-      + `For p-values: pushforward calibrate ${app.model.name} --data HELD-OUT, with rows that it `
-      + "never saw.";
-  }
-  if (isFdr()) return `Of the flagged rows about ${percent(rate())} are false alarms.`;
-  return `Of rows like the ${calibration.rows.toLocaleString("en")} calibration rows `
-    + `(${calibration.dataset}) ${percent(rate())} are flagged falsely, and with 95 % confidence `
-    + `fewer than ${percent(calibration.fpr_upper95)}.`;
-}
-
-function tell() {
-  const { count, scores } = batch;
-  let flagged = 0;
-  for (let row = 0; row < count; row++) flagged += batch.isFlagged(row);
-  const failed = scores.reasons.size;
-  byId("score-told").textContent = `${app.model.calibration
-    ? `${flagged.toLocaleString("en")} of ${count.toLocaleString("en")} rows flagged `
-      + `(${percent(flagged / count)})` : `${count.toLocaleString("en")} rows scored`}`
-    + `${failed ? `; ${failed} without a number` : ""}`;
-  byId("score-bound").textContent = classOf() + promise();
-}
-
-function plot() {
-  const { scores } = batch;
-  const values = scores.score;
-  const flagged = [];
-  for (let row = 0; batch.isFlagged && row < values.length; row++) {
-    if (batch.isFlagged(row) && Number.isFinite(values[row])) flagged.push(values[row]);
-  }
-  const limit = !app.model.calibration ? null
-    : isFdr() ? (flagged.length ? Math.min(...flagged.slice(0, 10000)) : null) : calibration.threshold;
-  const { statistic } = calibration ?? { statistic: "neg_log_prob" };
-  const what = statistic === "neg_log_prob" ? "score: -log p, in nats" : `score: ${statistic}`;
-  if (!values.some(Number.isFinite)) return byId("score-plot").replaceChildren();
-  const beyond = histogram.draw({ histogram: calibration?.histogram ?? null, values, flagged,
-    threshold: limit, label: what });
-  byId("score-plot").setAttribute("aria-label", `Histogram of ${scores.done} scores`
-    + `${calibration ? ` over ${calibration.rows} of calibration` : ""}`
-    + `${limit === null ? "" : `; threshold ${limit.toPrecision(4)}`}`);
-  const lowest = calibration?.histogram?.edges[0] ?? -Infinity;
-  const below = values.filter(value => value < lowest).length;
-  byId("score-legend").textContent = [
-    "Blue: your rows.", ...calibration ? ["Grey: the calibration rows."] : [],
-    ...limit === null ? [] : [`Orange: the threshold, ${Number(limit.toPrecision(4))}; rows to the right `
-      + "of it are flagged, each with a red mark below."],
-    ...beyond ? [`The last bar holds all that score higher still: ${beyond}.`] : [],
-    ...below > MANY_BELOW * values.length ? [`Lower than nearly every calibration row: ${below}; the `
-      + "model finds these likelier than its data, as it often does simple pictures, and never flags "
-      + "them."] : [],
-    "Higher is odder.",
-  ].join(" ");
-}
-
-// ---- rows
-
-async function showTable() {
-  const { scores, count } = batch;
-  const hasP = app.model.calibration !== null;
-  batch.isFlagged = () => false;
-  const content = { count, scores, hasP, extra: batch.shown, names: batch.names ?? null,
-    isFlagged: row => batch.isFlagged(row) };
-  batch.byP = hasP ? await ask("order", { first: scores.p_value, then: null, descends: false })
-    : null;
-  if (!hasP) batch.byP = [];
-  decide();
-  const order = await table.show(content);
-  for (const id of ["score-rows", "score-why"]) byId(id).classList.remove("stale");
-  plot();
-  tell();
-  tellFaults();
-  table.pick(order[0]);
-}
-
-const canExplain = () => !batch.files && app.model.event_shape.length === 1 && app.model.calibration;
-
-// Explain the flagged rows of the page that is shown, all at once.
-async function explainPage() {
-  if (!canExplain()) return;
-  const current = batch;
-  const wanted = table.rowsOfPage()
-    .filter(row => batch.isFlagged(row) && !batch.scores.reasons.has(row) && !table.told(row));
-  if (wanted.length === 0) return;
-  try {
-    const told = await explainRows(app, batch.rows, wanted, work?.signal);
-    if (batch === current) wanted.forEach((row, index) => told[index] && table.tell(row, told[index]));
-  } catch (error) {
-    app.fail(error, byId("score-save"));
-  }
-}
-
-const titleOf = row => batch.names ? `Row ${row}: ${batch.names[row]}`
-  : `Why row ${row}${batch.skipped === null ? "" : ` (line ${row + batch.skipped + 1})`}`;
-
-async function pictureOf(row) {
-  const { files, rows } = batch;
-  if (files) {
-    const type = /png$/i.test(files[row].type || files[row].name) ? "image/png" : "image/jpeg";
-    return { picture: await createImageBitmap(files[row]),
-      asked: { body: { bytes: files[row], type } } };
-  }
-  const { features, event_shape: shape, num_levels: levels } = app.model;
-  const data = rows.data.slice(row * features, (row + 1) * features);
-  return { picture: await toImage({ data, shape, levels: levels ?? 256 }),
-    asked: { rows: { data, shape: [1, ...shape] } } };
-}
-
-async function choose(row) {
-  detail?.abort();
-  const mine = detail = new AbortController();
-  const root = byId("score-why");
-  const title = titleOf(row);
-  const reason = batch.scores.reasons.get(row);
-  if (reason) return showReason(root, title, reason);
-  try {
-    if (isPicture(app.model)) {
-      showReason(root, title, "Computing the heat map: the first one takes a few seconds.");
-      const options = { title, ...await pictureOf(row), signal: mine.signal };
-      return await showHeatMap(root, app, options);
-    }
-    if (!canExplain()) {
-      return showReason(root, title, app.model.calibration ? "Rows of this shape are not explained."
-        : "What is expected of a feature is known from a calibration, which this model lacks.");
-    }
-    const told = table.told(row) ?? (await explainRows(app, batch.rows, [row], mine.signal))[0];
-    if (detail !== mine) return;
-    table.tell(row, told);
-    showFeatures(root, title, told);
-  } catch (error) {
-    if (error.name !== "AbortError") showReason(root, title, error.message);
-  }
+  explainPage(app, current, table);
 }
 
 // ---- the view
@@ -415,55 +172,45 @@ function watchDrop() {
   drop.addEventListener("drop", event => {
     event.preventDefault();
     const files = [...event.dataTransfer.files];
-    if (files.length) run(signal => readFiles(files, signal));
+    if (files.length) run(next => readFiles(files, next));
   });
   file.addEventListener("change", () => {
     const files = [...file.files];
     file.value = ""; // the same file again is another change
-    if (files.length) run(signal => readFiles(files, signal));
+    if (files.length) run(next => readFiles(files, next));
   });
 }
 
 function watchControls() {
   byId("score-try").addEventListener("click", () => run(drawRows));
-  byId("score-cancel").addEventListener("click", () => work?.abort(new DOMException("", "AbortError")));
-  byId("score-decide").addEventListener("submit", event => event.preventDefault());
-  for (const id of ["score-by", "score-rate"]) {
-    bind(byId(id));
-    byId(id).addEventListener("change", changeRate);
-  }
-  byId("score-slider").addEventListener("input", () => {
-    const least = calibration?.p_floor ?? 0;
-    const value = Math.max(least, Number((10 ** Number(byId("score-slider").value)).toPrecision(2)));
-    byId("score-rate").value = value;
-    byId("score-rate").dispatchEvent(new Event("change"));
-  });
+  byId("score-cancel").addEventListener("click", () => reading?.giveUp());
+  watchRate(changeRate, () => batch?.calibration?.p_floor ?? 0);
   byId("score-save").addEventListener("click", () =>
-    save(app, { batch, table, rate: rate(), isFdr: isFdr(), canExplain: canExplain() })
-      .catch(error => app.fail(error, byId("score-save"))));
+    save(batch, table).catch(error => app.fail(error, byId("score-save"))));
 }
 
 function forget() {
-  work?.abort();
-  detail?.abort();
-  batch = null;
-  for (const id of ["score-result", "score-progress"]) byId(id).hidden = true;
+  stop();
+  reading = batch = null;
+  histogram.clear();
   byId("score-notes").textContent = "";
   clearComplaints(byId("view-score"));
 }
 
 async function show() {
-  byId("score-takes").textContent = takes(app);
-  const now = lookedAt();
-  if (now === seen && batch) return;
-  const rescored = batch && seen && JSON.parse(seen)[0] === app.model.name && batch;
-  if (!rescored) {
-    forget();
-    showByHand(app);
-    seen = now;
+  const { model } = app;
+  byId("score-takes").textContent = takes(model);
+  const current = reading ?? batch;
+  if (current?.isOf(app)) return;
+  if (current?.read && current.model.name === model.name) {
+    run(() => Promise.resolve(current.read), AGAIN); // another class, another answer
     return;
   }
-  run(() => Promise.resolve({ ...rescored, more: AGAIN })); // another class, another answer
+  if (current || shown !== model) {
+    forget();
+    showByHand(app);
+  }
+  shown = model;
 }
 
 export const score = {
@@ -474,7 +221,10 @@ export const score = {
     app = given;
     root.innerHTML = HTML;
     histogram = scoreHistogram(byId("score-plot"));
-    table = scoreTable(byId("score-rows"), { onPage: explainPage, onChoose: choose });
+    table = scoreTable(byId("score-rows"), {
+      onPage: () => explainPage(app, batch, table),
+      onChoose: row => explainRow(app, batch, table, row),
+    });
     watchDrop();
     watchControls();
     watchByHand(app);

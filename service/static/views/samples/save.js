@@ -1,14 +1,7 @@
 // What is seen, as a file.
 
+import { download } from "../../page/download.js";
 import { writeNpy } from "../../page/npy.js";
-
-function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), {
-    href: URL.createObjectURL(blob), download: name,
-  });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
 
 const quoted = name => /[",\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 
@@ -21,7 +14,7 @@ function shortest(value) {
   return value;
 }
 
-export const savePng = (canvas, name) => canvas.toBlob(blob => save(blob, `${name}.png`));
+export const savePng = (canvas, name) => canvas.toBlob(blob => download(blob, `${name}.png`));
 
 export function saveCsv({ data, count }, names, name) {
   const width = data.length / count;
@@ -29,9 +22,9 @@ export function saveCsv({ data, count }, names, name) {
   const lines = Array.from({ length: count }, (_, row) =>
     Array.from(data.subarray(row * width, (row + 1) * width), digits).join(","));
   const text = [names.map(quoted).join(","), ...lines, ""].join("\n");
-  save(new Blob([text], { type: "text/csv" }), `${name}.csv`);
+  download(new Blob([text], { type: "text/csv" }), `${name}.csv`);
 }
 
 export function saveNpy({ data, count }, shape, name) {
-  save(new Blob([writeNpy({ data, shape: [count, ...shape] })]), `${name}.npy`);
+  download(new Blob([writeNpy({ data, shape: [count, ...shape] })]), `${name}.npy`);
 }

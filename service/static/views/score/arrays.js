@@ -27,7 +27,7 @@ export function readArray(bytes, model) {
   const data = Float64Array.from(array.data, Number);
   const header = model.features <= MOST_COLUMNS ? featureNames(model) : [];
   return {
-    data, header, count, notes: [], faults: [], others: [], skipped: null,
+    data, header, count, notes: [], faults: [], others: [], lines: null,
     cells: row => header.map((_, index) => data[row * model.features + index]),
   };
 }

@@ -3,6 +3,7 @@
 import { callJson } from "../../page/api.js";
 import { byId, clearComplaints, element } from "../../page/dom.js";
 import { zeros } from "../../page/shapes.js";
+import { short } from "./table.js";
 
 export const BY_HAND = `
   <details id="by-hand">
@@ -24,8 +25,6 @@ export const BY_HAND = `
     <p id="judged" role="status"></p>
     <table id="verdicts" hidden></table>
   </details>`;
-
-const short = number => number === null ? "none" : Number(number.toPrecision(4)).toString();
 
 const because = reasons => (reasons ?? []).map(reason =>
   `${reason.feature} ${short(reason.value)}, expected ${short(reason.expected)}: `

@@ -41,6 +41,25 @@ function numberOf(cell, delimiter) {
   return undefined;
 }
 
+const LINE_END = /\r\n?|\n/g;
+const endsIn = text => text.match(LINE_END)?.length ?? 0;
+
+// The rows of a text that are not blank, and at which line of the file each begins.
+function parse(text, delimiter, firstLine, isNarrow) {
+  const isQuoted = text.includes('"'); // a quoted cell may hold ends of lines
+  const rows = [];
+  const lines = [];
+  let line = firstLine;
+  for (const cells of globalThis.d3.dsvFormat(delimiter).parseRows(text)) {
+    if (cells.length > 1 || cells[0].trim() !== "" || isNarrow) {
+      rows.push(cells);
+      lines.push(line);
+    }
+    line += 1 + (isQuoted ? cells.reduce((sum, cell) => sum + endsIn(cell), 0) : 0);
+  }
+  return { rows, lines };
+}
+
 function headOf(lines, delimiter, model) {
   const first = lines[0].map(cell => cell.trim());
   const isNumbers = first.every(cell => numberOf(cell, delimiter) !== undefined);
@@ -101,18 +120,18 @@ const worded = (fault, header) => ({
 });
 
 /**
- * Read a table of text: {data, header, others, cells, faults, notes, skipped}.
+ * Read a table of text: {data, header, others, cells, faults, notes, lines}.
  *
  * others: columns that are none of the model's. cells: gives the text of a row. faults: of rows
- * that have no numbers, {row, reason}. skipped: lines before the first row.
+ * that have no numbers, {row, reason}. lines: at which line of the file each row begins.
  */
 export function readCsv(bytes, model) {
-  const text = decode(bytes).replace(/^sep=(.)\r?\n/i, "");
+  const whole = decode(bytes);
+  const text = whole.replace(/^sep=(.)\r?\n/i, "");
   const delimiter = delimiterOf(text);
-  const lines = globalThis.d3.dsvFormat(delimiter).parseRows(text)
-    .filter(cells => cells.length > 1 || cells[0].trim() !== "" || model.features === 1);
-  if (lines.length === 0) throw new FileProblem("the file holds no lines");
-  const { header, rows, skipped } = headOf(lines, delimiter, model);
+  const parsed = parse(text, delimiter, text === whole ? 1 : 2, model.features === 1);
+  if (parsed.rows.length === 0) throw new FileProblem("the file holds no lines");
+  const { header, rows, skipped } = headOf(parsed.rows, delimiter, model);
   const places = checkHeader(header, delimiter, model);
   checkRows(rows.length, places.length, model);
   const { data, faults } = numbersOf(rows, places, delimiter, header.length);
@@ -123,7 +142,8 @@ export function readCsv(bytes, model) {
     notes.push("decimal commas read as points");
   }
   return {
-    data, header, notes, skipped,
+    data, header, notes,
+    lines: Uint32Array.from(parsed.lines.slice(skipped)),
     count: rows.length,
     others: othersOf(header, places),
     cells: row => rows[row],

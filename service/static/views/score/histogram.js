@@ -107,7 +107,8 @@ function optionsOf(host, bins, { marks, threshold, label }) {
 }
 
 /**
- * A histogram in an element: draw({histogram, values, flagged, threshold, label}) draws it.
+ * A histogram in an element: draw({histogram, values, flagged, threshold, label}) draws it, and
+ * clear() takes it away.
  *
  * histogram: of calibration, or null. values: scores of rows, NaN where there is none. flagged:
  * scores of flagged rows. threshold: or null. Gives how many rows lie beyond the last bin.
@@ -120,10 +121,11 @@ export function scoreHistogram(host) {
     last = given;
     plot?.destroy();
     plot = null;
-    if (!host.clientWidth) return 0;
     const { histogram, values, flagged, threshold, label } = given;
     const bins = binsOf(histogram, values, threshold);
     const end = bins.first + (bins.count - 1) * bins.width;
+    const beyond = values.reduce((sum, value) => sum + (value >= end + bins.width), 0);
+    if (!host.clientWidth) return beyond; // drawn once it is seen
     const marks = flagged.slice(0, MOST_MARKS)
       .map(value => Math.min(value, end + bins.width / 2));
     const x = Array.from({ length: bins.count }, (_, index) => bins.first + index * bins.width);
@@ -132,11 +134,17 @@ export function scoreHistogram(host) {
       [x, grey, shares(values, bins)], host);
     // Where what is drawn.
     Object.assign(host.dataset, bins);
-    return values.reduce((sum, value) => sum + (value >= end + bins.width), 0);
+    return beyond;
+  }
+
+  function clear() {
+    plot?.destroy();
+    plot = last = null;
   }
 
   const again = () => last && draw(last);
   onThemeChange(again);
-  new ResizeObserver(() => plot && plot.width !== host.clientWidth && again()).observe(host);
-  return { draw };
+  // Of width 0 while another view is seen, and then without a plot.
+  new ResizeObserver(() => plot?.width !== host.clientWidth && again()).observe(host);
+  return { draw, clear };
 }

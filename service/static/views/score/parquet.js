@@ -79,7 +79,7 @@ export async function readParquet(bytes, model) {
     }
   });
   return {
-    data, header, count, notes: [], faults: [], skipped: null,
+    data, header, count, notes: [], faults: [], lines: null,
     others: othersOf(header, places),
     cells: row => values.map(column => shown(column[row])),
   };

@@ -50,9 +50,9 @@ export const AGAIN = { observe: false };
 /**
  * Score rows {data, shape} into `scores`; onPiece is called after each piece of them.
  *
- * more: fields of the requests beside those of the model.
+ * fields: of the requests, which say the model and the class; the same for all pieces.
  */
-export async function scoreRows(app, rows, scores, { more, signal, onPiece }) {
+export async function scoreRows(fields, rows, scores, { signal, onPiece }) {
   const [count, ...event] = rows.shape;
   const size = event.reduce((product, length) => product * length, 1);
   let length = FIRST_ROWS;
@@ -61,9 +61,9 @@ export async function scoreRows(app, rows, scores, { more, signal, onPiece }) {
     const data = rows.data.subarray(first * size, (first + now) * size);
     const started = performance.now();
     try {
-      const fields = { ...app.fields(), ...more, invalid: "null" };
       const options = { rows: { data, shape: [now, ...event] }, signal };
-      take(scores, await patiently(() => callJson("score", fields, options)), first);
+      const asked = { ...fields, invalid: "null" };
+      take(scores, await patiently(() => callJson("score", asked, options)), first);
     } catch (error) {
       if (error.status !== 413 || now === 1) throw error;
       length = Math.ceil(now / 2);
@@ -77,11 +77,10 @@ export async function scoreRows(app, rows, scores, { more, signal, onPiece }) {
 }
 
 // Score pictures, each as it is: the server decodes them as it does for others.
-export async function scorePictures(app, files, scores, { more, signal, onPiece }) {
+export async function scorePictures(fields, files, scores, { signal, onPiece }) {
   for (const [index, file] of files.entries()) {
     const type = /png$/i.test(file.type || file.name) ? "image/png" : "image/jpeg";
     const body = { bytes: file, type };
-    const fields = { ...app.fields(), ...more };
     try {
       take(scores, await patiently(() => callJson("score", fields, { body, signal })), index);
     } catch (error) {
@@ -98,17 +97,17 @@ export async function scorePictures(app, files, scores, { more, signal, onPiece 
  *
  * rows: {data, shape}. wanted: their indices.
  */
-export async function explainRows(app, rows, wanted, signal) {
+export async function explainRows(fields, rows, wanted, signal) {
   const size = rows.shape[1];
   const found = [];
   for (let length = wanted.length, first = 0; first < wanted.length;) {
     const now = wanted.slice(first, first + length);
     const data = new Float64Array(now.length * size);
     now.forEach((row, at) => data.set(rows.data.subarray(row * size, (row + 1) * size), at * size));
-    const fields = { ...app.fields(), ...AGAIN, invalid: "null", explain: size };
+    const asked = { ...fields, ...AGAIN, invalid: "null", explain: size };
     try {
       const options = { rows: { data, shape: [now.length, size] }, signal };
-      const answer = await patiently(() => callJson("score", fields, options));
+      const answer = await patiently(() => callJson("score", asked, options));
       found.push(...answer.explanation);
       first += now.length;
     } catch (error) {

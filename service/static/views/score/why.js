@@ -53,30 +53,17 @@ function draw(image, label) {
   return canvas;
 }
 
-// Rows of numbers as a picture: {data, shape (channels, height, width), levels}.
-export function toImage({ data, shape: [channels, height, width], levels }) {
-  const pixels = new ImageData(width, height);
-  const size = width * height;
-  for (let at = 0; at < size; at++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const value = data[(channels === 3 ? channel * size : 0) + at];
-      pixels.data[4 * at + channel] = 255 * value / (levels - 1);
-    }
-    pixels.data[4 * at + 3] = 255;
-  }
-  return createImageBitmap(pixels);
-}
-
 /**
  * A picture beside its heat map.
  *
- * picture: an ImageBitmap. asked: what `call` takes beside the fields: {body} or {rows}.
+ * picture: an ImageBitmap or a canvas. asked: what `call` takes beside the fields: {body} or {rows}.
  */
-export async function showHeatMap(root, app, { title, picture, asked, signal }) {
-  const answer = await call("score", { ...app.fields(), ...AGAIN },
+export async function showHeatMap(root, fields, { title, picture, asked, signal }) {
+  const answer = await call("score", { ...fields, ...AGAIN },
     { ...asked, accept: "image/png", signal, shown: true });
   const scale = Number(answer.headers.get("X-Heat-Map-Scale"));
   const heat = await createImageBitmap(await answer.blob());
+  signal.throwIfAborted();
   root.replaceChildren(
     element("h3", { textContent: title }),
     element("div", { className: "pictures" },

@@ -26,11 +26,11 @@ function readerOf(bytes) {
 async function read({ file, model }) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   table = await readerOf(bytes)(bytes, model);
-  const { data, count, header, notes, faults, others, skipped } = table;
+  const { data, count, header, notes, faults, others, lines } = table;
   const shown = others.slice(0, MOST_SHOWN).map(({ name, index }) => ({
     name, values: Array.from({ length: count }, (_, row) => table.cells(row)[index] ?? ""),
   }));
-  return { data: data.slice(), count, header, notes, faults, skipped, shown,
+  return { data: data.slice(), count, header, notes, faults, lines, shown,
     others: others.map(({ name }) => name) };
 }
 

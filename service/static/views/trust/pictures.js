@@ -2,7 +2,7 @@
 
 import { byId, element } from "../../page/dom.js";
 import { short } from "../../page/numbers.js";
-import { isPicture } from "../../page/shapes.js";
+import { hasPixels } from "../../page/pictures.js";
 import { colour } from "../../page/theme.js";
 import { decades } from "./roundtrip.js";
 
@@ -62,11 +62,11 @@ function paint(values, [channels, height, width], low, high) {
 
 /** The picture that lost most: itself, its latent, what came back, and the error. */
 export function drawPictures(parent, trip, model) {
-  parent.hidden = !isPicture(model);
+  parent.hidden = !hasPixels(model);
   if (parent.hidden) return parent.replaceChildren();
   const first = Math.floor(trip.worst / model.features) * model.features;
   const row = ({ data }) => data.subarray(first, first + model.features);
-  const levels = [0, (model.num_levels ?? 256) - 1];
+  const levels = [0, model.num_levels - 1];
   const figure = (title, values, [low, high]) => {
     const canvas = paint(values, model.event_shape, low, high);
     canvas.setAttribute("role", "img");
