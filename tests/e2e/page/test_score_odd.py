@@ -86,6 +86,8 @@ def test_another_model_while_the_calibration_is_asked_for(
     page.locator("#model").select_option("moons")
     expect(page.locator("#score-notes")).to_be_empty()
     release(page, "**/magic/calibration*", held)
+    page.wait_for_timeout(200)  # for what is not to be said
+    expect(page.locator("#view-score .error:not(:empty)")).to_have_count(0)
     page.locator("#score-try").click()
     expect(page.locator("#score-why h3")).to_be_visible()
     expect(page.locator("#view-score .error:not(:empty)")).to_have_count(0)
