@@ -13,7 +13,7 @@ import zstandard
 from service.errors import MalformedBody, TooLarge, UnsupportedMediaType
 
 # A body that is larger is first only counted, then decompressed once more.
-_KEPT_BYTES = 8 * 2**20
+_KEPT_BYTES = 4 * 2**20
 _PIECE_BYTES = 2**20
 # A byte of zstd becomes 32 KiB at most (a block of one repeated byte): 256 of them 8 MiB.
 _ZSTD_INPUT_BYTES = 256
@@ -29,8 +29,8 @@ _GZIP_BITS, _DEFLATE_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
 
 
-def decompress(body: bytes | bytearray, encoding: str, max_bytes: int) -> bytes:
-    """Decompress a body.
+def measure(body: bytes | bytearray, encoding: str, max_bytes: int) -> tuple[int, bytes | None]:
+    """How many bytes a body becomes, and these themselves where they are few.
 
     Args:
         encoding: of `DECODERS`.
@@ -53,7 +53,12 @@ def decompress(body: bytes | bytearray, encoding: str, max_bytes: int) -> bytes:
             kept.append(piece)
             if total > _KEPT_BYTES:
                 kept = None
-    return b"".join(_pieces(body, encoding) if kept is None else kept)
+    return total, None if kept is None else b"".join(kept)
+
+
+def decompress(body: bytes | bytearray, encoding: str) -> bytes:
+    """Decompress a body that was measured."""
+    return b"".join(_pieces(body, encoding))
 
 
 def read_encoding(header: bytes | None) -> str | None:

@@ -27,6 +27,7 @@ class RequestContext:
     model, rows: what is counted: the model's name and the number of rows.
     is_accepted: whether a queue has taken its rows, which no queue refuses from then on.
     stages: of a request that is traced.
+    held_bytes: of the budget of bodies, until it ends.
     identity: its id, once it is known.
     """
 
@@ -39,6 +40,7 @@ class RequestContext:
     task: asyncio.Task[Any] | None = None
     is_accepted = False
     is_over = False
+    held_bytes = 0
 
     def __init__(
         self, arrived: float, deadline: float, task: asyncio.Task[Any] | None = None

@@ -32,9 +32,15 @@ class RequestThreadPool:
 
     def __init__(self, workers: int | None = None, max_calls: int = _MOST_CALLS) -> None:
         count = workers or min(_MOST_THREADS, os.cpu_count() or 1)
+        self._workers = count
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="request")
         self._max_calls = max_calls
         self._calls = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a call would begin at once."""
+        return self._calls < self._workers
 
     async def run(
         self, deadline: float, call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs

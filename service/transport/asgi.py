@@ -119,6 +119,7 @@ class Endpoint(ABC):
             response = _answer_failure(reason, request, identity)
         finally:
             request.end()
+            self.app.receive_budget.release(request.held_bytes)
         self.record(
             head,
             identity,
@@ -210,7 +211,7 @@ class Endpoint(ABC):
             return body
 
         return await receive_decompressed(
-            head.headers, receive, max_bytes, self.app.threads, request.deadline
+            head.headers, receive, max_bytes, self.app.threads, request, budget
         )
 
     @abstractmethod
@@ -305,7 +306,8 @@ async def receive_small(
             partial(receive_body, headers, receive, max_bytes, app.receive_budget),
             max_bytes,
             app.threads,
-            request.deadline,
+            request,
+            app.receive_budget,
         )
     except asyncio.CancelledError:
         if request.cancel_reason is not CancelReason.LATE:
@@ -314,6 +316,7 @@ async def receive_small(
         raise _late() from None
     finally:
         request.end()
+        app.receive_budget.release(request.held_bytes)
 
 
 def _answer_failure(

@@ -2,10 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from service.codec.compression import ENCODERS, choose_encoding, decompress, read_encoding
+from service.codec.compression import ENCODERS, choose_encoding, decompress, measure, read_encoding
 from service.errors import ServiceError
+from service.operations.request_context import RequestContext
 from service.operations.response import RawResponse, Response
 from service.operations.thread_pool import RequestThreadPool
+from service.transport.request import ReceiveBudget
 
 # Below it the bytes that are saved cost more than they bring.
 MIN_ANSWER_BYTES = 4096
@@ -18,25 +20,33 @@ async def receive_decompressed(
     receive: Callable[[], Awaitable[bytes | bytearray]],
     max_bytes: int,
     threads: RequestThreadPool,
-    deadline: float,
+    request: RequestContext,
+    budget: ReceiveBudget,
 ) -> bytes | bytearray:
     """Read a body, and decompress it in a thread where Content-Encoding says that it is compressed.
 
     Args:
         receive: reads it as it comes; not called where its encoding is not taken.
         max_bytes: what it may become.
+        request: holds as many bytes of the budget until it ends.
+        budget: of all bodies together.
 
     Raises:
         UnsupportedMediaType: in an encoding that is not taken.
         MalformedBody: it is not in its encoding.
         TooLarge: it becomes more than `max_bytes`.
-        Overloaded, DeadlineExceeded: it found no thread in time.
+        Overloaded, DeadlineExceeded: it found no thread in time, or no room beside the others.
     """
     encoding = read_encoding(headers.get(b"content-encoding"))
     body = await receive()
     if encoding is None:
         return body
-    return await threads.run(deadline, decompress, body, encoding, max_bytes)
+    size, whole = await threads.run(request.deadline, measure, body, encoding, max_bytes)
+    budget.grow(0, size)
+    request.held_bytes = size
+    if whole is not None:
+        return whole
+    return await threads.run(request.deadline, decompress, body, encoding)
 
 
 async def compress_answer(
@@ -44,9 +54,9 @@ async def compress_answer(
 ) -> Response:
     """Compress a long answer of text in a thread, where the client's Accept-Encoding lets it.
 
-    One that finds no thread in time goes out as it is.
+    Where all threads are busy it goes out as it is: waiting would cost more than its bytes.
     """
-    if len(answer.body) < MIN_ANSWER_BYTES or not _is_text(answer):
+    if len(answer.body) < MIN_ANSWER_BYTES or not threads.is_free or not _is_text(answer):
         return answer
     encoding = choose_encoding(headers.get(b"accept-encoding"))
     if encoding is None:

@@ -7,10 +7,21 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from service.codec.compression import ENCODERS, choose_encoding, decompress
+from service.codec.compression import ENCODERS, choose_encoding, measure
+from service.codec.compression import decompress as decompress_whole
 from service.errors import MalformedBody, TooLarge
 
 TEXT = b"[0.125, -3.5], " * 1_000_000  # more than is kept in the first pass
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    size, kept = measure(body, encoding, max_bytes)
+    whole = decompress_whole(body, encoding)
+    assert size == len(whole)
+    assert kept in (None, whole)
+    return whole
+
+
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 1),
     "zstd": zstandard.compress,
