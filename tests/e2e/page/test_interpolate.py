@@ -183,6 +183,7 @@ def test_rows_as_json_and_what_is_wrong_with_them(server: RunningServer, page: P
     )
 
     page.locator("#model").select_option("digits-ffjord")  # rows of another shape
+    expect(page.locator("#film canvas")).to_have_count(9)
     wait_for_film(page, 9)
     expect(page.locator("#from-a")).to_have_value("sample")
     assert pixels(page, "#film canvas").shape == (9, 8, 8)
