@@ -113,8 +113,7 @@ PUBLISHED = {
         "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
     },
     "vendor": {
-        "468f7b9ed38d6322083da4d5ae9fa57d47784f964f16dcff96e413d16cc8f9d9",  # d3-array.js
-        "f4304e926df90167962cd9c0725956546c1a5f54222b6786a0cefbec221a8d62",  # d3-contour.js
+        "92d71a23f36e96fe67a5affc0c5e40d3a4ff172ca0e051024301d65011911f58",  # d3.js
         "fcd3aee43dba178584cc98a552f731e3bf95138dd25dbce4ae75cccd4d82c23e",  # d3-dsv.js
         "20f44adb435cd12a344d344a862ec2031caf19d9df19c06752a90e3d545babcb",  # hyparquet.js
         "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",  # uplot.css
