@@ -16,7 +16,7 @@ TESTED  := pushforward models service tools tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format gpu bench show screenshots zoo lock clean
+.PHONY: help serve test check lint format gpu bench show pages screenshots zoo lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -61,6 +61,9 @@ show: $(VENV)/.installed-dev ## try at full length what docs/ state
 	@RELOADS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_reload.py
 	@RAY_ROWS=1000000 $(BIN)/python -m pytest --quiet tests/clusters/test_ray_data.py
 	@$(BIN)/python -m benchmarks.scoring.train && $(BIN)/python -m benchmarks.bench_scoring
+
+pages: $(VENV)/.installed-dev ## run every test of the page in a browser (needs chromium)
+	@PAGES=all $(BIN)/python -m pytest --quiet tests/e2e/page
 
 screenshots: $(VENV)/.installed-dev ## take the pictures of docs/page.md again (needs chromium)
 	@$(BIN)/python -m tools.screenshots

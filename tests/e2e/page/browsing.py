@@ -1,5 +1,6 @@
 """A real browser that reaches no other host, and what is wrong in every page of it."""
 
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,11 @@ MARKS = [
     pytest.mark.skipif(CHROMIUM is None, reason=f"no browser here: {', '.join(NAMES)}"),
     pytest.mark.xdist_group("pages"),
 ]
+
+# What takes all of them too long for every run of the tests: `make pages` tries them too.
+AT_LENGTH = pytest.mark.skipif(
+    os.environ.get("PAGES") != "all", reason="every test of the page: make pages"
+)
 
 FLAGS = (
     "--disable-gpu",

@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 from tests.service.api.test_page import MAX_PAGE_BYTES
 
 pytestmark = MARKS
@@ -58,6 +58,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
     assert violations(page, runOnly=ON_A_PHONE) == ""
 
 
+@AT_LENGTH
 def test_the_table_of_views_is_complete(server: RunningServer, page: Page) -> None:
     settled(page, server, "trust", "moons")
     tabs = page.evaluate("[...document.querySelectorAll('[role=tab]')].map(tab => tab.id)")
@@ -101,6 +102,7 @@ FOCUS = """view => {
 MOST_STOPS = 60
 
 
+@AT_LENGTH
 def test_every_focus_is_seen(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "density")
     for view in SEEN:

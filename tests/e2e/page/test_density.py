@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 from tests.e2e.page.density_page import (
     IS_FINE,
     MEASURES,
@@ -120,6 +120,7 @@ def test_a_point_and_its_latent_follow_each_other(server: RunningServer, page: P
     ) == row_of(page)
 
 
+@AT_LENGTH
 def test_keys_move_the_point_and_the_map(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "density", window="-1.5,2.5,-1,1.5", row="[0.5,0.25]")
     until(page, IS_FINE)
@@ -144,6 +145,7 @@ def test_keys_move_the_point_and_the_map(server: RunningServer, page: Page) -> N
     assert page.evaluate("document.activeElement.id") == "density-in"
 
 
+@AT_LENGTH
 def test_lines_hold_the_shares_that_they_say(server: RunningServer, page: Page) -> None:
     state = {"window": "-1.5,2.5,-1,1.5", "row": "[2.4,-0.9]", "samples": "false", "warp": "false"}
     open_view(page, server, "moons", "density", **state)
@@ -170,6 +172,7 @@ def test_lines_hold_the_shares_that_they_say(server: RunningServer, page: Page) 
     until(page, f"{INK} > {without} + 1000")
 
 
+@AT_LENGTH
 def test_a_table_shows_its_latents_as_bars(server: RunningServer, page: Page) -> None:
     open_view(page, server, "magic", "density", rowseed=5, fx="fSize", fy="fAlpha")
     expect(page.locator("#density-caption")).to_contain_text("of the density in this map")
@@ -195,6 +198,7 @@ WRONG_ROWS = {
 }
 
 
+@AT_LENGTH
 def test_a_wrong_row_is_refused_beside_its_field(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "density")
     expect(page.locator("#density-log-p")).not_to_be_empty()
@@ -209,6 +213,7 @@ def test_a_wrong_row_is_refused_beside_its_field(server: RunningServer, page: Pa
     expect(page.locator("#density-status")).to_contain_text("x1 0.5, x2 0.25")
 
 
+@AT_LENGTH
 def test_a_finger_drags_on_a_dark_phone(server: RunningServer, page: Page) -> None:
     page.set_viewport_size({"width": 375, "height": 800})
     page.emulate_media(color_scheme="dark")
@@ -252,6 +257,7 @@ def drag_latent(page: Page, server: RunningServer, model: str, z: Sequence[float
     assert row_of(page) == pytest.approx(row, abs=2e-3)
 
 
+@AT_LENGTH
 def test_a_continuous_model_is_seen_coarse_first(server: RunningServer, page: Page) -> None:
     open_view(page, server, "pinwheel", "density", window="-4,4,-4,4", row="[0.5,1]")
     until(page, f"{MEASURES}.length > 0")

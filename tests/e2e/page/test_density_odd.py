@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 import models
 from benchmarks.process import RunningServer, serving
 from tests.cases import perturb
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 from tests.e2e.page.density_page import (
     IS_FINE,
     MAP,
@@ -45,6 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
+@AT_LENGTH
 def test_what_lies_outside_of_the_support_is_told_apart(server: RunningServer, page: Page) -> None:
     open_view(page, server, "angles", "density", window="-5,5,-5,5", row="[4,0]")
     until(page, IS_FINE)
@@ -57,6 +58,7 @@ def test_what_lies_outside_of_the_support_is_told_apart(server: RunningServer, p
     assert all(np.abs(np.subtract(colour, swatch)).max() > 20 for colour in legend)
 
 
+@AT_LENGTH
 def test_whole_numbers_and_classes_of_a_table(server: RunningServer, page: Page) -> None:
     state = {"row": "[3,0.5,1]", "fx": "x1", "fy": "x2", "window": "-0.4,7.3,-4,4"}
     open_view(page, server, "counts", "density", **state, **{"class": 1})

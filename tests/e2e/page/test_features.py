@@ -11,7 +11,7 @@ from types import FunctionType
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, until
 from tests.e2e.page.features import CLASS_MAP, FEATURES, KINDS, MODELS, Cell, Unfit
 
 pytestmark = MARKS
@@ -52,6 +52,7 @@ def unfit_by_model() -> Iterator[tuple[str, list[Unfit]]]:
         yield model, [cell for cell in cells if cell.model == model]
 
 
+@AT_LENGTH
 def test_the_page_says_why_a_model_has_no_such_feature(server: RunningServer, page: Page) -> None:
     for model, cells in unfit_by_model():
         page.goto("about:blank")
@@ -66,6 +67,7 @@ def test_the_page_says_why_a_model_has_no_such_feature(server: RunningServer, pa
                 expect(page.locator(f"#view-{cell.view}")).to_contain_text(cell.says)
 
 
+@AT_LENGTH
 def test_no_two_elements_of_the_views_have_one_name(server: RunningServer, page: Page) -> None:
     page.goto(f"{server.url}/ui#model=moons")
     until(page, "document.querySelector('#views > section:not([hidden])') !== null")

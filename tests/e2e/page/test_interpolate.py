@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 from tests.e2e.page.strips import (
     ask,
     choose,
@@ -47,6 +47,7 @@ def test_the_film_is_the_decoded_slerp(server: RunningServer, page: Page) -> Non
     assert said == pytest.approx(ask(server, "log_prob", blend[:, None], model=model), abs=0.2)
 
 
+@AT_LENGTH
 @pytest.mark.parametrize("model", ["moons", "pinwheel"])
 def test_the_path_over_samples_of_the_plane(server: RunningServer, page: Page, model: str) -> None:
     open_view(page, server, model, "interpolate", a=5, b=8, frames=5, t=1)
@@ -67,6 +68,7 @@ def test_the_path_over_samples_of_the_plane(server: RunningServer, page: Page, m
     assert (picture[up, across, :3] == (10, 88, 202)).all()  # --accent
 
 
+@AT_LENGTH
 def test_a_line_for_each_feature_of_a_table(server: RunningServer, page: Page) -> None:
     open_view(page, server, "magic", "interpolate", frames=5, t=0.25)
     texts = wait_for_film(page, 5)
@@ -90,6 +92,7 @@ def test_a_line_for_each_feature_of_a_table(server: RunningServer, page: Page) -
     np.testing.assert_allclose(said, rows[[0, -1], 0], rtol=6e-3)
 
 
+@AT_LENGTH
 def test_a_picture_file_becomes_the_row_that_it_shows(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-glow", "interpolate", frames=5)
     wait_for_film(page, 5)
@@ -125,6 +128,7 @@ def drop(page: Page, end: str, name: str, code: str) -> None:
     }}""")
 
 
+@AT_LENGTH
 def test_a_file_may_be_dropped(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-ffjord", "interpolate", frames=5)
     wait_for_film(page, 5)
@@ -154,6 +158,7 @@ def test_wrong_files_get_a_message_beside_the_field(server: RunningServer, page:
     wait_for_film(page, 5)
 
 
+@AT_LENGTH
 def test_rows_as_json_and_what_is_wrong_with_them(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "interpolate", frames=5)
     wait_for_film(page, 5)
@@ -189,6 +194,7 @@ def test_rows_as_json_and_what_is_wrong_with_them(server: RunningServer, page: P
     assert pixels(page, "#film canvas").shape == (9, 8, 8)
 
 
+@AT_LENGTH
 def test_what_a_pen_draws_is_the_row_that_is_sent(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-glow", "interpolate", frames=5)
     wait_for_film(page, 5)
@@ -218,6 +224,7 @@ def test_what_a_pen_draws_is_the_row_that_is_sent(server: RunningServer, page: P
     assert pixels(page, "#picture-a").max() == 0
 
 
+@AT_LENGTH
 def test_the_keyboard_alone_is_enough(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-ffjord", "interpolate", frames=5)
     page.emulate_media(reduced_motion="reduce")
@@ -252,6 +259,7 @@ def test_the_keyboard_alone_is_enough(server: RunningServer, page: Page) -> None
     wait_for_film(page, 6)
 
 
+@AT_LENGTH
 def test_play_goes_on_by_itself_until_it_is_stopped(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "interpolate", t=0.25)
     wait_for_film(page, 9)

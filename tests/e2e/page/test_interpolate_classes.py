@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 import models
 from benchmarks.process import RunningServer, serving
 from tests.cases import perturb
-from tests.e2e.page.browsing import MARKS, open_view
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view
 from tests.e2e.page.strips import (
     Array,
     ask,
@@ -72,6 +72,7 @@ def latents(server: RunningServer, **fields: int) -> Array:
     return ask(server, "encode", levels(rows), model="glyphs", context=OWN)
 
 
+@AT_LENGTH
 def test_a_film_within_a_class(server: RunningServer, page: Page) -> None:
     open_view(page, server, "glyphs", "interpolate", frames=5, **{"class": OWN})
     texts = wait_for_film(page, 5)
@@ -81,6 +82,7 @@ def test_a_film_within_a_class(server: RunningServer, page: Page) -> None:
     assert log_probs(texts) == pytest.approx(scores, abs=0.06)
 
 
+@AT_LENGTH
 def test_a_latent_in_every_class(server: RunningServer, page: Page) -> None:
     open_view(page, server, "glyphs", "interpolate", row=4, **{"class": OWN})
     expect(page.locator("#by-class li")).to_have_count(3)
@@ -101,6 +103,7 @@ def test_a_latent_in_every_class(server: RunningServer, page: Page) -> None:
     assert (pixels(page, "#by-class canvas")[OWN] == kept).all()
 
 
+@AT_LENGTH
 def test_a_direction_from_class_to_class(server: RunningServer, page: Page) -> None:
     state = {"class": OWN, "from": FIRST, "to": SECOND, "strength": 3}
     open_view(page, server, "glyphs", "interpolate", row=4, **state)

@@ -21,7 +21,7 @@ from models.scoring.calibration import calibrate
 from models.scoring.statistics import Evidence
 from models.scoring.storage import write_calibration
 from tests.cases import perturb
-from tests.e2e.page.browsing import MARKS, Log, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, Log, until
 from tests.e2e.page.test_request import program, run
 
 KEY = "a-key-of-16-characters"
@@ -155,6 +155,7 @@ def test_the_page_finds_anomalies(server: RunningServer, page: Page) -> None:
     expect(page.locator("#alpha")).to_have_value("")
 
 
+@AT_LENGTH
 def test_rows_are_judged_by_the_scores_of_their_class(server: RunningServer, page: Page) -> None:
     enter(page, server, "halves", "score")
     rows = [[0.1 * row, 1 - row] for row in range(12)]
@@ -195,6 +196,7 @@ NATS = (
 FIRST_P = "Number(document.querySelector('#score-table tbody td:nth-child(3)')?.textContent)"
 
 
+@AT_LENGTH
 def test_without_calibration_rows_are_scored_and_it_is_said_how(
     server: RunningServer, page: Page
 ) -> None:
@@ -221,6 +223,7 @@ def test_the_key_lasts_as_long_as_the_page(server: RunningServer, page: Page) ->
     expect(page.locator("#calls")).to_be_hidden()
 
 
+@AT_LENGTH
 def test_a_forgotten_key_is_not_asked_for_again_while_one_is_typed(
     server: RunningServer, page: Page
 ) -> None:
@@ -246,6 +249,7 @@ def test_programs_have_a_placeholder_for_the_key(
     assert run(page, "Python", tmp_path, KEY)[:6] == b"\x93NUMPY"
 
 
+@AT_LENGTH
 def test_what_a_model_has_not_is_said(server: RunningServer, page: Page) -> None:
     enter(page, server, "digits", "trust")
     until(page, "document.querySelectorAll('#ledger tr').length > 1")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, Log, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, Log, open_view, until
 
 pytestmark = MARKS
 
@@ -85,6 +85,7 @@ def test_quantiles_are_those_of_prometheus(
     assert page.evaluate(f"{PARSER}.then(m => isNaN(m.quantileOf(0.5, [[1, 0], [Infinity, 0]])))")
 
 
+@AT_LENGTH
 def test_what_is_asked_of_the_server_is_seen(server: RunningServer, page: Page) -> None:
     opened(page, server)
     expect(page.locator("#live-load")).to_contain_text("Not overloaded")
@@ -115,6 +116,7 @@ def test_what_is_asked_of_the_server_is_seen(server: RunningServer, page: Page) 
     expect(page.locator("#live-errors")).to_contain_text("422")
 
 
+@AT_LENGTH
 def test_its_own_questions_are_no_traffic_and_end_with_the_view(
     server: RunningServer, page: Page, log: Log
 ) -> None:
@@ -152,6 +154,7 @@ def test_drift_is_an_alarm_once_it_is_beyond_its_limit(server: RunningServer, pa
     assert cells(page, "moons")["drift"] == f"{drift:.3g}, alarm"
 
 
+@AT_LENGTH
 def test_an_alarm_is_told_after_its_window_has_ended(server: RunningServer, page: Page) -> None:
     start = "pushforward_drift_"
     other = {"log_martingale": "-0.5", "log_martingale_max": "108", "crossings_total": "1"}

@@ -6,7 +6,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 from tests.e2e.page.density_page import IS_FINE
 
 pytestmark = MARKS
@@ -45,6 +45,7 @@ def test_model_chosen_last_is_looked_at_however_late_another_answers(
     expect(page.locator("#facts")).to_contain_text("x [2]")
 
 
+@AT_LENGTH
 def test_model_that_fails_to_come_is_not_shown_as_the_one_before(
     server: RunningServer, page: Page
 ) -> None:
@@ -57,6 +58,7 @@ def test_model_that_fails_to_come_is_not_shown_as_the_one_before(
     expect(page.locator("#view-live")).to_be_visible()
 
 
+@AT_LENGTH
 def test_point_is_itemised_though_the_first_map_is_given_up(
     server: RunningServer, page: Page
 ) -> None:
@@ -70,6 +72,7 @@ def test_point_is_itemised_though_the_first_map_is_given_up(
     expect(page.locator("#density-z-text")).to_contain_text("z1")
 
 
+@AT_LENGTH
 def test_map_comes_with_the_first_row_that_is_one(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "density", row="[1]")
     expect(page.locator("#density-row-message")).to_contain_text("expected 2 numbers")
@@ -81,6 +84,7 @@ def test_map_comes_with_the_first_row_that_is_one(server: RunningServer, page: P
     expect(page.locator("#density-status")).to_contain_text("x1 0.5, x2 0.25")
 
 
+@AT_LENGTH
 def test_numbers_that_are_no_sum_are_not_shown_as_one(server: RunningServer, page: Page) -> None:
     with_rules(
         page,
@@ -93,6 +97,7 @@ def test_numbers_that_are_no_sum_are_not_shown_as_one(server: RunningServer, pag
     )
 
 
+@AT_LENGTH
 def test_fields_follow_the_address_and_the_model(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "samples", temperature=0.5, count=20)
     temperature = page.locator("#temperature")
@@ -104,6 +109,7 @@ def test_fields_follow_the_address_and_the_model(server: RunningServer, page: Pa
     expect(temperature).to_have_value("1")
 
 
+@AT_LENGTH
 def test_values_that_no_field_has_are_left_out(server: RunningServer, page: Page) -> None:
     state = {"nats": 7, "window": "1,1,1,1", "rowseed": -4}
     open_view(page, server, "moons", "density", **state)
@@ -116,6 +122,7 @@ def test_values_that_no_field_has_are_left_out(server: RunningServer, page: Page
     expect(page.locator("#live-of")).to_have_value("")
 
 
+@AT_LENGTH
 def test_equal_classes_have_no_direction(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-classes", "interpolate", **{"from": 1, "to": 1})
     message = page.locator("#class-to-message")
@@ -124,6 +131,7 @@ def test_equal_classes_have_no_direction(server: RunningServer, page: Page) -> N
     expect(message).to_have_text("")
 
 
+@AT_LENGTH
 def test_context_is_complained_of_at_its_own_field(server: RunningServer, page: Page) -> None:
     card = "{ path: /models.moons$/, edit: card => ({ ...card, context_shape: [2] }) }"
     with_rules(page, card)
@@ -137,6 +145,7 @@ def test_context_is_complained_of_at_its_own_field(server: RunningServer, page: 
     expect(page.locator("#trip-of-message")).to_have_count(0)
 
 
+@AT_LENGTH
 def test_rows_of_ones_own_are_whole_each(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "trust", trip="own")
     page.locator("#trip-rows").fill("[[1, 2, 3], [4]]")
@@ -149,6 +158,7 @@ def test_rows_of_ones_own_are_whole_each(server: RunningServer, page: Page) -> N
     expect(page.locator("#trip-result")).to_contain_text("2 rows of 2 numbers")
 
 
+@AT_LENGTH
 def test_ledger_says_that_no_row_has_a_density(server: RunningServer, page: Page) -> None:
     with_rules(
         page,
@@ -159,6 +169,7 @@ def test_ledger_says_that_no_row_has_a_density(server: RunningServer, page: Page
     expect(page.locator("#ledger-words")).to_contain_text("None of these rows has a density")
 
 
+@AT_LENGTH
 def test_rate_is_unknown_after_a_pause(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "live")
     rate = page.locator("#live-models tr:nth-child(2) td").first
@@ -170,6 +181,7 @@ def test_rate_is_unknown_after_a_pause(server: RunningServer, page: Page) -> Non
     expect(rate).to_have_text("–")
 
 
+@AT_LENGTH
 def test_views_of_latents_want_a_model_that_has_some(server: RunningServer, page: Page) -> None:
     operations = json.dumps(["log_prob", "sample"])
     card = f"{{ path: /models.moons$/, edit: card => ({{ ...card, operations: {operations} }}) }}"

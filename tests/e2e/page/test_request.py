@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 
 pytestmark = MARKS
 
@@ -95,6 +95,7 @@ OF_OTHERS = {
 }
 
 
+@AT_LENGTH
 @pytest.mark.parametrize("call", CALLS)
 def test_each_program_gets_what_the_page_got(
     server: RunningServer, page: Page, tmp_path: Path, call: str
@@ -119,6 +120,7 @@ def test_programs_ask_other_kinds_of_model(
         assert same(language, run(page, language, tmp_path), wanted), language
 
 
+@AT_LENGTH
 def test_what_was_clicked_is_listed(server: RunningServer, page: Page, tmp_path: Path) -> None:
     open_view(page, server, "moons", "trust", **{"trip-count": 3})
     until(page, "document.querySelectorAll('#ledger tr').length > 1")
@@ -141,6 +143,7 @@ def test_what_was_clicked_is_listed(server: RunningServer, page: Page, tmp_path:
     assert facts["name"] == "moons"
 
 
+@AT_LENGTH
 def test_rows_in_several_requests_are_said_to_be(server: RunningServer, page: Page) -> None:
     page.goto(f"{server.url}/ui#model=moons&view=samples")
     page.locator("#view-samples").wait_for()

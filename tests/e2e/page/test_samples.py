@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 
 pytestmark = MARKS
 
@@ -129,6 +129,7 @@ def test_points_of_the_plane_come_from_noise(server: RunningServer, page: Page) 
     check_points(page, states[:, -1])
 
 
+@AT_LENGTH
 def test_playing_goes_on_and_back_and_stops(server: RunningServer, page: Page) -> None:
     look(page, server, "moons", 40)
     page.locator("#samples-play").click()
@@ -148,6 +149,7 @@ def test_playing_goes_on_and_back_and_stops(server: RunningServer, page: Page) -
     assert stops == {"0.2", "0.4"}
 
 
+@AT_LENGTH
 def test_rows_of_a_table_are_points_and_numbers(server: RunningServer, page: Page) -> None:
     look(page, server, "magic", 30, up=2)
     x = sample(server, "magic", num_samples=30, temperature=0.7)["x"]
@@ -170,6 +172,7 @@ def drawn_by_the_server(server: RunningServer, model: str, **fields: Any) -> np.
     return np.array(Image.open(io.BytesIO(answer.content)).convert("RGB"))
 
 
+@AT_LENGTH
 def test_pictures_look_as_the_server_draws_them(server: RunningServer, page: Page) -> None:
     look(page, server, "digits-glow", 4)
     expected = drawn_by_the_server(server, "digits-glow", num_samples=4)
@@ -192,6 +195,7 @@ def test_pictures_look_as_the_server_draws_them(server: RunningServer, page: Pag
     assert near.all()
 
 
+@AT_LENGTH
 def test_a_continuous_flow_is_seen_in_time(server: RunningServer, page: Page) -> None:
     look(page, server, "pinwheel", 20)
     said = ["time 1.000: the noise is at 1, the data at 0", "time 0.500", "time 0.005"]
@@ -200,6 +204,7 @@ def test_a_continuous_flow_is_seen_in_time(server: RunningServer, page: Page) ->
     check_points(page, states[:, 0])
 
 
+@AT_LENGTH
 def test_samples_and_their_noise_are_of_the_chosen_class(server: RunningServer, page: Page) -> None:
     look(page, server, "digits-classes", 2)
     page.evaluate("drawn.textContent = ''")
@@ -216,6 +221,7 @@ def test_samples_and_their_noise_are_of_the_chosen_class(server: RunningServer, 
     check_morph(page, server, "digits-classes", said, num_samples=2, context=2, trajectory=64)
 
 
+@AT_LENGTH
 def test_another_draw_has_another_seed_and_too_many_are_refused(
     server: RunningServer, page: Page
 ) -> None:
@@ -230,6 +236,7 @@ def test_another_draw_has_another_seed_and_too_many_are_refused(
     expect(page.locator("#count-message")).to_contain_text("num_samples: expected at most")
 
 
+@AT_LENGTH
 def test_wrong_numbers_are_said_beside_the_field_and_kept_out_of_the_address(
     server: RunningServer, page: Page
 ) -> None:
@@ -248,6 +255,7 @@ def test_wrong_numbers_are_said_beside_the_field_and_kept_out_of_the_address(
     expect(page.locator("#count-message")).to_be_empty()
 
 
+@AT_LENGTH
 def test_a_link_to_a_model_that_is_gone_says_so(server: RunningServer, page: Page) -> None:
     page.goto("about:blank")
     page.goto(f"{server.url}/ui#model=nothere&view=samples&count=3")

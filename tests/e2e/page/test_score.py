@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 
 pytestmark = MARKS
 
@@ -150,6 +150,7 @@ COLUMN = """score => {
 }"""
 
 
+@AT_LENGTH
 def test_bars_and_threshold_are_where_the_numbers_are(server: RunningServer, page: Page) -> None:
     open_view(page, server, "magic", "score", alpha=ALPHA)
     choose(page, str(NIGHT))
@@ -179,6 +180,7 @@ def test_bars_and_threshold_are_where_the_numbers_are(server: RunningServer, pag
         assert blue == pytest.approx(len(pixels) * share / most, abs=4), index
 
 
+@AT_LENGTH
 def test_parquet_gives_what_csv_gives(server: RunningServer, page: Page, tmp_path: Path) -> None:
     table = pyarrow.csv.read_csv(NIGHT)
     open_view(page, server, "magic", "score")
@@ -206,6 +208,7 @@ def picture(server: RunningServer, seed: int) -> bytes:
     return answer.content
 
 
+@AT_LENGTH
 def test_pictures_have_their_heat_maps(server: RunningServer, page: Page) -> None:
     wrong = io.BytesIO()
     Image.new("L", (30, 20)).save(wrong, "PNG")
@@ -286,6 +289,7 @@ def test_wrong_files_say_what_is_wrong(server: RunningServer, page: Page, tmp_pa
     assert near(page.evaluate(CELLS)[1][1], max(answer["score"]))
 
 
+@AT_LENGTH
 def test_the_keyboard_suffices(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "score", alpha=0.00001)
     page.locator("#score-file").focus()
@@ -319,6 +323,7 @@ def test_the_keyboard_suffices(server: RunningServer, page: Page) -> None:
     expect(page.locator("#score-range")).to_have_text("21 to 40 of 200")
 
 
+@AT_LENGTH
 @pytest.mark.parametrize("model", ["moons", "pinwheel"])
 def test_a_row_far_away_is_explained(server: RunningServer, page: Page, model: str) -> None:
     rows = [[0.5, 0.25], [6, -0.5], [1, 0]]
@@ -338,6 +343,7 @@ def test_a_row_far_away_is_explained(server: RunningServer, page: Page, model: s
         assert float(nats) == pytest.approx(reason["nats"], abs=0.006)
 
 
+@AT_LENGTH
 def test_the_rate_of_discoveries_decides_as_the_api_does(server: RunningServer, page: Page) -> None:
     rows = night()[1]
     open_view(page, server, "magic", "score", alpha=0.2, by="fdr")
@@ -354,6 +360,7 @@ def test_the_rate_of_discoveries_decides_as_the_api_does(server: RunningServer, 
     until(page, "document.documentElement.scrollWidth <= innerWidth")
 
 
+@AT_LENGTH
 def test_a_slow_model_is_given_up(server: RunningServer, page: Page) -> None:
     rng = np.random.default_rng(4)
     rows = rng.normal(size=(30_000, 2)).astype(np.float32)
@@ -379,6 +386,7 @@ def test_a_slow_model_is_given_up(server: RunningServer, page: Page) -> None:
     assert near(page.evaluate(CELLS)[1][2], min(answer["p_value"]))
 
 
+@AT_LENGTH
 def test_a_phone_shows_why_a_row_is_flagged(server: RunningServer, page: Page) -> None:
     page.set_viewport_size({"width": 375, "height": 800})
     open_view(page, server, "magic", "score", alpha=ALPHA)
@@ -392,6 +400,7 @@ def test_a_phone_shows_why_a_row_is_flagged(server: RunningServer, page: Page) -
     assert box["y"] >= above["y"] + above["height"] - 1
 
 
+@AT_LENGTH
 def test_the_class_that_a_picture_is_scored_as_is_said(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-classes", "score", **{"class": 2})
     expect(page.locator("#score-takes")).to_contain_text("none is cropped or resized")

@@ -9,7 +9,7 @@ import httpx
 from playwright.sync_api import Error, FilePayload, Page, Route, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 
 pytestmark = MARKS
 
@@ -76,6 +76,7 @@ def test_a_batch_is_scored_of_one_class(server: RunningServer, page: Page) -> No
     assert asked[3:] == ["3", "3", "3"]
 
 
+@AT_LENGTH
 def test_another_model_while_the_calibration_is_asked_for(
     server: RunningServer, page: Page
 ) -> None:
@@ -94,6 +95,7 @@ def test_another_model_while_the_calibration_is_asked_for(
     expect(page.locator("#score-table tbody tr")).to_have_count(20)
 
 
+@AT_LENGTH
 def test_what_is_scored_behind_another_tab_is_seen_afterwards(
     server: RunningServer, page: Page
 ) -> None:
@@ -112,6 +114,7 @@ def test_what_is_scored_behind_another_tab_is_seen_afterwards(
     expect(page.locator("#score-plot canvas")).to_have_count(1)
 
 
+@AT_LENGTH
 def test_a_key_that_is_refused_at_the_reasons_is_asked_for(
     server: RunningServer, page: Page
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_key_that_is_refused_at_the_reasons_is_asked_for(
     expect(page.locator("#key-form")).to_be_visible()
 
 
+@AT_LENGTH
 def test_pictures_without_levels_are_rows_of_numbers(server: RunningServer, page: Page) -> None:
     def without_levels(route: Route) -> None:
         card: dict[str, Any] = json.loads(route.fetch().body())
@@ -139,6 +143,7 @@ def test_pictures_without_levels_are_rows_of_numbers(server: RunningServer, page
     expect(page.locator("#score-file-message")).to_contain_text("and no pictures")
 
 
+@AT_LENGTH
 def test_lines_are_counted_as_an_editor_counts_them(server: RunningServer, page: Page) -> None:
     open_view(page, server, "moons", "score")
     message = page.locator("#score-file-message")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import RunningServer
-from tests.e2e.page.browsing import MARKS, open_view, until
+from tests.e2e.page.browsing import AT_LENGTH, MARKS, open_view, until
 
 pytestmark = MARKS
 
@@ -58,6 +58,7 @@ def opened(page: Page, server: RunningServer, model: str, **state: object) -> No
     until(page, "document.querySelectorAll('#ledger tr').length > 1")
 
 
+@AT_LENGTH
 @pytest.mark.parametrize("model", MODELS)
 def test_rows_come_back_and_the_ledger_adds_up(
     server: RunningServer, page: Page, model: str
@@ -104,6 +105,7 @@ def test_preprocessing_is_what_standardising_adds(server: RunningServer, page: P
     assert float(lines(page, "ledger")[1][3]) == pytest.approx(expected, abs=1e-4)
 
 
+@AT_LENGTH
 def test_rows_of_ones_own_and_what_is_wrong_with_them(server: RunningServer, page: Page) -> None:
     opened(page, server, "magic", trip="own")
     rows = page.locator("#trip-rows")
@@ -126,6 +128,7 @@ def test_rows_of_ones_own_and_what_is_wrong_with_them(server: RunningServer, pag
     assert {"fLength", "fDist"} < {line[0] for line in worst}
 
 
+@AT_LENGTH
 def test_the_pictures_of_a_round_trip_are_its_numbers(server: RunningServer, page: Page) -> None:
     opened(page, server, "digits-glow")
     seen = page.evaluate(
@@ -148,6 +151,7 @@ HELD_OUT = {
 }
 
 
+@AT_LENGTH
 @pytest.mark.parametrize("model", HELD_OUT)
 def test_the_card_says_what_the_server_states(
     server: RunningServer, page: Page, model: str
@@ -189,6 +193,7 @@ def test_the_card_says_what_the_server_states(
     expect(page.locator("#trust-replay")).to_contain_text("8 rows whose answers were saved")
 
 
+@AT_LENGTH
 def test_operations_are_timed_when_it_is_asked_for(server: RunningServer, page: Page) -> None:
     opened(page, server, "moons")
     assert [line[1:3] for line in lines(page, "cost")[1:]] == [["once", "–"]] * 4
@@ -203,6 +208,7 @@ def test_operations_are_timed_when_it_is_asked_for(server: RunningServer, page: 
         assert float(rate.replace(",", "")) == pytest.approx(per_second, rel=0.01)
 
 
+@AT_LENGTH
 def test_rows_of_a_class_come_back(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-classes", "trust", **{"class": 2, "trip-count": 5})
     until(page, "document.querySelectorAll('#ledger tr').length === 6")
