@@ -28,6 +28,8 @@ from tests.models.importers.golden import FOLDERS, load
 
 SAMPLE_SEED = 7
 ZOO = Path(models.__file__).parent / "zoo"
+# Which go patch by patch or pixel by pixel: a minute of a CPU, which the quick run has not.
+SLOW_ON_A_CPU = frozenset(("digits-classes", "digits-pixelcnn", "digits-tarflow"))
 ZOO_NAMES = tuple(sorted(path.parent.name for path in ZOO.glob("*/config.json")))
 
 

@@ -9,7 +9,9 @@ from benchmarks.process import RunningServer
 from tests.e2e.page.browsing import CHROMIUM, FLAGS, Log
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while Playwright is there its event loop runs in this thread, and whatever
+# other tests there are could run none of their own.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
