@@ -609,7 +609,7 @@ CASES = [
         {"x": [[2, 4, 6]], "contamination": 0.1},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, x, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, observe, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
     ),
@@ -618,7 +618,7 @@ CASES = [
         {"x": [[2, 4, 6]]},
         problem(
             "unknown_field",
-            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
+            "'contamination': no such field, expected model, columns, context, invalid, return_evaluations, alpha, fdr, threshold, explain, observe, scale; use 'alpha', the share of normal rows that may be flagged, fixed beforehand",
             "/contamination",
         ),
         query={"contamination": 0.1},

@@ -17,7 +17,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 # Of every module of these tests: one server and one browser serve them all.
 MARKS = [
     pytest.mark.skipif(CHROMIUM is None, reason=f"no browser here: {', '.join(NAMES)}"),
-    pytest.mark.xdist_group("pages"),
+    pytest.mark.xdist_group("browser"),
 ]
 
 # What takes all of them too long for every run of the tests: `make pages` tries them too.
