@@ -28,7 +28,7 @@ QUIET = "document.querySelectorAll('[role=tab][aria-selected=true]').length === 
 
 
 # The views that are looked at in every run of the tests.
-AT_ONCE = ("density", "score", "live")
+AT_ONCE = ("density", "score")
 
 
 def settled(page: Page, server: RunningServer, view: str, model: str) -> None:

@@ -84,6 +84,7 @@ def test_colours_of_the_map_are_the_models_log_p(server: RunningServer, page: Pa
     assert float(hovered) == pytest.approx(log_prob[7], abs=1e-3, rel=1e-5)
 
 
+@AT_LENGTH
 def test_other_features_stay_as_in_the_row(server: RunningServer, page: Page) -> None:
     row = ask(server, "sample", model="magic", num_samples=1, seed=8)["x"][0]
     given = {"row": json.dumps(row), "fx": "fSize", "fy": "fAlpha", "window": "1.9,2.6,-20,60"}

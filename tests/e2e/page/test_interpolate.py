@@ -146,6 +146,7 @@ def test_a_file_may_be_dropped(server: RunningServer, page: Page) -> None:
     assert (pixels(page, "#film li:last-child canvas")[0] == np.rint(levels * 255 / 16)).all()
 
 
+@AT_LENGTH
 def test_wrong_files_get_a_message_beside_the_field(server: RunningServer, page: Page) -> None:
     open_view(page, server, "digits-glow", "interpolate", frames=5)
     wait_for_film(page, 5)

@@ -138,6 +138,7 @@ def test_its_own_questions_are_no_traffic_and_end_with_the_view(
     assert scrapes(log) == asked
 
 
+@AT_LENGTH
 def test_drift_is_an_alarm_once_it_is_beyond_its_limit(server: RunningServer, page: Page) -> None:
     opened(page, server)
     with server.client() as http:

@@ -33,6 +33,7 @@ def with_rules(page: Page, *rules: str) -> None:
     page.add_init_script(RULES % ", ".join(rules))
 
 
+@AT_LENGTH
 def test_model_chosen_last_is_looked_at_however_late_another_answers(
     server: RunningServer, page: Page
 ) -> None:

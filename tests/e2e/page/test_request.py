@@ -109,6 +109,7 @@ def test_each_program_gets_what_the_page_got(
     expect(page.locator("#copied")).to_be_empty()
 
 
+@AT_LENGTH
 def test_programs_ask_other_kinds_of_model(
     server: RunningServer, page: Page, tmp_path: Path
 ) -> None:

@@ -111,6 +111,7 @@ def p_values_counted(server: RunningServer, model: str) -> int:
     return int(float(line.split()[-1]))
 
 
+@AT_LENGTH
 def test_what_is_looked_at_again_is_no_drift(server: RunningServer, page: Page) -> None:
     before = p_values_counted(server, "magic")
     open_view(page, server, "magic", "score", alpha=ALPHA)
