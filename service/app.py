@@ -21,6 +21,7 @@ from service.api.openapi import ANSWER_HEADERS, add_operations
 from service.api.openapi_keys import add_keys
 from service.api.openapi_v2 import INFER_PATHS, add_inference
 from service.api.page import page_router
+from service.api.statistics import statistics_router
 from service.api.v2 import v2_router
 from service.auth import auth_of
 from service.contracts import ModelCard, Repository
@@ -76,6 +77,7 @@ def create_app(
     app = Application(context)
     app.include_router(models_router(repository))
     app.include_router(health_router(repository, metrics))
+    app.include_router(statistics_router(repository, metrics))
     app.include_router(v2_router(context))
     app.include_router(page_router())
     # Of the ordinary routes: descriptions, metrics, pages.

@@ -73,7 +73,7 @@ def _add_server(router: APIRouter, repository: Repository, has_control: bool) ->
     @router.get("", summary="The server and its extensions")
     async def server() -> ServerMetadata:
         # Without control the repository has its index only, which is not the whole extension.
-        extensions = ["binary_tensor_data", "parameters"]
+        extensions = ["binary_tensor_data", "parameters", "statistics"]
         if has_control:
             extensions.append("model_repository")
         return ServerMetadata(name=NAME, version=package_version(), extensions=extensions)

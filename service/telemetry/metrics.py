@@ -5,6 +5,8 @@ recorder (through `Metrics.request`). Names follow prometheus.io/docs/practices/
 prefix, base units, the unit as suffix, few labels.
 """
 
+import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,6 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.utils import floatToGoString
 
 from pushforward.version import package_version
 from service.telemetry.aggregation import Peers
@@ -33,11 +36,15 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # series for every name a scanner thinks of.
 NO_MODEL = ""
 
+# From this status on an answer is an error.
+_FAILED = 400
 _Buckets = tuple[float, ...]
 _SECONDS: _Buckets = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Passes of networks are few, evaluations of a field many.
 _EVALUATIONS: _Buckets = tuple(2.0**power for power in range(14))
 _ROWS: _Buckets = tuple(2.0**power for power in range(15))
+# By which sizes of batches are told apart, and their labels: each holds those above the one before.
+BATCH_SIZES = {int(size): floatToGoString(size) for size in _ROWS} | {2 ** len(_ROWS): "+Inf"}
 
 
 class QueueMetrics:
@@ -54,6 +61,8 @@ class QueueMetrics:
         self._compute_seconds = metrics.compute_seconds.labels(model, op, engine)
         self._non_finite = metrics.non_finite_rows.labels(model, op)
         self._out_of_memory = metrics.out_of_memory.labels(model, op)
+        self._seconds_by_size: list[CounterSeries | None] = [None] * len(BATCH_SIZES)
+        self._last_batch = 0.0
         # A counter that begins with its first event has no increase that tells of it.
         for reason in ("overloaded", "cancelled", "deadline"):
             metrics.dropped.labels(model, reason)
@@ -64,6 +73,14 @@ class QueueMetrics:
         self._batches.inc()
         self._batch_rows.observe(rows)
         self._compute_seconds.observe(seconds)
+        self._last_batch = time.time()
+        size = bisect_left(_ROWS, rows)
+        series = self._seconds_by_size[size]
+        if series is None:
+            series = self._seconds_by_size[size] = self._metrics.batch_compute_seconds.labels(
+                self._model, self._op, list(BATCH_SIZES.values())[size]
+            )
+        series.inc(seconds)
         if non_finite_rows:
             self._non_finite.inc(non_finite_rows)
 
@@ -94,6 +111,8 @@ class QueueMetrics:
         """Read the gauges from the batcher when they are asked for."""
         self._metrics.queue_rows.labels(self._model, self._op).set_function(waiting_rows)
         self._metrics.max_batch_rows.labels(self._model, self._op).set_function(max_rows)
+        last = self._metrics.last_batch.labels(self._model, self._op)
+        last.set_function(lambda: self._last_batch)
         self._metrics.watch_running(self._model, self._op, running)
 
 
@@ -119,6 +138,17 @@ class Metrics:
         )
         self.compute_seconds = self._histogram(
             "compute_duration_seconds", "Engine time", "model op engine", _SECONDS
+        )
+        self.batch_compute_seconds = self._counter(
+            "batch_compute_seconds",
+            "Engine time, by the size of batches rounded up to a power of two",
+            "model op rows",
+        )
+        self.last_batch = self._gauge(
+            "last_batch_timestamp_seconds", "When a batch was computed last", "model op"
+        )
+        self.failed_request_seconds = self._counter(
+            "failed_request_seconds", "Arrival to last byte of requests that failed", "model op"
         )
         self.queue_rows = self._gauge("queue_rows", "Rows waiting for a batch", "model op")
         self.max_batch_rows = self._gauge(
@@ -167,7 +197,7 @@ class Metrics:
         self._watched: defaultdict[str, dict[str, Callable[[], int]]] = defaultdict(dict)
         self._served: dict[str, tuple[str, str, str, str]] = {}
         self._request_children: dict[
-            tuple[str, str, int], tuple[CounterSeries, HistogramSeries]
+            tuple[str, str, int], tuple[CounterSeries, HistogramSeries, CounterSeries | None]
         ] = {}
 
     def queue(self, model: str, op: str, engine: str) -> QueueMetrics:
@@ -195,6 +225,7 @@ class Metrics:
         for op in self._watched.pop(model, ()):
             self.queue_rows.remove(model, op)
             self.max_batch_rows.remove(model, op)
+            self.last_batch.remove(model, op)
         self.running.remove(model)
 
     def request(self, model: str, op: str, code: int, seconds: float) -> None:
@@ -209,10 +240,13 @@ class Metrics:
             children = (
                 self.requests.labels(model, op, str(code)),
                 self.request_seconds.labels(model, op),
+                self.failed_request_seconds.labels(model, op) if code >= _FAILED else None,
             )
             self._request_children[key] = children
         children[0].inc(len(seconds))
         children[1].observe_all(seconds)
+        if children[2] is not None:
+            children[2].inc(sum(seconds))
 
     def failed(self, model: str, op: str, rows: Mapping[str, int]) -> None:
         """Count rows of an answer that have no numbers, by what `failures` says of them."""

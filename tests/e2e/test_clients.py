@@ -93,6 +93,27 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert [model["name"] for model in client.get_model_repository_index()] == ["given", "toy"]
 
 
+def test_statistics(client: triton.InferenceServerClient) -> None:
+    def ask() -> dict[str, Any]:
+        (found,) = client.get_inference_statistics("toy", "7")["model_stats"]
+        return dict(found)
+
+    before = ask()
+    client.infer("toy", [tensor(X)])
+    after = ask()
+    assert (after["name"], after["version"]) == ("toy", "7")
+    assert after["inference_count"] - before["inference_count"] == len(X)
+    assert after["execution_count"] - before["execution_count"] == 1
+    for name in ("success", "queue", "compute_infer"):
+        old, new = (one["inference_stats"][name] for one in (before, after))
+        assert new["count"] - old["count"] == 1, name
+        assert new["ns"] >= old["ns"], name
+    everyone = client.get_inference_statistics()["model_stats"]
+    assert [one["name"] for one in everyone] == ["given", "toy"]
+    with pytest.raises(InferenceServerException, match="version"):
+        client.get_inference_statistics("toy", "6")
+
+
 @pytest.mark.parametrize("is_binary", [True, False], ids=["bytes", "json"])
 @pytest.mark.parametrize("asks_binary", [None, True, False], ids=["unsaid", "bytes", "json"])
 def test_infer(

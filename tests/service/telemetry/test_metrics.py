@@ -14,6 +14,9 @@ PROMISED = {
     "batches_total": {"model", "op"},
     "batch_rows_bucket": {"model", "op", "le"},
     "request_duration_seconds_bucket": {"model", "op", "le"},
+    "failed_request_seconds_total": {"model", "op"},
+    "batch_compute_seconds_total": {"model", "op", "rows"},
+    "last_batch_timestamp_seconds": {"model", "op"},
     "queue_duration_seconds_bucket": {"model", "op", "le"},
     "compute_duration_seconds_bucket": {"model", "op", "engine", "le"},
     "queue_rows": {"model", "op"},
@@ -46,6 +49,7 @@ def used() -> Metrics:
         queue.solved([31, 37])
     metrics.request("moons", "encode", 200, 0.1)
     metrics.request("moons", "encode", 200, 0.2)
+    metrics.request("moons", "decode", 422, 0.2)
     metrics.failed("moons", "score", {"solver_failed": 1})
     metrics.request(NO_MODEL, "/models", 404, 0.1)
     return metrics

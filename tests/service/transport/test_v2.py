@@ -382,7 +382,7 @@ def test_a_body_of_another_type_is_refused(app: FastAPI) -> None:
 def test_the_server_says_what_it_has(app: FastAPI) -> None:
     content = ask(app, "GET", "/v2").json()
     assert content["name"] == "pushforward"
-    assert content["extensions"] == ["binary_tensor_data", "parameters"]
+    assert content["extensions"] == ["binary_tensor_data", "parameters", "statistics"]
     controlled = ask(app_over(FakeRepository(), enable_model_control=True), "GET", "/v2").json()
     assert "model_repository" in controlled["extensions"]
 

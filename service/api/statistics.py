@@ -1,0 +1,86 @@
+"""GET /v2/models/stats, /v2/models/{name}/stats and /v2/models/{name}/versions/{version}/stats.
+
+Reference: Triton, extension_statistics.md.
+"""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from service.api.schemas_statistics import (
+    BatchStatistics,
+    DurationStatistics,
+    InferenceStatistics,
+    StatisticsOfModel,
+    StatisticsOfModels,
+)
+from service.contracts import ModelCard, Repository
+from service.errors import NotReady
+from service.telemetry import Metrics
+from service.telemetry.statistics import ModelStatistics, Spent, read_statistics
+from service.transport.v2 import find
+
+
+def statistics_router(repository: Repository, metrics: Metrics) -> APIRouter:
+    """Make the routes; the first stands before one that takes any name."""
+    router = APIRouter(prefix="/v2/models", tags=["open inference protocol"])
+
+    @router.get("/stats", summary="Statistics of all models")
+    async def all_models() -> StatisticsOfModels:
+        return await collect(metrics, [model.card for model in repository.models()])
+
+    @router.get("/{name}/stats", summary="Statistics of a model")
+    async def one_model(name: str) -> StatisticsOfModels:
+        return await collect(metrics, [find(repository, name, None).card])
+
+    @router.get("/{name}/versions/{version}/stats", summary="Statistics of one version")
+    async def one_version(name: str, version: str) -> StatisticsOfModels:
+        return await collect(metrics, [find(repository, name, version).card])
+
+    return router
+
+
+async def collect(metrics: Metrics, cards: Sequence[ModelCard]) -> StatisticsOfModels:
+    """Give the statistics of served models, summed over the processes of the service.
+
+    Raises:
+        NotReady: one of the processes does not answer.
+    """
+    try:
+        table = await read_statistics(metrics)
+    except OSError:
+        raise NotReady("another process of the service does not answer") from None
+    found = [_describe(card, table.find(card.name, card.version)) for card in cards]
+    return StatisticsOfModels(model_stats=found)
+
+
+def _describe(card: ModelCard, known: ModelStatistics) -> StatisticsOfModel:
+    untimed = _duration(Spent())
+    return StatisticsOfModel(
+        name=card.name,
+        version=card.version,
+        last_inference=known.last_inference,
+        inference_count=known.rows,
+        execution_count=known.batches,
+        inference_stats=InferenceStatistics(
+            success=_duration(known.success),
+            fail=_duration(known.fail),
+            queue=_duration(known.queue),
+            compute_input=untimed,
+            compute_infer=_duration(known.compute),
+            compute_output=untimed,
+        ),
+        batch_stats=[
+            BatchStatistics(
+                batch_size=size,
+                compute_input=untimed,
+                compute_infer=_duration(spent),
+                compute_output=untimed,
+            )
+            for size, spent in known.by_size.items()
+        ],
+    )
+
+
+def _duration(spent: Spent) -> DurationStatistics:
+    return DurationStatistics(count=spent.count, ns=spent.ns)
