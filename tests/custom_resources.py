@@ -1,4 +1,6 @@
-"""The fields of KServe's and KEDA's resources: what `kubernetes-validate` has no schemas of.
+"""The fields of KServe's, KEDA's and the Prometheus Operator's resources.
+
+They are what `kubernetes-validate` has no schemas of.
 
 Read from their definitions, each at its newest release in August 2026; of a table of fields that
 are Kubernetes' own, the names stand in a constant and what they hold is checked as a Pod, a
@@ -211,3 +213,65 @@ TRIGGER_METADATA = {
     ),
     "cpu": fields("value", value={"type": "string", "pattern": r"^\d+$"}, containerName=TEXT),
 }
+
+# prometheus-operator/prometheus-operator 0.93.0, example/prometheus-operator-crd, v1.
+_SECRET_KEY = fields("key", key=TEXT, name=TEXT, optional=FLAG)
+_RELABELING = fields(
+    action=TEXT,
+    modulus=NUMBER,
+    regex=TEXT,
+    replacement=TEXT,
+    separator=TEXT,
+    sourceLabels=TEXTS,
+    targetLabel=TEXT,
+)
+SERVICE_MONITOR = resource(
+    "monitoring.coreos.com/v1",
+    "ServiceMonitor",
+    fields(
+        "selector endpoints",
+        endpoints=several(
+            fields(
+                authorization=fields(type=TEXT, credentials=_SECRET_KEY),
+                interval=TEXT,
+                metricRelabelings=ANY,
+                path=TEXT,
+                port=TEXT,
+                relabelings={"type": "array", "items": _RELABELING},
+                scheme=TEXT,
+                scrapeTimeout=TEXT,
+                tlsConfig=ANY,
+            )
+        ),
+        jobLabel=TEXT,
+        namespaceSelector=ANY,
+        selector=fields(matchLabels=LABELS, matchExpressions=ANY),
+        targetLabels=TEXTS,
+    ),
+)
+PROMETHEUS_RULE = resource(
+    "monitoring.coreos.com/v1",
+    "PrometheusRule",
+    fields(
+        groups=several(
+            fields(
+                "name",
+                interval=TEXT,
+                limit=NUMBER,
+                name=TEXT,
+                rules=several(
+                    fields(
+                        "expr",
+                        alert=TEXT,
+                        annotations=LABELS,
+                        expr=TEXT,
+                        keep_firing_for=TEXT,
+                        labels=LABELS,
+                        record=TEXT,
+                        **{"for": TEXT},
+                    )
+                ),
+            )
+        )
+    ),
+)

@@ -21,7 +21,9 @@ KUBERNETES = str(kubernetes_validate.latest_version())
 SCHEMAS = {
     "ClusterServingRuntime": custom.CLUSTER_SERVING_RUNTIME,
     "InferenceService": custom.INFERENCE_SERVICE,
+    "PrometheusRule": custom.PROMETHEUS_RULE,
     "ScaledObject": custom.SCALED_OBJECT,
+    "ServiceMonitor": custom.SERVICE_MONITOR,
 }
 
 
@@ -73,6 +75,8 @@ def _kubernetes_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             _pod({"containers": [{"name": "kserve-container", **container}], **pod}),
             _deployment(predictor.get("deploymentStrategy", {})),
         ]
+    if manifest["kind"] in ("PrometheusRule", "ServiceMonitor"):
+        return []
     scaler = copy.deepcopy(HPA)
     scaler["spec"]["behavior"] = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     return [scaler]
