@@ -89,7 +89,7 @@ def test_alerts_group_by_labels_that_their_series_have(name: str) -> None:
     for labels, family in re.findall(
         r"by \(([\w, ]+)\)\s*\((?:\w+\()?pushforward_(\w+)", expression
     ):
-        assert set(labels.split(", ")) <= PROMISED.get(family, {"model"})
+        assert set(labels.split(", ")) <= PROMISED.get(family, {"model", "version"})
     asked = set(re.findall(r"pushforward_\w+", expression))
     if asked & BY_CALL and asked & BY_COMPUTATION:
         assert "on (model)" in expression

@@ -180,8 +180,8 @@ def test_processors_are_asked_for_where_they_are_what_scales() -> None:
 )
 def test_queries_ask_for_series_and_labels_that_exist(scaler: dict[str, Any], pods: str) -> None:
     metrics = Metrics()
-    metrics.queue_rows.labels("flights", "encode")
-    metrics.dropped.labels("flights", "overloaded").inc()
+    metrics.queue_rows.labels("flights", "1", "encode")
+    metrics.dropped.labels("flights", "1", "overloaded").inc()
     known = {
         sample.name: set(sample.labels)
         for family in metrics.registry.collect()

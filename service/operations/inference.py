@@ -49,7 +49,7 @@ async def infer(
     """
     model = find()
     while True:
-        request.model = model.card.name
+        request.model, request.version = model.card.name, model.card.version
         try:
             given = prepare(model)
             if not isinstance(given, ModelInput):

@@ -24,7 +24,7 @@ class RequestContext:
         deadline: when its answer is worth nothing any more, by the same clock.
         task: what computes the answer, where it has a task.
 
-    model, rows: what is counted: the model's name and the number of rows.
+    model, version, rows: what is counted: the model's name, its version and the number of rows.
     is_accepted: whether a queue has taken its rows, which no queue refuses from then on.
     stages: of a request that is traced.
     held_bytes: of the budget of bodies, until it ends.
@@ -33,6 +33,7 @@ class RequestContext:
 
     # What most requests never change is the class's: a request is made in half the time.
     model = NO_MODEL
+    version = ""
     identity = ""
     rows: int | None = None
     stages: Stages | None = None

@@ -255,11 +255,15 @@ class Score(Operation):
         card, flagged = model.card, outputs.get("is_anomaly")
         if card.calibration is not None:
             metrics.drift.observe(
-                card.name, card.calibration.id, outputs["score"], outputs["p_value"]
+                card.name,
+                card.calibration.id,
+                outputs["score"],
+                outputs["p_value"],
+                version=card.version,
             )
         if flagged is None or not flagged.any():
             return
-        metrics.anomalies.labels(card.name).inc(int(flagged.sum()))
+        metrics.anomalies.labels(card.name, card.version).inc(int(flagged.sum()))
         if not _log.isEnabledFor(logging.INFO):
             return
         calibration = None if card.calibration is None else card.calibration.id

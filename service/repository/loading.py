@@ -352,7 +352,7 @@ def _connect(
             card.dtype,
             judged_start(start, card.device),
         )
-        counters = queues.metrics.queue(card.name, name, card.engine)
+        counters = queues.metrics.queue(card.name, name, card.engine, version=card.version)
         full_name = f"{card.name}.{name}"
         return Batcher(engine_call, queues.policy, counters, name=full_name, slots=queues.slots)
 

@@ -235,7 +235,7 @@ class OnDemandQueues:
     ) -> Batcher:
         card = self._card
         call = EngineCall(computation, takes, card.event_shape, card.context_shape, card.dtype)
-        counters = self._metrics.queue(card.name, name, "torch")
+        counters = self._metrics.queue(card.name, name, "torch", version=card.version)
         return Batcher(call, policy, counters, name=f"{card.name}.{name}", slots=self._slots)
 
 

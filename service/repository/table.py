@@ -98,10 +98,16 @@ class ModelTable:
         )
         if card.memory:
             taken = card.memory["taken_bytes"]
-            self._metrics.gpu.serve(card.name, card.device, card.memory["card"], taken)
+            self._metrics.gpu.serve(
+                card.name, card.device, card.memory["card"], taken, version=card.version
+            )
         log_calibration(card, loaded.calibration_fault)
+        if former is not None and former.served.card.version != card.version:
+            self._metrics.drift.move(card.name, former.served.card.version, card.version)
         self._test_drift(card)
         if former is not None:
+            if former.served.card.version != card.version:
+                self._metrics.retire(card.name, former.served.card.version)
             self._drain(former)
 
     def serve_on(self, loaded: LoadedModel) -> None:
@@ -127,9 +133,11 @@ class ModelTable:
 
     def remove(self, name: str) -> None:
         """Serve a model no longer."""
-        self._drain(self._loaded.pop(name))
+        loaded = self._loaded.pop(name)
+        self._drain(loaded)
         self._refused.pop(name, None)
-        self._metrics.retire(name)
+        self._metrics.retire(name, loaded.served.card.version)
+        self._metrics.model_ready.remove(name)
         _log.info("%s: unloaded", name)
 
     def unload(self, name: str) -> None:
@@ -164,7 +172,7 @@ class ModelTable:
         """Test what comes of a model against its calibration; the same one goes on as it was."""
         drift, calibration = self._metrics.drift, card.calibration
         if calibration is None:
-            drift.forget(card.name)
+            drift.forget(card.name, version=card.version)
             return
         # The seed only has to be the same again: the calibration's name is one.
         seed = int(calibration.id, 16)
@@ -173,4 +181,5 @@ class ModelTable:
             calibration.id,
             lambda: OnlineMartingale(calibration.scores, self._drift_window_rows, seed),
             self._drift_rows_per_second,
+            version=card.version,
         )

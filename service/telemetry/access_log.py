@@ -184,6 +184,7 @@ class AccessRecord(NamedTuple):
     op: str = ""
     rows: int | None = None
     trace_id: str | None = None
+    version: str = ""
 
 
 class AccessLog:

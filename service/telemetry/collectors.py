@@ -9,6 +9,7 @@ may happen in any.
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -60,6 +61,9 @@ class HistogramSeries:
         self.total += sum(values)
 
 
+_Series = TypeVar("_Series", CounterSeries, HistogramSeries)
+
+
 class Counter(Collector):
     """A family of counters, one a combination of label values.
 
@@ -81,6 +85,10 @@ class Counter(Collector):
     def labels(self, *values: str) -> CounterSeries:
         """The series of these label values, made where there is none."""
         return self._series.setdefault(values, CounterSeries())
+
+    def remove(self, *first: str) -> None:
+        """Remove the series whose label values begin with these."""
+        _remove(self._series, first)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Give the family as Prometheus reads it."""
@@ -121,6 +129,10 @@ class Histogram(Collector):
         """The series of these label values, made where there is none."""
         return self._series.setdefault(values, HistogramSeries(self._bounds))
 
+    def remove(self, *first: str) -> None:
+        """Remove the series whose label values begin with these."""
+        _remove(self._series, first)
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Give the family as Prometheus reads it: every bucket counts those below it too."""
         family = HistogramMetricFamily(*self._about, labels=self._labels)
@@ -128,3 +140,8 @@ class Histogram(Collector):
             buckets = zip(self._names, accumulate(series.counts), strict=True)
             family.add_metric(values, list(buckets), series.total)
         yield family
+
+
+def _remove(series: dict[tuple[str, ...], _Series], first: tuple[str, ...]) -> None:
+    for values in [values for values in series if values[: len(first)] == first]:
+        del series[values]

@@ -30,6 +30,7 @@ LOG_MARTINGALE_MAX = "pushforward_drift_log_martingale_max"
 _WAITING_ROWS = 1024
 # So many seconds without rows may be made up for.
 _SAVED_SECONDS = 10.0
+_LABELS = ("model", "version")
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
@@ -141,13 +142,13 @@ class DriftMetrics(Collector):
         self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[tuple[str, str], _Stream] = {}
         # Before the histogram, so that rows which wait are in it when it is collected.
         registry.register(self)
         self._p_values = Histogram(
             "pushforward_score_p_value",
             "p-values of rows that POST /score answered",
-            ["model"],
+            _LABELS,
             bounds=_TENTHS,
             registry=registry,
         )
@@ -158,38 +159,64 @@ class DriftMetrics(Collector):
         calibration: str,
         make_test: Callable[[], DriftTest],
         rows_per_second: float,
+        *,
+        version: str = "",
     ) -> None:
         """Test what comes of a model against this calibration; the same one goes on as it was.
 
         Args:
             model: its name.
+            version: which of those that are served: each has a test of its own.
             calibration: its id.
             make_test: makes a test that has seen nothing.
             rows_per_second: how many rows it is given; of more, whole requests are left out.
         """
-        former = self._streams.get(model)
+        former = self._streams.get((model, version))
         if former is not None and former.calibration == calibration:
             return
         allowance = _Allowance(rows_per_second, self._clock)
-        stream = _Stream(calibration, make_test(), self._p_values.labels(model), allowance)
+        stream = _Stream(calibration, make_test(), self._p_values.labels(model, version), allowance)
         if former is not None:
             former.flush()
             stream.windows_before = former.windows_before + former.test.windows
             stream.crossings_before = former.crossings_before + former.test.crossings
-        self._streams[model] = stream
+        self._streams[model, version] = stream
 
-    def forget(self, model: str) -> None:
-        """Test a model no longer: it is not served, or has no calibration."""
-        stream = self._streams.pop(model, None)
+    def move(self, model: str, former: str, version: str) -> None:
+        """Let the test of a version go on as that of the one in its place.
+
+        `watch` begins anew where that has another calibration.
+        """
+        stream = self._streams.pop((model, former), None)
+        if stream is not None:
+            stream.flush()
+            stream.p_values = self._p_values.labels(model, version)
+            self._streams[model, version] = stream
+
+    def forget(self, model: str, *, version: str = "") -> None:
+        """Test a version no longer: it is not served, or has no calibration."""
+        stream = self._streams.pop((model, version), None)
         if stream is not None:
             stream.flush()
 
-    def observe(self, model: str, calibration: str, scores: Array, p_values: Array) -> None:
+    def forget_counts(self, model: str, version: str) -> None:
+        """Remove what was counted of a version that is tested no longer."""
+        self._p_values.remove(model, version)
+
+    def observe(
+        self,
+        model: str,
+        calibration: str,
+        scores: Array,
+        p_values: Array,
+        *,
+        version: str = "",
+    ) -> None:
         """Note answered rows in their order, (B,) each; those with NaN do not count.
 
         Rows of another calibration than the one that is tested now are left out.
         """
-        stream = self._streams.get(model)
+        stream = self._streams.get((model, version))
         if stream is None or stream.calibration != calibration:
             return
         stream.add(scores, p_values)
@@ -199,28 +226,28 @@ class DriftMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give the families as Prometheus reads them."""
         value = GaugeMetricFamily(
-            LOG_MARTINGALE, "ln of the drift test's martingale", labels=["model"]
+            LOG_MARTINGALE, "ln of the drift test's martingale", labels=_LABELS
         )
         largest = GaugeMetricFamily(
             LOG_MARTINGALE_MAX,
             "The largest it was in this window of rows and the one before",
-            labels=["model"],
+            labels=_LABELS,
         )
         windows = CounterMetricFamily(
-            "pushforward_drift_windows", "Windows of the drift test that ended", labels=["model"]
+            "pushforward_drift_windows", "Windows of the drift test that ended", labels=_LABELS
         )
         crossings = CounterMetricFamily(
             "pushforward_drift_crossings",
             "Windows whose martingale exceeded 1/0.01",
-            labels=["model"],
+            labels=_LABELS,
         )
-        for model, stream in list(self._streams.items()):
+        for version, stream in list(self._streams.items()):
             stream.flush()
             test = stream.test
-            value.add_metric([model], test.log_value)
-            largest.add_metric([model], test.log_max)
-            windows.add_metric([model], stream.windows_before + test.windows)
-            crossings.add_metric([model], stream.crossings_before + test.crossings)
+            value.add_metric(version, test.log_value)
+            largest.add_metric(version, test.log_max)
+            windows.add_metric(version, stream.windows_before + test.windows)
+            crossings.add_metric(version, stream.crossings_before + test.crossings)
         yield from (value, largest, windows, crossings)
 
 

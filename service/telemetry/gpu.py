@@ -42,20 +42,20 @@ class GpuMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._cards: dict[tuple[str, str], Callable[[], CardMemory]] = {}
-        self._models: dict[str, tuple[str, str, int]] = {}
+        self._models: dict[tuple[str, str], tuple[str, str, int]] = {}
         registry.register(self)
 
     def watch(self, device: str, card: str, read: Callable[[], CardMemory]) -> None:
         """Show the memory of a card."""
         self._cards[device, card] = read
 
-    def serve(self, model: str, device: str, card: str, taken: int) -> None:
-        """Show what a model took, in place of the version before."""
-        self._models[model] = device, card, taken
+    def serve(self, model: str, device: str, card: str, taken: int, *, version: str = "") -> None:
+        """Show what a version of a model took."""
+        self._models[model, version] = device, card, taken
 
-    def retire(self, model: str) -> None:
-        """Show of a model nothing more."""
-        self._models.pop(model, None)
+    def retire(self, model: str, *, version: str = "") -> None:
+        """Show of a version nothing more."""
+        self._models.pop((model, version), None)
 
     def collect(self) -> Iterator[Metric]:
         """Read all of them; a card that is lost is left out."""
@@ -74,8 +74,10 @@ class GpuMetrics(Collector):
             free.add_metric(labels, memory.free)
             reserved.add_metric(labels, memory.reserved)
         models = GaugeMetricFamily(
-            GPU_MODEL, "Memory that a model took when it was loaded", labels=("model", *_CARD)
+            GPU_MODEL,
+            "Memory that a model took when it was loaded",
+            labels=("model", "version", *_CARD),
         )
-        for model, (device, card, taken) in list(self._models.items()):
-            models.add_metric((model, device, card), taken)
+        for version, (device, card, taken) in list(self._models.items()):
+            models.add_metric((*version, device, card), taken)
         yield from (total, free, reserved, models)

@@ -27,13 +27,15 @@ class RequestRecorder:
         """Whether more is recorded of a request than that it was answered."""
         return self.tracer is not None or _access_log.isEnabledFor(logging.INFO)
 
-    def count(self, model: str, op: str, status: int, seconds: float) -> None:
+    def count(self, model: str, op: str, status: int, seconds: float, *, version: str = "") -> None:
         """Count a request of which no more is recorded; `op` is as for `record`."""
-        self.metrics.request(model, op, status, seconds)
+        self.metrics.request(model, op, status, seconds, version=version)
 
-    def count_batch(self, model: str, op: str, status: int, seconds: Sequence[float]) -> None:
+    def count_batch(
+        self, model: str, op: str, status: int, seconds: Sequence[float], *, version: str = ""
+    ) -> None:
         """Count requests that were answered alike, of which no more is recorded."""
-        self.metrics.request_batch(model, op, status, seconds)
+        self.metrics.request_batch(model, op, status, seconds, version=version)
 
     def record(
         self,
@@ -46,15 +48,17 @@ class RequestRecorder:
         seconds: float,
         op: str,
         model: str = NO_MODEL,
+        version: str = "",
         rows: int | None = None,
         stages: Stages | None = None,
     ) -> None:
         """Count, log and trace one request; `op` is an operation or the template of a route."""
-        self.count(model, op, status, seconds)
+        self.count(model, op, status, seconds, version=version)
         if path in _UNLOGGED or not self.is_verbose:
             return
         line = AccessRecord(
-            request_id, method, path, status, seconds, model, op, rows, trace_id(headers)
+            *(request_id, method, path, status, seconds),
+            *(model, op, rows, trace_id(headers), version),
         )
         if self.tracer is not None:
             line = line._replace(trace_id=self.tracer.record(line, headers, stages))

@@ -237,6 +237,8 @@ def _attributes(
         known["error.type"] = str(access.status)
     if access.model:
         known[f"{_NAME}.model"] = access.model
+    if access.version:
+        known[f"{_NAME}.version"] = access.version
     if access.rows is not None:
         known[f"{_NAME}.op"] = access.op
         known[f"{_NAME}.rows"] = access.rows

@@ -126,6 +126,7 @@ class Endpoint(ABC):
             response,
             request.age(),
             model=request.model,
+            version=request.version,
             rows=request.rows,
             stages=request.stages,
         )
@@ -139,6 +140,7 @@ class Endpoint(ABC):
         seconds: float,
         *,
         model: str = NO_MODEL,
+        version: str = "",
         rows: int | None = None,
         stages: Stages | None = None,
     ) -> None:
@@ -148,7 +150,7 @@ class Endpoint(ABC):
         if status == Overloaded.status:
             self.sheds_until = time.monotonic() + _SHEDDING_SECONDS
         if not recorder.is_verbose:
-            recorder.count(model, self.name, status, seconds)
+            recorder.count(model, self.name, status, seconds, version=version)
             return
         recorder.record(
             "POST",
@@ -159,15 +161,19 @@ class Endpoint(ABC):
             seconds=seconds,
             op=self.name,
             model=model,
+            version=version,
             rows=rows,
             stages=stages,
         )
 
-    def count_batch(self, model: str, status: int, seconds: Sequence[float]) -> bool:
+    def count_batch(
+        self, model: str, status: int, seconds: Sequence[float], *, version: str = ""
+    ) -> bool:
         """Count requests that were answered alike.
 
         Args:
             model: that answered.
+            version: of it.
             status: of all answers.
             seconds: that each took.
 
@@ -177,7 +183,7 @@ class Endpoint(ABC):
         recorder = self.app.recorder
         if recorder.is_verbose:
             return False
-        recorder.count_batch(model, self.name, status, seconds)
+        recorder.count_batch(model, self.name, status, seconds, version=version)
         return True
 
     def admit(self, head: Head) -> float:
@@ -200,7 +206,8 @@ class Endpoint(ABC):
 
     def count_failures(self, model: ServedModel) -> CountFailures:
         """Make what counts the rows of an answer that failed."""
-        return partial(self.app.recorder.metrics.failed, model.card.name, self.name)
+        card = model.card
+        return partial(self.app.recorder.metrics.failed, card.name, self.name, version=card.version)
 
     async def _receive_body(self, head: Head, request: AsgiRequestContext) -> bytes | bytearray:
         max_bytes, budget = self.app.settings.max_body_bytes, self.app.receive_budget

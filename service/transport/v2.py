@@ -67,7 +67,7 @@ class InferEndpoint(Endpoint):
         read_content_type(head.headers.get(b"content-type"), _BODIES)
         name, version = read_path(head.path)
         served = find(self.app.repository, name, version)
-        request.model = served.card.name
+        request.model, request.version = served.card.name, served.card.version
         try:
             inference = await self._read(await read_body(), head, request)
         except InvalidRequest as error:

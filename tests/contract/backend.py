@@ -276,7 +276,7 @@ class _LoadedModel:
                 max_queue_rows=self._kind.max_queue_rows,
                 max_queue_seconds=self._kind.max_queue_seconds,
             )
-            counters = metrics.queue(name, op, "fake")
+            counters = metrics.queue(name, op, "fake", version=card.version)
             clock = (lambda: self.now) if name == "behind" else time.monotonic
             kind = _States if op == "trajectory" else Batcher
             made = kind(engine_call, policy, counters, name=f"{name}.{op}", clock=clock)

@@ -67,7 +67,7 @@ def test_each_request_of_a_batch_is_logged_once_by_its_own_id(
         for _ in range(2)
     )
     flagged = 2 * sum(count for _, count in ASKED.values())
-    assert f'pushforward_anomalies_total{{model="{model}"}} {flagged}.0' in metrics
+    assert f'pushforward_anomalies_total{{model="{model}",version="3"}} {flagged}.0' in metrics
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

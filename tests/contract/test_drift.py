@@ -66,8 +66,8 @@ def test_rows_are_tested_once(
     calibration = calibration_of("judged")
     assert calibration is not None
     test, drift = KeepingTest(), server.metrics.drift
-    drift.forget("judged")
-    drift.watch("judged", calibration.id, lambda: test, 1e9)
+    drift.forget("judged", version="3")
+    drift.watch("judged", calibration.id, lambda: test, 1e9, version="3")
     runner.run(TRANSPORTS[transport](server, CASES[f"score-{name}"]))
     server.metrics.render()
     added = NEIGHBOURS if transport == "coalesced" else []

@@ -129,7 +129,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -
     computing = server.post()
     server.await_batch()
     queued = server.post()
-    server.until(lambda: server.metric('queue_rows{model="toy",op="encode"}') == 1)
+    server.until(lambda: server.metric('queue_rows{model="toy",op="encode",version="1"}') == 1)
     server.signal()
     server.until(lambda: server.get("/health/ready").status_code == 503)
     assert server.get("/health/live").status_code == 200
@@ -253,7 +253,7 @@ def test_a_deadline_is_answered_while_the_engine_is_busy(start: Start) -> None:
     assert 0.3 <= took < PATIENCE_SECONDS
     server.command("g" * 10)
     server.until(lambda: server.post().result(PATIENCE_SECONDS).status_code == 200)
-    assert server.metric('dropped_total{model="toy",reason="deadline"}') == 1
+    assert server.metric('dropped_total{model="toy",reason="deadline",version="1"}') == 1
 
 
 def test_the_rows_of_a_client_that_left_are_never_computed(start: Start) -> None:
@@ -264,14 +264,16 @@ def test_the_rows_of_a_client_that_left_are_never_computed(start: Start) -> None
     head = f"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
-        server.until(lambda: server.metric('queue_rows{model="toy",op="encode"}') == 3)
-    server.until(lambda: server.metric('dropped_total{model="toy",reason="cancelled"}') == 1)
+        server.until(lambda: server.metric('queue_rows{model="toy",op="encode",version="1"}') == 3)
+    server.until(
+        lambda: server.metric('dropped_total{model="toy",reason="cancelled",version="1"}') == 1
+    )
     neighbour = server.post()
-    server.until(lambda: server.metric('queue_rows{model="toy",op="encode"}') == 1)
+    server.until(lambda: server.metric('queue_rows{model="toy",op="encode",version="1"}') == 1)
     server.command("gg")
     assert computing.result(PATIENCE_SECONDS).status_code == 200
     assert neighbour.result(PATIENCE_SECONDS).status_code == 200
-    assert server.metric('rows_total{model="toy",op="encode"}') == 2
+    assert server.metric('rows_total{model="toy",op="encode",version="1"}') == 2
 
 
 def test_a_full_queue_is_answered_429_at_once(start: Start) -> None:
@@ -279,7 +281,7 @@ def test_a_full_queue_is_answered_429_at_once(start: Start) -> None:
     accepted = [server.post()]
     server.await_batch()
     accepted.append(server.post(rows=3))
-    server.until(lambda: server.metric('queue_rows{model="toy",op="encode"}') == 3)
+    server.until(lambda: server.metric('queue_rows{model="toy",op="encode",version="1"}') == 3)
     refused = server.post(rows=2).result(PATIENCE_SECONDS)
     assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1

@@ -145,9 +145,9 @@ def _find_alike(
                 request.fail(error)
                 continue
             text, timeout = row[0], request.timeout
-            name = model.card.name
+            name, version = model.card.name, model.card.version
             _, rows = alike.setdefault((id(model), timeout, text.fields), (model, []))
-        request.served, request.model = model, name
+        request.served, request.model, request.version = model, name, version
         rows.append((request, row[1]))
     return alike, left
 
@@ -185,7 +185,8 @@ def _find(request: FastPathRequest, name: str | None, found: _Found) -> ServedMo
     model = found.get(name)
     if model is None:
         model = found[name] = request.endpoint.app.repository.get(name)
-    request.served, request.model = model, model.card.name
+    request.served = model
+    request.model, request.version = model.card.name, model.card.version
     return model
 
 
@@ -261,7 +262,7 @@ def _count(endpoint: OperationEndpoint, answered: Sequence[Answered], now: float
     is_alike = len({response.status for _, response, _ in answered}) == 1
     try:
         seconds = [now - member.arrived for member, _, _ in answered]
-        if is_alike and endpoint.count_batch(first.model, status, seconds):
+        if is_alike and endpoint.count_batch(first.model, status, seconds, version=first.version):
             return
     except Exception:
         _log.exception("requests of %s could not be counted", endpoint.name)

@@ -19,6 +19,7 @@ class Member(Protocol):
 
     head: Head
     model: str
+    version: str
     arrived: float
     deadline: float
     is_accepted: bool

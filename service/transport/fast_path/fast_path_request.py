@@ -131,7 +131,13 @@ class FastPathRequest(RequestContext):
         """Count the answer, once it is written."""
         try:
             self.endpoint.record(
-                self.head, identity, response, now - self.arrived, model=self.model, rows=self.rows
+                self.head,
+                identity,
+                response,
+                now - self.arrived,
+                model=self.model,
+                version=self.version,
+                rows=self.rows,
             )
         except Exception:
             _log.exception("a request of %s could not be counted", self.endpoint.name)

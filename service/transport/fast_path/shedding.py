@@ -35,14 +35,15 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
     endpoint, head = routed.endpoint, routed.head
     if head.query or endpoint.operation.tensor is None or endpoint.app.recorder.tracer is not None:
         return None
-    model = ""
+    model = version = ""
     try:
         deadline = now + min(endpoint.admit(head), endpoint.longest_seconds)
         is_json = endpoint.reader.read_media(head) == JSON
         if not is_json and endpoint.reader.read_media(head) != NPY:
             return None
         served = endpoint.app.repository.get(_find_name(body) if is_json else None)
-        model, shape = served.card.name, endpoint.operation.row_shape(served.card)
+        model, version = served.card.name, served.card.version
+        shape = endpoint.operation.row_shape(served.card)
         rows = _count_json_rows(body, shape) if is_json else _count_npy_rows(body)
         endpoint.operation.queue(served).check(max(1, rows), deadline)
         return None
@@ -51,7 +52,7 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
         response = error_response(error, identity).raw()
     except Exception:  # it is told to whom it concerns once the request is read
         return None
-    endpoint.record(head, identity, response, 0.0, model=model)
+    endpoint.record(head, identity, response, 0.0, model=model, version=version)
     return response
 
 

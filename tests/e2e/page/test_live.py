@@ -150,7 +150,7 @@ def test_drift_is_an_alarm_once_it_is_beyond_its_limit(server: RunningServer, pa
     (drift,) = (
         float(line.split()[-1])
         for line in text.splitlines()
-        if line.startswith('pushforward_drift_log_martingale{model="moons"}')
+        if line.startswith('pushforward_drift_log_martingale{model="moons",')
     )
     assert cells(page, "moons")["drift"] == f"{drift:.3g}, alarm"
 

@@ -106,7 +106,7 @@ def test_a_dropped_csv_is_judged_as_the_api_judges_it(server: RunningServer, pag
 
 def p_values_counted(server: RunningServer, model: str) -> int:
     text = httpx.get(f"{server.url}/metrics").text
-    start = f'pushforward_score_p_value_count{{model="{model}"}}'
+    start = f'pushforward_score_p_value_count{{model="{model}",'
     (line,) = (line for line in text.splitlines() if line.startswith(start))
     return int(float(line.split()[-1]))
 

@@ -76,7 +76,7 @@ def assert_is_answer(answer: object, request: Array) -> None:
 
 
 def counted(metrics: Metrics, name: str, **labels: str) -> float | None:
-    wanted = {"model": "toy"} | labels
+    wanted = {"model": "toy", "version": ""} | labels
     if "reason" not in labels:
         wanted |= {"op": "encode"}
     return metrics.registry.get_sample_value(f"pushforward_{name}", wanted)

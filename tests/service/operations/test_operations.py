@@ -237,11 +237,11 @@ def test_every_exchange_is_counted_once(app: FastAPI) -> None:
     counts = {line for line in lines if line.startswith("pushforward_requests_total{")}
     prefix = "pushforward_requests_total"
     assert counts == {
-        f'{prefix}{{code="200",model="line",op="sample"}} 1.0',
-        f'{prefix}{{code="422",model="line",op="sample"}} 1.0',
-        f'{prefix}{{code="404",model="",op="sample"}} 1.0',
-        f'{prefix}{{code="200",model="",op="/models/{{name}}"}} 1.0',
-        f'{prefix}{{code="404",model="",op="none"}} 1.0',
+        f'{prefix}{{code="200",model="line",op="sample",version="3"}} 1.0',
+        f'{prefix}{{code="422",model="line",op="sample",version="3"}} 1.0',
+        f'{prefix}{{code="404",model="",op="sample",version=""}} 1.0',
+        f'{prefix}{{code="200",model="",op="/models/{{name}}",version=""}} 1.0',
+        f'{prefix}{{code="404",model="",op="none",version=""}} 1.0',
     }
 
 
@@ -269,6 +269,7 @@ def test_every_exchange_but_those_of_probes_is_logged_once(
     assert lines[0]["request_id"] == "mine"
     assert lines[0]["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert (lines[0]["model"], lines[0]["op"], lines[0]["rows"]) == ("line", "sample", 3)
+    assert lines[0]["version"] == "3"
     assert "trace_id" not in lines[1]
 
 
@@ -292,6 +293,7 @@ def test_a_root_path_is_stripped() -> None:
     answer = asyncio.run(exchange())
     assert answer.status_code == 200
     assert len(answer.headers.get_list("x-request-id")) == 1
-    counted = 'pushforward_requests_total{code="200",model="line",op="sample"} 1.0'
+    labels = 'code="200",model="line",op="sample",version="3"'
+    counted = f"pushforward_requests_total{{{labels}}} 1.0"
     metrics = ask(app, "GET", "/metrics").text.splitlines()
     assert [line for line in metrics if line.startswith("pushforward_requests_total{")] == [counted]

@@ -54,7 +54,7 @@ def test_each_request_gets_what_its_rows_took() -> None:
         status = [solves.status.tolist() for solves in found if solves is not None]
         assert status == [[0, SolveStatus.BUDGET_SPENT], [0], [0] * 5]
         await queue.drain()
-        labels = {"model": "toy", "op": "encode"}
+        labels = {"model": "toy", "version": "", "op": "encode"}
         sample = metrics.registry.get_sample_value
         assert sample("pushforward_ode_evaluations_count", labels) == 8
         assert sample("pushforward_ode_evaluations_sum", labels) == 360

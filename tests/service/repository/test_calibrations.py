@@ -164,9 +164,12 @@ def test_drift_is_tested_against_the_calibration_that_is_served(
 
     async def test(repository: FolderRepository, folder: Path) -> None:
         def feed(rows: int) -> None:
-            served = repository.get("flow").card.calibration
-            assert served is not None
-            metrics.drift.observe("flow", served.id, np.full(rows, 1e3), np.full(rows, 0.01))
+            card = repository.get("flow").card
+            assert card.calibration is not None
+            scores, p_values = np.full(rows, 1e3), np.full(rows, 0.01)
+            metrics.drift.observe(
+                "flow", card.calibration.id, scores, p_values, version=card.version
+            )
 
         assert value(metrics.render(), name, model="flow") == 0
         feed(5)

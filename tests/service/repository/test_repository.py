@@ -208,7 +208,7 @@ def test_a_served_model_gives_the_flows_numbers(library: Path) -> None:
 
 def rows_counted(registry: Any) -> float | None:
     value: float | None = registry.get_sample_value(
-        "pushforward_rows_total", {"model": "plain", "op": "encode"}
+        "pushforward_rows_total", {"model": "plain", "version": "1", "op": "encode"}
     )
     return value
 

@@ -91,7 +91,7 @@ def test_access_lines_are_json_without_what_is_absent() -> None:
         **LINE._asdict(),
     }
     assert second["request_id"] == "id-2"
-    assert not {"model", "op", "rows", "trace_id"} & set(second)
+    assert not {"model", "version", "op", "rows", "trace_id"} & set(second)
 
 
 def test_access_lines_for_people() -> None:

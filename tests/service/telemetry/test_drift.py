@@ -46,7 +46,7 @@ class FakeTest:
 
 def watching(test: FakeTest, rows_per_second: float = 1e9) -> Metrics:
     metrics = Metrics()
-    metrics.drift.watch(MODEL, CALIBRATION, lambda: test, rows_per_second)
+    metrics.drift.watch(MODEL, CALIBRATION, lambda: test, rows_per_second, version="1")
     return metrics
 
 
@@ -55,7 +55,7 @@ def observe(
 ) -> None:
     values = np.array(scores)
     p_values = np.where(np.isnan(values), np.nan, p)
-    metrics.drift.observe(MODEL, calibration, values, p_values)
+    metrics.drift.observe(MODEL, calibration, values, p_values, version="1")
 
 
 def shown(metrics: Metrics, name: str, **labels: str) -> float:
@@ -149,10 +149,10 @@ def test_the_same_calibration_goes_on_and_another_begins_anew() -> None:
     first, never, second = FakeTest(), FakeTest(), FakeTest()
     metrics = watching(first)
     observe(metrics, *([1.0] * 25))
-    metrics.drift.watch(MODEL, CALIBRATION, lambda: never, 1e9)
+    metrics.drift.watch(MODEL, CALIBRATION, lambda: never, 1e9, version="1")
     assert shown(metrics, "drift_log_martingale") == 25
     observe(metrics, 1.0)
-    metrics.drift.watch(MODEL, "another", lambda: second, 1e9)
+    metrics.drift.watch(MODEL, "another", lambda: second, 1e9, version="1")
     # What waited belongs to the one before.
     assert (len(first.seen), second.seen) == (26, [])
     assert shown(metrics, "drift_log_martingale") == 0
@@ -168,9 +168,9 @@ def test_the_same_calibration_goes_on_and_another_begins_anew() -> None:
 def test_a_model_that_is_served_no_longer_has_no_test() -> None:
     metrics = watching(FakeTest())
     metrics.serve(MODEL, version="1", family="glow", engine="torch", device="cpu")
-    metrics.queue(MODEL, "encode", "torch").watch(lambda: 0, lambda: 0, lambda: 8)
+    metrics.queue(MODEL, "encode", "torch", version="1").watch(lambda: 0, lambda: 0, lambda: 8)
     observe(metrics, 1.0)
-    metrics.retire(MODEL)
+    metrics.retire(MODEL, "1")
     observe(metrics, 1.0)
     text = metrics.render()
     assert b"pushforward_drift_log_martingale{" not in text

@@ -39,7 +39,7 @@ def lines(metrics: Metrics) -> list[str]:
 def on_card(card: str, *, reserved: int = 10, taken: int = 7) -> Metrics:
     metrics = Metrics()
     metrics.gpu.watch("cuda:0", card, Memory(100, 60, reserved).read)
-    metrics.gpu.serve("moons", "cuda:0", card, taken)
+    metrics.gpu.serve("moons", "cuda:0", card, taken, version="1")
     return metrics
 
 
@@ -54,16 +54,19 @@ def test_a_card_and_a_model_on_it_are_shown() -> None:
         'pushforward_gpu_memory_bytes{card="GPU-a",device="cuda:0"} 100.0',
         'pushforward_gpu_memory_free_bytes{card="GPU-a",device="cuda:0"} 60.0',
         'pushforward_gpu_memory_reserved_bytes{card="GPU-a",device="cuda:0"} 10.0',
-        'pushforward_gpu_model_memory_bytes{card="GPU-a",device="cuda:0",model="moons"} 7.0',
+        'pushforward_gpu_model_memory_bytes{card="GPU-a",device="cuda:0",model="moons",'
+        'version="1"} 7.0',
     ]
 
 
-def test_a_new_version_takes_the_place_and_a_retired_model_has_none() -> None:
+def test_each_version_is_shown_and_a_retired_one_no_longer() -> None:
     metrics = on_card("GPU-a")
-    metrics.gpu.serve("moons", "cuda:1", "GPU-b", 9)
-    assert value(metrics.render(), MODEL, card="GPU-b") == 9
-    metrics.retire("moons")
-    assert not [line for line in lines(metrics) if line.startswith(MODEL)]
+    metrics.gpu.serve("moons", "cuda:1", "GPU-b", 9, version="2")
+    assert value(metrics.render(), MODEL, card="GPU-b", version="2") == 9
+    assert value(metrics.render(), MODEL, card="GPU-a", version="1") == 7
+    metrics.retire("moons", "1")
+    (left,) = [line for line in lines(metrics) if line.startswith(MODEL)]
+    assert 'version="2"' in left
 
 
 def test_a_lost_card_is_left_out_and_the_others_are_shown() -> None:

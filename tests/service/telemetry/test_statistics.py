@@ -13,15 +13,15 @@ from service.telemetry.statistics import ModelStatistics, Spent, read_statistics
 
 def use(metrics: Metrics, model: str) -> None:
     """Two answers and a failure, three batches of two operations."""
-    encode, decode = (metrics.queue(model, op, "torch") for op in ("encode", "decode"))
+    encode, decode = (metrics.queue(model, op, "torch", version="1") for op in ("encode", "decode"))
     for queue, sizes in ((encode, (1, 3)), (decode, (4,))):
         queue.watch(lambda: 0, lambda: 0, lambda: 64)
         for rows in sizes:
             queue.batch(rows, 0.25, 0)
             queue.queued(0.125)
-    metrics.request(model, "log_prob", 200, 0.5)
-    metrics.request(model, "infer", 200, 1.0)
-    metrics.request(model, "log_prob", 422, 0.0625)
+    metrics.request(model, "log_prob", 200, 0.5, version="1")
+    metrics.request(model, "infer", 200, 1.0, version="1")
+    metrics.request(model, "log_prob", 422, 0.0625, version="1")
     metrics.request(NO_MODEL, "log_prob", 404, 8.0)
 
 
@@ -51,7 +51,7 @@ def test_a_model_that_nobody_asked_has_zeros() -> None:
 @pytest.mark.parametrize(("rows", "size"), [(16384, 16384), (16385, 32768), (50_000, 32768)])
 def test_the_largest_batches_are_counted_as_one_size(rows: int, size: int) -> None:
     metrics = Metrics()
-    metrics.queue("moons", "encode", "torch").batch(rows, 1.0, 0)
+    metrics.queue("moons", "encode", "torch", version="1").batch(rows, 1.0, 0)
     assert find(metrics, "moons").by_size == {size: Spent(1, 1_000_000_000)}
 
 

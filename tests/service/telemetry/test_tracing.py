@@ -86,6 +86,7 @@ def test_a_request_has_its_stages_below_the_clients_span() -> None:
         "pushforward.op": "encode",
         "pushforward.request_id": "mine",
         "pushforward.rows": 2,
+        "pushforward.version": "3",
     }
     assert [span.name for span in stages] == STAGES
     assert {span.parent.span_id for span in stages if span.parent} == {server.context.span_id}

@@ -70,7 +70,8 @@ class LoopbackServer:
         self.queue.gate, self.queue.entered = asyncio.Event(), asyncio.Event()
 
     def count(self, code: int, model: str = "line") -> float | None:
-        labels = {"model": model, "op": "encode", "code": str(code)}
+        version = "3" if model else ""
+        labels = {"model": model, "version": version, "op": "encode", "code": str(code)}
         return self.metrics.registry.get_sample_value("pushforward_requests_total", labels)
 
 

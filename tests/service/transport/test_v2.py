@@ -160,7 +160,7 @@ def test_requests_are_counted_by_model(app: FastAPI) -> None:
     infer(app)
     infer(app, model="scanner-1")
     text = ask(app, "GET", "/metrics").text
-    assert 'pushforward_requests_total{code="200",model="line",op="infer"}' in text
+    assert 'pushforward_requests_total{code="200",model="line",op="infer",version="3"}' in text
     assert "scanner-1" not in text
 
 

@@ -32,8 +32,12 @@ const READERS = {
   pushforward_request_duration_seconds_bucket(facts, { labels, value }) {
     add(facts.buckets, labels.le === "+Inf" ? Infinity : Number(labels.le), value);
   },
-  pushforward_drift_log_martingale: (facts, { value }) => { facts.drift = value; },
-  pushforward_drift_log_martingale_max: (facts, { value }) => { facts.driftMax = value; },
+  pushforward_drift_log_martingale(facts, { value }) {
+    facts.drift = Math.max(facts.drift ?? -Infinity, value);
+  },
+  pushforward_drift_log_martingale_max(facts, { value }) {
+    facts.driftMax = Math.max(facts.driftMax ?? -Infinity, value);
+  },
   pushforward_drift_crossings_total: (facts, { value }) => { facts.crossings += value; },
   pushforward_score_p_value_count: (facts, { value }) => { facts.tested += value; },
 };

@@ -26,7 +26,8 @@ function passes({ cost }, operation) {
 async function fullBatch(model, options) {
   const found = parseMetrics(await getText("metrics", options));
   const sample = found.get("pushforward_max_batch_rows")
-    ?.find(({ labels }) => labels.model === model.name && labels.op === "encode");
+    ?.find(({ labels }) => labels.model === model.name
+      && labels.version === model.version && labels.op === "encode");
   return sample?.value ?? 1;
 }
 

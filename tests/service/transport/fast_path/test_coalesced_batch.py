@@ -110,7 +110,7 @@ def test_all_are_computed_at_once_and_counted_one_by_one() -> None:
         requests = enqueue(queue, 1, 2, 3)
         assert await started(engine) == 3
         running = metrics.registry.get_sample_value(
-            "pushforward_requests_running", {"model": "toy"}
+            "pushforward_requests_running", {"model": "toy", "version": ""}
         )
         assert running == 3
         engine.permit()

@@ -58,7 +58,7 @@ def test_what_is_counted_says_model_and_status() -> None:
         loopback = LoopbackServer()
         await exchange(loopback, plain_requests(PLAIN))
         for op, code, count in (("log_prob", 200, 3), ("encode", 200, 1), ("log_prob", 422, 1)):
-            labels = {"model": "line", "op": op, "code": str(code)}
+            labels = {"model": "line", "version": "3", "op": op, "code": str(code)}
             value = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
             assert value == count
 
@@ -299,7 +299,7 @@ def test_a_client_that_left_before_its_turn_is_not_computed() -> None:
             assert loopback.all == 1
             await asyncio.sleep(0.01)
         assert loopback.repository.queue("line", "encode").calls == []
-        labels = {"model": "", "op": "encode", "code": "499"}
+        labels = {"model": "", "version": "", "op": "encode", "code": "499"}
         count = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert count == 1
 

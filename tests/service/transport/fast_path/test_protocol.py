@@ -150,7 +150,7 @@ def test_a_client_that_leaves_frees_its_place_at_once() -> None:
             await queue.entered.wait()
         while not (loopback.all and queue.was_cancelled):
             await asyncio.sleep(0)
-        labels = {"model": "line", "op": "encode", "code": "499"}
+        labels = {"model": "line", "version": "3", "op": "encode", "code": "499"}
         count = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert count == 1
         assert not loopback.state.connections

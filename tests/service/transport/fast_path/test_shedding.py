@@ -46,7 +46,7 @@ def test_after_a_refusal_the_next_request_is_refused_unread(
                 assert answer.status == 429
                 assert answer.headers["retry-after"] == "3"
         assert len(loopback.repository.queue("line", "encode").calls) == 1
-        labels = {"model": "line", "op": "encode", "code": "429"}
+        labels = {"model": "line", "version": "3", "op": "encode", "code": "429"}
         total = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert total == 3
 
