@@ -107,9 +107,9 @@ def test_failed_rows_are_counted() -> None:
     counted = {line for line in lines if line.startswith("pushforward_failed_rows_total")}
     name = "pushforward_failed_rows_total"
     assert counted == {
-        f'{name}{{model="line",op="log_prob",status="invalid_input"}} 1.0',
-        f'{name}{{model="line",op="log_prob",status="outside_support"}} 1.0',
-        f'{name}{{model="line",op="infer",status="outside_support"}} 1.0',
+        f'{name}{{model="line",op="log_prob",status="invalid_input",version="3"}} 1.0',
+        f'{name}{{model="line",op="log_prob",status="outside_support",version="3"}} 1.0',
+        f'{name}{{model="line",op="infer",status="outside_support",version="3"}} 1.0',
     }
 
 

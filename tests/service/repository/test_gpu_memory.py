@@ -58,7 +58,8 @@ def test_a_model_is_told_with_what_it_took() -> None:
         ModelTable(metrics, 1000, 1000.0).serve(loaded)
         text = metrics.render().decode()
         assert 'pushforward_gpu_memory_bytes{card="GPU-a",device="cuda:0"} 100.0' in text
-        assert 'model_memory_bytes{card="GPU-a",device="cpu",model="moons"} 30.0' in text
+        labels = 'card="GPU-a",device="cpu",model="moons",version="1"'
+        assert f"model_memory_bytes{{{labels}}} 30.0" in text
         loaded.abort("done")
 
     asyncio.run(test())

@@ -21,7 +21,9 @@ from service.telemetry.access_log import (
     configure,
 )
 
-LINE = AccessRecord("id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32)
+LINE = AccessRecord(
+    "id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32, version="2"
+)
 
 
 @pytest.fixture(autouse=True)
