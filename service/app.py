@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pushforward.version import package_version
 from service.api.error_handlers import ANY_PROBLEM, add_error_handlers
 from service.api.health import health_router
-from service.api.middleware import TelemetryMiddleware
+from service.api.middleware import AcceptedGzipMiddleware, TelemetryMiddleware
 from service.api.models import models_router
 from service.api.openapi import ANSWER_HEADERS, add_operations
 from service.api.openapi_keys import add_keys
@@ -81,7 +80,9 @@ def create_app(
     app.include_router(v2_router(context))
     app.include_router(page_router())
     # Of the ordinary routes: descriptions, metrics, pages.
-    app.add_middleware(GZipMiddleware, minimum_size=MIN_ANSWER_BYTES, compresslevel=_GZIP_LEVEL)
+    app.add_middleware(
+        AcceptedGzipMiddleware, minimum_size=MIN_ANSWER_BYTES, compresslevel=_GZIP_LEVEL
+    )
     app.add_middleware(TelemetryMiddleware, recorder=context.recorder, auth=context.auth)
     add_error_handlers(app)
     return app

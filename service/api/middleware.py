@@ -2,10 +2,12 @@
 
 import time
 
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.page import PUBLIC_PATHS
 from service.auth import OPEN_PATHS, ApiKeyAuth
+from service.codec.compression import choose_encoding
 from service.operations.response import error_response
 from service.telemetry.recorder import RequestRecorder
 from service.transport.request import read_headers, repeated_header, request_id, send_response
@@ -75,3 +77,17 @@ class TelemetryMiddleware:
 def _is_public(method: str, path: str) -> bool:
     """Whether a call needs no key: the probes, and what pages are made of."""
     return path in OPEN_PATHS or (method == "GET" and path in PUBLIC_PATHS)
+
+
+class AcceptedGzipMiddleware(GZipMiddleware):
+    """Starlette's middleware, for which "gzip;q=0" is no wish but the refusal that it is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Compress an answer whose client wants gzip."""
+        if scope["type"] == "http":
+            headers = scope["headers"]
+            accept = next((value for name, value in headers if name == b"accept-encoding"), None)
+            if choose_encoding(accept, ("gzip",)) is None:
+                kept = [pair for pair in headers if pair[0] != b"accept-encoding"]
+                scope = {**scope, "headers": kept}
+        await super().__call__(scope, receive, send)

@@ -6,7 +6,7 @@ its decompression up to the limit, and little memory.
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import zstandard
 
@@ -80,10 +80,14 @@ def read_encoding(header: bytes | None) -> str | None:
     return name
 
 
-def choose_encoding(accept: bytes | None) -> str | None:
-    """Which of `ENCODERS` a client's Accept-Encoding wants most; None where it wants none of them.
+def choose_encoding(accept: bytes | None, among: Collection[str] | None = None) -> str | None:
+    """Which encoding a client's Accept-Encoding wants most; None where it wants none of them.
 
     Among those that it wants alike, zstd: it is the faster one.
+
+    Args:
+        accept: the header.
+        among: names that may be chosen; None: all of `ENCODERS`.
     """
     if accept is None:
         return None
@@ -93,8 +97,8 @@ def choose_encoding(accept: bytes | None) -> str | None:
         quality = _QUALITY.search(parameters)
         wanted[name.strip().removeprefix("x-")] = float(quality[1]) if quality else 1.0
     otherwise = wanted.get("*", 0.0)
-    quality_of = {name: wanted.get(name, otherwise) for name in ENCODERS}
-    best = max(ENCODERS, key=lambda name: quality_of[name])
+    quality_of = {name: wanted.get(name, otherwise) for name in among or ENCODERS}
+    best = max(quality_of, key=lambda name: quality_of[name])
     as_it_is = wanted.get("identity", 0.0)
     return best if quality_of[best] > 0 and quality_of[best] >= as_it_is else None
 

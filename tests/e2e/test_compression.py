@@ -62,6 +62,9 @@ def test_descriptions_and_metrics_are(zoo_server: RunningServer) -> None:
         answer = httpx.get(f"{zoo_server.url}{path}", headers={"Accept-Encoding": "gzip"})
         is_long = len(answer.content) >= 4096
         assert (answer.headers.get("content-encoding") == "gzip") == is_long, path
+    for refused in ("gzip;q=0", "identity, gzip;q=0.5", "zstd"):
+        answer = httpx.get(f"{zoo_server.url}/models", headers={"Accept-Encoding": refused})
+        assert "content-encoding" not in answer.headers, refused
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])

@@ -113,7 +113,7 @@ function makeView(app) {
       : `The other ${model.features - 2} features stay as they are`} in the row below; samples differ `
       + "in them too.";
     byId("density-caption").textContent = "Each colour is how dense the model says x is there: "
-      + `log p, in nats.${others}${lines}`;
+      + `log p, in nats (one nat more is 2.72 times as dense).${others}${lines}`;
   }
 
   async function showSamples(signal) {

@@ -95,6 +95,7 @@ async function update(view) {
   });
   try {
     const given = await givenEnds(view, signal);
+    if (signal.aborted) return;
     const missing = given.indexOf(null);
     if (missing < 0) await follow(view, given, signal);
     else {

@@ -27,7 +27,7 @@ export const HTML = `
         <canvas class="ink" aria-hidden="true"></canvas>
       </div>
       <p class="legend">
-        <span title="one nat more: e = 2.718 times as dense">log p, nats</span> <span id="density-low"></span>
+        <span>log p, nats</span> <span id="density-low"></span>
         <canvas id="density-scale" width="160" height="12" aria-hidden="true"></canvas>
         <span id="density-high"></span>
         <span id="density-outside" hidden><canvas width="16" height="16" aria-hidden="true"></canvas>
@@ -62,7 +62,9 @@ export const HTML = `
       <h3 id="density-bars-title">z, the latents of the row</h3>
       <ul id="density-bars"></ul>
       <p class="quiet" id="density-bars-note"></p>
-      <p class="quiet">They follow the point. A latent is moved in models of two features alone.</p>
+      <p class="quiet">σ is the unit of z: of
+        rows like the data two thirds lie within 1 σ of 0. The latents follow the point; they are moved
+        in models of two features alone.</p>
     </section>
     <section aria-label="What log p is made of">
       <p id="density-status" role="status"></p>

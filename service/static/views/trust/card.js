@@ -80,7 +80,8 @@ export function calibrationLines({ calibration }) {
   return [
     ["id", calibration.id],
     ["rows", `${short(calibration.rows)} of ${calibration.dataset}`],
-    ["score", `${calibration.statistic}: higher is more anomalous`],
+    ["score", `${calibration.statistic}${
+      calibration.statistic === "neg_log_prob" ? ", that is -log p in nats" : ""}: higher is more anomalous`],
     ["smallest p-value", short(calibration.p_floor)],
     ["made", calibration.created],
   ];
