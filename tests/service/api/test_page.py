@@ -115,6 +115,7 @@ PUBLISHED = {
     "vendor": {
         "92d71a23f36e96fe67a5affc0c5e40d3a4ff172ca0e051024301d65011911f58",  # d3.js
         "fcd3aee43dba178584cc98a552f731e3bf95138dd25dbce4ae75cccd4d82c23e",  # d3-dsv.js
+        "1dad24cf3f36ec22fbafca82f1b6b44d65adf2724796ec1cbd105e173968f83a",  # fzstd.js
         "20f44adb435cd12a344d344a862ec2031caf19d9df19c06752a90e3d545babcb",  # hyparquet.js
         "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",  # uplot.css
         "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",  # uplot.js

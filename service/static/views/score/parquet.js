@@ -1,12 +1,14 @@
-// Parquet files, plain or compressed by snappy.
+// Parquet files, plain or compressed by snappy or zstd.
 
 import { parquetMetadataAsync, parquetRead } from "../../vendor/hyparquet.js";
+import { decompress } from "../../vendor/fzstd.js";
 import { othersOf, placesOf } from "./columns.js";
 import { checkRows, FileProblem } from "./limits.js";
 
 // What a file of so many bytes may unfold into.
 const MAX_UNFOLDED = 512 * 2 ** 20;
-const READ = new Set(["UNCOMPRESSED", "SNAPPY"]);
+const READ = new Set(["UNCOMPRESSED", "SNAPPY", "ZSTD"]);
+const compressors = { ZSTD: (bytes, length) => decompress(bytes, new Uint8Array(length)) };
 const NUMBERS = new Set(["BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE"]);
 
 // The columns of a file: {name, isNumber}; those that hold further columns are none.
@@ -30,8 +32,8 @@ function check(metadata, columns, places, model) {
   const chunks = metadata.row_groups.flatMap(group => group.columns.map(one => one.meta_data));
   const codec = chunks.map(chunk => chunk.codec).find(name => !READ.has(name));
   if (codec) {
-    throw new FileProblem(`the file is compressed by ${codec}, and this page reads snappy: `
-      + 'write it with compression="snappy", or use pushforward score');
+    throw new FileProblem(`the file is compressed by ${codec}, and this page reads snappy and zstd: `
+      + 'write it with compression="zstd", or use pushforward score');
   }
   const unfolded = chunks.reduce((sum, one) => sum + Number(one.total_uncompressed_size), 0);
   if (unfolded > MAX_UNFOLDED) throw new FileProblem("the file unfolds to more than 512 MB");
@@ -68,7 +70,7 @@ export async function readParquet(bytes, model) {
     for (let index = 0; index < columnData.length; index++) into[rowStart + index] = columnData[index];
   };
   try {
-    await parquetRead({ file, metadata, columns: header, onChunk });
+    await parquetRead({ file, metadata, columns: header, onChunk, compressors });
   } catch (error) {
     throw new FileProblem(`this Parquet file cannot be read: ${error.message}`);
   }
