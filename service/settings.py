@@ -63,7 +63,11 @@ class _Variables(EnvSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Look a field up; None counts as absent."""
         value, key, is_complex = super().get_field_value(field, field_name)
-        if field_name == "port" and isinstance(value, str) and value.startswith("tcp://"):
+        if (
+            field_name in ("port", "grpc_port")
+            and isinstance(value, str)
+            and value.startswith("tcp://")
+        ):
             value = None
         return value, key, is_complex
 
@@ -87,6 +91,13 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port for the Open Inference Protocol over gRPC (extra grpc), on the same "
+        "address; 0 takes a free one. Unset: none.",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="Keys, joined by commas: with any, all calls but the health checks and the "

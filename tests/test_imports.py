@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.launch.worker",),
     ("service.launch.limits", "service.launch.uvicorn_server"),
     ("service.app",),
+    ("service.transport.grpc",),
     ("service.api",),
     ("service.transport.fast_path",),
     ("service.transport.v2",),

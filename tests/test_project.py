@@ -22,12 +22,16 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 # Where a distribution's module is not of its name. uvloop is chosen by uvicorn, where it is there.
 _MODULES = {
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-reflection": "grpc_reflection",
     "mlflow-skinny": "mlflow",
     "onnxruntime-gpu": "onnxruntime",
     "opentelemetry-api": "opentelemetry",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "pillow": "PIL",
+    "protobuf": "google",
     "scikit-learn": "sklearn",
 }
 # Calls whose first argument names a module.

@@ -3,6 +3,8 @@
 Reference: Open Inference Protocol, inference_rest.md; Triton, extension_model_repository.md.
 """
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, Request
 
 from pushforward.version import package_version
@@ -17,7 +19,8 @@ from service.api.schemas_v2 import (
     TensorMetadata,
 )
 from service.codec.json import check_keys, parse_object
-from service.codec.v2 import datatype_of, validate
+from service.codec.v2 import validate
+from service.codec.v2_tensors import datatype_of
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
 from service.operations.failures import CODE_TYPE, STATUS
@@ -69,14 +72,46 @@ def describe(card: ModelCard) -> ModelMetadata:
     )
 
 
+def describe_server(has_control: bool) -> ServerMetadata:
+    """Name the server, and what it has of the protocol's extensions."""
+    # Without control the repository has its index only, which is not the whole extension.
+    extensions = ["binary_tensor_data", "parameters", "statistics"]
+    if has_control:
+        extensions.append("model_repository")
+    return ServerMetadata(name=NAME, version=package_version(), extensions=extensions)
+
+
+def list_index(repository: Repository, *, only_ready: bool) -> list[IndexEntry]:
+    """List the models of a repository."""
+    return [
+        IndexEntry(
+            name=one.name,
+            version=one.version,
+            state="READY" if one.is_ready else "UNAVAILABLE",
+            reason=one.reason,
+        )
+        for one in repository.index()
+        if one.is_ready or not only_ready
+    ]
+
+
+def refuse_control_parameters(parameters: Iterable[str]) -> None:
+    """Refuse what would put a client's settings or files in place of the repository's.
+
+    Raises:
+        InvalidParameter: a parameter of a load or an unload that is not taken.
+    """
+    for name in parameters:
+        if name != "unload_dependents":
+            raise InvalidParameter(
+                f"{name:.40}: models come from the repository alone", at=f"/parameters/{name:.40}"
+            )
+
+
 def _add_server(router: APIRouter, repository: Repository, has_control: bool) -> None:
     @router.get("", summary="The server and its extensions")
     async def server() -> ServerMetadata:
-        # Without control the repository has its index only, which is not the whole extension.
-        extensions = ["binary_tensor_data", "parameters", "statistics"]
-        if has_control:
-            extensions.append("model_repository")
-        return ServerMetadata(name=NAME, version=package_version(), extensions=extensions)
+        return describe_server(has_control)
 
     @router.get("/health/live", summary="Whether the process works", operation_id="v2_live")
     async def live() -> Live:
@@ -126,16 +161,7 @@ def _add_index(router: APIRouter, app: AppContext) -> None:
     @router.post("/repository/index", summary="All models", openapi_extra=_body_of(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
         wanted = validate(IndexRequest, await _read(app, request))
-        return [
-            IndexEntry(
-                name=one.name,
-                version=one.version,
-                state="READY" if one.is_ready else "UNAVAILABLE",
-                reason=one.reason,
-            )
-            for one in repository.index()
-            if one.is_ready or not wanted.ready
-        ]
+        return list_index(repository, only_ready=wanted.ready)
 
 
 def _add_control(router: APIRouter, app: AppContext) -> None:
@@ -154,13 +180,7 @@ def _add_control(router: APIRouter, app: AppContext) -> None:
 
 
 async def _check_control(app: AppContext, request: Request) -> None:
-    """Refuse what would put a client's settings or files in place of the repository's."""
-    wanted = validate(ControlRequest, await _read(app, request))
-    for name in wanted.parameters:
-        if name != "unload_dependents":
-            raise InvalidParameter(
-                f"{name:.40}: models come from the repository alone", at=f"/parameters/{name:.40}"
-            )
+    refuse_control_parameters(validate(ControlRequest, await _read(app, request)).parameters)
 
 
 async def _read(app: AppContext, request: Request) -> object:

@@ -32,8 +32,19 @@ from service.codec.missing import (
     fill_missing_rows,
     fill_overflows,
 )
-from service.codec.parameters import check_known, read_choice
+from service.codec.parameters import read_choice
 from service.codec.tensors import Array, Shape, as_array, check_leaves, non_finite_rows
+from service.codec.v2_tensors import (
+    SIZE,
+    check_input,
+    datatype_of,
+    from_bytes,
+    read_dtype,
+    read_flag,
+    read_outputs,
+    read_shape,
+    repeated_input,
+)
 from service.errors import (
     BadDtype,
     InvalidParameter,
@@ -45,23 +56,9 @@ from service.errors import (
     UnknownField,
 )
 
-DATATYPES = {
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-    **{f"{sign}INT{8 * size}": f"<{kind}{size}" for sign, kind in (("", "i"), ("U", "u"))
-       for size in (1, 2, 4, 8)},
-}  # fmt: skip
-# Answers hold truths too; a tensor of them is no rows of numbers.
-_DATATYPE_OF = {np.dtype(code): name for name, code in DATATYPES.items()} | {np.dtype(bool): "BOOL"}
 # What there is no other way to write in JSON.
 _BINARY_ONLY = "FP16"
-_MAX_RANK = 16
-
-_SIZE = "binary_data_size"
 _ALL_BINARY = "binary_data_output"
-_INPUT_PARAMETERS = (_SIZE, "content_type")
-_OUTPUT_PARAMETERS = ("binary_data", "content_type")
 
 _MEMBERS = tuple(InferRequest.model_fields)
 
@@ -110,15 +107,9 @@ def read_inference(body: bytes | bytearray, json_bytes: bytes | None, max_rows: 
     is_good = is_long or is_plain(text, content, "data")
     if not is_good:
         check_keys(text)
-    outputs = None
-    default = _read_flag(request.parameters, _ALL_BINARY, False)
-    if request.outputs:
-        outputs = {}
-        for wanted in request.outputs:
-            _check_parameters(wanted.parameters, _OUTPUT_PARAMETERS, wanted.name)
-            if wanted.name in outputs:
-                raise InvalidParameter(f"outputs: {wanted.name!r:.40} twice", at="/outputs")
-            outputs[wanted.name] = _read_flag(wanted.parameters, "binary_data", default)
+    default = read_flag(request.parameters, _ALL_BINARY, False)
+    asked = ((wanted.name, wanted.parameters) for wanted in request.outputs or ())
+    outputs = read_outputs(asked, default)
     try:
         if not is_good:
             for given in request.inputs:
@@ -164,7 +155,7 @@ def write_inference(
         }
         if is_binary:
             buffers.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
-            tensor["parameters"] = {_SIZE: len(buffers[-1])}
+            tensor["parameters"] = {SIZE: len(buffers[-1])}
         else:
             # orjson has null for what JSON cannot hold.
             tensor["data"] = np.ascontiguousarray(values).reshape(-1)
@@ -175,11 +166,6 @@ def write_inference(
         content["non_finite"] = sorted(bad)
     text = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join((text, *buffers)), len(text) if buffers else None
-
-
-def datatype_of(dtype: np.dtype[Any]) -> str:
-    """The protocol's name of a dtype."""
-    return _DATATYPE_OF[dtype.newbyteorder("<")]
 
 
 def validate(kind: type[_Strict], content: Any) -> _Strict:
@@ -239,60 +225,34 @@ def _read_tensors(
     for given, size in zip(inputs, sizes, strict=True):
         name = given.name
         if name in tensors:
-            raise InvalidParameter(f"inputs: {name!r:.40} twice", at="/inputs")
-        shape = _read_shape(given)
-        code = DATATYPES.get(given.datatype)
-        if code is None:
-            raise BadDtype(
-                f"{name:.40}: expected a datatype out of {', '.join(DATATYPES)}, "
-                f"got {given.datatype!r:.40}",
-                at="/inputs",
-            )
+            raise repeated_input(name)
+        shape = read_shape(name, given.shape)
+        dtype = read_dtype(name, given.datatype)
         if size is None:
-            tensors[name] = _from_json(given, shape, np.dtype(code), takes_null=takes_null)
+            tensors[name] = _from_json(given, shape, dtype, takes_null=takes_null)
         else:
-            tensors[name] = _from_bytes(buffers[start : start + size], name, shape, np.dtype(code))
+            buffer = buffers[start : start + size]
+            tensors[name] = from_bytes(buffer, name, shape, dtype, f"{SIZE} is")
             start += size
     return tensors
 
 
 def _read_size(given: InferInput) -> int | None:
-    _check_parameters(given.parameters, _INPUT_PARAMETERS, given.name)
-    size = given.parameters.get(_SIZE)
+    check_input(given.name, given.parameters)
+    size = given.parameters.get(SIZE)
     if size is None:
         return None
     if type(size) is not int or size < 0:
-        raise InvalidParameter(f"{given.name:.40}: {_SIZE}: expected a whole number", at="/inputs")
+        raise InvalidParameter(f"{given.name:.40}: {SIZE}: expected a whole number", at="/inputs")
     if given.data is not None:
-        raise InvalidParameter(f"{given.name:.40}: expected data or {_SIZE}, got both")
+        raise InvalidParameter(f"{given.name:.40}: expected data or {SIZE}, got both")
     return size
-
-
-def _read_shape(given: InferInput) -> Shape:
-    shape = tuple(given.shape)
-    if not 0 < len(shape) <= _MAX_RANK or min(shape) < 1:
-        shown = str(given.shape)[:80]
-        raise ShapeMismatch(
-            f"{given.name:.40}: expected a shape of positive sizes, got {shown}", at="/inputs"
-        )
-    return shape
-
-
-def _from_bytes(buffer: memoryview, name: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    expected = math.prod(shape) * dtype.itemsize
-    if len(buffer) != expected:
-        raise ShapeMismatch(
-            f"{name:.40}: {dtype.name} of shape {shape} takes {expected} bytes, {_SIZE} is "
-            f"{len(buffer)}",
-            at="/inputs",
-        )
-    return np.frombuffer(buffer, dtype).reshape(shape)
 
 
 def _from_json(given: InferInput, shape: Shape, dtype: np.dtype[Any], *, takes_null: bool) -> Array:
     name = given.name[:40]
     if given.data is None:
-        raise MissingField(f"{name}: expected data or {_SIZE}", at="/inputs")
+        raise MissingField(f"{name}: expected data or {SIZE}", at="/inputs")
     if given.datatype == _BINARY_ONLY:
         raise BadDtype(f"{name}: {_BINARY_ONLY} has no form in JSON, send it as bytes")
     data = _fill_nulls(given.data, shape) if takes_null else given.data
@@ -326,17 +286,3 @@ def _fill_nulls(data: Any, shape: Shape) -> Any:
     if any(type(item) is list for item in data):
         return fill_missing_rows(fill_missing(data), shape[1:])
     return fill_missing([data])[0]
-
-
-def _read_flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if type(value) is not bool:
-        raise InvalidParameter(f"{name}: expected true or false", at=f"/parameters/{name}")
-    return value
-
-
-def _check_parameters(parameters: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for name in parameters:
-        if name.startswith("shared_memory"):
-            raise InvalidParameter(f"{where:.40}: shared memory is not offered, send the bytes")
-    check_known(parameters, known)

@@ -7,7 +7,9 @@ import shlex
 import socket
 import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
 
+from models.extras import install_command
 from service.launch import limits
 from service.launch.exits import EXIT_NO_START, EXIT_OK, StartupError, hard_exit
 from service.launch.processes import plan_processes
@@ -70,6 +72,9 @@ def _serve(settings: Settings) -> int:
     with ExitStack() as stack:
         # Bound before the models are loaded, so that a port in use is reported at once.
         first = stack.enter_context(_bind(settings))
+        if settings.grpc_port is not None:
+            reserved = stack.enter_context(_reserve_grpc_port(settings, settings.grpc_port))
+            settings = settings.model_copy(update={"grpc_port": reserved.getsockname()[1]})
         plan = plan_processes(settings)
         if len(plan.cards) == 1:
             with limits.enough_memory():
@@ -95,8 +100,33 @@ def _serve(settings: Settings) -> int:
         ).run()
 
 
-def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = False) -> socket.socket:
+def _reserve_grpc_port(settings: Settings, port: int) -> socket.socket:
+    """Keep a port for the gRPC servers of all processes, which bind it themselves.
+
+    Raises:
+        StartupError: it cannot be had, or what is needed is not installed.
+    """
+    if find_spec("grpc_health") is None or find_spec("grpc_reflection") is None:
+        raise StartupError(
+            f"{flag_name('grpc_port')} needs the extra grpc: {install_command('grpc')}"
+        )
+    name = "grpc_port"
+    # Alone first: what others have would be shared else, and each get half of the calls.
+    with _bind(settings, port, name=name) as found:
+        port = found.getsockname()[1]
+    return _bind(settings, port, is_shared=True, name=name)
+
+
+def _bind(
+    settings: Settings, port: int | None = None, *, is_shared: bool = False, name: str = "port"
+) -> socket.socket:
     """Take the address, alone or with other sockets of ours.
+
+    Args:
+        settings: of the service.
+        port: of the address; that of the settings if left out.
+        is_shared: whether others of ours may take it too.
+        name: of the port in the settings.
 
     Raises:
         StartupError: it cannot be had.
@@ -112,6 +142,6 @@ def _bind(settings: Settings, port: int | None = None, *, is_shared: bool = Fals
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as error:
-        names = f"{flag_name('host')} {settings.host}, {flag_name('port')} {port}"
+        names = f"{flag_name('host')} {settings.host}, {flag_name(name)} {port}"
         raise StartupError(f"{names}: cannot listen there: {error.strerror}") from None
     return listener

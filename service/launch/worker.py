@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -18,7 +19,11 @@ from service.launch.uvicorn_server import Server
 from service.repository import FolderRepository
 from service.settings import Settings
 from service.telemetry import Metrics, access_log, tracing
+from service.transport.asgi import AppContext
 from service.transport.fast_path import FastPathProtocol, SharedState, protocol_over
+
+if TYPE_CHECKING:
+    from service.transport.grpc.server import GrpcServer
 
 # Longer than the idle connections that clients and proxies keep, so that they close first: a server
 # that closes first now and then closes on a request already on its way.
@@ -78,6 +83,8 @@ class Worker:
             timeout_notify=_WATCHDOG_SECONDS,
         )
         self._server = Server(config, _awaits_request)
+        self._grpc: GrpcServer | None = None
+        self._context = app.context
         self._is_loading = True
         self._ending: asyncio.Task[None] | None = None
         self._code = EXIT_OK
@@ -137,8 +144,15 @@ class Worker:
         self._shared.connection_limit.most = limits.room_for_connections()
         self._is_loading = False
         host, port = listener.getsockname()[:2]
+        if self._settings.grpc_port is not None:
+            self._grpc = _make_grpc_server(self._context)
+            at = _in_url(host), await self._grpc.start(host, self._settings.grpc_port)
+            _log.info("serving gRPC on %s:%d", *at)
         _log.info("serving on http://%s:%d, documented at /docs", _in_url(host), port)
         await self._server.serve([listener])
+        if self._grpc is not None:
+            ends_at = self._server.ends_at
+            await self._grpc.stop(0.0 if ends_at is None else ends_at - time.monotonic())
         if self._server.has_cut and self._code == EXIT_OK:
             _log.error("the grace is over: answers that their clients had not taken are cut off")
             self._code = EXIT_FAILED
@@ -153,6 +167,8 @@ class Worker:
         _log.info("%s: draining for at most %g s", signal.Signals(number).name, grace)
         self._shared.is_open = False
         self._server.close_after_answers()
+        if self._grpc is not None:
+            self._grpc.begin_drain()
         try:
             async with asyncio.timeout(grace):
                 await self._repository.drain()
@@ -172,6 +188,13 @@ class Worker:
         if not self._repository.is_alive:
             _log.critical("an engine was lost: only a new process can help")
             self._give_up(EXIT_FAILED)
+
+
+def _make_grpc_server(app: AppContext) -> "GrpcServer":
+    # Here: it needs an extra.
+    from service.transport.grpc.server import GrpcServer
+
+    return GrpcServer(app)
 
 
 def _awaits_request(connection: asyncio.Protocol) -> bool:

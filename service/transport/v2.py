@@ -10,14 +10,16 @@ Reference: Open Inference Protocol, inference_rest.md.
 """
 
 import math
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from service.codec.json_slices import is_large
 from service.codec.media import JSON, OCTETS, read_content_type
 from service.codec.parameters import read_integer
+from service.codec.tensors import Array
 from service.codec.v2 import Inference, read_inference, write_inference
 from service.contracts import InferenceResult, ModelCard, Repository, ServedModel
 from service.errors import InvalidParameter, InvalidRequest, ModelNotFound
@@ -48,6 +50,25 @@ _BODIES = (JSON, OCTETS)
 _MAX_TIMEOUT_MICROSECONDS = 2**63 - 1
 
 
+class InferOutputs(NamedTuple):
+    """What came of a request: the outputs that it asked for, and what is said of them.
+
+    card: of the model that answered.
+    id: of the request, as its client gave it.
+    scalars: the answer's parameters.
+    tensors: each output by name, and whether it goes as bytes where there is a choice.
+    failed: the rows without numbers.
+    result: what the engine gave.
+    """
+
+    card: ModelCard
+    id: str | None
+    scalars: Scalars
+    tensors: dict[str, tuple[Array, bool]]
+    failed: Array
+    result: InferenceResult
+
+
 class InferEndpoint(Endpoint):
     """The protocol's inference call, over all operations."""
 
@@ -63,13 +84,27 @@ class InferEndpoint(Endpoint):
         model = "{name}/versions/{version}" if "/versions/" in path else "{name}"
         return f"{PREFIX}{model}{SUFFIX}"
 
-    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
-        read_content_type(head.headers.get(b"content-type"), _BODIES)
-        name, version = read_path(head.path)
+    async def compute(
+        self,
+        name: str,
+        version: str | None,
+        request: RequestContext,
+        read: Callable[[], Awaitable[Inference]],
+    ) -> InferOutputs:
+        """Find a model and compute what a request asks of it; how the two are written is others'.
+
+        Args:
+            name, version: of the model.
+            request: what is known of it is noted there.
+            read: gives the request, once its model is known to be there.
+
+        Raises:
+            ServiceError: of the request, the model and the queue.
+        """
         served = find(self.app.repository, name, version)
         request.model, request.version = served.card.name, served.card.version
         try:
-            inference = await self._read(await read_body(), head, request)
+            inference = await read()
         except InvalidRequest as error:
             error.name_columns(served.card.feature_names)
             raise
@@ -92,10 +127,18 @@ class InferEndpoint(Endpoint):
         count = self.count_failures(model)
         failures = call.operation.failures(model.card, given, result, count)
         finished = _finish(model.card, call, given, result)
-        response = _write(model.card, inference, call, finished, failures)
+        outputs = _name_outputs(model.card, inference, call, finished, failures)
         metrics = self.app.recorder.metrics
         call.operation.note(model, given, finished[1], (request.identity,), metrics)
-        return response
+        return outputs
+
+    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
+        read_content_type(head.headers.get(b"content-type"), _BODIES)
+
+        async def read() -> Inference:
+            return await self._read(await read_body(), head, request)
+
+        return _write(await self.compute(*read_path(head.path), request, read))
 
     async def _read(
         self, body: bytes | bytearray, head: Head, request: RequestContext
@@ -139,13 +182,13 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
     return served
 
 
-def _write(
+def _name_outputs(
     card: ModelCard,
     inference: Inference,
     call: V2Call,
     finished: tuple[Scalars, Tensors],
     failures: FailureFinder,
-) -> Response:
+) -> InferOutputs:
     scalars, computed = finished
     tensors = _shown(card, call, computed)
     codes = failures.find(computed)
@@ -161,17 +204,22 @@ def _write(
         outputs |= {name: (tensors[name], is_binary) for name in asked}
     if call.status is not None or len(failed):
         outputs[STATUS] = (codes, is_binary if call.status is None else call.status)
+    return InferOutputs(card, inference.id, scalars, outputs, failed, failures.result)
+
+
+def _write(answered: InferOutputs) -> Response:
+    card = answered.card
     named: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
-    if inference.id is not None:
-        named["id"] = inference.id
-    if scalars:
-        named["parameters"] = scalars
-    body, json_bytes = write_inference(named, outputs)
+    if answered.id is not None:
+        named["id"] = answered.id
+    if answered.scalars:
+        named["parameters"] = answered.scalars
+    body, json_bytes = write_inference(named, answered.tensors)
     headers = content_headers(JSON if json_bytes is None else OCTETS, body)
-    headers.append(server_timing(failures.result))
+    headers.append(server_timing(answered.result))
     if json_bytes is not None:
         headers.append((_LENGTH_HEADER, b"%d" % json_bytes))
-        headers += failure_headers(failed)
+        headers += failure_headers(answered.failed)
     return Response(200, headers, body)
 
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from models.noise import base_noise
-from service.codec.v2 import DATATYPES
+from service.codec.v2_tensors import DATATYPES
 from tests.service.fake_repository import (
     SCALE,
     FakeRepository,

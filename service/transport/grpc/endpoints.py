@@ -1,0 +1,125 @@
+"""The calls of inference.GRPCInferenceService that compute nothing: the server, models, repository.
+
+They are endpoints as those of HTTP: keys, request ids, counting, logging, tracing and the form of
+errors are `Endpoint`'s.
+
+Reference: Open Inference Protocol, inference_grpc.md; Triton, grpc_service.proto.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.api.v2 import describe, describe_server, list_index, refuse_control_parameters
+from service.errors import NotFound, NotReady
+from service.operations.request_context import RequestContext
+from service.operations.response import Response
+from service.transport.asgi import AppContext, Endpoint, ReadBody
+from service.transport.grpc.infer import GrpcInferEndpoint
+from service.transport.grpc.messages import METHODS, SERVICE, message_class, parse
+from service.transport.request import Head
+from service.transport.v2 import find
+
+# Gives the fields of the answer for a request's message.
+Respond = Callable[[Any], Awaitable[dict[str, Any]]]
+# Answered without a key, as HTTP's probes are.
+_OPEN = ("ServerLive", "ServerReady")
+
+
+class MessageEndpoint(Endpoint):
+    """A call that takes a message and answers one.
+
+    Args:
+        app: what all transports share.
+        method: its name in inference.proto.
+        respond: gives the fields of the answer.
+    """
+
+    def __init__(self, app: AppContext, method: str, respond: Respond) -> None:
+        super().__init__(app)
+        self.name = path_of(method)
+        self._is_open = method in _OPEN
+        self._respond = respond
+        self._request = message_class(METHODS[method].input_type.name)
+        self._response = message_class(METHODS[method].output_type.name)
+
+    def route(self, path: str) -> str:
+        """Its path has no parts that vary."""
+        return path
+
+    def admit(self, head: Head) -> float:
+        """Ask for the key, but where anybody may ask."""
+        return math.inf if self._is_open else super().admit(head)
+
+    async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
+        message = parse(self._request, await read_body())
+        answer = self._response(**await self._respond(message))
+        return Response(200, [], answer.SerializeToString())
+
+
+def path_of(method: str) -> str:
+    """The path of a call."""
+    return f"/{SERVICE}/{method}"
+
+
+def make_endpoints(app: AppContext) -> dict[str, Endpoint]:
+    """Make what answers each call of one message; those that change what is served if allowed."""
+    responds = {**_server_calls(app), **_model_calls(app)}
+    if app.settings.enable_model_control:
+        responds |= _control_calls(app)
+    made: dict[str, Endpoint] = {
+        method: MessageEndpoint(app, method, respond) for method, respond in responds.items()
+    }
+    return made | {"ModelInfer": GrpcInferEndpoint(app)}
+
+
+def _server_calls(app: AppContext) -> dict[str, Respond]:
+    repository = app.repository
+
+    async def live(_: Any) -> dict[str, Any]:
+        return {"live": repository.is_alive}
+
+    async def ready(_: Any) -> dict[str, Any]:
+        return {"ready": repository.is_ready}
+
+    async def server(_: Any) -> dict[str, Any]:
+        return describe_server(app.settings.enable_model_control).model_dump()
+
+    return {"ServerLive": live, "ServerReady": ready, "ServerMetadata": server}
+
+
+def _model_calls(app: AppContext) -> dict[str, Respond]:
+    repository = app.repository
+
+    async def is_ready(message: Any) -> dict[str, Any]:
+        try:
+            find(repository, message.name, message.version or None)
+        except (NotFound, NotReady):
+            return {"ready": False}
+        return {"ready": True}
+
+    async def metadata(message: Any) -> dict[str, Any]:
+        card = find(repository, message.name, message.version or None).card
+        return describe(card).model_dump(exclude={"parameters"})
+
+    async def index(message: Any) -> dict[str, Any]:
+        listed = list_index(repository, only_ready=message.ready)
+        return {"models": [one.model_dump() for one in listed]}
+
+    return {"ModelReady": is_ready, "ModelMetadata": metadata, "RepositoryIndex": index}
+
+
+def _control_calls(app: AppContext) -> dict[str, Respond]:
+    repository = app.repository
+
+    async def load(message: Any) -> dict[str, Any]:
+        refuse_control_parameters(message.parameters)
+        await repository.load(message.model_name)
+        return {}
+
+    async def unload(message: Any) -> dict[str, Any]:
+        refuse_control_parameters(message.parameters)
+        await repository.unload(message.model_name)
+        return {}
+
+    return {"RepositoryModelLoad": load, "RepositoryModelUnload": unload}

@@ -1,0 +1,240 @@
+"""The gRPC server: calls to endpoints, from its port to the end of the last call.
+
+It runs in the event loop of the HTTP server. A call of one message is registered as one that may
+send several, so that the key is looked at, and the clock of the request runs, before its message
+is received.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import BodyTimeout, MalformedBody, TooLarge
+from service.launch.exits import StartupError
+from service.operations.request_context import CancelReason, RequestContext
+from service.operations.response import Response
+from service.settings import flag_name
+from service.transport.asgi import AppContext, Endpoint
+from service.transport.grpc.endpoints import make_endpoints, path_of
+from service.transport.grpc.health import RepositoryHealth
+from service.transport.grpc.messages import POOL, SERVICE, message_class
+from service.transport.grpc.status import answer_metadata, error_status, read_metadata
+from service.transport.request import Head
+
+_SERVICES = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+# Beyond `max_body_bytes`, so that what is a little too large is refused in our own words.
+_SLACK_BYTES = 64 * 2**10
+# What others do with one connection: more calls wait at the client.
+_MAX_CALLS_A_CONNECTION = 1024
+# Clients and proxies may look that often whether a connection is still there.
+_MIN_PING_MILLISECONDS = 10_000
+# What is asked of every connection that is idle; one that is dead is given up.
+_KEEPALIVE_MILLISECONDS = 60_000
+# Streams that nobody ends get so long once all calls are answered.
+_LAST_SECONDS = 0.5
+
+_StreamResponse = message_class("ModelStreamInferResponse")
+
+
+class MessageRequestContext(RequestContext):
+    """A request whose task gRPC cancels: its client has left, or waits no longer."""
+
+    cancel_reason = CancelReason.GONE
+
+    def __init__(self, timeout_seconds: float, remaining: float | None) -> None:
+        now = time.monotonic()
+        super().__init__(now, now + timeout_seconds, asyncio.current_task())
+        if remaining is not None:
+            self.shorten(remaining)
+
+
+class GrpcServer:
+    """A gRPC server over the application's models.
+
+    Args:
+        app: what all transports share.
+    """
+
+    def __init__(self, app: AppContext) -> None:
+        settings = app.settings
+        self._app = app
+        self._timeout_seconds = settings.request_timeout_seconds
+        self._max_bytes = settings.max_body_bytes
+        self._health = RepositoryHealth(app.repository, app.auth)
+        self._draining = asyncio.Event()
+        self._calls: set[asyncio.Task[Any] | None] = set()
+        self._server = grpc.aio.server(options=_options(settings.max_body_bytes))
+        endpoints = make_endpoints(app)
+        handlers = {
+            method: grpc.stream_unary_rpc_method_handler(self._unary(endpoint, path_of(method)))
+            for method, endpoint in endpoints.items()
+        }
+        stream = self._stream(endpoints["ModelInfer"], path_of("ModelStreamInfer"))
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*_SERVICES, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=POOL)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, beside other processes of the service.
+
+        Returns:
+            The port.
+
+        Raises:
+            StartupError: the address cannot be had.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartupError(f"{flag_name('grpc_port')} {port}: {error}") from None
+        await self._server.start()
+        return bound
+
+    def begin_drain(self) -> None:
+        """Say that nothing is served any more, and end streams once they are answered."""
+        self._health.begin_drain()
+        self._draining.set()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, answer those that were taken, and end.
+
+        Args:
+            grace: for how many seconds; then calls are cut off.
+        """
+        self.begin_drain()
+        ends_at = time.monotonic() + grace
+        ending = asyncio.ensure_future(self._server.stop(grace))
+        while self._calls and time.monotonic() < ends_at:
+            await asyncio.sleep(0.01)
+        await asyncio.wait([ending], timeout=min(grace, _LAST_SECONDS))
+        await self._server.stop(None)
+        await ending
+
+    def _unary(
+        self, endpoint: Endpoint, path: str
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, bytes]]:
+        async def handle(_: Any, context: Any) -> bytes:
+            request = self._begin(context)
+            response = await self._serve(
+                endpoint, path, request, context, partial(self._receive, request, context)
+            )
+            if response is None:
+                return b""  # to nobody
+            if response.status != 200:
+                await context.abort(*error_status(response))
+            context.set_trailing_metadata(answer_metadata(response))
+            return response.body
+
+        return handle
+
+    def _stream(
+        self, endpoint: Endpoint, path: str
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
+        async def handle(_: Any, context: Any) -> None:
+            """Answer each message in its turn; an error ends its own request alone."""
+            while (body := await self._next(context)) is not grpc.aio.EOF:
+                request = self._begin(context)
+
+                async def read(body: bytes = body) -> bytes:
+                    return self._check_size(body)
+
+                response = await self._serve(endpoint, path, request, context, read)
+                if response is None:
+                    return
+                await context.write(_stream_message(response))
+
+        return handle
+
+    def _begin(self, context: Any) -> MessageRequestContext:
+        return MessageRequestContext(self._timeout_seconds, context.time_remaining())
+
+    async def _serve(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        request: RequestContext,
+        context: Any,
+        read: Callable[[], Awaitable[bytes]],
+    ) -> Response | None:
+        task = request.task
+        self._calls.add(task)
+        try:
+            return await endpoint.serve(_head(path, context), request, read)
+        finally:
+            self._calls.discard(task)
+
+    async def _receive(self, request: RequestContext, context: Any) -> bytes:
+        """Receive the message of a call.
+
+        Raises:
+            BodyTimeout: it did not arrive before the request's deadline.
+            MalformedBody: there is none.
+            TooLarge: it is larger than bodies may be.
+        """
+        try:
+            async with asyncio.timeout(request.deadline - time.monotonic()):
+                body = await context.read()
+        except TimeoutError:
+            raise BodyTimeout("message: it did not arrive before the request's deadline") from None
+        if body is grpc.aio.EOF:
+            raise MalformedBody("message: expected one, got none")
+        return self._check_size(body)
+
+    def _check_size(self, body: bytes) -> bytes:
+        if len(body) > self._max_bytes:
+            raise TooLarge(
+                f"message: expected at most {self._max_bytes} bytes; send the rows in several "
+                "requests"
+            )
+        return body
+
+    async def _next(self, context: Any) -> Any:
+        """Wait for the next message of a stream, as long as the server takes any."""
+        reading = asyncio.ensure_future(context.read())
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        finally:
+            draining.cancel()
+            reading.cancel()
+        return await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is draining")
+
+
+def _options(max_body_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_body_bytes + _SLACK_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
+        ("grpc.so_reuseport", 1),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
+    ]
+
+
+def _head(path: str, context: Any) -> Head:
+    return Head(path, b"", *read_metadata(context))
+
+
+def _stream_message(response: Response) -> bytes:
+    if response.status == 200:
+        message = _StreamResponse()
+        message.infer_response.MergeFromString(response.body)
+    else:
+        message = _StreamResponse(error_message=error_status(response)[1])
+    written: bytes = message.SerializeToString()
+    return written
