@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import httpx
 import uvicorn
 from uvicorn.server import ServerState
@@ -18,9 +19,10 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from service.transport.fast_path import SharedState, protocol_over
 from service.transport.fast_path.head_cache import RequestHeadCache
-from tests.contract import v2
+from service.transport.grpc.server import GrpcServer
+from tests.contract import grpc_calls, v2
 from tests.contract.backend import Repository
-from tests.contract.case import Case
+from tests.contract.case import NPY, Case
 from tests.contract.table import NEIGHBOURS, Neighbour
 
 # Limits that cases can reach.
@@ -65,6 +67,7 @@ class ContractServer:
         self.shared = SharedState(known, self.app.endpoints, metrics)
         self.shared.heads = self.heads = CountingHeadCache(self.app.endpoints, known.max_body_bytes)
         self._stack = AsyncExitStack()
+        self._grpc: GrpcServer | None = None
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -88,8 +91,19 @@ class ContractServer:
     async def stop(self) -> None:
         """End all threads and connections."""
         await self._stack.aclose()
+        if self._grpc is not None:
+            await self._grpc.stop(0.0)
         self._server.close()
         await self.repository.drain()
+
+    async def grpc_channel(self) -> grpc.aio.Channel:
+        """A connection to the gRPC server, which begins when it is first asked."""
+        if self._grpc is None:
+            self._grpc = GrpcServer(self.app.context)
+            port = await self._grpc.start("127.0.0.1", 0)
+            self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+            self._stack.push_async_callback(self._channel.close)
+        return self._channel
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A new connection to the server."""
@@ -129,12 +143,20 @@ async def coalesced(server: ContractServer, case: Case) -> Received:
     return mine
 
 
+async def over_grpc(server: ContractServer, case: Case) -> Received:
+    """Put the same question in the Open Inference Protocol over gRPC."""
+    message, metadata = grpc_calls.question(case)
+    channel, is_binary = await server.grpc_channel(), case.header("Accept") == NPY
+    return Received(*await grpc_calls.call(channel, message, metadata, is_binary=is_binary))
+
+
 Transport = Callable[[ContractServer, Case], Awaitable[Received]]
 TRANSPORTS: dict[str, Transport] = {
     "asgi": asgi,
     "fast_path": fast_path,
     "coalesced": coalesced,
     "v2": over_v2,
+    "grpc": over_grpc,
 }
 
 

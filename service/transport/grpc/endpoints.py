@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from service.api.statistics import collect
 from service.api.v2 import describe, describe_server, list_index, refuse_control_parameters
 from service.errors import NotFound, NotReady
 from service.operations.request_context import RequestContext
@@ -106,7 +107,20 @@ def _model_calls(app: AppContext) -> dict[str, Respond]:
         listed = list_index(repository, only_ready=message.ready)
         return {"models": [one.model_dump() for one in listed]}
 
-    return {"ModelReady": is_ready, "ModelMetadata": metadata, "RepositoryIndex": index}
+    async def statistics(message: Any) -> dict[str, Any]:
+        if message.name:
+            models = [find(repository, message.name, message.version or None)]
+        else:
+            models = repository.models()
+        cards = [model.card for model in models]
+        return (await collect(app.recorder.metrics, cards)).model_dump()
+
+    return {
+        "ModelReady": is_ready,
+        "ModelMetadata": metadata,
+        "ModelStatistics": statistics,
+        "RepositoryIndex": index,
+    }
 
 
 def _control_calls(app: AppContext) -> dict[str, Respond]:

@@ -109,8 +109,10 @@ def write_answer(answered: InferOutputs) -> bytes:
 
 
 def _write_parameter(parameter: Any, value: Any) -> None:
-    """Write a scalar of an answer; what is none there, as a list of failures, is text in JSON."""
-    if type(value) is bool:
+    """Write a scalar of an answer; null has no value, and a list, as of failures, is JSON."""
+    if value is None:
+        parameter.Clear()
+    elif type(value) is bool:
         parameter.bool_param = value
     elif isinstance(value, int) and value in _INT64:
         parameter.int64_param = value
