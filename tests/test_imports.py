@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("pushforward.cli",),
     ("pushforward.mlflow",),
-    ("pushforward.asgi", "pushforward.batch"),
+    ("pushforward.asgi", "pushforward.batch", "pushforward.bench"),
     ("pushforward",),
     ("pushforward.client",),
     ("service.launch.main",),
@@ -90,6 +90,7 @@ LEAVES = (
 # usable without the server's dependencies.
 ONLY: dict[str, set[str]] = {
     "pushforward": set(),
+    "pushforward.bench": {"httptools", "httpx", "matplotlib", "numpy"},
     "pushforward.client": {"httpx", "numpy"},
     "pushforward.siblings": set(),
     "pushforward.version": set(),

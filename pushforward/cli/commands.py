@@ -49,6 +49,10 @@ COMMANDS = {
         "Ask a running server: sample, log-prob, score, encode, decode, or any operation by call.",
         ("cli",),
     ),
+    "bench": Command(
+        "Measure how many requests a server answers in a second, and how fast.",
+        ("bench", *_TORCH, "onnx"),
+    ),
     "export": Command(
         "Write encode.onnx and decode.onnx of a model, certified against float64 torch.", _TORCH
     ),

@@ -192,6 +192,23 @@ def test_the_client_needs_cli_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(io.BytesIO(bodies[-1])), [[2.0, 1.0]])
 
 
+@pytest.mark.parametrize(
+    ("extra", "flags", "code", "text"),
+    [
+        ("bench", ("--plot", "a.png"), 1, "Connection refused"),
+        ("onnx", (), 1, "Connection refused"),
+        ("onnx", ("--plot", "a.png"), 2, f"needs matplotlib: {FROM_CLONE.format('bench')}"),
+    ],
+)
+def test_the_load_tester_needs_no_server(
+    extra: str, flags: tuple[str, ...], code: int, text: str
+) -> None:
+    done = run((extra,), "bench", "http://127.0.0.1:9", *flags)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert text in done.stderr
+    assert not Path("a.png").exists()
+
+
 def test_the_extra_onnx_serves_models_with_graphs(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as output:

@@ -1,0 +1,100 @@
+"""The document that `pushforward bench --json` prints: what was asked, and what was measured."""
+
+from typing import Any
+
+from pushforward.bench.knee import KneeSearch
+from pushforward.bench.load import Load
+from pushforward.bench.requests import RequestKind
+from pushforward.bench.summary import BUSY_SHARE
+from pushforward.bench.target import Target
+
+# A percentile needs some requests beyond it, to be more than their maximum.
+_BEYOND = 10
+
+
+def describe_request(target: Target, kind: RequestKind, messages: tuple[bytes, ...]) -> Any:
+    """What is sent, and to whom."""
+    return {
+        "url": target.url,
+        "model": target.card["name"],
+        "version": target.card["version"],
+        "engine": target.card.get("engine"),
+        "operation": kind.operation,
+        "rows": kind.rows,
+        "format": kind.form,
+        "is_compressed": kind.is_compressed,
+        "bodies": len(messages),
+        "request_bytes": sum(map(len, messages)) / len(messages),
+        "shares_cores": target.endpoint.is_local,
+    }
+
+
+def describe_load(load: Load) -> dict[str, Any]:
+    """How it is sent."""
+    described: dict[str, Any] = {"mode": "closed" if load.rate is None else "open"}
+    described |= {"connections": load.connections, "warmup_seconds": load.warmup_seconds}
+    if load.rate is not None:
+        described |= {"rate": load.rate, "arrivals": load.arrivals, "seed": load.seed}
+    return described
+
+
+def describe_knee(search: KneeSearch, load: Load, p99_ms: float) -> dict[str, Any]:
+    """What a search has found, with all that it tried."""
+    knee = search.knee
+    limit = "generator" if search.is_limited_by_generator else "server"
+    return {
+        "mode": "knee",
+        "p99_ms": p99_ms,
+        "connections": load.connections,
+        "warmup_seconds": load.warmup_seconds,
+        "arrivals": load.arrivals,
+        "seed": load.seed,
+        "knee_per_second": None if knee is None else knee.figures["requests_per_second"],
+        "knee": None if knee is None else knee.figures,
+        "limited_by": limit,
+        "is_interrupted": search.is_ended,
+        "steps": [
+            {
+                "rate": step.rate,
+                "is_reached": step.is_reached,
+                "problem": step.problem or None,
+                "is_confirmation": step.is_confirmation,
+                **step.figures,
+            }
+            for step in search.steps
+        ],
+    }
+
+
+def warnings(figures: dict[str, Any]) -> list[str]:
+    """What a reader of the figures of one load has to know."""
+    found = []
+    generator, errors, count = figures["generator"], figures["errors"], figures["requests"]
+    if figures["given_up"]:
+        found.append(figures["given_up"])
+    if figures["is_interrupted"]:
+        found.append(f"ended early: {figures['seconds']:.3g} s were measured")
+    if figures["limited_by"] == "generator":
+        found.append(_generator_limit(generator))
+    if errors["total"]:
+        reasons = ", ".join(f"{what}: {number}" for what, number in errors["by_reason"].items())
+        found.append(f"{errors['total']:,} requests without numbers ({reasons}): not in the rates")
+    for name, least in (("p99", 100 * _BEYOND), ("p99.9", 1000 * _BEYOND)):
+        if 0 < count < least:
+            found.append(f"{count:,} requests are few for a {name}: measure for longer")
+            break
+    return found
+
+
+def _generator_limit(generator: dict[str, Any]) -> str:
+    cpu, waiting = generator["cpu_share"], generator["waiting_share"] or 0.0
+    if cpu + waiting >= BUSY_SHARE:
+        return (
+            f"the generator is the limit: it ran for {100 * cpu:.0f} % of the time and waited "
+            f"{100 * waiting:.0f} % for a core; the server may do more"
+        )
+    late = generator["late_ms"]
+    return (
+        f"the generator is the limit: it sent one request in a hundred {late['p99']:.3g} ms late "
+        "or later; the latencies hold that"
+    )

@@ -1,0 +1,150 @@
+"""Closed and open loops against a server that stalls, refuses, closes connections and dies."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pushforward.bench.loops import run_load
+from pushforward.bench.summary import summarize
+from tests.pushforward.bench.small_server import BUSY, OK, running
+
+
+def test_a_closed_loop_keeps_all_connections_asking() -> None:
+    with running() as server:
+        load = server.load(connections=3, warmup_seconds=0.1, seconds=0.2)
+        measured = run_load(load)
+    figures = summarize(load, measured, rows=10)
+    assert server.num_connections == 3
+    assert abs(server.bodies.count(b"0") - server.bodies.count(b"1")) <= 1
+    assert len(measured.recording.due) == len(server.bodies)
+    assert 0 < figures["requests"] < len(server.bodies)  # those of the warm-up are not counted
+    assert figures["rows_per_second"] == pytest.approx(10 * figures["requests_per_second"])
+    assert figures["requests_per_second"] == pytest.approx(figures["requests"] / 0.2, rel=0.1)
+    assert figures["server_timing_ms"]["queue"]["p99"] == pytest.approx(1.5)
+    assert figures["server_timing_ms"]["compute"]["mean"] == pytest.approx(2)
+    assert figures["errors"]["total"] == 0
+    message = len(load.messages[0])
+    assert figures["sent_bytes"] == message * len(server.bodies)
+    assert figures["received_bytes"] == len(OK) * len(server.bodies)
+
+
+def test_an_open_loop_counts_what_waits_behind_a_stall() -> None:
+    """At 200/s, 0.3 s in which nobody is answered are felt by 60 requests, not by one a client."""
+    started = time.monotonic()
+
+    async def reply(_: bytes) -> bytes:
+        since = time.monotonic() - started
+        if 0.3 < since < 0.6:
+            await asyncio.sleep(0.6 - since)
+        return OK
+
+    with running(reply) as server:
+        load = server.load(rate=200.0, arrivals="constant", seconds=1.2, connections=2)
+        figures = summarize(load, run_load(load), rows=1)
+    assert figures["offered_per_second"] == pytest.approx(200, abs=1)
+    assert figures["requests"] == 240
+    # Two connections: all but two requests of the stall wait here, and their wait counts.
+    assert figures["latency_ms"]["p99"] > 270
+    assert figures["latency_ms"]["p90"] > 100
+    assert figures["latency_from_sent_ms"]["p90"] < 100
+    assert figures["generator"]["waited_for_connection_ms"]["p99"] > 250
+
+
+def test_refusals_are_counted_by_status_and_reason() -> None:
+    async def reply(body: bytes) -> bytes:
+        return OK if body == b"0" else BUSY
+
+    with running(reply) as server:
+        load = server.load(rate=100.0, arrivals="constant")
+        figures = summarize(load, run_load(load), rows=1)
+    assert figures["requests"] == 15
+    errors = figures["errors"]
+    assert (errors["total"], errors["by_status"]) == (15, {"429": 15})
+    assert errors["by_reason"] == {"overloaded": 15}
+    assert figures["requests_per_second"] == pytest.approx(50, rel=0.1)
+
+
+def test_a_connection_that_the_server_closes_is_replaced() -> None:
+    async def reply(_: bytes) -> bytes | None:
+        return None
+
+    with running(reply) as server:
+        load = server.load(rate=50.0, arrivals="constant", connections=2)
+        measured = run_load(load)
+    figures = summarize(load, measured, rows=1)
+    assert figures["errors"]["by_reason"] == {"connection closed by the server": 15}
+    assert figures["errors"]["by_status"] == {}
+    assert server.num_connections >= 15
+    assert figures["latency_ms"] is None
+
+
+def test_what_is_not_answered_in_time_is_given_up() -> None:
+    async def reply(_: bytes) -> bytes:
+        await asyncio.sleep(10)
+        return OK
+
+    with running(reply) as server:
+        load = server.load(rate=20.0, connections=1, arrivals="constant", timeout_seconds=0.3)
+        figures = summarize(load, run_load(load), rows=1)
+    reasons = figures["errors"]["by_reason"]
+    assert set(reasons) <= {"timeout", "timeout before a connection was free"}
+    assert sum(reasons.values()) == 6
+
+
+def test_a_server_that_dies_ends_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushforward.bench.generator.DOWN_SECONDS", 0.2)
+    with running() as server:
+        load = server.load(seconds=30.0)
+        threading.Timer(0.3, server.die).start()
+        measured = run_load(load)
+    assert measured.given_up == "the server takes no connections any more: Connection refused"
+    assert measured.seconds < 5
+    figures = summarize(load, measured, rows=1)
+    assert figures["requests"] > 0
+    assert "connection refused" in " ".join(figures["errors"]["by_reason"]).lower()
+
+
+def test_an_interrupt_ends_the_load_with_what_was_measured() -> None:
+    with running() as server:
+        load = server.load(seconds=30.0)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        measured = run_load(load)
+    assert measured.is_stopped
+    assert 0.1 < measured.seconds < 5
+    assert summarize(load, measured, rows=1)["requests"] > 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_late_generator_says_so() -> None:
+    """What is due while the process is stopped is late by that: the generator's own doing."""
+
+    async def reply(_: bytes) -> bytes:
+        return OK
+
+    with running(reply) as server:
+        load = server.load(rate=100.0, arrivals="constant", seconds=0.5)
+        blocked = threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGUSR1))
+        former = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.3))
+        blocked.start()
+        try:
+            figures = summarize(load, run_load(load), rows=1)
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+    assert figures["generator"]["late_ms"]["p99"] > 200
+    assert figures["limited_by"] == "generator"
+    assert figures["latency_ms"]["p99"] > 200
+
+
+def test_requests_leave_when_they_are_due() -> None:
+    """Not by whole milliseconds, as epoll alone would have it."""
+    with running() as server:
+        load = server.load(rate=700.0, arrivals="constant")
+        recording = run_load(load).recording
+    late = recording.taken - recording.due
+    assert (late >= 0).all()
+    assert np.median(late) < 5e-4

@@ -1,0 +1,129 @@
+"""Schedules and figures: percentiles that were measured, and who set the limit."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pushforward.bench.arrivals import due_times
+from pushforward.bench.endpoint import Endpoint
+from pushforward.bench.load import Load, Measurement
+from pushforward.bench.recording import Recorder, Recording, read_timing
+from pushforward.bench.report import warnings
+from pushforward.bench.summary import milliseconds, percentile, summarize
+
+LOAD = Load(Endpoint("127.0.0.1", 1, "h", None, ""), (b"",), 10.0, 0.0, 4, rate=100.0)
+
+
+def measurement(recording: Recording, **changes: Any) -> Measurement:
+    """A window of 10 s in which the generator did little."""
+    measured = Measurement(recording, 0.0, 10.0, 1.0, 0.5, 100, 200)
+    return replace(measured, **changes)
+
+
+def recorded(due: Any, latency: Any, *, late: float = 0.0, status: int = 200) -> Recording:
+    recorder = Recorder()
+    for start, seconds in zip(due, np.broadcast_to(latency, len(due)), strict=True):
+        times = (start, start + late, start + late, start + seconds)
+        recorder.add(times, status, "" if status == 200 else "overloaded")
+    return recorder.finish()
+
+
+def test_constant_arrivals_are_equally_far_apart() -> None:
+    due = due_times(50.0, 2.0, "constant", 0)
+    assert len(due) == 100
+    np.testing.assert_allclose(np.diff(due), 0.02)
+
+
+def test_poisson_arrivals_have_the_rate_and_are_those_of_the_seed() -> None:
+    due = due_times(1000.0, 20.0, "poisson", 3)
+    assert len(due) == pytest.approx(20_000, abs=5 * np.sqrt(20_000))
+    gaps = np.diff(due)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # exponential
+    assert due.max() < 20
+    np.testing.assert_array_equal(due, due_times(1000.0, 20.0, "poisson", 3))
+    assert not np.array_equal(due[:10], due_times(1000.0, 20.0, "poisson", 4)[:10])
+
+
+def test_a_rate_is_positive() -> None:
+    with pytest.raises(ValueError, match="expected more than 0"):
+        due_times(0.0, 1.0, "poisson", 0)
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(50, 50), (90, 90), (99, 99), (99.9, 100), (100, 100)]
+)
+def test_a_percentile_is_a_value_that_was_measured(percent: float, expected: float) -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1.0, 101.0))
+    assert percentile(values, percent) == expected
+
+
+def test_milliseconds_of_nothing_are_none() -> None:
+    assert milliseconds(np.array([])) is None
+    assert milliseconds(np.array([np.nan])) is None
+    assert milliseconds(np.array([0.001, 0.003])) == {
+        "mean": 2.0, "p50": 1.0, "p90": 3.0, "p99": 3.0, "p99.9": 3.0, "max": 3.0
+    }  # fmt: skip
+
+
+def test_a_rate_is_what_is_answered_in_the_window() -> None:
+    """A queue that grows answers later and later: as many are due as before, fewer are done."""
+    due = np.arange(1000) / 100
+    figures = summarize(LOAD, measurement(recorded(due, due * 1.0)), rows=5)
+    assert figures["offered_per_second"] == pytest.approx(100)
+    assert figures["requests_per_second"] == pytest.approx(50, rel=0.01)
+    assert figures["rows_per_second"] == pytest.approx(250, rel=0.01)
+    assert figures["requests"] == 1000
+    assert figures["limited_by"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("changes", "late", "limit"),
+    [
+        ({}, 0.0, None),
+        ({"cpu_seconds": 9.2}, 0.0, "generator"),
+        ({"cpu_seconds": 5.0, "waited_seconds": 4.5}, 0.0, "generator"),
+        ({"cpu_seconds": 5.0, "waited_seconds": float("nan")}, 0.0, None),
+        ({}, 0.004, "generator"),
+        ({}, 0.0009, None),
+    ],
+)
+def test_who_set_the_limit(changes: dict[str, float], late: float, limit: str | None) -> None:
+    recording = recorded(np.arange(1000) / 100, 0.005, late=late)
+    figures = summarize(LOAD, measurement(recording, **changes), rows=1)
+    assert figures["limited_by"] == limit
+    said = [line for line in warnings(figures) if line.startswith("the generator is the limit")]
+    assert len(said) == (limit == "generator")
+
+
+def test_a_closed_loop_is_limited_by_the_server_unless_it_is_busy_itself() -> None:
+    recording = recorded(np.arange(1000) / 100, 0.005)
+    load = replace(LOAD, rate=None)
+    assert summarize(load, measurement(recording), rows=1)["limited_by"] == "server"
+    busy = measurement(recording, cpu_seconds=9.5)
+    assert summarize(load, busy, rows=1)["limited_by"] == "generator"
+
+
+def test_what_a_reader_must_know_is_said() -> None:
+    recording = recorded(np.arange(20) / 2, 0.005, status=429)
+    figures = summarize(LOAD, measurement(recording, is_stopped=True), rows=1)
+    text = " ".join(warnings(figures))
+    assert "20 requests without numbers (overloaded: 20)" in text
+    assert "ended early: 10 s were measured" in text
+    few = summarize(LOAD, measurement(recorded(np.arange(20) / 2, 0.005)), rows=1)
+    assert warnings(few) == ["20 requests are few for a p99: measure for longer"]
+
+
+@pytest.mark.parametrize(
+    ("header", "queue", "compute"),
+    [
+        (b"queue;dur=0.210, compute;dur=0.480", 0.21, 0.48),
+        (b"compute;desc=x;dur=3,queue;dur=1", 1, 3),
+        (b"cache;dur=9", np.nan, np.nan),
+        (b"queue;dur=soon", np.nan, np.nan),
+        (b"", np.nan, np.nan),
+    ],
+)
+def test_server_timing_is_read(header: bytes, queue: float, compute: float) -> None:
+    np.testing.assert_equal(read_timing(header), (queue, compute))
