@@ -5,6 +5,7 @@ repository stand behind them.
 """
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
@@ -283,6 +284,27 @@ class ModelIndexEntry:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """A URI that models come from, and what came of the last look at it.
+
+    uri: without credentials.
+    reason: why it failed; what was fetched before is served on.
+    since: when it began to be so, in seconds since 1970; succeeded: when it last went well, or 0.
+    """
+
+    uri: str
+    is_ok: bool
+    reason: str
+    since: float
+    succeeded: float = 0.0
+
+    def failed(self, reason: str) -> "SourceStatus":
+        """The same after a look that failed."""
+        since = time.time() if self.is_ok else self.since
+        return replace(self, is_ok=False, reason=reason, since=since)
+
+
 class Repository(Protocol):
     """Where the routes find models."""
 
@@ -311,6 +333,10 @@ class Repository(Protocol):
 
     def index(self) -> list[ModelIndexEntry]:
         """All models in order of name: the served versions, and those that were refused."""
+        ...
+
+    def sources(self) -> list[SourceStatus]:
+        """The URIs that models come from."""
         ...
 
     async def load(self, name: str) -> None:

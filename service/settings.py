@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     FilePath,
     NonNegativeFloat,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -31,6 +32,7 @@ from pydantic_settings import (
 )
 
 from service.engines.registry import AUTO, CHOICES, ENGINES, FLOAT32, PRECISIONS
+from service.uris import as_location, show_location, split_locations, without_credentials
 
 if TYPE_CHECKING:
     EngineName = str
@@ -51,6 +53,9 @@ _KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
 # Long enough that guessing is hopeless; no space or comma, so that a list of them can be read.
 _KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{16,512}")
 _ORIGIN = re.compile(r"https?://[^/\s,*]+")
+
+# A folder, or a URI, which is shown without credentials.
+_Location = Annotated[Path | str, PlainSerializer(show_location, return_type=str, when_used="json")]
 
 
 class SettingsError(ValueError):
@@ -79,15 +84,31 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
-    model_repository: Annotated[tuple[Path, ...], NoDecode] = Field(
+    model_repository: Annotated[tuple[_Location, ...], NoDecode] = Field(
         (),
-        description=f"Folders to serve, joined by {os.pathsep!r}: each one model (it holds "
+        description=f"Folders or URIs to serve, joined by {os.pathsep!r}: each one model (it holds "
         "config.json) or a folder of models. Empty: the models that ship with the package.",
     )
     model_name: str | None = Field(
         None,
         description="Name of a model whose own folder is served, and not one above it; unset: that "
         "of the folder.",
+    )
+    cache: Path | None = Field(
+        None,
+        description="Folder to which models behind URIs are copied; unset: the user's cache.",
+    )
+    offline: bool = Field(
+        False, description="Whether to serve what the cache holds of URIs, and ask no store."
+    )
+    watch_seconds: PositiveFloat | None = Field(
+        None,
+        description="How often URIs are looked at for changes; unset: at the start alone.",
+    )
+    fetch_timeout_seconds: PositiveFloat = Field(
+        30.0,
+        description="How long a store behind a URI may take for each list, and for each few "
+        "megabytes of a file.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -248,9 +269,10 @@ class Settings(BaseSettings):
     @field_validator("model_repository", mode="before")
     @classmethod
     def _split_folders(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return [part for part in value.split(os.pathsep) if part]
+        given = split_locations(value) if isinstance(value, str) else value
+        if not isinstance(given, list | tuple):
+            return given
+        return [as_location(part) if isinstance(part, str) else part for part in given]
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
@@ -307,7 +329,7 @@ def read(
         first = error.errors(include_url=False, include_context=False)[0]
         field = str(first["loc"][0])
         where = origins(flags, file, file_name)[field]
-        got = "" if field in _SECRET else f", got {first['input']!r}"
+        got = "" if field in _SECRET else f", got {without_credentials(repr(first['input']))}"
         raise SettingsError(f"{where}: {first['msg']}{got}") from None
 
 

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.telemetry.recorder",),
     ("service.telemetry.tracing",),
     ("service.repository",),
+    ("service.remote",),
     ("service.codec", "service.batcher"),
     ("service.api.schemas_v2",),
     ("service.api.schemas",),
@@ -84,6 +85,7 @@ LEAVES = (
     "service.settings",
     "service.telemetry",
     "service.launch.exits",
+    "service.uris",
 )
 
 # What a unit may import beside the standard library, where that is a promise: the client is
@@ -120,9 +122,11 @@ def _may_import(importer: str, imported: str) -> bool:
     if importer == imported or importer in FREE:
         return True
     if importer in LEAVES:
-        # The settings name the engines that there are; problems show errors, metrics the version.
+        # The settings name the engines that there are, and split URIs; problems show errors,
+        # metrics the version.
         return (importer, imported) in (
             ("service.settings", "service.engines.registry"),
+            ("service.settings", "service.uris"),
             ("service.problem", "service.errors"),
             ("service.telemetry", "pushforward.version"),
         )

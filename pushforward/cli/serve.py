@@ -16,11 +16,12 @@ from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, 
 EXIT_BAD_SETTING = 3
 
 Folders = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Argument(
         metavar="FOLDER",
-        help="Models or folders of models, instead of --model-repository; without either, the "
-        "models that ship with the package are served.",
+        help="Models or folders of models, or URIs of them (hf://, s3://, gs://, https://, ...), "
+        "instead of --model-repository; without either, the models that ship with the package are "
+        "served.",
     ),
 ]
 

@@ -1,11 +1,22 @@
 """GET /health/live, /health/ready, /health and /metrics."""
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Response
 
-from service.api.schemas import Live, Ready, Unavailable
-from service.contracts import Repository
+from service.api.schemas import Live, ModelSource, Ready, Unavailable
+from service.contracts import Repository, SourceStatus
 from service.errors import NotReady
 from service.telemetry import CONTENT_TYPE, Metrics
+
+
+def _describe(source: SourceStatus) -> ModelSource:
+    return ModelSource(
+        uri=source.uri,
+        ok=source.is_ok,
+        reason=source.reason or None,
+        since=datetime.fromtimestamp(source.since, UTC).replace(microsecond=0),
+    )
 
 
 def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
@@ -30,11 +41,11 @@ def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
             for one in repository.index()
             if not one.is_ready
         ]
+        sources = [_describe(one) for one in repository.sources()]
         living, count = await metrics.workers()
-        if count == 1:
-            return Ready(ready=True, unavailable=unavailable or None)
+        several = {"workers_ready": living, "workers": count} if count > 1 else {}
         return Ready(
-            ready=True, unavailable=unavailable or None, workers_ready=living, workers=count
+            ready=True, unavailable=unavailable or None, sources=sources or None, **several
         )
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

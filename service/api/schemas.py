@@ -1,5 +1,6 @@
 """What the ordinary routes answer with, in types; operations are described by their specs."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -134,11 +135,24 @@ class Unavailable(Wire):
     reason: str
 
 
+class ModelSource(Wire):
+    """A URI that models come from, without credentials."""
+
+    uri: str
+    ok: bool = Field(description="Whether the last look at it went well.")
+    reason: str | None = Field(
+        None, description="Why it did not; what was fetched before is served on."
+    )
+    since: datetime = Field(description="When it began to be so.")
+
+
 class Ready(Wire):
     """Models are loaded and warm, and the service is not draining.
 
     unavailable: those that the index lists as UNAVAILABLE: versions that were refused, and models
         that were unloaded; absent if none.
+
+    sources: the URIs that models come from; absent if none.
 
     workers_ready, workers: where there are several, how many take requests and how many there are
         to be; those that are not ready are being started anew.
@@ -146,6 +160,7 @@ class Ready(Wire):
 
     ready: bool
     unavailable: list[Unavailable] | None = None
+    sources: list[ModelSource] | None = None
     workers_ready: int | None = None
     workers: int | None = None
 

@@ -75,6 +75,7 @@ def _serve(settings: Settings) -> int:
         if settings.grpc_port is not None:
             reserved = stack.enter_context(_reserve_grpc_port(settings, settings.grpc_port))
             settings = settings.model_copy(update={"grpc_port": reserved.getsockname()[1]})
+        _fetch(settings)
         plan = plan_processes(settings)
         if len(plan.cards) == 1:
             with limits.enough_memory():
@@ -98,6 +99,18 @@ def _serve(settings: Settings) -> int:
             lambda: _bind(settings, port, is_shared=True),
             cards=plan.cards,
         ).run()
+
+
+def _fetch(settings: Settings) -> None:
+    """Fetch the models that are behind URIs, once for all processes.
+
+    Raises:
+        StartupError: there is nothing to serve of one of them.
+    """
+    if any(isinstance(one, str) for one in settings.model_repository):
+        with limits.enough_memory():
+            from service.repository.sources import fetch_all
+        fetch_all(settings)
 
 
 def _reserve_grpc_port(settings: Settings, port: int) -> socket.socket:

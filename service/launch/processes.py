@@ -72,10 +72,11 @@ def _why_one_process(settings: Settings, chosen: Sequence[Gpu], processes_a_gpu:
     from service.repository.folders import find_models, zoo_folder
     from service.repository.overrides import own_device
     from service.repository.placement import fits_on_each, needed_bytes
+    from service.repository.sources import local_folders
 
     if settings.enable_model_control:
         return f"{flag_name('enable_model_control')} reaches one process"
-    locations = find_models(settings.model_repository or (zoo_folder(),))
+    locations = find_models(local_folders(settings) or (zoo_folder(),))
     devices = {location.name: own_device(location.folder) for location in locations}
     named = [name for name, device in devices.items() if ":" in device]
     if named:

@@ -66,7 +66,7 @@ class Worker:
         tracer = tracing.start() if settings.traces else None
         access_log.standard_output.on_drop = metrics.log_lines_dropped.labels().inc
         self._access = access_log.AccessLog(settings.log_format, worker=number)
-        self._repository = FolderRepository(settings, metrics, gpus)
+        self._repository = FolderRepository(settings, metrics, gpus, is_fetched=True)
         app = create_app(settings, self._repository, metrics, self._access, tracer)
         self._shared = SharedState(settings, app.endpoints, metrics)
         config = uvicorn.Config(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from models.noise import set_noise_threads
 from service.batcher import ComputeSlots
-from service.contracts import ModelIndexEntry, ServedModel
+from service.contracts import ModelIndexEntry, ServedModel, SourceStatus
 from service.engines.cpu import share_cpu, usable_cores
 from service.engines.device import resolve_device, why_cpu
 from service.engines.gpus import Gpu
@@ -26,6 +26,7 @@ from service.repository.folders import ModelLocation, find_models, stamp, zoo_fo
 from service.repository.loading import LoadedModel, load_model, recalibrate
 from service.repository.overrides import read_overrides
 from service.repository.placement import ModelPlacement
+from service.repository.sources import SourceWatch, local_folders
 from service.repository.startup import load_all, reason_of
 from service.repository.table import ModelTable
 from service.repository.watcher import FolderWatcher
@@ -60,11 +61,14 @@ class FolderRepository:
         gpus: Sequence[Gpu] = (),
         *,
         probes: ProbeTable = PROBES,
+        is_fetched: bool = False,
     ) -> None:
         self._settings = settings
+        self._is_fetched = is_fetched
+        self._sources = SourceWatch(settings, metrics)
         self._placement = ModelPlacement(gpus) if gpus else None
         self._metrics = metrics
-        self._folders = settings.model_repository or (zoo_folder(),)
+        self._folders = local_folders(settings) or (zoo_folder(),)
         self._table = ModelTable(
             metrics, settings.drift_window_rows, settings.drift_rows_per_second
         )
@@ -138,6 +142,10 @@ class FolderRepository:
         """All models in order of name: the served versions, and those that were refused."""
         return self._table.index()
 
+    def sources(self) -> list[SourceStatus]:
+        """The URIs that models come from."""
+        return self._sources.statuses
+
     async def import_libraries(self) -> None:
         """Import what the models in the folders need, before there is any of them.
 
@@ -169,6 +177,7 @@ class FolderRepository:
             return
         settings = self._settings
         set_noise_threads(self._share.budget)
+        await self._sources.start(is_fetched=self._is_fetched)
         locations = self._find_all()
         names = [location.name for location in locations]
         if settings.default_model is not None and settings.default_model not in names:
@@ -277,6 +286,7 @@ class FolderRepository:
         self._is_draining = True
         for task in self._refreshing:
             task.cancel()
+        self._sources.stop()
         await asyncio.gather(self._table.drain(), self._watcher.stop())
 
     def abort(self) -> None:

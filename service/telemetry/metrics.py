@@ -180,6 +180,14 @@ class Metrics:
             "worker_restarts", "Workers started anew in the place of a lost one", ""
         )
         self.worker_restarts.labels()
+        self.source_success = self._gauge(
+            "source_last_success_timestamp_seconds",
+            "When a URI was last fetched or found unchanged",
+            "source",
+        )
+        self.source_failures = self._counter(
+            "source_failures", "Looks at a URI of models that failed", "source"
+        )
         self.non_finite_rows = self._counter(
             "nonfinite_rows", "Rows with a result that is not finite", "model version op"
         )

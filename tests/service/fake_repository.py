@@ -20,6 +20,7 @@ from service.contracts import (
     QueueHandle,
     ReplySink,
     ServedModel,
+    SourceStatus,
 )
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.settings import Settings
@@ -182,6 +183,9 @@ class FakeRepository:
             ModelIndexEntry(model.card.name, model.card.version, True) for model in self.models()
         ]
         return [*served, ModelIndexEntry("wide", "4", False, "wide/4/config.json: cannot be read")]
+
+    def sources(self) -> list[SourceStatus]:
+        return []
 
     async def load(self, name: str) -> None:
         if name == "broken":

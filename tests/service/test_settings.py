@@ -48,6 +48,34 @@ def test_folders_are_joined_as_paths_are(monkeypatch: pytest.MonkeyPatch) -> Non
     assert read({"model_repository": [Path("c")]}).model_repository == (Path("c"),)
 
 
+@pytest.mark.parametrize(
+    ("text", "locations"),
+    [
+        ("s3://a/b:hf://org/name@v1:c", ["s3://a/b", "hf://org/name@v1", Path("c")]),
+        ("/a:https://host:8443/m:gs://b", [Path("/a"), "https://host:8443/m", "gs://b"]),
+        ("https://host:/a", ["https://host", Path("/a")]),
+        ("https://me:word@host:1/m?k=a/b:/c", ["https://me:word@host:1/m?k=a/b", Path("/c")]),
+        ("s3://a::s3://b", ["s3://a", "s3://b"]),
+        ("file:///srv/my%20models:memory://m", [Path("/srv/my models"), "memory://m"]),
+    ],
+)
+def test_uris_are_joined_as_folders_are(text: str, locations: list[Path | str]) -> None:
+    assert read({"model_repository": text}).model_repository == tuple(locations)
+
+
+def test_uris_are_arguments_and_are_shown_without_credentials() -> None:
+    given = ["https://me:word@host/m?key=1", "s3://bucket/models:a", Path("c")]
+    settings = read({"model_repository": given})
+    assert settings.model_repository == (*given[:2], Path("c"))
+    shown = settings.model_dump(mode="json")["model_repository"]
+    assert shown == ["https://host/m", "s3://bucket/models:a", "c"]
+
+
+def test_a_file_of_another_machine_is_no_folder() -> None:
+    with pytest.raises(SettingsError, match="three slashes"):
+        read({"model_repository": "file://srv/models"})
+
+
 def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUSHFORWARD_MAX_BATCH_SIZE", "")
     assert read({}).max_batch_size is None

@@ -1,0 +1,1 @@
+"""Models behind URIs: listed, copied to a cache of this machine, and pushed."""

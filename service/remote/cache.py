@@ -1,0 +1,227 @@
+"""The cache: what a URI held when it was copied, in a folder of this machine.
+
+    CACHE/<uri>-<digest>/NAME                 a link, which is served: to a snapshot
+                        /.snapshots/<id>/...  the files as they were at a time, links to blobs
+                        /.blobs/<key>         a file, complete and verified
+                        /.blobs/<key>.partial what an interrupted copy has left
+                        /.state.json          what came of the last copy
+                        /.lock                of the process that copies
+
+A file that stays as it was is the same inode in the next snapshot: its model is not loaded anew.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from models.checkpoints.files import write_file
+from models.checkpoints.naming import describe_bad_name
+from service.contracts import SourceStatus
+from service.remote.store import BadUri, RemoteFile, StoreError
+from service.uris import show_uri
+
+_ODD = re.compile(r"[^A-Za-z0-9]+")
+_SHOWN_LETTERS = 60
+_DIGITS = 12
+# Of a copy that nobody goes on with.
+_STALE_SECONDS = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """What came of the last copy.
+
+    reason: why it failed; empty where it did not.
+    since: when that began, in seconds since 1970.
+    checked: when the store was asked last. succeeded: when that went well last, 0 for never.
+    snapshots: by id, the newest last, the key of each file.
+    """
+
+    reason: str = ""
+    since: float = 0.0
+    checked: float = 0.0
+    succeeded: float = 0.0
+    snapshots: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def ended(self, reason: str) -> "CacheState":
+        """The state after another attempt, which failed where there is a reason."""
+        now = time.time()
+        is_new = not self.checked or bool(reason) != bool(self.reason)
+        return replace(
+            self,
+            reason=reason,
+            since=now if is_new else self.since,
+            checked=now,
+            succeeded=self.succeeded if reason else now,
+        )
+
+    def status(self, shown: str) -> SourceStatus:
+        """What is said of it to others, who know the URI by this text."""
+        return SourceStatus(
+            shown,
+            is_ok=not self.reason,
+            reason=self.reason,
+            since=self.since,
+            succeeded=self.succeeded,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """The folder of one URI in the cache."""
+
+    uri: str
+    folder: Path
+
+    @classmethod
+    def of(cls, cache: Path, uri: str) -> "CacheEntry":
+        """The entry of a URI, which need not exist."""
+        shown = _ODD.sub("-", show_uri(uri)).strip("-")[:_SHOWN_LETTERS]
+        digest = hashlib.sha256(uri.encode()).hexdigest()[:_DIGITS]
+        return cls(uri, cache / f"{shown}-{digest}")
+
+    @property
+    def link(self) -> Path:
+        """Where its files are, by a name that stays: that of the model, where it is one."""
+        return self.folder / name_of_uri(self.uri)
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is something to serve."""
+        return self.link.is_dir()
+
+    @contextmanager
+    def locked(self, *, wait: bool) -> Iterator[bool]:
+        """Be the one process that copies; without waiting, perhaps not.
+
+        Raises:
+            StoreError: the cache cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=-1 if wait else 0)
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be written: {error.strerror}") from None
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def read_state(self) -> CacheState:
+        """What came of the last copy; nothing has, where that cannot be read."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / ".state.json").read_bytes())
+            return CacheState(**{name: content[name] for name in CacheState.__slots__})
+        except (OSError, ValueError, LookupError, TypeError):
+            return CacheState()
+
+    def write_state(self, state: CacheState) -> None:
+        """Keep what came of a copy, for the other processes and the next start."""
+        write_file(self.folder / ".state.json", json.dumps(asdict(state)).encode())
+
+    def blob(self, file: RemoteFile) -> Path:
+        """Where the content of a file is."""
+        folder = self.folder / ".blobs"
+        folder.mkdir(exist_ok=True)
+        return folder / key_of(file)
+
+    def publish(self, files: Iterable[RemoteFile], state: CacheState) -> CacheState:
+        """Let the link lead to these files, all of whose blobs are there, in one step.
+
+        Returns:
+            The state with this snapshot; without those that nobody needs any more.
+        """
+        keys = {file.path: key_of(file) for file in files}
+        name = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()[:_DIGITS]
+        snapshot = self.folder / ".snapshots" / name
+        if not snapshot.is_dir():
+            self._make_snapshot(snapshot, keys)
+        _point(self.link, Path(".snapshots") / name)
+        before = {one: kept for one, kept in state.snapshots.items() if one != name}
+        # The one before is kept: some process may be reading it.
+        kept = {**dict([*before.items()][-1:]), name: keys}
+        self._remove_others(kept)
+        return replace(state, snapshots=kept)
+
+    def _make_snapshot(self, snapshot: Path, keys: Mapping[str, str]) -> None:
+        fresh = snapshot.with_name(f".{snapshot.name}.partial")
+        shutil.rmtree(fresh, ignore_errors=True)
+        for path, key in keys.items():
+            target = fresh / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            blob = self.folder / ".blobs" / key
+            try:
+                target.hardlink_to(blob)
+            except OSError:  # this file system has none
+                shutil.copy2(blob, target)
+        fresh.rename(snapshot)
+        _sync(snapshot.parent)
+
+    def _remove_others(self, kept: Mapping[str, Mapping[str, str]]) -> None:
+        for snapshot in (self.folder / ".snapshots").iterdir():
+            if snapshot.name not in kept:
+                shutil.rmtree(snapshot, ignore_errors=True)
+        keys = {key for files in kept.values() for key in files.values()}
+        for blob in (self.folder / ".blobs").iterdir():
+            is_stale = time.time() - blob.stat().st_mtime > _STALE_SECONDS
+            if blob.name not in keys and (blob.suffix != ".partial" or is_stale):
+                blob.unlink()
+
+
+def key_of(file: RemoteFile) -> str:
+    """Name the content of a file: by its digest, or by what its store says of it."""
+    if file.sha256:
+        return file.sha256
+    facts = json.dumps([file.path, file.size, file.tag])
+    return "tag-" + hashlib.sha256(facts.encode()).hexdigest()
+
+
+def name_of_uri(uri: str) -> str:
+    """What the model behind a URI is called, where it is one.
+
+    Raises:
+        BadUri: its last part cannot be a name.
+    """
+    parts = urlsplit(show_uri(uri))
+    path = parts.path.rstrip("/")
+    if parts.scheme == "hf" and path.count("/") == 1:
+        path = path.partition("@")[0]
+    name = path.rpartition("/")[2] or parts.netloc.partition(":")[0]
+    if not name or name.startswith("."):
+        raise BadUri(f"{describe_bad_name(name)}")
+    return name
+
+
+def _point(link: Path, target: Path) -> None:
+    """Let a link lead elsewhere, in one step; where it leads there already, leave it."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    fresh = link.with_name(f".{link.name}.fresh")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target, target_is_directory=True)
+    fresh.replace(link)
+    _sync(link.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Write the names in a folder to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

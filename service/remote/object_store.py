@@ -1,0 +1,88 @@
+"""Object stores: S3 and what speaks its protocol, Google Cloud Storage, Azure."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, PreconditionError
+from obstore.store import from_url
+
+from service.remote.store import (
+    MAX_LISTED,
+    RANGE_BYTES,
+    BadUri,
+    ChangedError,
+    RemoteFile,
+    as_store_error,
+)
+
+# Where an endpoint is named that speaks plain HTTP, that is meant.
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    *("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+)
+
+
+class ObjectStore:
+    """The objects below a URI as s3://bucket/models; credentials are the environment's."""
+
+    def __init__(self, uri: str, timeout_seconds: float) -> None:
+        endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+        options: Any = {"timeout": timedelta(seconds=timeout_seconds)}
+        if endpoint.startswith("http://"):
+            options["allow_http"] = True
+        # The endpoint of S3 alone, which the library does not look for.
+        own = os.environ.get("AWS_ENDPOINT_URL_S3")
+        config: Any = {"endpoint": own} if own and uri.startswith("s3") else None
+        try:
+            # Whoever reads goes on where it was cut off: the library need not.
+            self._store: Any = from_url(
+                uri, config=config, client_options=options, retry_config={"max_retries": 0}
+            )
+        except (BaseError, ValueError) as error:
+            raise BadUri(str(as_store_error(error, "expected BUCKET/FOLDER"))) from None
+
+    def list(self) -> list[RemoteFile]:
+        """List the objects."""
+        try:
+            chunks = obstore.list(self._store)
+            found = [
+                RemoteFile(one["path"], one["size"], one["e_tag"] or str(one["last_modified"]))
+                for one in itertools.islice(itertools.chain.from_iterable(chunks), MAX_LISTED + 1)
+            ]
+        except (BaseError, OSError) as error:
+            raise as_store_error(error, "cannot be listed") from None
+        if len(found) > MAX_LISTED:
+            raise BadUri(f"expected models, it holds over {MAX_LISTED} objects")
+        return found
+
+    def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+        """Read an object, as long as it is the one that was listed."""
+        while start < file.size:
+            options: Any = {"range": (start, min(start + RANGE_BYTES, file.size))}
+            if file.tag.startswith(('"', "W/")):
+                options["if_match"] = file.tag
+            try:
+                part = bytes(obstore.get(self._store, file.path, options=options).bytes())
+            except (PreconditionError, FileNotFoundError):
+                raise ChangedError(f"{file.path} was changed while it was read") from None
+            except (BaseError, OSError) as error:
+                raise as_store_error(error, f"{file.path} cannot be read") from None
+            if not part:
+                return
+            yield part
+            start += len(part)
+
+    def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:
+        """Put objects; large ones in parts."""
+        try:
+            for path, source in files:
+                obstore.put(self._store, path, source)
+            for path in removed:
+                obstore.delete(self._store, path)
+        except (BaseError, OSError) as error:
+            raise as_store_error(error, "cannot be written") from None

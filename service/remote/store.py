@@ -1,0 +1,111 @@
+"""What is asked of a store of files, whatever is behind it; and which store a URI names."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from models.extras import install_command
+from service.uris import as_location, without_credentials
+
+# Objects below a URI: who names a whole bucket of other things is told so.
+MAX_LISTED = 100_000
+# What is read at a time; each must come within the timeout.
+RANGE_BYTES = 4 * 2**20
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+
+
+class StoreError(OSError):
+    """A store did not give what it was asked for; one line, without credentials."""
+
+
+class ChangedError(StoreError):
+    """A file was changed while it was read: to go on with it would mix two versions."""
+
+
+class BadUri(ValueError):
+    """A URI is not one that models can come from, or there is no model behind it."""
+
+
+class RemoteFile(NamedTuple):
+    """A file of a store.
+
+    path: below the URI, with '/'.
+    tag: what changes when its content does, as an ETag; empty where the store tells nothing.
+    sha256: of its content, in hex; empty where it is not known.
+    """
+
+    path: str
+    size: int
+    tag: str = ""
+    sha256: str = ""
+
+
+class Store(Protocol):
+    """The files below a URI. Every failure is a `StoreError`."""
+
+    def list(self) -> list[RemoteFile]:
+        """List them."""
+        ...
+
+    def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+        """Read a file from a byte on, in parts of some megabytes.
+
+        Raises:
+            ChangedError: it is not the file any more that was listed.
+        """
+        ...
+
+    def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:
+        """Write files in this order, each whole or not at all, then remove others."""
+        ...
+
+
+def open_store(uri: str, timeout_seconds: float) -> Store:
+    """Find the store that a URI names.
+
+    Args:
+        uri: of a folder.
+        timeout_seconds: of each call over the network.
+
+    Raises:
+        BadUri: there is none, or its package is missing.
+    """
+    location = as_location(uri)
+    scheme = urlsplit(uri).scheme
+    try:
+        if isinstance(location, Path):
+            from service.remote.local_store import LocalStore
+
+            return LocalStore(location)
+        if scheme in ("http", "https"):
+            from service.remote.web_store import WebStore
+
+            return WebStore(uri, timeout_seconds)
+        if scheme == "hf":
+            from service.remote.hub_store import HubStore
+
+            return HubStore(uri, timeout_seconds)
+        if scheme in _OBJECT_SCHEMES:
+            from service.remote.object_store import ObjectStore
+
+            return ObjectStore(uri, timeout_seconds)
+        from service.remote.fsspec_store import FsspecStore
+
+        return FsspecStore(uri)
+    except ImportError as error:
+        raise BadUri(f"needs the extra 'hub': {install_command('hub')} ({error})") from None
+
+
+def as_store_error(error: Exception, what: str) -> StoreError:
+    """What went wrong in a library, as one line."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = without_credentials(lines[0]).partition(": <?xml")[0] if lines else ""
+    # What the protocol of S3 says of it.
+    codes = _CODE.findall(text)
+    code = f" ({codes[0]})" if codes else ""
+    return StoreError(f"{what}: {reason or type(error).__name__}{code}")

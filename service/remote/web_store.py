@@ -1,0 +1,126 @@
+"""Files of a web server, which lists nothing: an index says which there are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import httpx
+
+from service.remote.index import INDEX_FILE, MAX_INDEX_BYTES, read_index
+from service.remote.store import BadUri, ChangedError, RemoteFile, StoreError, as_store_error
+
+_PART_BYTES = 2**20
+
+
+class WebStore:
+    """The files below a URL that its pushforward-index.json names.
+
+    A query, which may hold a signature, is sent with each of them.
+    """
+
+    def __init__(self, uri: str, timeout_seconds: float) -> None:
+        self._uri = uri
+        self._timeout = timeout_seconds
+
+    def list(self) -> list[RemoteFile]:
+        """Read the index; it is a file too, so that what it says is believed."""
+        parts = read_range(self._url(INDEX_FILE), INDEX_FILE, self._timeout)
+        content = b""
+        try:
+            for part in parts:
+                content += part
+                if len(content) > MAX_INDEX_BYTES:
+                    raise BadUri(f"{INDEX_FILE}: over {MAX_INDEX_BYTES} bytes")
+        except FileNotFoundError:
+            raise BadUri(
+                f"expected {INDEX_FILE} there, which tells what a web server does "
+                "not list: pushforward push writes it"
+            ) from None
+        found = read_index(content, INDEX_FILE)
+        return [RemoteFile(one.path, one.size, "", one.sha256) for one in found]
+
+    def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+        """Read a file."""
+        try:
+            yield from read_range(self._url(file.path), file.path, self._timeout, start)
+        except FileNotFoundError:
+            raise StoreError(f"{file.path}: the index names it, and it is not there") from None
+
+    def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:
+        """Refuse: a web server takes no files.
+
+        Raises:
+            BadUri: always.
+        """
+        raise BadUri(
+            "nothing can be pushed to a web server; push to the folder that it "
+            "serves, as file:///srv/models"
+        )
+
+    def _url(self, path: str) -> str:
+        parts = urlsplit(self._uri)
+        inner = str(PurePosixPath(parts.path or "/") / quote(path))
+        return urlunsplit((parts.scheme, parts.netloc, inner, parts.query, ""))
+
+
+def read_range(
+    url: str,
+    path: str,
+    timeout_seconds: float,
+    start: int = 0,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[bytes]:
+    """Read what a URL gives, from a byte on.
+
+    Args:
+        url: of the file.
+        path: what messages call it.
+        timeout_seconds: to connect, and of each wait for bytes.
+        start: the first byte.
+        headers: sent with the request, not to other hosts that it is led to.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ChangedError: it is shorter than that, or the server gives whole files alone.
+        StoreError: it cannot be read.
+    """
+    asked = {"Accept-Encoding": "identity", **(headers or {})}
+    if start:
+        asked["Range"] = f"bytes={start}-"
+    with (
+        _plain(path),
+        httpx.stream(
+            "GET", url, headers=asked, timeout=timeout_seconds, follow_redirects=True
+        ) as response,
+    ):
+        status = response.status_code
+        if status == HTTPStatus.NOT_FOUND:
+            raise FileNotFoundError(path)
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise ChangedError(f"{path} was changed while it was read")
+        if response.is_error:
+            raise StoreError(f"{path} cannot be read: status {status}")
+        if start and status != HTTPStatus.PARTIAL_CONTENT:
+            # From its begin: what is there of it already is left out.
+            yield from _from(response.iter_bytes(_PART_BYTES), start)
+            return
+        yield from response.iter_bytes(_PART_BYTES)
+
+
+def _from(parts: Iterator[bytes], start: int) -> Iterator[bytes]:
+    for part in parts:
+        if start < len(part):
+            yield part[start:]
+        start = max(0, start - len(part))
+
+
+@contextmanager
+def _plain(path: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise as_store_error(error, f"{path} cannot be read") from None
+    except httpx.InvalidURL as error:
+        raise BadUri(str(as_store_error(error, path))) from None
