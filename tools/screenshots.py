@@ -82,7 +82,7 @@ SHOTS = (
     Shot("samples", "pinwheel", "samples", "&temperature=0.7"),
     Shot("interpolate", "digits-glow", "interpolate", end="#along"),
     Shot("score", "magic", "score", end=NINTH_ROW, act=_score_a_night),
-    Shot("trust", "digits-glow", "trust", height=900),
+    Shot("trust", "digits-glow", "trust", end="#ledger"),
     Shot("live", "moons", "live", scheme="dark", act=_traffic),
     Shot("request", "moons", "trust", act=_open_the_request, height=420),
     Shot("phone", "moons", "density", width=375, is_map=True, end="#density-log-p"),
