@@ -71,7 +71,7 @@ def create_app(
         RequestRecorder(metrics, access or AccessLog(settings.log_format), tracer),
         DisconnectWatcher(),
         ReceiveBudget(settings.max_receiving_bytes),
-        auth_of(settings),
+        auth_of(settings, metrics),
     )
     app = Application(context)
     app.include_router(models_router(repository))

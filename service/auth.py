@@ -10,19 +10,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from hmac import compare_digest
 from pathlib import Path
 
 from service.errors import Unauthorized
-from service.settings import (
-    Settings,
-    SettingsError,
-    check_keys,
-    flag_name,
-    variable_name,
-)
+from service.keys import ApiKey, KeyRule, read_key_file, unnamed_rules
+from service.settings import Settings, SettingsError, flag_name, variable_name
+from service.telemetry import Metrics
+from service.telemetry.keys import KeyMetrics
 
 # What anybody may ask: whether the service lives and takes requests.
 OPEN_PATHS = frozenset(
@@ -35,36 +31,52 @@ _log = logging.getLogger(__name__)
 
 
 class ApiKeyAuth:
-    """The keys that are good now; kept as digests, so that all comparisons have one length.
+    """The keys that are good now, known by their digests.
 
     Args:
         keys: those of the settings.
-        file: one key a line; read again when it changes. Blank lines and `#` lines are skipped.
+        file: more of them, see `service.keys.key_file`; read again when it changes.
         look_seconds: how often to look at the file, at most.
+        processes: over how many processes of the service the limits of a key are spread.
+        metrics: where keys are counted.
 
     Raises:
         SettingsError: the file cannot be read, or holds no key or a bad one.
     """
 
     def __init__(
-        self, keys: Iterable[str], file: Path | None, *, look_seconds: float = _LOOK_SECONDS
+        self,
+        keys: Iterable[str],
+        file: Path | None,
+        *,
+        look_seconds: float = _LOOK_SECONDS,
+        processes: int = 1,
+        metrics: KeyMetrics | None = None,
     ) -> None:
-        self._fixed = _digests(keys)
+        self._fixed = unnamed_rules(keys)
         self._file = file
         self._look_seconds = look_seconds
+        self._processes = processes
+        self._metrics = metrics
         self._looked_at = time.monotonic()
         self._state: tuple[int, ...] = ()
-        self._from_file: list[bytes] = []
+        self._keys: dict[str, ApiKey] = {}
+        self._by_digest: dict[bytes, ApiKey] = {}
+        from_file: list[KeyRule] = []
         if file is not None:
             try:
                 self._state = _state(file)
-                self._from_file = _digests(_read_keys(file))
+                from_file = read_key_file(file)
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise SettingsError(f"{flag_name('api_key_file')}: {file}: {reason}") from None
+        self._use([*self._fixed, *from_file])
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
+    def check(self, headers: Mapping[bytes, bytes]) -> ApiKey:
         """Let a request pass that shows a good key.
+
+        Returns:
+            The key; its limits are not asked yet.
 
         Raises:
             Unauthorized: it shows none, or one that is not known.
@@ -75,13 +87,11 @@ class ApiKeyAuth:
             raise Unauthorized(
                 "this server wants a key: send Authorization: Bearer KEY, or X-API-Key: KEY"
             )
-        digest = sha256(shown).digest()
-        is_known = False
-        # All of them, whichever fits: the time says nothing about which, or how nearly.
-        for known in (*self._fixed, *self._from_file):
-            is_known |= compare_digest(digest, known)
-        if not is_known:
+        # What a look into the table takes may tell of a digest, which tells nothing of a key.
+        known = self._by_digest.get(sha256(shown).digest())
+        if known is None:
             raise Unauthorized("the key is not one of this server's", is_invalid=True)
+        return known
 
     def admits(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether `check` lets a request pass."""
@@ -105,22 +115,56 @@ class ApiKeyAuth:
             return
         self._state = state
         try:
-            self._from_file = _digests(_read_keys(self._file))
+            from_file = read_key_file(self._file)
         except (OSError, ValueError) as error:
             _log.error("the file of API keys cannot be used, the keys before stay: %s", error)
             return
-        _log.info("the file of API keys has changed: %d keys", len(self._from_file))
+        self._use([*self._fixed, *from_file])
+        _log.info(
+            "the file of API keys has changed: %d keys",
+            sum(len(rule.digests) for rule in from_file),
+        )
+
+    def _use(self, rules: Sequence[KeyRule]) -> None:
+        """Let these be the keys; one that goes on under its name keeps what it has used."""
+        keys: dict[str, ApiKey] = {}
+        by_digest: dict[bytes, ApiKey] = {}
+        for rule in rules:
+            key = self._keys.get(rule.name)
+            if key is None:
+                key = ApiKey(rule, self._processes, self._count_limited)
+            else:
+                key.change(rule)
+            keys[rule.name] = key
+            for digest in rule.digests:
+                by_digest.setdefault(digest, key)
+        self._keys, self._by_digest = keys, by_digest
+        if self._metrics is not None:
+            self._metrics.name({rule.name: rule.limits for rule in rules})
+
+    def _count_limited(self, name: str, limit: str) -> None:
+        if self._metrics is not None:
+            self._metrics.limited(name, limit)
 
 
-def auth_of(settings: Settings) -> ApiKeyAuth | None:
+def auth_of(settings: Settings, metrics: Metrics | None = None) -> ApiKeyAuth | None:
     """Make what the settings ask for; None where they have no keys.
+
+    Args:
+        settings: the keys, or where they are.
+        metrics: where keys are counted, and over how many processes.
 
     Raises:
         SettingsError: the file of keys cannot be used.
     """
     if not settings.api_keys and settings.api_key_file is None:
         return None
-    return ApiKeyAuth([key.get_secret_value() for key in settings.api_keys], settings.api_key_file)
+    return ApiKeyAuth(
+        [key.get_secret_value() for key in settings.api_keys],
+        settings.api_key_file,
+        processes=1 if metrics is None else metrics.processes,
+        metrics=None if metrics is None else metrics.keys,
+    )
 
 
 def check_exposure(settings: Settings) -> None:
@@ -160,19 +204,6 @@ def _shown_key(headers: Mapping[bytes, bytes]) -> bytes | None:
         return headers.get(b"x-api-key")
     scheme, _, key = authorization.partition(b" ")
     return key.strip() if scheme.lower() == b"bearer" else None
-
-
-def _read_keys(file: Path) -> list[str]:
-    lines = [line.strip() for line in file.read_text("ascii").splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise ValueError("expected one key a line, got none")
-    check_keys(keys)
-    return keys
-
-
-def _digests(keys: Iterable[str]) -> list[bytes]:
-    return [sha256(key.encode()).digest() for key in keys]
 
 
 def _state(file: Path) -> tuple[int, ...]:

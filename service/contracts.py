@@ -135,6 +135,17 @@ class InferenceResult(NamedTuple):
         )
 
 
+class QueueShare(NamedTuple):
+    """Whose rows wait: what a queue takes turns between.
+
+    name: of the API key.
+    weight: how large its share is beside others.
+    """
+
+    name: str
+    weight: float = 1.0
+
+
 class ReplySink(Protocol):
     """Where the answer to one request goes: an `asyncio.Future`, or what is as good as one.
 

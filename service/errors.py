@@ -10,6 +10,7 @@
     ├── NotAcceptable          406  Accept names nothing this call can answer with
     ├── BodyTimeout            408  the body did not arrive in time
     ├── TooLarge               413  more bytes, rows or values than the limits allow
+    │   └── TooLargeForKey     413  more rows than a limit of the API key ever allows
     ├── UnsupportedMediaType   415  Content-Type, Content-Encoding or image kind not taken here
     ├── HeadTooLarge           431  path and headers longer than any client needs
     ├── InvalidRequest         422  readable, but not a request this call can answer
@@ -17,6 +18,7 @@
     │   ├── NotCalibrated, BackgroundNotServed
     │   └── ShapeMismatch, BadDtype, NonFinite
     ├── ModelRefused           422  a folder that was to be loaded cannot be served
+    ├── KeyLimitExceeded       429  a limit of the API key is used up; Retry-After
     ├── Overloaded             429  the queue is full; Retry-After
     ├── InternalError          500  a fault of ours; the log has it under the request id
     │   └── EngineError        500  the engine failed on these rows
@@ -166,6 +168,13 @@ class TooLarge(ServiceError):
     title = "Too large"
 
 
+class TooLargeForKey(TooLarge):
+    """More rows than a limit of the API key ever allows."""
+
+    code = "too_large_for_key"
+    title = "Too large for this key"
+
+
 class UnsupportedMediaType(ServiceError):
     """Content-Type, Content-Encoding or the kind of picture is not taken here."""
 
@@ -288,6 +297,14 @@ class Overloaded(ServiceError):
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail, retry_after=retry_after)
+
+
+class KeyLimitExceeded(ServiceError):
+    """A limit of the API key is used up; send it again after `retry_after` seconds."""
+
+    status = 429
+    code = "key_limit_exceeded"
+    title = "Key limit exceeded"
 
 
 class InternalError(ServiceError):

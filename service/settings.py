@@ -126,7 +126,9 @@ class Settings(BaseSettings):
         "file.",
     )
     api_key_file: FilePath | None = Field(
-        None, description="File with more of them, one a line, read again when it changes."
+        None,
+        description="File with more of them, read again when it changes: one a line, or where its "
+        "name ends in .toml tables with names, limits and weights.",
     )
     allow_unauthenticated: bool = Field(
         False,

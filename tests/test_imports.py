@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.transport",),
     ("service.auth",),
     ("service.operations",),
+    ("service.keys",),
     ("service.telemetry.recorder",),
     ("service.telemetry.tracing",),
     ("service.repository",),

@@ -40,6 +40,7 @@ class TelemetryMiddleware:
         identity = request_id(received)
         scope.setdefault("state", {})["request_id"] = identity
         status = 0
+        key = ""
 
         async def send_framed(message: Message) -> None:
             nonlocal status
@@ -55,7 +56,7 @@ class TelemetryMiddleware:
             if repeated is not None:
                 raise repeated_header(repeated)
             if self._auth is not None and not _is_public(scope["method"], scope["path"]):
-                self._auth.check(received)
+                key = self._auth.check(received).name
             await self._app(scope, receive, send_framed)
         except Exception as error:
             response = error_response(error, identity)
@@ -71,6 +72,7 @@ class TelemetryMiddleware:
             status=status,
             seconds=time.monotonic() - started,
             op=route,
+            key=key,
         )
 
 

@@ -55,6 +55,7 @@ async def infer(
             if not isinstance(given, ModelInput):
                 given = await threads.run(request.deadline, given)
             request.rows = given.total
+            request.hold_rows(given.total)
             if not len(given.rows):
                 return model, given, _compute_nothing(model, given, request.deadline)
             result = await _compute(
@@ -96,6 +97,7 @@ async def _follow(
     """
     refused: RowQueue | None = None
     while (more := follow_up(model, given, result)) is not None:
+        request.hold_more_rows(len(more.rows))
         try:
             found = await _compute(more.queue, more.rows, more.context, request)
         except NotReady:

@@ -5,6 +5,8 @@ import time
 from enum import StrEnum
 from typing import Any
 
+from service.contracts import QueueShare
+from service.keys import ApiKey
 from service.telemetry import NO_MODEL
 from service.telemetry.tracing import Stages
 
@@ -29,6 +31,7 @@ class RequestContext:
     stages: of a request that is traced.
     held_bytes: of the budget of bodies, until it ends.
     identity: its id, once it is known.
+    key: the API key that it was counted for; None where there are no keys.
     """
 
     # What most requests never change is the class's: a request is made in half the time.
@@ -42,6 +45,8 @@ class RequestContext:
     is_accepted = False
     is_over = False
     held_bytes = 0
+    key: ApiKey | None = None
+    _held_rows = 0
 
     def __init__(
         self, arrived: float, deadline: float, task: asyncio.Task[Any] | None = None
@@ -58,6 +63,57 @@ class RequestContext:
     def shorten(self, seconds: float) -> None:
         """The client itself waits no longer than this, from arrival on."""
         self.deadline = min(self.deadline, self.arrived + seconds)
+
+    @property
+    def share(self) -> QueueShare | None:
+        """Whose turn its rows wait for."""
+        return None if self.key is None else self.key.share
+
+    def use_key(self, key: ApiKey, *, is_limited: bool = True) -> None:
+        """Count it for its API key, once.
+
+        Args:
+            key: that it showed.
+            is_limited: whether it counts for the limits of the key.
+
+        Raises:
+            KeyLimitExceeded: the key has sent too many requests.
+        """
+        if self.key is None:
+            self.key = key
+            if is_limited:
+                key.take_request()
+
+    def hold_rows(self, rows: int) -> None:
+        """Count its rows for its API key, where it has one, until it is over.
+
+        Args:
+            rows: all that it has; those that were counted before are not counted again.
+
+        Raises:
+            TooLargeForKey, KeyLimitExceeded: the key may not send so many, ever or now.
+        """
+        if self.key is not None and rows > self._held_rows:
+            self.key.take_rows(rows - self._held_rows)
+            self._held_rows = rows
+
+    def hold_more_rows(self, rows: int) -> None:
+        """Count rows that its answer needs beside its own; nothing refuses them."""
+        if self.key is not None:
+            self.key.add_rows(rows)
+            self._held_rows += rows
+
+    def release_rows(self) -> None:
+        """Its rows are in flight no more."""
+        if self.key is not None:
+            self.key.release_rows(self._held_rows)
+            self._held_rows = 0
+
+    def go_on_for(self, former: "RequestContext") -> None:
+        """Be the same request as another, in a task: what was counted is not counted again."""
+        self.is_accepted = former.is_accepted
+        self.key, self._held_rows = former.key, former._held_rows
+        former._held_rows = 0
 
     def cancel(self, reason: CancelReason) -> None:
         """Compute no answer; nothing happens where it is known already."""

@@ -173,7 +173,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class AccessRecord(NamedTuple):
-    """What is logged of one answered request. Never tensors, never keys."""
+    """What is logged of one answered request. Never tensors; of a key its name alone."""
 
     request_id: str
     method: str
@@ -185,6 +185,7 @@ class AccessRecord(NamedTuple):
     rows: int | None = None
     trace_id: str | None = None
     version: str = ""
+    key: str = ""
 
 
 class AccessLog:
@@ -253,10 +254,11 @@ def _console_line(when: float, access: AccessRecord, worker: int | None) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(when))
     rows = "" if access.rows is None else f" {access.rows} rows"
     model = f" {access.model}" if access.model else ""
+    key = f" key={access.key}" if access.key else ""
     duration = f"{1e3 * access.duration_seconds:.1f} ms"
     # The path comes from the client: its control characters must not reach a terminal.
     path = access.path if access.path.isprintable() else ascii(access.path)
-    text = f"{access.method} {path} {access.status}{model}{rows} {duration}"
+    text = f"{access.method} {path} {access.status}{model}{rows} {duration}{key}"
     return f"{clock} INFO    {_prefix(worker)}{text} [{access.request_id}]\n"
 
 

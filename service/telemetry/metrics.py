@@ -27,6 +27,7 @@ from service.telemetry.aggregation import Peers
 from service.telemetry.collectors import Counter, CounterSeries, Histogram, HistogramSeries
 from service.telemetry.drift import DriftMetrics
 from service.telemetry.gpu import GpuMetrics
+from service.telemetry.keys import KeyMetrics
 
 # A second series beside every counter, with the time it was made: nobody asked for it.
 disable_created_metrics()
@@ -217,6 +218,7 @@ class Metrics:
         )
         self.drift = DriftMetrics(self.registry)
         self.gpu = GpuMetrics(self.registry)
+        self.keys = KeyMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -316,6 +318,11 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics of this process as Prometheus text."""
         return generate_latest(self.registry)
+
+    @property
+    def processes(self) -> int:
+        """How many processes the service has."""
+        return 1 if self._peers is None else self._peers.count
 
     async def workers(self) -> tuple[int, int]:
         """Count the processes of the service that answer, this one among them, and all of them."""

@@ -239,6 +239,8 @@ def _attributes(
         known[f"{_NAME}.model"] = access.model
     if access.version:
         known[f"{_NAME}.version"] = access.version
+    if access.key:
+        known[f"{_NAME}.key"] = access.key
     if access.rows is not None:
         known[f"{_NAME}.op"] = access.op
         known[f"{_NAME}.rows"] = access.rows

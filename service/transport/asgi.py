@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from service.auth import ApiKeyAuth
 from service.contracts import Repository, ServedModel
 from service.errors import BodyTimeout, Overloaded
+from service.keys import ApiKey
 from service.operations import Operation
 from service.operations.failures import CountFailures
 from service.operations.fields import MODEL
@@ -77,10 +78,12 @@ class Endpoint(ABC):
     """What computes, as an ASGI application: each request is answered and counted once, here.
 
     name: in the metrics.
+    is_limited: whether its requests count for the limits of their keys.
     sheds_until: until when its queue is asked before a request is read, since it refused lately.
     """
 
     name: str
+    is_limited = True
     sheds_until = 0.0
 
     def __init__(self, app: AppContext) -> None:
@@ -109,16 +112,21 @@ class Endpoint(ABC):
         if self.app.recorder.tracer is not None:
             request.stages = Stages(self.route(head.path))
         try:
-            request.shorten(self.admit(head))
+            seconds, key = self.admit(head)
+            request.shorten(seconds)
+            if key is not None:
+                request.use_key(key, is_limited=self.is_limited)
             response = await self._answer(head, request, read_body)
             if b"accept-encoding" in head.headers:
                 threads, deadline = self.app.threads, request.deadline
                 response = await compress_answer(head.headers, response, threads, deadline)
             response.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
+            self.note_failure(reason)
             response = _answer_failure(reason, request, identity)
         finally:
             request.end()
+            request.release_rows()
             self.app.receive_budget.release(request.held_bytes)
         self.record(
             head,
@@ -129,6 +137,7 @@ class Endpoint(ABC):
             version=request.version,
             rows=request.rows,
             stages=request.stages,
+            key=request.key,
         )
         return response
 
@@ -143,14 +152,14 @@ class Endpoint(ABC):
         version: str = "",
         rows: int | None = None,
         stages: Stages | None = None,
+        key: ApiKey | None = None,
     ) -> None:
         """Count, log and trace one request once it is over; without response its client is gone."""
         recorder = self.app.recorder
         status = _CLIENT_GONE if response is None else response.status
-        if status == Overloaded.status:
-            self.sheds_until = time.monotonic() + _SHEDDING_SECONDS
+        name = "" if key is None else key.name
         if not recorder.is_verbose:
-            recorder.count(model, self.name, status, seconds, version=version)
+            recorder.count(model, self.name, status, seconds, version=version, key=name, rows=rows)
             return
         recorder.record(
             "POST",
@@ -164,7 +173,13 @@ class Endpoint(ABC):
             version=version,
             rows=rows,
             stages=stages,
+            key=name,
         )
+
+    def note_failure(self, reason: BaseException) -> None:
+        """Note that a queue refused a request: from now on it is asked before one is read."""
+        if isinstance(reason, Overloaded):
+            self.sheds_until = time.monotonic() + _SHEDDING_SECONDS
 
     def count_batch(
         self, model: str, status: int, seconds: Sequence[float], *, version: str = ""
@@ -178,19 +193,19 @@ class Endpoint(ABC):
             seconds: that each took.
 
         Returns:
-            False where more is recorded of a request: `record` each.
+            False where more is recorded of a request, or for its key: `record` each.
         """
         recorder = self.app.recorder
-        if recorder.is_verbose:
+        if recorder.is_verbose or self.app.auth is not None:
             return False
         recorder.count_batch(model, self.name, status, seconds, version=version)
         return True
 
-    def admit(self, head: Head) -> float:
+    def admit(self, head: Head) -> tuple[float, ApiKey | None]:
         """Ask for the key, where there are keys.
 
         Returns:
-            How many seconds the client waits at most.
+            How many seconds the client waits at most, and the key.
 
         Raises:
             MalformedRequest: a header stands twice that may not.
@@ -199,10 +214,9 @@ class Endpoint(ABC):
         """
         if head.repeated is not None:
             raise repeated_header(head.repeated)
-        if self.app.auth is not None:
-            self.app.auth.check(head.headers)
+        key = None if self.app.auth is None else self.app.auth.check(head.headers)
         timeout = head.headers.get(b"x-timeout-seconds")
-        return math.inf if timeout is None else read_timeout(timeout)
+        return math.inf if timeout is None else read_timeout(timeout), key
 
     def count_failures(self, model: ServedModel) -> CountFailures:
         """Make what counts the rows of an answer that failed."""

@@ -27,6 +27,7 @@ ERRORS = {
     "method_not_allowed": (405, "Method not allowed"),
     "not_acceptable": (406, "Not acceptable"),
     "too_large": (413, "Too large"),
+    "too_large_for_key": (413, "Too large for this key"),
     "unsupported_media_type": (415, "Unsupported media type"),
     "invalid_request": (422, "Invalid request"),
     "missing_field": (422, "Missing field"),
@@ -154,6 +155,7 @@ def problem(
     at: str | None = None,
     *,
     errors: Sequence[tuple[str, str]] = (),
+    members: Mapping[str, Any] | None = None,
     **headers: Any,
 ) -> ExpectedResponse:
     """An error; `at` is the one place that its `detail` is about, `errors` are several."""
@@ -170,6 +172,7 @@ def problem(
     places = [(at, detail)] if at is not None else errors
     if places:
         content["errors"] = [{"pointer": pointer, "detail": said} for pointer, said in places]
+    content |= members or {}
     body = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
     return ExpectedResponse(status, body, {"content-type": PROBLEM} | _named(headers), code)
 

@@ -16,6 +16,7 @@ from service.codec.media import JSON
 from service.codec.valid_rows import beyond_levels
 from service.contracts import InferenceResult, ServedModel
 from service.errors import NotReady, ServiceError
+from service.keys import ApiKey
 from service.operations.fields import MODEL
 from service.operations.model_input import ModelInput, join_inputs
 from service.operations.response import AS_JSON, Scalars, Tensors, write_json, write_json_rows
@@ -36,8 +37,8 @@ _log = logging.getLogger("service.transport.fast_path.coalescer")
 
 # Requests of one row each for a model, and the text of their numbers.
 _LoneRows = list[tuple[FastPathRequest, bytes]]
-# Those that may be prepared as one, by model, patience and what else they say.
-_Alike = dict[tuple[int, float, LoneFields], tuple[ServedModel, _LoneRows]]
+# Those that may be prepared as one, by model, patience, key and what else they say.
+_Alike = dict[tuple[int, float, ApiKey | None, LoneFields], tuple[ServedModel, _LoneRows]]
 # The models that were found in this turn, by the name that a request gives.
 _Found = dict[str | None, ServedModel]
 # What may wait together, by what it must have in common.
@@ -92,7 +93,7 @@ def _join_lone_rows(
     """
     alike, left = _find_alike(_admit(endpoint, requests), reader, found)
     batches: list[CoalescedBatch] = []
-    for (_, _, fields), (model, rows) in alike.items():
+    for (*_, fields), (model, rows) in alike.items():
         made = _prepare_together(endpoint, model, dict(fields), rows)
         if made is None:
             left += [request for request, _ in rows]
@@ -106,15 +107,18 @@ def _admit(
 ) -> list[FastPathRequest]:
     """Admit requests and say until when each waits; one that may not be served fails."""
     admitted: list[FastPathRequest] = []
-    head, timeout = None, 0.0
+    head, timeout, key = None, 0.0, None
     for request in requests:
-        if request.head is not head:  # what a client sends again is the same object
-            try:
-                timeout = min(endpoint.admit(request.head), endpoint.longest_seconds)
-            except Exception as error:
-                request.fail(error)
-                continue
-            head = request.head
+        try:
+            if request.head is not head:  # what a client sends again is the same object
+                timeout, key = endpoint.admit(request.head)
+                timeout = min(timeout, endpoint.longest_seconds)
+                head = request.head
+            if key is not None:
+                request.use_key(key)
+        except Exception as error:
+            request.fail(error)
+            continue
         request.timeout = timeout
         request.deadline = request.arrived + timeout
         admitted.append(request)
@@ -132,21 +136,24 @@ def _find_alike(
     left: list[FastPathRequest] = []
     alike: _Alike = {}
     text: LoneText | None = None
-    timeout = 0.0
+    timeout, key = 0.0, None
     for request in requests:
         row = reader.find(request.body)
         if row is None:
             left.append(request)
             continue
-        if row[0] is not text or request.timeout != timeout:  # mostly as the one before
-            try:
+        try:
+            if request.key is not None:
+                request.hold_rows(1)
+            # Mostly as the one before.
+            if row[0] is not text or request.timeout != timeout or request.key is not key:
                 model = _find(request, row[0].model, found)
-            except Exception as error:
-                request.fail(error)
-                continue
-            text, timeout = row[0], request.timeout
-            name, version = model.card.name, model.card.version
-            _, rows = alike.setdefault((id(model), timeout, text.fields), (model, []))
+                text, timeout, key = row[0], request.timeout, request.key
+                name, version = model.card.name, model.card.version
+                _, rows = alike.setdefault((id(model), timeout, key, text.fields), (model, []))
+        except Exception as error:
+            request.fail(error)
+            continue
         request.served, request.model, request.version = model, name, version
         rows.append((request, row[1]))
     return alike, left
@@ -214,6 +221,7 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
         request.serve_alone()
         return
     request.rows = count = len(given.rows)
+    request.hold_rows(count)
     is_lone = (
         count == 1
         and not given.with_evaluations
@@ -221,7 +229,10 @@ def _prepare(request: FastPathRequest, model: ServedModel, groups: _Groups) -> N
         and given.is_observed
     )
     key = (
-        (id(model), id(given.queue), given.wants_log_det, given.decision, request.timeout)
+        (
+            *(id(model), id(given.queue), given.wants_log_det),
+            *(given.decision, request.timeout, request.key),
+        )
         if is_lone
         else id(request)
     )

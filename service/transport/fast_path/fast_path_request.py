@@ -130,6 +130,7 @@ class FastPathRequest(RequestContext):
     def record(self, response: RawResponse | None, identity: str, now: float) -> None:
         """Count the answer, once it is written."""
         try:
+            self.release_rows()
             self.endpoint.record(
                 self.head,
                 identity,
@@ -138,6 +139,7 @@ class FastPathRequest(RequestContext):
                 model=self.model,
                 version=self.version,
                 rows=self.rows,
+                key=self.key,
             )
         except Exception:
             _log.exception("a request of %s could not be counted", self.endpoint.name)
@@ -145,6 +147,7 @@ class FastPathRequest(RequestContext):
     def fail(self, error: Exception) -> None:
         """Tell the client what came in the place of an answer."""
         identity = request_id(self.head.headers)
+        self.endpoint.note_failure(error)
         response = error_response(error, identity).raw()
         self.finish(response)
         self.record(response, identity, time.monotonic())

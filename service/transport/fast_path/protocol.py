@@ -83,11 +83,7 @@ class FastPathProtocol(BoundedHttpProtocol):
     def serve_in_task(self, request: FastPathRequest) -> None:
         """Serve a request in a task of its own: something takes long, or a model was replaced."""
         self._begin_task(
-            request.endpoint,
-            request.head,
-            request.body,
-            request.arrived,
-            is_accepted=request.is_accepted,
+            request.endpoint, request.head, request.body, request.arrived, former=request
         )
 
     def finish(self, response: RawResponse | None) -> None:
@@ -137,10 +133,11 @@ class FastPathProtocol(BoundedHttpProtocol):
         body: bytes,
         arrived: float,
         *,
-        is_accepted: bool = False,
+        former: FastPathRequest | None = None,
     ) -> None:
         self._request = request = RequestContext(arrived, arrived + self.shared.timeout_seconds)
-        request.is_accepted = is_accepted
+        if former is not None:
+            request.go_on_for(former)
         serving = self._serve(endpoint, head, body, request)
         self._task = request.task = self.loop.create_task(serving)
 

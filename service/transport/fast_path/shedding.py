@@ -36,8 +36,10 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
     if head.query or endpoint.operation.tensor is None or endpoint.app.recorder.tracer is not None:
         return None
     model = version = ""
+    key = None
     try:
-        deadline = now + min(endpoint.admit(head), endpoint.longest_seconds)
+        seconds, key = endpoint.admit(head)
+        deadline = now + min(seconds, endpoint.longest_seconds)
         is_json = endpoint.reader.read_media(head) == JSON
         if not is_json and endpoint.reader.read_media(head) != NPY:
             return None
@@ -48,11 +50,12 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
         endpoint.operation.queue(served).check(max(1, rows), deadline)
         return None
     except (Overloaded, DeadlineExceeded) as error:
+        endpoint.note_failure(error)
         identity = request_id(head.headers)
         response = error_response(error, identity).raw()
     except Exception:  # it is told to whom it concerns once the request is read
         return None
-    endpoint.record(head, identity, response, 0.0, model=model, version=version)
+    endpoint.record(head, identity, response, 0.0, model=model, version=version, key=key)
     return response
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from service.api.statistics import collect
 from service.api.v2 import describe, describe_server, list_index, refuse_control_parameters
 from service.errors import NotFound, NotReady
+from service.keys import ApiKey
 from service.operations.request_context import RequestContext
 from service.operations.response import Response
 from service.transport.asgi import AppContext, Endpoint, ReadBody
@@ -28,13 +29,15 @@ _OPEN = ("ServerLive", "ServerReady")
 
 
 class MessageEndpoint(Endpoint):
-    """A call that takes a message and answers one.
+    """A call that takes a message and answers one; the limits of keys are not for it.
 
     Args:
         app: what all transports share.
         method: its name in inference.proto.
         respond: gives the fields of the answer.
     """
+
+    is_limited = False
 
     def __init__(self, app: AppContext, method: str, respond: Respond) -> None:
         super().__init__(app)
@@ -48,9 +51,9 @@ class MessageEndpoint(Endpoint):
         """Its path has no parts that vary."""
         return path
 
-    def admit(self, head: Head) -> float:
+    def admit(self, head: Head) -> tuple[float, ApiKey | None]:
         """Ask for the key, but where anybody may ask."""
-        return math.inf if self._is_open else super().admit(head)
+        return (math.inf, None) if self._is_open else super().admit(head)
 
     async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
         message = parse(self._request, await read_body())

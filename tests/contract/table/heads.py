@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import zstandard
 
@@ -28,6 +29,8 @@ _WITH_ANOTHER_ID = ok(
     b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}', x_request_id=MADE
 )
 _KEYS = {"api_keys": ("a-key-of-16-characters", "another-key-of-16-characters")}
+# Those have no limits; the file's do.
+_LIMITED = {**_KEYS, "api_key_file": str(Path(__file__).parent.parent / "keys.toml")}
 _PAGES = {"cors_origins": ("https://example.org",)}
 _NO_ACCEPT = NotInV2("Accept is not looked at there")
 
@@ -230,6 +233,30 @@ CASES = [
         ),
         method="GET",
         settings=_KEYS,
+    ),
+    # Limits of keys
+    _encode(
+        "key of a file",
+        _GOOD,
+        settings=_LIMITED,
+        headers={"X-API-Key": "a-key-with-room-for-all"},
+    ),
+    _encode(
+        "key beside a file",
+        _GOOD,
+        settings=_LIMITED,
+        headers={"Authorization": "Bearer another-key-of-16-characters"},
+    ),
+    _encode(
+        "more rows than the key ever may",
+        problem(
+            "too_large_for_key",
+            "key small: rows_per_second is 2, so a request may have 2 rows, got 3: send fewer at a time",
+            members={"key": "small", "limit": "rows_per_second", "allowed": 2.0},
+        ),
+        body={"model": "line", "x": [[2, 4, 6]] * 3},
+        settings=_LIMITED,
+        headers={"X-API-Key": "a-key-of-two-rows-a-second"},
     ),
     # Ids and traces
     _encode(

@@ -22,7 +22,7 @@ from service.telemetry.access_log import (
 )
 
 LINE = AccessRecord(
-    "id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32, version="2"
+    "id-1", "POST", "/encode", 200, 0.0123, "moons", "encode", 4, "f" * 32, "2", "nightly"
 )
 
 
@@ -93,12 +93,12 @@ def test_access_lines_are_json_without_what_is_absent() -> None:
         **LINE._asdict(),
     }
     assert second["request_id"] == "id-2"
-    assert not {"model", "version", "op", "rows", "trace_id"} & set(second)
+    assert not {"model", "version", "op", "rows", "trace_id", "key"} & set(second)
 
 
 def test_access_lines_for_people() -> None:
     text = written("console", LINE)
-    assert text.endswith(" INFO    POST /encode 200 moons 4 rows 12.3 ms [id-1]\n")
+    assert text.endswith(" INFO    POST /encode 200 moons 4 rows 12.3 ms key=nightly [id-1]\n")
 
 
 def test_a_path_cannot_write_to_the_terminal() -> None:
@@ -207,5 +207,5 @@ def test_lines_of_several_workers_have_its_number() -> None:
         else:
             assert lines[0].endswith(" INFO    worker 2: loaded")
             assert lines[1].endswith(
-                " INFO    worker 2: POST /encode 200 moons 4 rows 12.3 ms [id-1]"
+                " INFO    worker 2: POST /encode 200 moons 4 rows 12.3 ms key=nightly [id-1]"
             )
