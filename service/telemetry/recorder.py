@@ -84,7 +84,9 @@ class RequestRecorder:
             return
         line = AccessRecord(
             *(request_id, method, path, status, seconds),
-            *(model, op, rows, trace_id(headers), version, key),
+            *(model, op, rows, trace_id(headers)),
+            version=version,
+            key=key,
         )
         if self.tracer is not None:
             line = line._replace(trace_id=self.tracer.record(line, headers, stages))
