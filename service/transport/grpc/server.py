@@ -192,6 +192,8 @@ class GrpcServer:
         except TimeoutError:
             raise BodyTimeout("message: it did not arrive before the request's deadline") from None
         if body is grpc.aio.EOF:
+            # Or gRPC has ended the call, as for a message beyond its limit: then it cancels.
+            await asyncio.sleep(_LEAST_SECONDS)
             raise MalformedBody("message: expected one, got none")
         return self._check_size(body)
 
