@@ -119,15 +119,23 @@ def _reserve_grpc_port(settings: Settings, port: int) -> socket.socket:
     Raises:
         StartupError: it cannot be had, or what is needed is not installed.
     """
-    if find_spec("grpc_health") is None or find_spec("grpc_reflection") is None:
+    if not all(map(_is_installed, ("google.protobuf", "grpc_health", "grpc_reflection"))):
         raise StartupError(
-            f"{flag_name('grpc_port')} needs the extra grpc: {install_command('grpc')}"
+            f"{flag_name('grpc_port')}: it needs the extra 'grpc': {install_command('grpc')}"
         )
     name = "grpc_port"
     # Alone first: what others have would be shared else, and each get half of the calls.
     with _bind(settings, port, name=name) as found:
         port = found.getsockname()[1]
     return _bind(settings, port, is_shared=True, name=name)
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module could be imported, which each process does for itself."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _bind(

@@ -24,7 +24,11 @@ from pushforward.cli.commands import COMMANDS
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 FROM_CLONE = f"pip install --editable '.[{{}}]' in {ROOT}"
-MODULES = {"opentelemetry-api": "opentelemetry", "pillow": "PIL", "scikit-learn": "sklearn"}
+MODULES = {
+    **{"opentelemetry-api": "opentelemetry", "pillow": "PIL", "scikit-learn": "sklearn"},
+    **{"grpcio": "grpc", "grpcio-health-checking": "grpc_health"},
+    **{"grpcio-reflection": "grpc_reflection", "protobuf": "google"},
+}
 
 # Runs the command where distributions are not installed: their modules are not found.
 SCRIPT = """
@@ -71,7 +75,10 @@ def closure(name: str) -> frozenset[str]:
 def command(extras: tuple[str, ...], *arguments: str | Path) -> list[str]:
     """The command where `extras` are all that is installed."""
     missing = (
-        brought("cpu", "train", "otel") - brought(*extras) - closure("httpx") - closure("numpy")
+        brought("cpu", "train", "otel", "grpc")
+        - brought(*extras)
+        - closure("httpx")
+        - closure("numpy")
     )
     absent = ",".join(MODULES.get(name, name.replace("-", "_")) for name in missing)
     return [sys.executable, "-c", SCRIPT, absent, *map(str, arguments)]
@@ -207,6 +214,12 @@ def test_the_load_tester_needs_no_server(
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert text in done.stderr
     assert not Path("a.png").exists()
+
+
+def test_grpc_needs_its_extra() -> None:
+    done = run(("onnx",), "serve", "models/zoo/moons", "--port", "0", "--grpc-port", "0")
+    line = f"pushforward: --grpc-port: it needs the extra 'grpc': {FROM_CLONE.format('grpc')}"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, line)
 
 
 def test_the_extra_onnx_serves_models_with_graphs(tmp_path: Path) -> None:
