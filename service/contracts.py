@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,6 +282,17 @@ class ServedModel:
     states: StatesQueue | None = None
 
 
+class VersionPolicy(NamedTuple):
+    """Which versions of a model are live; None where it is said elsewhere.
+
+    live: the highest, all, or those with these numbers.
+    default: the one that answers requests that name none.
+    """
+
+    live: Literal["latest", "all"] | tuple[int, ...] | None = None
+    default: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ModelIndexEntry:
     """One version of a model in the index: served, or why not.
@@ -330,28 +341,38 @@ class Repository(Protocol):
         ...
 
     def get(self, name: str | None) -> ServedModel:
-        """Find a model by name; None is the default or the only one.
+        """Find a model by name, or by NAME@VERSION; None is the default or the only one.
 
         Raises:
-            ModelNotFound: no such model, or None where several are served without a default.
+            ModelNotFound: no such model, the version is not live, or None where several are served
+                without a default.
             NotReady: models are loading or the service is draining.
         """
         ...
 
     def models(self) -> list[ServedModel]:
-        """All served models in order of name."""
+        """The default versions of all served models in order of name."""
+        ...
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """The live versions of a model, the highest last; none where no model is called so."""
         ...
 
     def index(self) -> list[ModelIndexEntry]:
-        """All models in order of name: the served versions, and those that were refused."""
+        """All models in order of name: the live versions, and those that were refused."""
         ...
 
     def sources(self) -> list[SourceStatus]:
         """The URIs that models come from."""
         ...
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, wanted: VersionPolicy | None = None) -> None:
         """Load a model from its folder; its version before, if any, is served until then.
+
+        Args:
+            name: of the model.
+            wanted: which versions are live from now on, whatever its folder says; those that are
+                live already go on as they are. None: as its folder says, and all are loaded anew.
 
         Raises:
             ModelNotFound: no folder is called so.

@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         description="How long a store behind a URI may take for each list, and for each few "
         "megabytes of a file.",
     )
+    version_policy: Literal["latest", "all"] = Field(
+        "latest",
+        description="Which versions of a model are live: the highest, or all that lie in its "
+        "folder. serving.toml there may say otherwise of one model.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is all of them.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     grpc_port: int | None = Field(

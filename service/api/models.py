@@ -38,12 +38,12 @@ def models_router(repository: Repository) -> APIRouter:
 
     @router.get("/models", summary="All served models", response_model_exclude_defaults=True)
     async def models() -> ModelList:
-        served = [ModelInfo(**model.card.describe()) for model in repository.models()]
+        served = [_describe(repository, model.card) for model in repository.models()]
         return ModelList(models=served, default=_default(repository))
 
     @router.get("/models/{name}", summary="One served model", response_model_exclude_defaults=True)
     async def model(name: str) -> ModelInfo:
-        return ModelInfo(**repository.get(name).card.describe())
+        return _describe(repository, repository.get(name).card)
 
     @router.get("/models/{name}/calibration", summary="The calibration scores of a served model")
     async def calibration(
@@ -60,6 +60,11 @@ def models_router(repository: Repository) -> APIRouter:
         return CalibrationInfo(model=card.name, version=card.version, **facts, **shape)
 
     return router
+
+
+def _describe(repository: Repository, card: ModelCard) -> ModelInfo:
+    live = tuple(served.card.version for served in repository.versions(card.name))
+    return ModelInfo(**card.describe(), versions=live)
 
 
 def _calibration_of(card: ModelCard, label: int | None) -> Calibration:

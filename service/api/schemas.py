@@ -36,6 +36,9 @@ class ModelInfo(Wire):
 
     name: str
     version: str
+    versions: tuple[str, ...] = Field(
+        description="Those that are live, the highest last: NAME@VERSION asks one of them."
+    )
     family: str
     event_shape: tuple[int, ...] = Field(description="Shape of one x.")
     features: int = Field(description="D, the size of one x and of one z.")

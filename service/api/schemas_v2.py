@@ -147,4 +147,9 @@ class IndexRequest(Strict):
 class ControlRequest(Strict):
     """A load or unload; files and settings come from the repository alone."""
 
-    parameters: Parameters = Field({}, description="unload_dependents, which changes nothing.")
+    parameters: Parameters = Field(
+        {},
+        description="Of a load: config, JSON in a string whose version_policy says which versions "
+        "are live until the model is loaded without parameters, and default_version, the one that "
+        "answers requests that name none. unload_dependents changes nothing.",
+    )

@@ -25,19 +25,34 @@ def statistics_router(repository: Repository, metrics: Metrics) -> APIRouter:
     """Make the routes; the first stands before one that takes any name."""
     router = APIRouter(prefix="/v2/models", tags=["open inference protocol"])
 
-    @router.get("/stats", summary="Statistics of all models")
+    @router.get("/stats", summary="Statistics of the live versions of all models")
     async def all_models() -> StatisticsOfModels:
-        return await collect(metrics, [model.card for model in repository.models()])
+        return await collect(metrics, live_cards(repository, "", ""))
 
-    @router.get("/{name}/stats", summary="Statistics of a model")
+    @router.get("/{name}/stats", summary="Statistics of the live versions of a model")
     async def one_model(name: str) -> StatisticsOfModels:
-        return await collect(metrics, [find(repository, name, None).card])
+        return await collect(metrics, live_cards(repository, name, ""))
 
     @router.get("/{name}/versions/{version}/stats", summary="Statistics of one version")
     async def one_version(name: str, version: str) -> StatisticsOfModels:
-        return await collect(metrics, [find(repository, name, version).card])
+        return await collect(metrics, live_cards(repository, name, version))
 
     return router
+
+
+def live_cards(repository: Repository, name: str, version: str) -> list[ModelCard]:
+    """The live versions of a model, or of all; where one is named, that one.
+
+    Raises:
+        ModelNotFound, NotReady: as `find`.
+    """
+    if not name:
+        names = [model.card.name for model in repository.models()]
+        return [card for each in names for card in live_cards(repository, each, "")]
+    found = find(repository, name, version or None).card
+    if version or found.name != name:  # NAME@VERSION
+        return [found]
+    return [served.card for served in repository.versions(name)]
 
 
 async def collect(metrics: Metrics, cards: Sequence[ModelCard]) -> StatisticsOfModels:

@@ -3,7 +3,7 @@
 Reference: Open Inference Protocol, inference_rest.md; Triton, extension_model_repository.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from fastapi import APIRouter, Request
 
@@ -21,6 +21,7 @@ from service.api.schemas_v2 import (
 from service.codec.json import check_keys, parse_object
 from service.codec.v2 import validate
 from service.codec.v2_tensors import datatype_of
+from service.codec.version_policy import NAMES, read_version_policy
 from service.contracts import ModelCard, Repository
 from service.errors import InvalidParameter, MalformedBody, NotReady
 from service.operations.failures import CODE_TYPE, STATUS
@@ -47,8 +48,13 @@ def v2_router(app: AppContext) -> APIRouter:
     return router
 
 
-def describe(card: ModelCard) -> ModelMetadata:
-    """Name a model's tensors, all that can be sent and all that can be asked for."""
+def describe(card: ModelCard, live: Sequence[str] = ()) -> ModelMetadata:
+    """Name a model's tensors, all that can be sent and all that can be asked for.
+
+    Args:
+        card: of the version that is described.
+        live: all versions of the model that are live.
+    """
     names, dtypes = card.feature_names, output_dtypes()
 
     def tensor(name: str, shape: tuple[int, ...]) -> TensorMetadata:
@@ -61,7 +67,7 @@ def describe(card: ModelCard) -> ModelMetadata:
         inputs.append(tensor("context", card.context_shape))
     return ModelMetadata(
         name=card.name,
-        versions=[card.version],
+        versions=list(live) or [card.version],
         platform=f"{NAME}_{card.engine}",
         inputs=inputs,
         outputs=[
@@ -95,14 +101,18 @@ def list_index(repository: Repository, *, only_ready: bool) -> list[IndexEntry]:
     ]
 
 
-def refuse_control_parameters(parameters: Iterable[str]) -> None:
+def refuse_control_parameters(parameters: Iterable[str], known: Sequence[str] = ()) -> None:
     """Refuse what would put a client's settings or files in place of the repository's.
+
+    Args:
+        parameters: of a load or an unload.
+        known: those that it takes beside `unload_dependents`.
 
     Raises:
         InvalidParameter: a parameter of a load or an unload that is not taken.
     """
     for name in parameters:
-        if name != "unload_dependents":
+        if name not in (*known, "unload_dependents"):
             raise InvalidParameter(
                 f"{name:.40}: models come from the repository alone", at=f"/parameters/{name:.40}"
             )
@@ -136,7 +146,7 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
         "/models/{name}", summary="The tensors of a model", response_model_exclude_none=True
     )
     async def model(name: str) -> ModelMetadata:
-        return describe(find(repository, name, None).card)
+        return describe_live(repository, name, None)
 
     @router.get(
         "/models/{name}/versions/{version}",
@@ -144,7 +154,7 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
         response_model_exclude_none=True,
     )
     async def model_version(name: str, version: str) -> ModelMetadata:
-        return describe(find(repository, name, version).card)
+        return describe_live(repository, name, version)
 
     @router.get("/models/{name}/ready", summary="Whether a model takes requests")
     async def model_ready(name: str) -> ModelReady:
@@ -153,6 +163,16 @@ def _add_models(router: APIRouter, repository: Repository) -> None:
     @router.get("/models/{name}/versions/{version}/ready", summary="Whether a version does")
     async def version_ready(name: str, version: str) -> ModelReady:
         return ModelReady(name=find(repository, name, version).card.name, ready=True)
+
+
+def describe_live(repository: Repository, name: str, version: str | None) -> ModelMetadata:
+    """Name the tensors of a version, and the versions of its model that are live.
+
+    Raises:
+        ModelNotFound, NotReady: as `find`.
+    """
+    card = find(repository, name, version).card
+    return describe(card, [served.card.version for served in repository.versions(card.name)])
 
 
 def _add_index(router: APIRouter, app: AppContext) -> None:
@@ -170,17 +190,21 @@ def _add_control(router: APIRouter, app: AppContext) -> None:
 
     @router.post("/repository/models/{name}/load", summary="Load a model", openapi_extra=body)
     async def load(name: str, request: Request) -> None:
-        await _check_control(app, request)
-        await repository.load(name)
+        parameters = await _read_control(app, request, NAMES)
+        await repository.load(name, read_version_policy(parameters))
 
     @router.post("/repository/models/{name}/unload", summary="Unload a model", openapi_extra=body)
     async def unload(name: str, request: Request) -> None:
-        await _check_control(app, request)
+        await _read_control(app, request)
         await repository.unload(name)
 
 
-async def _check_control(app: AppContext, request: Request) -> None:
-    refuse_control_parameters(validate(ControlRequest, await _read(app, request)).parameters)
+async def _read_control(
+    app: AppContext, request: Request, known: Sequence[str] = ()
+) -> Mapping[str, object]:
+    parameters = validate(ControlRequest, await _read(app, request)).parameters
+    refuse_control_parameters(parameters, known)
+    return parameters
 
 
 async def _read(app: AppContext, request: Request) -> object:

@@ -69,19 +69,21 @@ def plan_processes(
 
 def _why_one_process(settings: Settings, chosen: Sequence[Gpu], processes_a_gpu: int) -> str:
     # Much is imported with it, and only where there are several GPUs.
-    from service.repository.folders import find_models, zoo_folder
+    from service.repository.folders import zoo_folder
     from service.repository.overrides import own_device
     from service.repository.placement import fits_on_each, needed_bytes
     from service.repository.sources import local_folders
+    from service.repository.version_policy import find_live
 
     if settings.enable_model_control:
         return f"{flag_name('enable_model_control')} reaches one process"
-    locations = find_models(local_folders(settings) or (zoo_folder(),))
-    devices = {location.name: own_device(location.folder) for location in locations}
-    named = [name for name, device in devices.items() if ":" in device]
+    locations = find_live(local_folders(settings) or (zoo_folder(),), settings)
+    devices = [own_device(location.folder) for location in locations]
+    placed = list(zip(locations, devices, strict=True))
+    named = [location.name for location, device in placed if ":" in device]
     if named:
         return f"{named[0]} names its device"
-    needs = [needed_bytes(one.folder) for one in locations if devices[one.name] != "cpu"]
+    needs = [needed_bytes(location.folder) for location, device in placed if device != "cpu"]
     if not fits_on_each(needs, chosen, processes_a_gpu):
         return "the models do not fit beside each other on each of them"
     return ""

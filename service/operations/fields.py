@@ -145,7 +145,8 @@ MODEL = Field(
     {
         "anyOf": [{"type": "string"}, _NULL],
         "default": None,
-        "description": "May be left out when one model is served.",
+        "description": "NAME, or NAME@VERSION of a version that is live. May be left out when one "
+        "model is served.",
     },
     lambda value: read_name(value, "model"),
     is_text=True,

@@ -1,7 +1,7 @@
 """The search for models in folders.
 
     FOLDER/config.json                    one model, version 1, called as its folder is
-    FOLDER/<version>/config.json          one model; the highest version is served
+    FOLDER/<version>/config.json          one model; of the versions those that are live are served
     FOLDER/<name>/config.json             a folder of models
     FOLDER/<name>/<version>/config.json   a folder of models with versions
 
@@ -23,11 +23,26 @@ from service.launch.exits import StartupError
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """The location of the served version of one model."""
+    """The location of one version of a model."""
 
     name: str
     version: str
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """The folder of a model with all versions in it, at least one.
+
+    folder: that holds the versions; of a model without versions its own.
+    versions: the highest last.
+    has_versions: whether each has a folder of its own.
+    """
+
+    name: str
+    folder: Path
+    versions: tuple[ModelLocation, ...]
+    has_versions: bool
 
 
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -51,6 +66,18 @@ def zoo_folder() -> Path:
 
 
 def find_models(folders: Iterable[Path], name: str | None = None) -> list[ModelLocation]:
+    """Find the highest version of each model of all folders, in order of name.
+
+    Args:
+        folders, name: as for `find_model_folders`.
+
+    Raises:
+        StartupError: as there.
+    """
+    return [found.versions[-1] for found in find_model_folders(folders, name)]
+
+
+def find_model_folders(folders: Iterable[Path], name: str | None = None) -> list[ModelFolder]:
     """Find the models of all folders, in order of name.
 
     Args:
@@ -60,26 +87,27 @@ def find_models(folders: Iterable[Path], name: str | None = None) -> list[ModelL
     Raises:
         StartupError: a folder is missing or empty, a name is not usable, or two models share one.
     """
-    found: dict[str, ModelLocation] = {}
+    found: dict[str, ModelFolder] = {}
     for folder in folders:
-        for location in _models_in(folder, name):
-            other = found.setdefault(location.name, location)
-            if other is not location:
+        for model in _models_in(folder, name):
+            other = found.setdefault(model.name, model)
+            if other is not model:
+                highest, taken = model.versions[-1].folder, other.versions[-1].folder
                 raise StartupError(
-                    f"{location.folder}: the name {location.name!r} is taken by {other.folder}; "
+                    f"{highest}: the name {model.name!r} is taken by {taken}; "
                     "rename one of the folders"
                 )
     return [found[name] for name in sorted(found)]
 
 
-def _models_in(folder: Path, name: str | None) -> list[ModelLocation]:
+def _models_in(folder: Path, name: str | None) -> list[ModelFolder]:
     try:
         own = _as_model(folder, name)
         if own is not None:
             return [own]
         children = sorted(child for child in folder.iterdir() if child.is_dir())
         visible = [child for child in children if not child.name.startswith(".")]
-        found = [location for location in map(_as_model, visible) if location is not None]
+        found = [model for model in map(_as_model, visible) if model is not None]
     except OSError as error:
         raise StartupError(f"{folder}: cannot be read: {error.strerror}") from None
     if not found:
@@ -89,9 +117,10 @@ def _models_in(folder: Path, name: str | None) -> list[ModelLocation]:
     return found
 
 
-def _as_model(folder: Path, name: str | None = None) -> ModelLocation | None:
+def _as_model(folder: Path, name: str | None = None) -> ModelFolder | None:
     if (folder / CONFIG_FILE).is_file():
-        return ModelLocation(_checked(name or name_of(folder), folder), "1", folder)
+        called = _checked(name or name_of(folder), folder)
+        return ModelFolder(called, folder, (ModelLocation(called, "1", folder),), False)
     if not folder.is_dir():
         return None
     versions = [
@@ -101,8 +130,13 @@ def _as_model(folder: Path, name: str | None = None) -> ModelLocation | None:
     ]
     if not versions:
         return None
-    highest = max(versions, key=lambda child: int(child.name))
-    return ModelLocation(_checked(name or name_of(folder), folder), str(int(highest.name)), highest)
+    called = _checked(name or name_of(folder), folder)
+    # One of 2 and 02 is version 2, always the same one.
+    by_number = {int(child.name): child for child in sorted(versions)}
+    locations = [
+        ModelLocation(called, str(number), by_number[number]) for number in sorted(by_number)
+    ]
+    return ModelFolder(called, folder, tuple(locations), True)
 
 
 def _checked(name: str, folder: Path) -> str:

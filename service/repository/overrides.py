@@ -1,11 +1,12 @@
-"""The overrides of one model's settings: serving.toml, a file beside its weights.
+"""The overrides of one version's settings: serving.toml, a file beside its weights.
 
     engine = "torch"
     device = "cuda:1"
     dtype = "float64"
     max_batch_size = 64
 
-Every name but `dtype` is that of a setting, and wins over it for this model.
+Every name but `dtype` is that of a setting, and wins over it for this version. Which versions are
+live is said in the folder above them (`service.repository.version_policy`).
 """
 
 import tomllib
@@ -22,8 +23,10 @@ from service.settings import Settings, flag_name
 
 SERVING_FILE = "serving.toml"
 MAX_BYTES = 64 * 1024
+# What is said of all versions of a model.
+VERSION_NAMES = ("version_policy", "default_version")
 
-_SETTINGS = (
+SETTING_NAMES = (
     "engine",
     "device",
     "precision",
@@ -37,7 +40,7 @@ _SETTINGS = (
 )
 _fields: dict[str, Any] = {
     name: (Settings.model_fields[name].annotation, Settings.model_fields[name])
-    for name in _SETTINGS
+    for name in SETTING_NAMES
 }
 # A model is on one of them.
 _fields["device"] = (str, Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$"))
@@ -101,6 +104,8 @@ def _read(path: Path) -> dict[str, Any]:
         known = f"; expected {', '.join(_ServingFile.model_fields)}" * (
             first["type"] == "extra_forbidden"
         )
+        if field in VERSION_NAMES:
+            known = f": it belongs to {SERVING_FILE} in the folder above the versions of a model"
         raise StartupError(f"{path}: {field}: {first['msg']}{known}") from None
     except (OSError, ValueError) as error:  # not UTF-8, not TOML
         raise StartupError(f"{path}: cannot be read: {error}") from None

@@ -4,7 +4,7 @@ How much a model takes is known once it serves; what is placed before is estimat
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,9 @@ _WORKSPACE_BYTES = 256 * _MIB
 _PROCESS_BYTES = 1024 * _MIB
 # The rest is left to others, and to what is lost between allocations.
 _USABLE = 0.9
+
+# A model's name and its version.
+_Version = tuple[str, str]
 
 _log = logging.getLogger(__name__)
 
@@ -48,15 +51,15 @@ def fits_on_each(needs: Iterable[int], gpus: Sequence[Gpu], processes_a_gpu: int
 
 @dataclass(slots=True)
 class ModelPlacement:
-    """Which GPU each model of a process is on; a model stays where it was put.
+    """Which GPU each version of a model is on; it stays where it was put.
 
     Args:
         gpus: of the process.
     """
 
     gpus: Sequence[Gpu]
-    _devices: dict[str, Gpu] = field(default_factory=dict, init=False)
-    _taken: dict[str, int] = field(default_factory=dict, init=False)
+    _devices: dict[_Version, Gpu] = field(default_factory=dict, init=False)
+    _taken: dict[_Version, int] = field(default_factory=dict, init=False)
 
     def place(self, locations: Iterable[ModelLocation]) -> None:
         """Put models where most is free, the largest first."""
@@ -65,12 +68,12 @@ class ModelPlacement:
             self.device_of(location)
 
     def device_of(self, location: ModelLocation) -> str:
-        """The device of a model, which is put where most is free when it comes first."""
-        need = needed_bytes(location.folder)
-        gpu = self._devices.get(location.name)
+        """The device of a version, which is put where most is free when it comes first."""
+        need, version = needed_bytes(location.folder), (location.name, location.version)
+        gpu = self._devices.get(version)
         if gpu is None:
             gpu = max(self.gpus, key=self._free)
-            self._devices[location.name] = gpu
+            self._devices[version] = gpu
             if need > self._free(gpu):
                 _log.warning(
                     "%s: takes about %d MiB, and %s has about %d MiB left beside the others",
@@ -79,9 +82,15 @@ class ModelPlacement:
                     gpu.device,
                     max(0, self._free(gpu)) // _MIB,
                 )
-        self._taken[location.name] = need
+        self._taken[version] = need
         return gpu.device
 
+    def keep(self, name: str, versions: Collection[str]) -> None:
+        """Forget the versions of a model that are served no longer."""
+        gone = [key for key in self._devices if key[0] == name and key[1] not in versions]
+        for key in gone:
+            del self._devices[key], self._taken[key]
+
     def _free(self, gpu: Gpu) -> int:
-        taken = sum(self._taken.get(name, 0) for name, on in self._devices.items() if on == gpu)
+        taken = sum(self._taken.get(key, 0) for key, on in self._devices.items() if on == gpu)
         return usable_bytes(gpu) - taken

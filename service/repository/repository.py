@@ -6,10 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 from models.noise import set_noise_threads
 from service.batcher import ComputeSlots
-from service.contracts import ModelIndexEntry, ServedModel, SourceStatus
+from service.contracts import ModelIndexEntry, ServedModel, SourceStatus, VersionPolicy
 from service.engines.cpu import share_cpu, usable_cores
 from service.engines.device import resolve_device, why_cpu
 from service.engines.gpus import Gpu
@@ -17,18 +18,24 @@ from service.engines.probe import PROBES, ProbeTable
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
-from service.repository.calibrations import is_recalibrated, why_not_in_its_place
+from service.repository.changes import LoadVersion, ModelChanges, RefusedVersion
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.device_turns import DeviceTurns
 from service.repository.device_watch import DeviceWatch
 from service.repository.engine_loading import needs_torch
-from service.repository.folders import ModelLocation, find_models, stamp, zoo_folder
-from service.repository.loading import LoadedModel, load_model, recalibrate
+from service.repository.folders import (
+    ModelFolder,
+    ModelLocation,
+    find_model_folders,
+    zoo_folder,
+)
+from service.repository.loading import LoadedModel, load_model
 from service.repository.overrides import read_overrides
 from service.repository.placement import ModelPlacement
 from service.repository.sources import SourceWatch, local_folders
-from service.repository.startup import load_all, reason_of
+from service.repository.startup import load_all
 from service.repository.table import ModelTable
+from service.repository.version_policy import LiveVersions, live_versions
 from service.repository.watcher import FolderWatcher
 from service.settings import Settings, flag_name
 from service.telemetry import Metrics
@@ -52,6 +59,8 @@ class FolderRepository:
 
         folder changes ──> load ──> golden rows ──> warm-up ──> swap ──> drain the one before
                              └────────────┴────────────┴──> refused, with the reason
+
+    Which versions of a model are live, its folder says (`service.repository.version_policy`).
     """
 
     def __init__(
@@ -73,6 +82,14 @@ class FolderRepository:
             metrics, settings.drift_window_rows, settings.drift_rows_per_second
         )
         self._share = share_cpu(settings.instances, settings.num_threads, settings.workers)
+        self._changes = ModelChanges(
+            self._table,
+            is_draining=lambda: self._is_draining,
+            show=self._without_paths,
+            allow_uncalibrated=settings.allow_uncalibrated,
+        )
+        # What was said when a model was loaded by name wins over what its folder says.
+        self._policies: dict[str, VersionPolicy] = {}
         self._slots = ComputeSlots(self._share.budget)
         self._devices = DeviceWatch(probes)
         self._turns = DeviceTurns()
@@ -109,10 +126,11 @@ class FolderRepository:
             self._devices.look(self._table.batchers)
 
     def get(self, name: str | None) -> ServedModel:
-        """Find a model by name; None is the default or the only one.
+        """Find a model by name, or by NAME@VERSION; None is the default or the only one.
 
         Raises:
-            ModelNotFound: no such model, or none named where several are served without a default.
+            ModelNotFound: no such model, the version is not live, or none named where several are
+                served without a default.
             NotReady: models are loading or the service is shutting down, or the model was refused:
                 a fault of the service, which those who watch for 5xx are to see, and not of the
                 client, as 404 would say.
@@ -125,21 +143,36 @@ class FolderRepository:
         loaded = self._table.get(name)
         if loaded is not None:
             return loaded.served
-        refused = self._table.refusal(name)
+        raise self._why_not_served(name)
+
+    def _why_not_served(self, reference: str) -> ModelNotFound | NotReady:
+        """Say why nothing is served by NAME or NAME@VERSION."""
+        name, _, version = reference.rpartition("@")
+        model = self._table.versions(name or reference)
+        refused = model.refused.get(version) if name else model.refusal
         if refused is not None:
-            raise NotReady(
-                f"model: {name} {refused.version} cannot be served: {refused.reason}",
+            return NotReady(
+                f"model: {refused.name} {refused.version} cannot be served: {refused.reason}",
                 retry_after=_RETRY_REFUSED_SECONDS,
             )
+        if name and model.live:
+            live = ", ".join(loaded.served.card.version for loaded in model.in_order)
+            return ModelNotFound(
+                f"model: version {version!r:.20} of {name} is not live; live: {live}"
+            )
         names = ", ".join(self._table.names)
-        raise ModelNotFound(f"model: no model is called {name!r:.80}; served: {names}")
+        return ModelNotFound(f"model: no model is called {reference!r:.80}; served: {names}")
 
     def models(self) -> list[ServedModel]:
-        """All served models in order of name."""
+        """The default versions of all served models in order of name."""
         return self._table.models()
 
+    def versions(self, name: str) -> list[ServedModel]:
+        """The live versions of a model, the highest last; none where no model is called so."""
+        return [loaded.served for loaded in self._table.versions(name).in_order]
+
     def index(self) -> list[ModelIndexEntry]:
-        """All models in order of name: the served versions, and those that were refused."""
+        """All models in order of name: the live versions, and those that were refused."""
         return self._table.index()
 
     def sources(self) -> list[SourceStatus]:
@@ -154,15 +187,19 @@ class FolderRepository:
         Raises:
             StartupError: the folders cannot be used.
         """
-        if not any(self._needs_torch(location) for location in self._find_all()):
+        if not any(self._needs_torch(model) for model in self._find_all()):
             return
         threads = self._share.threads
         with suppress(ModuleNotFoundError):  # who needs it says so
             await run_in_dedicated_thread(lambda: import_torch(threads))
 
-    def _needs_torch(self, location: ModelLocation) -> bool:
+    def _needs_torch(self, model: ModelFolder) -> bool:
+        settings = self._settings
         try:
-            return needs_torch(location.folder, read_overrides(location.folder, self._settings))
+            return any(
+                needs_torch(location.folder, read_overrides(location.folder, settings))
+                for location in live_versions(model, settings).locations
+            )
         except StartupError:
             return False  # it is not loaded
 
@@ -178,8 +215,8 @@ class FolderRepository:
         settings = self._settings
         set_noise_threads(self._share.budget)
         await self._sources.start(is_fetched=self._is_fetched)
-        locations = self._find_all()
-        names = [location.name for location in locations]
+        found = self._find_all()
+        names = [model.name for model in found]
         if settings.default_model is not None and settings.default_model not in names:
             raise StartupError(
                 f"{flag_name('default_model')}: no model is called {settings.default_model!r}; "
@@ -197,20 +234,42 @@ class FolderRepository:
             if settings.watch_models and settings.model_repository:
                 await self._watcher.start()
             try:
-                skip = self._skip if settings.on_bad_model == "skip" else None
-                if self._placement is not None:
-                    self._placement.place(locations)
-                found = await load_all(locations, self._load, skip)
-                if self._devices.lost:
-                    for loaded in found:
-                        loaded.abort("the service does not start")
-                    raise StartupError(self._devices.lost)
-                for loaded in found:
-                    self._table.serve(loaded)
+                await self._load_all(found)
             except BaseException:
                 await self._watcher.stop()
                 raise
             self._has_started = True
+
+    async def _load_all(self, found: Sequence[ModelFolder]) -> None:
+        """Serve of all models what is to be live.
+
+        Raises:
+            StartupError: a model cannot be used; where bad models are skipped: none can be used.
+        """
+        skip = self._skip if self._settings.on_bad_model == "skip" else None
+        wanted: dict[str, LiveVersions] = {}
+        for model in found:
+            try:
+                wanted[model.name] = live_versions(model, self._settings)
+            except StartupError as error:
+                if skip is None or len(found) == 1:
+                    raise
+                skip(model.versions[-1], str(error))
+        locations = [location for each in wanted.values() for location in each.locations]
+        if self._placement is not None:
+            self._placement.place(locations)
+        served = await load_all(locations, self._load, skip)
+        if self._devices.lost:
+            for loaded in served:
+                loaded.abort("the service does not start")
+            raise StartupError(self._devices.lost)
+        for loaded in served:
+            self._table.serve(loaded)
+        for name, versions in wanted.items():
+            known = self._table.versions(name)
+            if known.live:
+                default = known.choose_default(versions.versions, versions.pinned)
+                self._table.settle(name, versions.versions, default)
 
     async def _load(self, location: ModelLocation) -> LoadedModel:
         async with self._cores:
@@ -229,8 +288,13 @@ class FolderRepository:
         self._table.refuse(location, self._without_paths(reason))
         self._skipped.add(location.name)
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, wanted: VersionPolicy | None = None) -> None:
         """Load a model from its folder; its version before, if any, is served until then.
+
+        Args:
+            name: of the model.
+            wanted: which versions are live from now on, whatever its folder says; those that are
+                live already go on as they are. None: as its folder says, and all are loaded anew.
 
         Raises:
             ModelNotFound: no folder is called so.
@@ -239,7 +303,43 @@ class FolderRepository:
         """
         self._find(name)  # before a lock is made for whatever a client calls a model
         async with self._turn(name):
-            await self._replace(self._find(name))
+            await self._load_by_name(self._find(name), wanted)
+
+    async def _load_by_name(self, model: ModelFolder, wanted: VersionPolicy | None) -> None:
+        name, former = model.name, self._policies.get(model.name)
+        refused = await self._make(model, wanted, self._load_model, anew=wanted is None)
+        if refused:
+            # What is live goes on as it was, and so does what is wanted.
+            await self._make(model, former, self._load_model)
+            raise refused[0].error
+        if wanted is None:
+            self._policies.pop(name, None)
+        else:
+            self._policies[name] = wanted
+
+    async def _make(
+        self,
+        model: ModelFolder,
+        wanted: VersionPolicy | None,
+        load: LoadVersion,
+        *,
+        anew: bool = False,
+    ) -> list[RefusedVersion]:
+        """Make the versions of a model live that are wanted.
+
+        Returns:
+            Those that were refused.
+        """
+        try:
+            versions = live_versions(model, self._settings, wanted)
+        except StartupError as error:
+            default = self._table.versions(model.name).default
+            location = replace(model.versions[-1], version=default or model.versions[-1].version)
+            return [RefusedVersion(location, self._changes.refuse(location, str(error)))]
+        refused = await self._changes.make(model.name, versions, load, anew=anew)
+        if self._placement is not None:
+            self._placement.keep(model.name, self._table.versions(model.name).live)
+        return refused
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer, until it is loaded by name; accepted rows are finished.
@@ -260,12 +360,12 @@ class FolderRepository:
         """
         async with self._starting:
             try:
-                locations = self._locations()
+                models = self._models_found()
             except StartupError as error:
                 _log.error("nothing is loaded anew: %s", error)
                 return
-        names = sorted({*locations, *self._table.names, *self._table.refused_names})
-        await asyncio.gather(*(self._refresh(name, locations.get(name)) for name in names))
+        names = sorted({*models, *self._table.names, *self._table.refused_names})
+        await asyncio.gather(*(self._refresh(name, models.get(name)) for name in names))
 
     async def _on_change(self) -> None:
         """Look at the folders, and do not wait: more may change while a model loads."""
@@ -294,7 +394,7 @@ class FolderRepository:
         self._is_draining = True
         self._table.abort("the service is shutting down")
 
-    async def _refresh(self, name: str, location: ModelLocation | None) -> None:
+    async def _refresh(self, name: str, model: ModelFolder | None) -> None:
         """Serve of one model what its folder holds; without a folder it is unloaded."""
         if name in self._waiting:
             return
@@ -304,105 +404,57 @@ class FolderRepository:
             async with self._turn(name):
                 self._waiting.discard(name)
                 if must_wait:
-                    location = self._locations().get(name)
-                await self._apply(name, location)
-        except ModelRefused as error:
-            loaded, version = self._table.get(name), "" if location is None else location.version
-            is_served = loaded is not None and loaded.served.card.version == version
-            what = "is served as it was before" if is_served else "is not served"
-            _log.error("%s %s %s: %s", name, version, what, error.detail)
+                    model = self._models_found().get(name)
+                for refused in await self._apply(name, model):
+                    self._log_refused(refused)
         except (NotReady, StartupError) as error:
             _log.error("%s is not loaded anew: %s", name, error)
         finally:
             self._waiting.discard(name)
 
-    def _find(self, name: str) -> ModelLocation:
-        """Locate a model that a client named.
+    def _log_refused(self, refused: RefusedVersion) -> None:
+        name, version = refused.location.name, refused.location.version
+        is_served = version in self._table.versions(name).live
+        what = "is served as it was before" if is_served else "is not served"
+        _log.error("%s %s %s: %s", name, version, what, refused.error.detail)
+
+    def _find(self, name: str) -> ModelFolder:
+        """Find the folder of a model that a client named.
 
         Raises:
             ModelNotFound: no folder is called so.
             ModelRefused: the folders cannot be read.
         """
         try:
-            locations = self._locations()
+            models = self._models_found()
         except StartupError as error:
             raise ModelRefused(self._without_paths(str(error))) from None
-        if name not in locations:
+        if name not in models:
             raise ModelNotFound(f"model: no folder is called {name!r:.80}")
-        return locations[name]
+        return models[name]
 
-    async def _apply(self, name: str, location: ModelLocation | None) -> None:
-        loaded = self._table.get(name)
-        if location is None:
-            if loaded is not None:
+    async def _apply(self, name: str, model: ModelFolder | None) -> list[RefusedVersion]:
+        """Serve of one model what its folder holds.   -> what was refused."""
+        if model is None:
+            if self._table.versions(name).live:
                 self._table.remove(name)
             self._table.forget_refusal(name)
-            return
+            self._policies.pop(name, None)
+            return []
         if self._is_draining or self._table.is_unloaded(name):
-            return
-        if loaded is not None and loaded.stamp == stamp(location):
-            # What was refused meanwhile lies there no longer.
-            self._table.forget_refusal(name)
-            return
-        is_same = loaded is not None and loaded.served.card.version == location.version
-        if loaded is not None and is_same and is_recalibrated(loaded.stamp, stamp(location)):
-            again = await recalibrate(location, loaded)
-            self._check_calibrated(location, again)
-            if not self._is_draining:
-                self._table.serve_on(again)
-            return
-        async with self._cores:
-            await self._replace(location)
+            return []
+        return await self._make(model, self._policies.get(name), self._load)
 
-    def _find_all(self) -> list[ModelLocation]:
-        return find_models(self._folders, self._settings.model_name)
+    def _find_all(self) -> list[ModelFolder]:
+        return find_model_folders(self._folders, self._settings.model_name)
 
-    def _locations(self) -> dict[str, ModelLocation]:
+    def _models_found(self) -> dict[str, ModelFolder]:
         """What lies in the folders now, by name.
 
         Raises:
             StartupError: they cannot be read, or are not all models.
         """
-        return {location.name: location for location in self._find_all()}
-
-    async def _replace(self, location: ModelLocation) -> None:
-        """Load a model and serve it in the place of the version before.
-
-        Raises:
-            ModelRefused: it cannot be loaded.
-            NotReady: the service is shutting down.
-        """
-        try:
-            loaded = await self._load_model(location)
-        except Exception as error:
-            reason = self._without_paths(reason_of(location, error))
-            self._table.refuse(location, reason)
-            raise ModelRefused(reason) from None
-        if self._is_draining:
-            loaded.abort("the service is shutting down")
-            raise NotReady("the service is shutting down")
-        try:
-            self._check_calibrated(location, loaded)
-        except ModelRefused as error:
-            loaded.abort(error.detail)
-            raise
-        self._table.serve(loaded)
-
-    def _check_calibrated(self, location: ModelLocation, loaded: LoadedModel) -> None:
-        """Refuse a model without calibration in the place of one that has it.
-
-        Raises:
-            ModelRefused: saying what to do.
-        """
-        former = self._table.get(location.name)
-        if former is None or self._settings.allow_uncalibrated:
-            return
-        fault = loaded.calibration_fault
-        reason = why_not_in_its_place(former.served.card, loaded.served.card, fault)
-        if reason is not None:
-            reason = self._without_paths(reason)
-            self._table.refuse(location, reason)
-            raise ModelRefused(reason)
+        return {model.name: model for model in self._find_all()}
 
     def _without_paths(self, reason: str) -> str:
         """Show clients where in the repository something is, not where the repository is."""

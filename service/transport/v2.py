@@ -102,6 +102,8 @@ class InferEndpoint(Endpoint):
             ServiceError: of the request, the model and the queue.
         """
         served = find(self.app.repository, name, version)
+        if name != served.card.name:  # it named a version too
+            name, version = served.card.name, served.card.version
         request.model, request.version = served.card.name, served.card.version
         try:
             inference = await read()
@@ -110,6 +112,8 @@ class InferEndpoint(Endpoint):
             raise
         request.shorten(_read_timeout(inference))
         _check_names(inference, name, served.card.version)
+        # A version that the body names is not answered for by its successor.
+        version = version or inference.model_version or None
         calls: list[V2Call] = []  # one a model that was asked
 
         def prepare(model: ServedModel) -> ModelInput | Deferred:
@@ -171,15 +175,10 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
     """Find a model by name, and by version where one is named.
 
     Raises:
-        ModelNotFound: no such model, or another version of it is served.
+        ModelNotFound: no such model, or that version of it is not live.
         NotReady: models are loading or the service is draining.
     """
-    served = repository.get(name)
-    if version is not None and version != served.card.version:
-        raise ModelNotFound(
-            f"model: {name} is served in version {served.card.version}, got {version!r:.20}"
-        )
-    return served
+    return repository.get(name if version is None else f"{name}@{version}")
 
 
 def _name_outputs(

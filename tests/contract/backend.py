@@ -21,7 +21,14 @@ import numpy as np
 
 from models.scoring.calibration import Calibration
 from service.batcher import Batcher, EngineCall, QueuePolicy
-from service.contracts import Array, ModelCard, ModelIndexEntry, ServedModel, SolverStats
+from service.contracts import (
+    Array,
+    ModelCard,
+    ModelIndexEntry,
+    ServedModel,
+    SolverStats,
+    VersionPolicy,
+)
 from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.errors import ModelNotFound, NotReady
 from service.telemetry import Metrics
@@ -92,12 +99,20 @@ KINDS = {
     "drained": Kind((3,)),
     # Its queue is closed once it was found; then there is version 4.
     "replaced": Kind((3,)),
+    # Two versions are live, 3 and 4: 4 gives twice the log-dets of 3.
+    "twofold": Kind((3,)),
+    "twofold@3": Kind((3,)),
+    "twofold@4": Kind((3,)),
+    # Version 3 is retired once it was found; then there is version 4 alone.
+    "retired@3": Kind((3,)),
 }
+# Versions that are not live.
+_RETIRED = ("twofold@2", "twofold@04", "twofold@")
 _FLOWS = ("flow", "judged_flow")
 # Models of which the states between noise and data can be asked.
 _WITH_STATES = ("line", "wide", "labelled", "grey", "flow")
 # Models that are not the same after a request as before it.
-SPENT = ("replaced_in_call", "failing_when_full", "lost", "replaced")
+SPENT = ("replaced_in_call", "failing_when_full", "lost", "replaced", "retired@3")
 
 
 class Repository:
@@ -119,12 +134,17 @@ class Repository:
         name = name or self._default
         if name == "loading":
             raise NotReady("models are loading", retry_after=2)
+        if name in _RETIRED:
+            bare, _, version = name.partition("@")
+            raise ModelNotFound(f"model: version {version!r} of {bare} is not live; live: 3, 4")
         if name not in KINDS:
             raise ModelNotFound(f"model: expected one of line, wide, got {name!r:.40}")
+        if name == "retired@3" and name in self._loaded:  # found once, and gone by now
+            raise ModelNotFound("model: version '3' of retired is not live; live: 4")
         if name in self._successors:
             return self._successors[name].served
         if name not in self._loaded:
-            self._loaded[name] = self._begin(name, "3")
+            self._loaded[name] = self._begin(name, _version_of(name))
         found = self._loaded[name].served
         if name == "replaced":
             self._successors[name] = self._begin(name, "4")
@@ -152,11 +172,15 @@ class Repository:
         """All that have begun."""
         return [loaded.served for loaded in self._loaded.values()]
 
+    def versions(self, name: str) -> list[ServedModel]:
+        """Nothing here asks for it."""
+        return []
+
     def index(self) -> list[ModelIndexEntry]:
         """Nothing here asks for it."""
         return []
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, wanted: VersionPolicy | None = None) -> None:
         """Nothing here asks for it."""
 
     async def unload(self, name: str) -> None:
@@ -174,7 +198,7 @@ class Repository:
     async def prepare(self, name: str | None) -> None:
         """Begin a model, so that nothing but the request is left to be done."""
         if name in KINDS and name not in self._loaded and name not in SPENT:
-            self._loaded[name] = self._begin(name, "3")
+            self._loaded[name] = self._begin(name, _version_of(name))
             if name == "full":
                 await self._loaded[name].fill_for_good()
             if name == "beside_full":
@@ -238,7 +262,7 @@ class Repository:
                 raise RuntimeError("poison")
 
         loaded = _LoadedModel(name, version, self._metrics, fault)
-        if name == "drained" or (name == "replaced" and version == "3"):
+        if name in ("drained", "retired@3") or (name == "replaced" and version == "3"):
             loaded.close()
         return loaded
 
@@ -360,7 +384,13 @@ def _card(name: str, version: str, kind: Kind) -> ModelCard:
         "config": {},
     }
     plain |= {"weights": _weights(name), "calibration": calibration_of(name)}
-    return ModelCard(name=name, event_shape=kind.event_shape, **plain | kind.facts)
+    return ModelCard(
+        name=name.partition("@")[0], event_shape=kind.event_shape, **plain | kind.facts
+    )
+
+
+def _version_of(name: str) -> str:
+    return name.partition("@")[2] or ("4" if name == "twofold" else "3")
 
 
 def _weights(name: str) -> str:
@@ -419,6 +449,8 @@ def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:
         flat = x.reshape(len(x), -1)
         z = (flat - _shift(context, len(x)).astype(x.dtype)) / x.dtype.type(2)
         log_det = -z[:, 0] / x.dtype.type(4)
+        if (card.name, card.version) == ("twofold", "4"):
+            log_det = log_det * x.dtype.type(2)
         if name == "contrast":
             log_det = log_det - flat.sum(1) * x.dtype.type(2)
         if name in ("bounded", "judged_bounds"):

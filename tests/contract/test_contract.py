@@ -115,7 +115,7 @@ def test_what_is_refused_reaches_no_engine(servers: Servers) -> None:
 
 def test_all_questions_at_once_get_their_answers(servers: Servers) -> None:
     """Every operation, every model, good and bad: one turn of the loop, each gets what is its."""
-    parts = (*servers.get({}).operations, "heads", "invalid")
+    parts = (*servers.get({}).operations, "heads", "invalid", "versions")
     cases = [case for part in parts for case in PARTS[part] if not case.settings]
     for case, received in zip(cases, servers.ask_together(cases), strict=True):
         assert received.status == case.answer.status, received.body

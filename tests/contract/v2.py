@@ -47,7 +47,8 @@ def why_not(case: Case) -> str | None:
 def question(case: Case) -> tuple[str, dict[str, str], bytes]:
     """Write the request: path, headers and body."""
     headers = {name: value for name, value in case.sent_headers.items() if name != "Accept"}
-    path = f"/v2/models/{case.model or 'line'}/infer"
+    name, _, version = (case.model or "line").partition("@")
+    path = f"/v2/models/{name}{f'/versions/{version}' if version else ''}/infer"
     if isinstance(case.v2, InV2):
         body = case.v2.body
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

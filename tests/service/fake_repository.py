@@ -21,6 +21,7 @@ from service.contracts import (
     ReplySink,
     ServedModel,
     SourceStatus,
+    VersionPolicy,
 )
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.settings import Settings
@@ -171,12 +172,18 @@ class FakeRepository:
         if not self.is_ready:
             raise NotReady("loading", retry_after=2)
         name = name or self.default
-        if name not in self.served:
+        bare, _, version = (name or "").partition("@")
+        if bare not in self.served:
             raise ModelNotFound(f"model: expected one of {', '.join(self.served)}, got {name!r}")
-        return self.served[name]
+        if version and version != self.served[bare].card.version:
+            raise ModelNotFound(f"model: version {version!r} of {bare} is not live; live: 3")
+        return self.served[bare]
 
     def models(self) -> list[ServedModel]:
         return list(self.served.values())
+
+    def versions(self, name: str) -> list[ServedModel]:
+        return [self.served[name]] if name in self.served else []
 
     def index(self) -> list[ModelIndexEntry]:
         served = [
@@ -187,11 +194,11 @@ class FakeRepository:
     def sources(self) -> list[SourceStatus]:
         return []
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, wanted: VersionPolicy | None = None) -> None:
         if name == "broken":
             raise ModelRefused("broken/4/config.json: cannot be read")
         self.get(name)
-        self.history.append(f"load {name}")
+        self.history.append(f"load {name}" if wanted is None else f"load {name} {wanted}")
 
     async def unload(self, name: str) -> None:
         self.get(name)

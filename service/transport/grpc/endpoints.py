@@ -10,8 +10,14 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.api.statistics import collect
-from service.api.v2 import describe, describe_server, list_index, refuse_control_parameters
+from service.api.statistics import collect, live_cards
+from service.api.v2 import (
+    describe_live,
+    describe_server,
+    list_index,
+    refuse_control_parameters,
+)
+from service.codec.version_policy import NAMES, read_version_policy
 from service.errors import NotFound, NotReady
 from service.keys import ApiKey
 from service.operations.request_context import RequestContext
@@ -19,6 +25,7 @@ from service.operations.response import Response
 from service.transport.asgi import AppContext, Endpoint, ReadBody
 from service.transport.grpc.infer import GrpcInferEndpoint
 from service.transport.grpc.messages import METHODS, SERVICE, message_class, parse
+from service.transport.grpc.tensors import read_parameters
 from service.transport.request import Head
 from service.transport.v2 import find
 
@@ -103,19 +110,15 @@ def _model_calls(app: AppContext) -> dict[str, Respond]:
         return {"ready": True}
 
     async def metadata(message: Any) -> dict[str, Any]:
-        card = find(repository, message.name, message.version or None).card
-        return describe(card).model_dump(exclude={"parameters"})
+        found = describe_live(repository, message.name, message.version or None)
+        return found.model_dump(exclude={"parameters"})
 
     async def index(message: Any) -> dict[str, Any]:
         listed = list_index(repository, only_ready=message.ready)
         return {"models": [one.model_dump() for one in listed]}
 
     async def statistics(message: Any) -> dict[str, Any]:
-        if message.name:
-            models = [find(repository, message.name, message.version or None)]
-        else:
-            models = repository.models()
-        cards = [model.card for model in models]
+        cards = live_cards(repository, message.name, message.version)
         return (await collect(app.recorder.metrics, cards)).model_dump()
 
     return {
@@ -130,8 +133,9 @@ def _control_calls(app: AppContext) -> dict[str, Respond]:
     repository = app.repository
 
     async def load(message: Any) -> dict[str, Any]:
-        refuse_control_parameters(message.parameters)
-        await repository.load(message.model_name)
+        refuse_control_parameters(message.parameters, NAMES)
+        wanted = read_version_policy(read_parameters(message.parameters))
+        await repository.load(message.model_name, wanted)
         return {}
 
     async def unload(message: Any) -> dict[str, Any]:

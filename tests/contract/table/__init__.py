@@ -12,6 +12,7 @@ from tests.contract.table import (
     mends,
     sample,
     score,
+    versions,
 )
 from tests.contract.table.neighbours import NEIGHBOURS, Neighbour
 
@@ -26,6 +27,7 @@ PARTS = {
     "limits": limits.CASES,
     "faults": faults.CASES,
     "mends": mends.CASES,
+    "versions": versions.CASES,
 }
 CASES: dict[str, Case] = {
     f"{part}-{case.name}": case for part, cases in PARTS.items() for case in cases

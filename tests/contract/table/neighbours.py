@@ -49,6 +49,17 @@ NEIGHBOURS = {
             b'{"model":"line","version":"3","log_prob":[-3.1318157]}',
         ),
     ),
+    ("log_prob", "twofold@3"): _pair(
+        "log_prob",
+        (
+            {"model": "twofold", "x": [[8, 0, 2]]},
+            b'{"model":"twofold","version":"4","log_prob":[-13.256816]}',
+        ),
+        (
+            {"model": "twofold@4", "x": [[-2, 1, 0]]},
+            b'{"model":"twofold","version":"4","log_prob":[-2.8818157]}',
+        ),
+    ),
     ("log_prob", "wide"): _pair(
         "log_prob",
         (
