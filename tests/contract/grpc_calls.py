@@ -73,7 +73,10 @@ def question(case: Case) -> tuple[Any, list[tuple[str, str]]]:
     end = int(lengths.get(v2.LENGTH, len(body)))
     try:
         content = json.loads(body[:end].decode("utf-8"), object_pairs_hook=_without_repeats)
-        message = write_request(content, path.split("/")[3], body[end:])
+        _, _, _, name, *rest = path.split("/")
+        message = write_request(content, name, body[end:])
+        if rest[0] == "versions":
+            message.model_version = rest[1]
     except (
         ArithmeticError,
         AttributeError,
