@@ -33,17 +33,17 @@ RUN pip wheel --no-deps --wheel-dir /dist .
 
 # The dependencies are a layer of their own: a change of the code does not install torch again.
 FROM build AS build-cpu
-RUN pip install '.[cpu,otel]' -c constraints.txt
+RUN pip install '.[cpu,grpc,hub,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 FROM build AS build-slim
-RUN pip install '.[onnx,otel]' -c constraints.txt
+RUN pip install '.[onnx,grpc,hub,otel]' -c constraints.txt
 COPY --from=wheel /dist /dist
 RUN pip install --no-deps --force-reinstall /dist/*.whl
 
 FROM build AS build-gpu
-RUN pip install '.[gpu,otel]' -c constraints.txt
+RUN pip install '.[gpu,grpc,hub,otel]' -c constraints.txt
 # Both bring code for one major version of CUDA: torch's own libraries serve onnxruntime too.
 RUN python -c "import onnxruntime as o, torch as t; built = t.version.cuda or 'none', o.cuda_version or 'none'; assert built[0].split('.')[0] == built[1].split('.')[0], f'torch and onnxruntime are built for CUDA {built}'"
 COPY --from=wheel /dist /dist
@@ -66,7 +66,8 @@ ENV PATH=/opt/venv/bin:${PATH} \
 COPY models/zoo /models
 WORKDIR /
 USER 10001:10001
-EXPOSE 8000
+# HTTP; gRPC, where PUSHFORWARD_GRPC_PORT=8001 asks for it.
+EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 # ready = every model loaded, its golden rows replayed, warmed up. Proxies of the host are ignored.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \

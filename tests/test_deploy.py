@@ -89,7 +89,8 @@ def test_alerts_group_by_labels_that_their_series_have(name: str) -> None:
     for labels, family in re.findall(
         r"by \(([\w, ]+)\)\s*\((?:\w+\()?pushforward_(\w+)", expression
     ):
-        assert set(labels.split(", ")) <= PROMISED.get(family, {"model", "version"})
+        others = {"source"} if family.startswith("source_") else {"model", "version"}
+        assert set(labels.split(", ")) <= PROMISED.get(family, others)
     asked = set(re.findall(r"pushforward_\w+", expression))
     if asked & BY_CALL and asked & BY_COMPUTATION:
         assert "on (model)" in expression
@@ -154,7 +155,7 @@ def test_compose_mounts_what_is_there_and_starts_the_service_alone() -> None:
 
 def test_the_gpu_image_computes_on_every_gpu_by_one_version_of_cuda() -> None:
     stage = DOCKERFILE.partition(" AS build-gpu\n")[2].partition("\nFROM ")[0]
-    assert stage.index("pip install '.[gpu,otel]' -c") < stage.index("assert built[0]")
+    assert stage.index("pip install '.[gpu,grpc,hub,otel]' -c") < stage.index("assert built[0]")
     stage = DOCKERFILE.partition(" AS gpu\n")[2].partition("\nFROM ")[0]
     assert "PUSHFORWARD_DEVICE=cuda\n" in stage
     (devices,) = COMPOSE["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"]
@@ -165,7 +166,7 @@ def test_the_gpu_image_computes_on_every_gpu_by_one_version_of_cuda() -> None:
 
 def test_the_slim_image_has_no_torch() -> None:
     stage = DOCKERFILE.partition(" AS build-slim\n")[2].partition("\nFROM ")[0]
-    assert "pip install '.[onnx,otel]'" in stage
+    assert "pip install '.[onnx,grpc,hub,otel]'" in stage
     assert "build-slim /opt/venv" in DOCKERFILE.partition(" AS slim\n")[2].partition("\nFROM ")[0]
 
 

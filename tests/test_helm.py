@@ -235,6 +235,12 @@ def test_models_come_from_where_the_values_say() -> None:
     assert "/models" in _container("default")["args"]
     (claim,) = (one for one in mounts["gpu"] if one["mountPath"] == "/models")
     assert (claim["subPath"], claim["readOnly"]) == ("flows", True)
+    assert [one for one in _container("uris")["args"] if "/" in one] == [
+        "s3://models/flows",
+        "hf://example/moons@main",
+    ]
+    (cache,) = (one for one in mounts["uris"] if one["name"] == "cache")
+    assert cache["mountPath"] == _variables("uris")["PUSHFORWARD_CACHE"]
 
 
 def test_a_gpu_is_asked_for_and_its_nodes_are_tolerated() -> None:
