@@ -59,6 +59,7 @@ show: $(VENV)/.installed-dev ## try at full length what docs/ state
 	@$(BIN)/python -m tests.reliability
 	@$(BIN)/python -m tests.files_at_length
 	@RELOADS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_reload.py
+	@PROMOTIONS=200 $(BIN)/python -m pytest --quiet --capture=no tests/e2e/test_versions.py
 	@RAY_ROWS=1000000 $(BIN)/python -m pytest --quiet tests/clusters/test_ray_data.py
 	@$(BIN)/python -m benchmarks.scoring.train && $(BIN)/python -m benchmarks.bench_scoring
 
