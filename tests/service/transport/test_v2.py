@@ -11,11 +11,14 @@ from fastapi import FastAPI
 
 from models.noise import base_noise
 from service.codec.v2_tensors import DATATYPES
+from service.contracts import ServedModel, VersionPolicy
+from service.errors import ModelNotFound, NotReady
 from tests.service.fake_repository import (
     SCALE,
     FakeRepository,
     app_over,
     ask,
+    card,
     log_normal,
     pieces,
     post,
@@ -472,6 +475,51 @@ def test_nothing_of_a_model_comes_from_a_client(name: str) -> None:
     body = {"parameters": {name: "e30="}}
     assert post(app, "/v2/repository/models/line/load", json=body).status_code == 422
     assert repository.history == []
+
+
+def test_a_load_may_say_which_versions_are_live() -> None:
+    repository = FakeRepository()
+    app = app_over(repository, enable_model_control=True)
+    path = "/v2/repository/models/line/load"
+    assert post(app, path, json={"parameters": {"default_version": 2}}).status_code == 200
+    assert repository.history == [f"load line {VersionPolicy(None, 2)}"]
+    assert post(app, path, json={"parameters": {"default_version": "2"}}).status_code == 422
+    unload = path.replace("load", "unload")
+    assert post(app, unload, json={"parameters": {"default_version": 2}}).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["line/versions/3", "line@3", "line%403"])
+def test_a_version_is_named_beside_the_model_or_behind_it(app: FastAPI, path: str) -> None:
+    body = {"model_name": "line", "model_version": "3", "inputs": [tensor(X)]}
+    answer = post(app, f"/v2/models/{path}/infer", json=body)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["model_name"], answer.json()["model_version"]) == ("line", "3")
+    assert ask(app, "GET", f"/v2/models/{path}/ready").json() == {"name": "line", "ready": True}
+    assert post(app, "/v2/models/line@4/infer", json=body).status_code == 404
+
+
+@pytest.mark.parametrize(("said", "status"), [({"model_version": "3"}, 404), ({}, 200)])
+def test_a_version_that_the_body_names_is_not_answered_for_by_its_successor(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, str], status: int
+) -> None:
+    repository = FakeRepository((card("line", (3,)),))
+    repository.queue("line", "encode").failure = NotReady("it is retired")
+    successor = FakeRepository((card("line", (3,), version="4"),))
+    get = repository.get
+    asked: list[str | None] = []
+
+    def find(name: str | None) -> ServedModel:
+        asked.append(name)
+        if len(asked) == 1:
+            return get(name)
+        if name == "line@3":
+            raise ModelNotFound("model: version '3' of line is not live; live: 4")
+        return successor.get(name)
+
+    monkeypatch.setattr(repository, "get", find)
+    answer = infer(app_over(repository), inputs=[tensor(X)], **said)
+    assert answer.status_code == status, answer.text
+    assert answer.json().get("model_version", "4") == "4"
 
 
 def test_the_protocol_is_documented(app: FastAPI) -> None:
