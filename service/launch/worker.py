@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import time
@@ -191,6 +192,8 @@ class Worker:
 
 
 def _make_grpc_server(app: AppContext) -> "GrpcServer":
+    # Its own log, of connections that end, is for those who look for a fault in it.
+    os.environ.setdefault("GRPC_VERBOSITY", "error")
     # Here: it needs an extra.
     from service.transport.grpc.server import GrpcServer
 

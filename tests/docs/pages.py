@@ -37,6 +37,12 @@ REPLACED = (
         "--set num_steps=1 --set hidden_channels=8 --epochs 1",
         "5,000 digits take minutes an epoch",
     ),
+    (
+        "docs/grpc.md",
+        "'tritonclient[grpc]'",
+        "tritonclient python-rapidjson",
+        "here it shares the server's environment, with a newer grpcio than it says",
+    ),
     ("docs/protocol.md", '"cuda:1"', '"cpu"', "there is no second GPU"),
     ("docs/training.md", "--epochs 150", "--epochs 3", "the command is tried, not the model"),
     ("docs/scoring.md", "--epochs 40", "--epochs 1", "the commands are tried, not the model"),
@@ -76,6 +82,7 @@ VARIABLES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "docs/metrics.md": (_SMALL, "traces are the same of one model"),
     "docs/deploying.md": (_SMALL, "keys are the same for one model"),
+    "docs/grpc.md": (_SMALL, "it asks moons alone"),
     "docs/importing.md": (
         {"PUSHFORWARD_ENGINE": "torch"},
         "engines are not compared for each of thirteen models",

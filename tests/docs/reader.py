@@ -19,7 +19,8 @@ from tests.docs.pages import EXCUSED, FILES, REPLACED, VARIABLES, find_needs
 from tests.docs.warm import PYTHON
 
 _ADDRESS = re.compile(r"\b(127\.0\.0\.1|localhost):(\d{4,5})\b")
-_PORT = re.compile(r"(--port[ =]|\bPORT=)(\d+)")
+_PORT = re.compile(r"(--(?:grpc-)?port[ =]|\bPORT=)(\d+)")
+_HTTP_PORT = re.compile(r"(?:--port[ =]|\bPORT=)(\d+)")
 _SERVER = re.compile(r"^(pushforward serve\b(?!.*--print-settings)|make serve\b)", re.S)
 _DEFAULT_PORT = "8000"
 _SECONDS = 180
@@ -177,8 +178,8 @@ class Reader:
     def _start(self, text: str) -> None:
         """Start a server in a terminal of its own; the one on its port has been ended by Ctrl-C."""
         self._warm.start(self.clone)
-        found = _PORT.search(text)
-        port = found[2] if found else self._port(_DEFAULT_PORT)
+        found = _HTTP_PORT.search(text)
+        port = found[1] if found else self._port(_DEFAULT_PORT)
         if port in self._servers:
             _end(self._servers.pop(port))
         log = self.folder / f"server-{port}.log"

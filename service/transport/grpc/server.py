@@ -119,8 +119,9 @@ class GrpcServer:
         ending = asyncio.ensure_future(self._server.stop(grace))
         while self._calls and time.monotonic() < ends_at:
             await asyncio.sleep(0.01)
-        await asyncio.wait([ending], timeout=min(grace, _LAST_SECONDS))
-        await self._server.stop(None)
+        done, _ = await asyncio.wait([ending], timeout=min(max(grace, 0.0), _LAST_SECONDS))
+        if not done:
+            await self._server.stop(None)
         await ending
 
     def _unary(
