@@ -41,7 +41,7 @@ _JSON, _NPY, _OCTETS = "application/json", "application/x-npy", "application/oct
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Transport:
     """How a request is put: path, headers and body, and how its answer is read."""
 
     path: str
@@ -59,7 +59,7 @@ class Window:
     cpu: float
 
 
-def forms(rows: int) -> dict[str, Form]:
+def transports(rows: int) -> dict[str, Transport]:
     """The same question in every form."""
     x = np.random.default_rng(rows).normal(size=(rows, 2)).astype(np.float32)
     npy = io.BytesIO()
@@ -74,25 +74,25 @@ def forms(rows: int) -> dict[str, Form]:
     message.raw_input_contents.append(x.tobytes())
     sent = message.SerializeToString()
     return {
-        "JSON": Form(
+        "JSON": Transport(
             "/log_prob",
             {"Content-Type": _JSON},
             text,
             lambda answer: np.array(answer.json()["log_prob"], np.float32),
         ),
-        "npy": Form(
+        "npy": Transport(
             "/log_prob?model=moons",
             {"Content-Type": _NPY, "Accept": _NPY},
             npy.getvalue(),
             lambda answer: np.load(io.BytesIO(answer.content)),
         ),
-        "V2, binary": Form(
+        "V2, binary": Transport(
             "/v2/models/moons/infer",
             {"Content-Type": _OCTETS, _LENGTH: str(len(head))},
             head + x.tobytes(),
             lambda answer: np.frombuffer(answer.content[int(answer.headers[_LENGTH]) :], "<f4"),
         ),
-        "gRPC": Form(
+        "gRPC": Transport(
             _INFER,
             {"Content-Type": "application/grpc", "TE": "trailers"},
             struct.pack(">BI", 0, len(sent)) + sent,
@@ -110,7 +110,7 @@ def check(server: RunningServer, port: int, rows: int) -> None:
     """
     found: dict[str, np.ndarray] = {}
     with server.client() as http, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        for name, form in forms(rows).items():
+        for name, form in transports(rows).items():
             if form.is_grpc:
                 answer = message_class("ModelInferResponse").FromString(
                     channel.unary_unary(_INFER)(form.body[5:])
@@ -125,7 +125,7 @@ def check(server: RunningServer, port: int, rows: int) -> None:
 
 
 def measure(
-    server: RunningServer, port: int, form: Form, body: Path, connections: int, seconds: int
+    server: RunningServer, port: int, form: Transport, body: Path, connections: int, seconds: int
 ) -> Window:
     """One window of a closed loop."""
     url = f"http://127.0.0.1:{port}{form.path}" if form.is_grpc else server.url + form.path
@@ -172,7 +172,7 @@ def main() -> None:
 def _take_turns(
     server: RunningServer, port: int, scratch: Path, asked: argparse.Namespace
 ) -> dict[tuple[str, int], list[Window]]:
-    turns = [(name, rows, form) for rows in ROWS for name, form in forms(rows).items()]
+    turns = [(name, rows, form) for rows in ROWS for name, form in transports(rows).items()]
     taken: dict[tuple[str, int], list[Window]] = {(name, rows): [] for name, rows, _ in turns}
     for turn in range(-1, asked.rounds):  # the first warms up
         start = turn % len(turns)
@@ -190,7 +190,7 @@ def table(taken: dict[tuple[str, int], list[Window]]) -> str:
     """Rows a second and processor time of each form, as medians, beside those of JSON."""
     heads = [f"{rows:,} row{'s' * (rows > 1)}" for rows in ROWS]
     lines = [
-        f"| form | {' | '.join(f'{each}: rows/s | over JSON | CPU ms' for each in heads)} |",
+        f"| transport | {' | '.join(f'{each}: rows/s | over JSON | CPU ms' for each in heads)} |",
         f"|---{'|---' * 3 * len(ROWS)}|",
     ]
     for name in dict.fromkeys(name for name, _ in taken):
