@@ -185,8 +185,11 @@ class QueueHandle(Protocol):
 class RowQueue(Protocol):
     """A queue of rows for one engine function; replies when all rows of an entry are computed."""
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         """Refuse at once, before they are made, rows that `enqueue` would refuse now.
+
+        Args:
+            rows, deadline, share: as `enqueue`; where the key is not known yet, it has none.
 
         Raises:
             TooLarge, Overloaded, NotReady, DeadlineExceeded: as `enqueue`.
@@ -222,6 +225,7 @@ class RowQueue(Protocol):
         *,
         requests: int = 1,
         is_accepted: bool = False,
+        share: QueueShare | None = None,
     ) -> QueueHandle:
         """Let rows wait, and reply to `sink`, never before this has returned.
 
@@ -237,6 +241,7 @@ class RowQueue(Protocol):
                 some of several, the result has their errors beside the numbers of the others.
             is_accepted: a queue has taken the rows before, of a model that was replaced then:
                 neither want of room nor draining refuses them.
+            share: of their API key; all without one have one together.
 
         Raises:
             TooLarge: there are more rows than the queue can ever hold.

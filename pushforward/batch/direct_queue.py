@@ -9,7 +9,14 @@ from dataclasses import replace
 from service.batcher.batcher import Batcher
 from service.batcher.entry import EntrySlice, QueueEntry
 from service.batcher.executor import BatchExecutor
-from service.contracts import Array, InferenceResult, QueueHandle, ReplySink, ServedModel
+from service.contracts import (
+    Array,
+    InferenceResult,
+    QueueHandle,
+    QueueShare,
+    ReplySink,
+    ServedModel,
+)
 from service.engines.engine import EngineLost
 from service.errors import EngineError
 
@@ -35,7 +42,7 @@ class DirectQueue:
         """Requests are not joined."""
         return 1
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         """Take any number of rows."""
 
     def compute_now(
@@ -53,6 +60,7 @@ class DirectQueue:
         *,
         requests: int = 1,
         is_accepted: bool = False,
+        share: QueueShare | None = None,
     ) -> QueueHandle:
         """Compute rows; see `service.contracts.RowQueue`.
 

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.api import schemas
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
-from service.contracts import InferenceResult, ModelCard, QueueHandle, ServedModel
+from service.contracts import InferenceResult, ModelCard, QueueHandle, QueueShare, ServedModel
 from service.errors import (
     BodyTimeout,
     DeadlineExceeded,
@@ -244,7 +244,7 @@ class _NoQueue:
 
     max_coalesced_rows = 1
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         return
 
     def compute_now(self, *_: Any, **__: Any) -> None:

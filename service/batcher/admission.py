@@ -5,6 +5,7 @@ from collections.abc import Callable
 from service.batcher.batch_queue import BatchQueue
 from service.batcher.policy import QueuePolicy
 from service.batcher.retry import RetrySchedule
+from service.contracts import QueueShare
 from service.errors import DeadlineExceeded, Overloaded, TooLarge
 from service.telemetry import QueueMetrics
 
@@ -50,8 +51,10 @@ class Admission:
         free = self.max_rows - self._queue.waiting_rows
         return max(1, min(self._queue.short_rows, free))
 
-    def check(self, rows: int, seconds_left: float, requests: int) -> None:
-        """Admit rows that so many requests send together, or refuse them.
+    def check(
+        self, rows: int, seconds_left: float, requests: int, share: QueueShare | None = None
+    ) -> None:
+        """Admit rows that so many requests of a key send together, or refuse them.
 
         Raises:
             TooLarge: they would never fit.
@@ -64,15 +67,15 @@ class Admission:
         if seconds_left <= 0:
             self._metrics.drop("deadline", requests)
             raise DeadlineExceeded("the deadline had passed on arrival")
-        waiting, ahead = self._queue.rows_before(rows)
-        if waiting + rows > limit:
+        waiting, ahead = self._queue.rows_before(rows, share)
+        if waiting + rows > limit and not self._queue.fits(rows, limit, share):
             problem = f"{waiting} of at most {limit} rows wait, {rows} more do not fit"
             least = throughput.retry_after(waiting)
         elif throughput.seconds_for(ahead) > seconds_left:
             # To accept it would only turn this 429 into a later 504, and waste the wait.
             problem = f"the {ahead} rows ahead take longer than this request may wait"
             least = throughput.retry_after(ahead)
-        elif (seconds := self._queue.seconds_before(rows)) > self._max_seconds:
+        elif (seconds := self._queue.seconds_before(rows, share)) > self._max_seconds:
             problem = f"the {ahead} rows ahead take {seconds:.2g} s, longer than a queue may take"
             least = throughput.retry_after(ahead)
         else:

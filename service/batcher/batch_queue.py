@@ -13,6 +13,7 @@ from service.batcher.fair_queue import FairQueue
 from service.batcher.slots import ComputeSlots
 from service.batcher.spread import HAND_OVER_SECONDS, rows_to_start
 from service.batcher.throughput import ThroughputEstimator
+from service.contracts import QueueShare
 
 # For how long a thread beyond the first is kept that finds nothing to do.
 IDLE_SECONDS = 10.0
@@ -114,7 +115,11 @@ class BatchQueue:
         """Threads that take batches."""
         return self._threads
 
-    def rows_before(self, rows: int) -> tuple[int, int]:
+    def fits(self, rows: int, limit: int, share: QueueShare | None) -> bool:
+        """Whether more rows of a key may wait; see `FairQueue.fits`."""
+        return self._queue.fits(rows, limit, share)
+
+    def rows_before(self, rows: int, share: QueueShare | None = None) -> tuple[int, int]:
         """Count what a new request would find before it.
 
         Returns:
@@ -122,16 +127,16 @@ class BatchQueue:
             batches included.
         """
         running = sum(batch.rows for batch in list(self._running.values()))
-        return self._queue.rows, self._queue.ahead_of(rows) + running
+        return self._queue.rows, self._queue.ahead_of(rows, share) + running
 
-    def seconds_before(self, rows: int) -> float:
+    def seconds_before(self, rows: int, share: QueueShare | None = None) -> float:
         """Predict how long a new request would wait for the batch that takes its first row.
 
         Returns:
             Seconds until an instance is free, and those of the full batches that come before.
         """
         busy = list(self._running.values())
-        waiting = self._queue.ahead_of(rows)
+        waiting = self._queue.ahead_of(rows, share)
         if not waiting and len(busy) < self._instances:
             return 0.0
         now = self._clock()

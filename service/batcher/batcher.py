@@ -17,7 +17,7 @@ from service.batcher.fair_queue import FairQueue
 from service.batcher.instances import Instances
 from service.batcher.policy import QueuePolicy
 from service.batcher.slots import ComputeSlots
-from service.contracts import Array, InferenceResult, QueueHandle, ReplySink
+from service.contracts import Array, InferenceResult, QueueHandle, QueueShare, ReplySink
 from service.engines.engine import EngineLost
 from service.errors import DeadlineExceeded, EngineError, InternalError, NotReady, ServiceError
 from service.telemetry import QueueMetrics
@@ -215,6 +215,7 @@ class Batcher:
         *,
         requests: int = 1,
         is_accepted: bool = False,
+        share: QueueShare | None = None,
     ) -> QueueHandle:
         """Let rows wait; see `service.contracts.RowQueue`."""
         loop, now = self._loop, self._clock()
@@ -222,7 +223,7 @@ class Batcher:
         if loop is None or not may_wait or self._is_lost:
             raise self._not_ready()
         if not is_accepted:
-            self._admission.check(len(rows), deadline - now, requests)
+            self._admission.check(len(rows), deadline - now, requests, share)
         entry = QueueEntry(
             rows,
             context,
@@ -231,6 +232,7 @@ class Batcher:
             sink=sink,
             owner=self,
             requests=requests,
+            share=share,
         )
         self._pending.add(entry)
         if self._queue.put(entry):
@@ -241,11 +243,11 @@ class Batcher:
         self._deadlines.add(deadline)
         return entry
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         """Refuse rows before they are made; see `service.contracts.RowQueue`."""
         if not self._is_accepting or self._is_lost:
             raise self._not_ready()
-        self._admission.check(rows, deadline - self._clock(), 1)
+        self._admission.check(rows, deadline - self._clock(), 1, share)
 
     def _not_ready(self) -> NotReady:
         return NotReady(f"{self._name}: not taking requests now")

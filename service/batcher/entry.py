@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from service.contracts import Array, InferenceResult, ReplySink, SolverStats
+from service.contracts import Array, InferenceResult, QueueShare, ReplySink, SolverStats
 from service.errors import ServiceError
 
 
@@ -37,6 +37,7 @@ class QueueEntry:
         sink: where the answer goes.
         owner: what took it.
         requests: whose rows these are, as they are counted: of one, or one row of each.
+        share: of the queue, where it is shared by keys.
 
     is_coalesced: whether there were several requests.
     error: of the whole entry. errors: of single rows of a coalesced one.
@@ -57,6 +58,7 @@ class QueueEntry:
         "is_coalesced",
         "requests",
         "rows",
+        "share",
         "sink",
         "started",
         "taken",
@@ -74,6 +76,7 @@ class QueueEntry:
         sink: ReplySink,
         owner: Owner,
         requests: int = 1,
+        share: QueueShare | None = None,
     ) -> None:
         self.rows = rows
         self.context = context
@@ -83,6 +86,7 @@ class QueueEntry:
         self.sink = sink
         self._owner = owner
         self.requests = requests
+        self.share = share
         self.taken = 0
         self.turn = 0
         self.started: float | None = None

@@ -2,12 +2,14 @@
 
 Short requests wait in one queue and long ones in another, so that a row behind 10,000 others does
 not wait for them; the long queue keeps a fixed share of every batch, so that it never starves.
+Within both, API keys take turns.
 """
 
 import math
-from collections import OrderedDict
 
 from service.batcher.entry import EntrySlice, QueueEntry
+from service.batcher.key_turns import KeyTurns
+from service.contracts import QueueShare
 
 # A request up to this part of a batch is short. A quarter: several fit into one batch, and a
 # request that fills most of a batch anyway gains nothing from passing others.
@@ -21,7 +23,8 @@ class FairQueue:
 
     Short queue: first in, first out. Long queue: an entry stays in front until it is done or has
     had `max_rows` rows in its turn, then goes behind the others. So a short request waits for short
-    ones only, and a long one for at most one full batch of each long one in front of it.
+    ones only, and a long one for at most one full batch of each long one in front of it. That is
+    among requests of one API key; keys take turns, see `KeyTurns`.
 
     Nothing here knows threads or time; the caller guards it.
 
@@ -32,24 +35,48 @@ class FairQueue:
     def __init__(self, max_rows: int) -> None:
         self.max_rows = max_rows
         self.short_rows = max(1, int(max_rows * SHORT_SHARE))
-        # Ordered dictionaries used as queues: taking any entry out is one step.
-        self._short: OrderedDict[QueueEntry, None] = OrderedDict()
-        self._long: OrderedDict[QueueEntry, None] = OrderedDict()
+        self._short = KeyTurns()
+        self._long = KeyTurns()
         self._long_credit = 0.0
-        self._rows_in_long = 0
         self.rows = 0
 
-    def ahead_of(self, rows: int) -> int:
-        """About how many waiting rows a new request of `rows` rows would see computed first."""
-        if rows > self.short_rows or not self._long:
-            return self.rows
-        return math.ceil((self.rows - self._rows_in_long) / (1 - LONG_SHARE))
+    def ahead_of(self, rows: int, share: QueueShare | None = None) -> int:
+        """About how many waiting rows a new request of `rows` rows would see computed first.
+
+        Args:
+            rows: of the request.
+            share: of its key.
+        """
+        short = self._short.ahead_of(rows, share)
+        if not self._long:
+            return short
+        if rows > self.short_rows:
+            return short + self._long.ahead_of(rows, share)
+        return math.ceil(short / (1 - LONG_SHARE))
+
+    def fits(self, rows: int, limit: int, share: QueueShare | None) -> bool:
+        """Whether rows of a key may wait as well.
+
+        Beyond the limit too as long as the key has not its share of it, where others wait: they
+        came first, and have more.
+
+        Args:
+            rows: how many more.
+            limit: how many may wait at a time.
+            share: of the key.
+        """
+        if self.rows + rows <= limit:
+            return True
+        name, weight = (None, 1.0) if share is None else share
+        weights = self._short.weights() | self._long.weights() | {name: weight}
+        own = self._short.rows_of(share) + self._long.rows_of(share)
+        return len(weights) > 1 and own + rows <= limit * weight / sum(weights.values())
 
     def add(self, entry: QueueEntry) -> None:
         """Put an entry at the end of its queue."""
         queue = self._short if entry.total <= self.short_rows else self._long
-        queue[entry] = None
-        self._count(entry, entry.total)
+        queue.add(entry)
+        self.rows += entry.total
 
     def discard(self, entry: QueueEntry) -> int:
         """Take an entry out wherever it is.
@@ -58,10 +85,10 @@ class FairQueue:
             How many rows will never be computed.
         """
         dropped = entry.waiting
-        self._short.pop(entry, None)
-        self._long.pop(entry, None)
+        self._short.discard(entry)
+        self._long.discard(entry)
         entry.taken = entry.total
-        self._count(entry, -dropped)
+        self.rows -= dropped
         return dropped
 
     def drop(self, entry: QueueEntry, row: int) -> bool:
@@ -73,6 +100,7 @@ class FairQueue:
         if entry.taken or entry not in self._short:
             return False
         entry.drop(row)
+        self._short.drop_row(entry)
         self.rows -= 1
         return True
 
@@ -89,8 +117,8 @@ class FairQueue:
 
     def oldest(self) -> float | None:
         """When the entry that waits longest arrived; None where none waits."""
-        fronts = [next(iter(queue)).arrived for queue in (self._short, self._long) if queue]
-        return min(fronts, default=None)
+        fronts = (self._short.oldest(), self._long.oldest())
+        return min((front for front in fronts if front is not None), default=None)
 
     def take(self, most: int | None = None) -> list[EntrySlice]:
         """Cut the next batch: up to `max_rows` rows, or fewer, empty only if nothing waits."""
@@ -100,7 +128,6 @@ class FairQueue:
         room = claimed + self._take_short(size - claimed, parts)
         left = self._take_long(room, parts)
         self.rows -= size - left
-        self._rows_in_long -= room - left
         self._long_credit = max(0.0, self._long_credit - (room - left))
         return parts
 
@@ -121,13 +148,11 @@ class FairQueue:
         """
         queue = self._short
         while room and queue:
-            entry, _ = queue.popitem(last=False)
-            part = _cut(entry, room)
+            part = _cut(queue.front(), room)
             parts.append(part)
-            room -= part.stop - part.start
-            if part.stop < entry.total:
-                queue[entry] = None
-                queue.move_to_end(entry, last=False)
+            count = part.stop - part.start
+            room -= count
+            queue.advance(count)
         return room
 
     def _take_long(self, room: int, parts: list[EntrySlice]) -> int:
@@ -138,23 +163,17 @@ class FairQueue:
         """
         queue = self._long
         while room and queue:
-            entry = next(iter(queue))
+            entry = queue.front()
             part = _cut(entry, min(room, self.max_rows - entry.turn))
             parts.append(part)
             count = part.stop - part.start
             room -= count
             entry.turn += count
-            if not entry.waiting:
-                del queue[entry]
-            elif entry.turn == self.max_rows:
+            is_over = entry.turn == self.max_rows
+            if is_over:
                 entry.turn = 0
-                queue.move_to_end(entry)
+            queue.advance(count, is_last=is_over)
         return room
-
-    def _count(self, entry: QueueEntry, rows: int) -> None:
-        self.rows += rows
-        if entry.total > self.short_rows:
-            self._rows_in_long += rows
 
 
 def _cut(entry: QueueEntry, most: int) -> EntrySlice:

@@ -126,7 +126,9 @@ async def _compute(
     if stages is not None:
         stages.enter_queue()
     reply: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
-    handle = queue.enqueue(rows, context, request.deadline, reply, is_accepted=is_accepted)
+    handle = queue.enqueue(
+        *(rows, context, request.deadline, reply), is_accepted=is_accepted, share=request.share
+    )
     request.is_accepted = True
     try:
         result = await reply

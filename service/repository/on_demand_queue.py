@@ -12,6 +12,7 @@ from service.contracts import (
     InferenceResult,
     ModelCard,
     QueueHandle,
+    QueueShare,
     ReplySink,
 )
 from service.engines.flow_on_demand import FlowOnDemand
@@ -81,7 +82,7 @@ class OnDemandQueue:
         """Its batcher; None until it is asked for the first time."""
         return self._batcher
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         """Refuse what cannot be computed, from any thread; `enqueue` looks at the rows themselves.
 
         Raises:
@@ -91,7 +92,7 @@ class OnDemandQueue:
         """
         self._check_computation()
         if self._batcher is not None:
-            self._batcher.check(rows, deadline)
+            self._batcher.check(rows, deadline, share)
         elif rows > self.max_rows:
             raise TooLarge(f"expected at most {self.max_rows} rows a request, got {rows}")
 
@@ -110,6 +111,7 @@ class OnDemandQueue:
         *,
         requests: int = 1,
         is_accepted: bool = False,
+        share: QueueShare | None = None,
     ) -> QueueHandle:
         """Let rows wait; see `service.contracts.RowQueue`.
 
@@ -118,7 +120,10 @@ class OnDemandQueue:
         """
         reply = _Reply(sink, self._computation, self._refuse)
         return self._started().enqueue(
-            rows, context, deadline, reply, requests=requests, is_accepted=is_accepted
+            *(rows, context, deadline, reply),
+            requests=requests,
+            is_accepted=is_accepted,
+            share=share,
         )
 
     async def drain(self) -> None:

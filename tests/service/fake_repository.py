@@ -18,6 +18,7 @@ from service.contracts import (
     ModelCard,
     ModelIndexEntry,
     QueueHandle,
+    QueueShare,
     ReplySink,
     ServedModel,
     SourceStatus,
@@ -40,7 +41,7 @@ class Tasked(ABC):
 
     max_coalesced_rows = 32
 
-    def check(self, rows: int, deadline: float) -> None:
+    def check(self, rows: int, deadline: float, share: QueueShare | None = None) -> None:
         """Refuse nothing: every row finds room here."""
         return
 
@@ -59,6 +60,7 @@ class Tasked(ABC):
         *,
         requests: int = 1,
         is_accepted: bool = False,
+        share: QueueShare | None = None,
     ) -> QueueHandle:
         async def answer() -> None:
             try:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from service.contracts import InferenceResult, QueueHandle
+from service.contracts import InferenceResult, QueueHandle, QueueShare
 from service.errors import NotReady
 from service.operations.model_input import ModelInput
 from service.operations.response import RawResponse, Scalars, error_response, json_responses
@@ -24,6 +24,11 @@ class Member(Protocol):
     deadline: float
     is_accepted: bool
     is_over: bool
+
+    @property
+    def share(self) -> QueueShare | None:
+        """Of the queue, where keys share it."""
+        ...
 
     def wait_in(self, batch: "CoalescedBatch") -> None:
         """Its rows wait in a queue; a client that leaves cancels them there."""
@@ -65,7 +70,7 @@ class CoalescedBatch:
 
     Args:
         write: makes the bodies.
-        members: the requests: of one row each where there are several.
+        members: the requests: of one row each, and of one key, where there are several.
         given: their joint input.
         scalars: of each answer.
         record: counts the answers that were written, and the moment at which they were made.
@@ -109,7 +114,11 @@ class CoalescedBatch:
         rows, context, queue = self._given[:3]
         deadline = min([member.deadline for member, _ in self._members])
         try:
-            self._handle = queue.enqueue(rows, context, deadline, self, requests=len(self._members))
+            self._handle = queue.enqueue(
+                *(rows, context, deadline, self),
+                requests=len(self._members),
+                share=self._members[0][0].share,
+            )
         except Exception as error:
             self.set_exception(error)
         else:

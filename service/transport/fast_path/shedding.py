@@ -47,7 +47,9 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
         model, version = served.card.name, served.card.version
         shape = endpoint.operation.row_shape(served.card)
         rows = _count_json_rows(body, shape) if is_json else _count_npy_rows(body)
-        endpoint.operation.queue(served).check(max(1, rows), deadline)
+        endpoint.operation.queue(served).check(
+            max(1, rows), deadline, None if key is None else key.share
+        )
         return None
     except (Overloaded, DeadlineExceeded) as error:
         endpoint.note_failure(error)

@@ -39,6 +39,7 @@ class FakeRequest:
         self.head = Head("/encode", b"", {})
         self.deadline = later()
         self.is_accepted = False
+        self.share = None
         self.batch: CoalescedBatch | None = None
         self.is_gone = False
         self.asks_successor = False

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from service.contracts import QueueShare
 from service.errors import Overloaded
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
@@ -16,7 +17,7 @@ def refuse(queue: Linear, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let a queue refuse all.   -> the rows of each request that it refused."""
     asked: list[int] = []
 
-    def check(rows: int, deadline: float) -> None:
+    def check(rows: int, deadline: float, share: QueueShare | None = None) -> None:
         asked.append(rows)
         raise Overloaded("no room", retry_after=3)
 
