@@ -13,15 +13,11 @@ _SERVER_TIMING = b"server-timing"
 
 @dataclass(slots=True)
 class LoadRequest:
-    """A request: when it is due, when it was taken up and when it was sent.
-
-    is_again: whether it is sent for the second time, since its connection had just been closed.
-    """
+    """A request: when it is due, when it was taken up and when it was sent."""
 
     due: float
     taken: float
     sent: float = 0.0
-    is_again: bool = False
 
 
 class ConnectionOwner(Protocol):

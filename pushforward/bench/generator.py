@@ -16,7 +16,7 @@ _SWEEP_SECONDS = 0.1
 DOWN_SECONDS = 2.0
 # A connection that was idle so long may be closed by the server just when it is used again: that
 # is how HTTP is, and every client sends such a request again.
-_IDLE_SECONDS = 1.0
+IDLE_SECONDS = 1.0
 
 
 def describe(error: Exception) -> str:
@@ -71,7 +71,8 @@ class Generator:
     async def run(self) -> Measurement:
         """Send the load and wait for the answers that are under way at its end."""
         load = self.load
-        self.started = time.monotonic()
+        self.started = load.start_at or time.monotonic()
+        await self._until(self.started)
         window_start = self.started + load.warmup_seconds
         self.end = window_start + load.seconds
         self.start()
@@ -147,9 +148,8 @@ class Generator:
             return
         request, connection.request = connection.request, None
         if request is not None:
-            is_stale = request.sent - connection.idle_since > _IDLE_SECONDS
-            if connection.idle_since and is_stale and not request.is_again:
-                request.is_again = True
+            is_stale = request.sent - connection.idle_since > IDLE_SECONDS
+            if connection.idle_since and is_stale:
                 self.waiting.appendleft(request)
             else:
                 self.fail(request, describe(error) if error else "connection closed by the server")

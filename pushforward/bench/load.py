@@ -19,6 +19,9 @@ class Load:
     rate: requests a second of an open loop; None of a closed one.
     arrivals, seed: of an open loop, see `due_times`.
     timeout_seconds: after which a request counts as not answered.
+    processes: that send it together.
+    part: which of them this is, of how many.
+    start_at: when all of them start, as `time.monotonic` has it; None: at once.
     """
 
     endpoint: Endpoint
@@ -30,6 +33,9 @@ class Load:
     arrivals: Arrivals = "poisson"
     seed: int = 0
     timeout_seconds: float = 30.0
+    processes: int = 1
+    part: tuple[int, int] = (0, 1)
+    start_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ class Measurement:
 
     recording: all requests, those of the warm-up too.
     start, end: of the window, on the clock of the recording.
-    cpu_seconds: processor time that the generator took in the window.
+    cpu_seconds: processor time that the generator took in the window; of several processes the
+        busiest.
     waited_seconds: for which it was ready to run and had no core; NaN where that is not known.
     sent_bytes, received_bytes: of the whole load.
     is_stopped: whether somebody ended it early.

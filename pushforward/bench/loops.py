@@ -15,6 +15,7 @@ from pushforward.bench.load import Load, Measurement
 
 # Opened before the first request of an open loop is due.
 _FIRST_CONNECTIONS = 8
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ClosedLoop(Generator):
@@ -57,7 +58,8 @@ class OpenLoop(Generator):
         load = self.load
         seconds = load.warmup_seconds + load.seconds
         due = self.started + due_times(load.rate or 0.0, seconds, load.arrivals, load.seed)
-        self._due, self._next = due.tolist(), 0
+        part, parts = load.part
+        self._due, self._next = due[part::parts].tolist(), 0
         for _ in range(min(_FIRST_CONNECTIONS, load.connections)):
             self.open_connection()
         self._take()
@@ -92,10 +94,11 @@ class OpenLoop(Generator):
             self.loop.call_at(due[index], self._take)
 
 
-class _PreciseSelector(selectors.EpollSelector):
+class PreciseSelector(selectors.EpollSelector):
     """Waits as long as it was told: epoll alone rounds up to whole milliseconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for files, or for so many seconds."""
         if timeout is not None and timeout > 0:
             select.select([self.fileno()], [], [], timeout)
             timeout = 0
@@ -103,24 +106,28 @@ class _PreciseSelector(selectors.EpollSelector):
 
 
 def run_load(load: Load) -> Measurement:
-    """Send a load; SIGINT and SIGTERM end it early, with what was measured so far."""
+    """Send a load from this process; SIGINT and SIGTERM end it early, with what was measured."""
     was_enabled = gc.isenabled()
+    former = {number: signal.getsignal(number) for number in _ENDING}
     gc.disable()  # a collection would delay what is due
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             return runner.run(_run(load))
     finally:
+        for number, handler in former.items():
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, handler)
         if was_enabled:
             gc.enable()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(_PreciseSelector())
+    return asyncio.SelectorEventLoop(PreciseSelector())
 
 
 async def _run(load: Load) -> Measurement:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
             loop.add_signal_handler(number, stop.set)
     kind = ClosedLoop if load.rate is None else OpenLoop

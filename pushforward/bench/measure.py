@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 from pushforward.bench.arrivals import Arrivals
-from pushforward.bench.knee import Step, find_knee
+from pushforward.bench.knee import KneeSearch, Step, find_knee
 from pushforward.bench.load import Load
-from pushforward.bench.loops import run_load
+from pushforward.bench.processes import send_load
 from pushforward.bench.report import describe_knee, describe_load, describe_request, warnings
 from pushforward.bench.requests import RequestKind, write_requests
 from pushforward.bench.server_metrics import ServerCounts, ask_counts
@@ -35,6 +35,7 @@ class LoadOptions(TypedDict):
     rate: float | None
     arrivals: Arrivals
     timeout_seconds: float
+    processes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Trial:
             The report; `recording` in it is what it was made of, and no JSON.
         """
         before = self._counts()
-        measured = run_load(load)
+        measured = send_load(load)
         figures = summarize(load, measured, self.kind.rows)
         window = measured.recording.between(measured.start, measured.end)
         return {
@@ -77,7 +78,7 @@ class Trial:
             seconds = load.seconds * (_CONFIRMED if is_confirmation else 1.0)
             seconds = max(seconds, min(_LEAST_REQUESTS / rate, _LONGEST_SECONDS))
             one = replace(load, rate=rate, seconds=seconds)
-            return summarize(one, run_load(one), self.kind.rows)
+            return summarize(one, send_load(one), self.kind.rows)
 
         probe = replace(
             load,
@@ -85,10 +86,12 @@ class Trial:
             seconds=min(load.seconds, _PROBE_SECONDS),
         )
         before = self._counts()
-        first = summarize(probe, run_load(probe), self.kind.rows)
-        search = find_knee(
-            measure, max(1.0, _FIRST_SHARE * first["requests_per_second"]), p99_ms, report
-        )
+        first = summarize(probe, send_load(probe), self.kind.rows)
+        start = max(1.0, _FIRST_SHARE * first["requests_per_second"])
+        if first["is_interrupted"] or first["given_up"]:
+            search = KneeSearch(is_ended=True)
+        else:
+            search = find_knee(measure, start, p99_ms, report)
         found = describe_knee(search, load, p99_ms)
         return {
             **describe_request(self.target, self.kind, self.messages),
@@ -113,9 +116,7 @@ def open_trial(
         ClientError, UnreachableError, StartFailedError: there is no server to measure.
     """
     with open_target(text, model, api_key) as target, target.client() as client:
-        yield Trial(
-            target, kind, write_requests(kind, target.endpoint, client, target.card, api_key)
-        )
+        yield Trial(target, kind, write_requests(kind, target, client))
 
 
 def _since(before: ServerCounts | str, after: ServerCounts | str) -> dict[str, Any]:

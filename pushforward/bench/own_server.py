@@ -14,6 +14,8 @@ import httpx
 
 _START_SECONDS = 300.0
 _END_SECONDS = 40.0
+# A shell's way to say that a signal ended a command.
+_SIGNALLED = 128
 _COMMAND = "from pushforward.cli.main import main; main()"
 _ADDRESS = re.compile(r"serving on (http://\S+?),")
 
@@ -48,9 +50,25 @@ def serving(model: str) -> Iterator[str]:
                 start_new_session=True,
             )
         try:
-            yield _wait_until_ready(process, log)
+            with _ending_by_signals():
+                yield _wait_until_ready(process, log)
         finally:
             _end(process)
+
+
+@contextmanager
+def _ending_by_signals() -> Iterator[None]:
+    """Let signals that would end this process at once end the block instead: it has a server."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(_SIGNALLED + number)
+
+    former = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:

@@ -1,6 +1,7 @@
 """What became of each request: columns that grow while a load runs, and arrays of them."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -49,6 +50,19 @@ class Recording:
     def is_ok(self) -> NDArray[np.bool_]:
         """Which have an answer with numbers."""
         return np.equal(self.status, OK)
+
+
+def join(recordings: Sequence[Recording]) -> Recording:
+    """Put together the requests of several processes."""
+    reasons = {"": 0}
+    renumbered = [
+        np.array([reasons.setdefault(text, len(reasons)) for text in one.reasons])[one.reason]
+        for one in recordings
+    ]
+    columns = {
+        name: np.concatenate([getattr(one, name) for one in recordings]) for name in _COLUMNS
+    }
+    return Recording(**{**columns, "reason": np.concatenate(renumbered)}, reasons=tuple(reasons))
 
 
 class Recorder:

@@ -32,7 +32,8 @@ def describe_request(target: Target, kind: RequestKind, messages: tuple[bytes, .
 def describe_load(load: Load) -> dict[str, Any]:
     """How it is sent."""
     described: dict[str, Any] = {"mode": "closed" if load.rate is None else "open"}
-    described |= {"connections": load.connections, "warmup_seconds": load.warmup_seconds}
+    described |= {"connections": load.connections, "processes": load.processes}
+    described |= {"warmup_seconds": load.warmup_seconds}
     if load.rate is not None:
         described |= {"rate": load.rate, "arrivals": load.arrivals, "seed": load.seed}
     return described
@@ -46,6 +47,7 @@ def describe_knee(search: KneeSearch, load: Load, p99_ms: float) -> dict[str, An
         "mode": "knee",
         "p99_ms": p99_ms,
         "connections": load.connections,
+        "processes": load.processes,
         "warmup_seconds": load.warmup_seconds,
         "arrivals": load.arrivals,
         "seed": load.seed,
@@ -91,7 +93,8 @@ def _generator_limit(generator: dict[str, Any]) -> str:
     if cpu + waiting >= BUSY_SHARE:
         return (
             f"the generator is the limit: it ran for {100 * cpu:.0f} % of the time and waited "
-            f"{100 * waiting:.0f} % for a core; the server may do more"
+            f"{100 * waiting:.0f} % for a core; the server may do more: take --processes, or "
+            "another machine"
         )
     late = generator["late_ms"]
     return (

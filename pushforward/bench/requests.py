@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from pushforward.bench.endpoint import Endpoint
 from pushforward.bench.rows import RowPool, draw_latents, draw_rows, make_context
+from pushforward.bench.target import Target
 from pushforward.client import Client
 from pushforward.client.wire import JSON, NPY, write_fields
 
@@ -41,24 +41,18 @@ class RequestKind:
     seed: int = 0
 
 
-def write_requests(
-    kind: RequestKind,
-    endpoint: Endpoint,
-    client: Client,
-    card: Mapping[str, Any],
-    api_key: str | None,
-) -> tuple[bytes, ...]:
+def write_requests(kind: RequestKind, target: Target, client: Client) -> tuple[bytes, ...]:
     """Write different requests of one kind, heads and bodies.
 
     Raises:
         ClientError: the server does not give the rows for them.
     """
-    count = max(1, min(_BODIES, _MOST_VALUES // (kind.rows * card["features"])))
+    count = max(1, min(_BODIES, _MOST_VALUES // (kind.rows * target.card["features"])))
     messages = []
-    for fields in _all_fields(kind, client, card, count):
-        query, media, body = _write_fields(kind, {"model": card["name"], **fields})
-        path = f"{endpoint.path}/{kind.operation}{query}"
-        messages.append(_write_message(kind, endpoint, api_key, path=path, media=media, body=body))
+    for fields in _all_fields(kind, client, target.card, count):
+        query, media, body = _write_fields(kind, {"model": target.model, **fields})
+        path = f"{target.endpoint.path}/{kind.operation}{query}"
+        messages.append(_write_message(kind, target, path, media, body))
     return tuple(messages)
 
 
@@ -106,23 +100,15 @@ def _plain(value: Any) -> Any:
     return value.tolist()
 
 
-def _write_message(
-    kind: RequestKind,
-    endpoint: Endpoint,
-    api_key: str | None,
-    *,
-    path: str,
-    media: str,
-    body: bytes,
-) -> bytes:
+def _write_message(kind: RequestKind, target: Target, path: str, media: str, body: bytes) -> bytes:
     headers = {
-        "Host": endpoint.host,
+        "Host": target.endpoint.host,
         "User-Agent": "pushforward-bench",
         "Content-Type": media,
         "Accept": JSON if kind.form == "json" else NPY,
     }
-    if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
+    if target.api_key is not None:
+        headers["Authorization"] = f"Bearer {target.api_key}"
     if kind.is_compressed:
         headers |= {"Content-Encoding": "gzip", "Accept-Encoding": "gzip"}
         body = gzip.compress(body, compresslevel=1)

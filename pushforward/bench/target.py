@@ -17,19 +17,20 @@ class Target:
 
     url: of the server.
     endpoint: the same, taken apart.
-    card: what `GET /models/NAME` says of the model.
+    model: what requests name.
+    card: what `GET /models/NAME` says of it.
     api_key: for the server.
     """
 
     url: str
     endpoint: Endpoint
+    model: str
     card: dict[str, Any]
     api_key: str | None
 
     def client(self, timeout: float = 60.0) -> Client:
         """Open a client of the model."""
-        name = str(self.card["name"])
-        return Client(self.url, api_key=self.api_key, model=name, timeout=timeout)
+        return Client(self.url, api_key=self.api_key, model=self.model, timeout=timeout)
 
 
 @contextmanager
@@ -77,9 +78,9 @@ def _ask(url: str, model: str | None, api_key: str | None) -> Target:
     endpoint = find_endpoint(url)
     with Client(url, api_key=api_key) as client:
         if model is not None:
-            return Target(url, endpoint, client.describe(model), api_key)
+            return Target(url, endpoint, model, client.describe(model), api_key)
         cards = client.models()
     if len(cards) == 1:
-        return Target(url, endpoint, cards[0], api_key)
+        return Target(url, endpoint, str(cards[0]["name"]), cards[0], api_key)
     names = ", ".join(str(card["name"]) for card in cards)
     raise ValueError(f"{url} serves {names or 'no model'}: name one with --model")

@@ -60,6 +60,9 @@ Seconds = Annotated[float, typer.Option(min=0.1, help="Measured; of --knee, each
 Warmup = Annotated[float, typer.Option(min=0, help="Before them, not measured.")]
 BodyFormat = Annotated[Literal["json", "npy"], typer.Option("--format", help="Of body and answer.")]
 Compress = Annotated[bool, typer.Option("--compress", help="Send bodies in gzip.")]
+Processes = Annotated[
+    int, typer.Option(min=1, max=64, help="That send the load, where one core is not enough.")
+]
 Knee = Annotated[
     bool, typer.Option("--knee", help="Search the highest rate with p99 below --p99-ms.")
 ]
@@ -96,6 +99,7 @@ def bench(
     knee: Knee = False,
     p99_ms: Bound = 50.0,
     plot: Plot = None,
+    processes: Processes = 1,
     api_key: ApiKey = None,
     timeout: Timeout = 30.0,
     seed: Seed = 0,
@@ -122,6 +126,7 @@ def bench(
                 rate=rate,
                 arrivals=arrivals,
                 timeout_seconds=timeout,
+                processes=processes,
             )
             report = _knee(trial, load, p99_ms) if knee else trial.measure(load)
             _finish(report, plot, as_json=json)

@@ -80,7 +80,7 @@ def _facts(report: dict[str, Any]) -> "Table":
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     errors, generator = report["errors"], report["generator"]
     offered = report.get("offered_per_second")
-    of = f" (asked: {_number(offered)})" if offered else ""
+    of = f" (due: {_number(offered)})" if offered else ""
     refused = ", ".join(f"{status}: {n:,}" for status, n in errors["by_status"].items())
     waiting = generator["waiting_share"]
     waited = "" if waiting is None else f", waited for one {100 * waiting:.0f} %"

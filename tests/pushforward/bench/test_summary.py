@@ -9,7 +9,8 @@ import pytest
 from pushforward.bench.arrivals import due_times
 from pushforward.bench.endpoint import Endpoint
 from pushforward.bench.load import Load, Measurement
-from pushforward.bench.recording import Recorder, Recording, read_timing
+from pushforward.bench.processes import merge
+from pushforward.bench.recording import Recorder, Recording, join, read_timing
 from pushforward.bench.report import warnings
 from pushforward.bench.summary import milliseconds, percentile, summarize
 
@@ -105,6 +106,24 @@ def test_a_closed_loop_is_limited_by_the_server_unless_it_is_busy_itself() -> No
     assert summarize(load, busy, rows=1)["limited_by"] == "generator"
 
 
+def test_measurements_of_several_processes_are_put_together() -> None:
+    due = np.arange(100) / 10
+    refused = recorded(due, 0.5, status=429)
+    late = Recorder()
+    late.add((1.0, 1.0, 1.0, 2.0), 0, "timeout")
+    first = measurement(
+        join([recorded(due, 0.1), late.finish()]), cpu_seconds=2.0, waited_seconds=1.0
+    )
+    second = measurement(refused, cpu_seconds=2.5, waited_seconds=float("nan"), end=9.5)
+    merged = merge([first, second])
+    figures = summarize(LOAD, merged, rows=1)
+    assert figures["requests"] == 95
+    assert figures["errors"]["by_reason"] == {"overloaded": 95, "timeout": 1}
+    assert figures["sent_bytes"] == 200
+    assert figures["generator"]["cpu_share"] == pytest.approx(2.0 / 9.5)
+    assert figures["seconds"] == 9.5
+
+
 def test_what_a_reader_must_know_is_said() -> None:
     recording = recorded(np.arange(20) / 2, 0.005, status=429)
     figures = summarize(LOAD, measurement(recording, is_stopped=True), rows=1)
@@ -119,7 +138,7 @@ def test_what_a_reader_must_know_is_said() -> None:
     ("header", "queue", "compute"),
     [
         (b"queue;dur=0.210, compute;dur=0.480", 0.21, 0.48),
-        (b"compute;desc=x;dur=3,queue;dur=1", 1, 3),
+        (b"compute;dur=3;desc=7,queue;dur=1", 1, 3),
         (b"cache;dur=9", np.nan, np.nan),
         (b"queue;dur=soon", np.nan, np.nan),
         (b"", np.nan, np.nan),
