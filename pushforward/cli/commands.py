@@ -23,6 +23,9 @@ COMMANDS = {
     "inspect": Command(
         "Show what a model folder holds and whether it reproduces itself.", (*_TORCH, "onnx")
     ),
+    "push": Command(
+        "Push a model folder to a URI: validated, with digests, the index last.", (*_TORCH, "onnx")
+    ),
     "train": Command(
         "Train a flow by maximum likelihood and write it as a model folder.", ("train",)
     ),

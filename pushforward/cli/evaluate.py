@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from pushforward.cli.model_argument import ModelFolder
 from pushforward.cli.plain_errors import plain_errors
 
-Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Data = Annotated[str, typer.Option(help="What `pushforward train --data` takes.")]
 Rows = Annotated[
     Literal["auto", "all", "train", "validation", "test"],
@@ -22,7 +22,7 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
 
 def evaluate(
-    folder: Folder,
+    folder: ModelFolder,
     *,
     data: Data,
     rows: Rows = "auto",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pushforward.cli.client_progress import progress_bar
+from pushforward.cli.model_argument import ModelFolder
 from pushforward.cli.plain_errors import FAULT_EXIT_CODE, fail, interruptible, plain_errors, warn
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 BAD_ROWS_EXIT_CODE = 3
 
-Model = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
+Model = ModelFolder
 Inputs = Annotated[
     list[str],
     typer.Argument(

@@ -5,24 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pushforward.cli.model_argument import ModelFolder
 from pushforward.cli.plain_errors import plain_errors
 
 if TYPE_CHECKING:
     from models.checkpoints.facts import ModelFacts
 
-Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def inspect(folder: Folder, *, json: Json = False) -> None:
+def inspect(folder: ModelFolder, *, json: Json = False) -> None:
     """Show what a model folder holds and whether it reproduces itself."""
     with plain_errors():
         _run(folder, as_json=json)
 
 
 def _run(folder: Path, *, as_json: bool) -> None:
-    facts = _by_graphs(folder) or _by_torch(folder)
-    facts["calibration"] = _calibration(folder, facts["dtype"])
+    facts = describe_model(folder)
     if as_json:
         import orjson
 
@@ -37,6 +36,17 @@ def _run(folder: Path, *, as_json: bool) -> None:
     for name, value in _lines(facts):
         table.add_row(name, value)
     Console().print(table)
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """All that is known of a model, once it has reproduced its golden rows.
+
+    Raises:
+        ValueError: it does not, or there is none.
+    """
+    facts = _by_graphs(folder) or _by_torch(folder)
+    facts["calibration"] = _calibration(folder, facts["dtype"])
+    return facts
 
 
 def _by_graphs(folder: Path) -> dict[str, Any]:

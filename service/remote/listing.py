@@ -60,8 +60,8 @@ def is_model_file(path: str) -> bool:
 def choose_files(listed: Iterable[RemoteFile], read: ReadIndex) -> list[RemoteFile]:
     """Choose the files of models, with the digests that their indexes have.
 
-    An index stands for its folder and what is below it, but for folders that have their own: what
-    it does not name is left out.
+    An index stands for its folder and what is below it, but for folders that have their own. Where
+    it names files of a folder, others there are left out.
 
     Args:
         listed: the files of a store.
@@ -78,11 +78,12 @@ def choose_files(listed: Iterable[RemoteFile], read: ReadIndex) -> list[RemoteFi
         if PurePosixPath(path).name == INDEX_FILE
     }
     known = _entries(indexes)
+    indexed = {_folder(path) for path in known}
     chosen = [
-        _with_digest(one, known, indexes)
+        _with_digest(one, known.get(path))
         for path, one in files.items()
         if PurePosixPath(path).name != INDEX_FILE
-        and (path in known or not any(folder in indexes for folder in _above(path)))
+        and (path in known or _folder(path) not in indexed)
     ]
     missing = [path for path in known if is_model_file(path) and path not in files]
     if missing:
@@ -102,10 +103,7 @@ def _entries(indexes: dict[str, list[IndexEntry]]) -> dict[str, IndexEntry]:
     return known
 
 
-def _with_digest(
-    file: RemoteFile, known: dict[str, IndexEntry], indexes: dict[str, list[IndexEntry]]
-) -> RemoteFile:
-    entry = known.get(file.path)
+def _with_digest(file: RemoteFile, entry: IndexEntry | None) -> RemoteFile:
     if entry is None:
         return file
     if entry.size != file.size:

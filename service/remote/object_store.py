@@ -17,6 +17,7 @@ from service.remote.store import (
     BadUri,
     ChangedError,
     RemoteFile,
+    StoreError,
     as_store_error,
 )
 
@@ -26,13 +27,22 @@ _ENDPOINTS = (
     *("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 )
 
+# Asked for credentials where the environment has none.
+_METADATA = "169.254.169.254"
+_NO_CREDENTIALS = (
+    "no credentials were found: expected those of the environment (AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY), a role of "
+    "this machine, or of a public bucket AWS_SKIP_SIGNATURE=true"
+)
+
 
 class ObjectStore:
     """The objects below a URI as s3://bucket/models; credentials are the environment's."""
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-        options: Any = {"timeout": timedelta(seconds=timeout_seconds)}
+        # Whoever waits is told first that it took too long.
+        options: Any = {"timeout": timedelta(seconds=timeout_seconds + 1)}
         if endpoint.startswith("http://"):
             options["allow_http"] = True
         # The endpoint of S3 alone, which the library does not look for.
@@ -55,7 +65,7 @@ class ObjectStore:
                 for one in itertools.islice(itertools.chain.from_iterable(chunks), MAX_LISTED + 1)
             ]
         except (BaseError, OSError) as error:
-            raise as_store_error(error, "cannot be listed") from None
+            raise _as_error(error, "cannot be listed") from None
         if len(found) > MAX_LISTED:
             raise BadUri(f"expected models, it holds over {MAX_LISTED} objects")
         return found
@@ -63,7 +73,8 @@ class ObjectStore:
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Read an object, as long as it is the one that was listed."""
         while start < file.size:
-            options: Any = {"range": (start, min(start + RANGE_BYTES, file.size))}
+            end = min(start + RANGE_BYTES, file.size)
+            options: Any = {"range": (start, end)}
             if file.tag.startswith(('"', "W/")):
                 options["if_match"] = file.tag
             try:
@@ -71,11 +82,11 @@ class ObjectStore:
             except (PreconditionError, FileNotFoundError):
                 raise ChangedError(f"{file.path} was changed while it was read") from None
             except (BaseError, OSError) as error:
-                raise as_store_error(error, f"{file.path} cannot be read") from None
-            if not part:
-                return
+                raise _as_error(error, f"{file.path} cannot be read") from None
+            if len(part) != end - start:
+                raise StoreError(f"{file.path}: expected {end - start} bytes, got {len(part)}")
             yield part
-            start += len(part)
+            start = end
 
     def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:
         """Put objects; large ones in parts."""
@@ -85,4 +96,10 @@ class ObjectStore:
             for path in removed:
                 obstore.delete(self._store, path)
         except (BaseError, OSError) as error:
-            raise as_store_error(error, "cannot be written") from None
+            raise _as_error(error, "cannot be written") from None
+
+
+def _as_error(error: Exception, what: str) -> StoreError:
+    if _METADATA in str(error):
+        return StoreError(f"{what}: {_NO_CREDENTIALS}")
+    return as_store_error(error, what)

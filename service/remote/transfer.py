@@ -11,8 +11,9 @@ from typing import TypeVar
 from models.checkpoints.files import sha256
 from service.remote.store import ChangedError, RemoteFile, Store, StoreError
 
-# Attempts in a row that bring nothing new, and the delay after the first of them.
+# Attempts in a row that bring nothing new, attempts in all, and the delay after the first.
 _ATTEMPTS = 3
+_MOST_ATTEMPTS = 20
 _DELAY_SECONDS = 0.2
 
 _T = TypeVar("_T")
@@ -56,7 +57,7 @@ def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: flo
     """
     partial = target.with_name(f"{target.name}.partial")
     failures = 0
-    while True:
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
         before = _size(partial)
         try:
             _append(store, file, partial, timeout_seconds)
@@ -66,7 +67,7 @@ def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: flo
             raise
         except StoreError:
             failures = 1 if _size(partial) > before else failures + 1
-            if failures == _ATTEMPTS:
+            if failures == _ATTEMPTS or attempt == _MOST_ATTEMPTS:
                 raise
             time.sleep(_DELAY_SECONDS * failures)
     if file.sha256:

@@ -11,6 +11,8 @@ import httpx
 from service.remote.index import INDEX_FILE, MAX_INDEX_BYTES, read_index
 from service.remote.store import BadUri, ChangedError, RemoteFile, StoreError, as_store_error
 
+NO_UPLOAD = "nothing can be pushed to a web server; push to the folder that it serves, as file:///srv/models"
+
 _PART_BYTES = 2**20
 
 
@@ -54,10 +56,7 @@ class WebStore:
         Raises:
             BadUri: always.
         """
-        raise BadUri(
-            "nothing can be pushed to a web server; push to the folder that it "
-            "serves, as file:///srv/models"
-        )
+        raise BadUri(NO_UPLOAD)
 
     def _url(self, path: str) -> str:
         parts = urlsplit(self._uri)

@@ -91,7 +91,7 @@ def test_flags_folders_and_variables_become_settings(
 
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_a_bad_setting_is_one_line_and_exit_3(field: str, served: list[Settings]) -> None:
-    if field in ("default_model", "model_name", "model_repository"):
+    if field in ("cache", "default_model", "model_name", "model_repository"):
         text = ""  # any text is one: nothing to refuse before the start
         assert invoke("serve", flag_name(field), text).exit_code == 0
         return

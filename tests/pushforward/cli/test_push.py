@@ -1,0 +1,78 @@
+"""`pushforward push`, and commands that are given a URI for a model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from service.remote.index import INDEX_FILE
+from service.repository import zoo_folder
+from tests.pushforward.cli import test_main
+
+MOONS = zoo_folder() / "moons"
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return test_main.invoke(*map(str, arguments))
+
+
+def test_a_repository_is_pushed_and_read_from_its_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSHFORWARD_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(MOONS, tmp_path / "mine" / "moons" / "3")
+    there = tmp_path / "there"
+    done = invoke("push", tmp_path / "mine", there.as_uri(), "--json")
+    assert done.exit_code == 0, done.output
+    (told,) = json.loads(done.stdout)["models"]
+    assert (told["path"], told["pushed"]) == ("moons/3", True)
+    assert (there / INDEX_FILE).is_file()
+    assert (there / "moons" / "3" / INDEX_FILE).is_file()
+    assert not (there / "moons" / "3" / "samples.png").exists()
+    again = invoke("push", tmp_path / "mine", there.as_uri())
+    assert "moons/3: lies there already" in again.stdout
+    (tmp_path / "mine" / "moons" / "3" / "README.md").write_text("other")
+    refused = invoke("push", tmp_path / "mine", there.as_uri())
+    assert (refused.exit_code, "another model lies there" in refused.output) == (2, True)
+
+
+def test_a_model_that_does_not_reproduce_itself_is_not_pushed(tmp_path: Path) -> None:
+    shutil.copytree(MOONS, tmp_path / "moons")
+    (tmp_path / "moons" / "golden.safetensors").unlink()
+    refused = invoke("push", tmp_path / "moons", (tmp_path / "there").as_uri())
+    assert (refused.exit_code, "golden.safetensors" in refused.output) == (2, True)
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("there", "expected s3://"),
+        ("https://me:word@host/models", "https://host/models: nothing can be pushed"),
+        ("unheard://of/models", "Protocol not known"),
+        ("hf://name", "expected hf://ORGANISATION/NAME"),
+    ],
+)
+def test_other_places_are_refused(uri: str, said: str) -> None:
+    refused = invoke("push", MOONS, uri)
+    assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+
+
+def test_a_command_takes_a_uri_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setenv("PUSHFORWARD_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    for path in MOONS.glob("*.*"):
+        memory.pipe(f"/zoo/moons/{path.name}", path.read_bytes())
+    told = invoke("inspect", "memory://zoo/moons", "--json")
+    assert json.loads(told.stdout)["family"] == "realnvp"
+    memory.rm("/zoo", recursive=True)
+    warned = invoke("inspect", "memory://zoo/moons", "--json")
+    assert (warned.exit_code, "what the cache holds" in warned.stderr) == (0, True)
+    monkeypatch.setenv("PUSHFORWARD_OFFLINE", "true")
+    refused = invoke("inspect", "memory://zoo/rings")
+    assert (refused.exit_code, "--offline" in refused.output) == (1, True)
+    assert invoke("inspect", MOONS.as_uri(), "--json").exit_code == 0

@@ -1,0 +1,169 @@
+"""S3: models are pushed, listed and fetched; what fails on the way leaves the version before."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.process import free_port
+from service.remote.cache import CacheEntry
+from service.remote.fetch import FetchOptions, fetch
+from service.remote.index import INDEX_FILE
+from service.remote.push import push
+from service.remote.store import BadUri, StoreError, open_store
+from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, loses_connection, s3_server
+
+URI = f"s3://{BUCKET}/models"
+WEIGHTS = bytes(range(256)) * 400
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bucket]:
+    with s3_server() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket that the environment leads to."""
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    server.objects.clear()
+    server.requests.clear()
+    server.fault = lambda *_: False
+    return server
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "moons"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "notes.txt").write_bytes(b"mine")
+    return folder
+
+
+def upload(folder: Path, uri: str, *, force: bool = False) -> bool:
+    (done,) = push(folder, open_store(uri, 5.0), timeout_seconds=5.0, force=force)
+    return done.is_new
+
+
+def held(cache: Path, uri: str = URI) -> dict[str, bytes]:
+    link = CacheEntry.of(cache, uri).link
+    found = (path for path in link.rglob("*") if path.is_file())
+    return {path.relative_to(link).as_posix(): path.read_bytes() for path in found}
+
+
+@contextmanager
+def moto() -> Iterator[Bucket]:
+    """Moto's server in an environment of its own: it wants older packages than ours."""
+    command = os.environ.get("MOTO_SERVER")
+    if command is None:
+        pytest.skip("MOTO_SERVER does not name a moto_server")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [command, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    ) as process:
+        for _ in range(100):
+            with suppress(httpx.TransportError):
+                httpx.put(f"{url}/{BUCKET}").raise_for_status()
+                break
+            time.sleep(0.1)
+        try:
+            yield Bucket(url)
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("kind", ["own", "moto"])
+def test_what_is_pushed_is_fetched(
+    kind: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() if kind == "own" else moto() as found:
+        for name, value in found.variables.items():
+            monkeypatch.setenv(name, value)
+        assert upload(model, f"{URI}/moons/1")
+        assert not upload(model, f"{URI}/moons/1")
+        (model / "config.json").write_bytes(b'{"": 2}')
+        with pytest.raises(BadUri, match="another model lies there"):
+            upload(model, f"{URI}/moons/1")
+        with pytest.raises(BadUri, match="versions of a model lie there"):
+            upload(model, f"{URI}/moons")
+        assert upload(model, f"{URI}/moons/2")
+        status = fetch(URI, FetchOptions(tmp_path / "cache", 5.0))
+        assert status.is_ok, status
+        expected = {"moons/1/config.json": b"{}", "moons/2/config.json": b'{"": 2}'}
+        weights = dict.fromkeys(("moons/1/model.safetensors", "moons/2/model.safetensors"), WEIGHTS)
+        assert held(tmp_path / "cache") == expected | weights
+        with pytest.raises(StoreError, match="NoSuchBucket"):
+            open_store("s3://other/models", 5.0).list()
+
+
+def test_the_index_comes_last_and_what_is_replaced_goes(bucket: Bucket, model: Path) -> None:
+    (model / "calibration.json").write_bytes(b"{}")
+    upload(model, f"{URI}/moons")
+    (model / "calibration.json").unlink()
+    (model / "config.json").write_bytes(b'{"": 2}')
+    bucket.requests.clear()
+    assert upload(model, f"{URI}/moons", force=True)
+    written = [(kind, key.rpartition("/")[2]) for kind, key in bucket.requests if kind != "GET"]
+    assert written == [
+        *(("PUT", "model.safetensors"), ("PUT", "config.json"), ("PUT", INDEX_FILE)),
+        ("DELETE", "calibration.json"),
+    ]
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS)
+def test_what_fails_leaves_the_version_before(
+    fault: object, said: str, bucket: Bucket, tmp_path: Path
+) -> None:
+    options = FetchOptions(tmp_path, 0.3)
+    first = {"flow/1/config.json": b"{}", "flow/1/model.safetensors": b"one"}
+    second = {"flow/2/config.json": b"{}", "flow/2/model.safetensors": WEIGHTS}
+    bucket.objects |= {f"models/{path}": content for path, content in first.items()}
+    assert fetch(URI, options).is_ok
+    bucket.objects |= {f"models/{path}": content for path, content in second.items()}
+    bucket.fault = fault  # type: ignore[assignment]
+    began = time.monotonic()
+    failed = fetch(URI, options)
+    assert time.monotonic() - began < 10
+    assert not failed.is_ok
+    assert failed.reason.startswith("flow/2/model.safetensors")
+    assert said in failed.reason
+    assert held(tmp_path) == first
+    bucket.fault = lambda *_: False
+    bucket.objects["models/flow/2/model.safetensors"] = WEIGHTS
+    assert fetch(URI, options).is_ok
+    assert held(tmp_path) == first | second
+
+
+def test_a_connection_that_is_lost_is_gone_on_with(bucket: Bucket, tmp_path: Path) -> None:
+    """Each time a third of what is left comes: in parts, all of it."""
+    bucket.objects = {"models/2/config.json": b"{}", "models/2/model.safetensors": WEIGHTS}
+    losses = []
+
+    def once(*given: object) -> bool:
+        is_lost = len(losses) < 2 and loses_connection(*given)  # type: ignore[arg-type]
+        losses.extend([True] * is_lost)
+        return is_lost
+
+    bucket.fault = once
+    assert fetch(URI, FetchOptions(tmp_path, 5.0)).is_ok
+    assert len(losses) == 2
+    assert held(tmp_path)["2/model.safetensors"] == WEIGHTS
+
+
+def test_no_credentials_are_told_of(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.objects["models/config.json"] = b"{}"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    (found,) = open_store(URI, 5.0).list()
+    assert found.path == "config.json"
