@@ -121,7 +121,8 @@ def _copy_blobs(
     if missing and needed > free:
         raise StoreError(f"the cache: expected {needed} free bytes, there are {free}")
     for file in missing:
-        copy_file(store, file, entry.blob(file), options.timeout_seconds)
+        if not entry.blob(file).is_file():  # else two have the same content
+            copy_file(store, file, entry.blob(file), options.timeout_seconds)
 
 
 def _check_unchanged(

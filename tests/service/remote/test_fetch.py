@@ -184,7 +184,7 @@ def test_a_disk_that_is_too_small_is_told(
         ("hf://org/flow@v1.0", "flow"),
         ("hf://org/flow@v1.0/moons", "moons"),
         ("https://user:word@host:8443/a/moons?key=1", "moons"),
-        ("https://host:8443", "host"),
+        ("https://me:word@host:8443", "host"),
     ],
 )
 def test_a_model_is_called_as_its_uri_ends(uri: str, name: str) -> None:

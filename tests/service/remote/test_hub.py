@@ -1,0 +1,130 @@
+"""Models on the Hugging Face Hub, by a small server that answers as the Hub does."""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from service.remote.cache import CacheEntry
+from service.remote.fetch import FetchOptions, fetch
+from service.remote.hub_store import HubName, parse_hub_name
+from service.remote.store import BadUri
+
+TOKEN = "hf_0123456789abcdef"
+WEIGHTS = b"weights" * 100
+FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "run.py": b"evil"}
+COMMIT = "c" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """One repository, org/flow, which is private."""
+
+    weights_digest = hashlib.sha256(WEIGHTS).hexdigest()
+
+    def log_message(self, *told: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        file = re.fullmatch(rf"/org/flow/resolve/{COMMIT}/(.+)", path)
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "secret"})
+        elif path == "/api/models/org/flow/revision/v1.0":
+            siblings = [
+                {"rfilename": name, "size": len(content), "blobId": name, **self.lfs(name)}
+                for name, content in FILES.items()
+            ]
+            body = {"id": "org/flow", "sha": COMMIT, "siblings": siblings}
+            self.answer(200, json.dumps(body).encode())
+        elif file and file[1] in FILES:
+            self.answer(200, FILES[file[1]])
+        else:
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+
+    def lfs(self, name: str) -> dict[str, object]:
+        if name != "model.safetensors":
+            return {}
+        size = len(FILES[name])
+        return {"lfs": {"sha256": self.weights_digest, "size": size, "pointerSize": 100}}
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(autouse=True)
+def _hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        # Read from HF_ENDPOINT when the library is imported.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_revision_is_fetched_with_the_token_which_is_told_to_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    status = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
+    assert status.is_ok, status
+    link = CacheEntry.of(tmp_path, "hf://org/flow@v1.0").link
+    assert link.name == "flow"
+    assert {path.name for path in link.iterdir()} == {"config.json", "model.safetensors"}
+    assert TOKEN not in caplog.text
+    assert all(TOKEN not in path.read_text() for path in tmp_path.rglob(".state.json"))
+
+
+def test_a_digest_that_is_not_the_hubs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "weights_digest", "0" * 64)
+    status = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
+    assert "model.safetensors: expected the SHA-256 000" in status.reason
+
+
+def test_what_the_hub_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = fetch("hf://org/flow@v2.0", FetchOptions(tmp_path, 5.0))
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    private = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
+    for status in (missing, private):
+        assert status.reason.startswith("cannot be listed: ")
+        assert "\n" not in status.reason
+        assert "hf_another" not in status.reason
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("hf://org/flow", HubName("org/flow", None, "")),
+        ("hf://org/flow@v1.0/moons/2/", HubName("org/flow", "v1.0", "moons/2")),
+        ("hf://org/flow@refs/pr/3/moons", HubName("org/flow", "refs/pr/3", "moons")),
+        ("hf://org/flow@a%2Fb", HubName("org/flow", "a/b", "")),
+        ("hf://org/flow/moons", HubName("org/flow", None, "moons")),
+    ],
+)
+def test_a_uri_names_a_repository_a_revision_and_a_folder(uri: str, name: HubName) -> None:
+    assert parse_hub_name(uri) == name
+
+
+@pytest.mark.parametrize("uri", ["hf://flow", "hf://", "hf://org/", "hf://org/flow@"])
+def test_other_uris_of_the_hub_are_refused(uri: str) -> None:
+    with pytest.raises(BadUri, match="hf://ORGANISATION/NAME"):
+        parse_hub_name(uri)
