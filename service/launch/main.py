@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import socket
 import sys
 from contextlib import ExitStack
@@ -110,6 +111,9 @@ def _fetch(settings: Settings) -> None:
     if any(isinstance(one, str) for one in settings.model_repository):
         with limits.enough_memory():
             from service.repository.sources import fetch_all
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Nobody is served yet. The first process of a container ignores them otherwise.
+            signal.signal(number, lambda *_: hard_exit(EXIT_OK))
         fetch_all(settings)
 
 

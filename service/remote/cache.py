@@ -27,6 +27,7 @@ from models.checkpoints.files import write_file
 from models.checkpoints.naming import describe_bad_name
 from service.contracts import SourceStatus
 from service.remote.store import BadUri, RemoteFile, StoreError
+from service.settings import flag_name
 from service.uris import show_uri
 
 _ODD = re.compile(r"[^A-Za-z0-9]+")
@@ -116,7 +117,10 @@ class CacheEntry:
             yield False
             return
         except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written: {error.strerror}") from None
+            raise StoreError(
+                f"{self.folder}: cannot be written: {error.strerror}; name another folder by "
+                f"{flag_name('cache')}"
+            ) from None
         try:
             yield True
         finally:

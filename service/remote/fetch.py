@@ -73,7 +73,11 @@ def fetch(uri: str, options: FetchOptions, *, max_age_seconds: float = 0.0) -> S
 
 def _held(entry: CacheEntry) -> SourceStatus:
     if entry.is_filled:
-        return entry.read_state().status(show_uri(entry.uri))
+        # That nobody is asked is what was wanted.
+        succeeded = entry.read_state().succeeded
+        return SourceStatus(
+            show_uri(entry.uri), is_ok=True, reason="", since=succeeded, succeeded=succeeded
+        )
     return SourceStatus(
         show_uri(entry.uri),
         is_ok=False,

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from service.remote.store import BadUri, ChangedError, RemoteFile, as_store_error
-from service.remote.web_store import read_range
+from service.remote.web_store import hide_addresses, read_range
 
 # A revision with a '/' is written with %2F; but for these, which the Hub itself has.
 _NAME = re.compile(
@@ -50,6 +50,7 @@ class HubStore:
     """
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
+        hide_addresses()
         self._name = parse_hub_name(uri)
         self._timeout = timeout_seconds
         self._api = HfApi(library_name="pushforward")

@@ -15,6 +15,7 @@ MAX_LISTED = 100_000
 RANGE_BYTES = 4 * 2**20
 
 _PASSED = re.compile(r" in [\d.]+[mµn]?s\b")
+_PREFIX = re.compile(r"^(Generic \w+ error: |Error performing list request: )+")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 
@@ -107,7 +108,7 @@ def as_store_error(error: Exception, what: str) -> StoreError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = without_credentials(lines[0]).partition(": <?xml")[0] if lines else ""
     # So that the same failure is told in the same words, and once.
-    reason = _PASSED.sub("", reason)
+    reason = _PREFIX.sub("", _PASSED.sub("", reason))
     # What the protocol of S3 says of it.
     codes = _CODE.findall(text)
     code = f" ({codes[0]})" if codes else ""

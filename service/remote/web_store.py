@@ -1,5 +1,6 @@
 """Files of a web server, which lists nothing: an index says which there are."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -16,6 +17,10 @@ NO_UPLOAD = "nothing can be pushed to a web server; push to the folder that it s
 _PART_BYTES = 2**20
 
 
+# They log every address, with its password and signature, or where a redirect leads.
+_LOGS_OF_ADDRESSES = ("httpx", "httpcore", "httpx2", "httpcore2")
+
+
 class WebStore:
     """The files below a URL that its pushforward-index.json names.
 
@@ -23,6 +28,7 @@ class WebStore:
     """
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
+        hide_addresses()
         self._uri = uri
         self._timeout = timeout_seconds
 
@@ -62,6 +68,12 @@ class WebStore:
         parts = urlsplit(self._uri)
         inner = str(PurePosixPath(parts.path or "/") / quote(path))
         return urlunsplit((parts.scheme, parts.netloc, inner, parts.query, ""))
+
+
+def hide_addresses() -> None:
+    """Keep addresses out of the log, whatever its level."""
+    for name in _LOGS_OF_ADDRESSES:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def read_range(

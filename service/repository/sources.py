@@ -5,7 +5,6 @@ A URI is a folder in the cache to everybody else, which the watcher of folders s
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 from service.contracts import SourceStatus
@@ -57,6 +56,17 @@ def fetch_all(settings: Settings) -> list[SourceStatus]:
     return [_fetch_first(uri, settings) for uri in uris_of(settings)]
 
 
+def read_all(settings: Settings) -> list[SourceStatus]:
+    """What came of the last look at every URI, which some process of this service made."""
+    options = FetchOptions.of(settings)
+    if settings.offline:
+        return [fetch(uri, options) for uri in uris_of(settings)]
+    return [
+        CacheEntry.of(options.cache, uri).read_state().status(show_uri(uri))
+        for uri in uris_of(settings)
+    ]
+
+
 def _fetch_first(uri: str, settings: Settings) -> SourceStatus:
     try:
         options = FetchOptions.of(settings)
@@ -99,10 +109,8 @@ class SourceWatch:
         uris = uris_of(self._settings)
         if not uris:
             return
-        if is_fetched:
-            found = await run_in_dedicated_thread(lambda: _read_all(uris, self._settings))
-        else:
-            found = await run_in_dedicated_thread(lambda: fetch_all(self._settings))
+        look = read_all if is_fetched else fetch_all
+        found = await run_in_dedicated_thread(lambda: look(self._settings))
         for uri, status in zip(uris, found, strict=True):
             self._take(uri, status)
         seconds = self._settings.watch_seconds
@@ -138,13 +146,3 @@ class SourceWatch:
                 _log.error("%s: what was fetched before is served on: %s", shown, status.reason)
         elif former is not None and not former.is_ok:
             _log.info("%s: it can be fetched again", shown)
-
-
-def _read_all(uris: Iterable[str], settings: Settings) -> list[SourceStatus]:
-    """What came of the last look at each, without another."""
-    options = FetchOptions.of(settings)
-    found = []
-    for uri in uris:
-        state = CacheEntry.of(options.cache, uri).read_state()
-        found.append(state.status(show_uri(uri)))
-    return found

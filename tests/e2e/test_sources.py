@@ -1,5 +1,7 @@
 """A server of models from S3: what fails on the way leaves what is served, and is told of."""
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.process import RunningServer, serving
+from benchmarks.process import RunningServer, command, serving
 from service.repository import zoo_folder
-from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, s3_server
+from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, s3_server, stalls
 
 # A look takes a fraction of a second; the rest is for a machine that is busy.
 SEEN_SECONDS = 40.0
@@ -38,6 +40,22 @@ def server(bucket: Bucket, tmp_path: Path) -> Iterator[RunningServer]:
     uri = f"s3://{BUCKET}/models"
     with serving(tmp_path / "log", uri, *WATCH, "--workers", "2", env=variables) as running:
         yield running
+
+
+def test_a_signal_ends_a_start_that_waits_for_a_store(bucket: Bucket, tmp_path: Path) -> None:
+    put(bucket, 2)
+    bucket.fault = stalls
+    variables = {**os.environ, **bucket.variables, "PUSHFORWARD_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        command("serve", "--port", "0", f"s3://{BUCKET}/models"),
+        env=variables,
+        stdout=subprocess.PIPE,
+    ) as process:
+        while not any(key.endswith("2/model.safetensors") for _, key in bucket.requests):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=10) == 0
 
 
 def until(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A web server: its index is believed, ranges are used where it gives them, secrets are kept."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -53,11 +54,15 @@ def uri(tmp_path: Path) -> Iterator[str]:
             thread.join()
 
 
-def test_what_the_index_names_is_fetched(uri: str, tmp_path: Path) -> None:
+def test_what_the_index_names_is_fetched(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     status = fetch(uri, FetchOptions(tmp_path / "cache", 5.0))
     assert status.is_ok, status
     assert status.uri.startswith("http://127.0.0.1:")
     assert status.uri.endswith("/there")
+    assert not any(secret in caplog.text for secret in ("word", "sig="))
     link = CacheEntry.of(tmp_path / "cache", uri).link
     assert (link / "flow/2/model.safetensors").read_bytes() == WEIGHTS * 2
     assert (link / "flow/1/config.json").read_text() == "1"
