@@ -10,7 +10,6 @@ import typer
 from pydantic.fields import FieldInfo
 
 from pushforward.cli.settings_file import read_file, render
-from service.auth import auth_of, check_exposure
 from service.settings import FILE_VARIABLE, Settings, SettingsError, flag_name, origins, read
 
 EXIT_BAD_SETTING = 3
@@ -56,6 +55,9 @@ def serve(
     Every flag is a variable too: --max-batch-size is PUSHFORWARD_MAX_BATCH_SIZE. A flag wins over a
     variable, a variable over the file of settings.
     """
+    # Here, so that the help does without what keys need.
+    from service.auth import auth_of, check_exposure
+
     given: dict[str, Any] = {field: text for field, text in flags.items() if text is not None}
     if folders:
         given["model_repository"] = folders
