@@ -5,7 +5,6 @@ import hashlib
 import json
 import sys
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from models.fold.coupling import HalfCouplings
 from models.noise import base_log_prob_torch, base_noise
 from models.onnx import validate
 from models.onnx.certificate import CertificateError, certify
-from models.onnx.export import Export, ExportError, config_digest, export, export_folder
+from models.onnx.export import ExportError, config_digest, export, export_folder
 from models.onnx.graph import UnsupportedOperator
 from models.onnx.graphs import build_graphs
 from models.onnx.names import MAX_OPSET, MIN_OPSET
@@ -34,9 +33,10 @@ from models.onnx.runtime import RuntimeMissing, load_runtime, open_session
 from models.transforms.affine import Scale
 from models.transforms.transform import Transform, counts_evaluations
 from tests.cases import DISCRETE, make_flow, make_inputs, perturb
+from tests.models.onnx.exported_cases import GROUP, exported
 
 # One process for all: what they share takes longer to make than they take.
-pytestmark = pytest.mark.xdist_group("graphs")
+pytestmark = pytest.mark.xdist_group(GROUP)
 
 PROMISE = 1e-5
 BATCHES = (1, 2, 7, 64, 1000)
@@ -45,11 +45,6 @@ Arrays = dict[str, NDArray[Any]]
 
 discrete = pytest.mark.parametrize("name", sorted(DISCRETE))
 directions = pytest.mark.parametrize("direction", ["encode", "decode"])
-
-
-@cache
-def exported(name: str) -> Export:
-    return export(make_flow(name))
 
 
 def inputs_of(name: str, direction: str, rows: int) -> Arrays:

@@ -1,7 +1,6 @@
 """The onnx engine: the flow's numbers, the same bits in every batch, arrays nobody shares."""
 
 import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from models.flow import Flow
-from models.onnx.export import export
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import SessionError, load_runtime, open_session
 from service.contracts import Array, EngineOutput
@@ -17,19 +15,19 @@ from service.engines.engine import EngineLost, EngineOutOfMemory
 from service.engines.onnx import KEPT_SIZES, OnnxEngine, ProviderMissing, providers
 from service.engines.torch import TorchEngine
 from tests.cases import DISCRETE, make_flow, make_inputs
+from tests.models.onnx.exported_cases import GROUP, exported
 
 # One process for all: what they share takes longer to make than they take.
-pytestmark = pytest.mark.xdist_group("onnx_engines")
+pytestmark = pytest.mark.xdist_group(GROUP)
 
 
-@cache
-def exported(name: str, precision: str = "fp32") -> SerialisedExport:
-    made = export(make_flow(name), precision=precision)
+def serialised(name: str, precision: str = "fp32") -> SerialisedExport:
+    made = exported(name, precision)
     return SerialisedExport.of(made.graphs, made.certificate.describe())
 
 
 def engine(name: str, precision: str = "fp32") -> OnnxEngine:
-    return OnnxEngine(exported(name, precision), "cpu", threads=1)
+    return OnnxEngine(serialised(name, precision), "cpu", threads=1)
 
 
 def arrays(name: str, flow: Flow, rows: int, dtype: Any = np.float32) -> tuple[Any, Any]:
@@ -190,7 +188,7 @@ def test_failures_are_distinguished(
 
 
 def test_a_broken_graph_is_refused() -> None:
-    good = exported("maf")
+    good = serialised("maf")
     with pytest.raises(SessionError, match="onnxruntime refuses the graph"):
         OnnxEngine(SerialisedExport(good.encode, b"", None, good.certificate), "cpu", 1)
 
@@ -210,7 +208,7 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(ProviderMissing, match="asked for CUDAExecutionProvider and took CPU"),
     ):
-        OnnxEngine(exported("maf"), "cuda:0", 1)
+        OnnxEngine(serialised("maf"), "cuda:0", 1)
 
 
 def test_tf32_is_off_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +225,7 @@ def test_cuda_answers_as_float64_does() -> None:
     name = "glow"
     flow = make_flow(name)
     x, _ = arrays(name, flow, 20)
-    served = OnnxEngine(exported(name), "cuda:0", 1)
+    served = OnnxEngine(serialised(name), "cuda:0", 1)
     assert served.device == "cuda:0"
     z, log_det = served.encode(x, None)
     with torch.no_grad():

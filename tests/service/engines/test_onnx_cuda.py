@@ -16,7 +16,6 @@ import torch
 
 from models.checkpoints.folder import load_checkpoint
 from models.flow import Flow
-from models.onnx.export import export
 from models.onnx.load import SerialisedExport
 from models.onnx.runtime import load_runtime, open_session
 from service.engines.onnx import OnnxEngine, make_engine
@@ -32,21 +31,21 @@ from service.engines.onnx_cuda import (
 )
 from service.engines.selection import EngineConfig
 from tests.cases import make_flow, make_inputs
+from tests.models.onnx.exported_cases import GROUP, exported
 
 ZOO = Path(__file__).resolve().parents[3] / "models" / "zoo"
 MOONS = ZOO / "moons"
 PINWHEEL = ZOO / "pinwheel" / "encode.onnx"
 # One process for all: what they share takes longer to make than they take.
-pytestmark = pytest.mark.xdist_group("onnx_engines")
+pytestmark = pytest.mark.xdist_group(GROUP)
 needs_provider = pytest.mark.skipif(
     CUDA not in load_runtime().get_available_providers(),
     reason="this onnxruntime has no provider for CUDA",
 )
 
 
-@cache
-def exported(name: str) -> SerialisedExport:
-    made = export(make_flow(name))
+def serialised(name: str) -> SerialisedExport:
+    made = exported(name)
     return SerialisedExport.of(made.graphs, made.certificate.describe())
 
 
@@ -212,9 +211,9 @@ def test_the_way_of_a_device_gives_the_bits_of_the_cpu(
     given = make_inputs(name, make_flow(name), 5)
     x = given.x.numpy().astype(np.float32)
     context = None if given.context is None else given.context.numpy().astype(np.float32)
-    wanted = OnnxEngine(exported(name), "cpu", 1).encode(x, context)
+    wanted = OnnxEngine(serialised(name), "cpu", 1).encode(x, context)
     monkeypatch.setattr("service.engines.onnx.providers", lambda _: ["CPUExecutionProvider"])
-    engine = OnnxEngine(exported(name), "cpu:0", 1)
+    engine = OnnxEngine(serialised(name), "cpu:0", 1)
     assert engine.rows_on_cpu
     for _ in range(2):
         got = engine.encode(x, context)
@@ -240,7 +239,7 @@ def test_graphs_of_the_zoo_are_served_in_the_older_opset_and_what_a_cpu_computes
 def test_a_continuous_flow_is_solved_on_cuda_alone() -> None:
     flow = make_flow("ffjord")
     x = make_inputs("ffjord", flow, 5).x
-    engine = OnnxEngine(exported("ffjord"), "cuda:0", 1)
+    engine = OnnxEngine(serialised("ffjord"), "cuda:0", 1)
     assert engine.rows_on_cpu == {}
     z, log_det = engine.encode(x.numpy().astype(np.float32), None)[:2]
     wanted, wanted_log_det = flow.encode(x.double())
