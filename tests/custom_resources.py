@@ -275,3 +275,58 @@ PROMETHEUS_RULE = resource(
         )
     ),
 )
+
+# kubernetes-sigs/gateway-api of August 2026, config/crd/standard, v1.
+_BACKENDS = several(fields("name port", name=TEXT, port=NUMBER, weight=NUMBER))
+_HEADER = fields("name value", name=TEXT, type=TEXT, value=TEXT)
+_PARENTS = several(fields("name", name=TEXT, sectionName=TEXT))
+GATEWAY = resource(
+    "gateway.networking.k8s.io/v1",
+    "Gateway",
+    fields(
+        "gatewayClassName listeners",
+        gatewayClassName=TEXT,
+        listeners=several(
+            fields(
+                "name port protocol",
+                allowedRoutes=ANY,
+                hostname=TEXT,
+                name=TEXT,
+                port=NUMBER,
+                protocol=TEXT,
+                tls=fields(mode=TEXT, certificateRefs=several(fields("name", name=TEXT))),
+            )
+        ),
+    ),
+)
+HTTP_ROUTE = resource(
+    "gateway.networking.k8s.io/v1",
+    "HTTPRoute",
+    fields(
+        hostnames=TEXTS,
+        parentRefs=_PARENTS,
+        rules=several(
+            fields(
+                backendRefs=_BACKENDS,
+                filters=ANY,
+                matches=several(
+                    fields(
+                        headers=several(_HEADER),
+                        method=TEXT,
+                        path=fields(type=TEXT, value=TEXT),
+                    )
+                ),
+                timeouts=fields(request=TEXT, backendRequest=TEXT),
+            )
+        ),
+    ),
+)
+GRPC_ROUTE = resource(
+    "gateway.networking.k8s.io/v1",
+    "GRPCRoute",
+    fields(
+        hostnames=TEXTS,
+        parentRefs=_PARENTS,
+        rules=several(fields(backendRefs=_BACKENDS, filters=ANY, matches=ANY)),
+    ),
+)

@@ -20,11 +20,17 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = str(kubernetes_validate.latest_version())
 SCHEMAS = {
     "ClusterServingRuntime": custom.CLUSTER_SERVING_RUNTIME,
+    "GRPCRoute": custom.GRPC_ROUTE,
+    "Gateway": custom.GATEWAY,
+    "HTTPRoute": custom.HTTP_ROUTE,
     "InferenceService": custom.INFERENCE_SERVICE,
     "PrometheusRule": custom.PROMETHEUS_RULE,
     "ScaledObject": custom.SCALED_OBJECT,
     "ServiceMonitor": custom.SERVICE_MONITOR,
 }
+
+# Of these some fields are Kubernetes' own.
+WITH_KUBERNETES_PARTS = {"ClusterServingRuntime", "InferenceService", "ScaledObject"}
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -53,6 +59,8 @@ def check(manifest: dict[str, Any]) -> None:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
         return
     jsonschema_rs.validator_for(schema).validate(manifest)
+    if manifest["kind"] not in WITH_KUBERNETES_PARTS:
+        return
     for part in _kubernetes_parts(manifest):
         kubernetes_validate.validate(part, KUBERNETES, strict=True)
     for trigger in manifest["spec"].get("triggers", ()):
@@ -75,8 +83,6 @@ def _kubernetes_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             _pod({"containers": [{"name": "kserve-container", **container}], **pod}),
             _deployment(predictor.get("deploymentStrategy", {})),
         ]
-    if manifest["kind"] in ("PrometheusRule", "ServiceMonitor"):
-        return []
     scaler = copy.deepcopy(HPA)
     scaler["spec"]["behavior"] = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     return [scaler]

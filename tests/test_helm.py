@@ -252,6 +252,21 @@ def test_a_gpu_is_asked_for_and_its_nodes_are_tolerated() -> None:
     assert "nvidia.com/gpu" not in _container("default")["resources"]["limits"]
 
 
+def test_the_gateway_leads_to_releases_of_the_chart() -> None:
+    ports = {one["name"]: one["port"] for one in _object("uris", "Service")["spec"]["ports"]}
+    text = (chart.ROOT / "deploy" / "proxy" / "gateway.yaml").read_text("utf-8")
+    gateway, *routes = yaml.safe_load_all(text)
+    check({**gateway, "metadata": {"name": "flows"}})
+    listeners = {one["name"]: one["hostname"] for one in gateway["spec"]["listeners"]}
+    for route, port in zip(routes, ("http", "grpc"), strict=True):
+        check(route)
+        (parent,) = route["spec"]["parentRefs"]
+        assert route["spec"]["hostnames"] == [listeners[parent["sectionName"]]]
+        backends = [one for rule in route["spec"]["rules"] for one in rule["backendRefs"]]
+        assert {one["port"] for one in backends} == {ports[port]}
+        assert {one["name"] for one in backends} == {"flows-pushforward", "candidate-pushforward"}
+
+
 @needs_helm
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_helm_renders_the_same(name: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks.process import RunningServer, free_port, serving
+from service.settings import Settings
 from service.transport.grpc.messages import message_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,18 @@ def _wait(proxy: Proxied) -> None:
                 pass
             time.sleep(0.1)
     raise TimeoutError("the proxy does not answer")
+
+
+def test_proxies_wait_and_take_as_much_as_the_service() -> None:
+    default = Settings.model_fields
+    size = default["max_body_bytes"].default // 2**20
+    seconds = default["request_timeout_seconds"].default
+    for name in PROXIES.values():
+        text = (ROOT / "deploy" / "proxy" / name).read_text("utf-8")
+        waits = re.findall(r"(?:_read_timeout|\btimeout:) (\d\d)s", text)
+        assert len(waits) == 2
+        assert {int(wait) for wait in waits} == {seconds + 5}
+        assert re.findall(r"client_max_body_size (\d+)m", text) in ([], [str(size)])
 
 
 def test_https_reaches_the_server(proxied: Proxied) -> None:
