@@ -40,6 +40,8 @@ _KEEPALIVE_MILLISECONDS = 60_000
 _LEAST_SECONDS = 0.05
 # Streams that nobody ends get so long once all calls are answered.
 _LAST_SECONDS = 0.5
+_TURN_SECONDS = 0.01
+_NEVER_SECONDS = 3600.0
 
 _StreamResponse = message_class("ModelStreamInferResponse")
 
@@ -115,14 +117,21 @@ class GrpcServer:
             grace: for how many seconds; then calls are cut off.
         """
         self.begin_drain()
+        if grace > 0:
+            await self._answer_calls(grace)
+        await self._server.stop(None)
+
+    async def _answer_calls(self, grace: float) -> None:
+        """Take no more calls, and wait for those that were taken."""
         ends_at = time.monotonic() + grace
-        ending = asyncio.ensure_future(self._server.stop(grace))
+        # Two that end calls at a time free the server under each other, which ends the process: its
+        # own grace is never over, it is cancelled.
+        ending = asyncio.ensure_future(self._server.stop(grace + _NEVER_SECONDS))
         while self._calls and time.monotonic() < ends_at:
-            await asyncio.sleep(0.01)
-        done, _ = await asyncio.wait([ending], timeout=min(max(grace, 0.0), _LAST_SECONDS))
-        if not done:
-            await self._server.stop(None)
-        await ending
+            await asyncio.sleep(_TURN_SECONDS)
+        await asyncio.wait([ending], timeout=_LAST_SECONDS)
+        ending.cancel()
+        await asyncio.wait([ending])
 
     def _unary(
         self, endpoint: Endpoint, path: str

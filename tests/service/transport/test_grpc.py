@@ -361,6 +361,23 @@ def test_health_is_watched_until_the_end_and_calls_are_answered() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("grace", [0.0, 0.2, 0.5])
+def test_calls_are_cut_off_once_the_grace_is_over(grace: float) -> None:
+    async def test(client: Asking) -> None:
+        queue = client.repository.held()
+        assert queue.entered is not None
+        call = client.begin("ModelInfer", question(ROWS))
+        await queue.entered.wait()
+        reflecting = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo()
+        await reflecting.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await reflecting.read()
+        await client.server.stop(grace)
+        assert await call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        await client.server.stop(grace)
+
+    run(test)
+
+
 def test_reflection_describes_the_service() -> None:
     async def test(client: Asking) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
