@@ -7,7 +7,6 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import zstandard
 
@@ -22,6 +21,7 @@ from tests.contract.case import (
     ok,
     problem,
 )
+from tests.fixtures import case_folder
 
 _X = {"model": "line", "x": [[2, 4, 6]]}
 _GOOD = ok(b'{"model":"line","version":"3","z":[[1.0,2.0,3.0]],"log_det":[-0.25]}')
@@ -30,7 +30,7 @@ _WITH_ANOTHER_ID = ok(
 )
 _KEYS = {"api_keys": ("a-key-of-16-characters", "another-key-of-16-characters")}
 # Those have no limits; the file's do.
-_LIMITED = {**_KEYS, "api_key_file": str(Path(__file__).parent.parent / "keys.toml")}
+_LIMITED = {**_KEYS, "api_key_file": str(case_folder("contract", "keys") / "keys.toml")}
 _PAGES = {"cors_origins": ("https://example.org",)}
 _NO_ACCEPT = NotInV2("Accept is not looked at there")
 
