@@ -210,6 +210,8 @@ def _read_rows(
 
 
 def _feature_names(server: "Client", model: str | None) -> list[str]:
+    if model is not None and "@" in model:  # a version of it, which need not be the one listed
+        return list(server.describe(model).get("feature_names") or ())
     served = server.models()
     if model is None and len(served) > 1:
         raise ValueError("name the model with --model: its columns are matched by name")

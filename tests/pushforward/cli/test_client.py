@@ -238,6 +238,7 @@ def test_columns_of_a_table_are_matched_by_name(
     wanted = invoke("log-prob", plain, "--model", "wide")
     assert wanted.exit_code == 0, wanted.output
     assert invoke("log-prob", named, "--model", "wide").stdout == wanted.stdout
+    assert invoke("log-prob", named, "--model", "wide@3").stdout == wanted.stdout
     refused = invoke("log-prob", renamed, "--model", "wide")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "needs the column 'speed'" in refused.stderr
