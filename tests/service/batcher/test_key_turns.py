@@ -186,13 +186,22 @@ def test_who_always_comes_back_gets_no_more_than_who_waits() -> None:
     counts: defaultdict[str, int] = defaultdict(int)
     again = entry(16, B)
     queue.add(again)
-    for _ in range(60):
-        for name, rows in rows_by_key(queue.take(32)).items():
+    for _ in range(120):
+        for name, rows in rows_by_key(queue.take(8)).items():
             counts[name] += rows
         if not again.waiting:
             again = entry(16, B)
             queue.add(again)
     assert counts["b"] <= counts["a"] + 32
+
+
+def test_who_comes_anew_has_nothing_to_catch_up_on() -> None:
+    queue = filled(64, *(entry(1, A) for _ in range(2000)))
+    for _ in range(10):
+        queue.take()
+    for _ in range(500):
+        queue.add(entry(1, B))
+    assert rows_by_key(queue.take()) == {"a": 32, "b": 32}
 
 
 def test_long_requests_of_keys_take_turns() -> None:

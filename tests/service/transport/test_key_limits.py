@@ -105,6 +105,7 @@ def test_neighbours_in_a_batch_are_limited_each_by_its_own_key(loopback: Loopbac
     async def play() -> None:
         keys = [NARROW, FREE, NARROW, NARROW, FREE, NARROW, SLOW, SLOW, FREE]
         bodies = [b'{"model": "line", "x": [[%d, 4, 6]]}' % (2 * i) for i in range(len(keys))]
+        await in_turn(loopback, [ask(FREE)])  # what a row looks like is known from now on
         answers = await together(
             loopback, [ask(key, body=body) for key, body in zip(keys, bodies, strict=True)]
         )
@@ -114,9 +115,19 @@ def test_neighbours_in_a_batch_are_limited_each_by_its_own_key(loopback: Loopbac
             if answer.status == 200:
                 assert answer.json()["z"] == [[float(index), 2.0, 3.0]], "its own numbers"
         calls = loopback.repository.queue("line", "encode").calls
-        assert sorted(len(rows) for rows, _ in calls) == [1, 3, 3], "one batch a key"
-        assert value(loopback.metrics, "rows", key="free") == 3
+        assert sorted(len(rows) for rows, _ in calls[1:]) == [1, 3, 3], "one batch a key"
+        assert value(loopback.metrics, "rows", key="free") == 4
         assert value(loopback.metrics, "limited", key="narrow", limit="rows_per_second") == 1
+
+    run(play)
+
+
+def test_a_request_that_goes_on_in_a_task_is_counted_once(loopback: LoopbackServer) -> None:
+    async def play() -> None:
+        body = b'{"model": "line", "x": [[null, 4, 6], [2, 4, 6]], "invalid": "null"}'
+        answers = await in_turn(loopback, [ask(SLOW, body=body), ask(SLOW, body=body)])
+        assert [answer.status for answer in answers] == [200, 429]
+        assert loopback.fast == 2
 
     run(play)
 
