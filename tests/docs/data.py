@@ -8,7 +8,9 @@ import jsonschema_rs
 import yaml
 
 from service.app import create_app
+from service.repository.folders import ModelFolder, ModelLocation
 from service.repository.overrides import SERVING_FILE, read_overrides
+from service.repository.version_policy import live_versions
 from service.settings import Settings
 from tests.docs.blocks import Block
 from tests.service.fake_repository import FakeRepository
@@ -28,13 +30,25 @@ def check_data(block: Block, text: str, file: Path | None) -> None:
     if block.language == "json":
         _check_answer(json.loads(text), SCHEMAS[block.page])
     elif block.language == "toml":
-        assert tomllib.loads(text)
+        content = tomllib.loads(text)
+        assert content
         assert file is not None, "the first line of a settings file names it: # pushforward.toml"
-        if file.name == SERVING_FILE:
+        if "version_policy" in content:
+            _check_versions(file)
+        elif file.name == SERVING_FILE:
             read_overrides(file.parent, Settings())
     else:
         assert yaml.safe_load(text)
         raise AssertionError("no page has YAML yet: say here what it must fit")
+
+
+def _check_versions(file: Path) -> None:
+    """What it says is live lies there, as the page says."""
+    name, folder = file.parent.name, file.parent
+    lying = tuple(ModelLocation(name, version, folder / version) for version in ("1", "2", "3"))
+    live = live_versions(ModelFolder(name, folder, lying, has_versions=True), Settings())
+    assert set(live.versions) < {one.version for one in lying}
+    assert live.default != max(live.versions)
 
 
 def _check_answer(answer: object, schema: str) -> None:

@@ -125,6 +125,7 @@ class Reader:
         file = None
         if found := re.match(r"# ([\w./-]+)\n", text):
             file = self.clone / found[1]
+            file.parent.mkdir(exist_ok=True)
             file.write_text(text)
         check_data(block, text, file)
 
