@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
 
@@ -25,10 +26,10 @@ def describe(error: Exception) -> str:
     return os.strerror(number) if number else str(error) or type(error).__name__
 
 
-class Generator:
+class Generator(ABC):
     """Connections to a server, and what became of the requests on them.
 
-    A loop has its own `next_request` and `start`.
+    Each kind of loop says when it sends, and when it opens another connection.
 
     Args:
         load: what to send.
@@ -96,13 +97,13 @@ class Generator:
             given_up=self._given_up,
         )
 
+    @abstractmethod
     def start(self) -> None:
         """Open the first connections and send the first requests."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_request(self, now: float) -> LoadRequest | None:
         """What a connection that has become free sends; None to leave it idle."""
-        raise NotImplementedError
 
     def open_connection(self) -> None:
         """Open one more connection."""
@@ -161,9 +162,9 @@ class Generator:
         times = (request.due, request.taken, request.sent or now, now)
         self.recorder.add(times, NO_ANSWER, reason)
 
+    @abstractmethod
     def refused(self, reason: str) -> None:
         """Take down that a connection could not be opened."""
-        raise NotImplementedError
 
     def _use(self, connection: Connection, now: float) -> None:
         request = self.next_request(now)
@@ -182,9 +183,9 @@ class Generator:
             self.idle.remove(connection)
         return True
 
+    @abstractmethod
     def replace_connection(self) -> None:
         """Open a connection in the place of one that is gone, where somebody waits for it."""
-        raise NotImplementedError
 
     async def _connect(self) -> None:
         endpoint = self.load.endpoint

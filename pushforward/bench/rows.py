@@ -54,6 +54,7 @@ def draw_rows(client: Client, card: Mapping[str, Any], count: int, seed: int) ->
 
     Raises:
         ClientError: the server does not draw them.
+        ValueError: none of them is finite.
     """
     rng = np.random.default_rng(seed)
     context = make_context(card, max(count, _LEAST_ROWS), rng)
@@ -68,6 +69,11 @@ def draw_rows(client: Client, card: Mapping[str, Any], count: int, seed: int) ->
         found += rows
     x = np.concatenate(parts)
     is_finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    if not is_finite.any():
+        raise ValueError(
+            f"none of {len(x)} samples of {card['name']} is finite, so there is no row to send: "
+            "measure its sample or decode"
+        )
     return RowPool("x", x[is_finite], None if context is None else context[:found][is_finite])
 
 

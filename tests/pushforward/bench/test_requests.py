@@ -20,13 +20,13 @@ CARD = {"name": "toy", "features": 2, "event_shape": [2], "dtype": "float32"}
 LABELLED = {**CARD, "num_classes": 3}
 
 
-def drawing() -> Client:
-    """A client of a server that samples: row n of a draw is (n, n + 1/3)."""
+def drawing(scale: float = 1.0) -> Client:
+    """A client of a server that samples: row n of a draw is (n, n + 1/3), times a scale."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         first = int(request.url.params["first_row"])
         rows = np.arange(first, first + int(request.url.params["num_samples"]))
-        x = np.stack([rows, rows + 1 / 3], axis=1).astype(np.float32)
+        x = np.stack([rows, rows + 1 / 3], axis=1).astype(np.float32) * scale
         buffer = io.BytesIO()
         np.savez(buffer, x=x, log_prob=np.zeros(len(x)), seed=np.array(0))
         headers = {"content-type": "application/x-npz", "x-model": "toy", "x-seed": "0"}
@@ -85,6 +85,12 @@ def test_decode_takes_base_noise_and_labels(form: Format) -> None:
     assert abs(sent["z"].mean()) < 0.2
     assert sent["context"].shape == (400,)
     assert set(sent["context"].tolist()) == {0, 1, 2}
+
+
+def test_a_model_whose_samples_are_not_finite_gives_no_rows() -> None:
+    kind, target = RequestKind("log_prob", 1, "json"), Target("", ENDPOINT, "toy", CARD, None)
+    with drawing(scale=np.nan) as client, pytest.raises(ValueError, match="none of 256 samples of"):
+        write_requests(kind, target, client)
 
 
 def test_samples_have_a_seed_of_their_own() -> None:
