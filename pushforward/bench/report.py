@@ -5,11 +5,13 @@ from typing import Any
 from pushforward.bench.knee import KneeSearch
 from pushforward.bench.load import Load
 from pushforward.bench.requests import RequestKind
-from pushforward.bench.summary import BUSY_SHARE
+from pushforward.bench.summary import BUSY_SHARE, busy_share
 from pushforward.bench.target import Target
 
 # A percentile needs some requests beyond it, to be more than their maximum.
 _BEYOND = 10
+# Of its time, above which a generator's own work shows in the rate of a closed loop.
+_SHOWS = 0.1
 
 
 def describe_request(target: Target, kind: RequestKind, messages: tuple[bytes, ...]) -> Any:
@@ -78,6 +80,12 @@ def warnings(figures: dict[str, Any]) -> list[str]:
         found.append(f"ended early: {figures['seconds']:.3g} s were measured")
     if figures["limited_by"] == "generator":
         found.append(_generator_limit(generator))
+    elif "offered_per_second" not in figures and busy_share(generator) > _SHOWS:
+        found.append(
+            f"a closed loop sends when it has its answer: the generator's own work, "
+            f"{100 * busy_share(generator):.0f} % of the time, is a part of each turn, and a "
+            "lighter client may find a higher rate (--rate sends whatever the answers do)"
+        )
     if errors["total"]:
         reasons = ", ".join(f"{what}: {number}" for what, number in errors["by_reason"].items())
         found.append(f"{errors['total']:,} requests without numbers ({reasons}): not in the rates")
@@ -90,7 +98,7 @@ def warnings(figures: dict[str, Any]) -> list[str]:
 
 def _generator_limit(generator: dict[str, Any]) -> str:
     cpu, waiting = generator["cpu_share"], generator["waiting_share"] or 0.0
-    if cpu + waiting >= BUSY_SHARE:
+    if busy_share(generator) >= BUSY_SHARE:
         return (
             f"the generator is the limit: it ran for {100 * cpu:.0f} % of the time and waited "
             f"{100 * waiting:.0f} % for a core; the server may do more: take --processes, or "

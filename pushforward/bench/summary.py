@@ -73,7 +73,7 @@ def summarize(load: Load, measured: Measurement, rows: int) -> dict[str, Any]:
 def limited_by(load: Load, figures: dict[str, Any]) -> str | None:
     """Who kept the rate from being higher: "server" or "generator"; None: the rate was kept."""
     generator, latency = figures["generator"], figures["latency_ms"]
-    if generator["cpu_share"] + (generator["waiting_share"] or 0.0) >= BUSY_SHARE:
+    if busy_share(generator) >= BUSY_SHARE:
         return "generator"
     if load.rate is None:
         return "server"
@@ -82,6 +82,11 @@ def limited_by(load: Load, figures: dict[str, Any]) -> str | None:
         return "generator"
     is_kept = figures["requests_per_second"] >= KEPT_SHARE * figures["offered_per_second"]
     return None if is_kept else "server"
+
+
+def busy_share(generator: dict[str, Any]) -> float:
+    """The part of its time for which a generator was on a core or waited for one."""
+    return float(generator["cpu_share"] + (generator["waiting_share"] or 0.0))
 
 
 def _rate(measured: Measurement) -> float:

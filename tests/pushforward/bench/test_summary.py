@@ -106,6 +106,18 @@ def test_a_closed_loop_is_limited_by_the_server_unless_it_is_busy_itself() -> No
     assert summarize(load, busy, rows=1)["limited_by"] == "generator"
 
 
+@pytest.mark.parametrize(
+    ("rate", "cpu_seconds", "is_said"), [(None, 3.3, True), (None, 0.4, False), (100.0, 3.3, False)]
+)
+def test_a_closed_loop_says_that_its_own_work_is_in_the_rate(
+    rate: float | None, cpu_seconds: float, is_said: bool
+) -> None:
+    recording = recorded(np.arange(1000) / 100, 0.005)
+    measured = measurement(recording, cpu_seconds=cpu_seconds)
+    said = warnings(summarize(replace(LOAD, rate=rate), measured, rows=1))
+    assert any(line.startswith("a closed loop sends") for line in said) == is_said
+
+
 def test_measurements_of_several_processes_are_put_together() -> None:
     due = np.arange(100) / 10
     refused = recorded(due, 0.5, status=429)
