@@ -18,7 +18,7 @@ from service.api.v2 import (
     refuse_control_parameters,
 )
 from service.codec.version_policy import NAMES, read_version_policy
-from service.errors import NotFound, NotReady
+from service.errors import NotFound, NotReady, TooLarge
 from service.keys import ApiKey
 from service.operations.request_context import RequestContext
 from service.operations.response import Response
@@ -33,6 +33,8 @@ from service.transport.v2 import find
 Respond = Callable[[Any], Awaitable[dict[str, Any]]]
 # Answered without a key, as HTTP's probes are.
 _OPEN = ("ServerLive", "ServerReady")
+# Names and parameters.
+_MOST_BYTES = 64 * 2**10
 
 
 class MessageEndpoint(Endpoint):
@@ -63,7 +65,10 @@ class MessageEndpoint(Endpoint):
         return (math.inf, None) if self._is_open else super().admit(head)
 
     async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
-        message = parse(self._request, await read_body())
+        body = await read_body()
+        if len(body) > _MOST_BYTES:
+            raise TooLarge(f"message: expected at most {_MOST_BYTES} bytes, got {len(body)}")
+        message = parse(self._request, body)
         answer = self._response(**await self._respond(message))
         return Response(200, [], answer.SerializeToString())
 

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from service.errors import MalformedBody
+from service.transport.grpc.bounds import check_content
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -42,7 +43,9 @@ def parse(kind: Any, body: bytes | bytearray) -> Any:
 
     Raises:
         MalformedBody: the bytes are none.
+        TooLarge: it would be many times as large as its bytes are.
     """
+    check_content(body, kind.DESCRIPTOR)
     try:
         return kind.FromString(bytes(body))
     except DecodeError:
