@@ -7,13 +7,23 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 # Two letters at least: a drive of Windows is no scheme.
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
-# What may follow the ':' of a host: a port and a path, or a password and its host.
-_AFTER_HOST = re.compile(r"\d+(/.*|\?.*)?|[^/]*@.*", re.DOTALL)
-_WEB = ("http://", "https://")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+"
+_URI = re.compile(rf"{_SCHEME}://")
+# A file system inside of another, as fsspec writes it.
+_CHAIN = re.compile(rf"{_SCHEME}::.*://|.*::{_SCHEME}:(//|:)", re.DOTALL)
+# One of several that are joined by ':', which may also stand before a password, in an address of
+# IPv6, before a port, and in a query, where no path and no URI follows it.
+_LOCATION = re.compile(
+    rf"{_SCHEME}://(?:[^/?]*@)?(?:\[[^\]/]*\]|[^/?:]*)(?::\d+(?=[/?:]|$))?"
+    rf"(?:/[^?:]*)?(?:\?(?:[^:]|:(?![/.~:]|{_SCHEME}://|$))*)?|[^:]+",
+    re.DOTALL,
+)
 
-_USER = re.compile(r"(?<=://)[^/\s'\"@]+@")
+# github://ORGANISATION:NAME@REVISION/FOLDER
+_USER_IS_PLACE = ("github",)
+
+# Up to the last '@' of a host; where a password follows, whatever it holds.
+_USER = re.compile(r"(?<=://)(?:[^/\s'\"@]+|[^/\s'\"@:]*:[^\s'\"@]*)@(?:[^/\s'\"@]*@)*")
 _QUERY = re.compile(r"(://[^\s?'\"]+)\?[^\s'\"]*")
 
 
@@ -24,41 +34,50 @@ def is_uri(text: str) -> bool:
 
 def split_locations(text: str) -> list[str]:
     """Split paths and URIs that are joined as paths are; the ':' inside of a URI joins nothing."""
-    found: list[str] = []
-    for part in text.split(os.pathsep):
-        if found and _goes_on(found[-1], part):
-            found[-1] += os.pathsep + part
-        else:
-            found.append(part)
-    return [part for part in found if part]
-
-
-def _goes_on(before: str, part: str) -> bool:
-    """Whether a part belongs to the URI before it."""
-    if part.startswith("//") and _SCHEME.fullmatch(before):
-        return True
-    is_host = before.startswith(_WEB) and "/" not in before.partition("://")[2]
-    return is_host and _AFTER_HOST.fullmatch(part) is not None
+    if os.pathsep != ":":
+        return [part for part in text.split(os.pathsep) if part]
+    return [found[0] for found in _LOCATION.finditer(text)]
 
 
 def as_location(given: str) -> Path | str:
-    """A path of this machine, which file:// names too, or else the URI."""
+    """A path of this machine, which file:// names too, or else the URI.
+
+    Raises:
+        ValueError: it is a URI that cannot be used, in words without its credentials.
+    """
+    if _CHAIN.match(given):
+        raise ValueError("expected one URI, got several that are joined by '::'")
     if not is_uri(given):
         return Path(given)
     parts = urlsplit(given)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            f"{parts.scheme}://...: expected a number up to 65535 as port; in a password '/' is "
+            "written %2F, '@' %40 and ':' %3A"
+        ) from None
     if parts.scheme != "file":
         return given
     if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"{given}: expected file:///PATH, with three slashes")
+        raise ValueError(f"{show_uri(given)}: expected file:///PATH, with three slashes")
     return Path(url2pathname(parts.path))
 
 
 def show_uri(uri: str) -> str:
     """A URI without what may be a credential: user, password, query."""
     parts = urlsplit(uri)
-    # In hf://org/name@revision there is none.
-    host = parts.netloc if parts.scheme == "hf" else parts.netloc.rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def identify_uri(uri: str) -> str:
+    """What tells a URI from others, whatever password or signature is in use: its user counts."""
+    parts = urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    if parts.scheme not in _USER_IS_PLACE:
+        user = user.partition(":")[0]
+    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path.rstrip("/"), "", ""))
 
 
 def show_location(location: Path | str) -> str:

@@ -15,9 +15,12 @@ def model_folder(given: str) -> Path:
         BadParameter: there is no such folder.
         Exit: what the URI names cannot be had.
     """
-    from service.uris import as_location, is_uri
+    from service.uris import as_location
 
-    location = as_location(given) if is_uri(given) else Path(given)
+    try:
+        location = as_location(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     if isinstance(location, str):
         with plain_errors():
             return _fetched(location)

@@ -28,7 +28,7 @@ from models.checkpoints.naming import describe_bad_name
 from service.contracts import SourceStatus
 from service.remote.store import BadUri, RemoteFile, StoreError
 from service.settings import flag_name
-from service.uris import show_uri
+from service.uris import identify_uri, show_uri
 
 _ODD = re.compile(r"[^A-Za-z0-9]+")
 _SHOWN_LETTERS = 60
@@ -87,7 +87,7 @@ class CacheEntry:
     def of(cls, cache: Path, uri: str) -> "CacheEntry":
         """The entry of a URI, which need not exist."""
         shown = _ODD.sub("-", show_uri(uri)).strip("-")[:_SHOWN_LETTERS]
-        digest = hashlib.sha256(uri.encode()).hexdigest()[:_DIGITS]
+        digest = hashlib.sha256(identify_uri(uri).encode()).hexdigest()[:_DIGITS]
         return cls(uri, cache / f"{shown}-{digest}")
 
     @property

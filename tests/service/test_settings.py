@@ -57,6 +57,16 @@ def test_folders_are_joined_as_paths_are(monkeypatch: pytest.MonkeyPatch) -> Non
         ("https://me:word@host:1/m?k=a/b:/c", ["https://me:word@host:1/m?k=a/b", Path("/c")]),
         ("s3://a::s3://b", ["s3://a", "s3://b"]),
         ("file:///srv/my%20models:memory://m", [Path("/srv/my models"), "memory://m"]),
+        ("sftp://me:wo:r@d@host:22/m:/c", ["sftp://me:wo:r@d@host:22/m", Path("/c")]),
+        ("ftp://me:word@host:c", ["ftp://me:word@host", Path("c")]),
+        (
+            "http://[::1]:8971/m:http://[fe80::a:b]:c",
+            ["http://[::1]:8971/m", "http://[fe80::a:b]", Path("c")],
+        ),
+        (
+            "https://h/m?e=01:02:03&sig=a1:./c:https://h?a:b:s3://d",
+            ["https://h/m?e=01:02:03&sig=a1", Path("c"), "https://h?a:b", "s3://d"],
+        ),
     ],
 )
 def test_uris_are_joined_as_folders_are(text: str, locations: list[Path | str]) -> None:
@@ -71,9 +81,26 @@ def test_uris_are_arguments_and_are_shown_without_credentials() -> None:
     assert shown == ["https://host/m", "s3://bucket/models:a", "c"]
 
 
-def test_a_file_of_another_machine_is_no_folder() -> None:
-    with pytest.raises(SettingsError, match="three slashes"):
-        read({"model_repository": "file://srv/models"})
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("file://srv/models", "file://srv/models: expected file:///PATH, with three slashes"),
+        ("file://me:secret@srv/models", "three slashes"),
+        ("http://me:se/cret@host/models", "port"),
+        ("http://me:secret@host:99999/models", "port"),
+        ("http://me:secret@[::1/models", "IPv6"),
+        ("simplecache::http://me:secret@host/models", "joined by '::'"),
+        ("zip://a.zip::http://me:secret@host/models", "joined by '::'"),
+        ("zip://a::simplecache::http://me:secret@host/models", "joined by '::'"),
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_told_without_its_password(uri: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as raised:
+        read({"model_repository": [uri]})
+    inspected = invoke("inspect", uri)
+    assert inspected.exit_code == 2
+    assert "Invalid value" in inspected.stderr
+    assert "cret" not in str(raised.value) + inspected.stderr
 
 
 def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,24 @@ def test_a_model_is_called_as_its_uri_ends(uri: str, name: str) -> None:
     assert name_of_uri(uri) == name
 
 
+@pytest.mark.parametrize(
+    ("uri", "other", "is_same"),
+    [
+        ("https://me:word@host/m?sig=a", "https://me:other@host/m/?sig=b", True),
+        ("https://me:word@host/m", "https://you:word@host/m", False),
+        ("s3://bucket/m", "s3://bucket/m/", True),
+        ("abfs://one@account/m", "abfs://two@account/m", False),
+        ("github://me:one@main/m", "github://me:two@main/m", False),
+        ("hf://org/flow@v1", "hf://org/flow@v2", False),
+    ],
+)
+def test_another_password_or_signature_finds_what_was_fetched(
+    uri: str, other: str, is_same: bool, tmp_path: Path
+) -> None:
+    folders = {CacheEntry.of(tmp_path, one).folder for one in (uri, other)}
+    assert len(folders) == 2 - is_same
+
+
 @pytest.mark.parametrize("uri", ["s3://", "s3://bucket/.."])
 def test_a_uri_without_a_name_is_refused(uri: str) -> None:
     with pytest.raises(BadUri):
