@@ -10,7 +10,7 @@ from contextlib import suppress
 from pushforward.bench.connection import Connection, LoadRequest, make_buffer
 from pushforward.bench.load import Load, Measurement
 from pushforward.bench.processor import ProcessorUse, processor_use
-from pushforward.bench.recording import NO_ANSWER, Recorder
+from pushforward.bench.recording import INTERRUPTED, NO_ANSWER, OWN_LIMITS, Recorder, cannot_connect
 
 _SWEEP_SECONDS = 0.1
 # A server that takes no connection for so long is gone.
@@ -52,6 +52,7 @@ class Generator(ABC):
         self._down_since: float | None = None
         self._down_reason = ""
         self._given_up = ""
+        self._is_closed = False
         self._sent_bytes = self._received_bytes = 0
 
     @property
@@ -79,21 +80,20 @@ class Generator(ABC):
         self.start()
         before = await self._until(window_start)
         after = await self._until(self.end)
-        is_stopped = self._stop.is_set()
-        end = min(self.end, time.monotonic()) if self.is_over else self.end
-        self.end = end
-        if not is_stopped:
-            await self._drain()
+        self.end = min(self.end, time.monotonic())
+        await self._drain()
+        for request in self.unanswered():
+            self.fail(request, self._given_up or INTERRUPTED)
         self._close()
         return Measurement(
             self.recorder.finish(),
-            start=min(window_start, end),
-            end=end,
+            start=min(window_start, self.end),
+            end=self.end,
             cpu_seconds=after.ran - before.ran,
             waited_seconds=after.waited - before.waited,
             sent_bytes=self._sent_bytes,
             received_bytes=self._received_bytes,
-            is_stopped=is_stopped,
+            is_stopped=self._stop.is_set(),
             given_up=self._given_up,
         )
 
@@ -105,8 +105,15 @@ class Generator(ABC):
     def next_request(self, now: float) -> LoadRequest | None:
         """What a connection that has become free sends; None to leave it idle."""
 
+    def unanswered(self) -> list[LoadRequest]:
+        """What is under way, or waits for a connection."""
+        under_way = [one.request for one in self._open if one.request is not None]
+        return [*under_way, *self.waiting]
+
     def open_connection(self) -> None:
         """Open one more connection."""
+        if self._is_closed:
+            return
         task = self.loop.create_task(self._connect())
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -123,6 +130,9 @@ class Generator(ABC):
 
     def opened(self, connection: Connection) -> None:
         """Use a connection that is new."""
+        if self._is_closed:
+            connection.close()
+            return
         self._down_since = None
         self._open.add(connection)
         self._use(connection, time.monotonic())
@@ -198,14 +208,17 @@ class Generator(ABC):
                 server_hostname=endpoint.server_name,
             )
         except OSError as error:
-            now = time.monotonic()
-            self._down_reason = describe(error)
-            self._down_since = self._down_since or now
+            reason = describe(error)
+            if reason not in OWN_LIMITS:
+                self._down_reason = reason
+                self._down_since = self._down_since or time.monotonic()
             # Not again at once: a server that is gone would take all of this process's time.
             await asyncio.sleep(_SWEEP_SECONDS)
-            self.refused(f"cannot connect: {self._down_reason}")
+            self.refused(cannot_connect(reason))
 
     def _close(self) -> None:
+        """Close all connections, and open none any more."""
+        self._is_closed = True
         still_open, self._open = self._open, set()
         for connection in still_open:
             self._received_bytes += connection.received_bytes
@@ -219,7 +232,9 @@ class Generator(ABC):
             remaining = moment - time.monotonic()
             if remaining <= 0:
                 break
-            await asyncio.sleep(min(_SWEEP_SECONDS, remaining))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_SWEEP_SECONDS, remaining)):
+                    await self._stop.wait()
             self._sweep()
         return processor_use()
 

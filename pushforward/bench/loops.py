@@ -68,6 +68,12 @@ class OpenLoop(Generator):
         """What has waited longest."""
         return self.waiting.popleft() if self.waiting else None
 
+    def unanswered(self) -> list[LoadRequest]:
+        """Also what was due and has not been taken up."""
+        now = time.monotonic()
+        due = [LoadRequest(due, now) for due in self._due[self._next :] if due < self.end]
+        return [*super().unanswered(), *due]
+
     def refused(self, reason: str) -> None:
         """Take down the request that the connection was for."""
         if self.waiting:

@@ -1,5 +1,7 @@
 """What became of each request: columns that grow while a load runs, and arrays of them."""
 
+import errno
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,10 @@ Floats = NDArray[np.float64]
 
 # The status of a request that was never answered; its reason says why.
 NO_ANSWER = 0
+# The reason where the load was ended before the answer came.
+INTERRUPTED = "interrupted"
+# Why a connection cannot be opened where that is this machine's doing, and not the server's.
+OWN_LIMITS = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)))
 OK = 200
 
 
@@ -50,6 +56,11 @@ class Recording:
     def is_ok(self) -> NDArray[np.bool_]:
         """Which have an answer with numbers."""
         return np.equal(self.status, OK)
+
+
+def cannot_connect(reason: str) -> str:
+    """The reason where no connection could be opened for a request."""
+    return f"cannot connect: {reason}"
 
 
 def join(recordings: Sequence[Recording]) -> Recording:

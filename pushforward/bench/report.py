@@ -5,7 +5,7 @@ from typing import Any
 from pushforward.bench.knee import KneeSearch
 from pushforward.bench.load import Load
 from pushforward.bench.requests import RequestKind
-from pushforward.bench.summary import BUSY_SHARE, busy_share
+from pushforward.bench.summary import BUSY_SHARE, busy_share, num_requests, num_unsendable
 from pushforward.bench.target import Target
 
 # A percentile needs some requests beyond it, to be more than their maximum.
@@ -78,8 +78,14 @@ def warnings(figures: dict[str, Any]) -> list[str]:
         found.append(figures["given_up"])
     if figures["is_interrupted"]:
         found.append(f"ended early: {figures['seconds']:.3g} s were measured")
+    waiting = figures["still_waiting"]
+    if waiting:
+        found.append(
+            f"{waiting['requests']:,} requests had no answer when it ended, the first of them for "
+            f"{waiting['longest_ms'] / 1e3:.3g} s"
+        )
     if figures["limited_by"] == "generator":
-        found.append(_generator_limit(generator))
+        found.append(_generator_limit(figures))
     elif "offered_per_second" not in figures and busy_share(generator) > _SHOWS:
         found.append(
             f"a closed loop sends when it has its answer: the generator's own work, "
@@ -96,16 +102,22 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     return found
 
 
-def _generator_limit(generator: dict[str, Any]) -> str:
+def _generator_limit(figures: dict[str, Any]) -> str:
+    generator = figures["generator"]
     cpu, waiting = generator["cpu_share"], generator["waiting_share"] or 0.0
+    count, unsendable = num_requests(figures), num_unsendable(figures)
     if busy_share(generator) >= BUSY_SHARE:
         return (
             f"the generator is the limit: it ran for {100 * cpu:.0f} % of the time and waited "
             f"{100 * waiting:.0f} % for a core; the server may do more: take --processes, or "
             "another machine"
         )
-    late = generator["late_ms"]
+    if unsendable > generator["late_requests"]:
+        return (
+            f"the generator is the limit: for {unsendable:,} of {count:,} requests this machine "
+            "gave no connection; take fewer --connections, or a higher `ulimit -n`"
+        )
     return (
-        f"the generator is the limit: it sent one request in a hundred {late['p99']:.3g} ms late "
-        "or later; the latencies hold that"
+        f"the generator is the limit: it came to {generator['late_requests']:,} of {count:,} "
+        f"requests more than {generator['late_bound_ms']:.3g} ms late; the latencies hold that"
     )

@@ -1,6 +1,8 @@
 """Closed and open loops against a server that stalls, refuses, closes connections and dies."""
 
 import asyncio
+import errno
+import gc
 import itertools
 import os
 import signal
@@ -11,8 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pushforward.bench.loops import PreciseSelector, run_load
+from pushforward.bench.connection import Connection
+from pushforward.bench.endpoint import Endpoint
+from pushforward.bench.load import Load, Measurement
+from pushforward.bench.loops import OpenLoop, PreciseSelector, run_load
 from pushforward.bench.processes import send_load, split
+from pushforward.bench.report import warnings
 from pushforward.bench.summary import summarize
 from tests.pushforward.bench.small_server import BUSY, OK, running
 
@@ -128,6 +134,40 @@ def test_a_server_that_dies_ends_the_load(monkeypatch: pytest.MonkeyPatch) -> No
     assert "connection refused" in " ".join(figures["errors"]["by_reason"]).lower()
 
 
+def test_what_waits_for_a_server_that_is_gone_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And nothing goes on behind the end, of which asyncio would complain."""
+    monkeypatch.setattr("pushforward.bench.generator.DOWN_SECONDS", 0.2)
+    with running() as server:
+        load = server.load(rate=1000.0, arrivals="constant", seconds=30.0, connections=64)
+        threading.Timer(0.2, server.die).start()
+        measured = run_load(load)
+    gc.collect()
+    assert caplog.text == ""
+    figures = summarize(load, measured, rows=1)
+    assert figures["given_up"] in figures["errors"]["by_reason"]
+    assert figures["offered_per_second"] == pytest.approx(1000, abs=5)
+
+
+def test_a_machine_that_gives_no_connections_is_the_generators_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where there are more --connections than a process may have files."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("pushforward.bench.generator.DOWN_SECONDS", 0.2)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", refuse)
+    load = Load(Endpoint("127.0.0.1", 1, "h", None, ""), (b"",), 0.5, 0.0, 4)
+    figures = summarize(load, run_load(load), rows=1)
+    assert figures["given_up"] is None  # the server is there
+    assert figures["limited_by"] == "generator"
+    assert figures["errors"]["by_reason"].keys() == {"cannot connect: Too many open files"}
+    assert "this machine gave no connection" in warnings(figures)[0]
+
+
 def test_an_interrupt_ends_the_load_with_what_was_measured() -> None:
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -142,6 +182,74 @@ def test_an_interrupt_ends_the_load_with_what_was_measured() -> None:
     assert 0.1 < measured.seconds < 5
     assert summarize(load, measured, rows=1)["requests"] > 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_in_a_stall_counts_what_waits() -> None:
+    """What is under way, and what waits here for a connection."""
+
+    async def reply(_: bytes) -> bytes:
+        if time.monotonic() - started > 0.2:
+            await asyncio.Event().wait()
+        return OK
+
+    with running(reply) as server:
+        load = server.load(rate=200.0, arrivals="constant", seconds=30.0, connections=4)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        started = time.monotonic()
+        measured = run_load(load)
+    figures = summarize(load, measured, rows=1)
+    assert figures["is_interrupted"]
+    assert figures["seconds"] == pytest.approx(0.5, abs=0.15)
+    assert figures["offered_per_second"] == pytest.approx(200, abs=10)
+    assert figures["errors"]["by_reason"] == {"interrupted": figures["still_waiting"]["requests"]}
+    assert figures["still_waiting"]["requests"] == pytest.approx(60, abs=20)
+    assert figures["still_waiting"]["longest_ms"] == pytest.approx(300, abs=150)
+    assert figures["errors"]["latency_ms"]["max"] == figures["still_waiting"]["longest_ms"]
+
+
+def test_what_is_due_when_a_load_is_ended_counts_and_nothing_is_opened_behind_the_end() -> None:
+    """Who ends it keeps its event loop for 0.2 s before: 40 requests are not taken up yet."""
+
+    async def reply(_: bytes) -> bytes:
+        await asyncio.Event().wait()
+        return OK
+
+    async def end_late(load: Load) -> Measurement:
+        stop = asyncio.Event()
+        generator = OpenLoop(load, stop)
+        running_load = asyncio.create_task(generator.run())
+        await asyncio.sleep(0.1)
+        time.sleep(0.2)
+        stop.set()
+        measured = await running_load
+        await asyncio.sleep(0)
+        assert generator.num_connections == 0
+        late = Connection(generator, bytearray(1))
+        generator.opened(late)
+        assert late.is_closing
+        assert generator.num_connections == 0
+        return measured
+
+    with running(reply) as server:
+        load = server.load(rate=200.0, arrivals="constant", seconds=30.0, connections=2)
+        figures = summarize(load, asyncio.run(end_late(load)), rows=1)
+    assert figures["seconds"] == pytest.approx(0.3, abs=0.05)
+    assert figures["offered_per_second"] == pytest.approx(200, abs=5)
+    assert figures["errors"]["total"] == figures["still_waiting"]["requests"]
+
+
+def test_an_interrupt_of_the_wait_for_the_last_answers_leaves_none_out() -> None:
+    async def reply(_: bytes) -> bytes:
+        await asyncio.Event().wait()
+        return OK
+
+    with running(reply) as server:
+        load = server.load(rate=50.0, arrivals="constant", seconds=0.2, connections=2)
+        threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+        measured = run_load(load)
+    assert measured.is_stopped
+    assert measured.seconds == pytest.approx(0.2)
+    assert summarize(load, measured, rows=1)["errors"]["by_reason"] == {"interrupted": 10}
 
 
 def test_a_late_generator_says_so() -> None:

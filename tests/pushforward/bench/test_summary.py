@@ -98,6 +98,49 @@ def test_who_set_the_limit(changes: dict[str, float], late: float, limit: str | 
     assert len(said) == (limit == "generator")
 
 
+@pytest.mark.parametrize(
+    ("late", "refused", "limit"),
+    [
+        (2, 0, None),  # an accident, and the p99 of a hundred requests
+        (9, 0, None),
+        (10, 0, "generator"),
+        (10, 76, "server"),  # what was refused cannot have been kept
+        (2, 76, "server"),
+    ],
+)
+def test_lateness_is_judged_of_ten_requests_where_they_were_answered(
+    late: int, refused: int, limit: str | None
+) -> None:
+    due = np.arange(100) / 10
+    parts = [
+        recorded(due[:late], 0.02, late=0.015),
+        recorded(due[late : 100 - refused], 0.005),
+        recorded(due[100 - refused :], 0.005, status=429),
+    ]
+    figures = summarize(LOAD, measurement(join(parts)), rows=1)
+    assert figures["generator"]["late_requests"] == late
+    assert figures["generator"]["late_bound_ms"] == pytest.approx(5)  # a quarter of p99
+    assert figures["limited_by"] == limit
+    said = [line for line in warnings(figures) if "is the limit" in line]
+    assert said == (
+        ["the generator is the limit: it came to 10 of 100 requests more than 5 ms late; "
+         "the latencies hold that"] if limit == "generator" else []
+    )  # fmt: skip
+
+
+def test_what_waited_when_a_load_was_ended_is_said() -> None:
+    recorder = Recorder()
+    for due in np.arange(100) / 10:
+        recorder.add((due, due, due, 10.0), 0, "interrupted")
+    parts = [recorder.finish(), recorded(np.arange(100) / 10, 0.005)]
+    figures = summarize(LOAD, measurement(join(parts), is_stopped=True), rows=1)
+    assert figures["still_waiting"] == {"requests": 100, "longest_ms": 10_000.0}
+    assert (figures["offered_per_second"], figures["limited_by"]) == (20.0, "server")
+    said = "100 requests had no answer when it ended, the first of them for 10 s"
+    assert said in warnings(figures)
+    assert summarize(LOAD, measurement(parts[1]), rows=1)["still_waiting"] is None
+
+
 def test_a_closed_loop_is_limited_by_the_server_unless_it_is_busy_itself() -> None:
     recording = recorded(np.arange(1000) / 100, 0.005)
     load = replace(LOAD, rate=None)
