@@ -88,7 +88,7 @@ def log_model(
             name=name or example.name,
             loader_module=__name__,
             data_path=str(data),
-            model_config={_MODEL: example.name, _OPERATION: operation, **settings},
+            model_config={_MODEL: example.path, _OPERATION: operation, **settings},
             signature=_signature(example.frame, answer),
             input_example=example.frame,
             pip_requirements=[_requirement(example.engine)],

@@ -19,12 +19,14 @@ class ModelExample(NamedTuple):
     """A model that was loaded once.
 
     name: its own.
+    path: of it among the folders.
     engine: that computes it.
-    folders: by name, of all models that it needs.
+    folders: by their path in the repository, of all models that it needs.
     frame: rows that it takes, as pandas has them.
     """
 
     name: str
+    path: str
     engine: str
     folders: Mapping[str, Path]
     frame: Any
@@ -45,7 +47,8 @@ def example_of(model: Path, operation: str, settings: Mapping[str, Any]) -> Mode
     try:
         frame = _frame(session, operation, settings)
         name, engine = session.location.name, session.card.engine
-        return ModelExample(name, engine, session.folders, frame)
+        path = next(iter(session.folders))
+        return ModelExample(name, path, engine, session.folders, frame)
     finally:
         session.close()
 

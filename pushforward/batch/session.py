@@ -5,7 +5,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from models.scoring.statistics import parse_statistic
 from pushforward.batch.calls import CallResult, ComputeError, PendingCall, RowCall, finite
 from pushforward.batch.direct_queue import served_directly
-from pushforward.batch.locate import locate
+from pushforward.batch.locate import locate, locate_beside, path_in_repository
 from pushforward.batch.workers import LoopWorkers, ThreadWorkers, Workers
 from service.codec.media import JSON
 from service.contracts import InferenceResult, ModelCard, ServedModel
@@ -46,6 +46,21 @@ _RETRY_SECONDS = 0.02
 _T = TypeVar("_T")
 
 
+class _ModelsBeside:
+    """The models that lie beside the one of a session, by what its calibration calls them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, ServedModel] = {}
+
+    def get(self, name: str) -> ServedModel:
+        if name not in self.found:
+            raise ModelNotFound(f"model: no folder {name!r} lies beside it")
+        return self.found[name]
+
+    def versions(self, name: str) -> Sequence[ServedModel]:
+        return ()
+
+
 class Session:
     """One model in this process: on processors its rows are computed in threads, one an instance.
 
@@ -55,13 +70,13 @@ class Session:
     GPU do not promise that: the card says so.
 
     Args:
-        model: its folder.
+        model: its folder, or FOLDER@VERSION.
         instances, num_threads: as the settings of these names.
 
     Attributes:
         location: of the model.
-        folders: by name, of all models that are loaded: this one, and that which scores are
-            ratios to.
+        folders: by their path in the repository, NAME or NAME/VERSION, of all models that are
+            loaded: this one first, then that which scores are ratios to.
 
     Raises:
         ValueError: there is no model, or it cannot be loaded.
@@ -79,10 +94,10 @@ class Session:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._loaded: list[LoadedModel] = []
-        self._served: dict[str, ServedModel] = {}
+        self._beside = _ModelsBeside()
         try:
             self.location = locate(model)
-            self.folders = {self.location.name: self.location.folder}
+            self.folders: dict[str, Path] = {}
             self._main = self._load(self.location)
             self._load_background()
         except StartupError as error:
@@ -93,7 +108,7 @@ class Session:
             raise
         self._workers = self._make_workers()
         limits = Limits(_MANY_ROWS, _MANY_BYTES)
-        self._operations = {kind.name: kind(limits, self._find) for kind in OPERATIONS}
+        self._operations = {kind.name: kind(limits, self._beside) for kind in OPERATIONS}
 
     @property
     def card(self) -> ModelCard:
@@ -185,7 +200,7 @@ class Session:
         served = loaded.served
         if served.card.device == "cpu":
             served = served_directly(served, loaded.encode, loaded.decode, loaded.generate)
-        self._served[location.name] = served
+        self.folders[path_in_repository(location)] = location.folder
         return served
 
     async def _load_reproducible(self, location: ModelLocation) -> LoadedModel:
@@ -201,18 +216,11 @@ class Session:
         calibration = self.card.calibration
         if calibration is None or calibration.background is None:
             return
-        _, name = parse_statistic(calibration.statistic)
-        folder = self.location.folder
-        beside = folder.parent if folder.name != self.location.version else folder.parent.parent
-        if name is not None and (beside / name).is_dir():
-            location = locate(beside / name)
-            self._load(location)
-            self.folders[name] = location.folder
-
-    def _find(self, name: str) -> ServedModel:
-        if name not in self._served:
-            raise ModelNotFound(f"model: no folder {name!r} lies beside {self.card.name}")
-        return self._served[name]
+        _, reference = parse_statistic(calibration.statistic)
+        assert reference is not None
+        location = locate_beside(self.location, reference, calibration.background)
+        if location is not None:
+            self._beside.found[reference] = self._load(location)
 
     def _make_workers(self) -> Workers:
         count = share_cpu(self._settings.instances, self._settings.num_threads).instances

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from pushforward.cli.model_argument import LocalModelFolder, model_path
 from pushforward.cli.plain_errors import plain_errors, warn
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from pushforward.cli.calibration import Inputs
     from pushforward.cli.evidence import OpenedModel
 
-Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Data = Annotated[
     str,
     typer.Option(help="Rows that the model was never trained on: what `train --data` takes."),
@@ -25,16 +25,16 @@ Anomalies = Annotated[
 Statistic = Annotated[
     str,
     typer.Option(
-        help="auto, neg_log_prob, typicality, complexity, latent, or ratio:NAME with --background; "
-        "auto is complexity for 8-bit images, else neg_log_prob."
+        help="auto, neg_log_prob, typicality, complexity, latent, or ratio:NAME or "
+        "ratio:NAME@VERSION with --background; auto is complexity for 8-bit images, else "
+        "neg_log_prob."
     ),
 ]
 Background = Annotated[
     Path | None,
     typer.Option(
+        parser=model_path,
         help="Folder of the model NAME of ratio:NAME, which the server must serve too.",
-        exists=True,
-        file_okay=False,
     ),
 ]
 Rows = Annotated[
@@ -76,7 +76,7 @@ class _Request(NamedTuple):
 
 
 def calibrate(
-    folder: Folder,
+    folder: LocalModelFolder,
     *,
     data: Data,
     anomalies: Anomalies = None,
@@ -121,38 +121,56 @@ def _background(request: _Request) -> "OpenedModel | None":
     """Open the other model of a ratio.
 
     Raises:
-        ValueError: a ratio without one, one without a ratio, or of another name.
+        ValueError: a ratio without one, one without a ratio, or of another name or version.
     """
-    from models.checkpoints.naming import is_version, name_of
     from models.scoring.statistics import parse_statistic
     from pushforward.cli.evidence import open_model
 
-    name = None
+    reference = None
     if request.statistic != "auto":
-        _, name = parse_statistic(request.statistic)
+        _, reference = parse_statistic(request.statistic)
     folder = request.background
     if folder is None:
-        if name is not None:
+        if reference is not None:
             raise ValueError(
-                f"--statistic {request.statistic}: name the folder of the model {name} with "
+                f"--statistic {request.statistic}: name the folder of the model {reference} with "
                 "--background FOLDER"
             )
         return None
-    if name is None:
+    if reference is None:
         raise ValueError(
             f"--background: expected --statistic ratio:NAME beside it, got {request.statistic}"
         )
-    called = name_of(folder)
-    called = name_of(folder.absolute().parent) if is_version(called) else called
-    if called != name:
-        raise ValueError(
-            f"--statistic {request.statistic}: a server calls the model in {folder} {called!r}: "
-            f"write ratio:{called}"
-        )
-    model = open_model(folder)
+    model = open_model(_background_folder(folder, reference))
     if model.facts.context_shape is not None:
         raise ValueError(f"--background {folder}: expected a model without context")
     return model
+
+
+def _background_folder(given: Path, reference: str) -> Path:
+    """The folder of NAME or NAME@VERSION, which is or lies in the one that is given.
+
+    Raises:
+        ValueError: it is of another name or version.
+    """
+    from pushforward.batch.locate import Reference, locate, path_in_repository
+    from service.launch.exits import StartupError
+
+    name, at, version = reference.partition("@")
+    try:
+        location = locate(given)
+        if at and Reference.of(given).version is None and location.folder != given:
+            location = locate(Path(f"{given}@{version}"))
+    except StartupError as error:
+        raise ValueError(str(error)) from None
+    if location.name != name or (at and location.version != version):
+        has_version = at or "/" in path_in_repository(location)
+        called = f"{location.name}@{location.version}" if has_version else location.name
+        raise ValueError(
+            f"--statistic ratio:{reference}: a server calls the model in {given} {called!r}: "
+            f"write ratio:{called}"
+        )
+    return location.folder
 
 
 def _read(request: _Request, model: "OpenedModel") -> "tuple[Inputs, str, dict[str, Any]]":

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pushforward.cli.model_argument import LocalModelFolder
 from pushforward.cli.plain_errors import interruptible, plain_errors
 
 if TYPE_CHECKING:
     from models.onnx.export import Export
     from models.onnx.stages import OnStage
 
-Folder = Annotated[Path, typer.Argument(help="Model folder.", exists=True, file_okay=False)]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -44,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the certificate as JSO
 
 
 def export(
-    folder: Folder,
+    folder: LocalModelFolder,
     *,
     out: Out = None,
     in_place: InPlace = False,

@@ -8,6 +8,7 @@ import numpy as np
 from service.codec.media import PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
+from service.operations.background import NO_OTHER_MODELS, OtherModels
 from service.operations.fields import (
     COLUMNS,
     CONTEXT,
@@ -28,7 +29,7 @@ from service.operations.sampling import (
     read_sampling,
     sampling_fields,
 )
-from service.operations.spec import SCALE, FindModel, Limits, Operation, find_none
+from service.operations.spec import SCALE, Limits, Operation
 from service.operations.trajectory import OUTPUTS as STATES
 from service.operations.trajectory import TRAJECTORY, ask_states, read_trajectory
 
@@ -75,11 +76,11 @@ class Sample(Operation):
     )
     gives_images = True
 
-    def __init__(self, limits: Limits, find_model: FindModel = find_none) -> None:
+    def __init__(self, limits: Limits, others: OtherModels = NO_OTHER_MODELS) -> None:
         self._sampling = sampling_fields(limits.max_request_rows)
         bounded = {field.name: field for field in self._sampling}
         self.fields = tuple(bounded.get(field.name, field) for field in type(self).fields)
-        super().__init__(limits, find_model)
+        super().__init__(limits, others)
 
     def prepare(
         self,

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from models.scoring.calibration import Calibration
 from models.scoring.statistics import Evidence, Statistic, parse_statistic
 from service.codec.media import JSON, OCTETS, PNG
 from service.codec.tensors import Array
 from service.contracts import InferenceResult, ModelCard, RowQueue, ServedModel
-from service.errors import BackgroundNotServed, ModelNotFound
+from service.operations.background import find_background
 from service.operations.calibration import (
     OF_P_VALUES,
     check_alpha,
@@ -184,7 +183,7 @@ class Score(Operation):
             check_alpha(alpha, calibration, labels, card)
         said = described(calibration, alpha, labels)
         if calibration.background is not None:
-            self._find_background(calibration, card)
+            find_background(calibration, card, self.others)
         follows = calibration.background is not None or given.heat_map or explain > 0
         member = said.json if form.media in (JSON, OCTETS) else said.text
         return given._replace(
@@ -199,7 +198,7 @@ class Score(Operation):
         is_ratio = calibration is not None and calibration.background is not None
         if is_ratio and _BACKGROUND not in given.followed:
             assert calibration is not None
-            other = self._find_background(calibration, card)
+            other = find_background(calibration, card, self.others)
             rows = given.rows.astype(other.card.numpy_dtype, copy=False)
             return FollowUp(_BACKGROUND, self.queue(other), rows)
         if given.heat_map:
@@ -281,32 +280,6 @@ class Score(Operation):
         if card.calibration is None or card.calibration.least_alpha() > _EXAMPLE_ALPHA:
             return rows
         return {**rows, "alpha": _EXAMPLE_ALPHA}
-
-    def _find_background(self, calibration: Calibration, card: ModelCard) -> ServedModel:
-        """Find the model that scores are ratios to.
-
-        Raises:
-            BackgroundNotServed: saying how it is mended.
-            NotReady: it is loading.
-        """
-        _, name = parse_statistic(calibration.statistic)
-        assert name is not None
-        again = f"or calibrate {card.name} again"
-        try:
-            found = self.find_model(name)
-        except ModelNotFound:
-            raise BackgroundNotServed(
-                f"model: {card.name} is scored by {calibration.statistic}, and no model {name!r} "
-                f"is served; serve it beside, {again} by another statistic",
-                at="/model",
-            ) from None
-        if found.card.weights != calibration.background or found.card.context_shape is not None:
-            raise BackgroundNotServed(
-                f"model: {card.name} is scored by {calibration.statistic}, and {name} is served in "
-                f"other weights than it was calibrated with; serve those, {again}",
-                at="/model",
-            )
-        return found
 
 
 @lru_cache

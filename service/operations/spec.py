@@ -34,9 +34,9 @@ from service.errors import (
     InvalidRequest,
     MalformedBody,
     MissingField,
-    ModelNotFound,
     UnsupportedMediaType,
 )
+from service.operations.background import NO_OTHER_MODELS, OtherModels
 from service.operations.columns import answer_order, is_by_name, read_by_name
 from service.operations.failures import CountFailures, FailureFinder
 from service.operations.fields import (
@@ -83,18 +83,6 @@ _DATA = "x"
 
 SCALE = integer("scale", 1, MAX_SCALE, "Size of a pixel, for pictures only.")
 
-# Finds a served model by name; raises what `service.contracts.Repository.get` does.
-FindModel = Callable[[str], ServedModel]
-
-
-def find_none(name: str) -> ServedModel:
-    """Serve no model beside the one that is asked.
-
-    Raises:
-        ModelNotFound: always.
-    """
-    raise ModelNotFound(f"model: no model is called {name!r:.80}")
-
 
 class Limits(NamedTuple):
     """How large a request and its answer may be."""
@@ -124,7 +112,7 @@ class Operation(ABC):
 
     Args:
         limits: how large requests and answers may be.
-        find_model: finds another model that is served beside the one that is asked.
+        others: the models that are served beside the one that is asked.
     """
 
     name: ClassVar[str]
@@ -145,9 +133,9 @@ class Operation(ABC):
         if "outputs" in cls.__dict__:
             cls._tensors = tuple(each.name for each in cls.outputs if each.is_tensor)
 
-    def __init__(self, limits: Limits, find_model: FindModel = find_none) -> None:
+    def __init__(self, limits: Limits, others: OtherModels = NO_OTHER_MODELS) -> None:
         self._limits = limits
-        self.find_model = find_model
+        self.others = others
         self.media = self.bodies or _bodies_of(self.fields, self.tensor)
         self.field_names = tuple(field.name for field in self.fields)
         self.tensor_name = None if self.tensor is None else self.tensor.name

@@ -250,7 +250,7 @@ class OperationEndpoint(Endpoint):
     def __init__(self, app: AppContext, kind: type[Operation]) -> None:
         super().__init__(app)
         settings = app.settings
-        self.operation = operation = kind(app.limits, app.repository.get)
+        self.operation = operation = kind(app.limits, app.repository)
         self.name = operation.name
         self.longest_seconds = settings.request_timeout_seconds
         self.reader = FieldReader(

@@ -76,8 +76,7 @@ class InferEndpoint(Endpoint):
 
     def __init__(self, app: AppContext) -> None:
         super().__init__(app)
-        find_model = app.repository.get
-        self._calls = V2CallReader([kind(app.limits, find_model) for kind in OPERATIONS])
+        self._calls = V2CallReader([kind(app.limits, app.repository) for kind in OPERATIONS])
 
     def route(self, path: str) -> str:
         """The template of a path, with or without a version."""

@@ -75,6 +75,11 @@ KINDS = {
     "beside_full": Kind((3,)),
     "orphan": Kind((3,)),
     "stale": Kind((3,)),
+    # To versions of "twofold": 3, by its number and by its weights, 2, and 3 in other weights.
+    "beside_3": Kind((3,)),
+    "beside_weights_of_3": Kind((3,)),
+    "beside_2": Kind((3,)),
+    "stale_3": Kind((3,)),
     # Continuous: evaluates 10 x0 times, fails where x0 is 3, estimates its log-det from 5 on.
     "flow": Kind((3,)),
     # The engine raises on rows of POISON.
@@ -173,8 +178,8 @@ class Repository:
         return [loaded.served for loaded in self._loaded.values()]
 
     def versions(self, name: str) -> list[ServedModel]:
-        """Nothing here asks for it."""
-        return []
+        """Those of "twofold": of the others nobody asks for another than the default."""
+        return [self.get("twofold@3"), self.get("twofold@4")] if name == "twofold" else []
 
     def index(self) -> list[ModelIndexEntry]:
         """Nothing here asks for it."""
@@ -410,6 +415,10 @@ STATISTICS = {
     "beside_full": ("ratio:full", "full"),
     "orphan": ("ratio:nobody", "nobody"),
     "stale": ("ratio:line", "another"),
+    "beside_3": ("ratio:twofold@3", "twofold@3"),
+    "beside_weights_of_3": ("ratio:twofold", "twofold@3"),
+    "beside_2": ("ratio:twofold@2", "twofold@2"),
+    "stale_3": ("ratio:twofold@3", "twofold@4"),
 }
 
 

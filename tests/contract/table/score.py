@@ -385,6 +385,41 @@ CASES = [
             "/model",
         ),
     ),
+    *(
+        Case(
+            f"ratio to {what}",
+            "score",
+            {"model": model, "x": _ROWS},
+            _ok(
+                model,
+                b'"score":[0.0,0.0,0.0],"log_prob":[-10.006816,-2.7568157,-19.756815],"p_value":[1.0,1.0,1.0]',
+            ),
+        )
+        for model, what in (
+            ("beside_3", "a version that is not the default"),
+            ("beside_weights_of_3", "the version that has the weights, which is not the default"),
+        )
+    ),
+    Case(
+        "ratio to a version that is not live",
+        "score",
+        {"model": "beside_2", "x": _ROWS},
+        problem(
+            "background_not_served",
+            "model: beside_2 is scored by ratio:twofold@2, and version 2 of twofold is not live; live: 3, 4; make it live, or calibrate beside_2 again by another statistic",
+            "/model",
+        ),
+    ),
+    Case(
+        "ratio to a version in other weights, which another version has",
+        "score",
+        {"model": "stale_3", "x": _ROWS},
+        problem(
+            "background_not_served",
+            "model: stale_3 is scored by ratio:twofold@3, and twofold@3 is served in other weights than it was calibrated with; serve those, or calibrate stale_3 again",
+            "/model",
+        ),
+    ),
     Case(
         "ratio to a model with a full queue",
         "score",
