@@ -15,7 +15,7 @@ from service.api.schemas_statistics import (
     StatisticsOfModels,
 )
 from service.contracts import ModelCard, Repository
-from service.errors import NotReady
+from service.errors import MissingField, NotReady
 from service.telemetry import Metrics
 from service.telemetry.statistics import ModelStatistics, Spent, read_statistics
 from service.transport.v2 import find
@@ -44,8 +44,11 @@ def live_cards(repository: Repository, name: str, version: str) -> list[ModelCar
     """The live versions of a model, or of all; where one is named, that one.
 
     Raises:
+        MissingField: a version of no model.
         ModelNotFound, NotReady: as `find`.
     """
+    if version and not name:
+        raise MissingField(f"name: expected the model whose version {version[:40]} is meant")
     if not name:
         names = [model.card.name for model in repository.models()]
         return [card for each in names for card in live_cards(repository, each, "")]

@@ -70,7 +70,7 @@ class FairQueue:
         name, weight = (None, 1.0) if share is None else share
         weights = self._short.weights() | self._long.weights() | {name: weight}
         own = self._short.rows_of(share) + self._long.rows_of(share)
-        return len(weights) > 1 and own + rows <= limit * weight / sum(weights.values())
+        return own + rows <= limit * weight / sum(weights.values())
 
     def add(self, entry: QueueEntry) -> None:
         """Put an entry at the end of its queue."""

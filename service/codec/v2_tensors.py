@@ -11,7 +11,7 @@ import numpy as np
 
 from service.codec.parameters import check_known
 from service.codec.tensors import Array, Shape
-from service.errors import BadDtype, InvalidParameter, ShapeMismatch
+from service.errors import BadDtype, InvalidParameter, MissingField, ShapeMismatch
 
 DATATYPES = {
     "FP16": "<f2",
@@ -114,12 +114,15 @@ def read_outputs(
 
 
 def check_input(name: str, parameters: Mapping[str, Any]) -> None:
-    """Check the parameters of a tensor that is sent.
+    """Check the name and the parameters of a tensor that is sent.
 
     Raises:
+        MissingField: it has no name.
         InvalidParameter: its values are to lie in shared memory.
         UnknownField: a parameter that there is not.
     """
+    if not name:
+        raise MissingField("inputs: expected a name for each, got ''", at="/inputs")
     _check_parameters(parameters, _INPUT_PARAMETERS, name)
 
 

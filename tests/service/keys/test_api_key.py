@@ -66,6 +66,22 @@ def test_rows_a_second(clock: Clock) -> None:
     assert refused(key.take_rows, 101) == ("rows_per_second", None), "never"
 
 
+def test_a_rate_that_changes_allows_as_many_at_once(clock: Clock) -> None:
+    key = ApiKey(KeyRule("a", (), requests_per_second=2, rows_per_second=10), clock=clock)
+    key.take_request()
+    key.change(KeyRule("a", (), requests_per_second=8, rows_per_second=100))
+    clock.now += 1.0
+    for _ in range(8):
+        key.take_request()
+    assert refused(key.take_request) == ("requests_per_second", 1)
+    key.take_rows(100)
+    assert refused(key.take_rows, 1) == ("rows_per_second", 1)
+    key.change(KeyRule("a", (), requests_per_second=2, rows_per_second=10))
+    clock.now += 60.0
+    key.take_rows(10)
+    assert refused(key.take_rows, 1) == ("rows_per_second", 1)
+
+
 def test_rows_in_flight(clock: Clock) -> None:
     key = ApiKey(KeyRule("a", (), rows_in_flight=8), clock=clock)
     key.take_rows(5)

@@ -44,6 +44,19 @@ def test_each_number_is_that_of_the_metrics() -> None:
     assert found.by_size == {1: Spent(1, 250_000_000), 4: Spent(2, 500_000_000)}
 
 
+@pytest.mark.parametrize("seconds", [(2e9, 2e9 - 60), (2e9 - 60, 2e9)])
+def test_the_last_inference_is_that_of_any_operation(
+    seconds: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+    for op, now in zip(("encode", "decode"), seconds, strict=True):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        queue = metrics.queue("moons", op, "torch", version="1")
+        queue.watch(lambda: 0, lambda: 0, lambda: 64)
+        queue.batch(1, 0.25, 0)
+    assert find(metrics, "moons").last_inference == 2_000_000_000_000
+
+
 def test_a_model_that_nobody_asked_has_zeros() -> None:
     assert find(Metrics(), "moons") == ModelStatistics()
 

@@ -55,6 +55,7 @@ def test_every_datatype_comes_as_bytes_or_as_values() -> None:
         ({"shape": [1] * 17}, "shape_mismatch", "positive sizes"),
         ({"twice": True, "floats": [1, 2, 3]}, "invalid_parameter", "inputs: 'x' twice"),
         ({"shared": True}, "invalid_parameter", "shared memory is not offered"),
+        ({"name": "", "shape": []}, "missing_field", "inputs: expected a name for each"),
     ],
     ids=str,
 )
@@ -63,7 +64,9 @@ def test_a_tensor_that_is_not_what_it_says_is_refused(
 ) -> None:
     message = REQUEST(model_name="line", raw_input_contents=change.get("raw", ()))
     tensor = message.inputs.add(
-        name="x", datatype=change.get("datatype", "FP32"), shape=change.get("shape", [1, 3])
+        name=change.get("name", "x"),
+        datatype=change.get("datatype", "FP32"),
+        shape=change.get("shape", [1, 3]),
     )
     tensor.contents.int_contents.extend(change.get("ints", ()))
     tensor.contents.uint_contents.extend(change.get("uints", ()))
@@ -192,6 +195,8 @@ def test_the_server_its_models_and_their_statistics() -> None:
         assert len((await client.call("RepositoryIndex", only_ready)).models) == 7
         every = await client.call("ModelStatistics")
         assert len(every.model_stats) == 7
+        found = await client.refusal("ModelStatistics", name(version="3"))
+        assert found[::2] == ("INVALID_ARGUMENT", "missing_field")
         await client.call("ModelInfer", question(ROWS))
         (line,) = (await client.call("ModelStatistics", name(name="line"))).model_stats
         assert line.inference_stats.success.count == 1

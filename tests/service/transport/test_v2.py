@@ -179,6 +179,7 @@ def test_reserved_parameters_mean_nothing(app: FastAPI) -> None:
     ("change", "code"),
     [
         ({"inputs": [tensor(name="y")]}, "unknown_field"),
+        ({"inputs": [tensor(name="")]}, "missing_field"),
         ({"inputs": [tensor(), tensor()]}, "invalid_parameter"),
         ({"inputs": [tensor(), tensor(name="z")]}, "invalid_parameter"),
         ({"inputs": []}, "missing_field"),
