@@ -289,14 +289,19 @@ class HeadTooLarge(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full, or too slow; send it again after `retry_after` seconds."""
+    """The queue is full, or too slow; send it again after `retry_after` seconds.
+
+    Args:
+        is_counted: whether the queue that refused it has counted it.
+    """
 
     status = 429
     code = "overloaded"
     title = "Overloaded"
 
-    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+    def __init__(self, detail: str, *, retry_after: int = 1, is_counted: bool = False) -> None:
         super().__init__(detail, retry_after=retry_after)
+        self.is_counted = is_counted
 
 
 class KeyLimitExceeded(ServiceError):
@@ -319,16 +324,26 @@ class EngineError(InternalError):
 
 
 class NotReady(ServiceError):
-    """Models are loading, or the service is draining."""
+    """Models are loading, or the service is draining.
+
+    Args:
+        model: the name of one that was refused, where that is the reason.
+    """
 
     status = 503
     code = "not_ready"
     title = "Not ready"
 
     def __init__(
-        self, detail: str, *, retry_after: int = 1, members: dict[str, Any] | None = None
+        self,
+        detail: str,
+        *,
+        retry_after: int = 1,
+        members: dict[str, Any] | None = None,
+        model: str = "",
     ) -> None:
         super().__init__(detail, retry_after=retry_after, members=members)
+        self.model = model
 
 
 class TooManyConnections(ServiceError):

@@ -81,7 +81,7 @@ class Admission:
         else:
             return
         self._metrics.drop("overloaded", requests)
-        raise Overloaded(problem, retry_after=self._retry_after(rows, least))
+        raise Overloaded(problem, retry_after=self._retry_after(rows, least), is_counted=True)
 
     def _retry_after(self, rows: int, least: int) -> int:
         rate = self._queue.throughput.rows_per_second

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.contracts import QueueShare
+from service.errors import NotReady
 from service.keys import ApiKey
 from service.telemetry import NO_MODEL
 from service.telemetry.tracing import Stages
@@ -114,6 +115,11 @@ class RequestContext:
         self.is_accepted = former.is_accepted
         self.key, self._held_rows = former.key, former._held_rows
         former._held_rows = 0
+
+    def note_failure(self, reason: BaseException) -> None:
+        """Be counted for the model that was refused, where that is why there is no answer."""
+        if self.model == NO_MODEL and isinstance(reason, NotReady):
+            self.model = reason.model
 
     def cancel(self, reason: CancelReason) -> None:
         """Compute no answer; nothing happens where it is known already."""

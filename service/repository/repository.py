@@ -154,6 +154,7 @@ class FolderRepository:
             return NotReady(
                 f"model: {refused.name} {refused.version} cannot be served: {refused.reason}",
                 retry_after=_RETRY_REFUSED_SECONDS,
+                model=refused.name,
             )
         if name and model.live:
             live = ", ".join(loaded.served.card.version for loaded in model.in_order)

@@ -33,8 +33,8 @@ from service.telemetry.keys import KeyMetrics
 disable_created_metrics()
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-# What a request is counted under when it named no model that is served: one series, not a
-# series for every name a scanner thinks of.
+# What a request is counted under when it named no model that is there, or was refused before it was
+# read: one series, not a series for every name a scanner thinks of.
 NO_MODEL = ""
 # Of so many versions of a model that are served no longer the counts are kept.
 RETIRED_VERSIONS = 8
@@ -170,6 +170,7 @@ class Metrics:
         )
         self.running = self._gauge("requests_running", "Requests not answered yet", "model version")
         self.dropped = self._counter("dropped", "Requests without answer", "model version reason")
+        self.dropped.labels(NO_MODEL, "", "overloaded")
         self.connections_cut_off = self._counter(
             "connections_cut_off", "Connections ended for what their client did not do", "reason"
         )
@@ -278,7 +279,15 @@ class Metrics:
             del self._request_children[key]
 
     def request(self, model: str, op: str, code: int, seconds: float, *, version: str = "") -> None:
-        """Count an answered request; `model` is one that is served, or `NO_MODEL`."""
+        """Count an answered request.
+
+        Args:
+            model: one that is served or was refused, or `NO_MODEL`.
+            op: an operation, or the template of a route.
+            code: of the answer.
+            seconds: from arrival to last byte.
+            version: that answered, if any.
+        """
         self.request_batch(model, op, code, (seconds,), version=version)
 
     def request_batch(
@@ -303,6 +312,10 @@ class Metrics:
         """Count rows of an answer that have no numbers, by what `failures` says of them."""
         for status, count in rows.items():
             self.failed_rows.labels(model, version, op, status).inc(count)
+
+    def overloaded(self, model: str, version: str) -> None:
+        """Count a request that no queue refused: its body, or what it asks for, found no room."""
+        self.dropped.labels(model, version, "overloaded").inc()
 
     def cut_off(self, reason: str) -> None:
         """Count a connection that was ended: its client was "not_reading"."""

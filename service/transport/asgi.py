@@ -122,7 +122,8 @@ class Endpoint(ABC):
                 response = await compress_answer(head.headers, response, threads, deadline)
             response.headers.append((b"x-request-id", identity.encode()))
         except (Exception, asyncio.CancelledError) as reason:
-            self.note_failure(reason)
+            request.note_failure(reason)
+            self.note_failure(reason, request.model, request.version)
             response = _answer_failure(reason, request, identity)
         finally:
             request.end()
@@ -176,10 +177,12 @@ class Endpoint(ABC):
             key=name,
         )
 
-    def note_failure(self, reason: BaseException) -> None:
-        """Note that a queue refused a request: from now on it is asked before one is read."""
+    def note_failure(self, reason: BaseException, model: str, version: str) -> None:
+        """Note that there was no room for a request: now queues are asked before one is read."""
         if isinstance(reason, Overloaded):
             self.sheds_until = time.monotonic() + _SHEDDING_SECONDS
+            if not reason.is_counted:
+                self.app.recorder.metrics.overloaded(model, version)
 
     def count_batch(
         self, model: str, status: int, seconds: Sequence[float], *, version: str = ""

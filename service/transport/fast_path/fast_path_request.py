@@ -147,7 +147,8 @@ class FastPathRequest(RequestContext):
     def fail(self, error: Exception) -> None:
         """Tell the client what came in the place of an answer."""
         identity = request_id(self.head.headers)
-        self.endpoint.note_failure(error)
+        self.note_failure(error)
+        self.endpoint.note_failure(error, self.model, self.version)
         response = error_response(error, identity).raw()
         self.finish(response)
         self.record(response, identity, time.monotonic())

@@ -52,7 +52,7 @@ def refuse_unread(routed: RoutedRequest, body: bytes, now: float) -> RawResponse
         )
         return None
     except (Overloaded, DeadlineExceeded) as error:
-        endpoint.note_failure(error)
+        endpoint.note_failure(error, model, version)
         identity = request_id(head.headers)
         response = error_response(error, identity).raw()
     except Exception:  # it is told to whom it concerns once the request is read

@@ -103,6 +103,7 @@ def test_a_full_queue_is_overloaded_with_a_time_to_return() -> None:
         with pytest.raises(Overloaded) as caught:
             await queue.submit(rows(1, 2, 3), None, later())
         assert caught.value.retry_after == 1
+        assert caught.value.is_counted
         tasks += await submitted(queue, rows(1, 2))  # what fits is taken
         engine.permit(10)
         await asyncio.gather(*tasks)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -130,8 +131,16 @@ def test_every_call_for_it_is_answered_503_with_the_reason(folder: Path) -> None
                 # A person has to repair it: our client does not try again until then.
                 assert pause_before_retry(reply, 0, 3) is None
             assert (await client.get("/models/other")).status_code == 404
+            assert (await client.post("/encode", json={"model": "other", **BODY})).is_client_error
             reply = await client.post("/encode", json={"model": "good", **BODY})
             assert reply.status_code == 200
+        text = metrics.render().decode()
+        counted = re.findall(r"pushforward_requests_total{(.*)} (\d+)", text)
+        assert {labels for labels, _ in counted if 'op="/' not in labels} == {
+            *(f'code="503",model="bad",op="{op}",version=""' for op in ("encode", "sample", "infer")),
+            'code="404",model="",op="encode",version=""',
+            'code="200",model="good",op="encode",version="1"',
+        }
 
     started(folder, test)
 

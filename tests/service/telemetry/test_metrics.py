@@ -102,6 +102,14 @@ def test_what_alerts_take_the_increase_of_begins_at_0() -> None:
     )
 
 
+def test_a_request_whose_body_found_no_room_is_counted_from_0_on() -> None:
+    metrics = Metrics()
+    labels = {"model": "", "version": "", "reason": "overloaded"}
+    assert metrics.registry.get_sample_value("pushforward_dropped_total", labels) == 0
+    metrics.overloaded("", "")
+    assert metrics.registry.get_sample_value("pushforward_dropped_total", labels) == 1
+
+
 def test_a_model_served_again_is_read_from_its_new_queue(used: Metrics) -> None:
     used.queue("moons", "encode", "torch", version="1").watch(lambda: 1, lambda: 10, lambda: 64)
     labels = {"model": "moons", "version": "1"}

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from service.contracts import QueueShare
-from service.errors import Overloaded
+from service.contracts import QueueShare, ServedModel
+from service.errors import NotReady, Overloaded
 from tests.service.fake_repository import Linear
 from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
 
@@ -50,6 +50,52 @@ def test_after_a_refusal_the_next_request_is_refused_unread(
         labels = {"model": "line", "version": "3", "op": "encode", "code": "429"}
         total = loopback.metrics.registry.get_sample_value("pushforward_requests_total", labels)
         assert total == 3
+
+    run(play)
+
+
+def test_a_model_that_was_refused_is_named_where_its_requests_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(_: str | None) -> ServedModel:
+        raise NotReady("model: line 3 cannot be served", model="line")
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        monkeypatch.setattr(loopback.repository, "get", find)
+        async with loopback.client() as (reader, writer):
+            writer.write(request())
+            assert (await read(reader)).status == 503
+        assert loopback.fast == 1
+        labels = {"model": "line", "version": "", "op": "encode", "code": "503"}
+        value = loopback.metrics.registry.get_sample_value
+        assert value("pushforward_requests_total", labels) == 1
+
+    run(play)
+
+
+@pytest.mark.parametrize(("is_counted", "dropped"), [(False, 3), (True, 0)])
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://page"}], ids=["plain", "asgi"])
+def test_what_no_queue_refused_is_counted_as_dropped_too(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], is_counted: bool, dropped: int
+) -> None:
+    def check(*_: object) -> None:
+        raise Overloaded("no room", is_counted=is_counted)
+
+    async def play() -> None:
+        loopback = LoopbackServer()
+        queue = loopback.repository.queue("line", "encode")
+        monkeypatch.setattr(queue, "check", check)
+        monkeypatch.setattr(queue, "failure", Overloaded("no room", is_counted=is_counted))
+        async with loopback.client() as (reader, writer):
+            for _ in range(3):
+                writer.write(request(**headers))
+                assert (await read(reader)).status == 429
+        labels = {"model": "line", "version": "3", "reason": "overloaded"}
+        value = loopback.metrics.registry.get_sample_value
+        assert (value("pushforward_dropped_total", labels) or 0) == dropped
+        unnamed = {"model": "", "version": "", "reason": "overloaded"}
+        assert value("pushforward_dropped_total", unnamed) == 0
 
     run(play)
 
