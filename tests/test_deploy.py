@@ -41,6 +41,12 @@ PROMTOOL = shutil.which("promtool")
 BY_CALL = {
     f"pushforward_{name}" for name in ("requests_total", "failed_rows_total", "anomalies_total")
 }
+KEY_LABELS = {"key", "limit", "code"}
+# What is counted of requests without a model too: beside those that failed stand no others.
+WITHOUT_MODEL = {
+    f"pushforward_{name}"
+    for name in ("requests_total", "request_duration_seconds_bucket", "dropped_total")
+}
 BY_COMPUTATION = {
     f"pushforward_{name}"
     for name in ("rows_total", "batches_total", "nonfinite_rows_total", "out_of_memory_total")
@@ -63,6 +69,14 @@ def test_panels_ask_for_series_that_exist(title: str) -> None:
         asked = set(re.findall(r"(?:pushforward|process)_\w+", target["expr"])) - {"pushforward"}
         assert asked
         assert asked <= _series()
+
+
+def test_panels_show_what_was_refused_too() -> None:
+    (models,) = (one for one in DASHBOARD["templating"]["list"] if one["name"] == "model")
+    assert "pushforward_model_ready" in models["query"]["query"]
+    for title in ("Requests without answer, a second", "Time of a request that failed, mean"):
+        asked = re.findall(r'model=~"([^"]*)"', str(PANELS[title]["targets"]))
+        assert set(asked) == {"$model|"}
 
 
 def test_every_metric_has_a_panel() -> None:
@@ -89,7 +103,8 @@ def test_alerts_group_by_labels_that_their_series_have(name: str) -> None:
     for labels, family in re.findall(
         r"by \(([\w, ]+)\)\s*\((?:\w+\()?pushforward_(\w+)", expression
     ):
-        others = {"source"} if family.startswith("source_") else {"model", "version"}
+        others = KEY_LABELS if family.startswith("key_") else {"model", "version"}
+        others = {"source"} if family.startswith("source_") else others
         assert set(labels.split(", ")) <= PROMISED.get(family, others)
     asked = set(re.findall(r"pushforward_\w+", expression))
     if asked & BY_CALL and asked & BY_COMPUTATION:
@@ -97,16 +112,22 @@ def test_alerts_group_by_labels_that_their_series_have(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
+def test_alerts_do_not_take_requests_without_a_model_for_a_model(name: str) -> None:
+    for part in re.split(r"\b(?:or|and|unless)\b", ALERTS[name]["expr"]):
+        first = re.search(r"(pushforward_\w+)(?:{(.*?)})?", part)
+        if first and first[1] in WITHOUT_MODEL:
+            assert re.search(r'\b(model|version)(!="|="")', first[2] or ""), part
+
+
+@pytest.mark.parametrize("name", ALERTS)
 def test_the_runbook_says_what_to_do_at_every_alert(name: str) -> None:
     assert f"\n| `{name}` | " in (ROOT / "docs" / "operations.md").read_text("utf-8")
 
 
-def test_the_alerts_are_those_of_the_service_and_of_its_scores() -> None:
+def test_every_alert_is_tried() -> None:
     tried = yaml.safe_load((MONITORING / "alerts_test.yml").read_text("utf-8"))["tests"]
     names = {case["alertname"] for test in tried for case in test["alert_rule_test"]}
-    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))["groups"]
-    (service, _) = ({rule["alert"] for rule in group["rules"]} for group in groups)
-    assert names == service
+    assert names == ALERTS.keys()
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool here, which comes with Prometheus")
