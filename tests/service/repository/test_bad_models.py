@@ -137,7 +137,10 @@ def test_every_call_for_it_is_answered_503_with_the_reason(folder: Path) -> None
         text = metrics.render().decode()
         counted = re.findall(r"pushforward_requests_total{(.*)} (\d+)", text)
         assert {labels for labels, _ in counted if 'op="/' not in labels} == {
-            *(f'code="503",model="bad",op="{op}",version=""' for op in ("encode", "sample", "infer")),
+            *(
+                f'code="503",model="bad",op="{op}",version=""'
+                for op in ("encode", "sample", "infer")
+            ),
             'code="404",model="",op="encode",version=""',
             'code="200",model="good",op="encode",version="1"',
         }
