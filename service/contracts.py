@@ -311,6 +311,16 @@ class ModelIndexEntry:
     reason: str = ""
 
 
+class HeldBack(NamedTuple):
+    """A model or a version of one that could not be fetched; the one before it is served on.
+
+    path: of its folder below the URI, or of the settings of its versions; '.' is the URI itself.
+    """
+
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """A URI that models come from, and what came of the last look at it.
@@ -318,6 +328,8 @@ class SourceStatus:
     uri: without credentials.
     reason: why it failed; what was fetched before is served on.
     since: when it began to be so, in seconds since 1970; succeeded: when it last went well, or 0.
+    held_back: what failed alone, where the rest was fetched.
+    is_misnamed: whether the URI is at fault, behind which there is no model, or no store.
     """
 
     uri: str
@@ -325,11 +337,13 @@ class SourceStatus:
     reason: str
     since: float
     succeeded: float = 0.0
+    held_back: tuple[HeldBack, ...] = ()
+    is_misnamed: bool = False
 
     def failed(self, reason: str) -> "SourceStatus":
         """The same after a look that failed."""
         since = time.time() if self.is_ok else self.since
-        return replace(self, is_ok=False, reason=reason, since=since)
+        return replace(self, is_ok=False, reason=reason, since=since, held_back=())
 
 
 class Repository(Protocol):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pushforward.cli.plain_errors import FAULT_EXIT_CODE, fail, plain_errors, warn
+from pushforward.cli.plain_errors import FAULT_EXIT_CODE, USAGE_EXIT_CODE, fail, plain_errors, warn
 
 
 def model_folder(given: str) -> Path:
@@ -81,7 +81,8 @@ def _fetched(uri: str) -> Path:
     status = fetch(uri, options)
     entry = CacheEntry.of(options.cache, uri)
     if not entry.is_filled:
-        fail(f"{status.uri}: {status.reason}", FAULT_EXIT_CODE)
+        code = USAGE_EXIT_CODE if status.is_misnamed else FAULT_EXIT_CODE
+        fail(f"{status.uri}: {status.reason}", code)
     if not status.is_ok:
         warn(f"{status.uri}: what the cache holds of it is taken: {status.reason}")
     return entry.link

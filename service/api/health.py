@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Response
 
-from service.api.schemas import Live, ModelSource, Ready, Unavailable
+from service.api.schemas import HeldBackPart, Live, ModelSource, Ready, Unavailable
 from service.contracts import Repository, SourceStatus
 from service.errors import NotReady
 from service.telemetry import CONTENT_TYPE, Metrics
+
+# Told of at a time: a probe asks every few seconds.
+_MOST_HELD_BACK = 20
 
 
 def _describe(source: SourceStatus) -> ModelSource:
@@ -16,6 +19,11 @@ def _describe(source: SourceStatus) -> ModelSource:
         ok=source.is_ok,
         reason=source.reason or None,
         since=datetime.fromtimestamp(source.since, UTC).replace(microsecond=0),
+        held_back=[
+            HeldBackPart(path=one.path, reason=one.reason)
+            for one in source.held_back[:_MOST_HELD_BACK]
+        ]
+        or None,
     )
 
 

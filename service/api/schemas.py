@@ -138,6 +138,13 @@ class Unavailable(Wire):
     reason: str
 
 
+class HeldBackPart(Wire):
+    """A model or a version of one that could not be fetched, while the rest was."""
+
+    path: str = Field(description="Its folder below the URI, or the settings of its versions.")
+    reason: str
+
+
 class ModelSource(Wire):
     """A URI that models come from, without credentials."""
 
@@ -147,6 +154,11 @@ class ModelSource(Wire):
         None, description="Why it did not; what was fetched before is served on."
     )
     since: datetime = Field(description="When it began to be so.")
+    held_back: list[HeldBackPart] | None = Field(
+        None,
+        description="What failed alone, the first 20: the version before is served, and the rest "
+        "is up to date. Absent where all of it failed, or nothing did.",
+    )
 
 
 class Ready(Wire):

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from models.checkpoints.files import write_file
 from models.checkpoints.naming import describe_bad_name
-from service.contracts import SourceStatus
+from service.contracts import HeldBack, SourceStatus
 from service.remote.store import BadUri, RemoteFile, StoreError
 from service.settings import flag_name
 from service.uris import identify_uri, show_uri
@@ -42,6 +42,8 @@ class CacheState:
     """What came of the last copy.
 
     reason: why it failed; empty where it did not.
+    held_back: of that, what was held back while the rest was taken: path and reason.
+    is_misnamed: whether another URI would do: no model is there, or no store is known.
     since: when that began, in seconds since 1970.
     checked: when the store was asked last. succeeded: when that went well last, 0 for never.
     snapshots: by id, the newest last, the key of each file.
@@ -52,8 +54,17 @@ class CacheState:
     checked: float = 0.0
     succeeded: float = 0.0
     snapshots: dict[str, dict[str, str]] = field(default_factory=dict)
+    held_back: list[tuple[str, str]] = field(default_factory=list)
+    is_misnamed: bool = False
 
-    def ended(self, reason: str) -> "CacheState":
+    @property
+    def files(self) -> dict[str, str]:
+        """The key of each file that is served."""
+        return next(reversed(self.snapshots.values()), {})
+
+    def ended(
+        self, reason: str, held_back: Sequence[HeldBack] = (), *, is_misnamed: bool = False
+    ) -> "CacheState":
         """The state after another attempt, which failed where there is a reason."""
         now = time.time()
         is_new = not self.checked or bool(reason) != bool(self.reason)
@@ -63,6 +74,8 @@ class CacheState:
             since=now if is_new else self.since,
             checked=now,
             succeeded=self.succeeded if reason else now,
+            held_back=[(one.path, one.reason) for one in held_back],
+            is_misnamed=is_misnamed,
         )
 
     def status(self, shown: str) -> SourceStatus:
@@ -73,6 +86,8 @@ class CacheState:
             reason=self.reason,
             since=self.since,
             succeeded=self.succeeded,
+            held_back=tuple(HeldBack(path, reason) for path, reason in self.held_back),
+            is_misnamed=self.is_misnamed,
         )
 
 
@@ -130,8 +145,9 @@ class CacheEntry:
         """What came of the last copy; nothing has, where that cannot be read."""
         try:
             content: dict[str, Any] = json.loads((self.folder / ".state.json").read_bytes())
-            return CacheState(**{name: content[name] for name in CacheState.__slots__})
-        except (OSError, ValueError, LookupError, TypeError):
+            known = {name: content[name] for name in CacheState.__slots__ if name in content}
+            return CacheState(**known)
+        except (OSError, ValueError, TypeError):
             return CacheState()
 
     def write_state(self, state: CacheState) -> None:
@@ -140,17 +156,27 @@ class CacheEntry:
 
     def blob(self, file: RemoteFile) -> Path:
         """Where the content of a file is."""
+        return self.blob_of(key_of(file))
+
+    def blob_of(self, key: str) -> Path:
+        """Where the content of this key is."""
         folder = self.folder / ".blobs"
         folder.mkdir(exist_ok=True)
-        return folder / key_of(file)
+        return folder / key
 
-    def publish(self, files: Iterable[RemoteFile], state: CacheState) -> CacheState:
-        """Let the link lead to these files, all of whose blobs are there, in one step.
+    def publish(
+        self, keys: Mapping[str, str], state: CacheState, spared: Collection[str] = ()
+    ) -> CacheState:
+        """Let the link lead to files, all of whose blobs are there, in one step.
+
+        Args:
+            keys: of the files, by path.
+            state: before.
+            spared: keys of other blobs that are kept.
 
         Returns:
             The state with this snapshot; without those that nobody needs any more.
         """
-        keys = {file.path: key_of(file) for file in files}
         name = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()[:_DIGITS]
         snapshot = self.folder / ".snapshots" / name
         if not snapshot.is_dir():
@@ -158,8 +184,8 @@ class CacheEntry:
         _point(self.link, Path(".snapshots") / name)
         before = {one: kept for one, kept in state.snapshots.items() if one != name}
         # The one before is kept: some process may be reading it.
-        kept = {**dict([*before.items()][-1:]), name: keys}
-        self._remove_others(kept)
+        kept = {**dict([*before.items()][-1:]), name: dict(keys)}
+        self._remove_others(kept, spared)
         return replace(state, snapshots=kept)
 
     def _make_snapshot(self, snapshot: Path, keys: Mapping[str, str]) -> None:
@@ -176,11 +202,13 @@ class CacheEntry:
         fresh.rename(snapshot)
         _sync(snapshot.parent)
 
-    def _remove_others(self, kept: Mapping[str, Mapping[str, str]]) -> None:
+    def _remove_others(
+        self, kept: Mapping[str, Mapping[str, str]], spared: Collection[str]
+    ) -> None:
         for snapshot in (self.folder / ".snapshots").iterdir():
             if snapshot.name not in kept:
                 shutil.rmtree(snapshot, ignore_errors=True)
-        keys = {key for files in kept.values() for key in files.values()}
+        keys = {key for files in kept.values() for key in files.values()} | {*spared}
         for blob in (self.folder / ".blobs").iterdir():
             is_stale = time.time() - blob.stat().st_mtime > _STALE_SECONDS
             if blob.name not in keys and (blob.suffix != ".partial" or is_stale):

@@ -1,39 +1,49 @@
-"""What a URI holds, copied to the cache: all of it as it is at one time, or nothing of it."""
+"""What a URI holds, copied to the cache: each version as it is at one time, or as it was before."""
 
 import logging
-import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.contracts import SourceStatus
 from service.remote.cache import CacheEntry, CacheState
-from service.remote.index import MAX_INDEX_BYTES
-from service.remote.listing import choose_files
-from service.remote.store import BadUri, ChangedError, RemoteFile, Store, StoreError, open_store
-from service.remote.transfer import copy_file, read_whole, within
+from service.remote.look import ChooseVersions, Look
+from service.remote.store import BadUri, StoreError, open_store
 from service.settings import Settings, flag_name
 from service.uris import show_uri
 
-# Beside the files: room for what else writes to that disk.
-_SPARE_BYTES = 64 * 2**20
+# Told of at a time.
+_MOST_REASONS = 3
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """How models behind URIs are fetched; the settings of these names say what each means."""
+    """How models behind URIs are fetched; the settings of these names say what each means.
+
+    choose: says which versions are served; None where the URI is to be a model itself.
+    may_lack_models: whether a first copy is taken without the models that cannot be had.
+    """
 
     cache: Path
     timeout_seconds: float
     is_offline: bool = False
+    choose: ChooseVersions | None = None
+    may_lack_models: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> "FetchOptions":
-        """Those of a service."""
+    def of(cls, settings: Settings, choose: ChooseVersions | None = None) -> "FetchOptions":
+        """Those of a service, or of a command that wants a model alone."""
         cache = settings.cache or default_cache()
-        return cls(cache, settings.fetch_timeout_seconds, settings.offline)
+        return cls(
+            cache,
+            settings.fetch_timeout_seconds,
+            settings.offline,
+            choose,
+            settings.on_bad_model == "skip",
+        )
 
 
 def default_cache() -> Path:
@@ -90,50 +100,32 @@ def _held(entry: CacheEntry) -> SourceStatus:
 def _copy(entry: CacheEntry, state: CacheState, options: FetchOptions) -> CacheState:
     """Copy what is new, and let the link lead to it."""
     try:
-        store = open_store(entry.uri, options.timeout_seconds)
-        files = _list(store, entry, options)
-        _copy_blobs(store, files, entry, options)
-        if not all(file.sha256 for file in files):
-            _check_unchanged(store, files, entry, options)
-        state = entry.publish(files, state)
-    except (StoreError, BadUri) as error:
+        look = Look(
+            open_store(entry.uri, options.timeout_seconds),
+            entry,
+            state.files,
+            choose=options.choose,
+            timeout_seconds=options.timeout_seconds,
+        )
+        taken = look.take()
+        reason = _join(one.reason for one in taken.held_back)
+        if not taken.keys or (taken.lacking and not (entry.is_filled or options.may_lack_models)):
+            return state.ended(reason)
+        state = entry.publish(taken.keys, state, taken.kept)
+    except BadUri as error:
+        return state.ended(str(error), is_misnamed=True)
+    except StoreError as error:
         return state.ended(str(error))
     except OSError as error:  # of the disk
         return state.ended(f"the cache: {error.strerror or error}")
     except Exception as error:
         _log.error("%s: unexpected error", show_uri(entry.uri), exc_info=error)
         return state.ended(f"unexpected error, see the log: {type(error).__name__}")
-    return state.ended("")
+    return state.ended(reason, taken.held_back)
 
 
-def _list(store: Store, entry: CacheEntry, options: FetchOptions) -> list[RemoteFile]:
-    seconds = options.timeout_seconds
-
-    def read(file: RemoteFile) -> bytes:
-        return read_whole(store, file, MAX_INDEX_BYTES, seconds)
-
-    listed = within(seconds, store.list, "cannot be listed")
-    return choose_files(listed, read)
-
-
-def _copy_blobs(
-    store: Store, files: list[RemoteFile], entry: CacheEntry, options: FetchOptions
-) -> None:
-    missing = [file for file in files if not entry.blob(file).is_file()]
-    needed = sum(file.size for file in missing) + _SPARE_BYTES
-    free = shutil.disk_usage(entry.folder).free
-    if missing and needed > free:
-        raise StoreError(f"the cache: expected {needed} free bytes, there are {free}")
-    for file in missing:
-        if not entry.blob(file).is_file():  # else two have the same content
-            copy_file(store, file, entry.blob(file), options.timeout_seconds)
-
-
-def _check_unchanged(
-    store: Store, files: list[RemoteFile], entry: CacheEntry, options: FetchOptions
-) -> None:
-    """See that no file was changed since it was listed, so that all are of one time."""
-    now = _list(store, entry, options)
-    changed = [one.path for one in {*files} ^ {*now}]
-    if changed:
-        raise ChangedError(f"{min(changed)} was changed while the others were read")
+def _join(reasons: Iterable[str]) -> str:
+    """Several reasons in one line; of many the first."""
+    found = [*dict.fromkeys(reasons)]
+    more = len(found) - _MOST_REASONS
+    return "; ".join(found[:_MOST_REASONS]) + f"; and {more} more" * (more > 0)

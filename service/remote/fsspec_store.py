@@ -1,19 +1,25 @@
 """What fsspec knows a file system for: memory://, sftp://, and protocols of other packages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 
 from service.remote.store import (
+    FILES_AT_ONCE,
     MAX_LISTED,
     RANGE_BYTES,
     BadUri,
     RemoteFile,
+    StoreError,
     as_store_error,
 )
+from service.remote.transfer import within
 
+# Some protocols want at least 5 MiB at a time.
+_UPLOADED_BYTES = 8 * 2**20
 # What tells that a file has changed, by the names that file systems have for it.
 _TAGS = (
     *("ETag", "etag", "md5", "md5Hash", "Content-MD5", "generation"),
@@ -24,7 +30,7 @@ _TAGS = (
 class FsspecStore:
     """The files below a URI of a file system of fsspec."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, timeout_seconds: float) -> None:
         try:
             system, root = fsspec.core.url_to_fs(uri)
         except ValueError as error:
@@ -32,6 +38,9 @@ class FsspecStore:
                 f"{error}; expected hf, s3, gs, az, https, file, or what fsspec knows"
             ) from None
         self._system: Any = system
+        self._timeout = timeout_seconds
+        # Others have one connection, which threads must not share.
+        self.at_once = FILES_AT_ONCE if system.async_impl else 1
         self._root: str = root.rstrip("/")
 
     def list(self) -> list[RemoteFile]:
@@ -39,6 +48,8 @@ class FsspecStore:
         self._system.invalidate_cache()
         try:
             found: dict[str, Any] = self._system.find(self._root, detail=True)
+        except FileNotFoundError:
+            raise BadUri("there is no such folder") from None
         except Exception as error:
             raise as_store_error(error, "cannot be listed") from None
         if len(found) > MAX_LISTED:
@@ -54,7 +65,7 @@ class FsspecStore:
 
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Read a file, range by range."""
-        path = str(PurePosixPath(self._root, file.path))
+        path = self._outer(file.path)
         while start < file.size:
             try:
                 part = self._system.cat_file(path, start, min(start + RANGE_BYTES, file.size))
@@ -67,15 +78,45 @@ class FsspecStore:
 
     def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:
         """Put files."""
+        for path, source in files:
+            self._put(path, source)
+        for path in removed:
+            self._call(path, partial(self._system.rm_file, self._outer(path)))
+
+    def _put(self, path: str, source: Path) -> None:
+        """Put a file, part by part, each of which must be taken within the timeout."""
+        target = self._outer(path)
+        folder = str(PurePosixPath(target).parent)
+        self._call(path, lambda: self._system.makedirs(folder, exist_ok=True))
+        opened = self._call(
+            path, lambda: self._system.open(target, "wb", block_size=_UPLOADED_BYTES)
+        )
         try:
-            for path, source in files:
-                target = PurePosixPath(self._root, path)
-                self._system.makedirs(str(target.parent), exist_ok=True)
-                self._system.put_file(str(source), str(target))
-            for path in removed:
-                self._system.rm_file(str(PurePosixPath(self._root, path)))
+            with source.open("rb") as content:
+                while part := content.read(RANGE_BYTES):
+                    self._call(path, partial(opened.write, part))
+            self._call(path, opened.close)
+        except StoreError:
+            # Else what is there of it would be written once nobody refers to it.
+            opened.closed = True
+            raise
+
+    def _call(self, path: str, call: Callable[[], Any]) -> Any:
+        """Make a call that writes.
+
+        Raises:
+            StoreError: it failed, or did not end.
+        """
+        what = f"{path} cannot be written"
+        try:
+            return within(self._timeout, call, what)
+        except StoreError:
+            raise
         except Exception as error:
-            raise as_store_error(error, "cannot be written") from None
+            raise as_store_error(error, what) from None
+
+    def _outer(self, path: str) -> str:
+        return str(PurePosixPath(self._root, path))
 
 
 def _tag(info: dict[str, Any]) -> str:

@@ -8,9 +8,12 @@ from urllib.parse import unquote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    get_session,
+)
 
-from service.remote.store import BadUri, ChangedError, RemoteFile, as_store_error
+from service.remote.store import FILES_AT_ONCE, BadUri, ChangedError, RemoteFile, as_store_error
 from service.remote.web_store import hide_addresses, read_range
 
 # A revision with a '/' is written with %2F; but for these, which the Hub itself has.
@@ -49,11 +52,15 @@ class HubStore:
     It is read at the commit that was listed, so that no change mixes two.
     """
 
+    at_once = FILES_AT_ONCE
+
     def __init__(self, uri: str, timeout_seconds: float) -> None:
         hide_addresses()
         self._name = parse_hub_name(uri)
         self._timeout = timeout_seconds
         self._api = HfApi(library_name="pushforward")
+        # By itself the library waits for ever.
+        get_session().timeout = timeout_seconds
         self._commit: str | None = None
 
     def list(self) -> list[RemoteFile]:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.checkpoints.files import written
-from service.remote.store import MAX_LISTED, RANGE_BYTES, BadUri, RemoteFile
+from service.remote.store import FILES_AT_ONCE, MAX_LISTED, RANGE_BYTES, BadUri, RemoteFile
 
 
 class LocalStore:
     """A folder, which need not exist before something is written to it; links lead nowhere."""
+
+    at_once = FILES_AT_ONCE
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

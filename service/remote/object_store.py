@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import from_url
 
 from service.remote.store import (
+    FILES_AT_ONCE,
     MAX_LISTED,
     RANGE_BYTES,
     BadUri,
@@ -27,6 +29,8 @@ _ENDPOINTS = (
     *("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 )
 
+# What stores say of a bucket or container that does not exist.
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|specified bucket does not exist")
 # Asked for credentials where the environment has none.
 _METADATA = "169.254.169.254"
 _NO_CREDENTIALS = (
@@ -38,6 +42,8 @@ _NO_CREDENTIALS = (
 
 class ObjectStore:
     """The objects below a URI as s3://bucket/models; credentials are the environment's."""
+
+    at_once = FILES_AT_ONCE
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
@@ -99,7 +105,9 @@ class ObjectStore:
             raise _as_error(error, "cannot be written") from None
 
 
-def _as_error(error: Exception, what: str) -> StoreError:
+def _as_error(error: Exception, what: str) -> StoreError | BadUri:
+    if _NO_BUCKET.search(str(error)):
+        return BadUri(str(as_store_error(error, what)))
     if _METADATA in str(error):
         return StoreError(f"{what}: {_NO_CREDENTIALS}")
     return as_store_error(error, what)

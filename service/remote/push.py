@@ -21,7 +21,7 @@ from service.remote.index import (
     read_index,
     write_index,
 )
-from service.remote.listing import choose_files, is_model_file
+from service.remote.listing import is_model_file, join, models_among
 from service.remote.local_store import LocalStore
 from service.remote.store import BadUri, RemoteFile, Store
 from service.remote.transfer import read_whole, within
@@ -63,7 +63,7 @@ class _LocalModel:
         """Its files, config.json last."""
         names = sorted(one.path for one in self.entries)
         names.sort(key=lambda name: name == CONFIG_FILE)
-        return [(_join(self.path, name), self._folder / self.path / name) for name in names]
+        return [(join(self.path, name), self._folder / self.path / name) for name in names]
 
     def pushed(self, *, is_new: bool) -> PushedModel:
         """What became of it."""
@@ -80,7 +80,7 @@ def find_versions(folder: Path) -> dict[str, list[RemoteFile]]:
     listed = LocalStore(folder).list()
     files = [one for one in listed if PurePosixPath(one.path).name != INDEX_FILE]
     found: dict[str, list[RemoteFile]] = {}
-    for one in choose_files(files, lambda _: b""):
+    for one in models_among(files):
         found.setdefault(one.path.rpartition("/")[0], []).append(one)
     return found
 
@@ -113,7 +113,7 @@ def push(folder: Path, store: Store, *, timeout_seconds: float, force: bool) -> 
     found = [
         _LocalModel(folder, path, files) for path, files in versions.items() if _has_config(files)
     ]
-    states = {local.path: _is_same(local, read(_join(local.path, INDEX_FILE))) for local in found}
+    states = {local.path: _is_same(local, read(join(local.path, INDEX_FILE))) for local in found}
     for local in found:
         if not states[local.path] and not force:
             _check_free(local, there)
@@ -158,7 +158,7 @@ def _check_free(local: _LocalModel, there: dict[str, RemoteFile]) -> None:
 
 def _upload(local: _LocalModel, store: Store, there: dict[str, RemoteFile]) -> None:
     own = {path for path, _ in local.uploads}
-    index = _join(local.path, INDEX_FILE)
+    index = join(local.path, INDEX_FILE)
     stale = [
         path
         for path in there
@@ -176,7 +176,7 @@ def _joined(found: Sequence[_LocalModel], before: Sequence[IndexEntry]) -> list[
     pushed = {local.path for local in found}
     kept = [one for one in before if one.path.rpartition("/")[0] not in pushed]
     new = [
-        one._replace(path=_join(local.path, one.path)) for local in found for one in local.entries
+        one._replace(path=join(local.path, one.path)) for local in found for one in local.entries
     ]
     return [*kept, *new]
 
@@ -188,7 +188,3 @@ def _written(entries: Sequence[IndexEntry]) -> Iterator[Path]:
         path = Path(folder) / INDEX_FILE
         path.write_bytes(write_index(entries))
         yield path
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name

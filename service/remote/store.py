@@ -13,6 +13,8 @@ from service.uris import as_location, without_credentials
 MAX_LISTED = 100_000
 # What is read at a time; each must come within the timeout.
 RANGE_BYTES = 4 * 2**20
+# Files that are read at a time where a store allows it: so many ranges are in memory.
+FILES_AT_ONCE = 8
 
 _PASSED = re.compile(r" in [\d.]+[mµn]?s\b")
 _PREFIX = re.compile(r"^(Generic \w+ error: |Error performing list request: )+")
@@ -47,7 +49,12 @@ class RemoteFile(NamedTuple):
 
 
 class Store(Protocol):
-    """The files below a URI. Every failure is a `StoreError`."""
+    """The files below a URI. Every failure is a `StoreError`.
+
+    at_once: how many files may be read at a time.
+    """
+
+    at_once: int
 
     def list(self) -> list[RemoteFile]:
         """List them."""
@@ -97,7 +104,7 @@ def open_store(uri: str, timeout_seconds: float) -> Store:
             return ObjectStore(uri, timeout_seconds)
         from service.remote.fsspec_store import FsspecStore
 
-        return FsspecStore(uri)
+        return FsspecStore(uri, timeout_seconds)
     except ImportError as error:
         raise BadUri(f"needs the extra 'hub': {install_command('hub')} ({error})") from None
 

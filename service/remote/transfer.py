@@ -12,9 +12,9 @@ from models.checkpoints.files import sha256
 from service.remote.store import ChangedError, RemoteFile, Store, StoreError
 
 # Attempts in a row that bring nothing new, attempts in all, and the delay after the first.
-_ATTEMPTS = 3
+ATTEMPTS = 3
 _MOST_ATTEMPTS = 20
-_DELAY_SECONDS = 0.2
+DELAY_SECONDS = 0.2
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,13 @@ def within(seconds: float, call: Callable[[], _T], what: str) -> _T:
     return result  # type: ignore[return-value]
 
 
-def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: float) -> None:
+def copy_file(
+    store: Store,
+    file: RemoteFile,
+    target: Path,
+    timeout_seconds: float,
+    note_progress: Callable[[], None],
+) -> None:
     """Copy a file; what an interrupted copy has left is gone on with.
 
     Args:
@@ -51,6 +57,7 @@ def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: flo
         file: to be copied.
         target: where it is to be, complete and verified, or not at all.
         timeout_seconds: of each part.
+        note_progress: called when a part came.
 
     Raises:
         StoreError: it cannot be had, or is not what was listed.
@@ -60,16 +67,16 @@ def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: flo
     for attempt in range(1, _MOST_ATTEMPTS + 1):
         before = _size(partial)
         try:
-            _append(store, file, partial, timeout_seconds)
+            _append(store, file, partial, timeout_seconds, note_progress)
             break
         except ChangedError:
             partial.unlink(missing_ok=True)
             raise
         except StoreError:
             failures = 1 if _size(partial) > before else failures + 1
-            if failures == _ATTEMPTS or attempt == _MOST_ATTEMPTS:
+            if failures == ATTEMPTS or attempt == _MOST_ATTEMPTS:
                 raise
-            time.sleep(_DELAY_SECONDS * failures)
+            time.sleep(DELAY_SECONDS * failures)
     if file.sha256:
         found = sha256(partial)
         if found != file.sha256:
@@ -80,7 +87,13 @@ def copy_file(store: Store, file: RemoteFile, target: Path, timeout_seconds: flo
     partial.replace(target)
 
 
-def _append(store: Store, file: RemoteFile, partial: Path, timeout_seconds: float) -> None:
+def _append(
+    store: Store,
+    file: RemoteFile,
+    partial: Path,
+    timeout_seconds: float,
+    note_progress: Callable[[], None],
+) -> None:
     """Read on from the end of what is there."""
     if _size(partial) > file.size:
         partial.unlink()
@@ -92,6 +105,7 @@ def _append(store: Store, file: RemoteFile, partial: Path, timeout_seconds: floa
             if written > file.size:
                 raise ChangedError(f"{file.path}: expected {file.size} bytes, got more")
             opened.write(part)
+            note_progress()
     if written < file.size:
         raise StoreError(f"{file.path}: expected {file.size} bytes, it ended after {written}")
 

@@ -10,7 +10,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from service.remote.index import INDEX_FILE, MAX_INDEX_BYTES, read_index
-from service.remote.store import BadUri, ChangedError, RemoteFile, StoreError, as_store_error
+from service.remote.store import (
+    FILES_AT_ONCE,
+    BadUri,
+    ChangedError,
+    RemoteFile,
+    StoreError,
+    as_store_error,
+)
 
 NO_UPLOAD = "nothing can be pushed to a web server; push to the folder that it serves, as file:///srv/models"
 
@@ -26,6 +33,8 @@ class WebStore:
 
     A query, which may hold a signature, is sent with each of them.
     """
+
+    at_once = FILES_AT_ONCE
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
         hide_addresses()

@@ -74,7 +74,6 @@ class FolderRepository:
     ) -> None:
         self._settings = settings
         self._is_fetched = is_fetched
-        self._sources = SourceWatch(settings, metrics)
         self._placement = ModelPlacement(gpus) if gpus else None
         self._metrics = metrics
         self._folders = local_folders(settings) or (zoo_folder(),)
@@ -90,6 +89,7 @@ class FolderRepository:
         )
         # What was said when a model was loaded by name wins over what its folder says.
         self._policies: dict[str, VersionPolicy] = {}
+        self._sources = SourceWatch(settings, metrics, self._policies)
         self._slots = ComputeSlots(self._share.budget)
         self._devices = DeviceWatch(probes)
         self._turns = DeviceTurns()
@@ -304,6 +304,8 @@ class FolderRepository:
         """
         self._find(name)  # before a lock is made for whatever a client calls a model
         async with self._turn(name):
+            if wanted is not None:
+                await self._sources.fetch_versions(self._find(name), wanted)
             await self._load_by_name(self._find(name), wanted)
 
     async def _load_by_name(self, model: ModelFolder, wanted: VersionPolicy | None) -> None:

@@ -5,14 +5,17 @@ A URI is a folder in the cache to everybody else, which the watcher of folders s
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
-from service.contracts import SourceStatus
+from service.contracts import SourceStatus, VersionPolicy
 from service.launch.exits import StartupError
 from service.remote.cache import CacheEntry
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.store import BadUri, StoreError
 from service.repository.dedicated_thread import run_in_dedicated_thread
+from service.repository.folders import ModelFolder
+from service.repository.version_policy import chooser
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.uris import show_uri
@@ -47,6 +50,19 @@ def local_folders(settings: Settings) -> tuple[Path, ...]:
         raise StartupError(str(error)) from None
 
 
+def options_for(
+    uri: str, settings: Settings, wanted: Mapping[str, VersionPolicy] | None = None
+) -> FetchOptions:
+    """How a URI is fetched: of its models the versions that are to be served.
+
+    Args:
+        uri: of models.
+        settings: of the service.
+        wanted: what was said of models when they were loaded by name.
+    """
+    return FetchOptions.of(settings, chooser(uri, settings, {} if wanted is None else wanted))
+
+
 def fetch_all(settings: Settings) -> list[SourceStatus]:
     """Fetch every URI, or be content with what the cache holds of it.
 
@@ -69,7 +85,7 @@ def read_all(settings: Settings) -> list[SourceStatus]:
 
 def _fetch_first(uri: str, settings: Settings) -> SourceStatus:
     try:
-        options = FetchOptions.of(settings)
+        options = options_for(uri, settings)
         status = fetch(uri, options)
         is_held = CacheEntry.of(options.cache, uri).is_filled
     except (BadUri, StoreError) as error:
@@ -77,8 +93,14 @@ def _fetch_first(uri: str, settings: Settings) -> SourceStatus:
     if not is_held:
         raise StartupError(f"{status.uri}: {status.reason}")
     if not status.is_ok:
-        _log.error("%s: what the cache holds of it is served: %s", status.uri, status.reason)
+        _log.error("%s: %s: %s", status.uri, _what_is_served(status), status.reason)
     return status
+
+
+def _what_is_served(status: SourceStatus) -> str:
+    if not status.held_back:
+        return "what was fetched before is served on"
+    return f"held back, the rest is up to date: {', '.join(one.path for one in status.held_back)}"
 
 
 class SourceWatch:
@@ -87,10 +109,14 @@ class SourceWatch:
     Args:
         settings: of the service.
         metrics: where failures are counted.
+        wanted: what was said of models when they were loaded by name.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, wanted: Mapping[str, VersionPolicy]
+    ) -> None:
         self._settings = settings
+        self._wanted = wanted
         self._metrics = metrics
         self._statuses: dict[str, SourceStatus] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,17 +148,35 @@ class SourceWatch:
         for task in self._tasks:
             task.cancel()
 
+    async def fetch_versions(self, model: ModelFolder, wanted: VersionPolicy) -> None:
+        """Fetch what is wanted of a model that is behind a URI, where the cache may lack it."""
+        held = {int(location.version) for location in model.versions}
+        is_held = wanted.live in (None, "latest") or (
+            wanted.live != "all" and held >= {*wanted.live}
+        )
+        if is_held or self._settings.offline:
+            return
+        cache = FetchOptions.of(self._settings).cache
+        for uri in uris_of(self._settings):
+            link = CacheEntry.of(cache, uri).link
+            if link in (model.folder, model.folder.parent):
+                options = options_for(uri, self._settings, {**self._wanted, model.name: wanted})
+                await self._look(uri, options)
+
     async def _watch(self, uri: str, seconds: float) -> None:
-        options = FetchOptions.of(self._settings)
+        options = options_for(uri, self._settings, self._wanted)
         while True:
             await asyncio.sleep(seconds)
-            try:
-                status = await run_in_dedicated_thread(
-                    lambda: fetch(uri, options, max_age_seconds=_SHARE_OF_WATCH * seconds)
-                )
-            except (BadUri, StoreError, RuntimeError) as error:  # the disk, or no thread
-                status = self._statuses[uri].failed(str(error))
-            self._take(uri, status)
+            await self._look(uri, options, max_age_seconds=_SHARE_OF_WATCH * seconds)
+
+    async def _look(self, uri: str, options: FetchOptions, max_age_seconds: float = 0.0) -> None:
+        try:
+            status = await run_in_dedicated_thread(
+                lambda: fetch(uri, options, max_age_seconds=max_age_seconds)
+            )
+        except (BadUri, StoreError, RuntimeError) as error:  # the disk, or no thread
+            status = self._statuses[uri].failed(str(error))
+        self._take(uri, status)
 
     def _take(self, uri: str, status: SourceStatus) -> None:
         former = self._statuses.get(uri)
@@ -143,6 +187,6 @@ class SourceWatch:
         if not status.is_ok:
             failures.inc()
             if former is not None and former.reason != status.reason:
-                _log.error("%s: what was fetched before is served on: %s", shown, status.reason)
+                _log.error("%s: %s: %s", shown, _what_is_served(status), status.reason)
         elif former is not None and not former.is_ok:
             _log.info("%s: it can be fetched again", shown)

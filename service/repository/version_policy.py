@@ -8,7 +8,7 @@ of one version says, is said of that version.
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.checkpoints.files import check_regular
 from service.contracts import VersionPolicy
 from service.launch.exits import StartupError
+from service.remote.cache import name_of_uri
+from service.remote.look import ChooseVersions
 from service.repository.folders import ModelFolder, ModelLocation, find_model_folders
 from service.repository.overrides import MAX_BYTES, SERVING_FILE, SETTING_NAMES
 from service.settings import Settings, flag_name
@@ -72,32 +74,78 @@ def live_versions(
     """
     path = model.folder / SERVING_FILE
     said = _read(path) if model.has_versions else VersionPolicy()
-    where = {"live": str(path), "default": str(path)}
-    if wanted is not None:
-        given = {name: value for name, value in wanted._asdict().items() if value is not None}
-        said = said._replace(**given)
-        where |= dict.fromkeys(given, model.name)
-    live = settings.version_policy if said.live is None else said.live
+    said, where = _laid_over(said, wanted, model.name, str(path))
     found = {int(location.version): location for location in model.versions}
-    if live == "all":
-        chosen = model.versions
-    elif live == "latest":
-        chosen = model.versions[-1:]
-    else:
-        missing = [number for number in live if number not in found]
-        if missing:
-            raise StartupError(
-                f"{where['live']}: version_policy: expected versions that lie there "
-                f"({_listed(found)}), got {_listed(missing)}"
-            )
-        chosen = tuple(found[number] for number in sorted(set(live)))
+    numbers = _choose(found, _live(said, settings), where["live"])
+    chosen = tuple(found[number] for number in numbers)
     versions = LiveVersions(chosen, None if said.default is None else str(said.default))
-    if versions.default not in versions.versions:
-        raise StartupError(
-            f"{where['default']}: default_version: expected a version that is live "
-            f"({', '.join(versions.versions)}), got {versions.default}: let version_policy have it"
-        )
+    _check_default(versions.default, versions.versions, where["default"])
     return versions
+
+
+def chooser(uri: str, settings: Settings, wanted: Mapping[str, VersionPolicy]) -> ChooseVersions:
+    """What tells which versions of the models behind a URI are to be copied.
+
+    Args:
+        uri: of models.
+        settings: of the service.
+        wanted: what was said of models when they were loaded by name.
+    """
+
+    def choose(folder: str, path: Path | None, found: Collection[int]) -> Collection[int]:
+        name = folder or settings.model_name or name_of_uri(uri)
+        said = VersionPolicy() if path is None else _read(path)
+        said, where = _laid_over(said, wanted.get(name), name, str(path or name))
+        numbers = _choose(found, _live(said, settings), where["live"])
+        default = numbers[-1] if said.default is None else said.default
+        _check_default(str(default), [str(number) for number in numbers], where["default"])
+        return numbers
+
+    return choose
+
+
+def _laid_over(
+    said: VersionPolicy, wanted: VersionPolicy | None, name: str, path: str
+) -> tuple[VersionPolicy, dict[str, str]]:
+    """What was wanted by name over what the file says, and where each was said."""
+    where = {"live": path, "default": path}
+    if wanted is None:
+        return said, where
+    given = {field: value for field, value in wanted._asdict().items() if value is not None}
+    return said._replace(**given), where | dict.fromkeys(given, name)
+
+
+def _live(said: VersionPolicy, settings: Settings) -> Literal["latest", "all"] | tuple[int, ...]:
+    return settings.version_policy if said.live is None else said.live
+
+
+def _choose(
+    found: Collection[int], live: Literal["latest", "all"] | tuple[int, ...], where: str
+) -> list[int]:
+    """Of the versions that lie there those that are live, the highest last.
+
+    Raises:
+        StartupError: one that is named is not there.
+    """
+    if live == "all":
+        return sorted(found)
+    if live == "latest":
+        return [max(found)]
+    missing = [number for number in live if number not in found]
+    if missing:
+        raise StartupError(
+            f"{where}: version_policy: expected versions that lie there "
+            f"({_listed(found)}), got {_listed(missing)}"
+        )
+    return sorted({*live})
+
+
+def _check_default(default: str, live: Sequence[str], where: str) -> None:
+    if default not in live:
+        raise StartupError(
+            f"{where}: default_version: expected a version that is live "
+            f"({', '.join(live)}), got {default}: let version_policy have it"
+        )
 
 
 def find_live(folders: Iterable[Path], settings: Settings) -> list[ModelLocation]:

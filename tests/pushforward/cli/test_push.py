@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,15 @@ from typer.testing import Result
 from service.remote.index import INDEX_FILE
 from service.repository import zoo_folder
 from tests.pushforward.cli import test_main
+from tests.service.remote.s3_server import BUCKET, Bucket, s3_server
 
 MOONS = zoo_folder() / "moons"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with s3_server() as found:
+        yield found
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -76,3 +84,46 @@ def test_a_command_takes_a_uri_for_a_model(tmp_path: Path, monkeypatch: pytest.M
     refused = invoke("inspect", "memory://zoo/rings")
     assert (refused.exit_code, "--offline" in refused.output) == (1, True)
     assert invoke("inspect", MOONS.as_uri(), "--json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("memory://nothing/here", "no model here"),
+        ("memory://several", "it holds moons/1, moons/2: name one as URI/moons/2"),
+        ("unheard://of/models", "Protocol not known"),
+        ("hf://name", "expected hf://ORGANISATION/NAME"),
+        (f"s3://{BUCKET}/models", "no model here"),
+        ("s3://other/models", "NoSuchBucket"),
+        ("{web}/models", "expected pushforward-index.json there"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "score"])
+def test_a_uri_without_a_model_is_a_mistake_of_the_input(
+    command: str,
+    uri: str,
+    said: str,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fsspec
+
+    monkeypatch.setenv("PUSHFORWARD_CACHE", str(tmp_path))
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    for version in ("1", "2"):
+        fsspec.filesystem("memory").pipe(f"/several/moons/{version}/config.json", b"{}")
+    rest = {"inspect": (), "evaluate": ("rows.csv",), "score": ("rows.csv", "-o", "out.csv")}
+    refused = invoke(command, uri.format(web=bucket.url), *rest[command])
+    assert (refused.exit_code, said in refused.output.replace("\n", " ")) == (2, True), (
+        refused.output
+    )
+
+
+def test_a_store_that_cannot_be_asked_is_no_mistake_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSHFORWARD_CACHE", str(tmp_path))
+    refused = invoke("inspect", "http://127.0.0.1:1/models")
+    assert (refused.exit_code, "cannot be read" in refused.output) == (1, True), refused.output

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 class Bucket:
     """The objects of the bucket, and what goes wrong.
 
+    asked_bytes: of each object, by its key.
     fault: given the key and the part of it that is asked for; it may answer in another way.
     released: ends what stalls.
     """
@@ -25,6 +27,7 @@ class Bucket:
     url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    asked_bytes: Counter[str] = field(default_factory=Counter)
     fault: "Callable[[Handler, str, bytes], bool]" = lambda *_: False
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -64,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         if content is not None:
             end = int(asked[2]) + 1 if asked and asked[2] else len(content)
             part = content[int(asked[1]) : end] if asked else content
+            self.bucket.asked_bytes[key] += len(part)
             if self.bucket.fault(self, key, part):
                 self.close_connection = True
                 return

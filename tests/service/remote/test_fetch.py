@@ -15,6 +15,7 @@ from service.remote.cache import CacheEntry, key_of, name_of_uri
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE, IndexEntry, write_index
 from service.remote.store import BadUri, open_store
+from tests.service.remote.test_s3 import every
 
 URI = "memory://bucket/models"
 MODEL = {"moons/config.json": b"{}", "moons/model.safetensors": b"weights" * 1000}
@@ -34,7 +35,7 @@ def put(system: MemoryFileSystem, files: dict[str, bytes]) -> None:
 
 
 def options(folder: Path, *, is_offline: bool = False) -> FetchOptions:
-    return FetchOptions(folder / "cache", 5.0, is_offline)
+    return FetchOptions(folder / "cache", 5.0, is_offline, every)
 
 
 def get(folder: Path, **given: bool) -> SourceStatus:

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from service.remote.index import INDEX_FILE, IndexEntry, write_index
-from service.remote.listing import choose_files, is_model_file
+from service.remote.listing import StoredFiles, is_model_file
 from service.remote.store import BadUri, RemoteFile, StoreError
 
 Files = dict[str, bytes]
@@ -17,7 +17,14 @@ def listed(files: Files) -> list[RemoteFile]:
 
 def chosen(files: Files) -> dict[str, str]:
     """The digest of each file that is chosen."""
-    found = choose_files(listed(files), lambda one: files[one.path])
+    listing = StoredFiles(listed(files))
+    for one in listing.indexes_of({path.rpartition("/")[0] for path in files}):
+        listing.read_index(one, lambda one: files[one.path])
+    found = []
+    for model in listing.models():
+        settings = listing.settings_of(model)
+        found += [settings] if settings else []
+        found += [one for folder in model.versions.values() for one in listing.files_in(folder)]
     return {one.path: one.sha256 for one in found}
 
 
@@ -90,7 +97,7 @@ def test_the_nearest_index_counts() -> None:
     ("files", "said"),
     [
         ({"config.json": b"{}", INDEX_FILE: index({"config.json": b"{ }"})}, "its index says 3"),
-        ({"config.json": b"{}", INDEX_FILE: index({"1/config.json": b""})}, "is not there"),
+        ({"2/config.json": b"{}", INDEX_FILE: index({"1/config.json": b""})}, "is not there"),
     ],
 )
 def test_files_that_are_not_those_of_the_index_are_refused(files: Files, said: str) -> None:
@@ -103,7 +110,7 @@ def test_files_that_are_not_those_of_the_index_are_refused(files: Files, said: s
     [b"", b"[]", b'{"format_version": 2, "files": []}', index({}).replace(b"[]", b'[{"path": 1}]')],
 )
 def test_what_is_no_index_is_refused(content: bytes) -> None:
-    with pytest.raises(BadUri, match=INDEX_FILE):
+    with pytest.raises(StoreError, match=INDEX_FILE):
         chosen({"config.json": b"{}", INDEX_FILE: content})
 
 

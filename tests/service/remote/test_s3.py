@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from service.remote.cache import CacheEntry
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE
 from service.remote.push import push
-from service.remote.store import BadUri, StoreError, open_store
+from service.remote.store import BadUri, open_store
 from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, loses_connection, s3_server
 
 URI = f"s3://{BUCKET}/models"
@@ -47,6 +47,11 @@ def model(tmp_path: Path) -> Path:
     (folder / "model.safetensors").write_bytes(WEIGHTS)
     (folder / "notes.txt").write_bytes(b"mine")
     return folder
+
+
+def every(folder: str, settings: Path | None, found: Collection[int]) -> Collection[int]:
+    """Copy all versions."""
+    return found
 
 
 def upload(folder: Path, uri: str, *, force: bool = False) -> bool:
@@ -97,12 +102,12 @@ def test_what_is_pushed_is_fetched(
         with pytest.raises(BadUri, match="versions of a model lie there"):
             upload(model, f"{URI}/moons")
         assert upload(model, f"{URI}/moons/2")
-        status = fetch(URI, FetchOptions(tmp_path / "cache", 5.0))
+        status = fetch(URI, FetchOptions(tmp_path / "cache", 5.0, choose=every))
         assert status.is_ok, status
         expected = {"moons/1/config.json": b"{}", "moons/2/config.json": b'{"": 2}'}
         weights = dict.fromkeys(("moons/1/model.safetensors", "moons/2/model.safetensors"), WEIGHTS)
         assert held(tmp_path / "cache") == expected | weights
-        with pytest.raises(StoreError, match="NoSuchBucket"):
+        with pytest.raises(BadUri, match="NoSuchBucket"):
             open_store("s3://other/models", 5.0).list()
 
 
@@ -124,7 +129,7 @@ def test_the_index_comes_last_and_what_is_replaced_goes(bucket: Bucket, model: P
 def test_what_fails_leaves_the_version_before(
     fault: object, said: str, bucket: Bucket, tmp_path: Path
 ) -> None:
-    options = FetchOptions(tmp_path, 0.3)
+    options = FetchOptions(tmp_path, 0.3, choose=every)
     first = {"flow/1/config.json": b"{}", "flow/1/model.safetensors": b"one"}
     second = {"flow/2/config.json": b"{}", "flow/2/model.safetensors": WEIGHTS}
     bucket.objects |= {f"models/{path}": content for path, content in first.items()}
@@ -155,7 +160,7 @@ def test_a_connection_that_is_lost_is_gone_on_with(bucket: Bucket, tmp_path: Pat
         return is_lost
 
     bucket.fault = once
-    assert fetch(URI, FetchOptions(tmp_path, 5.0)).is_ok
+    assert fetch(URI, FetchOptions(tmp_path, 5.0, choose=every)).is_ok
     assert len(losses) == 2
     assert held(tmp_path)["2/model.safetensors"] == WEIGHTS
 

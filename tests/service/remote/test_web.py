@@ -14,6 +14,7 @@ from service.remote.fetch import FetchOptions, fetch
 from service.remote.local_store import LocalStore
 from service.remote.push import push
 from service.remote.store import open_store
+from tests.service.remote.test_s3 import every
 
 WEIGHTS = bytes(range(256)) * 100
 
@@ -58,7 +59,7 @@ def test_what_the_index_names_is_fetched(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    status = fetch(uri, FetchOptions(tmp_path / "cache", 5.0))
+    status = fetch(uri, FetchOptions(tmp_path / "cache", 5.0, choose=every))
     assert status.is_ok, status
     assert status.uri.startswith("http://127.0.0.1:")
     assert status.uri.endswith("/there")
@@ -73,7 +74,7 @@ def test_a_server_without_ranges_is_gone_on_with(uri: str, tmp_path: Path) -> No
     entry.folder.mkdir(parents=True)
     file = next(one for one in open_store(uri, 5.0).list() if one.path.endswith("tensors"))
     entry.blob(file).with_name(f"{key_of(file)}.partial").write_bytes(WEIGHTS[:1000])
-    assert fetch(uri, FetchOptions(tmp_path / "cache", 5.0)).is_ok
+    assert fetch(uri, FetchOptions(tmp_path / "cache", 5.0, choose=every)).is_ok
     assert (entry.link / file.path).stat().st_size == file.size
 
 
@@ -87,15 +88,16 @@ def test_a_server_without_ranges_is_gone_on_with(uri: str, tmp_path: Path) -> No
 def test_what_it_refuses_is_told_without_secrets(
     change: tuple[str, str], said: str, uri: str, tmp_path: Path
 ) -> None:
-    status = fetch(uri.replace(*change), FetchOptions(tmp_path / "cache", 5.0))
+    status = fetch(uri.replace(*change), FetchOptions(tmp_path / "cache", 5.0, choose=every))
     assert said in status.reason
     assert not any(secret in str(status) for secret in ("word", "sig="))
 
 
 def test_a_file_that_is_not_that_of_the_index_is_refused(uri: str, tmp_path: Path) -> None:
     (tmp_path / "there" / "flow" / "2" / "model.safetensors").write_bytes(WEIGHTS[::-1] * 2)
-    status = fetch(uri, FetchOptions(tmp_path / "cache", 5.0))
+    status = fetch(uri, FetchOptions(tmp_path / "cache", 5.0, choose=every))
     assert "flow/2/model.safetensors: expected the SHA-256" in status.reason
     (tmp_path / "there" / "flow" / "2" / "model.safetensors").unlink()
-    gone = fetch(uri, FetchOptions(tmp_path / "cache", 5.0))
+    gone = fetch(uri, FetchOptions(tmp_path / "cache", 5.0, choose=every))
     assert "the index names it, and it is not there" in gone.reason
+    assert [one.path for one in gone.held_back] == ["flow/2"]

@@ -8,6 +8,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from service.contracts import VersionPolicy
+from service.errors import ModelRefused
 from service.launch.exits import StartupError
 from service.repository import FolderRepository, zoo_folder
 from service.settings import Settings
@@ -69,6 +71,34 @@ def test_a_uri_is_fetched_and_watched(memory: MemoryFileSystem, tmp_path: Path) 
         memory.rm("/hub", recursive=True)
         await asyncio.sleep(0.3)
         assert failures() == count, "nobody looks any more"
+
+    run(whole())
+
+
+def test_a_load_by_name_fetches_the_versions_that_it_wants(
+    memory: MemoryFileSystem, tmp_path: Path
+) -> None:
+    put(memory, 2)
+    put(memory, 3)
+    served = repository(tmp_path, Metrics())
+
+    def live() -> list[str]:
+        return [model.card.version for model in served.versions("moons")]
+
+    async def whole() -> None:
+        await served.start()
+        assert live() == ["3"]
+        await served.load("moons", VersionPolicy((1, 3), 1))
+        assert (live(), served.get("moons").card.version) == (["1", "3"], "1")
+        await served.load("moons", VersionPolicy("all"))
+        assert live() == ["1", "2", "3"]
+        # What is wanted by name, every look fetches.
+        put(memory, 0)
+        await until(lambda: live() == ["0", "1", "2", "3"])
+        with pytest.raises(ModelRefused, match=r"expected versions that lie there .*, got 7"):
+            await served.load("moons", VersionPolicy((7,)))
+        assert live() == ["0", "1", "2", "3"]
+        await served.drain()
 
     run(whole())
 
