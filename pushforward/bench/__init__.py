@@ -7,7 +7,7 @@
     knee                    the highest rate whose p99 is below a bound
     server_metrics          what the server counted meanwhile
     own_server              a server for a model folder, for as long as it is measured
-    plot                    pictures of all that
+    plot, text              pictures of all that, and numbers as people read them
 
 It needs httpx, numpy and httptools, and matplotlib for pictures; nothing of the server.
 """

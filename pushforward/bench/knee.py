@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushforward.bench.summary import KEPT_SHARE
+from pushforward.bench.recording import INTERRUPTED
+from pushforward.bench.summary import KEPT_SHARE, error_counts
+from pushforward.bench.text import number
 
 # The interval in which the knee lies is halved until it is so narrow.
 _TOLERANCE = 0.05
@@ -46,13 +48,32 @@ class KneeSearch:
     steps: all that was tried, in order.
     knee: the highest rate that was reached and confirmed; None while there is none.
     is_limited_by_generator: whether a higher rate could not be sent from here.
-    is_ended: whether it was ended early.
+    problem: why there is no knee; "" where there is one.
+    is_interrupted: whether somebody ended it early.
+    given_up: why it ended early by itself; "" where it did not.
     """
 
     steps: list[Step] = field(default_factory=list)
     knee: Step | None = None
     is_limited_by_generator: bool = False
-    is_ended: bool = False
+    problem: str = ""
+    is_interrupted: bool = False
+    given_up: str = ""
+
+    def end_with(self, figures: dict[str, Any]) -> None:
+        """End it where a load was ended early: then it has a problem."""
+        self.is_interrupted = figures["is_interrupted"]
+        self.given_up = figures["given_up"] or ""
+        self.problem = INTERRUPTED if self.is_interrupted else self.given_up
+
+
+def begin_search(first: dict[str, Any]) -> KneeSearch:
+    """Begin with the figures of a closed loop: where nothing is answered there is no knee."""
+    search = KneeSearch()
+    search.end_with(first)
+    if not search.problem and first["errors"]["total"] and not first["requests"]:
+        search.problem = f"no request of a first load was answered ({error_counts(first)})"
+    return search
 
 
 def judge(figures: dict[str, Any], p99_ms: float) -> str:
@@ -65,9 +86,9 @@ def judge(figures: dict[str, Any], p99_ms: float) -> str:
         return "no answers"
     rate, offered = figures["requests_per_second"], figures["offered_per_second"]
     if rate < KEPT_SHARE * offered:
-        return f"{rate:,.4g}/s of {offered:,.4g}/s were answered"
+        return f"{number(rate)}/s of {number(offered)}/s were answered"
     if latency["p99"] >= p99_ms:
-        return f"p99 {latency['p99']:,.4g} ms"
+        return f"p99 {number(latency['p99'])} ms"
     return ""
 
 
@@ -92,8 +113,8 @@ def find_knee(
         step = Step(rate, figures, judge(figures, p99_ms), is_confirmation)
         search.steps.append(step)
         report(step)
-        if figures["is_interrupted"] or figures["given_up"]:
-            search.is_ended = True
+        search.end_with(figures)
+        if search.problem:
             raise _EndedError
         if not step.is_reached and figures["limited_by"] == "generator":
             search.is_limited_by_generator = True
@@ -107,9 +128,14 @@ def find_knee(
         for part in _CONFIRMED_PARTS if low else ():
             if is_reached(part * low, True):
                 search.knee = search.steps[-1]
-                break
+                return search
     except _EndedError:
-        pass
+        return search
+    except KeyboardInterrupt:  # between two loads
+        search.is_interrupted, search.problem = True, INTERRUPTED
+        return search
+    last = search.steps[-1]
+    search.problem = f"{number(last.rate)}/s: {last.problem}"
     return search
 
 

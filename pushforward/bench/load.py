@@ -19,7 +19,7 @@ class Load:
     rate: requests a second of an open loop; None of a closed one.
     arrivals, seed: of an open loop, see `due_times`.
     timeout_seconds: after which a request counts as not answered.
-    processes: that send it together.
+    processes: that may send it together.
     part: which of them this is, of how many.
     start_at: when all of them start, as `time.monotonic` has it; None: at once.
     """
@@ -36,6 +36,11 @@ class Load:
     processes: int = 1
     part: tuple[int, int] = (0, 1)
     start_at: float | None = None
+
+    @property
+    def num_processes(self) -> int:
+        """How many send it: each needs a connection."""
+        return min(self.processes, self.connections)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 from pushforward.bench.arrivals import Arrivals
-from pushforward.bench.knee import KneeSearch, Step, find_knee
+from pushforward.bench.knee import Step, begin_search, find_knee
 from pushforward.bench.load import Load
 from pushforward.bench.processes import send_load
+from pushforward.bench.recording import INTERRUPTED
 from pushforward.bench.report import describe_knee, describe_load, describe_request, warnings
 from pushforward.bench.requests import RequestKind, write_requests
 from pushforward.bench.server_metrics import ServerCounts, ask_counts
@@ -59,12 +60,17 @@ class Trial:
         before = self._counts()
         measured = send_load(load)
         figures = summarize(load, measured, self.kind.rows)
+        try:
+            counted = _since(before, self._counts())
+        except KeyboardInterrupt:  # what was measured is told all the same
+            counted = {"unavailable": f"/metrics: {INTERRUPTED}"}
+            figures["is_interrupted"] = True
         window = measured.recording.between(measured.start, measured.end)
         return {
             **describe_request(self.target, self.kind, self.messages),
             **describe_load(load),
             **figures,
-            "server_metrics": _since(before, self._counts()),
+            "server_metrics": counted,
             "warnings": warnings(figures),
             "recording": window,
         }
@@ -78,26 +84,27 @@ class Trial:
             seconds = load.seconds * (_CONFIRMED if is_confirmation else 1.0)
             seconds = max(seconds, min(_LEAST_REQUESTS / rate, _LONGEST_SECONDS))
             one = replace(load, rate=rate, seconds=seconds)
-            return summarize(one, send_load(one), self.kind.rows)
+            before = self._counts()
+            figures = summarize(one, send_load(one), self.kind.rows)
+            return {**figures, "server_metrics": _since(before, self._counts())}
 
         probe = replace(
             load,
             connections=min(load.connections, _PROBE_CONNECTIONS),
             seconds=min(load.seconds, _PROBE_SECONDS),
         )
-        before = self._counts()
         first = summarize(probe, send_load(probe), self.kind.rows)
-        start = max(1.0, _FIRST_SHARE * first["requests_per_second"])
-        if first["is_interrupted"] or first["given_up"]:
-            search = KneeSearch(is_ended=True)
-        else:
+        search = begin_search(first)
+        if not search.problem:
+            start = max(1.0, _FIRST_SHARE * first["requests_per_second"])
             search = find_knee(measure, start, p99_ms, report)
         found = describe_knee(search, load, p99_ms)
+        knee = found["knee"]
         return {
             **describe_request(self.target, self.kind, self.messages),
             **found,
-            "server_metrics": _since(before, self._counts()),
-            "warnings": warnings(found["knee"]) if found["knee"] else [_no_knee(search.steps)],
+            "server_metrics": knee["server_metrics"] if knee else {"unavailable": "no rate"},
+            "warnings": warnings(knee) if knee else [f"no rate was reached: {search.problem}"],
         }
 
     def _counts(self) -> ServerCounts | str:
@@ -123,8 +130,3 @@ def _since(before: ServerCounts | str, after: ServerCounts | str) -> dict[str, A
     if isinstance(before, str) or isinstance(after, str):
         return {"unavailable": before if isinstance(before, str) else after}
     return after.since(before)
-
-
-def _no_knee(steps: list[Step]) -> str:
-    last = f": {steps[-1].rate:,.4g}/s: {steps[-1].problem}" if steps else ""
-    return f"no rate was reached{last}"

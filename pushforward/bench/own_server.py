@@ -17,6 +17,8 @@ _END_SECONDS = 40.0
 # A shell's way to say that a signal ended a command.
 _SIGNALLED = 128
 _COMMAND = "from pushforward.cli.main import main; main()"
+# How `pushforward serve` begins the line that says why it does not start.
+_REASON = "pushforward: "
 _ADDRESS = re.compile(r"serving on (http://\S+?),")
 
 
@@ -75,15 +77,20 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            raise StartFailedError(
-                f"the server ended with {process.returncode}: {lines[-1] if lines else 'no output'}"
-            )
+            reason = reason_of_end(log.read_text(errors="replace"))
+            raise StartFailedError(f"the server ended with {process.returncode}: {reason}")
         found = _ADDRESS.search(log.read_text(errors="replace"))
         if found and _is_ready(found[1]):
             return found[1]
         time.sleep(0.05)
     raise StartFailedError(f"the server was not ready within {_START_SECONDS:g} s")
+
+
+def reason_of_end(log: str) -> str:
+    """Why a server ended, of its log: the line that says so, or else the last one."""
+    lines = log.strip().splitlines() or ["no output"]
+    said = [line for line in lines if line.startswith(_REASON)]
+    return (said or lines)[-1].removeprefix(_REASON)
 
 
 def _is_ready(url: str) -> bool:

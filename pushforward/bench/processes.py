@@ -29,7 +29,7 @@ def send_load(load: Load) -> Measurement:
 
 def split(load: Load) -> list[Load]:
     """Divide a load: its connections, and of an open loop every so-manieth of the requests due."""
-    count = min(load.processes, load.connections)
+    count = load.num_processes
     return [
         replace(
             load,

@@ -5,8 +5,15 @@ from typing import Any
 from pushforward.bench.knee import KneeSearch
 from pushforward.bench.load import Load
 from pushforward.bench.requests import RequestKind
-from pushforward.bench.summary import BUSY_SHARE, busy_share, num_requests, num_unsendable
+from pushforward.bench.summary import (
+    BUSY_SHARE,
+    busy_share,
+    error_counts,
+    num_requests,
+    num_unsendable,
+)
 from pushforward.bench.target import Target
+from pushforward.bench.text import number
 
 # A percentile needs some requests beyond it, to be more than their maximum.
 _BEYOND = 10
@@ -34,7 +41,7 @@ def describe_request(target: Target, kind: RequestKind, messages: tuple[bytes, .
 def describe_load(load: Load) -> dict[str, Any]:
     """How it is sent."""
     described: dict[str, Any] = {"mode": "closed" if load.rate is None else "open"}
-    described |= {"connections": load.connections, "processes": load.processes}
+    described |= {"connections": load.connections, "processes": load.num_processes}
     described |= {"warmup_seconds": load.warmup_seconds}
     if load.rate is not None:
         described |= {"rate": load.rate, "arrivals": load.arrivals, "seed": load.seed}
@@ -49,14 +56,16 @@ def describe_knee(search: KneeSearch, load: Load, p99_ms: float) -> dict[str, An
         "mode": "knee",
         "p99_ms": p99_ms,
         "connections": load.connections,
-        "processes": load.processes,
+        "processes": load.num_processes,
         "warmup_seconds": load.warmup_seconds,
         "arrivals": load.arrivals,
         "seed": load.seed,
         "knee_per_second": None if knee is None else knee.figures["requests_per_second"],
         "knee": None if knee is None else knee.figures,
+        "problem": search.problem or None,
         "limited_by": limit,
-        "is_interrupted": search.is_ended,
+        "is_interrupted": search.is_interrupted,
+        "given_up": search.given_up or None,
         "steps": [
             {
                 "rate": step.rate,
@@ -77,12 +86,12 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     if figures["given_up"]:
         found.append(figures["given_up"])
     if figures["is_interrupted"]:
-        found.append(f"ended early: {figures['seconds']:.3g} s were measured")
+        found.append(f"ended early: {number(figures['seconds'])} s were measured")
     waiting = figures["still_waiting"]
     if waiting:
         found.append(
             f"{waiting['requests']:,} requests had no answer when it ended, the first of them for "
-            f"{waiting['longest_ms'] / 1e3:.3g} s"
+            f"{number(waiting['longest_ms'] / 1e3)} s"
         )
     if figures["limited_by"] == "generator":
         found.append(_generator_limit(figures))
@@ -93,8 +102,8 @@ def warnings(figures: dict[str, Any]) -> list[str]:
             "lighter client may find a higher rate (--rate sends whatever the answers do)"
         )
     if errors["total"]:
-        reasons = ", ".join(f"{what}: {number}" for what, number in errors["by_reason"].items())
-        found.append(f"{errors['total']:,} requests without numbers ({reasons}): not in the rates")
+        counts = error_counts(figures)
+        found.append(f"{errors['total']:,} requests without numbers ({counts}): not in the rates")
     for name, least in (("p99", 100 * _BEYOND), ("p99.9", 1000 * _BEYOND)):
         if 0 < count < least:
             found.append(f"{count:,} requests are few for a {name}: measure for longer")
@@ -119,5 +128,5 @@ def _generator_limit(figures: dict[str, Any]) -> str:
         )
     return (
         f"the generator is the limit: it came to {generator['late_requests']:,} of {count:,} "
-        f"requests more than {generator['late_bound_ms']:.3g} ms late; the latencies hold that"
+        f"requests more than {number(generator['late_bound_ms'])} ms late; the latencies hold that"
     )

@@ -104,6 +104,11 @@ def num_unsendable(figures: dict[str, Any]) -> int:
     return sum(reasons.get(cannot_connect(reason), 0) for reason in OWN_LIMITS)
 
 
+def error_counts(figures: dict[str, Any]) -> str:
+    """How many requests failed for which reason, the most frequent first."""
+    return ", ".join(f"{what}: {count:,}" for what, count in figures["errors"]["by_reason"].items())
+
+
 def busy_share(generator: dict[str, Any]) -> float:
     """The part of its time for which a generator was on a core or waited for one."""
     return float(generator["cpu_share"] + (generator["waiting_share"] or 0.0))

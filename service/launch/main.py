@@ -60,6 +60,8 @@ def as_flags(settings: Settings) -> str:
 
 
 def _refuse(reason: StartupError) -> int:
+    """Say why it does not start, behind all that was logged before."""
+    access_log.standard_output.flush()
     print(f"pushforward: {reason}", file=sys.stderr)
     return EXIT_NO_START
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pushforward.bench.knee import Step, find_knee, judge
+from pushforward.bench.knee import Step, begin_search, find_knee, judge
 
 
 def figures(rate: float, p99: float, **changes: Any) -> dict[str, Any]:
@@ -62,6 +62,7 @@ def test_what_is_not_reached_again_is_no_knee() -> None:
 def test_no_rate_may_be_reached() -> None:
     found = find_knee(lambda rate, _: figures(rate, 80.0), 64.0, 50.0)
     assert found.knee is None
+    assert found.problem == "0.5/s: p99 80 ms"
     assert min(step.rate for step in found.steps) < 1.1
 
 
@@ -79,7 +80,43 @@ def test_a_generator_that_cannot_send_more_is_told() -> None:
 
 def test_an_interrupt_ends_the_search() -> None:
     found = find_knee(lambda rate, _: figures(rate, 4.0, is_interrupted=True), 10.0, 50.0)
-    assert (found.is_ended, found.knee, len(found.steps)) == (True, None, 1)
+    assert (found.is_interrupted, found.knee, len(found.steps)) == (True, None, 1)
+    assert (found.problem, found.given_up) == ("interrupted", "")
+
+
+def test_an_interrupt_between_two_rates_ends_the_search() -> None:
+    def measure(rate: float, _: bool) -> dict[str, Any]:
+        if rate > 30:
+            raise KeyboardInterrupt
+        return figures(rate, 4.0)
+
+    found = find_knee(measure, 10.0, 50.0)
+    assert (found.is_interrupted, found.problem, len(found.steps)) == (True, "interrupted", 2)
+
+
+def test_a_server_that_is_gone_ends_the_search_which_is_no_interrupt() -> None:
+    found = find_knee(lambda rate, _: figures(rate, 4.0, given_up="it is gone"), 10.0, 50.0)
+    assert (found.is_interrupted, found.given_up, found.problem) == (
+        False, "it is gone", "it is gone"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"requests": 0}, ""),  # slower than the load was long: no error
+        ({"requests": 1, "errors": {"total": 9, "by_reason": {"overloaded": 9}}}, ""),
+        (
+            {"requests": 0, "errors": {"total": 1009, "by_reason": {"large": 1000, "late": 9}}},
+            "no request of a first load was answered (large: 1,000, late: 9)",
+        ),
+        ({"requests": 0, "is_interrupted": True}, "interrupted"),
+        ({"given_up": "it is gone"}, "it is gone"),
+    ],
+)
+def test_where_a_search_cannot_begin(changes: dict[str, Any], problem: str) -> None:
+    assert begin_search(figures(100.0, 4.0, **{"requests": 200, **changes})).problem == problem
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,16 @@
 """Schedules and figures: percentiles that were measured, and who set the limit."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pushforward.bench.arrivals import due_times
-from pushforward.bench.endpoint import Endpoint
-from pushforward.bench.load import Load, Measurement
 from pushforward.bench.processes import merge
-from pushforward.bench.recording import Recorder, Recording, join, read_timing
+from pushforward.bench.recording import Recorder, join, read_timing
 from pushforward.bench.report import warnings
 from pushforward.bench.summary import milliseconds, percentile, summarize
-
-LOAD = Load(Endpoint("127.0.0.1", 1, "h", None, ""), (b"",), 10.0, 0.0, 4, rate=100.0)
-
-
-def measurement(recording: Recording, **changes: Any) -> Measurement:
-    """A window of 10 s in which the generator did little."""
-    measured = Measurement(recording, 0.0, 10.0, 1.0, 0.5, 100, 200)
-    return replace(measured, **changes)
-
-
-def recorded(due: Any, latency: Any, *, late: float = 0.0, status: int = 200) -> Recording:
-    recorder = Recorder()
-    for start, seconds in zip(due, np.broadcast_to(latency, len(due)), strict=True):
-        times = (start, start + late, start + late, start + seconds)
-        recorder.add(times, status, "" if status == 200 else "overloaded")
-    return recorder.finish()
+from tests.pushforward.bench.fake_loads import LOAD, measurement, recorded
 
 
 def test_constant_arrivals_are_equally_far_apart() -> None:
