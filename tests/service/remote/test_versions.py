@@ -125,7 +125,11 @@ def refuses(part: str) -> Any:
 
     def fault(handler: Handler, key: str, content: bytes) -> bool:
         if part in key:
-            handler.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            handler.send_response(403)
+            handler.send_header("Content-Length", "0")
+            # Else the client may ask again on this connection, which ends here.
+            handler.send_header("Connection", "close")
+            handler.end_headers()
         return part in key
 
     return fault
