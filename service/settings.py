@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     )
     fetch_timeout_seconds: PositiveFloat = Field(
         30.0,
-        description="How long a store behind a URI may take for each list, and for each few "
-        "megabytes of a file.",
+        description="How long a store behind a URI may take for each list, and for each part of a "
+        "file (256 kB at first).",
     )
     version_policy: Literal["latest", "all"] = Field(
         "latest",

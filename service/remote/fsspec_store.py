@@ -1,5 +1,6 @@
 """What fsspec knows a file system for: memory://, sftp://, and protocols of other packages."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -9,12 +10,14 @@ import fsspec
 
 from service.remote.store import (
     FILES_AT_ONCE,
+    FIRST_RANGE_BYTES,
     MAX_LISTED,
     RANGE_BYTES,
     BadUri,
     RemoteFile,
     StoreError,
     as_store_error,
+    next_range_bytes,
 )
 from service.remote.transfer import within
 
@@ -31,12 +34,22 @@ class FsspecStore:
     """The files below a URI of a file system of fsspec."""
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
+        what = "cannot be reached"
         try:
-            system, root = fsspec.core.url_to_fs(uri)
+            # A connection of its own: one that was lost would be found again for ever.
+            system, root = within(
+                timeout_seconds,
+                lambda: fsspec.core.url_to_fs(uri, skip_instance_cache=True),
+                what,
+            )
         except ValueError as error:
             raise BadUri(
                 f"{error}; expected hf, s3, gs, az, https, file, or what fsspec knows"
             ) from None
+        except (StoreError, ImportError):
+            raise
+        except Exception as error:
+            raise as_store_error(error, what) from None
         self._system: Any = system
         self._timeout = timeout_seconds
         # Others have one connection, which threads must not share.
@@ -66,13 +79,19 @@ class FsspecStore:
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Read a file, range by range."""
         path = self._outer(file.path)
+        length = FIRST_RANGE_BYTES
         while start < file.size:
+            end = min(start + length, file.size)
+            began = time.monotonic()
             try:
-                part = self._system.cat_file(path, start, min(start + RANGE_BYTES, file.size))
+                part = self._system.cat_file(path, start, end)
             except Exception as error:
                 raise as_store_error(error, f"{file.path} cannot be read") from None
             if not part:
                 return
+            if len(part) > end - start:
+                raise StoreError(f"{file.path}: expected {end - start} bytes, got {len(part)}")
+            length = next_range_bytes(length, time.monotonic() - began, self._timeout)
             yield part
             start += len(part)
 

@@ -80,6 +80,7 @@ class HubStore:
                 one.size or 0,
                 one.blob_id or "",
                 one.lfs.sha256 if one.lfs is not None else "",
+                one.blob_id or "" if one.lfs is None else "",
             )
             for one in info.siblings or ()
             if one.rfilename.startswith(inside)
@@ -94,7 +95,7 @@ class HubStore:
         )
         headers = build_hf_headers(library_name="pushforward")
         try:
-            yield from read_range(url, file.path, self._timeout, start, headers)
+            yield from read_range(url, file.path, self._timeout, start, headers, size=file.size)
         except FileNotFoundError:
             raise ChangedError(f"{file.path} was removed while it was read") from None
 

@@ -3,24 +3,26 @@
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import BaseError, InvalidPathError, PreconditionError
 from obstore.store import from_url
 
 from service.remote.store import (
     FILES_AT_ONCE,
+    FIRST_RANGE_BYTES,
     MAX_LISTED,
-    RANGE_BYTES,
     BadUri,
     ChangedError,
     RemoteFile,
     StoreError,
     as_store_error,
+    next_range_bytes,
 )
 
 # Where an endpoint is named that speaks plain HTTP, that is meant.
@@ -46,6 +48,7 @@ class ObjectStore:
     at_once = FILES_AT_ONCE
 
     def __init__(self, uri: str, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
         # Whoever waits is told first that it took too long.
         options: Any = {"timeout": timedelta(seconds=timeout_seconds + 1)}
@@ -65,10 +68,9 @@ class ObjectStore:
     def list(self) -> list[RemoteFile]:
         """List the objects."""
         try:
-            chunks = obstore.list(self._store)
             found = [
                 RemoteFile(one["path"], one["size"], one["e_tag"] or str(one["last_modified"]))
-                for one in itertools.islice(itertools.chain.from_iterable(chunks), MAX_LISTED + 1)
+                for one in itertools.islice(self._objects(""), MAX_LISTED + 1)
             ]
         except (BaseError, OSError) as error:
             raise _as_error(error, "cannot be listed") from None
@@ -76,10 +78,32 @@ class ObjectStore:
             raise BadUri(f"expected models, it holds over {MAX_LISTED} objects")
         return found
 
+    def _objects(self, folder: str) -> Iterator[Any]:
+        """What lies in a folder; a key with '//', '/./' or '/../', which cannot be read, is left.
+
+        Those come before every name of a model in the order of a store.
+        """
+        for offset in (None, f"{folder}/0".lstrip("/")):
+            try:
+                chunks = obstore.list(self._store, folder or None, offset=offset)
+                every = itertools.chain.from_iterable(chunks)
+                yield from [*itertools.islice(every, MAX_LISTED + 1)]
+                return
+            except InvalidPathError:
+                continue
+        # There are some further down.
+        listed = obstore.list_with_delimiter(self._store, folder or None)
+        yield from listed["objects"]
+        if "/" not in folder:
+            for inner in listed["common_prefixes"]:
+                yield from self._objects(inner)
+
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Read an object, as long as it is the one that was listed."""
+        length = FIRST_RANGE_BYTES
         while start < file.size:
-            end = min(start + RANGE_BYTES, file.size)
+            end = min(start + length, file.size)
+            began = time.monotonic()
             options: Any = {"range": (start, end)}
             if file.tag.startswith(('"', "W/")):
                 options["if_match"] = file.tag
@@ -91,6 +115,7 @@ class ObjectStore:
                 raise _as_error(error, f"{file.path} cannot be read") from None
             if len(part) != end - start:
                 raise StoreError(f"{file.path}: expected {end - start} bytes, got {len(part)}")
+            length = next_range_bytes(length, time.monotonic() - began, self._timeout)
             yield part
             start = end
 

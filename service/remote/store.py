@@ -11,8 +11,11 @@ from service.uris import as_location, without_credentials
 
 # Objects below a URI: who names a whole bucket of other things is told so.
 MAX_LISTED = 100_000
-# What is read at a time; each must come within the timeout.
+# What is read at a time, at most and first; each must come within the timeout.
 RANGE_BYTES = 4 * 2**20
+FIRST_RANGE_BYTES = 2**18
+# Of the timeout: a range that came sooner is followed by one of twice its size.
+_SOON = 0.25
 # Files that are read at a time where a store allows it: so many ranges are in memory.
 FILES_AT_ONCE = 8
 
@@ -40,12 +43,14 @@ class RemoteFile(NamedTuple):
     path: below the URI, with '/'.
     tag: what changes when its content does, as an ETag; empty where the store tells nothing.
     sha256: of its content, in hex; empty where it is not known.
+    git_sha1: what git calls its content by, in hex; empty where it is not known.
     """
 
     path: str
     size: int
     tag: str = ""
     sha256: str = ""
+    git_sha1: str = ""
 
 
 class Store(Protocol):
@@ -61,7 +66,7 @@ class Store(Protocol):
         ...
 
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
-        """Read a file from a byte on, in parts of some megabytes.
+        """Read a file from a byte on, in parts of some megabytes at most.
 
         Raises:
             ChangedError: it is not the file any more that was listed.
@@ -107,6 +112,13 @@ def open_store(uri: str, timeout_seconds: float) -> Store:
         return FsspecStore(uri, timeout_seconds)
     except ImportError as error:
         raise BadUri(f"needs the extra 'hub': {install_command('hub')} ({error})") from None
+
+
+def next_range_bytes(num_bytes: int, seconds: float, timeout_seconds: float) -> int:
+    """How much to read at a time, after so much came in so long."""
+    if seconds > _SOON * timeout_seconds:
+        return num_bytes
+    return min(2 * num_bytes, RANGE_BYTES)
 
 
 def as_store_error(error: Exception, what: str) -> StoreError:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from models.checkpoints.files import sha256
-from service.remote.store import ChangedError, RemoteFile, Store, StoreError
+from service.remote.digests import WrongContent, check_digest
+from service.remote.store import ChangedError, RemoteFile, Store, StoreError, as_store_error
 
 # Attempts in a row that bring nothing new, attempts in all, and the delay after the first.
 ATTEMPTS = 3
@@ -23,7 +23,7 @@ def within(seconds: float, call: Callable[[], _T], what: str) -> _T:
     """Make a call that may never end, and wait for it so long at most; its thread is left to it.
 
     Raises:
-        StoreError: there is no answer.
+        StoreError: there is no answer, or the system refuses what the call asks of it.
     """
     results: queue.SimpleQueue[tuple[_T | None, Exception | None]] = queue.SimpleQueue()
 
@@ -38,6 +38,8 @@ def within(seconds: float, call: Callable[[], _T], what: str) -> _T:
         result, error = results.get(timeout=seconds)
     except queue.Empty:
         raise StoreError(f"{what}: no answer within {seconds:g} s") from None
+    if isinstance(error, OSError) and not isinstance(error, StoreError):
+        raise as_store_error(error, what) from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]
@@ -64,24 +66,27 @@ def copy_file(
     """
     partial = target.with_name(f"{target.name}.partial")
     failures = 0
+    is_begun_again = False
     for attempt in range(1, _MOST_ATTEMPTS + 1):
         before = _size(partial)
         try:
             _append(store, file, partial, timeout_seconds, note_progress)
+            check_digest(file, partial)
             break
         except ChangedError:
             partial.unlink(missing_ok=True)
             raise
+        except WrongContent:
+            partial.unlink()
+            # What was there of it before may have been of something else.
+            if not before or is_begun_again or attempt == _MOST_ATTEMPTS:
+                raise
+            is_begun_again = True
         except StoreError:
             failures = 1 if _size(partial) > before else failures + 1
             if failures == ATTEMPTS or attempt == _MOST_ATTEMPTS:
                 raise
             time.sleep(DELAY_SECONDS * failures)
-    if file.sha256:
-        found = sha256(partial)
-        if found != file.sha256:
-            partial.unlink()
-            raise StoreError(f"{file.path}: expected the SHA-256 {file.sha256}, got {found}")
     with partial.open("rb") as opened:
         os.fsync(opened.fileno())
     partial.replace(target)

@@ -1,6 +1,8 @@
 """Files of a web server, which lists nothing: an index says which there are."""
 
 import logging
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -22,7 +24,9 @@ from service.remote.store import (
 NO_UPLOAD = "nothing can be pushed to a web server; push to the folder that it serves, as file:///srv/models"
 
 _PART_BYTES = 2**20
-
+# What comes within so long is given on as one part.
+_PART_SECONDS = 0.1
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 # They log every address, with its password and signature, or where a redirect leads.
 _LOGS_OF_ADDRESSES = ("httpx", "httpcore", "httpx2", "httpcore2")
@@ -61,7 +65,9 @@ class WebStore:
     def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """Read a file."""
         try:
-            yield from read_range(self._url(file.path), file.path, self._timeout, start)
+            yield from read_range(
+                self._url(file.path), file.path, self._timeout, start, size=file.size
+            )
         except FileNotFoundError:
             raise StoreError(f"{file.path}: the index names it, and it is not there") from None
 
@@ -91,6 +97,8 @@ def read_range(
     timeout_seconds: float,
     start: int = 0,
     headers: Mapping[str, str] | None = None,
+    *,
+    size: int | None = None,
 ) -> Iterator[bytes]:
     """Read what a URL gives, from a byte on.
 
@@ -100,11 +108,12 @@ def read_range(
         timeout_seconds: to connect, and of each wait for bytes.
         start: the first byte.
         headers: sent with the request, not to other hosts that it is led to.
+        size: of the whole file, where it is known.
 
     Raises:
         FileNotFoundError: there is none.
         ChangedError: it is shorter than that, or the server gives whole files alone.
-        StoreError: it cannot be read.
+        StoreError: it cannot be read, or is not of that size.
     """
     asked = {"Accept-Encoding": "identity", **(headers or {})}
     if start:
@@ -122,11 +131,48 @@ def read_range(
             raise ChangedError(f"{path} was changed while it was read")
         if response.is_error:
             raise StoreError(f"{path} cannot be read: status {status}")
+        _check_length(response, path, start, size)
         if start and status != HTTPStatus.PARTIAL_CONTENT:
             # From its begin: what is there of it already is left out.
-            yield from _from(response.iter_bytes(_PART_BYTES), start)
+            yield from _from(_gathered(response.iter_bytes()), start)
             return
-        yield from response.iter_bytes(_PART_BYTES)
+        yield from _gathered(response.iter_bytes())
+
+
+def _check_length(response: httpx.Response, path: str, start: int, size: int | None) -> None:
+    """Refuse what cannot be the file that was listed before any of it is taken.
+
+    Raises:
+        ChangedError: the server cannot give a part of it.
+        StoreError: it is another one.
+    """
+    is_part = response.status_code == HTTPStatus.PARTIAL_CONTENT
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        if is_part:
+            raise ChangedError(f"{path}: expected a part of the file, got one that is compressed")
+        return
+    said = response.headers.get("Content-Length")
+    if is_part:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != start:
+            raise StoreError(f"{path}: expected the bytes from {start} on, got others")
+        said = found[2]
+    if size is not None and said not in (None, "*", str(size)):
+        raise StoreError(f"{path}: expected {size} bytes, the server has {said}")
+
+
+def _gathered(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Join what comes soon after each other; what comes slowly is given on as it comes."""
+    gathered = bytearray()
+    since = -_PART_SECONDS
+    for part in parts:
+        gathered += part
+        if len(gathered) >= _PART_BYTES or time.monotonic() - since >= _PART_SECONDS:
+            yield bytes(gathered)
+            gathered.clear()
+            since = time.monotonic()
+    if gathered:
+        yield bytes(gathered)
 
 
 def _from(parts: Iterator[bytes], start: int) -> Iterator[bytes]:

@@ -59,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
             return
         if not key:
-            self.list(parse_qs(parts.query).get("prefix", [""])[0])
+            asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            self.list(**{name.replace("-", "_"): value for name, value in asked.items()})
             return
         content = self.bucket.objects.get(key)
         asked = _RANGE.fullmatch(self.headers.get("Range", ""))
@@ -109,13 +110,27 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.end_headers()
 
-    def list(self, prefix: str) -> None:
+    def list(self, prefix: str = "", start_after: str = "", delimiter: str = "", **_: str) -> None:
+        keys = sorted(
+            key for key in self.bucket.objects if key.startswith(prefix) and key > start_after
+        )
+        inner = {key: key.removeprefix(prefix) for key in keys}
+        folders = {
+            prefix + path.partition(delimiter)[0] + delimiter
+            for path in inner.values()
+            if delimiter and delimiter in path
+        }
         entries = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size>"
             f"<LastModified>2026-11-29T00:00:00Z</LastModified>"
             f"<ETag>{escape(etag(content))}</ETag></Contents>"
-            for key, content in sorted(self.bucket.objects.items())
-            if key.startswith(prefix)
+            for key in keys
+            if not delimiter or delimiter not in inner[key]
+            for content in (self.bucket.objects[key],)
+        )
+        entries += "".join(
+            f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>"
+            for one in sorted(folders)
         )
         self.answer(
             200,
@@ -187,6 +202,15 @@ def gives_too_little(handler: Handler, key: str, part: bytes) -> bool:
     return True
 
 
+def gives_less_than_it_says(handler: Handler, key: str, part: bytes) -> bool:
+    """Name the range that was asked for, and give less of it, as if that were all."""
+    if not _is_weights(key):
+        return False
+    handler.begin(handler.bucket.objects[key], part, 100)
+    handler.wfile.write(part[:100])
+    return True
+
+
 def loses_connection(handler: Handler, key: str, part: bytes) -> bool:
     """End in the middle of an answer."""
     if not _is_weights(key):
@@ -208,6 +232,7 @@ FAULTS = (
     (stalls, "no answer within"),
     (claims_too_much, "cannot be read"),
     (gives_too_little, "got 0..100"),
+    (gives_less_than_it_says, "expected 102400 bytes, got 100"),
     (loses_connection, "cannot be read"),
     (changes, "was changed while it was read"),
 )

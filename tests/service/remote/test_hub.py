@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,14 +19,22 @@ from service.remote.store import BadUri
 
 TOKEN = "hf_0123456789abcdef"
 WEIGHTS = b"weights" * 100
-FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "run.py": b"evil"}
+CONFIG = json.dumps({"family": "planar", "numbers": [*range(20)]}).encode()
+FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "run.py": b"evil"}
 COMMIT = "c" * 40
+
+
+def git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Hub(BaseHTTPRequestHandler):
     """One repository, org/flow, which is private."""
 
     weights_digest = hashlib.sha256(WEIGHTS).hexdigest()
+    # Answers with which it begins, instead of the configuration: body, and whether it has a length.
+    busy: ClassVar[list[tuple[bytes, bool]]] = []
+    ranges: ClassVar[list[str | None]] = []
 
     def log_message(self, *told: object) -> None:
         """Say nothing."""
@@ -37,15 +46,36 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "secret"})
         elif path == "/api/models/org/flow/revision/v1.0":
             siblings = [
-                {"rfilename": name, "size": len(content), "blobId": name, **self.lfs(name)}
+                {
+                    "rfilename": name,
+                    "size": len(content),
+                    "blobId": git_sha1(content),
+                    **self.lfs(name),
+                }
                 for name, content in FILES.items()
             ]
             body = {"id": "org/flow", "sha": COMMIT, "siblings": siblings}
             self.answer(200, json.dumps(body).encode())
         elif file and file[1] in FILES:
-            self.answer(200, FILES[file[1]])
+            self.give(file[1])
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+
+    def give(self, name: str) -> None:
+        """A file, or what is asked for of it."""
+        content, asked = FILES[name], self.headers.get("Range")
+        if name == "config.json":
+            self.ranges.append(asked)
+            if self.busy:
+                body, has_length = self.busy.pop()
+                self.answer(200, body, has_length=has_length)
+                return
+        if asked is None:
+            self.answer(200, content)
+            return
+        first = int(asked.removeprefix("bytes=").rstrip("-"))
+        total = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        self.answer(206, content[first:], {"Content-Range": total})
 
     def lfs(self, name: str) -> dict[str, object]:
         if name != "model.safetensors":
@@ -53,9 +83,17 @@ class Hub(BaseHTTPRequestHandler):
         size = len(FILES[name])
         return {"lfs": {"sha256": self.weights_digest, "size": size, "pointerSize": 100}}
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        has_length: bool = True,
+    ) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        length = {"Content-Length": str(len(body))} if has_length else {}
+        for name, value in {**(headers or {}), **length}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -98,6 +136,23 @@ def test_a_digest_that_is_not_the_hubs_is_refused(
     monkeypatch.setattr(Hub, "weights_digest", "0" * 64)
     status = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
     assert "model.safetensors: expected the SHA-256 000" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("has_length", "asked"), [(True, [None, None]), (False, [None, "bytes=17-", None])]
+)
+def test_another_answer_is_not_a_part_of_a_file(
+    has_length: bool, asked: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file without SHA-256: the Hub is busy, and says so with status 200."""
+    ranges: list[str | None] = []
+    monkeypatch.setattr(Hub, "busy", [(b"<html>busy</html>", has_length)])
+    monkeypatch.setattr(Hub, "ranges", ranges)
+    status = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
+    assert status.is_ok, status
+    link = CacheEntry.of(tmp_path, "hf://org/flow@v1.0").link
+    assert (link / "config.json").read_bytes() == CONFIG
+    assert ranges == asked
 
 
 def test_what_the_hub_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from service.remote.cache import CacheEntry
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE
 from service.remote.push import push
-from service.remote.store import BadUri, open_store
+from service.remote.store import FIRST_RANGE_BYTES, BadUri, open_store
 from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, loses_connection, s3_server
 
 URI = f"s3://{BUCKET}/models"
@@ -163,6 +163,35 @@ def test_a_connection_that_is_lost_is_gone_on_with(bucket: Bucket, tmp_path: Pat
     assert fetch(URI, FetchOptions(tmp_path, 5.0, choose=every)).is_ok
     assert len(losses) == 2
     assert held(tmp_path)["2/model.safetensors"] == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["moons//x"],
+        ["../evil/config.json", "./config.json", "/etc/config.json"],
+        ["moons/1/../../../../tmp/config.json"],
+        ["moons/1//x", "moons/2/deep/er//x"],
+        ["na me/config.json", "%2e%2e/config.json", "moons/", "", "moons/config.json/x"],
+    ],
+)
+def test_keys_that_are_no_paths_are_left_alone(
+    keys: list[str], bucket: Bucket, tmp_path: Path
+) -> None:
+    model = {"moons/1/config.json": b"{}", "moons/2/config.json": b"{ }", "a/config.json": b"a"}
+    bucket.objects |= {f"models/{path}": content for path, content in model.items()}
+    bucket.objects |= {f"models/{key}": b"{}" for key in keys}
+    status = fetch(URI, FetchOptions(tmp_path, 5.0, choose=every))
+    assert status.is_ok, status
+    assert held(tmp_path) == model
+
+
+def test_a_large_object_is_read_in_ranges_that_grow(bucket: Bucket, tmp_path: Path) -> None:
+    weights = os.urandom(4 * FIRST_RANGE_BYTES)
+    bucket.objects |= {"models/config.json": b"{}", "models/model.safetensors": weights}
+    assert fetch(URI, FetchOptions(tmp_path, 60.0)).is_ok
+    assert held(tmp_path)["model.safetensors"] == weights
+    assert bucket.requests.count(("GET", "models/model.safetensors")) == 3
 
 
 def test_no_credentials_are_told_of(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

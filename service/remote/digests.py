@@ -1,0 +1,42 @@
+"""Digests of files: those of git beside SHA-256."""
+
+import hashlib
+from pathlib import Path
+
+from models.checkpoints.files import sha256
+from service.remote.store import RemoteFile, StoreError
+
+_CHUNK_BYTES = 2**20
+
+
+class WrongContent(StoreError):
+    """A file has not the digest that its store or an index says."""
+
+
+def check_digest(file: RemoteFile, path: Path) -> None:
+    """Compare what was copied with what is known of it.
+
+    Args:
+        file: that was copied.
+        path: where its content is.
+
+    Raises:
+        WrongContent: it is another content.
+    """
+    if file.sha256:
+        name, expected, found = "SHA-256", file.sha256, sha256(path)
+    elif file.git_sha1:
+        name, expected, found = "SHA-1 of git", file.git_sha1, git_sha1(path)
+    else:
+        return
+    if found != expected:
+        raise WrongContent(f"{file.path}: expected the {name} {expected}, got {found}")
+
+
+def git_sha1(path: Path) -> str:
+    """What git calls the content of a file by, in hex."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as opened:
+        while part := opened.read(_CHUNK_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
