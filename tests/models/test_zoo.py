@@ -11,6 +11,7 @@ from PIL import Image
 import models
 from models.checkpoints.folder import digest, read_manifest
 from models.datasets import is_named, load, split
+from models.datasets.dataset import Dataset
 from models.datasets.rows import ROWS_FILE
 from models.flow import Flow
 from models.ode.transform import is_continuous
@@ -39,6 +40,9 @@ GRAPHS = {"encode.onnx", "decode.onnx", "certificate.json", "answers.safetensors
 SCORED = [name for name, recipe in RECIPES.items() if not recipe.data.startswith("magic")]
 every_model = pytest.mark.parametrize("name", RECIPES)
 
+# One process for all: models and data take longer to read than to try.
+pytestmark = pytest.mark.xdist_group("zoo_models")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
@@ -49,6 +53,12 @@ def _one_thread() -> None:
 def flow_of(name: str) -> Flow:
     """A model of the zoo, which proves itself once."""
     return models.load(ZOO / name)
+
+
+@functools.cache
+def data_of(spec: str) -> Dataset:
+    """A data set, which is read once."""
+    return load(spec)
 
 
 @every_model
@@ -146,7 +156,7 @@ def test_the_zoo_is_small_and_has_no_strangers() -> None:
 def test_likelihood_on_test_rows_is_that_of_the_card(name: str) -> None:
     report = TrainingReport.read(ZOO / name)
     facts = report.data
-    data = load(facts.spec)
+    data = data_of(facts.spec)
     assert is_named(data, facts.sha256, facts.spec)
     test = split(
         data, validation=facts.validation_fraction, test=facts.test_fraction, seed=facts.seed

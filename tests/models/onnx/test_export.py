@@ -188,6 +188,10 @@ def test_a_model_folder_is_exported_with_its_golden_rows(tmp_path: Path) -> None
     assert str(tmp_path).encode() not in (folder / "encode.onnx").read_bytes()
 
 
+def test_an_export_is_made_once() -> None:
+    assert exported("realnvp") is exported("realnvp", "fp32")
+
+
 def test_discrete_flows_have_two_graphs() -> None:
     assert exported("realnvp").graphs.generate is None
 
