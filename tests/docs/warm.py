@@ -29,6 +29,8 @@ IMPORTED = (
     "service.app",
     "service.launch.main",
 )
+# What training imports besides, in environments for it; torch itself with its first optimiser.
+IMPORTED_TO_TRAIN = ("matplotlib.backends.backend_agg", "sklearn.datasets", "torch._dynamo")
 _MOST = 1 << 20
 
 
@@ -49,6 +51,9 @@ def serve(path: str) -> None:
     """Import what is there, then fork for whoever asks."""
     for name in IMPORTED:
         with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    with suppress(ModuleNotFoundError):
+        for name in IMPORTED_TO_TRAIN:
             importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
