@@ -93,7 +93,8 @@ clean: ## remove the environment and every cache
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(TESTED) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment. A stamp is newer than the files that decide what is in it.
+# The environment. A stamp is newer than the files that decide what is in it. Of what the tests
+# install they import a part: Python compiles that when it is first imported, and keeps it.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is too old or missing: pushforward needs Python 3.11 or newer" \
@@ -108,5 +109,5 @@ $(VENV)/.installed: $(PINNED) | $(BIN)/python
 
 $(VENV)/.installed-dev: $(PINNED) | $(BIN)/python
 	@echo "installing pushforward and its tests' tools in $(VENV) (once; this takes minutes)"
-	@$(INSTALL) --editable '.[cpu,dev]'
+	@$(INSTALL) --no-compile --editable '.[cpu,dev]'
 	@touch $@ $(VENV)/.installed
