@@ -104,15 +104,16 @@ KINDS = {
     "drained": Kind((3,)),
     # Its queue is closed once it was found; then there is version 4.
     "replaced": Kind((3,)),
-    # Two versions are live, 3 and 4: 4 gives twice the log-dets of 3.
+    # Three versions are live, 3, 4 and 103: 4 gives twice the log-dets of 3, 103 four times.
     "twofold": Kind((3,)),
     "twofold@3": Kind((3,)),
     "twofold@4": Kind((3,)),
+    "twofold@103": Kind((3,)),
     # Version 3 is retired once it was found; then there is version 4 alone.
     "retired@3": Kind((3,)),
 }
-# Versions that are not live.
-_RETIRED = ("twofold@2", "twofold@04", "twofold@")
+_LIVE = ("3", "4", "103")
+_TIMES = {"4": 2, "103": 4}
 _FLOWS = ("flow", "judged_flow")
 # Models of which the states between noise and data can be asked.
 _WITH_STATES = ("line", "wide", "labelled", "grey", "flow")
@@ -139,9 +140,12 @@ class Repository:
         name = name or self._default
         if name == "loading":
             raise NotReady("models are loading", retry_after=2)
-        if name in _RETIRED:
-            bare, _, version = name.partition("@")
-            raise ModelNotFound(f"model: version {version!r} of {bare} is not live; live: 3, 4")
+        bare, at, version = (name or "").partition("@")
+        if bare == "twofold" and at and version not in _LIVE:
+            live = ", ".join(_LIVE)
+            raise ModelNotFound(
+                f"model: version {version!r:.20} of {bare} is not live; live: {live}"
+            )
         if name not in KINDS:
             raise ModelNotFound(f"model: expected one of line, wide, got {name!r:.40}")
         if name == "retired@3" and name in self._loaded:  # found once, and gone by now
@@ -179,7 +183,7 @@ class Repository:
 
     def versions(self, name: str) -> list[ServedModel]:
         """Those of "twofold": of the others nobody asks for another than the default."""
-        return [self.get("twofold@3"), self.get("twofold@4")] if name == "twofold" else []
+        return [self.get(f"twofold@{each}") for each in _LIVE] if name == "twofold" else []
 
     def index(self) -> list[ModelIndexEntry]:
         """Nothing here asks for it."""
@@ -458,8 +462,8 @@ def _engines(name: str, card: ModelCard) -> tuple[Engine, Engine]:
         flat = x.reshape(len(x), -1)
         z = (flat - _shift(context, len(x)).astype(x.dtype)) / x.dtype.type(2)
         log_det = -z[:, 0] / x.dtype.type(4)
-        if (card.name, card.version) == ("twofold", "4"):
-            log_det = log_det * x.dtype.type(2)
+        if card.name == "twofold":
+            log_det = log_det * x.dtype.type(_TIMES.get(card.version, 1))
         if name == "contrast":
             log_det = log_det - flat.sum(1) * x.dtype.type(2)
         if name in ("bounded", "judged_bounds"):

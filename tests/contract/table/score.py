@@ -406,7 +406,7 @@ CASES = [
         {"model": "beside_2", "x": _ROWS},
         problem(
             "background_not_served",
-            "model: beside_2 is scored by ratio:twofold@2, and version 2 of twofold is not live; live: 3, 4; make it live, or calibrate beside_2 again by another statistic",
+            "model: beside_2 is scored by ratio:twofold@2, and version 2 of twofold is not live; live: 3, 4, 103; make it live, or calibrate beside_2 again by another statistic",
             "/model",
         ),
     ),

@@ -4,7 +4,7 @@
 
 from tests.contract.case import NPY, Case, NotInV2, npy, ok, problem
 
-_NOT_LIVE = "model: version {!r} of twofold is not live; live: 3, 4"
+_NOT_LIVE = "model: version {!r:.20} of twofold is not live; live: 3, 4, 103"
 _GONE = problem("model_not_found", "model: version '3' of retired is not live; live: 4")
 
 
@@ -29,7 +29,7 @@ CASES = [
                 % (version.encode(), log_det)
             ),
         )
-        for version, log_det in (("3", b"-0.25"), ("4", b"-0.5"))
+        for version, log_det in (("3", b"-0.25"), ("4", b"-0.5"), ("103", b"-1.0"))
     ),
     Case(
         "beside other versions",
@@ -66,7 +66,10 @@ CASES = [
             _x(f"twofold@{version}"),
             problem("model_not_found", _NOT_LIVE.format(version)),
         )
-        for version in ("2", "04")
+        for version in (
+            *("2", "04", "10", "1030", "999999999", "9223372036854775808", "-3", "3.0"),
+            *("latest", "all", "3,4"),
+        )
     ),
     Case(
         "a number is missing",

@@ -312,14 +312,17 @@ def load_fake(location: ModelLocation, *_: object, **__: object) -> Any:
     return load()
 
 
-_NUMBERS = st.sets(st.integers(1, 4), min_size=1)
+# In another order as text, of one to nine digits: the highest that a folder may have.
+_VERSIONS = (1, 2, 10, 103, 999_999_999)
+_NUMBERS = st.sets(st.sampled_from(_VERSIONS), min_size=1)
+_NO_VERSIONS = ("", "0", "01", "1.0", "-1", "11", "1000000000", "9223372036854775808", "all")
 # What lies there, what is bad of it, what is said.
 _STEPS = st.lists(
     st.tuples(
         _NUMBERS,
-        st.sets(st.integers(1, 4)),
+        st.sets(st.sampled_from(_VERSIONS)),
         st.one_of(st.none(), st.sampled_from(["latest", "all"]), _NUMBERS),
-        st.one_of(st.none(), st.integers(1, 4)),
+        st.one_of(st.none(), st.sampled_from(_VERSIONS)),
     ),
     min_size=1,
     max_size=6,
@@ -328,7 +331,7 @@ _STEPS = st.lists(
 
 def put(folder: Path, there: set[int], bad: set[int], policy: Any, default: int | None) -> None:
     """Let a folder hold these versions, and say this of them."""
-    for number in range(1, 5):
+    for number in _VERSIONS:
         version = folder / str(number)
         if number not in there:
             shutil.rmtree(version, ignore_errors=True)
@@ -374,6 +377,9 @@ def check(served: FolderRepository, before: tuple[str, list[str]], step: Any) ->
     for version in versions:
         assert served.get(f"flow@{version}").card.version == version
     entries = {one.version: one for one in served.index()}
+    for other in {*map(str, _VERSIONS), *_NO_VERSIONS}.difference(versions):
+        with pytest.raises(NotReady if other in entries else ModelNotFound):
+            served.get(f"flow@{other}")
     assert {version for version, one in entries.items() if one.is_ready} == set(versions)
     assert versions == sorted(versions, key=int)
     if not wanted <= there or (default is not None and default not in wanted):
