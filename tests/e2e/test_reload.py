@@ -14,11 +14,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 
-import models
 from benchmarks.process import RunningServer, serving
-from tests.e2e.test_clients import X, make_flow
+from tests.e2e.live_flows import log_probs
+from tests.e2e.test_clients import X
 
 RELOADS = int(os.environ.get("RELOADS", "12"))
 CLIENTS = 2
@@ -30,26 +29,18 @@ MAX_GROWTH_BYTES = 40 * 2**20
 pytestmark = pytest.mark.xdist_group("reloads")
 
 
-@pytest.fixture(scope="module")
-def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two flows, 0 and 1, that score X in different ways."""
-    folder = tmp_path_factory.mktemp("flows")
-    for parity in (0, 1):
-        models.save(make_flow(10 + parity), folder / str(parity))
-    return folder
-
-
 @pytest.fixture
 def server(flows: Path, tmp_path: Path) -> Iterator[RunningServer]:
-    shutil.copytree(flows / "1", tmp_path / "models" / "toy" / "1")
+    shutil.copytree(flows / flow_of(1), tmp_path / "models" / "toy" / "1")
     options = ("--enable-model-control", "true", "--watch-models", "false")
     log = tmp_path / "server.log"
     with serving(log, str(tmp_path / "models"), *options, "--max-batch-size", "64") as running:
         yield running
 
 
-def score(folder: Path) -> float:
-    return float(models.load(folder).log_prob(torch.from_numpy(X.copy()))[0])
+def flow_of(version: int) -> str:
+    """Which of two flows a version is."""
+    return str(1 + version % 2)
 
 
 class Asker(threading.Thread):
@@ -79,7 +70,7 @@ def reload(server: RunningServer, flows: Path, toy: Path) -> list[int]:
     resident = []
     with httpx.Client(base_url=server.url, timeout=60, verify=False) as client:
         for version in range(2, RELOADS + 2):
-            shutil.copytree(flows / str(version % 2), toy / str(version))
+            shutil.copytree(flows / flow_of(version), toy / str(version))
             shutil.rmtree(toy / str(version - 1))
             answer = client.post("/v2/repository/models/toy/load")
             assert answer.status_code == 200, answer.text
@@ -108,10 +99,7 @@ def test_reloads_under_load(server: RunningServer, flows: Path, tmp_path: Path) 
     )
     assert [failure for asker in askers for failure in asker.failures] == []
     assert len(seen) > RELOADS / 4
-    wanted = [
-        float(models.load(flows / str(parity)).log_prob(torch.from_numpy(X.copy()))[0])
-        for parity in (0, 1)
-    ]
+    wanted = [float(log_probs(flows / flow_of(parity), X)[0]) for parity in (0, 1)]
     assert abs(wanted[0] - wanted[1]) > 1e-2
     for version, log_prob in answers:
         np.testing.assert_allclose(log_prob, wanted[version % 2], rtol=1e-4)
@@ -127,7 +115,7 @@ def test_bad_versions_under_load_cost_nobody_anything(
     is_over = threading.Event()
     asker = Asker(server.url, is_over)
     asker.start()
-    bad = shutil.copytree(flows / "0", tmp_path / "models" / "toy" / "2")
+    bad = shutil.copytree(flows / flow_of(2), tmp_path / "models" / "toy" / "2")
     weights = bad / "model.safetensors"
     whole = weights.read_bytes()
     try:

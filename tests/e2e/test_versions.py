@@ -16,30 +16,21 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 
-import models
 from benchmarks.process import RunningServer, serving
-from tests.e2e.test_clients import X, make_flow
+from tests.e2e.live_flows import VERSIONS, log_probs
+from tests.e2e.test_clients import X
 
 PROMOTIONS = int(os.environ.get("PROMOTIONS", "8"))
 PATIENCE_SECONDS = 60.0
 # Between two requests of a client: in the suite others need the processors too.
 PAUSE_SECONDS = 0.002
-VERSIONS = ("1", "2", "3")
 NPY = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 ROWS = np.resize(X, (300, X.shape[1]))
+# What is kept of an answer of scores.
+SCORED = ("score", "score", "p_value", "p_value", "threshold", "id")
 
 pytestmark = pytest.mark.xdist_group("reloads")
-
-
-@pytest.fixture(scope="module")
-def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three flows, that score X in different ways."""
-    folder = tmp_path_factory.mktemp("flows")
-    for version in VERSIONS:
-        models.save(make_flow(20 + int(version)), folder / version)
-    return folder
 
 
 def say(toy: Path, policy: list[int], default: int) -> None:
@@ -93,6 +84,20 @@ def ask_npy(model: str) -> Ask:
     return ask
 
 
+def ask_score(model: str) -> Ask:
+    """Some rows against the calibration, which the answer names."""
+
+    def ask(client: httpx.Client) -> tuple[str, list[float]]:
+        answer = client.post("/score", json={"model": model, "x": X[:2].tolist(), "alpha": 0.5})
+        answer.raise_for_status()
+        content = answer.json()
+        calibration = content["calibration"]
+        promised = [calibration["threshold"], float(int(calibration["id"], 16))]
+        return content["version"], [*content["score"], *content["p_value"], *promised]
+
+    return ask
+
+
 def ask_v2(version: str | None) -> Ask:
     """One row in the Open Inference Protocol."""
     tensor = {"name": "x", "shape": [1, X.shape[1]], "datatype": "FP32", "data": X[:1].tolist()}
@@ -114,6 +119,8 @@ QUESTIONS: tuple[tuple[str | None, Ask], ...] = (
     (None, ask_json("toy")),
     (None, ask_npy("toy")),
     (None, ask_v2(None)),
+    (None, ask_score("toy")),
+    ("2", ask_score("toy@2")),
     ("1", ask_json("toy@1")),
     ("2", ask_json("toy@2")),
     ("2", ask_npy("toy@2")),
@@ -193,14 +200,14 @@ def test_promotions_and_rollbacks_cost_no_request_and_mix_no_numbers(
     expected: dict[str, dict[int, list[float]]] = {}
     with httpx.Client(base_url=server.url, timeout=60, verify=False) as client:
         for version in VERSIONS:
-            one, many = ask_json(f"toy@{version}"), ask_npy(f"toy@{version}")
-            values = [one(client)[1], many(client)[1]]
+            asked = [ask(f"toy@{version}") for ask in (ask_json, ask_npy, ask_score)]
+            values = [ask(client)[1] for ask in asked]
             expected[version] = {len(each): each for each in values}
-            flow = models.load(flows / version)
-            np.testing.assert_allclose(
-                values[1], flow.log_prob(torch.from_numpy(ROWS.copy())), rtol=1e-4
-            )
-        assert len({tuple(each[1]) for each in expected.values()}) == len(VERSIONS)
+            np.testing.assert_allclose(values[1], log_probs(flows / version, ROWS), rtol=1e-4)
+        for length in (1, len(ROWS), len(SCORED)):
+            assert len({tuple(each[length]) for each in expected.values()}) == len(VERSIONS)
+        calibrations = [each[len(SCORED)][-1] for each in expected.values()]
+        assert len({*calibrations}) == len(VERSIONS)
         say(toy, [1, 2], 1)
         until(client, "1", ["1", "2"])
         shutil.rmtree(toy / "3")

@@ -35,6 +35,7 @@ def live(folder: Path, wanted: VersionPolicy | None = None, **settings: Any) -> 
         ('version_policy = "latest"', "all", None, (["10"], "10")),
         ('version_policy = "all"', "latest", None, (["1", "2", "10"], "10")),
         ("version_policy = [2, 1, 2]", "latest", None, (["1", "2"], "2")),
+        ("version_policy = [10, 2]", "latest", None, (["2", "10"], "10")),
         ("version_policy = [1, 2]\ndefault_version = 1", "latest", None, (["1", "2"], "1")),
         ("default_version = 2", "all", None, (["1", "2", "10"], "2")),
         ("default_version = 10", "latest", None, (["10"], "10")),
