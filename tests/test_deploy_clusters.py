@@ -181,7 +181,7 @@ def test_processors_are_asked_for_where_they_are_what_scales() -> None:
 
 @pytest.mark.parametrize(
     ("scaler", "pods"),
-    [(KEDA, "pushforward-7c9f5d-x2x4"), (KSERVE_KEDA, "flights-predictor-7c9f5d-x2x4")],
+    [(KEDA, "pushforward-7c9f5d-x2x4z"), (KSERVE_KEDA, "flights-predictor-7c9f5d-x2x4z")],
     ids=["deployment", "kserve"],
 )
 def test_queries_ask_for_series_and_labels_that_exist(scaler: dict[str, Any], pods: str) -> None:
@@ -204,6 +204,7 @@ def test_queries_ask_for_series_and_labels_that_exist(scaler: dict[str, Any], po
         series, matchers = matched[1], dict(re.findall(r'(\w+)=~?"([^"]+)"', matched[2]))
         assert matchers.keys() <= known[series] | added
         assert re.fullmatch(matchers["pod"], pods)
+        assert not re.fullmatch(matchers["pod"], pods.replace("-7", "-other-7"))
         assert matchers.get("reason", "overloaded") == "overloaded"
         asked.add(series)
     assert asked == {"pushforward_queue_rows", "pushforward_dropped_total"}

@@ -4,7 +4,6 @@ Renderings lie in tests/fixtures/helm, each with the digest of the chart that it
 are checked where there is no helm. Where there is one it must give the same.
 """
 
-import base64
 import copy
 import json
 import re
@@ -272,49 +271,3 @@ def test_the_gateway_leads_to_releases_of_the_chart() -> None:
 def test_helm_renders_the_same(name: str) -> None:
     rendered = chart.render(str(HELM), *chart.examples()[name])
     assert chart.without_alerts(rendered) == RENDERED[name]
-
-
-def _render(*values: str) -> dict[str, Manifest]:
-    """Objects by kind; values are given as --set-json has them."""
-    words = [word for value in values for word in ("--set-json", value)]
-    rendered = yaml.safe_load_all(chart.render(str(HELM), *words))
-    return {one["kind"]: one for one in rendered if one is not None}
-
-
-@needs_helm
-def test_rules_are_those_of_prometheus_but_for_what_is_overridden() -> None:
-    plain = _render("prometheusRule.enabled=true")["PrometheusRule"]["spec"]["groups"]
-    assert plain == ALERTS
-    changed = _render(
-        "prometheusRule.enabled=true",
-        'prometheusRule.overrides={"PushforwardSlow": {"for": "1m"}, "PushforwardDown": false}',
-    )
-    rules = {one["alert"]: one for one in changed["PrometheusRule"]["spec"]["groups"][0]["rules"]}
-    assert "PushforwardDown" not in rules
-    assert rules["PushforwardSlow"]["for"] == "1m"
-    assert "annotations" in rules["PushforwardSlow"]
-
-
-@needs_helm
-def test_a_key_is_made_where_none_is_given() -> None:
-    data = _render()["Secret"]["data"]
-    assert data["keys"] == data["monitor"]
-    assert re.fullmatch(r"\w{40}", base64.b64decode(data["keys"]).decode())
-    assert "Secret" not in _render("keys.allowUnauthenticated=true")
-
-
-@needs_helm
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        (['keys.values=["0123456789abcdef"]', "keys.allowUnauthenticated=true"], "keys.allowUnau"),
-        (['keys.existingSecret="a"', 'keys.toml="b"'], "keys.existingSecret"),
-        (['keys.toml="[keys.a]"'], "keys.monitor: expected one key"),
-        (['models.existingClaim="a"', 'models.image.reference="b"'], "give one of them"),
-        (["grpc.port=8000"], "choose another"),
-        (['prometheusRule={"enabled": true, "overrides": {"Slow": false}}'], "there is no alert"),
-    ],
-)
-def test_values_that_contradict_each_other_are_refused(values: list[str], reason: str) -> None:
-    with pytest.raises(RuntimeError, match=reason):
-        _render(*values)

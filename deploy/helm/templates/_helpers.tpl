@@ -18,6 +18,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- /* Those, and others beside or in the place of them: of the root and the others as a list. */ -}}
+{{- define "pushforward.labelsWith" -}}
+{{- toYaml (merge (dict) (index . 1) (include "pushforward.labels" (index . 0) | fromYaml)) -}}
+{{- end -}}
+
 {{- define "pushforward.image" -}}
 {{- $tag := .Values.image.tag | default (gt (int .Values.gpu.count) 0 | ternary "gpu" "cpu") -}}
 {{- printf "%s:%s" .Values.image.repository $tag -}}
@@ -37,6 +42,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- define "pushforward.keyFile" -}}
 {{- .Values.keys.file | default (.Values.keys.toml | empty | ternary "keys" "keys.toml") -}}
+{{- end -}}
+
+{{- /* An expression over the series that have these labels: of both as a list. */ -}}
+{{- define "pushforward.ownSeries" -}}
+{{- $matchers := list -}}
+{{- range $name, $value := index . 1 -}}
+{{- $matchers = append $matchers (printf "%s=%q" $name $value) -}}
+{{- end -}}
+{{- $bare := regexReplaceAll "\\b(pushforward_\\w+)([^\\w{]|$)" (index . 0) "${1}{}${2}" -}}
+{{- $all := regexReplaceAll "\\b(pushforward_\\w+|process_start_time_seconds|up)\\{" $bare (printf "${1}{%s, " (join ", " $matchers)) -}}
+{{- $all | replace ", }" "}" -}}
 {{- end -}}
 
 {{- /* Entry with the one key of Prometheus and `helm test`. */ -}}

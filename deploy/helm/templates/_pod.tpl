@@ -1,35 +1,45 @@
-{{- /* Refuse what the schema cannot: values that contradict each other. */ -}}
-{{- define "pushforward.check" -}}
-{{- with .Values.keys -}}
-{{- if and .allowUnauthenticated (or .existingSecret .values .toml) -}}
-{{- fail "keys.allowUnauthenticated is for a service without keys: give keys, or allowUnauthenticated" -}}
+{{- /* Variables of the chart, but for those that extraEnv gives: no name may stand there twice. */ -}}
+{{- define "pushforward.env" -}}
+{{- $given := list -}}
+{{- range .Values.extraEnv -}}
+{{- $given = append $given .name -}}
 {{- end -}}
-{{- if and .existingSecret (or .values .toml) -}}
-{{- fail "keys.existingSecret names a Secret that is there: leave out keys.values and keys.toml, or it" -}}
-{{- end -}}
-{{- if and .values .toml -}}
-{{- fail "keys.values and keys.toml are two forms of one file: give one of them" -}}
-{{- end -}}
-{{- if and .toml (not .monitor) -}}
-{{- fail "keys.monitor: expected one key of keys.toml in plain, which Prometheus and `helm test` show" -}}
+{{- $kept := list -}}
+{{- range include "pushforward.ownEnv" . | fromYamlArray -}}
+{{- if not (has .name $given) -}}
+{{- $kept = append $kept . -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.models -}}
-{{- if and .existingClaim (or .image.reference .volume) -}}
-{{- fail "models.existingClaim, models.image.reference and models.volume are all mounted at /models: give one of them" -}}
+{{- toYaml (concat $kept .Values.extraEnv) -}}
 {{- end -}}
-{{- if and .image.reference .volume -}}
-{{- fail "models.existingClaim, models.image.reference and models.volume are all mounted at /models: give one of them" -}}
-{{- end -}}
-{{- end -}}
-{{- if eq (int .Values.grpc.port) 8000 -}}
-{{- fail "grpc.port: 8000 is where the pods listen for HTTP, choose another" -}}
-{{- end -}}
+
+{{- define "pushforward.ownEnv" -}}
+{{- if .Values.keys.allowUnauthenticated }}
+- name: PUSHFORWARD_ALLOW_UNAUTHENTICATED
+  value: "true"
+{{- else }}
+- name: PUSHFORWARD_API_KEY_FILE
+  value: /run/secrets/pushforward/{{ include "pushforward.keyFile" . }}
+{{- end }}
+- name: PUSHFORWARD_SHUTDOWN_GRACE_SECONDS
+  value: {{ .Values.drain.graceSeconds | quote }}
+{{- if .Values.models.uris }}
+- name: PUSHFORWARD_CACHE
+  value: /var/cache/pushforward
+{{- end }}
+{{- if not (hasKey .Values.settings "log_format") }}
+- name: PUSHFORWARD_LOG_FORMAT
+  value: json
+{{- end }}
+{{- range $name, $value := .Values.settings }}
+- name: PUSHFORWARD_{{ upper $name }}
+  value: {{ include "pushforward.text" $value | quote }}
+{{- end }}
 {{- end -}}
 
 {{- /* What a pod asks for, its GPUs with it. */ -}}
 {{- define "pushforward.resources" -}}
-{{- $resources := deepCopy .Values.resources -}}
+{{- $resources := deepCopy (.Values.resources | default dict) -}}
 {{- if gt (int .Values.gpu.count) 0 -}}
 {{- $limits := $resources.limits | default dict -}}
 {{- $_ := set $limits .Values.gpu.resource (int .Values.gpu.count) -}}
