@@ -88,13 +88,12 @@ def _draw_rates(axes: "Axes", report: dict[str, Any]) -> None:
 
 def _scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
     """Make one axis linear or logarithmic, with numbers at it that people read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     if values and max(values) > _WIDE * min(values):
         axes.set(**{f"{which}scale": "log"})
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 

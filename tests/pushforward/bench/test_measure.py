@@ -12,6 +12,7 @@ from pushforward.bench.measure import Trial
 from pushforward.bench.requests import RequestKind
 from pushforward.bench.server_metrics import ServerCounts
 from pushforward.bench.target import Target
+from pushforward.bench.text import number
 from pushforward.cli.bench_report import show, show_step
 from tests.pushforward.bench.fake_loads import measurement, recorded
 
@@ -31,6 +32,7 @@ class FakeServer:
         self.status, self.given_up = 200, ""
         self.latency, self.most = 0.005, 2000.0
         self.batches = 0
+        self.start = 0.0
 
     def send(self, load: Load) -> Measurement:
         """Pretend to send a load."""
@@ -40,7 +42,7 @@ class FakeServer:
         self.batches += len(due)
         behind = due * max(0.0, rate / self.most - 1)
         recording = recorded(due, self.latency + behind, status=self.status)
-        return measurement(recording, end=load.seconds, given_up=self.given_up)
+        return measurement(recording, start=self.start, end=load.seconds, given_up=self.given_up)
 
     def counts(self, *_: Any) -> ServerCounts:
         """What its /metrics say."""
@@ -109,10 +111,10 @@ def test_slow_rates_are_tried_until_they_have_requests_for_a_p99(
     server: FakeServer, trial: Trial
 ) -> None:
     server.latency, server.most = 0.06, 40.0
-    report = trial.find_knee(LOAD, 50.0, show_step)
+    report = trial.find_knee(replace(LOAD, seconds=3.0), 50.0, show_step)
     assert report["knee"] is None
     assert report["problem"] == "0.609/s: p99 60 ms"
-    assert server.loads[0].connections == 16
+    assert (server.loads[0].connections, server.loads[0].seconds) == (16, 2.0)
     assert [one.seconds for one in server.loads[1:]] == [60.0] * 4
 
 
@@ -154,6 +156,24 @@ def test_an_interrupt_behind_a_load_leaves_its_report(
     report = trial.measure(replace(LOAD, rate=100.0))
     assert (report["requests"], report["is_interrupted"]) == (200, True)
     assert report["server_metrics"] == {"unavailable": "/metrics: interrupted"}
+
+
+def test_a_picture_has_what_was_due_in_the_window(server: FakeServer, trial: Trial) -> None:
+    server.start = 1.0
+    report = trial.measure(replace(LOAD, rate=100.0))
+    assert report["recording"].due.min() == 1.0
+    assert len(report["recording"].due) == report["requests"] == 100
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (3.14e-5, "< 0.001"), (0.00314, "0.00314"), (3.1416, "3.14"),
+        (99.96, "100"), (3141.6, "3,142"), (1234567.8, "1,234,568"),
+    ],
+)  # fmt: skip
+def test_numbers_have_three_digits_or_all_before_the_point(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 def test_what_was_refused_is_told_where_the_limit_is(

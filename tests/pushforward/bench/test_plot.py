@@ -44,7 +44,7 @@ def drawn(report: dict[str, Any]) -> Axes:
 @pytest.mark.parametrize(
     ("rates", "expected"),
     [
-        ((2000.0, 2600.0, 3200.0), ["2,000", "3,000"]),
+        ((2000.0, 3500.0, 5500.0), ["2,000", "3,000", "4,000", "5,000"]),
         ((400.0, 800.0, 1600.0, 3200.0, 6400.0), ["500", "1,000", "2,000", "5,000"]),
     ],
 )
@@ -59,10 +59,12 @@ def test_rates_stand_at_the_axis_as_people_write_them(
 
 
 def test_each_line_has_a_colour_of_its_own() -> None:
-    lines = drawn(knee_report(1000.0, 2000.0, 4000.0)).get_lines()
+    lines = drawn(knee_report(1000.0, 4000.0, 2000.0)).get_lines()
     colours = {str(line.get_color()): line.get_label() for line in lines}
     names = ["p50", "p90", "p99", "not reached", "bound of p99", "knee"]
     assert list(colours.values()) == names
+    np.testing.assert_allclose(lines[2].get_xydata(), [[1000, 20], [2000, 40], [4000, 80]])
+    np.testing.assert_allclose(lines[3].get_xydata(), [[2000, 40], [4000, 80]])
     assert not {"green", "#2ca02c"} & {colour for colour, name in colours.items() if name != "p99"}
 
 
