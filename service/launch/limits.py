@@ -69,10 +69,10 @@ def enough_memory() -> Iterator[None]:
         ) from None
 
 
-def room_for_connections() -> int | None:
+def room_for_connections(others: int = 0) -> int | None:
     """How many connections may be open at a time; None where descriptors are not limited.
 
-    To be called when all is open that stays open.
+    To be called when all is open that stays open, but for so many others.
 
     Raises:
         StartupError: there is no room for any.
@@ -81,7 +81,8 @@ def room_for_connections() -> int | None:
     if granted is None:
         return None
     # The kernel gives the lowest that is free, so that all that are taken are among the first.
-    taken = sum(map(_is_open, range(min(granted, _FIRST_DESCRIPTORS)))) + _RESERVED_DESCRIPTORS
+    taken = sum(map(_is_open, range(min(granted, _FIRST_DESCRIPTORS))))
+    taken += _RESERVED_DESCRIPTORS + others
     if granted <= taken:
         raise StartupError(
             f"the limit on the descriptors of a process is {granted}: expected more than {taken}, "

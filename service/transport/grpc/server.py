@@ -15,16 +15,18 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.errors import BodyTimeout, MalformedBody, TooLarge
+from service.errors import MalformedBody, TooLarge
 from service.launch.exits import StartupError
 from service.operations.request_context import CancelReason, RequestContext
 from service.operations.response import Response
-from service.settings import flag_name
+from service.settings import Settings, flag_name
 from service.transport.asgi import AppContext, Endpoint
 from service.transport.grpc.endpoints import make_endpoints, path_of
 from service.transport.grpc.health import RepositoryHealth
+from service.transport.grpc.message_wait import MessageWait
 from service.transport.grpc.messages import POOL, SERVICE, message_class
 from service.transport.grpc.status import answer_metadata, error_status, read_metadata
+from service.transport.grpc.unread_answers import UnreadAnswers
 from service.transport.request import Head
 
 _SERVICES = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -36,8 +38,12 @@ _MAX_CALLS_A_CONNECTION = 1024
 _MIN_PING_MILLISECONDS = 10_000
 # What is asked of every connection that is idle; one that is dead is given up.
 _KEEPALIVE_MILLISECONDS = 60_000
-# For how long a message is waited for at least.
-_LEAST_SECONDS = 0.05
+# A connection without a call is ended after this; clients connect again when they have one.
+_MAX_IDLE_MILLISECONDS = 600_000
+# After the end of a call's messages, for how long gRPC may cancel it for a fault of its own.
+_LAST_WORD_SECONDS = 0.05
+# Whether a stream waits for its client or is in the middle of a message cannot be told.
+_MOST_STREAMS = 256
 # Streams that nobody ends get so long once all calls are answered.
 _LAST_SECONDS = 0.5
 _TURN_SECONDS = 0.01
@@ -63,9 +69,14 @@ class GrpcServer:
 
     Args:
         app: what all transports share.
+        most_connections: that may be open at a time; None where nothing limits them.
+
+    patience_seconds: from when on a message that arrives is counted as being received.
     """
 
-    def __init__(self, app: AppContext) -> None:
+    patience_seconds = 1.0
+
+    def __init__(self, app: AppContext, most_connections: int | None = None) -> None:
         settings = app.settings
         self._app = app
         self._timeout_seconds = settings.request_timeout_seconds
@@ -73,7 +84,12 @@ class GrpcServer:
         self._health = RepositoryHealth(app.repository, app.auth)
         self._draining = asyncio.Event()
         self._calls: set[asyncio.Task[Any] | None] = set()
-        self._server = grpc.aio.server(options=_options(settings.max_body_bytes))
+        self._streams = 0
+        metrics = app.recorder.metrics
+        self._unread = UnreadAnswers(
+            settings.write_timeout_seconds, partial(metrics.cut_off, "not_reading")
+        )
+        self._server = grpc.aio.server(options=_options(settings, most_connections))
         endpoints = make_endpoints(app)
         handlers = {
             method: grpc.stream_unary_rpc_method_handler(self._unary(endpoint, path_of(method)))
@@ -103,6 +119,7 @@ class GrpcServer:
         except RuntimeError as error:
             raise StartupError(f"{flag_name('grpc_port')} {port}: {error}") from None
         await self._server.start()
+        self._unread.port = bound
         return bound
 
     def begin_drain(self) -> None:
@@ -119,6 +136,7 @@ class GrpcServer:
         self.begin_drain()
         if grace > 0:
             await self._answer_calls(grace)
+        self._unread.stop()
         await self._server.stop(None)
 
     async def _answer_calls(self, grace: float) -> None:
@@ -146,6 +164,7 @@ class GrpcServer:
             if response.status != 200:
                 await context.abort(*error_status(response))
             context.set_trailing_metadata(answer_metadata(response))
+            self._unread.watch(context, len(response.body))
             return response.body
 
         return handle
@@ -155,6 +174,18 @@ class GrpcServer:
     ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         async def handle(_: Any, context: Any) -> None:
             """Answer each message in its turn; an error ends its own request alone."""
+            self._streams += 1
+            try:
+                if self._streams > _MOST_STREAMS:
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        f"expected at most {_MOST_STREAMS} open streams; send single calls",
+                    )
+                await answer_all(context)
+            finally:
+                self._streams -= 1
+
+        async def answer_all(context: Any) -> None:
             while (body := await self._next(context)) is not grpc.aio.EOF:
                 request = self._begin(context)
 
@@ -164,9 +195,16 @@ class GrpcServer:
                 response = await self._serve(endpoint, path, request, context, read)
                 if response is None:
                     return
-                await context.write(_stream_message(response))
+                await self._write(context, _stream_message(response))
 
         return handle
+
+    async def _write(self, context: Any, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._unread.seconds_for(len(message))):
+                await context.write(message)
+        except TimeoutError:
+            self._unread.cut(context.peer())
 
     def _begin(self, context: Any) -> MessageRequestContext:
         return MessageRequestContext(self._timeout_seconds, context.time_remaining())
@@ -190,20 +228,17 @@ class GrpcServer:
         """Receive the message of a call.
 
         Raises:
-            BodyTimeout: it did not arrive before the request's deadline.
+            BodyTimeout, Overloaded: as `MessageWait.read`.
             MalformedBody: there is none.
             TooLarge: it is larger than bodies may be.
         """
-        try:
-            # A message that is there already is not what is late where a client allows no time.
-            left = max(request.deadline - time.monotonic(), _LEAST_SECONDS)
-            async with asyncio.timeout(left):
-                body = await context.read()
-        except TimeoutError:
-            raise BodyTimeout("message: it did not arrive before the request's deadline") from None
+        wait = MessageWait(
+            request, self._app.receive_budget, self._max_bytes, self.patience_seconds
+        )
+        body = await wait.read(context)
         if body is grpc.aio.EOF:
             # Or gRPC has ended the call, as for a message beyond its limit: then it cancels.
-            await asyncio.sleep(_LEAST_SECONDS)
+            await asyncio.sleep(_LAST_WORD_SECONDS)
             raise MalformedBody("message: expected one, got none")
         return self._check_size(body)
 
@@ -229,17 +264,23 @@ class GrpcServer:
         return await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is draining")
 
 
-def _options(max_body_bytes: int) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", max_body_bytes + _SLACK_BYTES),
+def _options(settings: Settings, most_connections: int | None) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", settings.max_body_bytes + _SLACK_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
         ("grpc.so_reuseport", 1),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+        # Also how long the kernel keeps what a client does not acknowledge.
+        ("grpc.keepalive_timeout_ms", round(1000 * settings.write_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_idle_ms", _MAX_IDLE_MILLISECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
     ]
+    if most_connections is not None:
+        options.append(("grpc.max_allowed_incoming_connections", most_connections))
+    return options
 
 
 def _head(path: str, context: Any) -> Head:

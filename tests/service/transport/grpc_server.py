@@ -11,6 +11,7 @@ import numpy as np
 from service.app import create_app
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.transport.asgi import AppContext
 from service.transport.grpc.messages import METHODS, SERVICE, message_class
 from service.transport.grpc.server import GrpcServer
 from tests.contract.grpc_calls import CONTENTS
@@ -22,14 +23,22 @@ Ask = Callable[..., Any]
 class Asking:
     """A client of a server in memory.
 
-    repository, metrics, server: what is asked. channel: the connection.
+    app, repository, metrics, server: what is asked. channel, port: the connection.
     """
 
-    def __init__(self, server: GrpcServer, repository: FakeRepository, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: AppContext,
+        server: GrpcServer,
+        repository: FakeRepository,
+        metrics: Metrics,
+    ) -> None:
+        self.app = app
         self.server = server
         self.repository = repository
         self.metrics = metrics
         self.channel: grpc.aio.Channel
+        self.port = 0
 
     def begin(self, method: str, message: Any, **options: Any) -> Any:
         """Begin a call; bytes are sent as they are."""
@@ -66,14 +75,15 @@ class Asking:
 
 @asynccontextmanager
 async def asking(
-    repository: FakeRepository | None = None, **settings: Any
+    repository: FakeRepository | None = None, most_connections: int | None = None, **settings: Any
 ) -> AsyncIterator[Asking]:
     """Start a server with these settings and open a client."""
     repository, metrics = repository or FakeRepository(), Metrics()
     app = create_app(Settings(log_level="error", **settings), repository, metrics)
-    client = Asking(GrpcServer(app.context), repository, metrics)
-    port = await client.server.start("127.0.0.1", 0)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as client.channel:
+    server = GrpcServer(app.context, most_connections)
+    client = Asking(app.context, server, repository, metrics)
+    client.port = await client.server.start("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{client.port}") as client.channel:
         try:
             yield client
         finally:

@@ -409,16 +409,3 @@ def test_calls_are_counted_as_over_http() -> None:
         assert client.counted(404, "") == 1
 
     run(test)
-
-
-def test_large_messages_are_read_and_written_in_threads() -> None:
-    """While one is, the loop goes on."""
-
-    async def test(client: Asking) -> None:
-        rows = np.zeros((200_000, 3), np.float32)
-        calls = [client.begin("ModelInfer", question(rows)) for _ in range(2)]
-        answers = [outputs(await call) for call in calls]
-        assert all(len(each["z"]) == len(rows) for each in answers)
-
-    limits = {"max_request_rows": 1_000_000, "max_body_bytes": 2**24}
-    run(test, **limits)
