@@ -25,8 +25,8 @@ _DESCRIPTORS = "/dev/fd"
 _log = logging.getLogger(__name__)
 
 
-class _Answer(NamedTuple):
-    """An answer on its way: when it must have been taken, its call, and what ends with it."""
+class _Unread(NamedTuple):
+    """What is on its way: when it must have been taken, its call, and what ends with it."""
 
     due: float
     context: Any
@@ -46,7 +46,7 @@ class UnreadAnswers:
     def __init__(self, seconds: float, on_cut: Callable[[], None]) -> None:
         self._seconds = seconds
         self._on_cut = on_cut
-        self._answers: deque[_Answer] = deque()
+        self._answers: deque[_Unread] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -65,7 +65,7 @@ class UnreadAnswers:
         if task is None:
             return
         due = time.monotonic() + self.seconds_for(count)
-        self._answers.append(_Answer(due, context, task))
+        self._answers.append(_Unread(due, context, task))
         if self._timer is None:
             self._arm(task.get_loop())
 
