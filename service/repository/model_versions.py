@@ -1,6 +1,6 @@
 """The versions of one model: those that are live, the default among them, and those refused."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from service.contracts import ModelIndexEntry
@@ -41,17 +41,20 @@ class ModelVersions:
         highest = max(self.refused, key=int, default="")
         return self.refused.get(self.default) or self.refused.get(highest)
 
-    def choose_default(self, wanted: Iterable[str], pinned: str | None) -> str:
+    def choose_default(
+        self, loaded: Collection[str], wanted: Iterable[str], pinned: str | None
+    ) -> str:
         """Choose the version that answers requests that name none.
 
         Args:
+            loaded: the versions that are live, or about to be.
             wanted: the versions that are to be live.
-            pinned: the one that is to answer; None: the highest that is live.
+            pinned: the one that is to answer; None: the highest of those that are loaded.
 
         Returns:
             Where the one that is to answer cannot be served, the one that has answered so far.
         """
-        serving = [version for version in wanted if version in self.live]
+        serving = [version for version in wanted if version in loaded]
         if pinned is None and serving:
             return max(serving, key=int)
         if pinned in serving:

@@ -18,7 +18,7 @@ from service.engines.probe import PROBES, ProbeTable
 from service.engines.torch_library import import_torch
 from service.errors import ModelNotFound, ModelRefused, NotReady
 from service.launch.exits import StartupError
-from service.repository.changes import LoadVersion, ModelChanges, RefusedVersion
+from service.repository.changes import Change, LoadVersion, ModelChanges, RefusedVersion
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.device_turns import DeviceTurns
 from service.repository.device_watch import DeviceWatch
@@ -269,7 +269,7 @@ class FolderRepository:
         for name, versions in wanted.items():
             known = self._table.versions(name)
             if known.live:
-                default = known.choose_default(versions.versions, versions.pinned)
+                default = known.choose_default(known.live, versions.versions, versions.pinned)
                 self._table.settle(name, versions.versions, default)
 
     async def _load(self, location: ModelLocation) -> LoadedModel:
@@ -299,7 +299,8 @@ class FolderRepository:
 
         Raises:
             ModelNotFound: no folder is called so.
-            ModelRefused: what lies there cannot be served; nothing has changed.
+            ModelRefused: what lies there cannot be served; the versions that are live, and the
+                default, are those from before.
             NotReady: the service is shutting down.
         """
         self._find(name)  # before a lock is made for whatever a client calls a model
@@ -309,12 +310,12 @@ class FolderRepository:
             await self._load_by_name(self._find(name), wanted)
 
     async def _load_by_name(self, model: ModelFolder, wanted: VersionPolicy | None) -> None:
-        name, former = model.name, self._policies.get(model.name)
-        refused = await self._make(model, wanted, self._load_model, anew=wanted is None)
-        if refused:
-            # What is live goes on as it was, and so does what is wanted.
-            await self._make(model, former, self._load_model)
-            raise refused[0].error
+        name, anew = model.name, wanted is None
+        change = await self._make(model, wanted, self._load_model, by_name=True, anew=anew)
+        if not change.is_made:
+            raise change.refused[0].error
+        for refused in change.refused:
+            self._log_refused(refused)
         if wanted is None:
             self._policies.pop(name, None)
         else:
@@ -326,23 +327,23 @@ class FolderRepository:
         wanted: VersionPolicy | None,
         load: LoadVersion,
         *,
+        by_name: bool = False,
         anew: bool = False,
-    ) -> list[RefusedVersion]:
-        """Make the versions of a model live that are wanted.
-
-        Returns:
-            Those that were refused.
-        """
+    ) -> Change:
+        """Make the versions of a model live that are wanted, as `ModelChanges.make` does."""
         try:
             versions = live_versions(model, self._settings, wanted)
         except StartupError as error:
+            if by_name and wanted is not None:  # a fault of who asks, and not of the model
+                raise ModelRefused(self._without_paths(str(error))) from None
             default = self._table.versions(model.name).default
             location = replace(model.versions[-1], version=default or model.versions[-1].version)
-            return [RefusedVersion(location, self._changes.refuse(location, str(error)))]
-        refused = await self._changes.make(model.name, versions, load, anew=anew)
+            refused = RefusedVersion(location, self._changes.refuse(location, str(error)))
+            return Change([refused], is_made=False)
+        change = await self._changes.make(model.name, versions, load, by_name=by_name, anew=anew)
         if self._placement is not None:
             self._placement.keep(model.name, self._table.versions(model.name).live)
-        return refused
+        return change
 
     async def unload(self, name: str) -> None:
         """Serve a model no longer, until it is loaded by name; accepted rows are finished.
@@ -408,8 +409,7 @@ class FolderRepository:
                 self._waiting.discard(name)
                 if must_wait:
                     model = self._models_found().get(name)
-                for refused in await self._apply(name, model):
-                    self._log_refused(refused)
+                await self._apply(name, model)
         except (NotReady, StartupError) as error:
             _log.error("%s is not loaded anew: %s", name, error)
         finally:
@@ -436,17 +436,22 @@ class FolderRepository:
             raise ModelNotFound(f"model: no folder is called {name!r:.80}")
         return models[name]
 
-    async def _apply(self, name: str, model: ModelFolder | None) -> list[RefusedVersion]:
-        """Serve of one model what its folder holds.   -> what was refused."""
+    async def _apply(self, name: str, model: ModelFolder | None) -> None:
+        """Serve of one model what its folder holds, and log what of it cannot be served."""
         if model is None:
             if self._table.versions(name).live:
                 self._table.remove(name)
             self._table.forget_refusal(name)
             self._policies.pop(name, None)
-            return []
+            return
         if self._is_draining or self._table.is_unloaded(name):
-            return []
-        return await self._make(model, self._policies.get(name), self._load)
+            return
+        change = await self._make(model, self._policies.get(name), self._load)
+        for refused in change.refused:
+            self._log_refused(refused)
+        if not change.is_made:
+            live = ", ".join(self._table.versions(name).live)
+            _log.error("%s: the live versions stay as they were: %s", name, live)
 
     def _find_all(self) -> list[ModelFolder]:
         return find_model_folders(self._folders, self._settings.model_name)

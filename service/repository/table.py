@@ -139,8 +139,7 @@ class ModelTable:
             _log.info("%s: %s answers in the place of %s", name, model.default, former)
         for version in [each for each in model.live if each not in {*wanted, model.default}]:
             self._retire(model, version)
-        kept = {*wanted, *model.live}
-        model.refused = {key: one for key, one in model.refused.items() if key in kept}
+        self.keep_refusals(name, wanted)
 
     def refuse(self, location: ModelLocation, reason: str) -> None:
         """List a version that cannot be served; those that are served stay."""
@@ -148,6 +147,12 @@ class ModelTable:
         model = self._models.setdefault(name, ModelVersions(name))
         model.refused[version] = ModelIndexEntry(name, version, False, reason)
         self._show_readiness(model)
+
+    def keep_refusals(self, name: str, wanted: Collection[str]) -> None:
+        """List no longer as refused what is neither live nor wanted."""
+        model = self.versions(name)
+        kept = {*wanted, *model.live}
+        model.refused = {key: one for key, one in model.refused.items() if key in kept}
 
     def forget_refusal(self, name: str, version: str | None = None) -> None:
         """List a version no longer that was refused, or all of a model: they are gone."""

@@ -39,10 +39,13 @@ class LiveVersions(NamedTuple):
 
     locations: at least one, the highest last.
     pinned: the one that answers requests that name none; None: the highest that can be served.
+    each_alone: whether each stands for itself, as where all are wanted; else what can be served of
+        them does not replace what is live as long as one of them cannot.
     """
 
     locations: tuple[ModelLocation, ...]
     pinned: str | None
+    each_alone: bool
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -76,9 +79,11 @@ def live_versions(
     said = _read(path) if model.has_versions else VersionPolicy()
     said, where = _laid_over(said, wanted, model.name, str(path))
     found = {int(location.version): location for location in model.versions}
-    numbers = _choose(found, _live(said, settings), where["live"])
+    live = _live(said, settings)
+    numbers = _choose(found, live, where["live"])
     chosen = tuple(found[number] for number in numbers)
-    versions = LiveVersions(chosen, None if said.default is None else str(said.default))
+    pinned = None if said.default is None else str(said.default)
+    versions = LiveVersions(chosen, pinned, each_alone=live == "all")
     _check_default(versions.default, versions.versions, where["default"])
     return versions
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def test_an_edit_promotes_rolls_back_and_retires(serve: Callable[..., None]) -> 
         say(folder, "version_policy = [2, 3]")
         await served.refresh()
         assert live_of(served) == ("3", ["2", "3"])
+        assert [(await encode(served, f"flow{end}"))[0] for end in ("", "@2", "@3")] == [*"323"]
         say(folder, "version_policy = [2, 3]\ndefault_version = 2")
         await served.refresh()
         assert live_of(served) == ("2", ["2", "3"])
@@ -210,12 +212,13 @@ def test_a_pinned_version_that_is_bad_is_answered_for_by_no_other(
     serve(test, "12", said, on_bad_model="skip")
 
 
+@pytest.mark.parametrize("policy", ["[1, 3]", '"all"'])
 def test_a_version_without_calibration_is_not_promoted_over_one_that_has_it(
-    serve: Callable[..., None],
+    serve: Callable[..., None], policy: str
 ) -> None:
     async def test(served: FolderRepository, folder: Path) -> None:
         assert live_of(served) == ("1", ["1", "3"])
-        say(folder, "version_policy = [1, 3]\ndefault_version = 3")
+        say(folder, f"version_policy = {policy}\ndefault_version = 3")
         await served.refresh()
         assert live_of(served) == ("1", ["1", "3"])
         assert "it has no calibration" in served.index()[1].reason
@@ -223,7 +226,24 @@ def test_a_version_without_calibration_is_not_promoted_over_one_that_has_it(
             await served.load("flow", VersionPolicy(None, 3))
         assert live_of(served) == ("1", ["1", "3"])
 
-    serve(test, said="version_policy = [1, 3]\ndefault_version = 1")
+    serve(test, "13", said=f"version_policy = {policy}\ndefault_version = 1")
+
+
+def test_a_change_that_promotes_a_version_without_calibration_retires_none(
+    serve: Callable[..., None],
+) -> None:
+    async def test(served: FolderRepository, folder: Path) -> None:
+        for said in ("version_policy = [3]", ""):
+            say(folder, said)
+            await served.refresh()
+            assert live_of(served) == ("1", ["1", "2"])
+            assert "it has no calibration" in served.index()[2].reason
+        say(folder, 'version_policy = "all"')
+        await served.refresh()
+        assert live_of(served) == ("1", ["1", "2", "3"])
+        assert "it has no calibration" in served.index()[2].reason
+
+    serve(test, said="version_policy = [1, 2]\ndefault_version = 1")
 
 
 def test_a_load_may_say_which_are_live_until_the_next_one(serve: Callable[..., None]) -> None:
@@ -251,6 +271,50 @@ def test_a_load_may_say_which_are_live_until_the_next_one(serve: Callable[..., N
 
     with pytest.raises(ModelRefused):
         serve(test, said="version_policy = [2]")
+
+
+@pytest.mark.parametrize("is_call", [True, False], ids=["by call", "by file"])
+def test_who_asks_notices_nothing_of_a_change_that_is_refused(
+    serve: Callable[..., None], is_call: bool
+) -> None:
+    async def test(served: FolderRepository, folder: Path) -> None:
+        (folder / "3" / "model.safetensors").write_bytes(b"junk")
+        before, answers = await encode(served, "flow"), []
+        threads = _workers()
+
+        async def ask(name: str) -> None:
+            while True:
+                answers.append(await encode(served, name))
+
+        clients = [asyncio.create_task(ask(name)) for name in ("flow", "flow@1")]
+        if is_call:
+            with pytest.raises(ModelRefused, match=r"model\.safetensors"):
+                await served.load("flow", VersionPolicy((2, 3)))
+        else:
+            say(folder, "version_policy = [2, 3]")
+            await served.refresh()
+        asked = len(answers)
+        while len(answers) < asked + 10 or _workers() > threads:
+            await asyncio.sleep(0)
+        for client in clients:
+            client.cancel()
+        ended = await asyncio.gather(*clients, return_exceptions=True)
+        assert {type(end) for end in ended} == {asyncio.CancelledError}
+        assert all(answer == before for answer in answers)
+        assert live_of(served) == ("1", ["1"])
+        with pytest.raises(ModelNotFound, match="version '2' of flow is not live; live: 1"):
+            served.get("flow@2")
+        first, refused = served.index()
+        assert (first.reason, refused.version, refused.is_ready) == ("", "3", False)
+        assert "model.safetensors" in refused.reason
+
+    options = {"allow_uncalibrated": True, "batching": "invariant"}
+    serve(test, said="version_policy = [1]", **options)
+
+
+def _workers() -> int:
+    """Of the batchers, that compute what they are given."""
+    return sum(thread.name.startswith("flow.") for thread in threading.enumerate())
 
 
 def test_an_unloaded_model_lists_all_its_versions(serve: Callable[..., None]) -> None:
@@ -295,6 +359,30 @@ def test_each_version_has_its_own_drift_test_and_gauges(serve: Callable[..., Non
         )
 
     serve(test, said="version_policy = [1, 2]", metrics=metrics)
+
+
+@pytest.mark.parametrize(("said", "goes_on_as"), [("", "2"), ("version_policy = [1, 2]", "1")])
+def test_a_drift_test_goes_on_as_that_of_the_successor_of_what_is_retired(
+    serve: Callable[..., None], said: str, goes_on_as: str
+) -> None:
+    metrics = Metrics()
+
+    async def test(served: FolderRepository, folder: Path) -> None:
+        calibration = served.get("flow").card.calibration
+        assert calibration is not None
+        scores, p_values = np.full(5, 1e3), np.full(5, 0.01)
+        metrics.drift.observe("flow", calibration.id, scores, p_values, version="1")
+        name = "pushforward_drift_log_martingale"
+        reached = value(metrics.render(), name, model="flow", version="1")
+        shutil.copytree(folder / "1", folder / "2")
+        say(folder, said)
+        await served.refresh()
+        assert served.get("flow").card.version == "2"
+        text = metrics.render()
+        assert value(text, name, model="flow", version=goes_on_as) == reached > 0
+        assert text.decode().count(f"\n{name}{{") == len(served.versions("flow"))
+
+    serve(test, "1", metrics=metrics)
 
 
 def load_fake(location: ModelLocation, *_: object, **__: object) -> Any:
@@ -387,6 +475,11 @@ def check(served: FolderRepository, before: tuple[str, list[str]], step: Any) ->
         assert "serving.toml" in entries[now].reason
         return
     names = {str(number) for number in wanted}
+    lost = {str(number) for number in wanted & bad} - {*before[1]}
+    if lost and policy != "all":
+        assert (now, versions) == before
+        assert all("bad" in entries[version].reason for version in lost)
+        return
     assert names - {str(number) for number in bad} <= set(versions)
     assert set(versions) <= names | {now}
     for number in wanted & bad:
