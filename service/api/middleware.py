@@ -90,6 +90,6 @@ class AcceptedGzipMiddleware(GZipMiddleware):
             headers = scope["headers"]
             accept = next((value for name, value in headers if name == b"accept-encoding"), None)
             if choose_encoding(accept, ("gzip",)) is None:
-                kept = [pair for pair in headers if pair[0] != b"accept-encoding"]
-                scope = {**scope, "headers": kept}
+                # No copy of the scope: the router says in it which route was found.
+                scope["headers"] = [pair for pair in headers if pair[0] != b"accept-encoding"]
         await super().__call__(scope, receive, send)

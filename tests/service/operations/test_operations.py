@@ -227,6 +227,19 @@ def test_health_follows_the_repository(app: FastAPI, repository: FakeRepository)
     assert (answer.status_code, answer.json()["live"]) == (503, False)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "gzip;q=0"])
+def test_probes_are_counted_under_their_route(encoding: str) -> None:
+    repository = FakeRepository()
+    repository.is_ready = False
+    app, headers = app_over(repository), {"Accept-Encoding": encoding}
+    for method in ("GET", "HEAD"):
+        assert ask(app, method, "/health/ready", headers=headers).status_code == 503
+    text = ask(app, "GET", "/metrics").text
+    counted = [line for line in text.splitlines() if line.startswith("pushforward_requests_total{")]
+    labels = 'code="503",model="",op="/health/ready",version=""'
+    assert counted == [f"pushforward_requests_total{{{labels}}} 2.0"]
+
+
 def test_every_exchange_is_counted_once(app: FastAPI) -> None:
     post(app, "/sample", json={"model": "line"})
     post(app, "/sample", json={"model": "line", "seed": -1})
