@@ -419,7 +419,7 @@ _STEPS = st.lists(
 
 def put(folder: Path, there: set[int], bad: set[int], policy: Any, default: int | None) -> None:
     """Let a folder hold these versions, and say this of them."""
-    for number in _VERSIONS:
+    for number in {*_VERSIONS, *there}:
         version = folder / str(number)
         if number not in there:
             shutil.rmtree(version, ignore_errors=True)
