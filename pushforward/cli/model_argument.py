@@ -78,7 +78,7 @@ def _fetched(uri: str) -> Path:
     from service.settings import read
 
     options = FetchOptions.of(read({}))
-    status = fetch(uri, options)
+    status = fetch(uri, options, verify=True)
     entry = CacheEntry.of(options.cache, uri)
     if not entry.is_filled:
         code = USAGE_EXIT_CODE if status.is_misnamed else FAULT_EXIT_CODE

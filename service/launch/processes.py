@@ -72,12 +72,13 @@ def _why_one_process(settings: Settings, chosen: Sequence[Gpu], processes_a_gpu:
     from service.repository.folders import zoo_folder
     from service.repository.overrides import own_device
     from service.repository.placement import fits_on_each, needed_bytes
-    from service.repository.sources import local_folders
+    from service.repository.sources import local_folders, told_by_uri
     from service.repository.version_policy import find_live
 
     if settings.enable_model_control:
         return f"{flag_name('enable_model_control')} reaches one process"
-    locations = find_live(local_folders(settings) or (zoo_folder(),), settings)
+    with told_by_uri(settings):
+        locations = find_live(local_folders(settings) or (zoo_folder(),), settings)
     devices = [own_device(location.folder) for location in locations]
     placed = list(zip(locations, devices, strict=True))
     named = [location.name for location, device in placed if ":" in device]

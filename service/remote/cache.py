@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from models.checkpoints.files import write_file
 from models.checkpoints.naming import describe_bad_name
 from service.contracts import HeldBack, SourceStatus
+from service.remote.digests import is_damaged, key_of
 from service.remote.store import BadUri, RemoteFile, StoreError
 from service.settings import flag_name
 from service.uris import identify_uri, show_uri
@@ -164,6 +165,26 @@ class CacheEntry:
         folder.mkdir(exist_ok=True)
         return folder / key
 
+    def holds(self, file: RemoteFile) -> bool:
+        """Whether the content of a file is there, with all its bytes."""
+        try:
+            return self.blob(file).stat().st_size == file.size
+        except FileNotFoundError:
+            return False
+
+    def discard_damaged(self) -> list[str]:
+        """Remove what has not the digest by which it is known any more.
+
+        Returns:
+            Its keys.
+        """
+        folder = self.folder / ".blobs"
+        blobs = [blob for blob in folder.glob("*") if blob.suffix != ".partial"]
+        damaged = [blob for blob in blobs if is_damaged(blob, blob.name)]
+        for blob in damaged:
+            blob.unlink()
+        return [blob.name for blob in damaged]
+
     def publish(
         self, keys: Mapping[str, str], state: CacheState, spared: Collection[str] = ()
     ) -> CacheState:
@@ -179,7 +200,9 @@ class CacheEntry:
         """
         name = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()[:_DIGITS]
         snapshot = self.folder / ".snapshots" / name
-        if not snapshot.is_dir():
+        if snapshot.is_dir():
+            self._mend_snapshot(snapshot, keys)
+        else:
             self._make_snapshot(snapshot, keys)
         _point(self.link, Path(".snapshots") / name)
         before = {one: kept for one, kept in state.snapshots.items() if one != name}
@@ -194,13 +217,19 @@ class CacheEntry:
         for path, key in keys.items():
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            blob = self.folder / ".blobs" / key
-            try:
-                target.hardlink_to(blob)
-            except OSError:  # this file system has none
-                shutil.copy2(blob, target)
+            _link(self.blob_of(key), target)
         fresh.rename(snapshot)
         _sync(snapshot.parent)
+
+    def _mend_snapshot(self, snapshot: Path, keys: Mapping[str, str]) -> None:
+        """Replace the files whose content was damaged, and had to be copied once more."""
+        for path, key in keys.items():
+            target, blob = snapshot / path, self.blob_of(key)
+            if not _is_link(target, blob):
+                fresh = target.with_name(f".{target.name}.partial")
+                fresh.unlink(missing_ok=True)
+                _link(blob, fresh)
+                fresh.replace(target)
 
     def _remove_others(
         self, kept: Mapping[str, Mapping[str, str]], spared: Collection[str]
@@ -213,14 +242,6 @@ class CacheEntry:
             is_stale = time.time() - blob.stat().st_mtime > _STALE_SECONDS
             if blob.name not in keys and (blob.suffix != ".partial" or is_stale):
                 blob.unlink()
-
-
-def key_of(file: RemoteFile) -> str:
-    """Name the content of a file: by its digest, or by what its store says of it."""
-    if file.sha256:
-        return file.sha256
-    facts = json.dumps([file.path, file.size, file.tag])
-    return "tag-" + hashlib.sha256(facts.encode()).hexdigest()
 
 
 def name_of_uri(uri: str) -> str:
@@ -237,6 +258,20 @@ def name_of_uri(uri: str) -> str:
     if not name or name.startswith("."):
         raise BadUri(f"{describe_bad_name(name)}")
     return name
+
+
+def _link(blob: Path, target: Path) -> None:
+    """Let a file be that of the blob, or a copy of it where the file system has no links."""
+    try:
+        target.hardlink_to(blob)
+    except OSError:
+        shutil.copy2(blob, target)
+
+
+def _is_link(target: Path, blob: Path) -> bool:
+    """Whether a file is that of the blob, or a copy, which has its time too."""
+    found = [path.stat() for path in (target, blob) if path.exists()]
+    return len({(info.st_size, info.st_mtime_ns) for info in found}) == 1 and len(found) == 2
 
 
 def _point(link: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
-"""Digests of files: those of git beside SHA-256."""
+"""What files are known by: their digests, those of git beside SHA-256."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from models.checkpoints.files import sha256
@@ -31,6 +32,27 @@ def check_digest(file: RemoteFile, path: Path) -> None:
         return
     if found != expected:
         raise WrongContent(f"{file.path}: expected the {name} {expected}, got {found}")
+
+
+def is_damaged(path: Path, key: str) -> bool:
+    """Whether a file has not the digest by which `key_of` names its content, if it is one."""
+    kind, _, digest = key.rpartition("-")
+    match kind:
+        case "":
+            return sha256(path) != digest
+        case "git":
+            return git_sha1(path) != digest
+    return False
+
+
+def key_of(file: RemoteFile) -> str:
+    """Name the content of a file: by its digest, or by what its store says of it."""
+    if file.sha256:
+        return file.sha256
+    if file.git_sha1:
+        return f"git-{file.git_sha1}"
+    facts = json.dumps([file.path, file.size, file.tag])
+    return "tag-" + hashlib.sha256(facts.encode()).hexdigest()
 
 
 def git_sha1(path: Path) -> str:

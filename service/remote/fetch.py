@@ -59,25 +59,38 @@ def default_cache() -> Path:
     return user_cache_path("pushforward", appauthor=False) / "models"
 
 
-def fetch(uri: str, options: FetchOptions, *, max_age_seconds: float = 0.0) -> SourceStatus:
+def fetch(
+    uri: str, options: FetchOptions, *, max_age_seconds: float = 0.0, verify: bool = False
+) -> SourceStatus:
     """Copy what a URI holds to the cache, if it is not there already.
 
     A failure leaves the cache as it was, and is told of; so is what another process does meanwhile
     or has done within `max_age_seconds`.
 
+    Args:
+        uri: of models.
+        options: how they are fetched.
+        max_age_seconds: how old the answer of another process may be.
+        verify: whether to copy anew what the cache holds and has not its digest any more.
+
     Raises:
-        StoreError: the cache cannot be written.
+        StoreError: the cache holds nothing of it, and cannot be written.
         BadUri: the URI names no place in it.
     """
     entry = CacheEntry.of(options.cache, uri)
     if options.is_offline:
         return _held(entry)
     must_wait = not (max_age_seconds and entry.is_filled)
-    with entry.locked(wait=must_wait) as is_ours:
-        state = entry.read_state()
-        if is_ours and time.time() - state.checked >= max_age_seconds:
-            state = _copy(entry, state, options)
-            entry.write_state(state)
+    try:
+        with entry.locked(wait=must_wait) as is_ours:
+            state = entry.read_state()
+            if is_ours and time.time() - state.checked >= max_age_seconds:
+                state = _copy(entry, state, options, verify=verify)
+                state = _write(entry, state)
+    except StoreError as error:
+        if not entry.is_filled:
+            raise
+        state = entry.read_state().ended(str(error))
     return state.status(show_uri(uri))
 
 
@@ -97,9 +110,27 @@ def _held(entry: CacheEntry) -> SourceStatus:
     )
 
 
-def _copy(entry: CacheEntry, state: CacheState, options: FetchOptions) -> CacheState:
+def _write(entry: CacheEntry, state: CacheState) -> CacheState:
+    """Keep what came of a copy; where that cannot be kept, this look has failed."""
+    try:
+        entry.write_state(state)
+    except OSError as error:
+        return state.ended(f"the cache: {error.strerror or error}")
+    return state
+
+
+def _copy(
+    entry: CacheEntry, state: CacheState, options: FetchOptions, *, verify: bool
+) -> CacheState:
     """Copy what is new, and let the link lead to it."""
     try:
+        damaged = entry.discard_damaged() if verify else []
+        if damaged:
+            _log.warning(
+                "%s: damaged in the cache, and copied anew: %s",
+                show_uri(entry.uri),
+                ", ".join(path for path, key in state.files.items() if key in damaged),
+            )
         look = Look(
             open_store(entry.uri, options.timeout_seconds),
             entry,

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from models.checkpoints.manifest import CONFIG_FILE
 from service.contracts import HeldBack
 from service.launch.exits import StartupError
-from service.remote.cache import CacheEntry, key_of
+from service.remote.cache import CacheEntry
+from service.remote.digests import key_of
 from service.remote.index import MAX_INDEX_BYTES
 from service.remote.listing import StoredFiles, StoredModel, check_number
 from service.remote.parallel import in_parallel
@@ -179,7 +180,7 @@ class Look:
         missing: dict[str, list[tuple[str, RemoteFile]]] = {}
         free = shutil.disk_usage(self._entry.folder).free - _SPARE_BYTES
         for folder, files in wanted.items():
-            fresh = {key_of(one): one for one in files if not self._entry.blob(one).is_file()}
+            fresh = {key_of(one): one for one in files if not self._entry.holds(one)}
             needed = sum(one.size for key, one in fresh.items() if key not in missing)
             if needed > free:
                 self._faults[folder] = (

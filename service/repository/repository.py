@@ -32,7 +32,7 @@ from service.repository.folders import (
 from service.repository.loading import LoadedModel, load_model
 from service.repository.overrides import read_overrides
 from service.repository.placement import ModelPlacement
-from service.repository.sources import SourceWatch, local_folders
+from service.repository.sources import SourceWatch, local_folders, told_by_uri
 from service.repository.startup import load_all
 from service.repository.table import ModelTable
 from service.repository.version_policy import LiveVersions, live_versions
@@ -454,7 +454,8 @@ class FolderRepository:
             _log.error("%s: the live versions stay as they were: %s", name, live)
 
     def _find_all(self) -> list[ModelFolder]:
-        return find_model_folders(self._folders, self._settings.model_name)
+        with told_by_uri(self._settings):
+            return find_model_folders(self._folders, self._settings.model_name)
 
     def _models_found(self) -> dict[str, ModelFolder]:
         """What lies in the folders now, by name.

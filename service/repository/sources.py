@@ -5,7 +5,9 @@ A URI is a folder in the cache to everybody else, which the watcher of folders s
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from service.contracts import SourceStatus, VersionPolicy
@@ -41,13 +43,36 @@ def local_folders(settings: Settings) -> tuple[Path, ...]:
     if not uris_of(settings):
         return tuple(Path(one) for one in settings.model_repository)
     try:
-        cache = FetchOptions.of(settings).cache
-        return tuple(
-            one if isinstance(one, Path) else CacheEntry.of(cache, one).link
-            for one in settings.model_repository
-        )
+        links = _links(settings)
     except BadUri as error:
         raise StartupError(str(error)) from None
+    twice = [uri for uri, link in links.items() if [*links.values()].count(link) > 1]
+    twice += [uri for uri in links if settings.model_repository.count(uri) > 1]
+    if twice:
+        raise StartupError(f"{show_uri(twice[-1])}: is named twice")
+    return tuple(one if isinstance(one, Path) else links[one] for one in settings.model_repository)
+
+
+def _links(settings: Settings) -> dict[str, Path]:
+    """The folder in the cache of each URI."""
+    cache = FetchOptions.of(settings).cache
+    return {uri: CacheEntry.of(cache, uri).link for uri in uris_of(settings)}
+
+
+@contextmanager
+def told_by_uri(settings: Settings) -> Iterator[None]:
+    """Tell what is wrong with folders of the cache by the URIs that they are copies of.
+
+    Raises:
+        StartupError: what was wrong.
+    """
+    try:
+        yield
+    except StartupError as error:
+        text = str(error)
+        for uri, link in _links(settings).items() if uris_of(settings) else ():
+            text = text.replace(str(link), show_uri(uri).rstrip("/"))
+        raise StartupError(text) from None
 
 
 def options_for(
@@ -86,7 +111,7 @@ def read_all(settings: Settings) -> list[SourceStatus]:
 def _fetch_first(uri: str, settings: Settings) -> SourceStatus:
     try:
         options = options_for(uri, settings)
-        status = fetch(uri, options)
+        status = fetch(uri, options, verify=True)
         is_held = CacheEntry.of(options.cache, uri).is_filled
     except (BadUri, StoreError) as error:
         raise StartupError(f"{show_uri(uri)}: {error}") from None
@@ -101,6 +126,13 @@ def _what_is_served(status: SourceStatus) -> str:
     if not status.held_back:
         return "what was fetched before is served on"
     return f"held back, the rest is up to date: {', '.join(one.path for one in status.held_back)}"
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """Log what ended a watch that nobody ended."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("a URI is not looked at any more: unexpected error", exc_info=error)
 
 
 class SourceWatch:
@@ -142,6 +174,8 @@ class SourceWatch:
         seconds = self._settings.watch_seconds
         if seconds is not None and not self._settings.offline:
             self._tasks = [asyncio.create_task(self._watch(uri, seconds)) for uri in uris]
+            for task in self._tasks:
+                task.add_done_callback(_tell_end)
 
     def stop(self) -> None:
         """Look no more; a thread that waits for a store is left to it."""
@@ -176,10 +210,17 @@ class SourceWatch:
             )
         except (BadUri, StoreError, RuntimeError) as error:  # the disk, or no thread
             status = self._statuses[uri].failed(str(error))
+        except Exception as error:
+            _log.error("%s: unexpected error", show_uri(uri), exc_info=error)
+            reason = f"unexpected error, see the log: {type(error).__name__}"
+            status = self._statuses[uri].failed(reason)
         self._take(uri, status)
 
     def _take(self, uri: str, status: SourceStatus) -> None:
         former = self._statuses.get(uri)
+        if former is not None and not former.is_ok and not status.is_ok:
+            # A cache that cannot be written keeps no time.
+            status = replace(status, since=min(former.since, status.since))
         self._statuses[uri] = status
         shown = status.uri
         self._metrics.source_success.labels(shown).set(status.succeeded)

@@ -1,6 +1,8 @@
 """The cache of what is behind URIs: whole or not at all, resumed, shared, and without a network."""
 
+import errno
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from service.contracts import SourceStatus
-from service.remote.cache import CacheEntry, key_of, name_of_uri
+from service.remote.cache import CacheEntry, name_of_uri
+from service.remote.digests import key_of
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE, IndexEntry, write_index
-from service.remote.store import BadUri, open_store
+from service.remote.store import BadUri, StoreError, open_store
 from tests.service.remote.test_s3 import every
 
 URI = "memory://bucket/models"
@@ -214,3 +217,59 @@ def test_another_password_or_signature_finds_what_was_fetched(
 def test_a_uri_without_a_name_is_refused(uri: str) -> None:
     with pytest.raises(BadUri):
         name_of_uri(uri)
+
+
+@pytest.mark.parametrize(("content", "verify"), [(b"", False), (b"WEIGHTS" * 1000, True)])
+def test_what_is_damaged_in_the_cache_is_copied_anew(
+    content: bytes, verify: bool, bucket: MemoryFileSystem, tmp_path: Path
+) -> None:
+    entries = [
+        IndexEntry(path.rpartition("/")[2], len(data), hashlib.sha256(data).hexdigest())
+        for path, data in MODEL.items()
+    ]
+    put(bucket, {f"moons/{INDEX_FILE}": write_index(entries)})
+    get(tmp_path)
+    weights = CacheEntry.of(tmp_path / "cache", URI).link / "moons/model.safetensors"
+    weights.write_bytes(content)
+    assert fetch(URI, options(tmp_path), verify=verify).is_ok
+    assert held(tmp_path) == MODEL
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("at_fault", ["service.remote.cache.write_file", "filelock.FileLock"])
+def test_on_a_full_disk_what_was_fetched_is_served(
+    at_fault: str, bucket: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get(tmp_path)
+    monkeypatch.setattr(at_fault, full_disk)
+    failed = get(tmp_path)
+    assert not failed.is_ok
+    assert "No space left on device" in failed.reason
+    assert held(tmp_path) == MODEL
+
+
+def test_a_cache_that_holds_nothing_and_cannot_be_written_is_told(
+    bucket: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filelock.FileLock", full_disk)
+    with pytest.raises(StoreError, match="cannot be written: No space left on device; name"):
+        get(tmp_path)
+
+
+def test_who_looks_now_and_then_waits_for_no_other(
+    bucket: MemoryFileSystem, tmp_path: Path
+) -> None:
+    get(tmp_path)
+    found: list[SourceStatus] = []
+
+    def look() -> None:
+        found.append(fetch(URI, options(tmp_path), max_age_seconds=1e-9))
+
+    with CacheEntry.of(tmp_path / "cache", URI).locked(wait=True):
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert [status.is_ok for status in found] == [True]

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import pytest
 
-from service.remote.cache import CacheEntry, key_of
+from service.remote.cache import CacheEntry
+from service.remote.digests import key_of
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.local_store import LocalStore
 from service.remote.push import push

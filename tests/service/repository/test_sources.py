@@ -1,6 +1,7 @@
 """A repository over a URI, in a process whose server is not ours: fetched, watched, told of."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from service.contracts import VersionPolicy
+from service.contracts import SourceStatus, VersionPolicy
 from service.errors import ModelRefused
 from service.launch.exits import StartupError
+from service.remote.fetch import FetchOptions
+from service.remote.store import StoreError
 from service.repository import FolderRepository, zoo_folder
+from service.repository.sources import SourceWatch, local_folders
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.service.repository.test_repository import run
@@ -119,3 +123,111 @@ def test_without_a_store_the_cache_serves_or_nothing_does(
     memory.rm("/hub", recursive=True)
     assert asyncio.run(start()) == [False]
     assert asyncio.run(start(offline=True)) == [True]
+
+
+LOOKS = Settings(model_repository=("memory://hub",), watch_seconds=0.01)
+
+
+class Fetches:
+    """Looks that fail and succeed as is told; what comes after them goes well."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self._errors = list(errors)
+        self.ages: list[float] = []
+
+    def __call__(
+        self, uri: str, options: FetchOptions, *, max_age_seconds: float = 0.0, verify: bool = False
+    ) -> SourceStatus:
+        self.ages.append(max_age_seconds)
+        error = self._errors.pop(0) if self._errors else None
+        if error is not None:
+            raise error
+        return SourceStatus(uri, is_ok=True, reason="", since=1.0, succeeded=1.0)
+
+
+@pytest.fixture
+def fetches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetches:
+    """A look that goes well, then three that fail; the cache is there."""
+    found = Fetches(None, StoreError("full"), RuntimeError("no thread"), KeyError("a bug"))
+    monkeypatch.setattr("service.repository.sources.fetch", found)
+    monkeypatch.setattr("service.remote.cache.CacheEntry.is_filled", True)
+    return found
+
+
+def test_whatever_a_look_raises_the_next_one_comes(
+    fetches: Fetches, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+
+    async def whole() -> None:
+        watch = SourceWatch(LOOKS.model_copy(update={"cache": tmp_path}), metrics, {})
+        await watch.start(is_fetched=False)
+        await until(lambda: len(fetches.ages) > 5)
+        assert watch.statuses[0].is_ok
+        watch.stop()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(whole())
+    told = [record.getMessage().partition("served on: ")[2] for record in caplog.records]
+    unexpected = "unexpected error, see the log: KeyError"
+    assert [text for text in told if text] == ["full", "no thread", unexpected]
+    assert any(record.exc_info for record in caplog.records)
+    assert metrics.source_failures.labels("memory://hub").value == 3
+    assert fetches.ages[0] == 0
+    assert {*fetches.ages[1:]} == {0.8 * 0.01}, "others may have looked meanwhile"
+
+
+def test_a_watch_that_ends_is_told(
+    fetches: Fetches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+
+    async def whole() -> None:
+        watch = SourceWatch(LOOKS.model_copy(update={"cache": tmp_path}), metrics, {})
+        await watch.start(is_fetched=False)
+        monkeypatch.setattr(metrics, "source_success", None)
+        await until(lambda: "is not looked at any more" in caplog.text)
+
+    asyncio.run(whole())
+
+
+def test_a_failure_is_told_since_it_began(
+    monkeypatch: pytest.MonkeyPatch, fetches: Fetches, tmp_path: Path
+) -> None:
+    """Of a cache that cannot be written each look says that it begins now."""
+    times = iter(range(2, 1000))
+
+    def full(uri: str, *_: object, **__: object) -> SourceStatus:
+        since = float(next(times))
+        return SourceStatus(uri, is_ok=False, reason="full", since=since, succeeded=since)
+
+    monkeypatch.setattr("service.repository.sources.fetch", full)
+
+    async def whole() -> None:
+        watch = SourceWatch(LOOKS.model_copy(update={"cache": tmp_path}), Metrics(), {})
+        await watch.start(is_fetched=False)
+        await until(lambda: watch.statuses[0].succeeded > 3)
+        assert watch.statuses[0].since == 2
+        watch.stop()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("again", ["memory://hub", "memory://hub/"])
+def test_a_uri_is_named_once(again: str, tmp_path: Path) -> None:
+    settings = Settings(model_repository=("memory://hub", again), cache=tmp_path)
+    with pytest.raises(StartupError, match=f"^{again}: is named twice$"):
+        local_folders(settings)
+
+
+def test_a_model_behind_a_uri_and_in_a_folder_is_told_by_the_uri(
+    memory: MemoryFileSystem, tmp_path: Path
+) -> None:
+    settings = Settings(
+        model_repository=("memory://hub", zoo_folder() / "moons"), cache=tmp_path / "cache"
+    )
+    with pytest.raises(StartupError, match="is taken by memory://hub/moons/1;"):
+        asyncio.run(FolderRepository(settings, Metrics()).start())
