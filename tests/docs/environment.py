@@ -11,6 +11,7 @@ there as it is for a reader. `pip` in it takes the forms of the pages, and refus
 import hashlib
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,11 @@ import os, sys
 environment = {{**os.environ, "PYTHONPATH": {root!r}}}
 words = [{python!r}, "-m", "tests.docs.environment", "pip", sys.prefix, *sys.argv[1:]]
 os.execve(words[0], words, environment)
+"""
+_PYTHON3 = """\
+#!/bin/sh
+[ "$1 $2" = "-m venv" ] && exec {make} venv "$3"
+exec {python} "$@"
 """
 _SH_PIP = """\
 #!/bin/sh
@@ -87,12 +93,18 @@ def _build(folder: Path, requirements: list[str]) -> None:
 
 def _link_interpreter(folder: Path) -> None:
     (folder / "bin").mkdir()
-    for name in ("python", "python3"):
-        (folder / "bin" / name).symlink_to(PYTHON_OF_MACHINE)
+    (folder / "bin" / "python").symlink_to(PYTHON_OF_MACHINE)
+    write_python3(folder / "bin" / "python3", '"$(dirname "$0")/python"')
     lines = (f"home = {PYTHON_OF_MACHINE.parent}", "include-system-site-packages = false")
     (folder / "pyvenv.cfg").write_text("\n".join(lines))
     (folder / "bin" / "activate").write_text(_ACTIVATE)
     _write_shim(folder / "bin" / PYTHON)
+
+
+def write_python3(path: Path, python: str) -> None:
+    """Write a `python3` that is `python`, a word of the shell, and makes environments as `make`."""
+    make = shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.docs.environment"])
+    _write_script(path, _PYTHON3.format(make=make, python=python))
 
 
 def _install_project(folder: Path, site: Path) -> None:

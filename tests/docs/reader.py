@@ -5,7 +5,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -68,7 +67,10 @@ class Reader:
         """What the page says that it needs, and the files that its reader has."""
         shims = self.folder / "bin"
         shims.mkdir()
-        self._write_python(shims / "python3")
+        # The machine's, which has no package of ours.
+        environment.write_python3(
+            shims / "python3", shlex.quote(str(environment.PYTHON_OF_MACHINE))
+        )
         home = self.folder / "home"
         home.mkdir()
         variables = {
@@ -93,15 +95,6 @@ class Reader:
         if needs is not None:
             environment.make(self.clone / ".venv", needs)
             self._shell(". .venv/bin/activate")
-
-    def _write_python(self, path: Path) -> None:
-        """The machine's python3, which has no package of ours; it makes environments quickly."""
-        make = shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", environment.__name__])
-        base = shlex.quote(str(environment.PYTHON_OF_MACHINE))
-        path.write_text(
-            f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && exec {make} venv "$3"\nexec {base} "$@"\n'
-        )
-        path.chmod(0o755)
 
     def _try(self, block: Block) -> Exception | None:
         try:

@@ -59,6 +59,16 @@ def test_an_environment_has_what_was_installed_alone(
     assert done.stdout.startswith("pushforward ")
 
 
+def test_an_environment_makes_others_that_ask_no_network(
+    tmp_path: Path, environments: None
+) -> None:
+    make(tmp_path / "one")
+    subprocess.run([tmp_path / "one/bin/python3", "-m", "venv", tmp_path / "two"], check=True)
+    asked = [tmp_path / "two/bin/pip", "install", "nonesuch-at-all"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.stderr == "error: nonesuch-at-all: not among what the tests are run with\n"
+
+
 def test_a_dependency_that_an_extra_forgot_is_missing(
     tmp_path: Path, environments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
