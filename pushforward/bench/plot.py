@@ -120,6 +120,9 @@ def _draw_time(axes: "Axes", recording: Recording) -> None:
     width = edges[1] - edges[0]
     rates.plot(middles, np.bincount(step, minlength=_STEPS) / width, color="gray", alpha=0.5)
     rates.set(ylabel="answered requests/s (gray)", ylim=(0, None))
+    _scale(rates, "y", [])
+    # Behind the latencies and their legend.
+    axes.set(zorder=rates.get_zorder() + 1, facecolor="none")
 
 
 def _draw_shares(axes: "Axes", recording: Recording) -> None:

@@ -13,11 +13,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pushforward.bench.arrivals import due_times
 from pushforward.bench.connection import Connection
 from pushforward.bench.endpoint import Endpoint
 from pushforward.bench.load import Load, Measurement
 from pushforward.bench.loops import OpenLoop, PreciseSelector, run_load
 from pushforward.bench.processes import send_load, split
+from pushforward.bench.processor import ProcessorUse
 from pushforward.bench.report import warnings
 from pushforward.bench.summary import summarize
 from tests.pushforward.bench.small_server import BUSY, OK, running
@@ -69,7 +71,7 @@ def test_refusals_are_counted_by_status_and_reason() -> None:
         return OK if body == b"0" else BUSY
 
     with running(reply) as server:
-        load = server.load(rate=100.0, arrivals="constant")
+        load = server.load(rate=100.0, arrivals="constant", warmup_seconds=0.1)
         figures = summarize(load, run_load(load), rows=1)
     assert figures["requests"] == 15
     errors = figures["errors"]
@@ -184,6 +186,24 @@ def test_an_interrupt_ends_the_load_with_what_was_measured() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_interrupt_in_the_warm_up_measures_nothing() -> None:
+    with running() as server:
+        load = server.load(warmup_seconds=30.0)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        measured = run_load(load)
+    figures = summarize(load, measured, rows=1)
+    assert (figures["seconds"], figures["requests"], figures["requests_per_second"]) == (0, 0, 0)
+    assert server.bodies
+
+
+def test_processor_time_is_that_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter([ProcessorUse(1.0, 1.0), ProcessorUse(2.0, 4.0), ProcessorUse(2.5, 4.25)])
+    monkeypatch.setattr("pushforward.bench.generator.processor_use", lambda: next(used))
+    with running() as server:
+        measured = run_load(server.load(seconds=0.1))
+    assert (measured.cpu_seconds, measured.waited_seconds) == (0.5, 0.25)
+
+
 def test_an_interrupt_in_a_stall_counts_what_waits() -> None:
     """What is under way, and what waits here for a connection."""
 
@@ -249,6 +269,9 @@ def test_an_interrupt_of_the_wait_for_the_last_answers_leaves_none_out() -> None
         measured = run_load(load)
     assert measured.is_stopped
     assert measured.seconds == pytest.approx(0.2)
+    waited = measured.recording.sent - measured.recording.taken
+    assert (waited >= 0).all()
+    assert (waited < 0.1).sum() == 2  # those that had a connection
     assert summarize(load, measured, rows=1)["errors"]["by_reason"] == {"interrupted": 10}
 
 
@@ -286,13 +309,12 @@ def test_what_is_due_in_less_than_a_millisecond_is_not_late_by_one() -> None:
 def test_several_processes_send_one_load() -> None:
     """The requests that are due are those of one process."""
     with running() as server:
-        load = server.load(connections=3, processes=2, rate=300.0, warmup_seconds=0.1)
+        load = server.load(connections=3, processes=2, rate=300.0, warmup_seconds=0.1, seed=5)
         measured = send_load(load)
-        alone = run_load(replace(load, processes=1))
     recording = measured.recording
     assert measured.seconds == pytest.approx(0.3)
     np.testing.assert_allclose(
-        np.sort(recording.due) - measured.start, np.sort(alone.recording.due) - alone.start
+        np.sort(recording.due) - measured.start, due_times(300.0, 0.4, "poisson", 5) - 0.1
     )
     assert recording.is_ok.all()
 

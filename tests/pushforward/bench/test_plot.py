@@ -83,6 +83,7 @@ def test_a_load_is_drawn_over_time_and_by_share() -> None:
     assert {"2", "5", "10", "20"} <= set(numbers_at(over_share, "x"))
     p50 = over_time.get_lines()[0]
     np.testing.assert_allclose(np.asarray(p50.get_ydata())[[0, -1]], [2.0, 32.0])
+    assert over_time.get_zorder() > rates.get_zorder()  # else it runs through the legend
     answered = np.asarray(rates.get_lines()[0].get_ydata())
     np.testing.assert_allclose(answered, 100, rtol=0.05)
     beyond = over_share.get_lines()[0].get_xydata()

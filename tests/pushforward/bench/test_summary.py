@@ -29,6 +29,12 @@ def test_poisson_arrivals_have_the_rate_and_are_those_of_the_seed() -> None:
     assert not np.array_equal(due[:10], due_times(1000.0, 20.0, "poisson", 4)[:10])
 
 
+def test_the_number_of_poisson_arrivals_varies_to_both_sides() -> None:
+    numbers = [len(due_times(100.0, 1.0, "poisson", seed)) for seed in range(100)]
+    assert np.mean(numbers) == pytest.approx(100, abs=4)
+    assert np.std(numbers) == pytest.approx(10, abs=3)
+
+
 def test_a_rate_is_positive() -> None:
     with pytest.raises(ValueError, match="expected more than 0"):
         due_times(0.0, 1.0, "poisson", 0)
@@ -59,6 +65,12 @@ def test_a_rate_is_what_is_answered_in_the_window() -> None:
     assert figures["rows_per_second"] == pytest.approx(250, rel=0.01)
     assert figures["requests"] == 1000
     assert figures["limited_by"] == "server"
+
+
+def test_a_rate_counts_answers_to_what_was_due_before_the_window() -> None:
+    recording = recorded(np.arange(-100, 1000) / 100, 0.495)
+    figures = summarize(LOAD, measurement(recording), rows=1)
+    assert (figures["requests"], figures["requests_per_second"]) == (1000, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +163,16 @@ def test_measurements_of_several_processes_are_put_together() -> None:
     first = measurement(
         join([recorded(due, 0.1), late.finish()]), cpu_seconds=2.0, waited_seconds=1.0
     )
-    second = measurement(refused, cpu_seconds=2.5, waited_seconds=float("nan"), end=9.5)
+    second = measurement(
+        refused, cpu_seconds=2.5, waited_seconds=float("nan"), start=0.45, end=9.45
+    )
     merged = merge([first, second])
     figures = summarize(LOAD, merged, rows=1)
-    assert figures["requests"] == 95
-    assert figures["errors"]["by_reason"] == {"overloaded": 95, "timeout": 1}
+    assert figures["requests"] == 90
+    assert figures["errors"]["by_reason"] == {"overloaded": 90, "timeout": 1}
     assert figures["sent_bytes"] == 200
-    assert figures["generator"]["cpu_share"] == pytest.approx(2.0 / 9.5)
-    assert figures["seconds"] == 9.5
+    assert figures["generator"]["cpu_share"] == pytest.approx(2.0 / 9)
+    assert figures["seconds"] == 9.0
 
 
 def test_what_a_reader_must_know_is_said() -> None:
