@@ -479,9 +479,11 @@ CASES = [
     Case(
         "a column too many",
         "log_prob",
-        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1, "": 1}]},
+        {"model": "wide", "x": [{"speed": 0.3, "mass": 0.1, "age": 1}]},
         problem(
-            "unknown_field", "x: row 0: '' is no column of the model, expected mass, speed", "/x/0/"
+            "unknown_field",
+            "x: row 0: 'age' is no column of the model, expected mass, speed",
+            "/x/0/age",
         ),
     ),
     Case(

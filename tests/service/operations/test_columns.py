@@ -317,6 +317,15 @@ def test_large_bodies_are_the_same_rows(app: FastAPI) -> None:
     assert found["detail"].startswith("x: row 5999: 'more' is no column of the model")
 
 
+def test_a_column_without_a_name_is_unknown(app: FastAPI) -> None:
+    rows = as_objects(draw(1), [list(range(len(NAMES)))])
+    body = json.dumps({"model": "table", "x": rows})
+    found = post(app, "/log_prob", content=body[:-3] + ', "": 1}]}').json()
+    assert found["code"] == "unknown_field"
+    assert found["detail"].startswith("x: row 0: '' is no column of the model")
+    assert found["errors"][0]["pointer"] == "/x/0/"
+
+
 @pytest.mark.parametrize("size", [3, 300_000])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_an_unknown_field_of_strings_is_unknown(app: FastAPI, size: int, is_first: bool) -> None:
