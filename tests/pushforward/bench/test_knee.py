@@ -41,6 +41,8 @@ def test_the_knee_is_found(capacity: float, first: float) -> None:
     assert found.knee is not None
     assert 0.94 * knee < found.knee.rate < knee
     assert found.knee.is_confirmation
+    assert found.knee.rate == max(step.rate for step in steps if step.is_reached)
+    assert found.knee.rate in [step.rate for step in steps if not step.is_confirmation]
     assert steps == found.steps
     assert len(steps) < 20
     assert not found.is_limited_by_generator
@@ -76,6 +78,14 @@ def test_a_generator_that_cannot_send_more_is_told() -> None:
     assert found.is_limited_by_generator
     assert found.knee is not None
     assert 2800 < found.knee.rate <= 3000
+
+
+def test_a_rate_that_was_sent_late_and_kept_is_no_limit() -> None:
+    def measure(rate: float, _: bool) -> dict[str, Any]:
+        limit = "generator" if rate < 900 else "server"
+        return figures(rate, 4.0 if rate < 1000 else 90.0, limited_by=limit)
+
+    assert not find_knee(measure, 500.0, 50.0).is_limited_by_generator
 
 
 def test_an_interrupt_ends_the_search() -> None:

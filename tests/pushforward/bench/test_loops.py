@@ -71,8 +71,9 @@ def test_refusals_are_counted_by_status_and_reason() -> None:
         return OK if body == b"0" else BUSY
 
     with running(reply) as server:
-        load = server.load(rate=100.0, arrivals="constant", warmup_seconds=0.1)
+        load = server.load(rate=100.0, arrivals="constant", warmup_seconds=0.1, connections=64)
         figures = summarize(load, run_load(load), rows=1)
+    assert server.num_connections == 8  # no more than requests wait for
     assert figures["requests"] == 15
     errors = figures["errors"]
     assert (errors["total"], errors["by_status"]) == (15, {"429": 15})
@@ -91,6 +92,7 @@ def test_a_connection_that_the_server_closes_is_replaced() -> None:
     assert figures["errors"]["by_reason"] == {"connection closed by the server": 15}
     assert figures["errors"]["by_status"] == {}
     assert server.num_connections >= 15
+    assert len(server.bodies) == 15  # none is sent again: no connection was idle for long
     assert figures["latency_ms"] is None
 
 
@@ -291,6 +293,7 @@ def test_a_late_generator_says_so() -> None:
         finally:
             signal.signal(signal.SIGUSR1, former)
     assert figures["generator"]["late_ms"]["p99"] > 200
+    assert figures["generator"]["waited_for_connection_ms"]["p99"] < 100
     assert figures["limited_by"] == "generator"
     assert figures["latency_ms"]["p99"] > 200
 

@@ -77,7 +77,8 @@ def test_a_rate_counts_answers_to_what_was_due_before_the_window() -> None:
     ("changes", "late", "limit"),
     [
         ({}, 0.0, None),
-        ({"cpu_seconds": 9.2}, 0.0, "generator"),
+        ({"cpu_seconds": 8.6}, 0.0, "generator"),
+        ({"cpu_seconds": 8.4}, 0.0, None),
         ({"cpu_seconds": 5.0, "waited_seconds": 4.5}, 0.0, "generator"),
         ({"cpu_seconds": 5.0, "waited_seconds": float("nan")}, 0.0, None),
         ({}, 0.004, "generator"),
