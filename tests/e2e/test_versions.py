@@ -208,6 +208,8 @@ def test_promotions_and_rollbacks_cost_no_request_and_mix_no_numbers(
             assert len({tuple(each[length]) for each in expected.values()}) == len(VERSIONS)
         calibrations = [each[len(SCORED)][-1] for each in expected.values()]
         assert len({*calibrations}) == len(VERSIONS)
+        p_values = [tuple(each[len(SCORED)][2:4]) for each in expected.values()]
+        assert len({*p_values}) == len(VERSIONS)
         say(toy, [1, 2], 1)
         until(client, "1", ["1", "2"])
         shutil.rmtree(toy / "3")
