@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ from service.remote.store import (
     MAX_LISTED,
     RANGE_BYTES,
     BadUri,
+    NothingThere,
     RemoteFile,
     StoreError,
     as_store_error,
@@ -62,7 +64,7 @@ class FsspecStore:
         try:
             found: dict[str, Any] = self._system.find(self._root, detail=True)
         except FileNotFoundError:
-            raise BadUri("there is no such folder") from None
+            raise NothingThere("there is no such folder") from None
         except Exception as error:
             raise as_store_error(error, "cannot be listed") from None
         if len(found) > MAX_LISTED:
@@ -117,7 +119,8 @@ class FsspecStore:
             self._call(path, opened.close)
         except StoreError:
             # Else what is there of it would be written once nobody refers to it.
-            opened.closed = True
+            with suppress(AttributeError):
+                opened.closed = True
             raise
 
     def _call(self, path: str, call: Callable[[], Any]) -> Any:

@@ -7,13 +7,24 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     get_session,
 )
 
-from service.remote.store import FILES_AT_ONCE, BadUri, ChangedError, RemoteFile, as_store_error
+from service.remote.store import (
+    FILES_AT_ONCE,
+    BadUri,
+    ChangedError,
+    NothingThere,
+    RemoteFile,
+    as_store_error,
+)
 from service.remote.web_store import hide_addresses, read_range
 
 # A revision with a '/' is written with %2F; but for these, which the Hub itself has.
@@ -70,6 +81,14 @@ class HubStore:
             info = self._api.model_info(
                 name.repo, revision=name.revision, files_metadata=True, timeout=self._timeout
             )
+        except GatedRepoError:
+            raise BadUri("access to it is granted on its page of the Hub to who asks") from None
+        except RevisionNotFoundError:
+            raise BadUri("there is no such revision") from None
+        except RepositoryNotFoundError:
+            raise NothingThere(
+                "no such repository, or HF_TOKEN (else hf auth login) may not read it"
+            ) from None
         except Exception as error:
             raise as_store_error(error, "cannot be listed") from None
         self._commit = info.sha
@@ -113,5 +132,5 @@ class HubStore:
                 commit_message="Push a model of pushforward",
                 revision=name.revision,
             )
-        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        except Exception as error:
             raise as_store_error(error, "cannot be written") from None

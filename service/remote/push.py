@@ -7,7 +7,7 @@ A folder without config.json is no model, and one whose files are not those of i
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +23,7 @@ from service.remote.index import (
 )
 from service.remote.listing import is_model_file, join, models_among
 from service.remote.local_store import LocalStore
-from service.remote.store import BadUri, RemoteFile, Store
+from service.remote.store import BadUri, NothingThere, RemoteFile, Store
 from service.remote.transfer import read_whole, within
 
 
@@ -99,7 +99,10 @@ def push(folder: Path, store: Store, *, timeout_seconds: float, force: bool) -> 
         StoreError: the store failed.
     """
     versions = find_versions(folder)
-    there = {one.path: one for one in within(timeout_seconds, store.list, "cannot be listed")}
+    there: dict[str, RemoteFile] = {}
+    with suppress(NothingThere):
+        listed = within(timeout_seconds, store.list, "cannot be listed")
+        there = {one.path: one for one in listed}
 
     def read(path: str) -> list[IndexEntry] | None:
         """The index at a path, if there is one."""

@@ -37,6 +37,10 @@ class BadUri(ValueError):
     """A URI is not one that models can come from, or there is no model behind it."""
 
 
+class NothingThere(BadUri):
+    """A folder or repository does not exist; pushing makes it."""
+
+
 class RemoteFile(NamedTuple):
     """A file of a store.
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from service.contracts import SourceStatus
 from service.remote.cache import CacheEntry, name_of_uri
@@ -177,6 +177,19 @@ def test_a_disk_that_is_too_small_is_told(
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     assert "free bytes, there are 100" in get(tmp_path).reason
     assert held(tmp_path) == {}
+
+
+def test_an_upload_that_stalls_ends(
+    bucket: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    released = threading.Event()
+    monkeypatch.setattr(MemoryFile, "write", lambda *_: released.wait(5))
+    try:
+        with pytest.raises(StoreError, match=r"config.json cannot be written: no answer within"):
+            open_store(URI, 0.05).upload([("config.json", tmp_path / "config.json")], [])
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Models on the Hugging Face Hub, by a small server that answers as the Hub does."""
 
+import base64
 import hashlib
 import json
 import logging
@@ -15,7 +16,9 @@ import pytest
 from service.remote.cache import CacheEntry
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.hub_store import HubName, parse_hub_name
-from service.remote.store import BadUri
+from service.remote.index import INDEX_FILE, read_index
+from service.remote.push import push
+from service.remote.store import BadUri, StoreError, open_store
 
 TOKEN = "hf_0123456789abcdef"
 WEIGHTS = b"weights" * 100
@@ -29,8 +32,11 @@ def git_sha1(content: bytes) -> str:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One repository, org/flow, which is private."""
+    """One repository, org/flow, which is private; and org/mine, which a push makes."""
 
+    calls: ClassVar[list[str]] = []
+    pushed: ClassVar[dict[str, bytes]] = {}
+    stored: ClassVar[dict[str, bytes]] = {}
     weights_digest = hashlib.sha256(WEIGHTS).hexdigest()
     # Answers with which it begins, instead of the configuration: body, and whether it has a length.
     busy: ClassVar[list[tuple[bytes, bool]]] = []
@@ -42,7 +48,12 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         file = re.fullmatch(rf"/org/flow/resolve/{COMMIT}/(.+)", path)
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if path.startswith("/api/models/org/gated"):
+            refused = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
+            self.answer(403, b"{}", refused)
+        elif path.startswith(("/api/models/org/missing", "/api/models/org/mine")):
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "secret"})
         elif path == "/api/models/org/flow/revision/v1.0":
             siblings = [
@@ -77,6 +88,62 @@ class Hub(BaseHTTPRequestHandler):
         total = f"bytes {first}-{len(content) - 1}/{len(content)}"
         self.answer(206, content[first:], {"Content-Range": total})
 
+    def do_POST(self) -> None:
+        """What a push asks: to make the repository, how to upload, where to, and the commit."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        call = self.path.partition("?")[0].removeprefix("/api/models/org/mine/")
+        self.calls.append(call)
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.answer(403, b'{"error": "You may not write here"}')
+        elif call == "commit/main":
+            for line in body.decode().splitlines():
+                told = json.loads(line)
+                value = told["value"]
+                if told["key"] == "file":
+                    self.pushed[value["path"]] = base64.b64decode(value["content"])
+                elif told["key"] == "lfsFile":
+                    self.pushed[value["path"]] = self.stored[value["oid"]]
+            self.tell({"commitUrl": f"{self.url}/org/mine/commit/{COMMIT}", "commitOid": COMMIT})
+        else:
+            asked = json.loads(body)
+            self.tell(
+                {
+                    "/api/repos/create": lambda: {"url": f"{self.url}/org/mine"},
+                    "preupload/main": lambda: {"files": [self.mode(one) for one in asked["files"]]},
+                    "/org/mine.git/info/lfs/objects/batch": lambda: {
+                        "transfer": "basic",
+                        "objects": [self.place(one) for one in asked["objects"]],
+                    },
+                    "/verify": dict,
+                }[call]()
+            )
+
+    def do_PUT(self) -> None:
+        """Take a large file."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.calls.append("upload")
+        self.stored[hashlib.sha256(content).hexdigest()] = content
+        self.answer(200, b"")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.headers['Host']}"
+
+    def mode(self, file: dict[str, object]) -> dict[str, object]:
+        is_large = str(file["path"]).endswith(".safetensors")
+        mode = "lfs" if is_large else "regular"
+        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+
+    def place(self, one: dict[str, object]) -> dict[str, object]:
+        actions = {
+            "upload": {"href": f"{self.url}/upload/{one['oid']}"},
+            "verify": {"href": f"{self.url}/verify"},
+        }
+        return {**one, "actions": actions}
+
+    def tell(self, body: object) -> None:
+        self.answer(200, json.dumps(body).encode())
+
     def lfs(self, name: str) -> dict[str, object]:
         if name != "model.safetensors":
             return {}
@@ -110,6 +177,10 @@ def _hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        # Its own protocol is that of other servers; without it the library uploads by Git LFS.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        for kept in (Hub.calls, Hub.pushed, Hub.stored):
+            kept.clear()
         try:
             yield
         finally:
@@ -155,14 +226,63 @@ def test_another_answer_is_not_a_part_of_a_file(
     assert ranges == asked
 
 
-def test_what_the_hub_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = fetch("hf://org/flow@v2.0", FetchOptions(tmp_path, 5.0))
+@pytest.mark.parametrize(
+    ("uri", "token", "said"),
+    [
+        ("hf://org/missing", TOKEN, "no such repository, or HF_TOKEN"),
+        ("hf://org/flow@v2.0", TOKEN, "there is no such revision"),
+        ("hf://org/flow@v1.0", "hf_another", "no such repository, or HF_TOKEN"),
+        ("hf://org/gated", TOKEN, "access to it is granted on its page"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_what_to_do(
+    uri: str, token: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    status = fetch(uri, FetchOptions(tmp_path, 5.0))
+    assert said in status.reason
+    assert status.is_misnamed
+    assert token not in status.reason
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_bytes(b"{}")
+    (tmp_path / "mine" / "model.safetensors").write_bytes(WEIGHTS)
+    return tmp_path / "mine"
+
+
+# Of the library itself, when it uploads a file.
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+def test_a_model_is_pushed_as_one_commit(model: Path) -> None:
+    (done,) = push(model, open_store("hf://org/mine/1", 5.0), timeout_seconds=5.0, force=False)
+    assert done.is_new
+    assert Hub.calls == [
+        *("/api/repos/create", "preupload/main", "/org/mine.git/info/lfs/objects/batch"),
+        *("upload", "/verify", "commit/main"),
+    ]
+    index = Hub.pushed.pop(f"1/{INDEX_FILE}")
+    assert Hub.pushed == {"1/config.json": b"{}", "1/model.safetensors": WEIGHTS}
+    digests = {one.path: one.sha256 for one in read_index(index, INDEX_FILE)}
+    assert digests["model.safetensors"] == Hub.weights_digest
+
+
+def test_a_push_that_is_refused_or_stalls_is_one_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store("hf://org/mine/1", 0.1)
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    private = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
-    for status in (missing, private):
-        assert status.reason.startswith("cannot be listed: ")
-        assert "\n" not in status.reason
-        assert "hf_another" not in status.reason
+    with pytest.raises(StoreError, match=r"cannot be written: .*403") as refused:
+        store.upload([("config.json", model / "config.json")], [])
+    assert "\n" not in str(refused.value)
+    released = threading.Event()
+    monkeypatch.setattr(Hub, "do_POST", lambda _: released.wait(5))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be written: .*timed out"):
+            store.upload([("config.json", model / "config.json")], [])
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize(
