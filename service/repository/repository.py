@@ -349,9 +349,11 @@ class FolderRepository:
         """Serve a model no longer, until it is loaded by name; accepted rows are finished.
 
         Raises:
-            ModelNotFound: no such model.
+            ModelNotFound: no such model, or it is named with a version.
             NotReady: it was refused, or the service is shutting down.
         """
+        if "@" in name:
+            raise ModelNotFound(f"model: expected a name without a version, got {name!r:.80}")
         self.get(name)
         async with self._turn(name):
             self.get(name)

@@ -174,9 +174,13 @@ def find(repository: Repository, name: str, version: str | None) -> ServedModel:
     """Find a model by name, and by version where one is named.
 
     Raises:
-        ModelNotFound: no such model, or that version of it is not live.
+        ModelNotFound: no such model, that version of it is not live, or the name has one too.
         NotReady: models are loading or the service is draining.
     """
+    if version is not None and "@" in name:
+        raise ModelNotFound(
+            f"model: expected one version, got {name!r:.80} and the version {version!r:.20}"
+        )
     return repository.get(name if version is None else f"{name}@{version}")
 
 

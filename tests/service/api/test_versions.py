@@ -25,7 +25,8 @@ def over_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     put(tmp_path / "flow", {1, 2, 3, 4}, set(), {1, 2, 4}, 1)
 
     def start(test: Callable[[Get], Awaitable[None]]) -> None:
-        settings = Settings(model_repository=(tmp_path,), watch_models=False, log_level="error")
+        options = {"watch_models": False, "log_level": "error", "enable_model_control": True}
+        settings = Settings(model_repository=(tmp_path,), **options)
         metrics = Metrics()
         app = create_app(settings, FolderRepository(settings, metrics), metrics)
 
@@ -34,8 +35,10 @@ def over_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
                 transport = httpx.ASGITransport(app)
                 async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
 
-                    async def get(path: str, method: str = "GET") -> Any:
+                    async def get(path: str, method: str = "GET", *, whole: bool = False) -> Any:
                         answer = await client.request(method, path)
+                        if whole:
+                            return answer
                         return answer.json() if answer.is_success else answer.status_code
 
                     await test(get)
@@ -60,6 +63,32 @@ def test_each_description_lists_what_is_live(over_versions: Callable[..., None])
             "2",
             "4",
         ]
+
+    over_versions(test)
+
+
+@pytest.mark.parametrize("name", ["flow@1", "flow@9", "flow@", "@", "flow@1@2", "nobody"])
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_a_model_is_loaded_and_unloaded_as_a_whole(
+    over_versions: Callable[..., None], action: str, name: str
+) -> None:
+    async def test(get: Get) -> None:
+        assert await get(f"/v2/repository/models/{name}/{action}", "POST") == 404
+        assert (await get("/v2/models/flow"))["versions"] == ["1", "2", "4"]
+
+    over_versions(test)
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/stats", "/infer"])
+@pytest.mark.parametrize("version", ["2", "4"])
+def test_a_version_is_named_once(
+    over_versions: Callable[..., None], path: str, version: str
+) -> None:
+    async def test(get: Get) -> None:
+        method = "POST" if path == "/infer" else "GET"
+        answer = await get(f"/v2/models/flow@4/versions/{version}{path}", method, whole=True)
+        assert answer.status_code == 404
+        assert f"expected one version, got 'flow@4' and the version '{version}'" in answer.text
 
     over_versions(test)
 

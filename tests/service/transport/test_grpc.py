@@ -207,6 +207,23 @@ def test_the_server_its_models_and_their_statistics() -> None:
     run(test)
 
 
+def test_a_version_is_named_once() -> None:
+    twice = {"name": "line@3", "version": "4"}
+    messages = {
+        "ModelMetadata": message_class("ModelMetadataRequest")(**twice),
+        "ModelStatistics": message_class("ModelStatisticsRequest")(**twice),
+        "ModelInfer": question(ROWS, model_name="line@3", model_version="4"),
+    }
+
+    async def test(client: Asking) -> None:
+        for method, message in messages.items():
+            status, detail, code = await client.refusal(method, message)
+            assert (status, code) == ("NOT_FOUND", "model_not_found")
+            assert "expected one version, got 'line@3' and the version '4'" in detail
+
+    run(test)
+
+
 def test_models_are_loaded_and_unloaded_where_that_is_allowed() -> None:
     load = message_class("RepositoryModelLoadRequest")
 
