@@ -14,6 +14,8 @@ _CHAIN = re.compile(rf"{_SCHEME}::.*://|.*::{_SCHEME}:(//|:)", re.DOTALL)
 # One of several that are joined by ':', which may also stand before a password, in an address of
 # IPv6, before a port, and in a query, where no path and no URI follows it.
 _LOCATION = re.compile(
+    # A password with a '/' is no part of a URI; it is refused as a whole, so that it is not shown.
+    rf"(?:https?|s?ftp)://[^/?@:]*:(?![/.~]|\d+[/?:]|{_SCHEME}://)[^/@:]*/[^@:]*@[^:]*(?::\d+)?|"
     rf"{_SCHEME}://(?:[^/?]*@)?(?:\[[^\]/]*\]|[^/?:]*)(?::\d+(?=[/?:]|$))?"
     rf"(?:/[^?:]*)?(?:\?(?:[^:]|:(?![/.~:]|{_SCHEME}://|$))*)?|[^:]+",
     re.DOTALL,

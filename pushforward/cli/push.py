@@ -31,8 +31,12 @@ def push(folder: Folder, uri: Uri, *, force: Force = False, json: Json = False) 
     """Push a model folder to a URI: validated, with digests, the index last."""
     with plain_errors():
         from service.remote.web_store import NO_UPLOAD
-        from service.uris import is_uri, show_uri
+        from service.uris import as_location, is_uri, show_uri
 
+        try:
+            as_location(uri)
+        except ValueError as error:
+            fail(f"URI: {error}", USAGE_EXIT_CODE)
         if not is_uri(uri):
             fail(
                 f"URI: expected s3://, hf://, gs://, az:// or file:///, got {uri}", USAGE_EXIT_CODE

@@ -228,7 +228,7 @@ class Look:
         unproved = [
             folder
             for folder, files in taken.items()
-            if folder not in self._faults and not all(file.sha256 for file in files)
+            if folder not in self._faults and not all(file.is_proved for file in files)
         ]
         if not unproved:
             return

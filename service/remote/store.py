@@ -56,6 +56,11 @@ class RemoteFile(NamedTuple):
     sha256: str = ""
     git_sha1: str = ""
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether a copy that has all its bytes is known to be of this content."""
+        return bool(self.sha256 or self.git_sha1)
+
 
 class Store(Protocol):
     """The files below a URI. Every failure is a `StoreError`.

@@ -56,6 +56,10 @@ def test_folders_are_joined_as_paths_are(monkeypatch: pytest.MonkeyPatch) -> Non
         ("https://host:/a", ["https://host", Path("/a")]),
         ("https://me:word@host:1/m?k=a/b:/c", ["https://me:word@host:1/m?k=a/b", Path("/c")]),
         ("s3://a::s3://b", ["s3://a", "s3://b"]),
+        (
+            "http://a:8/b:c/d@e:http://f:./g@h",
+            ["http://a:8/b", Path("c/d@e"), "http://f", Path("g@h")],
+        ),
         ("file:///srv/my%20models:memory://m", [Path("/srv/my models"), "memory://m"]),
         ("sftp://me:wo:r@d@host:22/m:/c", ["sftp://me:wo:r@d@host:22/m", Path("/c")]),
         ("ftp://me:word@host:c", ["ftp://me:word@host", Path("c")]),
@@ -88,6 +92,7 @@ def test_uris_are_arguments_and_are_shown_without_credentials() -> None:
         ("file://me:secret@srv/models", "three slashes"),
         ("http://me:se/cret@host/models", "port"),
         ("http://me:secret@host:99999/models", "port"),
+        ("sftp://:se/cret@host:22/models", "port"),
         ("http://me:secret@[::1/models", "IPv6"),
         ("simplecache::http://me:secret@host/models", "joined by '::'"),
         ("zip://a.zip::http://me:secret@host/models", "joined by '::'"),
@@ -96,11 +101,13 @@ def test_uris_are_arguments_and_are_shown_without_credentials() -> None:
 )
 def test_a_uri_that_cannot_be_used_is_told_without_its_password(uri: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as raised:
-        read({"model_repository": [uri]})
+        read({"model_repository": uri if uri.startswith(("http:", "sftp:")) else [uri]})
     inspected = invoke("inspect", uri)
     assert inspected.exit_code == 2
     assert "Invalid value" in inspected.stderr
-    assert "cret" not in str(raised.value) + inspected.stderr
+    pushed = invoke("push", ".", uri)
+    assert pushed.exit_code == 2
+    assert "cret" not in str(raised.value) + inspected.stderr + pushed.stderr
 
 
 def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ class Hub(BaseHTTPRequestHandler):
     # Answers with which it begins, instead of the configuration: body, and whether it has a length.
     busy: ClassVar[list[tuple[bytes, bool]]] = []
     ranges: ClassVar[list[str | None]] = []
+    lists: ClassVar[list[str]] = []
 
     def log_message(self, *told: object) -> None:
         """Say nothing."""
@@ -56,6 +57,7 @@ class Hub(BaseHTTPRequestHandler):
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "secret"})
         elif path == "/api/models/org/flow/revision/v1.0":
+            self.lists.append(path)
             siblings = [
                 {
                     "rfilename": name,
@@ -192,12 +194,14 @@ def test_a_revision_is_fetched_with_the_token_which_is_told_to_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    Hub.lists.clear()
     status = fetch("hf://org/flow@v1.0", FetchOptions(tmp_path, 5.0))
     assert status.is_ok, status
     link = CacheEntry.of(tmp_path, "hf://org/flow@v1.0").link
     assert link.name == "flow"
     assert {path.name for path in link.iterdir()} == {"config.json", "model.safetensors"}
     assert TOKEN not in caplog.text
+    assert len(Hub.lists) == 1, "files with digests need not be listed again"
     assert all(TOKEN not in path.read_text() for path in tmp_path.rglob(".state.json"))
 
 
