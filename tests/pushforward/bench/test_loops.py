@@ -96,6 +96,19 @@ def test_a_connection_that_the_server_closes_is_replaced() -> None:
     assert figures["latency_ms"] is None
 
 
+def test_a_server_that_ends_each_connection_with_its_answer_is_believed() -> None:
+    """And what is no problem document is told by its status."""
+
+    async def reply(_: bytes) -> bytes:
+        return b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+
+    with running(reply) as server:
+        load = server.load(rate=50.0, arrivals="constant", connections=1)
+        figures = summarize(load, run_load(load), rows=1)
+    assert figures["errors"]["by_reason"] == {"status 503": 15}
+    assert server.num_connections >= 15
+
+
 def test_what_meets_a_connection_that_was_just_closed_is_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -123,6 +136,7 @@ def test_what_is_not_answered_in_time_is_given_up() -> None:
     reasons = figures["errors"]["by_reason"]
     assert set(reasons) <= {"timeout", "timeout before a connection was free"}
     assert sum(reasons.values()) == 6
+    assert reasons["timeout"] >= 2  # another connection took the place of the first
 
 
 def test_a_server_that_dies_ends_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
