@@ -109,6 +109,17 @@ def test_a_server_that_ends_each_connection_with_its_answer_is_believed() -> Non
     assert server.num_connections >= 15
 
 
+def test_what_is_no_http_is_told_as_that() -> None:
+    async def reply(_: bytes) -> bytes:
+        return b"SSH-2.0-server\r\n"
+
+    with running(reply) as server:
+        load = server.load(rate=50.0, arrivals="constant", seconds=0.1)
+        figures = summarize(load, run_load(load), rows=1)
+    [(reason, count)] = figures["errors"]["by_reason"].items()
+    assert (count, "HTTP" in reason) == (5, True)
+
+
 def test_what_meets_a_connection_that_was_just_closed_is_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
