@@ -188,7 +188,7 @@ class Reader:
 
 
 class WarmProcesses:
-    """The processes that have imported torch, one for each environment that has it."""
+    """The processes that have imported before, one for each environment that has the command."""
 
     def __init__(self) -> None:
         self._started: dict[Path, subprocess.Popen[str]] = {}
@@ -197,7 +197,7 @@ class WarmProcesses:
         """Start those of the environments in a clone that are not running."""
         for config in clone.glob("*/pyvenv.cfg"):
             folder = config.resolve().parent
-            if folder not in self._started and any(folder.glob("lib/*/site-packages/torch")):
+            if folder not in self._started and any(folder.glob("lib/*/site-packages/typer")):
                 self._started[folder] = _start_warm(folder)
 
     def close(self) -> None:
