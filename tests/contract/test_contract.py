@@ -16,6 +16,9 @@ from tests.contract.case import ANY, MADE, NPZ, PNG, PROBLEM, REQUEST_ID, Case
 from tests.contract.table import CASES, NEIGHBOURS, PARTS
 from tests.contract.transports import TRANSPORTS, ContractServer, Received, exchange, wire
 
+# One process for all: each server starts once.
+pytestmark = pytest.mark.xdist_group("contract")
+
 PATIENCE_SECONDS = 20.0
 _TIMING = re.compile(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}")
 
