@@ -1,16 +1,15 @@
 """S3: models are pushed, listed and fetched; what fails on the way leaves the version before."""
 
 import os
-import subprocess
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from moto.server import ThreadedMotoServer
 
-from benchmarks.process import free_port
 from service.remote.cache import CacheEntry
 from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE
@@ -67,24 +66,16 @@ def held(cache: Path, uri: str = URI) -> dict[str, bytes]:
 
 @contextmanager
 def moto() -> Iterator[Bucket]:
-    """Moto's server in an environment of its own: it wants older packages than ours."""
-    command = os.environ.get("MOTO_SERVER")
-    if command is None:
-        pytest.skip("MOTO_SERVER does not name a moto_server")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [command, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
-    ) as process:
-        for _ in range(100):
-            with suppress(httpx.TransportError):
-                httpx.put(f"{url}/{BUCKET}").raise_for_status()
-                break
-            time.sleep(0.1)
-        try:
-            yield Bucket(url)
-        finally:
-            process.terminate()
+    """A bucket of moto's server."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    httpx.put(f"{url}/{BUCKET}").raise_for_status()
+    try:
+        yield Bucket(url)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("kind", ["own", "moto"])
