@@ -167,11 +167,13 @@ def test_measurements_of_several_processes_are_put_together() -> None:
     second = measurement(
         refused, cpu_seconds=2.5, waited_seconds=float("nan"), start=0.45, end=9.45
     )
+    second = replace(second, is_stopped=True, given_up="it is gone")
     merged = merge([first, second])
+    assert (merged.is_stopped, merged.given_up) == (True, "it is gone")
     figures = summarize(LOAD, merged, rows=1)
     assert figures["requests"] == 90
     assert figures["errors"]["by_reason"] == {"overloaded": 90, "timeout": 1}
-    assert figures["sent_bytes"] == 200
+    assert (figures["sent_bytes"], figures["received_bytes"]) == (200, 400)
     assert figures["generator"]["cpu_share"] == pytest.approx(2.0 / 9)
     assert figures["seconds"] == 9.0
 
