@@ -5,6 +5,7 @@
 A folder without config.json is no model, and one whose files are not those of its index is refused.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from service.remote.listing import is_model_file, join, models_among
 from service.remote.local_store import LocalStore
 from service.remote.store import BadUri, NothingThere, RemoteFile, Store
 from service.remote.transfer import read_whole, within
+
+_NO_DIGEST = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,14 @@ class _LocalModel:
         names.sort(key=lambda name: name == CONFIG_FILE)
         return [(join(self.path, name), self._folder / self.path / name) for name in names]
 
+    @property
+    def unfinished(self) -> list[IndexEntry]:
+        """An index that tells of this version, and that no content fits."""
+        return [
+            one._replace(sha256=_NO_DIGEST) if one.path == CONFIG_FILE else one
+            for one in self.entries
+        ]
+
     def pushed(self, *, is_new: bool) -> PushedModel:
         """What became of it."""
         size = sum(one.size for one in self.entries)
@@ -92,7 +103,7 @@ def push(folder: Path, store: Store, *, timeout_seconds: float, force: bool) -> 
         folder: a model, its versions, or a repository.
         store: takes them.
         timeout_seconds: of each call that reads.
-        force: whether to replace what differs.
+        force: whether to replace what lies there, be it the same or not.
 
     Raises:
         BadUri: something else lies there, and may not be replaced.
@@ -112,21 +123,34 @@ def push(folder: Path, store: Store, *, timeout_seconds: float, force: bool) -> 
         return read_index(content, path)
 
     # Settings above versions go with the repository.
-    tops = [one for path, files in versions.items() for one in files if not _has_config(files)]
+    tops = [
+        IndexEntry(one.path, one.size, sha256(folder / one.path))
+        for files in versions.values()
+        for one in files
+        if not _has_config(files)
+    ]
     found = [
         _LocalModel(folder, path, files) for path, files in versions.items() if _has_config(files)
     ]
-    states = {local.path: _is_same(local, read(join(local.path, INDEX_FILE))) for local in found}
-    for local in found:
-        if not states[local.path] and not force:
-            _check_free(local, there)
+    states = {
+        local.path: not force and _is_same(local, read(join(local.path, INDEX_FILE)), there)
+        for local in found
+    }
+    if not force:
+        for local in found:
+            if not states[local.path] and read(join(local.path, INDEX_FILE)) != local.unfinished:
+                _check_free(local, there)
+        for top in tops:
+            if top.path in there:
+                content = read_whole(store, there[top.path], MAX_INDEX_BYTES, timeout_seconds)
+                _check_settings(top, content)
     for local in found:
         if not states[local.path]:
             _upload(local, store, there)
     if "" not in states:
-        settings = [(one.path, folder / one.path) for one in tops]
+        settings = [(top.path, folder / top.path) for top in tops if force or top.path not in there]
         before = read(INDEX_FILE) or []
-        joined = _joined(found, before)
+        joined = _joined(found, tops, before)
         if settings or {*joined} != {*before}:
             with _written(joined) as index:
                 store.upload([*settings, (INDEX_FILE, index)], [])
@@ -137,8 +161,27 @@ def _has_config(files: Sequence[RemoteFile]) -> bool:
     return any(PurePosixPath(one.path).name == CONFIG_FILE for one in files)
 
 
-def _is_same(local: _LocalModel, index: list[IndexEntry] | None) -> bool:
-    return index is not None and {*index} == {*local.entries}
+def _is_same(
+    local: _LocalModel, index: list[IndexEntry] | None, there: dict[str, RemoteFile]
+) -> bool:
+    """Whether a version lies there by its index, and every file of it by its size."""
+    if index is None or {*index} != {*local.entries}:
+        return False
+    listed = [there.get(join(local.path, one.path)) for one in local.entries]
+    return all(
+        file is not None and file.size == one.size and file.sha256 in ("", one.sha256)
+        for file, one in zip(listed, local.entries, strict=True)
+    )
+
+
+def _check_settings(top: IndexEntry, content: bytes) -> None:
+    """Refuse to replace what is said of all versions of a model.
+
+    Raises:
+        BadUri: saying what to do.
+    """
+    if hashlib.sha256(content).hexdigest() != top.sha256:
+        raise BadUri(f"{top.path}: other settings lie there; replace them with --force")
 
 
 def _check_free(local: _LocalModel, there: dict[str, RemoteFile]) -> None:
@@ -149,7 +192,8 @@ def _check_free(local: _LocalModel, there: dict[str, RemoteFile]) -> None:
     """
     where = local.path or "the URI"
     inside = [path for path in there if path.rpartition("/")[0] == local.path]
-    if any(is_model_file(path) for path in inside):
+    # Without config.json, which comes after the others, they are what a push left that was cut off.
+    if join(local.path, CONFIG_FILE) in inside:
         raise BadUri(
             f"{where}: another model lies there; push this one as a version of a higher number, or "
             "replace it with --force"
@@ -170,18 +214,29 @@ def _upload(local: _LocalModel, store: Store, there: dict[str, RemoteFile]) -> N
         and path not in own
         and path != index
     ]
+    if index in there:
+        # It fits no model while files are replaced, nor after a push that was cut off.
+        with _written(local.unfinished) as file:
+            store.upload([(index, file)], [])
     with _written(local.entries) as file:
         store.upload([*local.uploads, (index, file)], stale)
 
 
-def _joined(found: Sequence[_LocalModel], before: Sequence[IndexEntry]) -> list[IndexEntry]:
-    """The index of a repository: the models that are pushed, and the others that it had."""
+def _joined(
+    found: Sequence[_LocalModel], tops: Sequence[IndexEntry], before: Sequence[IndexEntry]
+) -> list[IndexEntry]:
+    """The index of a repository: what is pushed, and what else it had."""
     pushed = {local.path for local in found}
-    kept = [one for one in before if one.path.rpartition("/")[0] not in pushed]
+    settings = {top.path for top in tops}
+    kept = [
+        one
+        for one in before
+        if one.path.rpartition("/")[0] not in pushed and one.path not in settings
+    ]
     new = [
         one._replace(path=join(local.path, one.path)) for local in found for one in local.entries
     ]
-    return [*kept, *new]
+    return [*kept, *new, *tops]
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def test_the_index_comes_last_and_what_is_replaced_goes(bucket: Bucket, model: P
     assert upload(model, f"{URI}/moons", force=True)
     written = [(kind, key.rpartition("/")[2]) for kind, key in bucket.requests if kind != "GET"]
     assert written == [
+        ("PUT", INDEX_FILE),  # that fits nothing yet
         *(("PUT", "model.safetensors"), ("PUT", "config.json"), ("PUT", INDEX_FILE)),
         ("DELETE", "calibration.json"),
     ]
