@@ -21,23 +21,6 @@ URI = f"s3://{BUCKET}/models"
 WEIGHTS = bytes(range(256)) * 400
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    with s3_server() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """An empty bucket that the environment leads to."""
-    for name, value in server.variables.items():
-        monkeypatch.setenv(name, value)
-    server.objects.clear()
-    server.requests.clear()
-    server.fault = lambda *_: False
-    return server
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "moons"

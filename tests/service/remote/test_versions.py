@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,15 @@ from service.remote.index import INDEX_FILE
 from service.remote.store import FILES_AT_ONCE
 from service.repository.sources import options_for
 from service.settings import Settings
-from tests.service.remote.s3_server import BUCKET, Bucket, Handler, s3_server
+from tests.service.remote.s3_server import BUCKET, Bucket, Handler
 
 URI = f"s3://{BUCKET}/models"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    with s3_server() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in server.variables.items():
-        monkeypatch.setenv(name, value)
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait hardly between attempts."""
     monkeypatch.setattr("service.remote.transfer.DELAY_SECONDS", 0.01)
-    server.objects.clear()
-    server.asked_bytes.clear()
-    server.fault = lambda *_: False
-    return server
 
 
 def put(bucket: Bucket, *folders: str, size: int = 1000) -> None:
