@@ -45,6 +45,7 @@ def push(folder: Folder, uri: Uri, *, force: Force = False, json: Json = False) 
         if uri.startswith(("http://", "https://")):
             fail(f"{shown}: {NO_UPLOAD}", USAGE_EXIT_CODE)
         pushed = _push(folder, uri, shown, force=force)
+        _tell_readers_of_indexes(shown, pushed)
     if json:
         from json import dumps
 
@@ -76,6 +77,20 @@ def _push(folder: Path, uri: str, shown: str, *, force: bool) -> "list[PushedMod
         fail(f"{shown}: {error}", USAGE_EXIT_CODE)
     except StoreError as error:
         fail(f"{shown}: {error}", FAULT_EXIT_CODE)
+
+
+def _tell_readers_of_indexes(shown: str, pushed: "list[PushedModel]") -> None:
+    """Say who does not learn of a version that was pushed below the index of its repository."""
+    from models.checkpoints.naming import is_version
+
+    if [one.path for one in pushed if one.is_new] == [""] and is_version(
+        shown.rstrip("/").rpartition("/")[2]
+    ):
+        typer.echo(
+            f"{shown}: an index further up does not name it: for readers over https:// push the "
+            "folder of models",
+            err=True,
+        )
 
 
 def _check(facts: dict[str, object], folder: Path) -> None:

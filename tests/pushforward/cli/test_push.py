@@ -46,6 +46,16 @@ def test_a_repository_is_pushed_and_read_from_its_uri(
     assert (refused.exit_code, "another model lies there" in refused.output) == (2, True)
 
 
+@pytest.mark.parametrize(("path", "is_told"), [("moons/3", True), ("moons", False)])
+def test_it_is_told_who_does_not_learn_of_a_version(
+    tmp_path: Path, path: str, is_told: bool
+) -> None:
+    for expected in (is_told, False):  # the second time nothing is new
+        done = invoke("push", MOONS, (tmp_path / path).as_uri(), "--json")
+        assert (done.exit_code, json.loads(done.stdout)["models"][0]["path"]) == (0, "")
+        assert ("for readers over https:// push the folder" in done.stderr) is expected
+
+
 def test_a_model_that_does_not_reproduce_itself_is_not_pushed(tmp_path: Path) -> None:
     shutil.copytree(MOONS, tmp_path / "moons")
     (tmp_path / "moons" / "golden.safetensors").unlink()

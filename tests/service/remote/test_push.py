@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from service.remote.index import INDEX_FILE, read_index
 from service.remote.local_store import LocalStore
 from service.remote.push import PushedModel, push
-from service.remote.store import BadUri, StoreError
+from service.remote.store import BadUri, RemoteFile, StoreError
 
 SETTINGS = "toy/serving.toml"
 
@@ -28,6 +29,13 @@ class CutOff(LocalStore):
             self._left -= 1
             super().upload([one], [])
         super().upload([], removed)
+
+
+class Digesting(LocalStore):
+    """Lists digests as the Hub does, and one of them is that of another file."""
+
+    def list(self) -> list[RemoteFile]:
+        return [one._replace(sha256=sha256(b"other").hexdigest()) for one in super().list()]
 
 
 def make(folder: Path, content: str = "a") -> Path:
@@ -99,6 +107,13 @@ def test_what_is_lost_or_damaged_there_does_not_lie_there(
         pushed(folder, LocalStore(there))
     pushed(folder, LocalStore(there), force=True)
     assert weights.read_text() == "amodel.safetensors"
+
+
+def test_a_store_that_lists_another_digest_holds_another_file(tmp_path: Path) -> None:
+    folder, there = make(tmp_path / "toy"), tmp_path / "there"
+    pushed(folder, LocalStore(there))
+    with pytest.raises(BadUri, match="--force"):
+        pushed(folder, Digesting(there))
 
 
 def test_force_writes_what_seems_to_lie_there(tmp_path: Path) -> None:
