@@ -138,7 +138,10 @@ def push(folder: Path, store: Store, *, timeout_seconds: float, force: bool) -> 
     }
     if not force:
         for local in found:
-            if not states[local.path] and read(join(local.path, INDEX_FILE)) != local.unfinished:
+            entries = read(join(local.path, INDEX_FILE)) or []
+            # What its own index tells of is mended, or gone on with.
+            is_its_own = {*entries} in ({*local.entries}, {*local.unfinished})
+            if not states[local.path] and not is_its_own:
                 _check_free(local, there)
         for top in tops:
             if top.path in there:

@@ -94,26 +94,21 @@ def test_other_settings_are_replaced_by_force_alone(mine: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [None, "shorter"])
-def test_what_is_lost_or_damaged_there_does_not_lie_there(
-    tmp_path: Path, content: str | None
-) -> None:
+def test_what_is_lost_or_damaged_there_is_mended(tmp_path: Path, content: str | None) -> None:
     folder, there = make(tmp_path / "toy"), tmp_path / "there"
     pushed(folder, LocalStore(there))
     weights = there / "model.safetensors"
     weights.unlink()
     if content is not None:
         weights.write_text(content)
-    with pytest.raises(BadUri, match="--force"):
-        pushed(folder, LocalStore(there))
-    pushed(folder, LocalStore(there), force=True)
+    assert [one.is_new for one in pushed(folder, LocalStore(there))] == [True]
     assert weights.read_text() == "amodel.safetensors"
 
 
 def test_a_store_that_lists_another_digest_holds_another_file(tmp_path: Path) -> None:
     folder, there = make(tmp_path / "toy"), tmp_path / "there"
     pushed(folder, LocalStore(there))
-    with pytest.raises(BadUri, match="--force"):
-        pushed(folder, Digesting(there))
+    assert [one.is_new for one in pushed(folder, Digesting(there))] == [True]
 
 
 def test_force_writes_what_seems_to_lie_there(tmp_path: Path) -> None:
