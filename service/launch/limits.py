@@ -18,6 +18,10 @@ _MIN_BYTES = (
 # for what is opened for a while, as the files of a model that is loaded anew.
 _RESERVED_DESCRIPTORS = 24
 _FIRST_DESCRIPTORS = 1024
+# What the gRPC server opens for itself.
+_GRPC_DESCRIPTORS = 24
+# Of the connections that there is room for one in so many is gRPC's: it carries many calls.
+_GRPC_SHARE = 4
 # What loading a library raises where there is no memory for it: the loader, Python, a C extension.
 _NO_MEMORY = (ImportError, MemoryError, OSError, SystemError)
 
@@ -89,6 +93,21 @@ def room_for_connections(others: int = 0) -> int | None:
             "and as many as there are to be connections; raise it (ulimit -n)"
         )
     return granted - taken
+
+
+def share_connections(*, has_grpc: bool) -> tuple[int | None, int | None]:
+    """How many connections of HTTP may be open at a time, and how many of gRPC.
+
+    Raises:
+        StartupError: there is no room for any.
+    """
+    if not has_grpc:
+        return room_for_connections(), None
+    room = room_for_connections(_GRPC_DESCRIPTORS)
+    if room is None:
+        return None, None
+    of_grpc = max(room // _GRPC_SHARE, 1)
+    return max(room - of_grpc, 1), of_grpc
 
 
 def _soft(limit: int) -> int | None:

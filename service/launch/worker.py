@@ -33,10 +33,6 @@ _KEEP_ALIVE_SECONDS = 75
 # clients with open connections then learn that they must close them before the service does.
 _REFUSING_SECONDS = 1.0
 _WATCHDOG_SECONDS = 1
-# What the gRPC server opens for itself.
-_GRPC_DESCRIPTORS = 24
-# Of the connections that there is room for one in so many is gRPC's: it carries many calls.
-_GRPC_SHARE = 4
 # Objects of requests under way when the collector looks for cycles among them. Its own number, 700,
 # is reached by 30 requests, and to look costs up to a tenth of what they do: none leaves a cycle.
 _OBJECTS_BEFORE_COLLECTION = 20_000
@@ -146,7 +142,7 @@ class Worker:
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
         if self._ready_barrier is not None:
             await self._ready_barrier()
-        room, grpc_room = self._share_room()
+        room, grpc_room = limits.share_connections(has_grpc=self._settings.grpc_port is not None)
         self._shared.connection_limit.most = room
         self._is_loading = False
         host, port = listener.getsockname()[:2]
@@ -163,20 +159,6 @@ class Worker:
             _log.error("the grace is over: answers that their clients had not taken are cut off")
             self._code = EXIT_FAILED
         return self._code
-
-    def _share_room(self) -> tuple[int | None, int | None]:
-        """How many connections of HTTP may be open at a time, and how many of gRPC.
-
-        Raises:
-            StartupError: there is no room for any.
-        """
-        if self._settings.grpc_port is None:
-            return limits.room_for_connections(), None
-        room = limits.room_for_connections(_GRPC_DESCRIPTORS)
-        if room is None:
-            return None, None
-        of_grpc = max(room // _GRPC_SHARE, 1)
-        return max(room - of_grpc, 1), of_grpc
 
     async def _drain(self, number: int) -> None:
         """Finish what was accepted, within the grace; then let the server close."""

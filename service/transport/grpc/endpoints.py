@@ -65,10 +65,12 @@ class MessageEndpoint(Endpoint):
         return (math.inf, None) if self._is_open else super().admit(head)
 
     async def _answer(self, head: Head, request: RequestContext, read_body: ReadBody) -> Response:
-        body = await read_body()
-        if len(body) > _MOST_BYTES:
-            raise TooLarge(f"message: expected at most {_MOST_BYTES} bytes, got {len(body)}")
-        message = parse(self._request, body)
+        message = self._request()
+        if not self._is_open:  # those that are open ask by their name alone
+            body = await read_body()
+            if len(body) > _MOST_BYTES:
+                raise TooLarge(f"message: expected at most {_MOST_BYTES} bytes, got {len(body)}")
+            message = parse(self._request, body)
         answer = self._response(**await self._respond(message))
         return Response(200, [], answer.SerializeToString())
 

@@ -13,56 +13,75 @@ import asyncio
 from typing import Any
 
 from grpc import StatusCode
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthServicer
+from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest, HealthCheckResponse
 
 from service.auth import ApiKeyAuth
 from service.contracts import Repository
 from service.errors import NotFound, NotReady
 from service.transport.grpc.messages import SERVICE
+from service.transport.grpc.open_messages import OpenMessages
 from service.transport.grpc.status import read_metadata
 
+SERVICE_NAME: str = DESCRIPTOR.services_by_name["Health"].full_name
 # What stands for the service as a whole.
 _WHOLE = ("", SERVICE)
 # How soon whoever watches learns of a change.
 _LOOK_SECONDS = 0.5
 
 
-class RepositoryHealth(HealthServicer):  # type: ignore[misc]
-    """The health of a repository, as it is when it is asked for."""
+class RepositoryHealth:
+    """The health of a repository, as it is when it is asked for.
 
-    def __init__(self, repository: Repository, auth: ApiKeyAuth | None) -> None:
+    Args:
+        repository: whose health it is.
+        auth: knows who may ask for models; None where there are no keys.
+        messages: reads what is asked.
+    """
+
+    def __init__(
+        self, repository: Repository, auth: ApiKeyAuth | None, messages: OpenMessages
+    ) -> None:
         self._repository = repository
         self._auth = auth
+        self._messages = messages
         self._is_draining = False
 
     def begin_drain(self) -> None:
         """From now on nothing is served, and whoever watches is let go."""
         self._is_draining = True
 
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def check(self, _: Any, context: Any) -> bytes:
         """Say how one service is."""
-        await self._check_key(request.service, context)
-        status = self._find(request.service)
+        service = await self._read(context)
+        status = self._find(service)
         if status is None:
-            await context.abort(StatusCode.NOT_FOUND, f"no service {request.service!r:.80}")
-        return HealthCheckResponse(status=status)
+            await context.abort(StatusCode.NOT_FOUND, f"no service {service!r:.80}")
+        return _write(status)
 
-    async def Watch(self, request: Any, context: Any) -> None:
+    async def watch(self, _: Any, context: Any) -> None:
         """Say how one service is, and whenever that changes."""
-        await self._check_key(request.service, context)
+        service = await self._read(context)
         said = None
         while True:
             is_last = self._is_draining
-            status = self._find(request.service)
+            status = self._find(service)
             if status is None:
                 status = HealthCheckResponse.SERVICE_UNKNOWN
             if status != said:
-                await context.write(HealthCheckResponse(status=status))
+                await context.write(_write(status))
                 said = status
             if is_last:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _read(self, context: Any) -> str:
+        """Read for which service is asked, by somebody who may."""
+        message = await self._messages.read(context, HealthCheckRequest)
+        if message is None:
+            await context.abort(StatusCode.INVALID_ARGUMENT, "message: expected one, got none")
+        service: str = message.service
+        await self._check_key(service, context)
+        return service
 
     async def _check_key(self, service: str, context: Any) -> None:
         if self._auth is None or service in _WHOLE:
@@ -80,3 +99,8 @@ class RepositoryHealth(HealthServicer):  # type: ignore[misc]
             except NotFound:
                 return None
         return HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
+
+
+def _write(status: Any) -> bytes:
+    written: bytes = HealthCheckResponse(status=status).SerializeToString()
+    return written

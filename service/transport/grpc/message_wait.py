@@ -4,12 +4,24 @@ import asyncio
 import time
 from typing import Any
 
-from service.errors import BodyTimeout, Overloaded, ServiceError
-from service.operations.request_context import RequestContext
+from service.errors import BodyTimeout, NotReady, Overloaded, ServiceError
+from service.operations.request_context import CancelReason, RequestContext
 from service.transport.request import ReceiveBudget
 
-# For how long a message is waited for at least.
+# For how long a message is waited for at least: one that is there is read in less.
 _LEAST_SECONDS = 0.05
+
+
+class MessageRequestContext(RequestContext):
+    """A request whose task gRPC cancels: its client has left, or waits no longer."""
+
+    cancel_reason = CancelReason.GONE
+
+    def __init__(self, timeout_seconds: float, remaining: float | None) -> None:
+        now = time.monotonic()
+        super().__init__(now, now + timeout_seconds, asyncio.current_task())
+        if remaining is not None:
+            self.shorten(remaining)
 
 
 class MessageWait:
@@ -41,15 +53,22 @@ class MessageWait:
         self._refusal: ServiceError | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, context: Any) -> Any:
+    async def read(self, context: Any, *, is_draining: bool) -> Any:
         """Read a message.
+
+        Args:
+            context: of the call.
+            is_draining: whether the server ends, see `drain`.
 
         Raises:
             BodyTimeout: it did not arrive before the request's deadline.
+            NotReady: it was not there when the server began to end.
             Overloaded: too much is being received.
         """
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._patience_seconds, self._count, loop)
+        if is_draining:
+            self.drain()
         try:
             return await context.read()
         except asyncio.CancelledError:
@@ -60,6 +79,14 @@ class MessageWait:
         finally:
             self._timer.cancel()
             self._budget.release(self._counted)
+
+    def drain(self) -> None:
+        """The server ends: wait no longer than a message takes that is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+        error = NotReady("the server is draining")
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_LEAST_SECONDS, self._refuse, error)
 
     def _count(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

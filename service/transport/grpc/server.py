@@ -12,34 +12,23 @@ from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from service.errors import MalformedBody, TooLarge
+from service.errors import MalformedBody, ServiceError, TooLarge, Unauthorized
 from service.launch.exits import StartupError
-from service.operations.request_context import CancelReason, RequestContext
+from service.operations.request_context import RequestContext
 from service.operations.response import Response
-from service.settings import Settings, flag_name
+from service.settings import flag_name
 from service.transport.asgi import AppContext, Endpoint
+from service.transport.grpc import health, reflection
 from service.transport.grpc.endpoints import make_endpoints, path_of
-from service.transport.grpc.health import RepositoryHealth
-from service.transport.grpc.message_wait import MessageWait
-from service.transport.grpc.messages import POOL, SERVICE, message_class
+from service.transport.grpc.message_wait import MessageRequestContext, MessageWait
+from service.transport.grpc.messages import SERVICE, message_class
+from service.transport.grpc.open_messages import OpenMessages
+from service.transport.grpc.options import server_options
 from service.transport.grpc.status import answer_metadata, error_status, read_metadata
 from service.transport.grpc.unread_answers import UnreadAnswers
 from service.transport.request import Head
 
-_SERVICES = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-# Beyond `max_body_bytes`, so that what is a little too large is refused in our own words.
-_SLACK_BYTES = 64 * 2**10
-# What others do with one connection: more calls wait at the client.
-_MAX_CALLS_A_CONNECTION = 1024
-# Clients and proxies may look that often whether a connection is still there.
-_MIN_PING_MILLISECONDS = 10_000
-# What is asked of every connection that is idle; one that is dead is given up.
-_KEEPALIVE_MILLISECONDS = 60_000
-# A connection without a call is ended after this; clients connect again when they have one.
-_MAX_IDLE_MILLISECONDS = 600_000
 # After the end of a call's messages, for how long gRPC may cancel it for a fault of its own.
 _LAST_WORD_SECONDS = 0.05
 # Whether a stream waits for its client or is in the middle of a message cannot be told.
@@ -50,18 +39,6 @@ _TURN_SECONDS = 0.01
 _NEVER_SECONDS = 3600.0
 
 _StreamResponse = message_class("ModelStreamInferResponse")
-
-
-class MessageRequestContext(RequestContext):
-    """A request whose task gRPC cancels: its client has left, or waits no longer."""
-
-    cancel_reason = CancelReason.GONE
-
-    def __init__(self, timeout_seconds: float, remaining: float | None) -> None:
-        now = time.monotonic()
-        super().__init__(now, now + timeout_seconds, asyncio.current_task())
-        if remaining is not None:
-            self.shorten(remaining)
 
 
 class GrpcServer:
@@ -81,15 +58,17 @@ class GrpcServer:
         self._app = app
         self._timeout_seconds = settings.request_timeout_seconds
         self._max_bytes = settings.max_body_bytes
-        self._health = RepositoryHealth(app.repository, app.auth)
+        messages = OpenMessages()
+        self._health = health.RepositoryHealth(app.repository, app.auth, messages)
         self._draining = asyncio.Event()
         self._calls: set[asyncio.Task[Any] | None] = set()
+        self._waits: set[MessageWait] = set()
         self._streams = 0
         metrics = app.recorder.metrics
         self._unread = UnreadAnswers(
             settings.write_timeout_seconds, partial(metrics.cut_off, "not_reading")
         )
-        self._server = grpc.aio.server(options=_options(settings, most_connections))
+        self._server = grpc.aio.server(options=server_options(settings, most_connections))
         endpoints = make_endpoints(app)
         handlers = {
             method: grpc.stream_unary_rpc_method_handler(self._unary(endpoint, path_of(method)))
@@ -97,12 +76,23 @@ class GrpcServer:
         }
         stream = self._stream(endpoints["ModelInfer"], path_of("ModelStreamInfer"))
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream)
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        reflect = reflection.make_reflection((SERVICE, health.SERVICE_NAME), messages)
+        self._register(SERVICE, handlers)
+        self._register(
+            health.SERVICE_NAME,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(self._health.check),
+                "Watch": grpc.stream_stream_rpc_method_handler(self._health.watch),
+            },
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*_SERVICES, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=POOL)
+        self._register(
+            reflection.SERVICE_NAME,
+            {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(reflect)},
+        )
+
+    def _register(self, service: str, handlers: dict[str, Any]) -> None:
+        handler = grpc.method_handlers_generic_handler(service, handlers)
+        self._server.add_generic_rpc_handlers((handler,))
 
     async def start(self, host: str, port: int) -> int:
         """Listen, beside other processes of the service.
@@ -123,9 +113,11 @@ class GrpcServer:
         return bound
 
     def begin_drain(self) -> None:
-        """Say that nothing is served any more, and end streams once they are answered."""
+        """Say that nothing is served any more, and end what waits for a message."""
         self._health.begin_drain()
         self._draining.set()
+        for wait in self._waits:
+            wait.drain()
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, answer those that were taken, and end.
@@ -173,7 +165,11 @@ class GrpcServer:
         self, endpoint: Endpoint, path: str
     ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         async def handle(_: Any, context: Any) -> None:
-            """Answer each message in its turn; an error ends its own request alone."""
+            """Answer each message in its turn; an error ends its own request alone.
+
+            One without a good key ends the stream, before a message is read.
+            """
+            await self._ask_for_key(endpoint, path, context)
             self._streams += 1
             try:
                 if self._streams > _MOST_STREAMS:
@@ -195,9 +191,24 @@ class GrpcServer:
                 response = await self._serve(endpoint, path, request, context, read)
                 if response is None:
                     return
+                if response.status == Unauthorized.status:
+                    await context.abort(*error_status(response))
                 await self._write(context, _stream_message(response))
 
         return handle
+
+    async def _ask_for_key(self, endpoint: Endpoint, path: str, context: Any) -> None:
+        """End a stream whose head refuses all of its messages, counted as one request."""
+
+        async def read() -> bytes:
+            return b""
+
+        try:
+            endpoint.admit(_head(path, context))
+        except ServiceError:
+            response = await self._serve(endpoint, path, self._begin(context), context, read)
+            if response is not None:
+                await context.abort(*error_status(response))
 
     async def _write(self, context: Any, message: bytes) -> None:
         try:
@@ -228,14 +239,18 @@ class GrpcServer:
         """Receive the message of a call.
 
         Raises:
-            BodyTimeout, Overloaded: as `MessageWait.read`.
+            BodyTimeout, NotReady, Overloaded: as `MessageWait.read`.
             MalformedBody: there is none.
             TooLarge: it is larger than bodies may be.
         """
         wait = MessageWait(
             request, self._app.receive_budget, self._max_bytes, self.patience_seconds
         )
-        body = await wait.read(context)
+        self._waits.add(wait)
+        try:
+            body = await wait.read(context, is_draining=self._draining.is_set())
+        finally:
+            self._waits.discard(wait)
         if body is grpc.aio.EOF:
             # Or gRPC has ended the call, as for a message beyond its limit: then it cancels.
             await asyncio.sleep(_LAST_WORD_SECONDS)
@@ -264,34 +279,19 @@ class GrpcServer:
         return await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is draining")
 
 
-def _options(settings: Settings, most_connections: int | None) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.max_receive_message_length", settings.max_body_bytes + _SLACK_BYTES),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", _MAX_CALLS_A_CONNECTION),
-        ("grpc.so_reuseport", 1),
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
-        # Also how long the kernel keeps what a client does not acknowledge.
-        ("grpc.keepalive_timeout_ms", round(1000 * settings.write_timeout_seconds)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_connection_idle_ms", _MAX_IDLE_MILLISECONDS),
-        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
-    ]
-    if most_connections is not None:
-        options.append(("grpc.max_allowed_incoming_connections", most_connections))
-    return options
-
-
 def _head(path: str, context: Any) -> Head:
     return Head(path, b"", *read_metadata(context))
 
 
 def _stream_message(response: Response) -> bytes:
+    """Write an answer of a stream; what trailing metadata say of an error are its parameters."""
+    message = _StreamResponse()
     if response.status == 200:
-        message = _StreamResponse()
         message.infer_response.MergeFromString(response.body)
     else:
-        message = _StreamResponse(error_message=error_status(response)[1])
+        _, message.error_message, metadata = error_status(response)
+        for name, value in metadata:
+            if isinstance(value, str):
+                message.infer_response.parameters[name].string_param = value
     written: bytes = message.SerializeToString()
     return written

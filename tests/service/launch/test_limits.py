@@ -4,12 +4,18 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from service.launch import limits
 from service.launch.exits import StartupError
-from service.launch.limits import check_memory, enough_memory, room_for_connections
+from service.launch.limits import (
+    check_memory,
+    enough_memory,
+    room_for_connections,
+    share_connections,
+)
 
 MIB = 2**20
 
@@ -103,3 +109,23 @@ def test_no_room_for_any_connection_is_refused(limits_in_force: FakeLimits) -> N
     limits_in_force.granted[resource.RLIMIT_NOFILE] = 20
     with pytest.raises(StartupError, match=r"descriptors of a process is 20: .*ulimit -n"):
         room_for_connections()
+
+
+def test_a_quarter_of_the_connections_is_for_grpc(limits_in_force: FakeLimits) -> None:
+    assert share_connections(has_grpc=True) == (None, None)
+    limits_in_force.granted[resource.RLIMIT_NOFILE] = 4096
+    room = room_for_connections()
+    assert room is not None
+    assert share_connections(has_grpc=False) == (room, None)
+    of_http, of_grpc = share_connections(has_grpc=True)
+    assert of_http is not None
+    assert of_grpc == (room - 24) // 4  # its own descriptors are none of them
+    assert of_http + of_grpc == room - 24
+    shared = []
+    for granted in range(24, 1024):
+        limits_in_force.granted[resource.RLIMIT_NOFILE] = granted
+        with suppress(StartupError):
+            shared.append(share_connections(has_grpc=True))
+            if len(shared) == 5:
+                break
+    assert shared == [(1, 1), (1, 1), (2, 1), (3, 1), (4, 1)]

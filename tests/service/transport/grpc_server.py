@@ -45,12 +45,19 @@ class Asking:
         found = METHODS[method]
         ask = self.channel.unary_unary(
             f"/{SERVICE}/{method}",
-            request_serializer=lambda each: (
-                each if type(each) is bytes else each.SerializeToString()
-            ),
+            request_serializer=_serialize,
             response_deserializer=message_class(found.output_type.name).FromString,
         )
         return ask(message, **options)
+
+    def stream(self, messages: Any = None, **options: Any) -> Any:
+        """Begin a stream of inferences; without messages they are written to it."""
+        ask = self.channel.stream_stream(
+            f"/{SERVICE}/ModelStreamInfer",
+            request_serializer=_serialize,
+            response_deserializer=message_class("ModelStreamInferResponse").FromString,
+        )
+        return ask(messages, **options)
 
     async def call(self, method: str, message: Any = b"", **options: Any) -> Any:
         """Call, and give the answer."""
@@ -71,6 +78,17 @@ class Asking:
         lines = self.metrics.render().decode().splitlines()
         found = [line for line in lines if line.startswith(f"pushforward_requests_total{labels}")]
         return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def _serialize(message: Any) -> bytes:
+    written: bytes = message if type(message) is bytes else message.SerializeToString()
+    return written
+
+
+async def never() -> AsyncIterator[bytes]:
+    """The messages of a client that sends none and goes on."""
+    await asyncio.sleep(60)
+    yield b""
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.codec.v2_tensors import DATATYPES
+from service.errors import Unauthorized
 from service.transport.grpc.messages import SERVICE, message_class
 from tests.contract.grpc_calls import CONTENTS
-from tests.service.transport.grpc_server import Asking, asking, outputs, question, run
+from tests.service.transport.grpc_server import Asking, asking, never, outputs, question, run
 
 ROWS = np.array([[2, 4, 6], [8, 0, 2]], np.float32)
 Z = [[1.0, 2.0, 3.0], [4.0, 0.0, 1.0]]
@@ -247,10 +249,6 @@ def test_models_are_loaded_and_unloaded_where_that_is_allowed() -> None:
 
 
 def test_a_key_is_asked_for_before_the_message_is_received() -> None:
-    async def never() -> Any:
-        await asyncio.sleep(60)
-        yield b""
-
     async def test(client: Asking) -> None:
         for metadata in ((), (("authorization", "Bearer wrong"),)):
             found = await client.refusal("ModelInfer", question(ROWS), metadata=metadata)
@@ -328,10 +326,6 @@ def test_the_deadline_of_a_call_is_the_deadline_of_its_rows() -> None:
 
 
 def test_a_message_that_does_not_come_is_waited_for_as_long_as_a_body() -> None:
-    async def never() -> Any:
-        await asyncio.sleep(60)
-        yield b""
-
     async def test(client: Asking) -> None:
         call = client.channel.stream_unary(f"/{SERVICE}/ModelInfer")(never())
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -342,19 +336,70 @@ def test_a_message_that_does_not_come_is_waited_for_as_long_as_a_body() -> None:
 
 def test_a_stream_answers_each_message_in_its_turn() -> None:
     async def test(client: Asking) -> None:
-        stream = client.channel.stream_stream(
-            f"/{SERVICE}/ModelStreamInfer",
-            request_serializer=REQUEST.SerializeToString,
-            response_deserializer=message_class("ModelStreamInferResponse").FromString,
-        )()
+        stream = client.stream()
         told = []
         for message in (question(ROWS, id="1"), question(ROWS[:, :2]), question(ROWS, id="3")):
             await stream.write(message)
             told.append(await stream.read())
         assert [one.infer_response.id for one in told] == ["1", "", "3"]
         assert [bool(one.error_message) for one in told] == [False, True, False]
+        parameters = told[1].infer_response.parameters
+        assert parameters["problem-code"].string_param == "shape_mismatch"
+        assert parameters["x-request-id"].string_param
         client.server.begin_drain()
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE
+
+    run(test)
+
+
+def test_a_stream_asks_for_its_key_before_it_reads(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+
+    async def test(client: Asking) -> None:
+        for metadata in ((), (("x-api-key", "wrong"),)):
+            stream = client.stream(never(), metadata=metadata)
+            assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert dict(await stream.trailing_metadata())["problem-code"] == "unauthorized"
+        assert client.counted(401, "") == 2
+        twice = client.stream(never(), metadata=(("x-api-key", KEY), ("x-api-key", KEY)))
+        assert await twice.code() is grpc.StatusCode.INVALID_ARGUMENT
+        stream = client.stream(metadata=(("x-api-key", KEY),))
+        await stream.write(question(ROWS))
+        assert not (await stream.read()).error_message
+        assert client.counted(200, "line") == 1
+
+    run(test, api_key_file=keys)
+
+
+def test_a_stream_ends_once_its_key_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Asking) -> None:
+        stream = client.stream(metadata=(("x-api-key", KEY),))
+        await stream.write(question(ROWS))
+        await stream.read()
+        monkeypatch.setattr(client.app.auth, "check", refuse)
+        await stream.write(question(ROWS))
+        assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    def refuse(_: Any) -> Any:
+        raise Unauthorized("the key is not one of this server's")
+
+    run(test, api_keys=(KEY,))
+
+
+def test_calls_whose_message_has_not_come_are_let_go_at_once() -> None:
+    async def test(client: Asking) -> None:
+        begin = client.channel.stream_unary(f"/{SERVICE}/ModelInfer")
+        call = begin(never())
+        await asyncio.sleep(0.02)
+        client.server.begin_drain()
+        began = time.monotonic()
+        for late in (call, begin(never())):
+            assert await late.code() is grpc.StatusCode.UNAVAILABLE
+            assert dict(await late.trailing_metadata())["problem-code"] == "not_ready"
+        assert await client.call("ModelInfer", question(ROWS)), "its message is there"
+        await client.server.stop(10.0)
+        assert time.monotonic() - began < 2.0
 
     run(test)
 

@@ -108,7 +108,7 @@ def test_who_asks_for_it_is_told_and_others_are_answered() -> None:
         found = await client.refusal("ModelInfer", many)
         assert found[::2] == ("OUT_OF_RANGE", "too_large")
         name = part(1, b"a" * 2**16)
-        for method in ("ModelReady", "ServerReady", "ServerMetadata"):
+        for method in ("ModelReady", "ServerMetadata"):
             found = await client.refusal(method, name)
             assert (*found[::2], "at most 65536 bytes" in found[1]) == (
                 "OUT_OF_RANGE", "too_large", True

@@ -10,9 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
+from service.errors import Overloaded
 from service.transport.grpc import infer
 from service.transport.grpc.messages import SERVICE, message_class
-from tests.service.transport.grpc_server import Asking, outputs, question, run
+from tests.service.transport.grpc_server import Asking, never, outputs, question, run
 from tests.service.transport.raw_http2 import RawClient
 
 ROWS = np.array([[2, 4, 6], [8, 0, 2]], np.float32)
@@ -26,11 +27,6 @@ def draw(count: int) -> Any:
     message = message_class("ModelInferRequest")(model_name="line")
     message.parameters["num_samples"].int64_param = count
     return message
-
-
-async def never() -> Any:
-    await asyncio.sleep(60)
-    yield b""
 
 
 async def is_kept(port: int) -> bool:
@@ -129,10 +125,7 @@ def test_slow_messages_count_as_large_as_they_may_be() -> None:
 
 def test_only_so_many_streams_are_open() -> None:
     async def test(client: Asking) -> None:
-        begin = client.channel.stream_stream(
-            f"/{SERVICE}/ModelStreamInfer",
-            request_serializer=lambda message: message.SerializeToString(),
-        )
+        begin = client.stream
         streams = [begin() for _ in range(256)]
         for stream in streams:
             await stream.write(question(ROWS))
@@ -201,5 +194,43 @@ def test_the_limits_of_a_key_hold(tmp_path: Path) -> None:
             await client.call("ModelInfer", question(ROWS), metadata=slow)
         found = await client.refusal("ModelInfer", question(ROWS), metadata=slow)
         assert found[::2] == ("RESOURCE_EXHAUSTED", "key_limit_exceeded")
+        stream = client.stream(metadata=slow)
+        for code in ("key_limit_exceeded", "too_large_for_key"):
+            rows = ROWS if code == "key_limit_exceeded" else np.zeros((5, 3), np.float32)
+            await stream.write(question(rows))
+            parameters = (await stream.read()).infer_response.parameters
+            assert parameters["problem-code"].string_param == code
+            assert ("retry-after" in parameters) == (code == "key_limit_exceeded")
 
     run(test, api_key_file=keys)
+
+
+def test_a_message_of_a_stream_is_no_larger_than_others() -> None:
+    async def test(client: Asking) -> None:
+        stream = client.stream()
+        whole = question(ROWS, id="a" * 900)
+        size = len(whole.SerializeToString())
+        whole.id += "a" * (1000 - size)
+        for message in (whole, question(ROWS, id=whole.id + "a")):
+            await stream.write(message)
+        assert not (await stream.read()).error_message
+        told = await stream.read()
+        assert told.error_message.startswith("message: expected at most 1000 bytes")
+        assert told.infer_response.parameters["problem-code"].string_param == "too_large"
+
+    run(test, max_body_bytes=1000)
+
+
+def test_what_found_no_room_for_its_message_holds_none() -> None:
+    async def test(client: Asking) -> None:
+        budget = client.app.receive_budget
+        budget.grow(0, 10_000_000)
+        large = question(np.zeros((200_000, 3), np.float32))
+        found = await client.refusal("ModelInfer", large)
+        assert found[::2] == ("RESOURCE_EXHAUSTED", "overloaded")
+        budget.grow(10_000_000, 0)
+        with pytest.raises(Overloaded):
+            budget.grow(0, 1)
+
+    limits = {"max_body_bytes": 10_000_000, "max_receiving_bytes": 10_000_000}
+    run(test, max_request_rows=1_000_000, **limits)

@@ -1,0 +1,96 @@
+"""What those without a key can have received: small messages, and few that are slow."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from service.transport.grpc.messages import SERVICE
+from service.transport.grpc.open_messages import MOST_BYTES
+from tests.service.transport.grpc_server import Asking, never, run
+
+KEY = "a-key-of-sixteen-letters"
+HEALTH = health_pb2.HealthCheckRequest
+REFLECTION = reflection_pb2.ServerReflectionRequest
+SERVING = health_pb2.HealthCheckResponse.SERVING
+Begin = Callable[[grpc.aio.Channel, Any], Any]
+
+
+def check(channel: grpc.aio.Channel, messages: Any) -> Any:
+    return channel.stream_unary("/grpc.health.v1.Health/Check")(messages)
+
+
+def watch(channel: grpc.aio.Channel, messages: Any) -> Any:
+    return channel.stream_stream("/grpc.health.v1.Health/Watch")(messages)
+
+
+def reflect(channel: grpc.aio.Channel, messages: Any) -> Any:
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    return channel.stream_stream(path)(messages)
+
+
+OPEN = pytest.mark.parametrize("begin", [check, watch, reflect])
+
+
+@OPEN
+def test_a_message_is_small_and_of_its_kind(begin: Begin) -> None:
+    kind, field = (REFLECTION, "file_by_filename") if begin is reflect else (HEALTH, "service")
+
+    async def test(client: Asking) -> None:
+        async def found(*bodies: bytes) -> tuple[str, str]:
+            call = begin(client.channel, iter(bodies))
+            with suppress(grpc.aio.AioRpcError):
+                while begin is not check and await call.read() is not grpc.aio.EOF:
+                    pass
+            return (await call.code()).name, await call.details()
+
+        largest = kind(**{field: "a" * (MOST_BYTES - 3)}).SerializeToString()
+        assert len(largest) == MOST_BYTES
+        assert (await found(largest))[0] == ("OK" if begin is reflect else "UNAUTHENTICATED")
+        said = f"message: expected at most {MOST_BYTES} bytes, got {MOST_BYTES + 1}"
+        assert await found(largest + b"a") == ("OUT_OF_RANGE", said)
+        said = f"message: expected {kind.DESCRIPTOR.full_name} as protobuf"
+        assert await found(b"\xff") == ("INVALID_ARGUMENT", said)
+        assert (await found())[0] == ("OK" if begin is reflect else "INVALID_ARGUMENT")
+
+    run(test, api_keys=(KEY,))
+
+
+@OPEN
+def test_of_slow_messages_the_oldest_gives_way(begin: Begin) -> None:
+    async def test(client: Asking) -> None:
+        calls = []
+        for _ in range(4):
+            calls.append(begin(client.channel, never()))
+            await asyncio.sleep(0.02)
+        for gone in calls[:2]:
+            assert await gone.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "it is slow, and 2 others are" in await gone.details()
+        await asyncio.sleep(0.1)
+        assert not any(each.done() for each in calls[2:])
+        health = health_pb2_grpc.HealthStub(client.channel)
+        checks = (health.Check(HEALTH()) for _ in range(50))
+        assert {each.status for each in await asyncio.gather(*checks)} == {SERVING}
+        assert not any(each.done() for each in calls[2:]), "what is there at once is not slow"
+        for each in calls[2:]:
+            each.cancel()
+        await asyncio.sleep(0.05)
+        again = [begin(client.channel, never()) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        assert not any(each.done() for each in again), "those that left do not count"
+
+    run(test, api_keys=(KEY,))
+
+
+@pytest.mark.parametrize("method", ["ServerLive", "ServerReady"])
+def test_what_is_asked_by_the_name_alone_is_answered_without_its_message(method: str) -> None:
+    async def test(client: Asking) -> None:
+        async with asyncio.timeout(5):
+            assert await client.channel.stream_unary(f"/{SERVICE}/{method}")(never())
+
+    run(test, api_keys=(KEY,))
