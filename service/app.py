@@ -75,7 +75,7 @@ def create_app(
     )
     app = Application(context)
     app.include_router(models_router(repository))
-    app.include_router(health_router(repository, metrics))
+    app.include_router(health_router(repository, metrics, context.auth))
     app.include_router(statistics_router(repository, metrics))
     app.include_router(v2_router(context))
     app.include_router(page_router())

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +29,18 @@ OPEN_PATHS = frozenset(
 _LOOK_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFileStatus:
+    """What came of the last look at the file of API keys.
+
+    is_ok: whether it can be used; else the keys that were in it before are still good.
+    since: when it began to be so, in seconds since 1970.
+    """
+
+    is_ok: bool
+    since: float
 
 
 class ApiKeyAuth:
@@ -60,6 +73,7 @@ class ApiKeyAuth:
         self._metrics = metrics
         self._looked_at = time.monotonic()
         self._state: tuple[int, ...] = ()
+        self._file_status = KeyFileStatus(True, time.time())
         self._keys: dict[str, ApiKey] = {}
         self._by_digest: dict[bytes, ApiKey] = {}
         from_file: list[KeyRule] = []
@@ -70,7 +84,17 @@ class ApiKeyAuth:
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise SettingsError(f"{flag_name('api_key_file')}: {file}: {reason}") from None
+        if metrics is not None:
+            metrics.watch_file(self._is_file_ok)
         self._use([*self._fixed, *from_file])
+
+    @property
+    def file_status(self) -> KeyFileStatus | None:
+        """How the file is now; None where there is none."""
+        if self._file is None:
+            return None
+        self._look()
+        return self._file_status
 
     def check(self, headers: Mapping[bytes, bytes]) -> ApiKey:
         """Let a request pass that shows a good key.
@@ -118,12 +142,22 @@ class ApiKeyAuth:
             from_file = read_key_file(self._file)
         except (OSError, ValueError) as error:
             _log.error("the file of API keys cannot be used, the keys before stay: %s", error)
+            self._note_file(is_ok=False)
             return
+        self._note_file(is_ok=True)
         self._use([*self._fixed, *from_file])
         _log.info(
             "the file of API keys has changed: %d keys",
             sum(len(rule.digests) for rule in from_file),
         )
+
+    def _is_file_ok(self) -> bool:
+        status = self.file_status
+        return status is None or status.is_ok
+
+    def _note_file(self, *, is_ok: bool) -> None:
+        if is_ok != self._file_status.is_ok:
+            self._file_status = KeyFileStatus(is_ok, time.time())
 
     def _use(self, rules: Sequence[KeyRule]) -> None:
         """Let these be the keys; one that goes on under its name keeps what it has used."""

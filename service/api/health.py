@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Response
 
-from service.api.schemas import HeldBackPart, Live, ModelSource, Ready, Unavailable
+from service.api.schemas import HeldBackPart, KeyFile, Live, ModelSource, Ready, Unavailable
+from service.auth import ApiKeyAuth, KeyFileStatus
 from service.contracts import Repository, SourceStatus
 from service.errors import NotReady
 from service.telemetry import CONTENT_TYPE, Metrics
@@ -13,12 +14,20 @@ from service.telemetry import CONTENT_TYPE, Metrics
 _MOST_HELD_BACK = 20
 
 
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
+
+
+def _describe_key_file(status: KeyFileStatus | None) -> KeyFile | None:
+    return None if status is None else KeyFile(ok=status.is_ok, since=_moment(status.since))
+
+
 def _describe(source: SourceStatus) -> ModelSource:
     return ModelSource(
         uri=source.uri,
         ok=source.is_ok,
         reason=source.reason or None,
-        since=datetime.fromtimestamp(source.since, UTC).replace(microsecond=0),
+        since=_moment(source.since),
         held_back=[
             HeldBackPart(path=one.path, reason=one.reason)
             for one in source.held_back[:_MOST_HELD_BACK]
@@ -27,7 +36,9 @@ def _describe(source: SourceStatus) -> ModelSource:
     )
 
 
-def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
+def health_router(
+    repository: Repository, metrics: Metrics, auth: ApiKeyAuth | None = None
+) -> APIRouter:
     """Make the routes that probes and scrapers ask."""
     router = APIRouter(tags=["health"])
 
@@ -53,7 +64,11 @@ def health_router(repository: Repository, metrics: Metrics) -> APIRouter:
         living, count = await metrics.workers()
         several = {"workers_ready": living, "workers": count} if count > 1 else {}
         return Ready(
-            ready=True, unavailable=unavailable or None, sources=sources or None, **several
+            ready=True,
+            unavailable=unavailable or None,
+            sources=sources or None,
+            api_key_file=_describe_key_file(None if auth is None else auth.file_status),
+            **several,
         )
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

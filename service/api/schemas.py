@@ -161,6 +161,13 @@ class ModelSource(Wire):
     )
 
 
+class KeyFile(Wire):
+    """The file of API keys; the log says why one cannot be used."""
+
+    ok: bool = Field(description="Whether it can be used; else the keys before it stay.")
+    since: datetime = Field(description="When it began to be so.")
+
+
 class Ready(Wire):
     """Models are loaded and warm, and the service is not draining.
 
@@ -169,6 +176,8 @@ class Ready(Wire):
 
     sources: the URIs that models come from; absent if none.
 
+    api_key_file: absent if there is none.
+
     workers_ready, workers: where there are several, how many take requests and how many there are
         to be; those that are not ready are being started anew.
     """
@@ -176,6 +185,7 @@ class Ready(Wire):
     ready: bool
     unavailable: list[Unavailable] | None = None
     sources: list[ModelSource] | None = None
+    api_key_file: KeyFile | None = None
     workers_ready: int | None = None
     workers: int | None = None
 

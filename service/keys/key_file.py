@@ -33,6 +33,7 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _WORD = re.compile(r"[a-z_]{1,24}")
 _LINE = re.compile(r"\(at .*\)$")
 _MAX_WEIGHT = 1000
+_NUMBERS = (*LIMITS, "weight")
 _EXPECTED = {
     **dict.fromkeys(("key", "sha256"), "text, or a list of texts"),
     **dict.fromkeys(("requests_per_second", "rows_per_second"), "a number above 0"),
@@ -113,6 +114,8 @@ def unnamed_rules(keys: Iterable[str], kind: str = OF_SETTINGS) -> list[KeyRule]
 def _read_toml(text: str) -> list[KeyRule]:
     try:
         content = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("not TOML: brackets within brackets within brackets") from None
     except tomllib.TOMLDecodeError as error:
         where = _LINE.search(str(error))
         # The message itself may hold a part of the line.
@@ -169,7 +172,8 @@ def _explain(error: ValidationError) -> str:
         shown = field if _WORD.fullmatch(field) else "a field"  # it may be a key in a wrong place
         return f"{shown}: there is none of this name, expected {', '.join(_Section.model_fields)}"
     given = first["input"]
-    got = f", got {given}" if isinstance(given, int | float) else ""  # else it may be a key
+    is_number = field in _NUMBERS and isinstance(given, int | float)
+    got = f", got {given}" if is_number else ""  # else it may be a key
     return f"{field}: expected {_EXPECTED[field]}{got}"
 
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import LOG_MARTINGALE, LOG_MARTINGALE_MAX
 from service.telemetry.gpu import GPU_MODEL, GPU_RESERVED
+from service.telemetry.keys import KEY_FILE_OK
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -34,7 +35,12 @@ _SUMMED = frozenset(
 )
 # ... or the smallest: a model is ready where it is ready everywhere ...
 _SMALLEST = frozenset(
-    ("pushforward_max_batch_rows", "pushforward_model_ready", "process_start_time_seconds")
+    (
+        "pushforward_max_batch_rows",
+        "pushforward_model_ready",
+        KEY_FILE_OK,
+        "process_start_time_seconds",
+    )
 )
 # ... or what a mean is of: the drift tests of several processes are one test by the mean of their
 # martingales, not by the largest, which exceeds any bound more often the more there are.

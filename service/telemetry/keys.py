@@ -1,14 +1,15 @@
 """Metrics of API keys, by their names: never more series than a bound."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from service.telemetry.collectors import Counter
 
 # So many keys have series of their own, in the order of the file; all others are one.
 MOST_NAMED = 100
 OTHER = "other"
+KEY_FILE_OK = "pushforward_key_file_ok"
 
 
 class KeyMetrics:
@@ -34,7 +35,17 @@ class KeyMetrics:
             ("key", "limit"),
             registry=registry,
         )
+        self._file_ok = Gauge(
+            KEY_FILE_OK,
+            "0 while the file of API keys cannot be used, and the keys before it stay",
+            registry=registry,
+        )
+        self._file_ok.set(1)
         self._named: frozenset[str] = frozenset()
+
+    def watch_file(self, is_ok: Callable[[], bool]) -> None:
+        """Read whether the file of API keys can be used when it is asked for."""
+        self._file_ok.set_function(is_ok)
 
     def name(self, limits_of: dict[str, Sequence[str]]) -> None:
         """Note which keys there are; series of others are removed.

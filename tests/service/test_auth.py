@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from service.api.health import health_router
 from service.auth import OPEN_PATHS, ApiKeyAuth, check_exposure
 from service.errors import Unauthorized
 from service.settings import Settings, SettingsError, read
+from service.telemetry import Metrics
 from tests.pushforward.cli.test_main import invoke
 from tests.service.fake_repository import FakeRepository, app_over, ask
 from tests.service.transport.loopback import LoopbackServer, request, run
@@ -174,6 +176,28 @@ def test_a_file_that_went_bad_changes_nothing(
     assert _check(auth, KEY)
     assert len(caplog.records) == 1, "logged once, not at every request"
     assert KEY not in caplog.text
+
+
+def test_a_file_that_went_bad_is_told_of(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    metrics = Metrics()
+    auth = ApiKeyAuth([], file, look_seconds=0, metrics=metrics.keys)
+    app = FastAPI()
+    app.include_router(health_router(FakeRepository(), metrics, auth))
+    found = []
+    for content in (KEY, "short", "shorter", f"{OTHER}\n"):  # nobody shows a key meanwhile
+        file.write_text(content)
+        shown = metrics.registry.get_sample_value("pushforward_key_file_ok")
+        ready = ask(app, "GET", "/health/ready")
+        assert ready.status_code == 200
+        found.append(ready.json()["api_key_file"])
+        assert shown == found[-1]["ok"]
+    assert [one["ok"] for one in found] == [True, False, False, True]
+    assert found[1]["since"] == found[2]["since"]
+    without = ApiKeyAuth([KEY], None, metrics=metrics.keys)
+    assert without.file_status is None
+    assert metrics.registry.get_sample_value("pushforward_key_file_ok") == 1
 
 
 @pytest.mark.parametrize("content", ["", "short", "kéy" * 10])

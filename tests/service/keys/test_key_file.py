@@ -8,6 +8,7 @@ import pytest
 from service.keys import KeyRule, read_key_file, unnamed_rules
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
+KEY_OF_DIGITS = "1234567890123456"
 DIGEST, OTHER_DIGEST = (sha256(key.encode()).digest() for key in (KEY, OTHER))
 
 
@@ -58,6 +59,8 @@ WRONG = {
     "both": (f'{_A}sha256 = "{DIGEST.hex()}"', r"^\[keys.a\]: expected one of key and sha256$"),
     "a_short_key": ('[keys.a]\nkey = "hunter2"', r"^\[keys.a\]: key: expected keys of 16"),
     "a_number": ("[keys.a]\nkey = 7", r"^\[keys.a\]: key: expected text, or a list of texts"),
+    "a_key_of_digits": (f"[keys.a]\nkey = [{KEY_OF_DIGITS}]", r"^\[keys.a\]: key: expected text"),
+    "many_brackets": (f"a = {'[' * 10_000}", r"^not TOML"),
     "a_short_digest": ('[keys.a]\nsha256 = "ab"', r"^\[keys.a\]: sha256: expected 64 hex"),
     "a_field": (f"{_A}rate = 1", r"^\[keys.a\]: rate: there is none of this name, expected key, "),
     "a_key_as_field": (f"{_A}{KEY} = 1", r"^\[keys.a\]: a field: there is none of this name"),
@@ -84,4 +87,5 @@ def test_what_is_wrong_is_named_and_no_key_repeated(tmp_path: Path, case: str) -
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, text)
     assert KEY not in str(caught.value)
+    assert KEY_OF_DIGITS not in str(caught.value)
     assert "hunter2" not in str(caught.value)

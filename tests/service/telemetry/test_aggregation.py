@@ -37,6 +37,7 @@ def value(text: bytes, name: str, **labels: str) -> float:
 
 def test_counts_and_backlogs_are_summed_and_facts_are_not() -> None:
     parts = [used(2, waiting=5), used(3, waiting=1, is_ready=False)]
+    parts[1].keys.watch_file(lambda: False)
     text = merge([part.render() for part in parts])
     assert value(text, "pushforward_requests_total", op="encode") == 5
     assert value(text, "pushforward_rows_total", op="encode") == 15
@@ -47,6 +48,7 @@ def test_counts_and_backlogs_are_summed_and_facts_are_not() -> None:
     assert value(text, "pushforward_requests_running") == 2
     assert value(text, "pushforward_model_info") == 1
     assert value(text, "pushforward_model_ready") == 0
+    assert value(text, "pushforward_key_file_ok") == 0
 
 
 def test_one_process_alone_is_shown_as_it_is() -> None:

@@ -230,6 +230,7 @@ def test_names_limits_and_series_follow_the_file(
     assert known(auth, FREE) == "freed", "a broken edit changes nothing"
     assert "not TOML" in caplog.text
     assert FREE not in caplog.text
+    assert metrics.registry.get_sample_value("pushforward_key_file_ok") == 0
     metrics.keys.answered("free", 200, 1)  # was under way when its key was removed
     assert value(metrics, "requests", key="other", code="200") == 1
 
