@@ -16,7 +16,7 @@ from service.transport.request import Head
 
 # Many clients send head and body in two packets. A small body that is this late, or comes in three,
 # goes through uvicorn.
-_SECOND_PACKET_SECONDS = 0.05
+SECOND_PACKET_SECONDS = 0.05
 _SMALL_BODY_BYTES = 65_536
 
 
@@ -75,7 +75,7 @@ class FastPathProtocol(BoundedHttpProtocol):
             if missing > 0 and not is_second and routed.body_bytes <= _SMALL_BODY_BYTES:
                 self._pending = data
                 self._second_packet_timer = self.loop.call_later(
-                    _SECOND_PACKET_SECONDS, self._pass_to_uvicorn, data
+                    SECOND_PACKET_SECONDS, self._pass_to_uvicorn, data
                 )
                 return
         self._pass_to_uvicorn(data)

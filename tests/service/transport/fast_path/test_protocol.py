@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 
-from service.transport.fast_path import http_protocol
+from service.transport.fast_path import http_protocol, protocol
 from service.transport.fast_path.fast_path_request import FastPathRequest
 from service.transport.fast_path.protocol import FastPathProtocol
-from tests.service.transport.loopback import BODY, LoopbackServer, Z, read, request, run
-
-# How long a body may come after its head and still take the fast path.
-SECOND_PACKET_SECONDS = 0.05
+from tests.service.transport.loopback import (
+    BODY,
+    PATIENCE_SECONDS,
+    LoopbackServer,
+    Z,
+    read,
+    request,
+    run,
+)
 
 # What goes the ordinary way, and must be answered as well as if there were no other.
 ORDINARY = {
@@ -68,7 +73,8 @@ def test_a_request_in_pieces_is_answered(pieces: int) -> None:
     run(play)
 
 
-def test_head_and_body_in_two_packets_go_the_short_way() -> None:
+def test_head_and_body_in_two_packets_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SECOND_PACKET_SECONDS", PATIENCE_SECONDS)
     head, end, body = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
@@ -158,8 +164,11 @@ def test_a_client_that_leaves_frees_its_place_at_once() -> None:
     run(play)
 
 
-def test_nothing_waits_for_the_body_of_a_client_that_has_left() -> None:
+def test_nothing_waits_for_the_body_of_a_client_that_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its head would go to a parser whose connection is gone."""
+    monkeypatch.setattr(protocol, "SECOND_PACKET_SECONDS", 0.25)
     head, end, _ = request().partition(b"\r\n\r\n")
 
     async def play() -> None:
@@ -168,10 +177,10 @@ def test_nothing_waits_for_the_body_of_a_client_that_has_left() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         async with loopback.client() as (_, writer):
             writer.write(head + end)
-            await asyncio.sleep(SECOND_PACKET_SECONDS / 5)  # it has arrived, and is waited for
+            await asyncio.sleep(0.01)  # it has arrived, and is waited for
         while loopback.state.connections:
             await asyncio.sleep(0)
-        await asyncio.sleep(2 * SECOND_PACKET_SECONDS)
+        await asyncio.sleep(0.3)
         assert (loopback.ordinary, faults) == (0, [])
 
     run(play)
