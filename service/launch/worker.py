@@ -140,9 +140,9 @@ class Worker:
         await self._repository.start()
         names = ", ".join(model.card.name for model in self._repository.models())
         _log.info("ready after %.1f s: %s", time.monotonic() - began, names)
+        room, grpc_room = limits.share_connections(has_grpc=self._settings.grpc_port is not None)
         if self._ready_barrier is not None:
             await self._ready_barrier()
-        room, grpc_room = limits.share_connections(has_grpc=self._settings.grpc_port is not None)
         self._shared.connection_limit.most = room
         self._is_loading = False
         host, port = listener.getsockname()[:2]
