@@ -1,4 +1,4 @@
-"""Messages that anybody may send, of health and reflection: small ones, and few that are slow.
+"""Messages that anybody may send, of health and reflection: small ones, few at a time.
 
 gRPC takes every message up to the largest of all calls, and shows it when it is whole.
 """
@@ -11,22 +11,23 @@ from google.protobuf.message import DecodeError
 
 # Names.
 MOST_BYTES = 4096
-# Of one process: beyond it the oldest gives way.
-_MOST_SLOW = 2
+# Of one process; a small one takes a millisecond.
+_MOST_AT_A_TIME = 2
 # A small message comes in one packet with the head of its call.
 _PATIENCE_SECONDS = 0.05
 
 
 class OpenMessages:
-    """Reads the messages that anybody may send.
+    """Reads the messages that anybody may send, few at a time.
 
-    patience_seconds: from when on a message that was not there is slow.
+    One that is slow gives way to the next; of those that wait the newest is next, since its client
+    waits still.
     """
 
-    patience_seconds = _PATIENCE_SECONDS
-
     def __init__(self) -> None:
+        self._reading = 0
         self._slow: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def read(self, context: Any, kind: Any) -> Any:
         """Read a message, or end its call: one that is no message, too large, or slow among many.
@@ -38,29 +39,50 @@ class OpenMessages:
         Returns:
             The message; None where no more come.
         """
+        await self._enter()
         reading = asyncio.ensure_future(context.read())
         giving_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = (reading, giving_way)
         try:
-            await asyncio.wait((reading,), timeout=self.patience_seconds)
-            if not reading.done():
-                self._take_turn(giving_way)
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reading,), timeout=_PATIENCE_SECONDS)
+            if not reading.done() and not self._waiting:
+                self._slow.append(giving_way)
+                both = (reading, giving_way)
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reading.cancel()
             if giving_way in self._slow:
                 self._slow.remove(giving_way)
+            self._leave()
         if not reading.done():
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"message: it is slow, and {_MOST_SLOW} others are; send it again",
+                "message: it is slow, and others wait; send it again",
             )
         return await _parse(context, kind, reading.result())
 
-    def _take_turn(self, giving_way: asyncio.Future[None]) -> None:
-        self._slow.append(giving_way)
-        if len(self._slow) > _MOST_SLOW:
+    async def _enter(self) -> None:
+        """Wait for a turn to read."""
+        if self._reading < _MOST_AT_A_TIME:
+            self._reading += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if self._slow:
             self._slow.pop(0).set_result(None)
+        try:
+            await asyncio.wait((turn,))
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        if self._waiting:
+            self._waiting.pop().set_result(None)
+        else:
+            self._reading -= 1
 
 
 async def _parse(context: Any, kind: Any, body: Any) -> Any:

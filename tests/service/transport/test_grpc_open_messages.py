@@ -1,4 +1,4 @@
-"""What those without a key can have received: small messages, and few that are slow."""
+"""What those without a key can have received: small messages, few at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from service.transport.grpc.messages import SERVICE
-from service.transport.grpc.open_messages import MOST_BYTES
+from service.transport.grpc.open_messages import MOST_BYTES, OpenMessages
 from tests.service.transport.grpc_server import Asking, never, run
 
 KEY = "a-key-of-sixteen-letters"
@@ -70,21 +70,75 @@ def test_of_slow_messages_the_oldest_gives_way(begin: Begin) -> None:
             await asyncio.sleep(0.02)
         for gone in calls[:2]:
             assert await gone.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "it is slow, and 2 others are" in await gone.details()
+            assert "it is slow, and others wait" in await gone.details()
         await asyncio.sleep(0.1)
-        assert not any(each.done() for each in calls[2:])
+        assert not any(each.done() for each in calls[2:]), "nobody waits"
         health = health_pb2_grpc.HealthStub(client.channel)
         checks = (health.Check(HEALTH()) for _ in range(50))
         assert {each.status for each in await asyncio.gather(*checks)} == {SERVING}
-        assert not any(each.done() for each in calls[2:]), "what is there at once is not slow"
-        for each in calls[2:]:
-            each.cancel()
-        await asyncio.sleep(0.05)
-        again = [begin(client.channel, never()) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        assert not any(each.done() for each in again), "those that left do not count"
 
     run(test, api_keys=(KEY,))
+
+
+class Call:
+    """A call that has no message yet."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self.is_refused = False
+        self.message: asyncio.Future[bytes] = asyncio.Future()
+
+    async def read(self) -> bytes:
+        self.is_read = True
+        return await self.message
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, details
+        self.is_refused = True
+        raise asyncio.CancelledError
+
+
+def test_two_are_received_at_a_time_and_the_newest_is_next() -> None:
+    async def test() -> None:
+        messages, calls, tasks = OpenMessages(), [], []
+
+        def begin(count: int) -> list[Call]:
+            for _ in range(count):
+                calls.append(Call())
+                tasks.append(asyncio.ensure_future(messages.read(calls[-1], HEALTH)))
+            return calls[-count:]
+
+        async def read_of(those: list[Call]) -> list[bool]:
+            await asyncio.sleep(0.005)
+            return [each.is_read for each in those]
+
+        first = begin(5)
+        assert await read_of(first) == [True, True, False, False, False]
+        first[0].message.set_result(b"")
+        assert await read_of(first) == [True, True, False, False, True]
+        assert await tasks[0] == HEALTH()
+        tasks[2].cancel()  # its client has left
+        await asyncio.sleep(0.12)  # both are slow, and one waits
+        assert [each.is_refused for each in first] == [False, True, False, False, False]
+        assert await read_of(first) == [True, True, False, True, True]
+        tasks[4].cancel()
+        tasks[3].cancel()
+        second = begin(3)
+        assert await read_of(second) == [True, True, False], "those that left do not count"
+        tasks[5].cancel()
+        await asyncio.sleep(0)
+        tasks[7].cancel()  # in the turn in which it is its own
+        await asyncio.sleep(0)
+        assert await read_of(begin(2)) == [True, False]
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+        assert await read_of(begin(2)) == [True, True]
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("method", ["ServerLive", "ServerReady"])
