@@ -39,6 +39,27 @@ class OpenMessages:
         Returns:
             The message; None where no more come.
         """
+        body = await self._receive(context)
+        if body is grpc.aio.EOF:
+            return None
+        if body is None:
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            details = "message: it is slow, and others wait; send it again"
+        elif len(body) > MOST_BYTES:
+            code = grpc.StatusCode.OUT_OF_RANGE
+            details = f"message: expected at most {MOST_BYTES} bytes, got {len(body)}"
+        else:
+            try:
+                return kind.FromString(body)
+            except DecodeError:
+                code = grpc.StatusCode.INVALID_ARGUMENT
+                details = f"message: expected {kind.DESCRIPTOR.full_name} as protobuf"
+        # What ends a call is part of a cycle with this frame, which stays until it is collected.
+        del body
+        return await context.abort(code, details)
+
+    async def _receive(self, context: Any) -> Any:
+        """Receive a message; None where it gives way."""
         await self._enter()
         reading = asyncio.ensure_future(context.read())
         giving_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -48,17 +69,12 @@ class OpenMessages:
                 self._slow.append(giving_way)
                 both = (reading, giving_way)
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else None
         finally:
             reading.cancel()
             if giving_way in self._slow:
                 self._slow.remove(giving_way)
             self._leave()
-        if not reading.done():
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "message: it is slow, and others wait; send it again",
-            )
-        return await _parse(context, kind, reading.result())
 
     async def _enter(self) -> None:
         """Wait for a turn to read."""
@@ -83,20 +99,3 @@ class OpenMessages:
             self._waiting.pop().set_result(None)
         else:
             self._reading -= 1
-
-
-async def _parse(context: Any, kind: Any, body: Any) -> Any:
-    if body is grpc.aio.EOF:
-        return None
-    if len(body) > MOST_BYTES:
-        await context.abort(
-            grpc.StatusCode.OUT_OF_RANGE,
-            f"message: expected at most {MOST_BYTES} bytes, got {len(body)}",
-        )
-    try:
-        return kind.FromString(body)
-    except DecodeError:
-        return await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            f"message: expected {kind.DESCRIPTOR.full_name} as protobuf",
-        )

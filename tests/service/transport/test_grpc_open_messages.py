@@ -1,6 +1,8 @@
 """What those without a key can have received: small messages, few at a time."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -93,9 +95,9 @@ class Call:
         return await self.message
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, details
         self.is_refused = True
-        raise asyncio.CancelledError
+        self.error = ConnectionError(code, details)  # as gRPC holds its own
+        raise self.error
 
 
 def test_two_are_received_at_a_time_and_the_newest_is_next() -> None:
@@ -139,6 +141,22 @@ def test_two_are_received_at_a_time_and_the_newest_is_next() -> None:
         await asyncio.wait(tasks)
 
     asyncio.run(test())
+
+
+def test_a_message_that_is_refused_is_not_kept() -> None:
+    async def test() -> None:
+        body, call = bytes(MOST_BYTES + 1), Call()
+        call.message.set_result(body)
+        before = sys.getrefcount(body)
+        with pytest.raises(ConnectionError):
+            await OpenMessages().read(call, HEALTH)
+        assert sys.getrefcount(body) == before
+
+    gc.disable()
+    try:
+        asyncio.run(test())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("method", ["ServerLive", "ServerReady"])
