@@ -324,7 +324,7 @@ class EngineError(InternalError):
 
 
 class NotReady(ServiceError):
-    """Models are loading, or the service is draining.
+    """Models are loading, the service is draining, or the model cannot be served.
 
     Args:
         model: the name of one that was refused, where that is the reason.

@@ -87,8 +87,8 @@ def _tell_readers_of_indexes(shown: str, pushed: "list[PushedModel]") -> None:
         shown.rstrip("/").rpartition("/")[2]
     ):
         typer.echo(
-            f"{shown}: an index further up does not name it: for readers over https:// push the "
-            "folder of models",
+            f"{shown}: if there is an index further up, it does not name this version: for readers "
+            "over https:// push the folder of models",
             err=True,
         )
 

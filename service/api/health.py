@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from service.api.schemas import HeldBackPart, KeyFile, Live, ModelSource, Ready, Unavailable
 from service.auth import ApiKeyAuth, KeyFileStatus
@@ -71,7 +72,7 @@ def health_router(
             **several,
         )
 
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         try:
             return Response(await metrics.scrape(), media_type=CONTENT_TYPE)

@@ -9,6 +9,7 @@ import orjson
 from pydantic.json_schema import models_json_schema
 
 from service.api import schemas
+from service.codec.compression import DECODERS
 from service.codec.media import JPEG, JSON, NPY, NPZ, PNG
 from service.contracts import InferenceResult, ModelCard, QueueHandle, QueueShare, ServedModel
 from service.errors import (
@@ -16,7 +17,9 @@ from service.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
+    KeyLimitExceeded,
     MalformedBody,
+    MalformedRequest,
     ModelNotFound,
     NotAcceptable,
     NotReady,
@@ -24,6 +27,8 @@ from service.errors import (
     ServiceError,
     ShapeMismatch,
     TooLarge,
+    TooLargeForKey,
+    TooManyConnections,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -76,6 +81,16 @@ _PROBLEMS: tuple[tuple[type[ServiceError], str], ...] = (
     (NotReady, "models are loading, or draining"),
     (DeadlineExceeded, "no answer before the deadline"),
 )
+# Other codes of the same status that a call which computes can answer with.
+_ALSO: dict[type[ServiceError], Sequence[type[ServiceError]]] = {
+    MalformedBody: (MalformedRequest,),
+    TooLarge: (TooLargeForKey,),
+    Overloaded: (KeyLimitExceeded,),
+    InternalError: InternalError.__subclasses__(),
+    NotReady: (TooManyConnections,),
+}
+# How bodies may come, beside their media type.
+COMPRESSED = f"May be compressed, as Content-Encoding says: {', '.join(DECODERS)}."
 
 
 # Of every answer, beside its own outputs.
@@ -174,6 +189,11 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for field in operation.fields
         if field.name != operation.tensor_name
     ]
+    return [*named, *head_parameters()]
+
+
+def head_parameters() -> list[dict[str, Any]]:
+    """Describe the headers that every call which computes takes."""
     identity = {
         "name": "X-Request-Id",
         "in": "header",
@@ -188,7 +208,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "description": "How long the client waits; the server's own limit still holds.",
         "schema": {"type": "number", "minimum": 0, "maximum": 999999999},
     }
-    return [*named, identity, timeout]
+    return [identity, timeout]
 
 
 def _query_schema(field: Field) -> dict[str, Any]:
@@ -210,7 +230,8 @@ def _request(
     for media in operation.media:
         if media != JSON:
             content[media] = _binary(_BINARY_BODIES[media])
-    return {"required": operation.tensor is not None, "content": content}
+    is_required = operation.tensor is not None
+    return {"description": COMPRESSED, "required": is_required, "content": content}
 
 
 def _response(operation: Operation, schema: str, card: ModelCard) -> dict[str, Any]:
@@ -301,8 +322,8 @@ def _problem(kind: type[ServiceError], detail: str) -> dict[str, Any]:
     codes = [kind.code]
     if issubclass(kind, InvalidRequest):
         codes = [other.code for other in InvalidRequest.__subclasses__()]
-    elif kind is InternalError:
-        codes += [other.code for other in InternalError.__subclasses__()]
+    else:
+        codes += [other.code for other in _ALSO.get(kind, ())]
     body = {
         "type": f"/problems/{kind.code}",
         "title": kind.title,

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from service.api.openapi import problems
+from service.api.openapi import COMPRESSED, head_parameters, problems
 from service.api.schemas_v2 import InferRequest, InferResult
 from service.codec.media import JSON, OCTETS
 from service.transport.v2 import PREFIX, SUFFIX
@@ -47,8 +47,9 @@ def add_inference(document: dict[str, Any]) -> None:
                 "operationId": "_".join(("infer", *names)),
                 "summary": "Encode, score, decode or sample",
                 "description": _TEXT,
-                "parameters": [*placed, length],
+                "parameters": [*placed, length, *head_parameters()],
                 "requestBody": {
+                    "description": COMPRESSED,
                     "required": True,
                     "content": {
                         JSON: {"schema": references[InferRequest, "validation"]},

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from service import operations
 from service.api import schemas
+from service.api.openapi_v2 import INFER_PATHS
 from service.settings import Settings
 from tests.service.fake_repository import FakeRepository, app_over, ask, card, post
 
@@ -95,6 +96,29 @@ def test_operations_document_media_types_fields_and_errors(
     ):
         assert content["examples"]
     assert {"Retry-After"} == set(call["responses"]["429"]["headers"])
+
+
+@pytest.mark.parametrize("path", [*(f"/{name}" for name in OPERATIONS), *INFER_PATHS])
+def test_what_every_call_takes_and_answers_is_described(
+    document: dict[str, Any], path: str
+) -> None:
+    call = document["paths"][path]["post"]
+    assert {"X-Request-Id", "X-Timeout-Seconds"} <= {one["name"] for one in call["parameters"]}
+    assert "Content-Encoding says: gzip, zstd, deflate" in call["requestBody"]["description"]
+    told = {status: call["responses"][status]["description"] for status in ("413", "429", "503")}
+    assert told == {
+        "413": "too_large or too_large_for_key",
+        "429": "overloaded or key_limit_exceeded",
+        "503": "not_ready or too_many_connections",
+    }
+
+
+def test_every_answer_has_its_media_type(document: dict[str, Any]) -> None:
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            assert call["responses"]["200"].get("content"), path
+    metrics = document["paths"]["/metrics"]["get"]["responses"]["200"]
+    assert set(metrics["content"]) == {"text/plain"}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
