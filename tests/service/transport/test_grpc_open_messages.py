@@ -143,6 +143,33 @@ def test_two_are_received_at_a_time_and_the_newest_is_next() -> None:
     asyncio.run(test())
 
 
+def test_who_comes_anew_takes_the_place_of_the_oldest_that_is_slow() -> None:
+    async def test() -> None:
+        messages, calls, tasks = OpenMessages(), [Call() for _ in range(5)], []
+
+        async def begin(call: Call) -> None:
+            tasks.append(asyncio.ensure_future(messages.read(call, HEALTH)))
+            await asyncio.sleep(0.005)
+
+        for call in calls[:2]:
+            await begin(call)
+        await asyncio.sleep(0.06)
+        await begin(calls[2])
+        assert [each.is_refused for each in calls[:3]] == [True, False, False]
+        calls[1].message.set_result(b"")
+        await asyncio.sleep(0.005)
+        await begin(calls[3])
+        await asyncio.sleep(0.06)
+        await begin(calls[4])
+        assert [each.is_refused for each in calls] == [True, False, True, False, False]
+        assert calls[4].is_read
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(test())
+
+
 def test_a_message_that_is_refused_is_not_kept() -> None:
     async def test() -> None:
         body, call = bytes(MOST_BYTES + 1), Call()
