@@ -74,6 +74,7 @@ class ApiKeyAuth:
         self._looked_at = time.monotonic()
         self._state: tuple[int, ...] = ()
         self._file_status = KeyFileStatus(True, time.time())
+        self._file_problem = ""
         self._keys: dict[str, ApiKey] = {}
         self._by_digest: dict[bytes, ApiKey] = {}
         from_file: list[KeyRule] = []
@@ -141,10 +142,14 @@ class ApiKeyAuth:
         try:
             from_file = read_key_file(self._file)
         except (OSError, ValueError) as error:
-            _log.error("the file of API keys cannot be used, the keys before stay: %s", error)
-            self._note_file(is_ok=False)
+            problem = str(error)
+            if isinstance(error, OSError):
+                self._state = ()  # what is in the way may go, and the file be the same
+            if self._state or problem != self._file_problem:
+                _log.error("the file of API keys cannot be used, the keys before stay: %s", problem)
+            self._note_file(problem)
             return
-        self._note_file(is_ok=True)
+        self._note_file("")
         self._use([*self._fixed, *from_file])
         _log.info(
             "the file of API keys has changed: %d keys",
@@ -155,7 +160,9 @@ class ApiKeyAuth:
         status = self.file_status
         return status is None or status.is_ok
 
-    def _note_file(self, *, is_ok: bool) -> None:
+    def _note_file(self, problem: str) -> None:
+        self._file_problem = problem
+        is_ok = not problem
         if is_ok != self._file_status.is_ok:
             self._file_status = KeyFileStatus(is_ok, time.time())
 

@@ -178,6 +178,26 @@ def test_a_file_that_went_bad_changes_nothing(
     assert KEY not in caplog.text
 
 
+def test_a_file_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its permissions may change and nothing else, or descriptors be free again."""
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    auth = ApiKeyAuth([], file, look_seconds=0)
+    file.write_text(f"{OTHER}\n")
+
+    def read_key_file(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.auth.read_key_file", read_key_file)
+        assert [_check(auth, KEY), _check(auth, KEY)] == [True, True]
+    assert (_check(auth, KEY), _check(auth, OTHER)) == (False, True)
+    faults = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(faults) == 1, "logged once, not at every look"
+
+
 def test_a_file_that_went_bad_is_told_of(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(KEY)
