@@ -3,6 +3,7 @@
 Everything here is imported on first use, so that `import models` costs no torch import.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from models.flow import Flow
     from models.importers.run import import_checkpoint
     from models.registry import build
+
+# MKL, by which torch multiplies matrices on CPUs, else rounds a row by its place in the batch on
+# some processors (those of AMD). It reads this when it is used first; what the user has set stays.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _HOMES = {
     "Flow": "models.flow",

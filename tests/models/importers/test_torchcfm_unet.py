@@ -70,8 +70,9 @@ def test_velocity_and_divergence_are_the_sources(tmp_path: Path, name: str) -> N
     field = block(imported(tmp_path, name)[0]).dynamics
     t, x = numbers["t"].unsqueeze(1), numbers["x"]
     velocity, divergence = field.velocity_and_trace(t, x, context)
-    torch.testing.assert_close(velocity, numbers["v"], rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(divergence, numbers["div"], rtol=1e-11, atol=1e-11)
+    # Frequencies are of float32, as the source has them: their last bit is the processor's.
+    torch.testing.assert_close(velocity, numbers["v"], rtol=2e-8, atol=2e-8)
+    torch.testing.assert_close(divergence, numbers["div"], rtol=2e-8, atol=2e-8)
 
 
 def test_the_scripts_file_is_read_as_its_author_samples_from_it(tmp_path: Path) -> None:
