@@ -12,11 +12,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.gpu import subjects
 from benchmarks.gpu.__main__ import EXIT_USAGE, main
+from benchmarks.gpu.bits import check_bits
 from benchmarks.gpu.results import Measurement, Results
-from benchmarks.gpu.subjects import SLOW_ON_A_CPU, ZOO_NAMES
+from benchmarks.gpu.subjects import SLOW_ON_A_CPU, ZOO_NAMES, Sizes
+from service.contracts import Array, EngineOutput
+from service.engines.selection import EngineSelection
 from tests.cases import CASES
 
 # One process for all: the command runs once.
@@ -120,6 +125,42 @@ def test_a_device_that_is_not_there_is_refused(
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cuda:7"])
     assert main() == EXIT_USAGE
     assert capsys.readouterr().err.startswith("benchmarks.gpu: --device cuda:7: expected one of ")
+
+
+class Doubling:
+    """Doubles, with other last bits for what stands in the last place, or beside NaN."""
+
+    name, device, dtype = "torch", "cpu", "float32"
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def encode(self, x: Array, context: Array | None) -> EngineOutput:
+        value = 2 * x.reshape(len(x), -1)
+        is_wrong = np.arange(len(x)) == (len(x) - 1 if self.fault == "last place" else -1)
+        if self.fault == "beside NaN":
+            is_wrong[:] = np.isnan(x).any()
+        value[is_wrong] = np.nextafter(value[is_wrong], np.float32(99))
+        return value, np.zeros(len(x), np.float32)
+
+    decode = generate = encode
+
+
+@pytest.mark.parametrize(
+    ("fault", "checked", "failed", "told"),
+    [
+        ("none", 2, 0, []),
+        ("beside NaN", 2, 2, []),
+        ("last place", 0, 0, ["on this machine bits depend on the place"]),
+    ],
+)
+def test_bits_are_checked_where_a_server_promises_them(
+    fault: str, checked: int, failed: int, told: list[str], results: Results
+) -> None:
+    _, make = next(subjects.cases("cpu", Sizes(2, 2)))
+    check_bits(results, make(), "torch", EngineSelection(Doubling(fault)), is_quick=True)
+    assert (len(results.checks), len(results.failed)) == (checked, failed)
+    assert [one.reason.partition(",")[0] for one in results.not_run] == told
 
 
 @pytest.fixture

@@ -73,14 +73,15 @@ def _parse() -> argparse.Namespace:
 def _run(results: Results, folder: Path, device: str, *, is_quick: bool) -> None:
     """Check the zoo and the server, then measure, then check every option of every family."""
     sizes = _SIZES[is_quick]
-    zoo = subjects.zoo(device, sizes)
+    zoo, chosen = subjects.zoo(device, sizes), frozenset(subjects.ZOO_NAMES)
     if is_quick:
-        chosen = frozenset(subjects.ZOO_NAMES) - subjects.SLOW_ON_A_CPU
+        chosen -= subjects.SLOW_ON_A_CPU
         zoo = _only(results, "zoo", chosen, zoo)
+    folders = [str(subjects.ZOO / name) for name in sorted(chosen)]
     known = _check_flows(results, "zoo", zoo, is_quick=is_quick)
     with (
         results.guard(over_http.PART, "server"),
-        over_http.served(folder, "zoo", device) as server,
+        over_http.served(folder, "zoo", device, *folders) as server,
     ):
         over_http.check_answers(results, server, device, known)
         speed.measure_server(results, folder, server, device, is_quick=is_quick)
