@@ -98,7 +98,7 @@ class ObjectStore:
             for inner in listed["common_prefixes"]:
                 yield from self._objects(inner)
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+    def read(self, file: RemoteFile, start: int) -> Iterator[memoryview]:
         """Read an object, as long as it is the one that was listed."""
         length = FIRST_RANGE_BYTES
         while start < file.size:
@@ -108,7 +108,7 @@ class ObjectStore:
             if file.tag.startswith(('"', "W/")):
                 options["if_match"] = file.tag
             try:
-                part = bytes(obstore.get(self._store, file.path, options=options).bytes())
+                part = memoryview(obstore.get(self._store, file.path, options=options).bytes())
             except (PreconditionError, FileNotFoundError):
                 raise ChangedError(f"{file.path} was changed while it was read") from None
             except (BaseError, OSError) as error:
@@ -117,6 +117,8 @@ class ObjectStore:
                 raise StoreError(f"{file.path}: expected {end - start} bytes, got {len(part)}")
             length = next_range_bytes(length, time.monotonic() - began, self._timeout)
             yield part
+            # So that it is not in memory beside the next.
+            del part
             start = end
 
     def upload(self, files: Sequence[tuple[str, Path]], removed: Sequence[str]) -> None:

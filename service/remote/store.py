@@ -74,7 +74,7 @@ class Store(Protocol):
         """List them."""
         ...
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[bytes]:
+    def read(self, file: RemoteFile, start: int) -> Iterator[bytes | memoryview]:
         """Read a file from a byte on, in parts of some megabytes at most.
 
         Raises:

@@ -111,6 +111,8 @@ def _append(
                 raise ChangedError(f"{file.path}: expected {file.size} bytes, got more")
             opened.write(part)
             note_progress()
+            # So that it is not in memory beside the next.
+            part = b""
     if written < file.size:
         raise StoreError(f"{file.path}: expected {file.size} bytes, it ended after {written}")
 
@@ -124,7 +126,7 @@ def read_whole(store: Store, file: RemoteFile, most_bytes: int, timeout_seconds:
     if file.size > most_bytes:
         raise StoreError(f"{file.path}: expected at most {most_bytes} bytes, got {file.size}")
     content = b""
-    parts: Iterator[bytes] = store.read(file, 0)
+    parts: Iterator[bytes | memoryview] = store.read(file, 0)
     while part := within(timeout_seconds, lambda: next(parts, b""), file.path):
         content += part
         if len(content) > file.size:

@@ -235,7 +235,8 @@ class FolderRepository:
             if settings.watch_models and settings.model_repository:
                 await self._watcher.start()
             try:
-                await self._load_all(found)
+                with told_by_uri(self._settings):
+                    await self._load_all(found)
             except BaseException:
                 await self._watcher.stop()
                 raise
@@ -306,8 +307,21 @@ class FolderRepository:
         self._find(name)  # before a lock is made for whatever a client calls a model
         async with self._turn(name):
             if wanted is not None:
-                await self._sources.fetch_versions(self._find(name), wanted)
+                lacking = await self._sources.fetch_versions(self._find(name), wanted)
+                if lacking:
+                    self._check_held(self._find(name), wanted, lacking)
             await self._load_by_name(self._find(name), wanted)
+
+    def _check_held(self, model: ModelFolder, wanted: VersionPolicy, lacking: str) -> None:
+        """Tell who wants versions that could not be fetched why, unless the cache has them.
+
+        Raises:
+            ModelRefused: saying so.
+        """
+        try:
+            live_versions(model, self._settings, wanted)
+        except StartupError:
+            raise ModelRefused(lacking) from None
 
     async def _load_by_name(self, model: ModelFolder, wanted: VersionPolicy | None) -> None:
         name, anew = model.name, wanted is None

@@ -5,7 +5,7 @@ A URI is a folder in the cache to everybody else, which the watcher of folders s
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -182,20 +182,45 @@ class SourceWatch:
         for task in self._tasks:
             task.cancel()
 
-    async def fetch_versions(self, model: ModelFolder, wanted: VersionPolicy) -> None:
-        """Fetch what is wanted of a model that is behind a URI, where the cache may lack it."""
+    async def fetch_versions(self, model: ModelFolder, wanted: VersionPolicy) -> str:
+        """Fetch what is wanted of a model that is behind a URI, where the cache may lack it.
+
+        Returns:
+            Why some of it could not be had, if so.
+        """
         held = {int(location.version) for location in model.versions}
         is_held = wanted.live in (None, "latest") or (
             wanted.live != "all" and held >= {*wanted.live}
         )
         if is_held or self._settings.offline:
-            return
+            return ""
         cache = FetchOptions.of(self._settings).cache
         for uri in uris_of(self._settings):
             link = CacheEntry.of(cache, uri).link
             if link in (model.folder, model.folder.parent):
-                options = options_for(uri, self._settings, {**self._wanted, model.name: wanted})
-                await self._look(uri, options)
+                return await self._fetch_wanted(uri, model, wanted)
+        return ""
+
+    async def _fetch_wanted(self, uri: str, model: ModelFolder, wanted: VersionPolicy) -> str:
+        by_name = chooser(uri, self._settings, {**self._wanted, model.name: wanted})
+        mistakes: list[str] = []
+
+        def choose(folder: str, path: Path | None, found: Collection[int]) -> Collection[int]:
+            try:
+                return by_name(folder, path, found)
+            except StartupError as error:
+                as_before = chooser(uri, self._settings, self._wanted)(folder, path, found)
+                # A mistake of who asks is no fault of the source.
+                mistakes.append(str(error))
+                return as_before
+
+        options = replace(FetchOptions.of(self._settings), choose=choose)
+        status = await self._look(uri, options)
+        if mistakes or not status.held_back:
+            return mistakes[0] if mistakes else status.reason
+        inside = "" if CacheEntry.of(options.cache, uri).link == model.folder else f"{model.name}/"
+        own = [one.reason for one in status.held_back if f"{one.path}/".startswith(inside)]
+        return "; ".join(own)
 
     async def _watch(self, uri: str, seconds: float) -> None:
         options = options_for(uri, self._settings, self._wanted)
@@ -203,7 +228,9 @@ class SourceWatch:
             await asyncio.sleep(seconds)
             await self._look(uri, options, max_age_seconds=_SHARE_OF_WATCH * seconds)
 
-    async def _look(self, uri: str, options: FetchOptions, max_age_seconds: float = 0.0) -> None:
+    async def _look(
+        self, uri: str, options: FetchOptions, max_age_seconds: float = 0.0
+    ) -> SourceStatus:
         try:
             status = await run_in_dedicated_thread(
                 lambda: fetch(uri, options, max_age_seconds=max_age_seconds)
@@ -215,6 +242,7 @@ class SourceWatch:
             reason = f"unexpected error, see the log: {type(error).__name__}"
             status = self._statuses[uri].failed(reason)
         self._take(uri, status)
+        return status
 
     def _take(self, uri: str, status: SourceStatus) -> None:
         former = self._statuses.get(uri)

@@ -2,11 +2,15 @@
 
 import os
 import time
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
+import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -15,6 +19,7 @@ from service.remote.fetch import FetchOptions, fetch
 from service.remote.index import INDEX_FILE
 from service.remote.push import push
 from service.remote.store import FIRST_RANGE_BYTES, BadUri, open_store
+from service.remote.transfer import copy_file
 from tests.service.remote.s3_server import BUCKET, FAULTS, Bucket, loses_connection, s3_server
 
 URI = f"s3://{BUCKET}/models"
@@ -176,3 +181,28 @@ def test_no_credentials_are_told_of(bucket: Bucket, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     (found,) = open_store(URI, 5.0).list()
     assert found.path == "config.json"
+
+
+def test_of_a_file_that_is_copied_one_part_is_in_memory(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Part(bytearray):
+        """Can be watched."""
+
+    parts: list[weakref.ref[Part]] = []
+    get = obstore.get
+
+    def watched(*asked: Any, **options: Any) -> Any:
+        assert [one for one in parts if one() is not None] == []
+        part = Part(get(*asked, **options).bytes())
+        parts.append(weakref.ref(part))
+        # It is held by who is given it alone.
+        return SimpleNamespace(bytes=iter([part]).__next__)
+
+    monkeypatch.setattr(obstore, "get", watched)
+    content = bytes(range(256)) * (FIRST_RANGE_BYTES // 64)
+    bucket.objects["models/flow/config.json"] = content
+    store = open_store(URI, 5.0)
+    copy_file(store, store.list()[0], tmp_path / "copy", 5.0, lambda: None)
+    assert (tmp_path / "copy").read_bytes() == content
+    assert len(parts) == 3

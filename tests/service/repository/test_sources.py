@@ -84,7 +84,8 @@ def test_a_load_by_name_fetches_the_versions_that_it_wants(
 ) -> None:
     put(memory, 2)
     put(memory, 3)
-    served = repository(tmp_path, Metrics())
+    metrics = Metrics()
+    served = repository(tmp_path, metrics)
 
     def live() -> list[str]:
         return [model.card.version for model in served.versions("moons")]
@@ -99,9 +100,18 @@ def test_a_load_by_name_fetches_the_versions_that_it_wants(
         # What is wanted by name, every look fetches.
         put(memory, 0)
         await until(lambda: live() == ["0", "1", "2", "3"])
-        with pytest.raises(ModelRefused, match=r"expected versions that lie there .*, got 7"):
+        put(memory, 4)
+        said = r"expected versions that lie there \(0, 1, 2, 3, 4\), got 7"
+        with pytest.raises(ModelRefused, match=said):
             await served.load("moons", VersionPolicy((7,)))
-        assert live() == ["0", "1", "2", "3"]
+        assert served.sources()[0].is_ok, "who asks is at fault"
+        assert metrics.source_failures.labels("memory://hub").value == 0
+        await until(lambda: live() == ["0", "1", "2", "3", "4"])
+        memory.pipe("/hub/moons/5/config.json", b"{}")
+        memory.pipe("/hub/moons/5/pushforward-index.json", b"{}")
+        with pytest.raises(ModelRefused, match=r"^moons/5/pushforward-index.json: format_version"):
+            await served.load("moons", VersionPolicy((1, 5)))
+        assert live() == ["0", "1", "2", "3", "4"]
         await served.drain()
 
     run(whole())
@@ -231,3 +241,11 @@ def test_a_model_behind_a_uri_and_in_a_folder_is_told_by_the_uri(
     )
     with pytest.raises(StartupError, match="is taken by memory://hub/moons/1;"):
         asyncio.run(FolderRepository(settings, Metrics()).start())
+
+
+def test_a_model_of_a_uri_that_cannot_be_loaded_is_told_by_the_uri(
+    memory: MemoryFileSystem, tmp_path: Path
+) -> None:
+    memory.pipe("/hub/moons/1/model.safetensors", b"junk")
+    with pytest.raises(StartupError, match=r"^memory://hub/moons/1/model\.safetensors: not"):
+        asyncio.run(repository(tmp_path, Metrics()).start())
