@@ -174,10 +174,14 @@ class Metrics:
         self.connections_cut_off = self._counter(
             "connections_cut_off", "Connections ended for what their client did not do", "reason"
         )
+        self.connections_refused = self._counter(
+            "connections_refused", "HTTP connections beyond what descriptors allow", ""
+        )
+        self.connections_refused.labels()  # 0 is exposed too
         self.log_lines_dropped = self._counter(
             "log_lines_dropped", "Log lines not written: their reader was too slow", ""
         )
-        self.log_lines_dropped.labels()  # 0 is exposed too
+        self.log_lines_dropped.labels()
         self.worker_restarts = self._counter(
             "worker_restarts", "Workers started anew in the place of a lost one", ""
         )

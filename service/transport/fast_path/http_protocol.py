@@ -101,6 +101,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         count = len(self.server_state.connections)
         if not self.shared.connection_limit.admits(count):
             self._is_surplus = True
+            self.shared.metrics.connections_refused.labels().inc()
             self.timeout_keep_alive = SURPLUS_SECONDS
             if not self.shared.connection_limit.admits_surplus(count):
                 self._refuse(_no_room())

@@ -25,6 +25,8 @@ PROMISED = {
     "out_of_memory_total": {"model", "version", "op"},
     "requests_running": {"model", "version"},
     "dropped_total": {"model", "version", "reason"},
+    "connections_refused_total": set(),
+    "key_file_ok": set(),
     "log_lines_dropped_total": set(),
     "worker_restarts_total": set(),
     "nonfinite_rows_total": {"model", "version", "op"},

@@ -62,6 +62,8 @@ def test_a_newcomer_without_room_is_told_and_the_others_are_served() -> None:
             assert told.headers["retry-after"] == "1"
             assert await newcomer[0].read() == b""
             assert (await full.ask(full.residents[0], request())).status == 200
+            refused = full.loopback.metrics.connections_refused.labels()
+            assert refused.value == 1
 
     run(loopback)
 
