@@ -218,6 +218,7 @@ class FolderRepository:
         await self._sources.start(is_fetched=self._is_fetched)
         found = self._find_all()
         names = [model.name for model in found]
+        self._skipped |= self._sources.held_back_models - {*names}
         if settings.default_model is not None and settings.default_model not in names:
             raise StartupError(
                 f"{flag_name('default_model')}: no model is called {settings.default_model!r}; "
@@ -494,7 +495,12 @@ class FolderRepository:
         if len(names) == 1 and not self._skipped:
             return names[0]
         # One of several that is left over is not the one that is meant.
-        skipped = {name for name in self._skipped if self._table.refusal(name) is not None}
+        held_back = self._sources.held_back_models
+        skipped = {
+            name
+            for name in self._skipped
+            if name in held_back or self._table.refusal(name) is not None
+        }
         names = sorted({*names, *skipped})
         if len(names) == 1:
             return names[0]

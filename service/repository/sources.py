@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from models.checkpoints.naming import is_version
 from service.contracts import SourceStatus, VersionPolicy
 from service.launch.exits import StartupError
 from service.remote.cache import CacheEntry
@@ -17,6 +18,7 @@ from service.remote.fetch import FetchOptions, fetch
 from service.remote.store import BadUri, StoreError
 from service.repository.dedicated_thread import run_in_dedicated_thread
 from service.repository.folders import ModelFolder
+from service.repository.overrides import SERVING_FILE
 from service.repository.version_policy import chooser
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -157,6 +159,13 @@ class SourceWatch:
     def statuses(self) -> list[SourceStatus]:
         """What came of the last look at each."""
         return list(self._statuses.values())
+
+    @property
+    def held_back_models(self) -> set[str]:
+        """The models in repositories of which something is held back."""
+        paths = [one.path for status in self.statuses for one in status.held_back]
+        names = {path.partition("/")[0] for path in paths}
+        return {name for name in names - {".", SERVING_FILE} if not is_version(name)}
 
     async def start(self, *, is_fetched: bool) -> None:
         """Fetch all, unless that was done, and begin to look.

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from service.contracts import SourceStatus, VersionPolicy
-from service.errors import ModelRefused
+from service.errors import ModelNotFound, ModelRefused
 from service.launch.exits import StartupError
 from service.remote.fetch import FetchOptions
 from service.remote.store import StoreError
@@ -37,7 +38,7 @@ def put(system: MemoryFileSystem, version: int) -> None:
         system.pipe(f"/hub/moons/{version}/{path.name}", path.read_bytes())
 
 
-def repository(cache: Path, metrics: Metrics, **given: bool) -> FolderRepository:
+def repository(cache: Path, metrics: Metrics, **given: Any) -> FolderRepository:
     settings = Settings(model_repository=("memory://hub",), cache=cache, watch_seconds=0.1, **given)
     return FolderRepository(settings, metrics)
 
@@ -249,3 +250,27 @@ def test_a_model_of_a_uri_that_cannot_be_loaded_is_told_by_the_uri(
     memory.pipe("/hub/moons/1/model.safetensors", b"junk")
     with pytest.raises(StartupError, match=r"^memory://hub/moons/1/model\.safetensors: not"):
         asyncio.run(repository(tmp_path, Metrics()).start())
+
+
+def test_a_model_that_is_left_over_answers_for_no_other(
+    memory: MemoryFileSystem, tmp_path: Path
+) -> None:
+    memory.pipe("/hub/rings/config.json", b"{}")
+    memory.pipe("/hub/rings/pushforward-index.json", b"{}")
+    put(memory, 2)
+    memory.pipe("/hub/moons/2/pushforward-index.json", b"{}")
+    put(memory, 1)
+    memory.pipe("/hub/moons/serving.toml", b"version_policy = [1]")
+    served = repository(tmp_path, Metrics(), on_bad_model="skip")
+
+    async def whole() -> None:
+        await served.start()
+        assert served.get("moons").card.version == "1"
+        with pytest.raises(ModelNotFound, match="there are several: moons, rings"):
+            served.get(None)
+        memory.rm("/hub/rings", recursive=True)
+        await until(lambda: served.sources()[0].is_ok)
+        assert served.get(None).card.name == "moons"
+        await served.drain()
+
+    run(whole())
