@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -268,3 +269,57 @@ def test_a_store_that_gives_nothing_any_more_is_not_asked_for_every_file(
     # Two rounds of three attempts are 0.4 s, eight are 1.4.
     assert time.monotonic() - began < 1
     assert "and 61 more" in failed.reason
+
+
+def test_what_all_versions_need_is_to_be_free(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bucket, "moons/1", "rings/1")
+    free = 64 * 2**20 + 10_000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert [one.path for one in get(tmp_path, on_bad_model="skip").held_back] == ["rings/1"]
+    assert held(tmp_path) == {"moons/1"}
+
+
+def test_without_settings_that_lie_there_no_version_is_chosen(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    put(bucket, "moons/1", "moons/2", "rings/1")
+    say(bucket, "version_policy = [1]")
+    bucket.fault = refuses("serving.toml")
+    assert [one.path for one in get(tmp_path, on_bad_model="skip").held_back] == [
+        "moons/serving.toml"
+    ]
+    assert held(tmp_path) == {"rings/1"}
+
+
+def test_settings_that_change_while_versions_are_read_are_held_back(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    put(bucket, "moons/1", "moons/2")
+    say(bucket, "version_policy = [1]")
+
+    def fault(_: Handler, key: str, __: bytes) -> bool:
+        if "model" in key.rpartition("/")[2]:
+            say(bucket, "version_policy = [2]")
+        return False
+
+    bucket.fault = fault
+    (one,) = get(tmp_path).held_back
+    assert (one.path, "was changed while" in one.reason) == ("moons/serving.toml", True)
+    assert held(tmp_path) == {"moons/1"}
+
+
+def test_a_file_that_comes_while_the_others_are_read_holds_the_version_back(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    put(bucket, "moons/1", "rings/1")
+
+    def fault(_: Handler, key: str, __: bytes) -> bool:
+        if key.startswith("models/rings/"):
+            bucket.objects["models/rings/1/serving.toml"] = b""
+        return False
+
+    bucket.fault = fault
+    (one,) = get(tmp_path, on_bad_model="skip").held_back
+    assert (one.path, "was changed while" in one.reason) == ("rings/1", True)
