@@ -16,6 +16,7 @@ from pydantic import Field
 from typer.testing import CliRunner, Result
 
 import models
+from models.checkpoints.folder import read_manifest
 from models.datasets import load
 from models.datasets.toys import TOYS
 from models.families.config import FamilyConfig
@@ -183,7 +184,7 @@ def test_the_examples_run_and_make_one_flow(
     assert result.exit_code == 0, result.output
     names: dict[str, Any] = {}
     exec(examples["build"], names)
-    built, trained = names["flow"], models.load(tmp_path / words[words.index("--out") + 1])
+    built, trained = names["flow"], read_manifest(tmp_path / words[words.index("--out") + 1])
     assert built.family == trained.family == name
     assert {**trained.config, "preprocessing": []} == {**built.config, "preprocessing": []}
 
