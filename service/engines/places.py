@@ -17,6 +17,9 @@ from service.engines.selection import EngineSelection
 # Rows that are tried at all places; each takes one batch, and one more beside the others.
 _ROWS = 4
 
+_EVEN_ROWS = "--max-batch-size 32 is a size at which libraries leave no rows over"
+_EVEN_CODE = "MKL_CBWR=AUTO, or unset, is where MKL rounds rows alike"
+
 _log = logging.getLogger(__name__)
 
 
@@ -36,10 +39,10 @@ def prove_places(
     if has_same_bits_everywhere(selection.engine, record, rows):
         return selection
     _log.warning(
-        "%s: on this machine the last bits of a row depend on its place in batches of %d rows; "
-        "--max-batch-size 32 is a size at which libraries leave no rows over",
+        "%s: on this machine the last bits of a row depend on its place in batches of %d rows; %s",
         name,
         rows,
+        _EVEN_ROWS if rows % 32 else _EVEN_CODE,
     )
     return replace(selection, is_neighbour_invariant=False)
 

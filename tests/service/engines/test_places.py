@@ -76,6 +76,11 @@ def test_a_claim_that_does_not_hold_is_taken_back(caplog: pytest.LogCaptureFixtu
     (line,) = caplog.messages
     assert "moons" in line
     assert "batches of 6 rows" in line
+    assert "--max-batch-size 32" in line
+    caplog.clear()
+    prove_places(EngineSelection(Doubling("last place")), RECORD, 32, "moons")
+    (line,) = caplog.messages
+    assert "MKL_CBWR" in line, "the size is that already"
 
 
 def test_what_is_certain_or_was_never_claimed_is_not_tried() -> None:
